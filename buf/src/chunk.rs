@@ -1,0 +1,341 @@
+//! Handles of one thread: shared and immutable, or exclusive and writable.
+
+use core::fmt;
+use core::ops::{Deref, Range};
+use core::ptr::NonNull;
+use core::slice;
+
+use crate::block::Block;
+use crate::shared::SharedChunk;
+
+/// Immutable bytes, reference counted without atomics, for one thread.
+///
+/// Received data and frozen frames are chunks. Cloning and slicing count, they do not copy. The
+/// address of the bytes does not change while any handle of their block lives.
+pub struct Chunk {
+    ptr: NonNull<u8>,
+    len: usize,
+    /// `None` for static bytes, else one local count of the block.
+    block: Option<Block>,
+}
+
+impl Chunk {
+    /// No bytes.
+    #[must_use]
+    pub const fn empty() -> Chunk {
+        Chunk::from_static(&[])
+    }
+
+    /// Bytes that live for ever; never counted.
+    #[must_use]
+    pub const fn from_static(bytes: &'static [u8]) -> Chunk {
+        // `as_ptr` of a slice is never null, also when the slice is empty.
+        let Some(ptr) = NonNull::new(bytes.as_ptr().cast_mut()) else { unreachable!() };
+        Chunk { ptr, len: bytes.len(), block: None }
+    }
+
+    /// Takes over one local count of `block`.
+    pub(crate) fn from_block(block: Block, start: usize, len: usize) -> Chunk {
+        debug_assert!(start + len <= block.capacity());
+        // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
+        let ptr = unsafe { block.data().add(start) };
+        Chunk { ptr, len, block: Some(block) }
+    }
+
+    /// How many bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the first byte's address is a multiple of `align`, a power of two. An empty chunk is
+    /// aligned to everything.
+    #[inline]
+    #[must_use]
+    pub fn is_aligned_to(&self, align: usize) -> bool {
+        self.len == 0 || self.ptr.as_ptr().addr() & (align - 1) == 0
+    }
+
+    /// Forgets the first `n` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len, "advance past the end of a chunk");
+        // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
+        self.ptr = unsafe { self.ptr.add(n) };
+        self.len -= n;
+    }
+
+    /// Forgets all but the first `n` bytes; nothing if there are no more.
+    #[inline]
+    pub fn truncate(&mut self, n: usize) {
+        self.len = self.len.min(n);
+    }
+
+    /// Cuts off and returns the first `n` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    #[must_use]
+    pub fn split_to(&mut self, n: usize) -> Chunk {
+        let mut front = self.clone();
+        self.advance(n);
+        front.len = n;
+        front
+    }
+
+    /// Another handle to a part of the bytes.
+    ///
+    /// # Panics
+    /// When the range does not lie within the chunk.
+    #[inline]
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Chunk {
+        assert!(range.start <= range.end && range.end <= self.len, "slice outside of a chunk");
+        let mut part = self.clone();
+        part.advance(range.start);
+        part.len = range.end - range.start;
+        part
+    }
+
+    /// Appends `next` without copying if it lies right behind in the same block, else gives it back.
+    #[inline]
+    pub fn try_join(&mut self, next: Chunk) -> Result<(), Chunk> {
+        let behind = self.ptr.as_ptr().wrapping_add(self.len);
+        if self.block.is_some() && self.block == next.block && behind == next.ptr.as_ptr() {
+            self.len += next.len;
+            return Ok(());
+        }
+        Err(next)
+    }
+
+    /// A handle for other threads. Costs one atomic increment; nothing is copied.
+    #[inline]
+    #[must_use]
+    pub fn share(&self) -> SharedChunk {
+        if let Some(block) = self.block {
+            block.retain_shared();
+        }
+        // The new handle takes over the count made above.
+        SharedChunk::from_parts(self.ptr, self.len, self.block)
+    }
+}
+
+impl Clone for Chunk {
+    #[inline]
+    fn clone(&self) -> Chunk {
+        if let Some(block) = self.block {
+            block.retain_local();
+        }
+        Chunk { ptr: self.ptr, len: self.len, block: self.block }
+    }
+}
+
+impl Drop for Chunk {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(block) = self.block {
+            // SAFETY: a chunk owns one local count and never leaves its thread. (test: `chunks_keep_their_bytes`)
+            unsafe { block.release_local() };
+        }
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: initialised memory that our count keeps alive; nobody writes to a frozen range. (test: `chunks_keep_their_bytes`)
+        unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Chunk {
+        Chunk::empty()
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Lengths only: what travels in a chunk may be secret.
+        write!(f, "Chunk({} bytes)", self.len)
+    }
+}
+
+/// Exclusive memory that is being filled, front to back: a body that lands, a frame being gathered.
+pub struct ChunkMut {
+    ptr: NonNull<u8>,
+    len: usize,
+    filled: usize,
+    /// One local count.
+    block: Block,
+}
+
+impl ChunkMut {
+    /// Takes over one local count of `block`; nobody else may hold any part of the range.
+    pub(crate) fn from_block(block: Block, start: usize, len: usize) -> ChunkMut {
+        debug_assert!(start + len <= block.capacity());
+        // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
+        let ptr = unsafe { block.data().add(start) };
+        ChunkMut { ptr, len, filled: 0, block }
+    }
+
+    /// The whole length, filled or not.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.len
+    }
+
+    /// How many bytes are filled.
+    #[must_use]
+    pub fn filled_len(&self) -> usize {
+        self.filled
+    }
+
+    /// How many bytes are missing.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.len - self.filled
+    }
+
+    /// What is filled.
+    #[must_use]
+    pub fn filled(&self) -> &[u8] {
+        // SAFETY: all memory of a block is initialised, and the range is ours alone. (test: `chunks_keep_their_bytes`)
+        unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
+    }
+
+    /// What is missing: stale bytes to write over. Follow with [`fill`](Self::fill).
+    #[must_use]
+    pub fn spare(&mut self) -> &mut [u8] {
+        // SAFETY: within the range, since `filled <= len`. (test: `chunks_keep_their_bytes`)
+        let start = unsafe { self.ptr.add(self.filled) };
+        // SAFETY: initialised, ours alone, and borrowed as long as the slice lives. (test: `chunks_keep_their_bytes`)
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), self.len - self.filled) }
+    }
+
+    /// Says that the first `n` bytes of [`spare`](Self::spare) hold data now.
+    ///
+    /// # Panics
+    /// When fewer are missing.
+    pub fn fill(&mut self, n: usize) {
+        assert!(n <= self.missing(), "filled past the end of a buffer");
+        self.filled += n;
+    }
+
+    /// Appends a copy of `bytes`.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.spare()[..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Makes what is filled immutable.
+    #[must_use]
+    pub fn freeze(self) -> Chunk {
+        let this = core::mem::ManuallyDrop::new(self);
+        // The chunk takes over our count.
+        Chunk { ptr: this.ptr, len: this.filled, block: Some(this.block) }
+    }
+}
+
+impl Drop for ChunkMut {
+    fn drop(&mut self) {
+        // SAFETY: owns one local count and never leaves its thread. (test: `chunks_keep_their_bytes`)
+        unsafe { self.block.release_local() };
+    }
+}
+
+impl fmt::Debug for ChunkMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkMut({} of {} bytes)", self.filled, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+
+    #[test]
+    fn chunks_keep_their_bytes() {
+        let pool = Pool::new(1 << 20);
+        let chunk = pool.copy(b"hello world");
+        let world = chunk.slice(6..11);
+        drop(chunk);
+        // Churn: had the block been freed or lent again, it would be overwritten here.
+        for _ in 0..10 {
+            let _ = pool.copy(&[0xff; 100]);
+        }
+        assert_eq!(&*world, b"world");
+        assert_eq!(pool.stats().lent_bytes, 4096);
+        drop(world);
+        assert_eq!(pool.stats().lent_bytes, 0);
+    }
+
+    #[test]
+    fn a_chunk_outlives_its_pool() {
+        let chunk = Pool::new(1 << 20).copy(b"still here");
+        assert_eq!(&*chunk, b"still here");
+    }
+
+    #[test]
+    fn neighbours_join() {
+        let pool = Pool::new(0);
+        let whole = pool.copy(b"abcdef");
+        let mut front = whole.slice(0..2);
+        assert!(front.try_join(whole.slice(2..4)).is_ok());
+        assert_eq!(&*front, b"abcd");
+        assert!(front.try_join(whole.slice(5..6)).is_err());
+        assert!(front.try_join(pool.copy(b"x")).is_err());
+        assert!(Chunk::empty().try_join(Chunk::empty()).is_err());
+    }
+
+    #[test]
+    fn static_bytes_need_no_block() {
+        let mut chunk = Chunk::from_static(b"static");
+        assert_eq!(&*chunk.split_to(2), b"st");
+        assert_eq!(&*chunk.share(), b"atic");
+        assert!(Chunk::empty().is_aligned_to(64));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn slicing_agrees_with_slices(bytes: std::vec::Vec<u8>, cuts: std::vec::Vec<(u16, u16)>) {
+            let pool = Pool::new(1 << 20);
+            let mut chunk = pool.copy(&bytes);
+            let mut model = &bytes[..];
+            for (a, b) in cuts {
+                let at = a as usize % (model.len() + 1);
+                let (front, rest) = model.split_at(at);
+                let cut = chunk.split_to(at);
+                assert_eq!(&*cut, front);
+                let end = b as usize % (front.len() + 1);
+                assert_eq!(&*cut.slice(end / 2..end), &front[end / 2..end]);
+                model = rest;
+                assert_eq!(&*chunk, model);
+            }
+        }
+    }
+}

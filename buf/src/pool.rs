@@ -1,0 +1,255 @@
+//! Blocks of powers of two, kept for the next user.
+
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::block::Block;
+use crate::{Chunk, ChunkMut};
+
+const SMALLEST_LOG2: u32 = 12;
+const LARGEST_LOG2: u32 = 26;
+const CLASSES: usize = (LARGEST_LOG2 - SMALLEST_LOG2 + 1) as usize;
+
+/// How many blocks may wait to come home from other threads; beyond it they are freed.
+const RETURNS: usize = 256;
+
+/// Larger blocks that end on another thread are freed there, so that what waits stays small.
+const RETURN_BYTES_MAX: usize = 128 * 1024;
+
+/// Blocks of memory for the handles of one thread.
+///
+/// Cloning is cheap and gives another handle of the same pool; it stays on its thread. Blocks come
+/// in powers of two from 4 KiB to 64 MiB, larger ones are allocated and freed as they are; free
+/// blocks are kept up to the number of bytes given to [`Pool::new`].
+#[derive(Clone)]
+pub struct Pool(Rc<PoolInner>);
+
+pub(crate) struct PoolInner {
+    home: Arc<Home>,
+    free: RefCell<[Vec<Block>; CLASSES]>,
+    kept_bytes: Cell<usize>,
+    kept_bytes_max: usize,
+    /// Without what ended on other threads.
+    lent_bytes: Cell<usize>,
+}
+
+/// What a pool holds at the moment, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolStats {
+    /// In blocks that somebody holds.
+    pub lent_bytes: usize,
+    /// In blocks that wait for a user.
+    pub kept_bytes: usize,
+}
+
+impl Pool {
+    /// A pool that keeps at most `kept_bytes_max` bytes of free blocks.
+    #[must_use]
+    pub fn new(kept_bytes_max: usize) -> Pool {
+        Pool(Rc::new(PoolInner {
+            home: Home::new(RETURN_BYTES_MAX),
+            free: RefCell::new([const { Vec::new() }; CLASSES]),
+            kept_bytes: Cell::new(0),
+            kept_bytes_max,
+            lent_bytes: Cell::new(0),
+        }))
+    }
+
+    /// Exclusive memory of exactly `len` bytes, aligned to 64. Its contents are initialised but
+    /// stale: what an earlier user left is still there.
+    #[must_use]
+    pub fn take(&self, len: usize) -> ChunkMut {
+        // The new handle owns the block's one local count.
+        ChunkMut::from_block(self.lend(len), 0, len)
+    }
+
+    /// A chunk with a copy of `bytes`.
+    #[must_use]
+    pub fn copy(&self, bytes: &[u8]) -> Chunk {
+        let mut buffer = self.take(bytes.len());
+        buffer.extend_from_slice(bytes);
+        buffer.freeze()
+    }
+
+    /// What the pool holds at the moment.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let ended_elsewhere = self.0.home.ended_bytes.load(Ordering::Relaxed);
+        PoolStats {
+            lent_bytes: self.0.lent_bytes.get().wrapping_sub(ended_elsewhere),
+            kept_bytes: self.0.kept_bytes.get(),
+        }
+    }
+
+    /// A block of at least `min` bytes, lent to the caller as its only local handle.
+    pub(crate) fn lend(&self, min: usize) -> Block {
+        let block = match class_of(min) {
+            Some(class) => self.0.take_free(class).unwrap_or_else(|| {
+                Block::allocate(1 << (SMALLEST_LOG2 as usize + class), &self.0.home)
+            }),
+            None => Block::allocate(min, &self.0.home),
+        };
+        block.lend_local(&self.0);
+        self.0.lent_bytes.set(self.0.lent_bytes.get().wrapping_add(block.capacity()));
+        block
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.stats()).finish()
+    }
+}
+
+impl PoolInner {
+    fn take_free(&self, class: usize) -> Option<Block> {
+        let mut free = self.free.borrow_mut();
+        if free[class].is_empty() && !self.home.returns.is_empty() {
+            while let Some(Returned(block)) = self.home.returns.pop() {
+                self.keep(&mut free, block);
+            }
+        }
+        let block = free[class].pop()?;
+        self.kept_bytes.set(self.kept_bytes.get() - block.capacity());
+        Some(block)
+    }
+
+    /// Takes back a block that nobody holds any more.
+    pub(crate) fn recycle(&self, block: Block) {
+        self.lent_bytes.set(self.lent_bytes.get().wrapping_sub(block.capacity()));
+        self.keep(&mut self.free.borrow_mut(), block);
+    }
+
+    fn keep(&self, free: &mut [Vec<Block>; CLASSES], block: Block) {
+        let kept = self.kept_bytes.get() + block.capacity();
+        match class_of(block.capacity()) {
+            Some(class) if kept <= self.kept_bytes_max => {
+                free[class].push(block);
+                self.kept_bytes.set(kept);
+            }
+            // SAFETY: the block came here because its last handle is gone. (test: `a_pool_keeps_only_what_it_may`)
+            _ => unsafe { block.free() },
+        }
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        for block in self.free.get_mut().iter_mut().flat_map(|class| class.drain(..)) {
+            // SAFETY: free blocks have no handles. (test: `a_pool_keeps_only_what_it_may`)
+            unsafe { block.free() };
+        }
+        self.home.close();
+    }
+}
+
+/// The index of the smallest class that holds `bytes`, `None` above the largest.
+fn class_of(bytes: usize) -> Option<usize> {
+    let log2 = bytes.max(1).next_power_of_two().trailing_zeros().max(SMALLEST_LOG2);
+    (log2 <= LARGEST_LOG2).then_some((log2 - SMALLEST_LOG2) as usize)
+}
+
+/// Where the blocks of a pool go when their last handle is dropped on another thread.
+pub(crate) struct Home {
+    pub(crate) returns: ArrayQueue<Returned>,
+    return_bytes_max: usize,
+    /// All bytes of blocks that ever ended on another thread.
+    ended_bytes: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// A block that nobody holds, on its way home.
+pub(crate) struct Returned(pub(crate) Block);
+
+// SAFETY: no handle refers to the block any more, so whoever has it, on any thread, is alone with
+// it. (test: `shared_chunks_come_home_from_other_threads`)
+unsafe impl Send for Returned {}
+
+impl Home {
+    pub(crate) fn new(return_bytes_max: usize) -> Arc<Home> {
+        Arc::new(Home {
+            returns: ArrayQueue::new(RETURNS),
+            return_bytes_max,
+            ended_bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn give_back(&self, block: Block) {
+        self.ended_bytes.fetch_add(block.capacity(), Ordering::Relaxed);
+        if block.capacity() > self.return_bytes_max || self.closed.load(Ordering::Acquire) {
+            // SAFETY: its last handle is gone. (test: `shared_chunks_outlive_the_pool`)
+            unsafe { block.free() };
+            return;
+        }
+        if let Err(Returned(block)) = self.returns.push(Returned(block)) {
+            // SAFETY: as above; the queue is full and did not take it. (test: `a_full_return_queue_frees`)
+            unsafe { block.free() };
+            return;
+        }
+        // Either the pool's `close` sees what was just pushed, or we see that it has closed.
+        fence(Ordering::SeqCst);
+        if self.closed.load(Ordering::Relaxed) {
+            self.free_returned();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.free_returned();
+    }
+
+    fn free_returned(&self) {
+        while let Some(Returned(block)) = self.returns.pop() {
+            // SAFETY: returned blocks have no handles. (test: `shared_chunks_outlive_the_pool`)
+            unsafe { block.free() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_zeroed_and_aligned() {
+        let pool = Pool::new(0);
+        for len in [0, 1, 100, 4096, 4097, 70_000, 1 << 20, (1 << 26) + 1] {
+            let mut buffer = pool.take(len);
+            assert_eq!(buffer.spare().len(), len);
+            assert_eq!(buffer.spare().as_ptr() as usize % crate::BLOCK_ALIGN, 0);
+            assert!(buffer.spare().iter().all(|&b| b == 0));
+        }
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 0 });
+    }
+
+    #[test]
+    fn a_pool_keeps_only_what_it_may() {
+        let pool = Pool::new(3 * 4096);
+        let held: Vec<ChunkMut> = (0..5).map(|_| pool.take(4096)).collect();
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 5 * 4096, kept_bytes: 0 });
+        drop(held);
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 3 * 4096 });
+        let again = pool.take(10);
+        assert_eq!(pool.stats().kept_bytes, 2 * 4096);
+        drop(pool);
+        drop(again);
+    }
+
+    #[test]
+    fn a_full_return_queue_frees() {
+        let pool = Pool::new(usize::MAX);
+        let shared: Vec<_> = (0..RETURNS + 10).map(|_| pool.copy(&[1; 10]).share()).collect();
+        std::thread::spawn(move || drop(shared)).join().unwrap();
+        assert_eq!(pool.stats().lent_bytes, 0);
+        let _taken = pool.take(10);
+        assert_eq!(pool.stats().kept_bytes, (RETURNS - 1) * 4096);
+    }
+}

@@ -1,0 +1,282 @@
+//! Builds one message in place.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::block::Block;
+use crate::shared::{SharedChunk, SharedPool};
+use crate::{Pool, Segment};
+
+/// Appends to pooled memory, and moves to a larger block when one is full.
+///
+/// Made by [`Arena::writer`](crate::Arena::writer) or [`SharedPool::writer`]. The first byte lies at a
+/// multiple of 16, and moving keeps that, so positions within the message are alignments too.
+pub struct Writer {
+    ptr: NonNull<u8>,
+    len: usize,
+    /// How many bytes fit without growing, never more than `limit`.
+    room: usize,
+    limit: usize,
+    start: usize,
+    /// One count of the kind that `source` says.
+    block: Block,
+    source: Source,
+    attached: Option<Segment>,
+}
+
+pub(crate) enum Source {
+    Local(Pool),
+    Shared(SharedPool),
+}
+
+impl Source {
+    fn lend(&self, min: usize) -> Block {
+        match self {
+            Source::Local(pool) => pool.lend(min),
+            Source::Shared(pool) => pool.lend(min),
+        }
+    }
+
+    /// # Safety
+    /// The caller owned one count of `block`, which came from this source.
+    unsafe fn release(&self, block: Block) {
+        match self {
+            // SAFETY: the caller's promise; a writer does not leave its thread. (test: `an_abandoned_writer_changes_nothing`)
+            Source::Local(_) => unsafe { block.release_local() },
+            // SAFETY: the caller's promise. (test: `an_abandoned_writer_gives_its_block_back`)
+            Source::Shared(_) => unsafe { block.release_shared() },
+        }
+    }
+}
+
+/// The message is longer than the writer's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// The limit, in bytes.
+    pub limit: usize,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the message is larger than {} bytes", self.limit)
+    }
+}
+
+impl core::error::Error for Full {}
+
+impl Writer {
+    #[inline]
+    pub(crate) fn new(block: Block, start: usize, limit: usize, source: Source) -> Writer {
+        // SAFETY: `start` lies within the block. (test: `writing_agrees_with_a_vec`)
+        let ptr = unsafe { block.data().add(start) };
+        let room = (block.capacity() - start).min(limit);
+        Writer { ptr, len: 0, room, limit, start, block, source, attached: None }
+    }
+
+    /// How many bytes were written, without what is attached.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes the message has, with what is attached.
+    #[inline]
+    #[must_use]
+    pub fn message_len(&self) -> usize {
+        self.len + self.attached.as_ref().map_or(0, Segment::len)
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`Full`] when the message would exceed its limit; nothing is written then.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        if bytes.len() > self.room - self.len {
+            self.grow(bytes.len())?;
+        }
+        // SAFETY: `len <= room <= capacity - start`. (test: `writing_agrees_with_a_vec`)
+        let end = unsafe { self.ptr.add(self.len) };
+        // SAFETY: the room was checked above, and nobody else can reach memory behind `start` while
+        // the writer owns the block. (test: `writing_agrees_with_a_vec`)
+        unsafe { end.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    /// Appends zeros up to the next multiple of `align`, a power of two.
+    ///
+    /// # Errors
+    /// [`Full`] as for [`put`](Writer::put).
+    #[inline]
+    pub fn pad_to(&mut self, align: usize) -> Result<(), Full> {
+        const ZEROS: [u8; 64] = [0; 64];
+        let missing = self.len.wrapping_neg() & (align - 1);
+        if missing == 0 {
+            return Ok(());
+        }
+        self.put(&ZEROS[..missing])
+    }
+
+    /// What was written so far, to fill in what is known only at the end.
+    #[inline]
+    #[must_use]
+    pub fn written(&mut self) -> &mut [u8] {
+        // SAFETY: initialised memory that only this writer reaches. (test: `writing_agrees_with_a_vec`)
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+
+    /// Ends the message with bytes that stay where they are. Worth it for large ones (16 KiB and
+    /// more); nothing can be written behind them.
+    ///
+    /// # Errors
+    /// [`Full`] as for [`put`](Writer::put), or when something is attached already.
+    pub fn attach(&mut self, segment: Segment) -> Result<(), Full> {
+        if self.attached.is_some() || segment.len() > self.limit - self.len {
+            return Err(Full { limit: self.limit });
+        }
+        self.attached = Some(segment);
+        // From here on every `put` of more than nothing fails.
+        self.limit = self.len;
+        self.room = self.len;
+        Ok(())
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<(), Full> {
+        let full = Full { limit: self.limit };
+        let needed = self.len.checked_add(more).ok_or(full)?;
+        if needed > self.limit {
+            return Err(full);
+        }
+        let block = self.source.lend(needed.saturating_mul(2).min(self.limit.max(needed)));
+        // SAFETY: both ranges hold `len` bytes and lie in different blocks. (test: `writing_agrees_with_a_vec`)
+        unsafe { block.data().copy_from_nonoverlapping(self.ptr, self.len) };
+        let outgrown = core::mem::replace(&mut self.block, block);
+        // SAFETY: the writer owned one count of it. (test: `writing_agrees_with_a_vec`)
+        unsafe { self.source.release(outgrown) };
+        self.ptr = block.data();
+        self.start = 0;
+        self.room = block.capacity().min(self.limit);
+        Ok(())
+    }
+
+    /// The block with its count, and where the message lies.
+    pub(crate) fn into_local(self) -> (Block, usize, usize, Option<Segment>) {
+        assert!(matches!(self.source, Source::Local(_)), "the writer is from an arena");
+        let (block, start, len) = (self.block, self.start, self.len);
+        (block, start, len, self.dissolve())
+    }
+
+    pub(crate) fn into_shared(self) -> (SharedChunk, Option<Segment>) {
+        assert!(matches!(self.source, Source::Shared(_)), "the writer is from a shared pool");
+        let chunk = SharedChunk::from_parts(self.ptr, self.len, Some(self.block));
+        (chunk, self.dissolve())
+    }
+
+    /// Drops all but the count of the block, which the caller takes over.
+    fn dissolve(self) -> Option<Segment> {
+        let mut this = core::mem::ManuallyDrop::new(self);
+        let attached = this.attached.take();
+        // SAFETY: `this` is not dropped, so the source is dropped only here. (test: `a_chunk_outlives_its_pool`)
+        unsafe { core::ptr::drop_in_place(&mut this.source) };
+        attached
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // SAFETY: a writer owns one count of its block, from its source. (test: `an_abandoned_writer_changes_nothing`)
+        unsafe { self.source.release(self.block) };
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("len", &self.len).field("limit", &self.limit).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Arena, Chunk};
+    use alloc::vec::Vec;
+    use bytes::Bytes;
+
+    proptest::proptest! {
+        #[test]
+        fn writing_agrees_with_a_vec(parts: Vec<(u8, u16)>, limit in 0usize..100_000) {
+            let pool = Pool::new(1 << 20);
+            let mut arena = Arena::new(&pool, 4096);
+            let mut model: Vec<u8> = Vec::new();
+            let mut writer = arena.writer(limit);
+            for (byte, len) in parts {
+                let part = alloc::vec![byte; usize::from(len % 3000)];
+                let fits = model.len() + part.len() <= limit;
+                assert_eq!(writer.put(&part).is_ok(), fits);
+                if fits {
+                    model.extend_from_slice(&part);
+                }
+                assert_eq!(writer.written(), &model[..]);
+            }
+            let (chunk, _) = arena.finish(writer);
+            assert_eq!(&*chunk, &model[..]);
+            assert!(chunk.is_aligned_to(16));
+        }
+    }
+
+    #[test]
+    fn an_abandoned_writer_changes_nothing() {
+        let pool = Pool::new(1 << 20);
+        let mut arena = Arena::new(&pool, 4096);
+        let mut writer = arena.writer(100);
+        writer.put(b"kept").unwrap();
+        let (kept, _) = arena.finish(writer);
+        let mut writer = arena.writer(100);
+        writer.put(b"gone").unwrap();
+        drop(writer);
+        let mut writer = arena.writer(100);
+        writer.put(b"next").unwrap();
+        let (next, _) = arena.finish(writer);
+        assert_eq!((&*kept, &*next), (&b"kept"[..], &b"next"[..]));
+    }
+
+    #[test]
+    fn writers_nest() {
+        // An encoder that itself sends something gets another block.
+        let pool = Pool::new(1 << 20);
+        let mut arena = Arena::new(&pool, 4096);
+        let mut outer = arena.writer(100);
+        outer.put(b"outer").unwrap();
+        let mut inner = arena.writer(100);
+        inner.put(b"inner").unwrap();
+        let (inner, _): (Chunk, _) = arena.finish(inner);
+        outer.put(b"more").unwrap();
+        let (outer, _) = arena.finish(outer);
+        assert_eq!((&*outer, &*inner), (&b"outermore"[..], &b"inner"[..]));
+    }
+
+    #[test]
+    fn attaching_ends_the_message() {
+        let pool = Pool::new(0);
+        let mut arena = Arena::new(&pool, 4096);
+        let mut writer = arena.writer(10);
+        writer.put(b"head").unwrap();
+        assert_eq!(writer.attach(Bytes::from_static(b"too long").into()), Err(Full { limit: 10 }));
+        writer.attach(Bytes::from_static(b"tail").into()).unwrap();
+        assert_eq!(writer.message_len(), 8);
+        assert!(writer.put(b"x").is_err());
+        assert!(writer.attach(Bytes::from_static(b"x").into()).is_err());
+        let (head, tail) = arena.finish(writer);
+        assert_eq!(&*head, b"head");
+        assert_eq!(tail.unwrap().as_slice(), Some(&b"tail"[..]));
+    }
+}

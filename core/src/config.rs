@@ -1,0 +1,251 @@
+//! Limits and timeouts of a connection.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::frame::{self, ArchiveFormat, InstanceId};
+
+/// Limits and timeouts of a connection: what this side accepts, and how long it waits.
+///
+/// ```
+/// # use ringcall_core::Config;
+/// let config = Config::new().in_flight_max(64).message_bytes_max(1 << 20).validate()?;
+/// # Ok::<(), ringcall_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) in_flight_max: u32,
+    pub(crate) message_bytes_max: usize,
+    pub(crate) calls_window: u64,
+    pub(crate) replies_window: u64,
+    pub(crate) stream_window: u64,
+    pub(crate) cut_bytes: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) send_queue_soft: usize,
+    pub(crate) send_queue_max: usize,
+    pub(crate) ignored_bytes_max: u64,
+    pub(crate) unknown_replies_max: u32,
+    pub(crate) archive: ArchiveFormat,
+    pub(crate) codecs: u64,
+    pub(crate) table_digest: u64,
+    pub(crate) instance: InstanceId,
+    pub(crate) first_generation: u32,
+}
+
+/// The setting that makes no sense, and what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    setting: &'static str,
+    must: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`Config::{}` must be {}", self.setting, self.must)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::new()
+    }
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Config {
+        Config {
+            in_flight_max: 1024,
+            message_bytes_max: 4 << 20,
+            calls_window: 8 << 20,
+            replies_window: 8 << 20,
+            stream_window: 1 << 20,
+            cut_bytes: 256 << 10,
+            handshake_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(10),
+            send_queue_soft: 1 << 20,
+            send_queue_max: 8 << 20,
+            ignored_bytes_max: 1 << 20,
+            unknown_replies_max: 64,
+            archive: ArchiveFormat::STANDARD,
+            codecs: 0b11,
+            table_digest: 0,
+            instance: InstanceId::default(),
+            first_generation: 0,
+        }
+    }
+
+    /// How many calls the other side may have in flight: 1 to 65 536, 1024 by default.
+    #[must_use]
+    pub fn in_flight_max(mut self, calls: u32) -> Config {
+        self.in_flight_max = calls;
+        self
+    }
+
+    /// The largest body accepted: 1 KiB to 64 MiB, 4 MiB by default. Windows grow with it.
+    #[must_use]
+    pub fn message_bytes_max(mut self, bytes: usize) -> Config {
+        self.message_bytes_max = bytes;
+        self.calls_window = self.calls_window.max(bytes as u64 * 2);
+        self.replies_window = self.replies_window.max(bytes as u64 * 2);
+        self
+    }
+
+    /// How many body bytes of the other side's calls this side holds at most: at least twice the largest
+    /// message, 8 MiB by default.
+    #[must_use]
+    pub fn calls_window(mut self, bytes: u64) -> Config {
+        self.calls_window = bytes;
+        self
+    }
+
+    /// How many body bytes of replies this side holds at most: at least twice the largest message, 8
+    /// MiB by default.
+    #[must_use]
+    pub fn replies_window(mut self, bytes: u64) -> Config {
+        self.replies_window = bytes;
+        self
+    }
+
+    /// Bodies are sent in parts of at most this many bytes, so that small calls pass large ones: a
+    /// multiple of 16, 256 KiB by default.
+    #[must_use]
+    pub fn cut_bytes(mut self, bytes: usize) -> Config {
+        self.cut_bytes = bytes;
+        self
+    }
+
+    /// How long the other side has for its HELLO: 5 s by default.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Config {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long the other side may stop inside a body, or not read: 10 s by default.
+    #[must_use]
+    pub fn stall_timeout(mut self, timeout: Duration) -> Config {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// From how many bytes that wait to be sent the other side's calls are no longer taken: 1 MiB by
+    /// default.
+    #[must_use]
+    pub fn send_queue_soft(mut self, bytes: usize) -> Config {
+        self.send_queue_soft = bytes;
+        self
+    }
+
+    /// From how many bytes that wait to be sent own calls are refused: 8 MiB by default.
+    #[must_use]
+    pub fn send_queue_max(mut self, bytes: usize) -> Config {
+        self.send_queue_max = bytes;
+        self
+    }
+
+    /// How this program's archives are laid out; said by the codec.
+    #[must_use]
+    pub fn archive_format(mut self, format: ArchiveFormat) -> Config {
+        self.archive = format;
+        self
+    }
+
+    /// A digest of the methods served here.
+    #[must_use]
+    pub fn table_digest(mut self, digest: u64) -> Config {
+        self.table_digest = digest;
+        self
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn instance(mut self, instance: InstanceId) -> Config {
+        self.instance = instance;
+        self
+    }
+
+    /// The generation that slots start with; tests start just before it wraps.
+    #[must_use]
+    pub fn first_generation(mut self, generation: u32) -> Config {
+        self.first_generation = generation;
+        self
+    }
+
+    /// The largest message accepted, in bytes.
+    #[must_use]
+    pub fn largest_message(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        let message = self.message_bytes_max as u64;
+        let checks = [
+            ("in_flight_max", "1 to 65536", (1..=65_536).contains(&self.in_flight_max)),
+            (
+                "message_bytes_max",
+                "1 KiB to 64 MiB; larger things go as a stream or a file body",
+                (1024..=64 << 20).contains(&self.message_bytes_max),
+            ),
+            (
+                "calls_window",
+                "at least twice `message_bytes_max`",
+                self.calls_window >= message * 2,
+            ),
+            (
+                "replies_window",
+                "at least twice `message_bytes_max`",
+                self.replies_window >= message * 2,
+            ),
+            ("calls_window", "at most 2^48", self.calls_window <= WINDOW_MAX),
+            ("replies_window", "at most 2^48", self.replies_window <= WINDOW_MAX),
+            (
+                "cut_bytes",
+                "a multiple of 16 from 1 KiB to 16 MiB",
+                self.cut_bytes.is_multiple_of(frame::ALIGN)
+                    && (1024..=16 << 20).contains(&self.cut_bytes),
+            ),
+            ("handshake_timeout", "more than zero", !self.handshake_timeout.is_zero()),
+            ("stall_timeout", "more than zero", !self.stall_timeout.is_zero()),
+            (
+                "send_queue_max",
+                "at least `send_queue_soft`",
+                self.send_queue_max >= self.send_queue_soft,
+            ),
+        ];
+        match checks.into_iter().find(|(_, _, holds)| !holds) {
+            Some((setting, must, _)) => Err(ConfigError { setting, must }),
+            None => Ok(self),
+        }
+    }
+}
+
+/// No window can hold more credit than this.
+pub(crate) const WINDOW_MAX: u64 = 1 << 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn errors_name_the_setting() {
+        assert!(Config::new().validate().is_ok());
+        assert!(Config::new().message_bytes_max(64 << 20).validate().is_ok());
+        let error = Config::new().calls_window(10).validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`Config::calls_window` must be at least twice `message_bytes_max`"
+        );
+        assert!(Config::new().cut_bytes(1001).validate().is_err());
+        assert!(Config::new().in_flight_max(0).validate().is_err());
+    }
+}

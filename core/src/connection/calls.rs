@@ -1,0 +1,164 @@
+//! The calls that this side made, by slot.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::assembly::Arriving;
+use super::state::{CallInput, CallState};
+use crate::frame::ReplyHeader;
+use crate::{MessageId, Side};
+
+#[derive(Debug)]
+pub(super) struct Calls<T> {
+    side: Side,
+    slots: Vec<Entry<T>>,
+    /// Free slots; the one used last is used next, its memory is warm.
+    free: Vec<u32>,
+    live: usize,
+    first_generation: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub(super) state: CallState,
+    generation: u32,
+    /// Given back when the call ends for its caller.
+    pub(super) ticket: Option<T>,
+    /// The how-many-th REQUEST of the connection it is; zero while it has not been numbered.
+    pub(super) number: u64,
+    /// Ends when its last byte is sent.
+    pub(super) one_way: bool,
+    /// A reply that is still arriving.
+    pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
+}
+
+impl<T> Calls<T> {
+    pub(super) fn new(side: Side, first_generation: u32) -> Calls<T> {
+        Calls { side, slots: Vec::new(), free: Vec::new(), live: 0, first_generation }
+    }
+
+    /// How many slots are in use.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// A free slot below `limit`.
+    #[inline]
+    pub(super) fn vacant(&mut self, limit: u32) -> Option<u32> {
+        loop {
+            match self.free.last().copied() {
+                Some(slot) if slot < limit => return Some(slot),
+                // The limit was lowered meanwhile; the slot is found again when it is raised.
+                Some(_) => return self.free.iter().rev().copied().find(|&slot| slot < limit),
+                None if self.slots() < limit => {
+                    self.free.push(self.slots());
+                    self.slots.push(Entry {
+                        state: CallState::Free,
+                        generation: self.first_generation,
+                        ticket: None,
+                        number: 0,
+                        one_way: false,
+                        arriving: None,
+                    });
+                }
+                None => return None,
+            }
+        }
+    }
+
+    /// Begins a call in a slot that [`vacant`](Self::vacant) gave.
+    #[inline]
+    pub(super) fn open(&mut self, slot: u32, input: CallInput, ticket: Option<T>) -> MessageId {
+        if self.free.last() == Some(&slot) {
+            self.free.pop();
+        } else {
+            self.free.retain(|&free| free != slot);
+        }
+        self.live += 1;
+        let entry = &mut self.slots[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.ticket = ticket;
+        entry.number = 0;
+        entry.one_way = false;
+        let id = MessageId::new(self.side, entry.generation, slot);
+        self.step(slot, input);
+        id
+    }
+
+    /// The call with this id, if it is still in its slot.
+    #[inline]
+    pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
+        let side = self.side;
+        let entry = self.slots.get_mut(id.slot() as usize)?;
+        let current = MessageId::new(side, entry.generation, id.slot());
+        (entry.state != CallState::Free && current == id).then_some(entry)
+    }
+
+    pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
+        self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
+    }
+
+    pub(super) fn id_at(&self, slot: u32) -> Option<MessageId> {
+        let entry = self.slots.get(slot as usize)?;
+        Some(MessageId::new(self.side, entry.generation, slot))
+    }
+
+    /// Changes a call's state by the table; frees its slot when that is the new state. Says whether
+    /// the table has the transition.
+    #[inline]
+    pub(super) fn step(&mut self, slot: u32, input: CallInput) -> bool {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return false };
+        let Some(next) = entry.state.on(input) else { return false };
+        entry.state = next;
+        if next == CallState::Free {
+            entry.arriving = None;
+            self.free.push(slot);
+            self.live -= 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b04_generations_wrap_without_meeting_a_live_call() {
+        let mut calls: Calls<u32> = Calls::new(Side::Client, 0x7fff_fffe);
+        let mut ids = Vec::new();
+        for i in 0..5 {
+            let slot = calls.vacant(10).unwrap();
+            let id = calls.open(slot, CallInput::SendLast, Some(i));
+            assert_eq!(id.slot(), 0, "the warm slot is used again");
+            assert!(calls.find(id).is_some());
+            assert!(ids.iter().all(|&old| calls.find(old).is_none()));
+            calls.step(slot, CallInput::ReplyEnds);
+            ids.push(id);
+        }
+        assert_eq!(ids[0].generation(), 0x7fff_ffff);
+        assert_eq!(ids[1].generation(), 0);
+    }
+
+    #[test]
+    fn slots_stay_below_the_limit() {
+        let mut calls: Calls<u32> = Calls::new(Side::Client, 0);
+        for i in 0..4 {
+            let slot = calls.vacant(4).unwrap();
+            calls.open(slot, CallInput::SendLast, Some(i));
+        }
+        assert_eq!(calls.vacant(4), None);
+        calls.step(3, CallInput::ReplyEnds);
+        assert_eq!(calls.vacant(2), None, "the limit was lowered");
+        calls.step(1, CallInput::ReplyEnds);
+        calls.step(2, CallInput::ReplyEnds);
+        assert_eq!(calls.vacant(2), Some(1));
+        calls.open(1, CallInput::SendLast, Some(9));
+        assert_eq!(calls.vacant(2), None);
+        assert_eq!(calls.live(), 2);
+    }
+}

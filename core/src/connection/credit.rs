@@ -1,0 +1,132 @@
+//! Credit for body bytes: two pools a direction, *calls* and *replies*.
+
+use crate::CloseReason;
+use crate::config::WINDOW_MAX;
+
+/// What this side may still send of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(u64);
+
+impl Allowance {
+    pub(super) fn new(window: u64) -> Allowance {
+        Allowance(window)
+    }
+
+    /// Takes credit for a whole body, or nothing.
+    ///
+    /// All or nothing, because credit of a half-sent body does not come back before the rest is sent:
+    /// two such bodies could wait for each other for ever.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        match self.0.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives back credit for bytes that will not be sent after all.
+    pub(super) fn untake(&mut self, bytes: usize) {
+        self.0 += bytes as u64;
+    }
+
+    /// The other side grants more.
+    pub(super) fn grant(&mut self, amount: u64) -> Result<(), CloseReason> {
+        let sum = self.0.checked_add(amount).filter(|&sum| amount > 0 && sum <= WINDOW_MAX);
+        self.0 = sum.ok_or(CloseReason::BadCredit)?;
+        Ok(())
+    }
+
+    pub(super) fn available(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What the other side may send of a pool, and what of it this side holds.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: u64,
+    /// The other side may send this much more.
+    granted: u64,
+    /// Bytes that nobody holds any more and that were not granted again yet.
+    returned: u64,
+}
+
+impl Window {
+    pub(super) fn new(size: u64) -> Window {
+        Window { size, granted: size, returned: 0 }
+    }
+
+    /// Body bytes arrive.
+    #[inline]
+    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
+        self.granted = self.granted.checked_sub(bytes as u64).ok_or(CloseReason::CreditExceeded)?;
+        Ok(())
+    }
+
+    /// Body bytes are no longer held.
+    #[inline]
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.returned += bytes as u64;
+    }
+
+    /// Whether enough came together for a CREDIT frame: a quarter of the window. A window is at least
+    /// twice the largest message, so what is kept back can never be what a message waits for.
+    #[inline]
+    pub(super) fn is_grant_due(&self) -> bool {
+        self.returned >= self.size / 4
+    }
+
+    pub(super) fn take_grant(&mut self) -> u64 {
+        let amount = core::mem::take(&mut self.returned);
+        self.granted += amount;
+        amount
+    }
+
+    /// How many bytes this side holds.
+    pub(super) fn held(&self) -> u64 {
+        self.size - self.granted - self.returned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c05_zero_and_overflowing_credit_are_refused() {
+        let mut allowance = Allowance::new(WINDOW_MAX - 10);
+        assert_eq!(allowance.grant(0), Err(CloseReason::BadCredit));
+        assert_eq!(allowance.grant(11), Err(CloseReason::BadCredit));
+        assert_eq!(allowance.grant(u64::MAX), Err(CloseReason::BadCredit));
+        assert_eq!(allowance.grant(10), Ok(()));
+    }
+
+    proptest::proptest! {
+        /// Whatever is taken, sent, held and granted: nothing is lost and nothing appears.
+        #[test]
+        fn c12_credit_is_conserved(steps: alloc::vec::Vec<(bool, u8)>) {
+            let size = 1000;
+            let (mut allowance, mut window) = (Allowance::new(size), Window::new(size));
+            let mut held = alloc::vec::Vec::new();
+            for (send, n) in steps {
+                if send && allowance.take(usize::from(n)) {
+                    window.charge(usize::from(n)).unwrap();
+                    held.push(usize::from(n));
+                } else if !held.is_empty() {
+                    window.release(held.swap_remove(usize::from(n) % held.len()));
+                }
+                if window.is_grant_due() {
+                    allowance.grant(window.take_grant()).unwrap();
+                }
+                let holding: usize = held.iter().sum();
+                assert_eq!(window.held(), holding as u64);
+                assert_eq!(allowance.available(), window.granted);
+                // What is neither held nor sendable is kept back, and that is less than a quarter.
+                assert!(size - allowance.available() - window.held() < size / 4);
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! From received bytes to frames, in place.
+//!
+//! A frame that lies whole in a received chunk is cut out of it without copying. One that does not is
+//! gathered in memory of its own if it is small; of a large one only the header is gathered, its body
+//! is handed on in parts.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use alloc::collections::VecDeque;
+
+use ringcall_buf::{Chunk, ChunkMut};
+
+use crate::counters::Counters;
+use crate::frame::{self, Head, PREFACE_LEN};
+use crate::{CloseReason, Memory};
+
+/// Frames up to this length are gathered whole; of longer ones the body goes to its own memory.
+pub(super) const GATHER_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// What is being parsed.
+    current: Chunk,
+    /// What came after it.
+    waiting: VecDeque<Chunk>,
+    mode: Mode,
+    /// The largest `length` that a head may have.
+    length_max: u32,
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// Before the first frame.
+    Preface { bytes: [u8; PREFACE_LEN], have: usize },
+    /// Between frames, or inside a head.
+    Head { bytes: [u8; Head::LEN], have: usize },
+    /// Inside a small frame that did not come in one piece.
+    Gather { head: Head, frame: ChunkMut },
+    /// Inside the header of a large frame.
+    Header { head: Head, header: ChunkMut },
+    /// Inside the body of a large frame.
+    Body { left: usize, padding: usize },
+    /// Behind the body of a large frame.
+    Padding { left: usize },
+}
+
+const BETWEEN: Mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
+
+/// What was found in the received bytes.
+#[derive(Debug)]
+pub(super) enum Found {
+    Preface([u8; PREFACE_LEN]),
+    /// A whole frame: header and body.
+    Frame(Head, Chunk),
+    /// The header of a frame whose body follows in parts.
+    Large(Head, Chunk),
+    /// A part of that body.
+    Part(Chunk),
+}
+
+impl Inbound {
+    pub(super) fn new() -> Inbound {
+        Inbound {
+            current: Chunk::empty(),
+            waiting: VecDeque::new(),
+            mode: Mode::Preface { bytes: [0; PREFACE_LEN], have: 0 },
+            length_max: frame::HANDSHAKE_FRAME_MAX as u32,
+        }
+    }
+
+    /// From now on frames may be this long, header and body.
+    pub(super) fn set_length_max(&mut self, length_max: u32) {
+        self.length_max = length_max;
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, chunk: Chunk) {
+        if self.current.is_empty() {
+            self.current = chunk;
+        } else {
+            self.waiting.push_back(chunk);
+        }
+    }
+
+    /// Forgets everything that was received and not parsed.
+    pub(super) fn clear(&mut self) {
+        *self = Inbound::new();
+    }
+
+    /// Whether nothing waits to be parsed.
+    pub(super) fn is_drained(&self) -> bool {
+        self.current.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether the stream may end here.
+    pub(super) fn is_between_frames(&self) -> bool {
+        matches!(self.mode, Mode::Head { have: 0, .. } | Mode::Preface { have: 0, .. })
+            && self.is_drained()
+    }
+
+    /// How much of a large body is still to come, if nothing of it waits to be parsed.
+    pub(super) fn body_left(&self) -> Option<usize> {
+        match self.mode {
+            Mode::Body { left, .. } if self.is_drained() => Some(left),
+            _ => None,
+        }
+    }
+
+    /// The transport received `n` bytes of a large body elsewhere; `false` if there cannot be so many.
+    pub(super) fn body_landed(&mut self, n: usize) -> bool {
+        let Mode::Body { left, padding } = &mut self.mode else { return false };
+        let Some(rest) = left.checked_sub(n) else { return false };
+        *left = rest;
+        if rest == 0 {
+            self.mode = after_body(*padding);
+        }
+        true
+    }
+
+    /// The next thing in the received bytes, `None` when more are needed.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        memory: &Memory,
+        counters: &mut Counters,
+    ) -> Result<Option<Found>, CloseReason> {
+        loop {
+            if self.current.is_empty() {
+                match self.waiting.pop_front() {
+                    Some(chunk) => self.current = chunk,
+                    None => return Ok(None),
+                }
+            }
+            // The common case first: a whole frame lies in front of us.
+            if let Mode::Head { have: 0, .. } = self.mode
+                && let Some(bytes) = self.current.first_chunk::<{ Head::LEN }>()
+            {
+                let head = Head::parse(bytes);
+                let frame_len = self.check(&head)?;
+                if frame_len <= self.current.len() {
+                    let mut frame = self.cut(frame_len);
+                    frame.advance(Head::LEN);
+                    trim_padding(&head, &mut frame)?;
+                    counters.frames_received = counters.frames_received.wrapping_add(1);
+                    return Ok(Some(Found::Frame(head, frame)));
+                }
+            }
+            if let Some(found) = self.step(memory, counters)? {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    /// Moves on by some bytes in any mode.
+    fn step(
+        &mut self,
+        memory: &Memory,
+        counters: &mut Counters,
+    ) -> Result<Option<Found>, CloseReason> {
+        match &mut self.mode {
+            Mode::Preface { bytes, have } => {
+                if !fill(&mut self.current, bytes, have) {
+                    return Ok(None);
+                }
+                let preface = *bytes;
+                self.mode = BETWEEN;
+                Ok(Some(Found::Preface(preface)))
+            }
+            Mode::Head { bytes, have } => {
+                if fill(&mut self.current, bytes, have) {
+                    let head = Head::parse(bytes);
+                    let frame_len = self.check(&head)?;
+                    self.begin(head, frame_len, memory);
+                }
+                Ok(None)
+            }
+            Mode::Gather { head, frame } => {
+                if !gather(&mut self.current, frame) {
+                    return Ok(None);
+                }
+                let head = *head;
+                let Mode::Gather { frame, .. } = core::mem::replace(&mut self.mode, BETWEEN) else {
+                    return Ok(None);
+                };
+                let mut frame = frame.freeze();
+                trim_padding(&head, &mut frame)?;
+                counters.frames_received = counters.frames_received.wrapping_add(1);
+                let body = head.body_len().unwrap_or(0) as u64;
+                counters.copied_straddle = counters.copied_straddle.wrapping_add(body);
+                Ok(Some(Found::Frame(head, frame)))
+            }
+            Mode::Header { head, header } => {
+                if !gather(&mut self.current, header) {
+                    return Ok(None);
+                }
+                let head = *head;
+                let body =
+                    Mode::Body { left: head.body_len().unwrap_or(0), padding: head.padding() };
+                let Mode::Header { header, .. } = core::mem::replace(&mut self.mode, body) else {
+                    return Ok(None);
+                };
+                counters.frames_received = counters.frames_received.wrapping_add(1);
+                Ok(Some(Found::Large(head, header.freeze())))
+            }
+            Mode::Body { left, padding } => {
+                let n = self.current.len().min(*left);
+                *left = left.saturating_sub(n);
+                if *left == 0 {
+                    self.mode = after_body(*padding);
+                }
+                Ok(Some(Found::Part(self.cut(n))))
+            }
+            Mode::Padding { left } => {
+                let n = self.current.len().min(*left);
+                *left = left.saturating_sub(n);
+                if *left == 0 {
+                    self.mode = BETWEEN;
+                }
+                let padding = self.cut(n);
+                if padding.iter().any(|&byte| byte != 0) {
+                    return Err(CloseReason::BadPadding);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// How long the frame is in the stream, if its head makes sense.
+    #[inline]
+    fn check(&self, head: &Head) -> Result<usize, CloseReason> {
+        let header_len = usize::from(head.header_len);
+        if header_len % frame::ALIGN != 0
+            || header_len > frame::HEADER_LEN_MAX
+            || head.body_len().is_none()
+        {
+            return Err(CloseReason::BadHeader);
+        }
+        if head.length > self.length_max {
+            return Err(CloseReason::FrameTooLarge);
+        }
+        head.frame_len().ok_or(CloseReason::FrameTooLarge)
+    }
+
+    /// A head was read whose frame is not whole yet: makes room for what is to come.
+    fn begin(&mut self, head: Head, frame_len: usize, memory: &Memory) {
+        let rest = frame_len.saturating_sub(Head::LEN);
+        self.mode = if rest == 0 {
+            // The head alone is the frame; it goes through an empty gathering.
+            Mode::Gather { head, frame: memory.gather(0) }
+        } else if rest <= GATHER_BYTES_MAX {
+            Mode::Gather { head, frame: memory.gather(rest) }
+        } else {
+            Mode::Header { head, header: memory.gather(usize::from(head.header_len)) }
+        };
+    }
+
+    /// Cuts `n` bytes off what is being parsed, without leaving a count behind when that is all.
+    #[inline]
+    fn cut(&mut self, n: usize) -> Chunk {
+        if n == self.current.len() {
+            core::mem::take(&mut self.current)
+        } else {
+            self.current.split_to(n)
+        }
+    }
+}
+
+fn after_body(padding: usize) -> Mode {
+    if padding == 0 { BETWEEN } else { Mode::Padding { left: padding } }
+}
+
+/// Forgets what follows the body, which must be zeros.
+#[inline]
+fn trim_padding(head: &Head, frame: &mut Chunk) -> Result<(), CloseReason> {
+    let length = head.length as usize;
+    if head.padding() != 0 {
+        let padding = frame.get(length..).unwrap_or_default();
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(CloseReason::BadPadding);
+        }
+        frame.truncate(length);
+    }
+    Ok(())
+}
+
+/// Moves bytes into a small array; says whether it is full.
+fn fill<const N: usize>(from: &mut Chunk, bytes: &mut [u8; N], have: &mut usize) -> bool {
+    let place = bytes.get_mut(*have..).unwrap_or_default();
+    let n = place.len().min(from.len());
+    if let (Some(place), Some(part)) = (place.get_mut(..n), from.get(..n)) {
+        place.copy_from_slice(part);
+    }
+    take_front(from, n);
+    *have = have.saturating_add(n);
+    *have == N
+}
+
+/// Moves bytes into a buffer; says whether it is full.
+fn gather(from: &mut Chunk, into: &mut ChunkMut) -> bool {
+    let n = into.missing().min(from.len());
+    if let Some(part) = from.get(..n) {
+        into.extend_from_slice(part);
+    }
+    take_front(from, n);
+    into.missing() == 0
+}
+
+fn take_front(chunk: &mut Chunk, n: usize) {
+    if n == chunk.len() {
+        *chunk = Chunk::empty();
+    } else {
+        chunk.advance(n);
+    }
+}

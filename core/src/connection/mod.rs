@@ -1,0 +1,945 @@
+//! One connection as a value: bytes and time in, bytes and events out.
+
+mod assembly;
+mod bodies;
+mod calls;
+mod credit;
+mod inbound;
+mod outbound;
+mod receive;
+mod replies;
+mod requests;
+mod send;
+mod served;
+mod state;
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use core::fmt;
+use core::time::Duration;
+
+use ringcall_buf::{Chunk, ChunkMut};
+
+use crate::frame::{CancelReason, GoAway, HEADER_LEN_MAX, Hello, Limits, Ping, ReplyHeader};
+use crate::wheel::Wheel;
+use crate::{
+    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
+    Memory, MessageId, Payload, Refused, RequestId, Side,
+};
+
+use calls::Calls;
+use credit::{Allowance, Window};
+use inbound::{Found, Inbound};
+use outbound::Outbound;
+pub use outbound::SendQueue;
+use served::Served;
+use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+
+/// Bodies of which at least this much is still to come are worth receiving straight into their own
+/// memory.
+pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// Both ends of a connection, as a state machine that does no I/O.
+///
+/// There are three families of methods. `handle_*` takes something in from the transport or the
+/// clock, `poll_*` gives something out, and plain verbs are the application's. Any order of inputs is
+/// legal, and any number of them before the next `poll_*`; every method does a bounded amount of
+/// work. Time is an argument: `now` must never be earlier than before. The same inputs always give the
+/// same outputs.
+///
+/// `T` is the caller's *ticket*: whatever the application wants to have back when a call ends, such
+/// as the slot of a waker, a callback or a channel. Each ticket comes back exactly once: with
+/// [`Event::Completed`], or with [`Refused`] when the call was not accepted, or from
+/// [`cancel`](Connection::cancel).
+///
+/// What is sent lies in frozen memory: whoever takes segments from
+/// [`poll_transmit`](Connection::poll_transmit) keeps them until the kernel is done with them, and
+/// then says so with [`handle_transmitted`](Connection::handle_transmitted), which is accounting only.
+pub struct Connection<T> {
+    side: Side,
+    state: ConnectionState,
+    config: Rc<Config>,
+    memory: Memory,
+    /// What the other side said in its HELLO and LIMITS.
+    peer: Option<Hello>,
+    inbound: Inbound,
+    outbound: Outbound,
+    calls: Calls<T>,
+    served: Served,
+    /// Requests that wait until enough replies have been sent. Bounded: each holds a slot or was
+    /// counted as a one-way call, and its body is charged.
+    parked: VecDeque<Request>,
+    /// One-way calls whose frames no transport has taken yet, by number.
+    one_ways: VecDeque<(u64, T)>,
+    credit: Credit,
+    control: Control,
+    /// Deadlines of calls made (even keys) and served (odd keys).
+    deadlines: Wheel,
+    watch: Watch,
+    /// Rare events; ordinary ones are parsed when they are asked for.
+    events: VecDeque<Event<T>>,
+    /// Where the body of the large frame that is arriving goes.
+    body_target: BodyTarget,
+    /// A frame whose body waits for the landing budget.
+    stalled: Option<Found>,
+    unknown_replies: Strikes,
+    ignored: Strikes,
+    /// How far handing back calls has come after the end.
+    ending: Option<Ending>,
+    /// How many calls GOAWAY frames allow, in either direction.
+    goaway_sent: Option<u64>,
+    goaway_received: Option<u64>,
+    /// The other side will send nothing any more.
+    input_ended: bool,
+    in_flight_max: u32,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Credit {
+    /// For our calls.
+    calls_out: Allowance,
+    /// For our replies.
+    replies_out: Allowance,
+    /// For the other side's calls.
+    calls_in: Window,
+    /// For the other side's replies.
+    replies_in: Window,
+}
+
+/// Control frames that wait to be sent; at most one of each kind.
+#[derive(Debug, Default)]
+struct Control {
+    hello: bool,
+    pong: Option<Ping>,
+    ping: Option<Ping>,
+    limits: Option<Limits>,
+    limits_ack: Option<Limits>,
+}
+
+/// Looks after what must make progress.
+#[derive(Debug)]
+struct Watch {
+    /// When to look again; [`Instant::FAR`] if nothing needs to.
+    at: Instant,
+    /// When a large body last made progress.
+    body_progress: Instant,
+    /// Bytes given to the transport that it has not sent yet.
+    unsent: usize,
+    send_progress: Instant,
+}
+
+/// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
+#[derive(Debug)]
+struct Strikes {
+    began: Instant,
+    count: u64,
+}
+
+const STRIKES_WINDOW: Duration = Duration::from_secs(10);
+
+impl Strikes {
+    fn new(now: Instant) -> Strikes {
+        Strikes { began: now, count: 0 }
+    }
+
+    /// Adds `n`; says whether that is still no more than `max`.
+    fn add(&mut self, now: Instant, n: u64, max: u64) -> bool {
+        if now.since(self.began) >= STRIKES_WINDOW {
+            *self = Strikes::new(now);
+        }
+        self.count = self.count.saturating_add(n);
+        self.count <= max
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyTarget {
+    Nothing,
+    Request(MessageId),
+    Reply(MessageId),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    reason: CloseReason,
+    next_call: u32,
+    next_served: u32,
+    told: bool,
+}
+
+/// What a connection has to say to its application.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<T> {
+    /// The other side's HELLO has arrived: calls may be made.
+    Established(Hello),
+    /// The other side makes a call; answer it with [`Connection::reply`].
+    Request(Request),
+    /// Nobody waits for this call any more: stop working on it, then answer it all the same, with a
+    /// status. The answer gives its slot back.
+    Cancelled(RequestId, Cancellation),
+    /// A call of this side has ended. Its ticket comes back, exactly once.
+    Completed(T, Outcome),
+    /// The other side has answered a [`ping`](Connection::ping).
+    Pong([u8; 16]),
+    /// The other side takes no new calls.
+    GoAway(CloseCode),
+    /// The connection is over; nothing follows. Frames may still wait to be sent, among them the
+    /// GOAWAY that tells the other side why.
+    Closed(CloseReason),
+}
+
+/// Why nobody waits for a call any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cancellation {
+    /// The caller said so.
+    Caller(CancelReason),
+    /// Its deadline passed, see [`Connection::watch_deadline`].
+    Expired,
+    /// The connection ended.
+    Closed,
+}
+
+/// A call that the other side makes.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Names the call in [`Connection::reply`].
+    pub id: RequestId,
+    /// Which method, see [`method_id`](crate::method_id).
+    pub method: u64,
+    /// Shapes of the argument.
+    pub in_signature: u64,
+    /// Shapes that the caller reads.
+    pub out_signature: u64,
+    /// When the caller stops waiting; [`Instant::FAR`] if it does not say.
+    pub deadline: Instant,
+    /// When the request was complete.
+    pub received: Instant,
+    /// How the body is encoded.
+    pub codec: Codec,
+    /// 0 is the most ordinary.
+    pub priority: u8,
+    /// 0 for the first attempt.
+    pub attempt: u8,
+    /// See [`request_flags`](crate::frame::request_flags).
+    pub flags: u8,
+    /// The body, at a multiple of 16, where it landed.
+    pub body: Chunk,
+    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
+    pub extensions: Chunk,
+}
+
+/// How a call ended for its caller.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The other side has answered, if only with a refusal.
+    Reply(Reply),
+    /// A one-way call was taken by the transport. It may run.
+    Sent,
+    /// There is no answer.
+    Failed(Failure),
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status, signature and what the server says of itself.
+    pub header: ReplyHeader,
+    /// The body, at a multiple of 16, where it landed.
+    pub body: Chunk,
+}
+
+impl Outcome {
+    /// The answer of the handler, value or error; everything else is a failure.
+    pub fn into_answer(self) -> Result<Reply, Failure> {
+        match self {
+            Outcome::Reply(reply) => {
+                let ReplyHeader { status, retry_after_ms, .. } = reply.header;
+                match Failure::from_status(status, retry_after_ms) {
+                    None => Ok(reply),
+                    Some(failure) => Err(failure),
+                }
+            }
+            Outcome::Sent => Err(Failure::unknown(Cause::BadReply)),
+            Outcome::Failed(failure) => Err(failure),
+        }
+    }
+}
+
+/// A call to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Which method, see [`method_id`](crate::method_id).
+    pub method: u64,
+    /// Shapes of the argument.
+    pub in_signature: u64,
+    /// Shapes that this side reads.
+    pub out_signature: u64,
+    /// When this side stops waiting.
+    pub deadline: Instant,
+    /// How the argument is encoded.
+    pub codec: Codec,
+    /// 0 is the most ordinary.
+    pub priority: u8,
+    /// 0 for the first attempt.
+    pub attempt: u8,
+    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `RETRIED` and `IDEMPOTENT`; others are ignored.
+    pub flags: u8,
+}
+
+/// Why an answer could not be sent as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The call is not running: it was answered already, or its connection is gone.
+    NotRunning,
+    /// The body could not be encoded; the caller gets
+    /// [`REPLY_FAILED`](crate::Status::REPLY_FAILED) instead.
+    Encode(EncodeError),
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplyError::NotRunning => f.write_str("the call was answered already or is gone"),
+            ReplyError::Encode(error) => write!(f, "the reply could not be sent: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for ReplyError {}
+
+/// What a connection wants from its transport next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiveHint {
+    /// Whatever comes.
+    More,
+    /// The next `len` bytes are one body: receive them into the buffer of
+    /// [`Connection::begin_landing`], not beyond.
+    Land {
+        /// How many bytes.
+        len: usize,
+    },
+    /// Nothing until something changes.
+    Pause,
+}
+
+impl<T> Connection<T> {
+    /// A new connection, of which nothing has been received yet.
+    #[must_use]
+    pub fn new(side: Side, config: Rc<Config>, memory: Memory, now: Instant) -> Connection<T> {
+        Connection {
+            side,
+            state: ConnectionState::Preface,
+            // The accepting side says nothing before it has seen who speaks to it.
+            control: Control { hello: side == Side::Client, ..Control::default() },
+            inbound: Inbound::new(),
+            outbound: Outbound::new(),
+            calls: Calls::new(side, config.first_generation),
+            served: Served::new(),
+            parked: VecDeque::new(),
+            one_ways: VecDeque::new(),
+            credit: Credit {
+                calls_out: Allowance::default(),
+                replies_out: Allowance::default(),
+                calls_in: Window::new(config.calls_window),
+                replies_in: Window::new(config.replies_window),
+            },
+            deadlines: Wheel::new(now),
+            watch: Watch {
+                at: now + config.handshake_timeout,
+                body_progress: now,
+                unsent: 0,
+                send_progress: now,
+            },
+            events: VecDeque::new(),
+            body_target: BodyTarget::Nothing,
+            stalled: None,
+            unknown_replies: Strikes::new(now),
+            ignored: Strikes::new(now),
+            ending: None,
+            goaway_sent: None,
+            goaway_received: None,
+            input_ended: false,
+            in_flight_max: config.in_flight_max,
+            counters: Counters::default(),
+            peer: None,
+            memory,
+            config,
+        }
+    }
+
+    // ---- in ----
+
+    /// Bytes have arrived, the next in their order. To have bodies land aligned, a transport that can
+    /// choose starts a chunk at an address that is, modulo 16, the number of bytes received before
+    /// it, plus 8.
+    pub fn handle_received(&mut self, now: Instant, chunk: Chunk) {
+        self.counters.bytes_received += chunk.len() as u64;
+        if chunk.is_empty() || self.ending.is_some() || self.input_ended {
+            return;
+        }
+        self.watch.body_progress = now;
+        self.inbound.push(chunk);
+    }
+
+    /// The buffer of [`begin_landing`](Self::begin_landing) comes back with more bytes in it.
+    pub fn handle_landed(&mut self, now: Instant, buffer: ChunkMut, n: usize) {
+        self.counters.bytes_received += n as u64;
+        self.counters.landed += n as u64;
+        self.watch.body_progress = now;
+        if self.ending.is_none() {
+            self.body_landed(now, buffer, n);
+        }
+    }
+
+    /// The other side has ended its stream: nothing more will be received, but it may still read.
+    pub fn handle_input_end(&mut self, now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.input_ended = true;
+        // Calls that have arrived whole are finished and answered. Ours get no reply any more.
+        if self.inbound.is_drained() && !self.inbound.is_between_frames() {
+            self.fail(now, CloseReason::Truncated);
+        } else if self.inbound.is_drained() && (self.served.live() == 0 || self.calls.live() > 0) {
+            self.fail(now, CloseReason::PeerClosed);
+        }
+    }
+
+    /// The transport's connection is gone.
+    pub fn handle_closed(&mut self, _now: Instant, reason: CloseReason) {
+        self.outbound.clear();
+        self.end(reason);
+        self.step(ConnectionInput::Gone);
+    }
+
+    /// The transport has sent `n` more bytes of what it was given.
+    pub fn handle_transmitted(&mut self, now: Instant, n: usize) {
+        self.counters.bytes_sent += n as u64;
+        self.watch.unsent = self.watch.unsent.saturating_sub(n);
+        self.watch.send_progress = now;
+    }
+
+    /// The time that [`poll_timeout`](Self::poll_timeout) said has come. Calling it early or late is
+    /// harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.deadlines.expire(now) {
+            self.expire(key);
+        }
+        if self.watch.at <= now {
+            self.look_after(now);
+        }
+    }
+
+    // ---- out ----
+
+    /// The next event. Requests and replies are parsed as they are asked for, so a caller decides how
+    /// much it takes at a time. `None`: nothing until something is handled.
+    #[inline]
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if self.ending.is_some() {
+            return self.hand_back();
+        }
+        if !self.parked.is_empty()
+            && let Some(event) = self.unpark(now)
+        {
+            return Some(event);
+        }
+        match self.receive(now) {
+            Ok(Some(event)) => Some(event),
+            Ok(None) => self.after_input(now),
+            Err(reason) => {
+                self.fail(now, reason);
+                self.events.pop_front().or_else(|| self.hand_back())
+            }
+        }
+    }
+
+    /// Moves what there is to send to `queue`, as far as it has room.
+    pub fn poll_transmit(&mut self, now: Instant, queue: &mut impl SendQueue) {
+        let mut queue = Counted { queue, bytes: 0 };
+        self.transmit(now, &mut queue);
+        let sent = queue.bytes;
+        if sent > 0 {
+            if self.watch.unsent == 0 {
+                self.watch.send_progress = now;
+            }
+            self.watch.unsent += sent;
+            self.look_after_by(now + self.config.stall_timeout);
+        }
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) would give something.
+    #[inline]
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        self.outbound.is_waiting()
+            || self.control.is_waiting()
+            || self.credit.calls_in.is_grant_due()
+            || self.credit.replies_in.is_grant_due()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    #[inline]
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let earliest = self.deadlines.next().map_or(self.watch.at, |at| at.min(self.watch.at));
+        (earliest != Instant::FAR).then_some(earliest)
+    }
+
+    /// What the transport should receive next.
+    #[must_use]
+    pub fn receive_hint(&self) -> ReceiveHint {
+        if self.stalled.is_some() || self.ending.is_some() || self.is_full_of_one_ways() {
+            return ReceiveHint::Pause;
+        }
+        match self.inbound.body_left() {
+            Some(len) if len >= LAND_BYTES_MIN && self.body_target != BodyTarget::Nothing => {
+                ReceiveHint::Land { len }
+            }
+            _ => ReceiveHint::More,
+        }
+    }
+
+    /// The buffer for the body that [`ReceiveHint::Land`] speaks of; its unfilled part is where the
+    /// bytes go. Give it back with [`handle_landed`](Self::handle_landed).
+    pub fn begin_landing(&mut self) -> Option<ChunkMut> {
+        self.body_assembly()?.lend()
+    }
+
+    // ---- the application's verbs ----
+
+    /// Makes a call. Its body is encoded at once, into outgoing memory.
+    ///
+    /// # Errors
+    /// [`Refused`], with the ticket, when nothing was sent: not established, draining or closed, all
+    /// slots in use, too much queued, expired already, too large, or not encodable.
+    #[inline]
+    pub fn call<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        call: &Call,
+        payload: &P,
+        ticket: T,
+    ) -> Result<CallId, Refused<T>> {
+        match self.begin_call(now, call, payload) {
+            Ok(begun) => Ok(self.enter_call(call, begun, ticket)),
+            Err(cause) => Err(Refused { ticket, failure: Failure::not_sent(cause) }),
+        }
+    }
+
+    /// Gives a call up. Its ticket comes back; the other side is told once, and the slot is free again
+    /// when it has answered. `None` if the call has ended already.
+    pub fn cancel(&mut self, _now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
+        let ticket = self.calls.find(id.0)?.ticket.take()?;
+        self.counters.calls_cancelled += 1;
+        self.counters.calls_ended += 1;
+        self.give_up(id.0, reason);
+        Some(ticket)
+    }
+
+    /// Answers a call, or says that a one-way one is done. Gives the credit of its body back.
+    ///
+    /// # Errors
+    /// [`ReplyError::Encode`] when the caller got a failure instead; [`ReplyError::NotRunning`] when
+    /// nobody waits.
+    #[inline]
+    pub fn reply<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        self.answer(now, id, header, payload)
+    }
+
+    /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
+    /// not answered at once; those that are need no timer.
+    pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
+        let Some(slot) = self.served.find(id.id) else { return };
+        if slot.state == ServedState::Running {
+            self.deadlines.arm(served_key(id.id.slot()), deadline);
+        }
+    }
+
+    /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
+    /// sent yet is replaced.
+    pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
+        self.control.ping = Some(Ping { opaque });
+    }
+
+    /// Tells the other side to stop making calls. With `refuse`, calls that have not arrived yet will
+    /// not be run; without, it is only asked to stop soon. Calls in progress are finished; when the
+    /// last one is, the connection closes.
+    pub fn go_away(&mut self, now: Instant, refuse: bool) {
+        if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
+            return;
+        }
+        let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
+        if self.goaway_sent.is_some_and(|sent| sent <= accepted) {
+            return;
+        }
+        self.goaway_sent = Some(accepted);
+        self.send_go_away(accepted, CloseCode::NONE);
+        self.step(ConnectionInput::GoAway);
+        let _ = self.after_input(now).map(|event| self.events.push_back(event));
+    }
+
+    /// Changes how many calls the other side may have in flight and how large its messages may be. A
+    /// higher limit holds at once, a lower one when the other side has confirmed it.
+    ///
+    /// # Panics
+    /// When `message_bytes_max` is more than half of a window, since a message of that size might never
+    /// get credit; or when `in_flight_max` is zero.
+    pub fn set_limits(&mut self, in_flight_max: u32, message_bytes_max: usize) {
+        let window = self.config.calls_window.min(self.config.replies_window);
+        assert!(in_flight_max > 0, "`in_flight_max` must be at least 1");
+        assert!(
+            message_bytes_max as u64 <= window / 2,
+            "`message_bytes_max` must be at most half of `calls_window` and `replies_window`"
+        );
+        self.in_flight_max = self.in_flight_max.max(in_flight_max);
+        self.control.limits =
+            Some(Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 });
+    }
+
+    /// Ends the connection: tells the other side, and hands back all calls.
+    pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.fail(now, reason);
+    }
+
+    // ---- questions ----
+
+    /// Which end this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What the other side said about itself, once it has.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Whether calls may be made now.
+    #[inline]
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state == ConnectionState::Open
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) should be asked although nothing was handled since:
+    /// after something was sent, or when it was not asked until it said `None`.
+    #[inline]
+    #[must_use]
+    pub fn wants_poll(&self) -> bool {
+        !self.events.is_empty()
+            || (!self.parked.is_empty() && !self.is_choked())
+            || (!self.inbound.is_drained() && self.stalled.is_none() && !self.is_full_of_one_ways())
+            || self.input_ended
+            || !matches!(
+                self.state,
+                ConnectionState::Open | ConnectionState::Preface | ConnectionState::Hello
+            )
+    }
+
+    /// Whether it is over and everything has been handed out: the transport may close.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.ending.is_some_and(|ending| ending.told)
+            && (self.state == ConnectionState::Closed || !self.wants_transmit())
+    }
+
+    /// How many calls of this side are in flight, cancelled ones included.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> usize {
+        self.calls.live()
+    }
+
+    /// How many calls of the other side are in progress.
+    #[must_use]
+    pub fn calls_served(&self) -> usize {
+        self.served.live() + self.served.one_ways as usize
+    }
+
+    /// How many calls the other side accepts at once; zero before its HELLO.
+    #[must_use]
+    pub fn in_flight_limit(&self) -> u32 {
+        self.peer.as_ref().map_or(0, |peer| peer.in_flight_max)
+    }
+
+    /// Body bytes that this side may still send: as calls, and as replies.
+    #[must_use]
+    pub fn credit_available(&self) -> (u64, u64) {
+        (self.credit.calls_out.available(), self.credit.replies_out.available())
+    }
+
+    /// Body bytes of the other side that this side holds: of calls, and of replies.
+    #[must_use]
+    pub fn credit_held(&self) -> (u64, u64) {
+        (self.credit.calls_in.held(), self.credit.replies_in.held())
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn bytes_queued(&self) -> usize {
+        self.outbound.queued() + self.watch.unsent
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    // ---- the end ----
+
+    fn step(&mut self, input: ConnectionInput) {
+        if let Some(next) = self.state.on(input) {
+            self.state = next;
+        }
+    }
+
+    /// Ends the connection because of this side's decision or the other side's fault.
+    fn fail(&mut self, _now: Instant, reason: CloseReason) {
+        if self.ending.is_some() {
+            return;
+        }
+        // What no transport took is not sent any more, so that it can be said of calls.
+        self.outbound.clear();
+        // Someone who does not speak the protocol gets no answer in it.
+        if !matches!(self.state, ConnectionState::Preface) {
+            let accepted = self.goaway_sent.unwrap_or(self.counters.requests_taken);
+            self.send_go_away(accepted.min(self.counters.requests_taken), reason.code());
+        }
+        self.end(reason);
+        self.step(ConnectionInput::Close);
+    }
+
+    /// From now on nothing is received, and calls are handed back.
+    fn end(&mut self, reason: CloseReason) {
+        if self.ending.is_none() {
+            self.ending = Some(Ending { reason, next_call: 0, next_served: 0, told: false });
+            self.inbound.clear();
+            self.stalled = None;
+            self.parked.clear();
+            self.body_target = BodyTarget::Nothing;
+            self.watch.at = Instant::FAR;
+        }
+    }
+
+    /// Hands back one call after the end: first those of this side, then those of the other, then
+    /// says that it is over.
+    fn hand_back(&mut self) -> Option<Event<T>> {
+        let mut ending = self.ending?;
+        let event = self.hand_back_next(&mut ending);
+        self.ending = Some(ending);
+        event
+    }
+
+    fn hand_back_next(&mut self, ending: &mut Ending) -> Option<Event<T>> {
+        let cause = match ending.reason {
+            CloseReason::GoAway(_) => Cause::GoAway,
+            reason => Cause::Closed(reason),
+        };
+        let taken = self.outbound.taken();
+        while ending.next_call < self.calls.slots() {
+            let slot = ending.next_call;
+            ending.next_call += 1;
+            let Some(entry) = self.calls.at(slot) else { continue };
+            let was_sent = entry.number != 0 && entry.number <= taken;
+            let ticket = entry.ticket.take();
+            self.deadlines.cancel(call_key(slot));
+            self.calls.step(slot, state::CallInput::End);
+            if let Some(ticket) = ticket {
+                self.counters.calls_ended += 1;
+                return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
+            }
+        }
+        if let Some((number, ticket)) = self.one_ways.pop_front() {
+            self.counters.calls_ended += 1;
+            let failure = ended(number <= taken, cause);
+            return Some(Event::Completed(ticket, Outcome::Failed(failure)));
+        }
+        while ending.next_served < self.served.slots() {
+            let slot = ending.next_served;
+            ending.next_served += 1;
+            let Some(served) = self.served.at(slot) else { continue };
+            let (id, charged, state) = (served.id, served.charged, served.state);
+            self.deadlines.cancel(served_key(slot));
+            if matches!(state, ServedState::Running | ServedState::Cancelling) {
+                // Its answer, which can no longer be sent, frees the slot.
+                let id = RequestId { id, one_way: None };
+                return Some(Event::Cancelled(id, Cancellation::Closed));
+            }
+            self.credit.calls_in.release(charged);
+            self.served.step(slot, state::ServedInput::ReplyLast);
+        }
+        if !ending.told {
+            ending.told = true;
+            return Some(Event::Closed(ending.reason));
+        }
+        None
+    }
+
+    /// Nothing is left to parse: is it over?
+    fn after_input(&mut self, now: Instant) -> Option<Event<T>> {
+        if self.ending.is_some() {
+            return self.hand_back();
+        }
+        let idle = self.calls.live() == 0
+            && self.calls_served() == 0
+            && self.one_ways.is_empty()
+            && self.outbound.is_empty();
+        if self.input_ended {
+            if !self.inbound.is_between_frames() && self.stalled.is_none() {
+                self.fail(now, CloseReason::Truncated);
+            } else if idle || self.calls.live() > 0 {
+                self.fail(now, CloseReason::PeerClosed);
+            }
+        } else if self.state == ConnectionState::Draining && idle {
+            // Whoever refuses further calls may go when the last one is answered, and whoever was
+            // asked to stop may go when its own are.
+            let refused = self.goaway_sent.is_some_and(|accepted| accepted != GoAway::SOON);
+            if refused || self.goaway_received.is_some() {
+                self.fail(now, CloseReason::Local);
+            }
+        }
+        self.ending.and_then(|_| self.hand_back())
+    }
+
+    // ---- time ----
+
+    fn expire(&mut self, key: u32) {
+        let slot = key / 2;
+        if key.is_multiple_of(2) {
+            let Some(id) = self.calls.id_at(slot) else { return };
+            let Some(entry) = self.calls.at(slot) else { return };
+            let held = entry.state == CallState::Held;
+            let Some(ticket) = entry.ticket.take() else { return };
+            self.counters.calls_expired += 1;
+            self.counters.calls_ended += 1;
+            self.give_up(id, CancelReason::Expired);
+            let failure = ended(!held, Cause::Expired);
+            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+        } else {
+            let Some(served) = self.served.at(slot) else { return };
+            let id = RequestId { id: served.id, one_way: None };
+            if self.served.step(slot, state::ServedInput::Cancel) {
+                self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
+            }
+        }
+    }
+
+    /// Looks whether what must make progress does.
+    fn look_after(&mut self, now: Instant) {
+        self.watch.at = Instant::FAR;
+        if self.ending.is_some() {
+            return;
+        }
+        let stall = self.config.stall_timeout;
+        if self.peer.is_none() {
+            return self.fail(now, CloseReason::HandshakeTimeout);
+        }
+        if self.stalled.is_some() {
+            // The landing budget may have room again; `poll_event` tries.
+            self.look_after_by(now + Wheel::TICK);
+        }
+        if self.inbound.body_left().is_some() && self.stalled.is_none() {
+            if self.watch.body_progress + stall <= now {
+                return self.fail(now, CloseReason::BodyStalled);
+            }
+            self.look_after_by(self.watch.body_progress + stall);
+        }
+        if self.watch.unsent > 0 {
+            if self.watch.send_progress + stall <= now {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+            self.look_after_by(self.watch.send_progress + stall);
+        }
+    }
+
+    #[inline]
+    fn look_after_by(&mut self, at: Instant) {
+        self.watch.at = self.watch.at.min(at);
+    }
+
+    /// Whether the other side must read replies before its calls are run.
+    #[inline]
+    fn is_choked(&self) -> bool {
+        self.outbound.queued_replies() >= self.config.send_queue_soft
+    }
+
+    /// Whether so many one-way calls are in progress that nothing is read until some are done. Others
+    /// are bounded by their slots.
+    #[inline]
+    fn is_full_of_one_ways(&self) -> bool {
+        self.served.one_ways >= self.in_flight_max
+    }
+}
+
+impl Control {
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        self.hello
+            || self.pong.is_some()
+            || self.ping.is_some()
+            || self.limits.is_some()
+            || self.limits_ack.is_some()
+    }
+}
+
+impl<T> fmt::Debug for Connection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("side", &self.side)
+            .field("state", &self.state)
+            .field("calls", &self.calls.live())
+            .field("served", &self.served.live())
+            .field("queued", &self.outbound.queued())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts what goes through a queue.
+struct Counted<'a, Q> {
+    queue: &'a mut Q,
+    bytes: usize,
+}
+
+impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
+    fn room(&self) -> usize {
+        self.queue.room()
+    }
+
+    fn push(&mut self, segment: ringcall_buf::Segment) {
+        self.bytes += segment.len();
+        self.queue.push(segment);
+    }
+}
+
+fn ended(was_sent: bool, cause: Cause) -> Failure {
+    if was_sent { Failure::unknown(cause) } else { Failure::not_sent(cause) }
+}
+
+fn call_key(slot: u32) -> u32 {
+    slot * 2
+}
+
+fn served_key(slot: u32) -> u32 {
+    slot * 2 + 1
+}
+
+/// The largest `length` of a head when bodies may have `message_bytes_max`.
+fn length_max(message_bytes_max: usize) -> u32 {
+    u32::try_from(message_bytes_max + HEADER_LEN_MAX).unwrap_or(u32::MAX)
+}

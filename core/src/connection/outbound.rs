@@ -1,0 +1,382 @@
+//! What waits to be sent, and in which order.
+//!
+//! Control frames go first. Then whole frames, in the order in which they were made, coalesced where
+//! they lie side by side. Then parts of large bodies, one part a body in turn, so that a large body
+//! never blocks small calls. Bodies without credit wait apart, first come first served.
+
+use alloc::collections::VecDeque;
+
+use ringcall_buf::{Chunk, Segment};
+
+use super::credit::Allowance;
+use crate::frame::{
+    DataHeader, ExtensionWriter, FLAG_MORE, Head, Kind, ReplyHeader, RequestHeader, tag,
+};
+use crate::{Instant, Memory, MessageId};
+
+/// Where a connection puts what it sends: a batch that goes to the transport at once.
+pub trait SendQueue {
+    /// How many more bytes are welcome. A single segment may exceed it.
+    fn room(&self) -> usize;
+    /// Appends a segment.
+    fn push(&mut self, segment: Segment);
+}
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// Whole frames in order.
+    ready: VecDeque<Ready>,
+    /// Bodies with credit, of which a part is sent in turn.
+    bodies: VecDeque<Body>,
+    /// Requests that wait for credit.
+    pub(super) held_calls: VecDeque<Body>,
+    /// Replies that wait for credit.
+    pub(super) held_replies: VecDeque<Body>,
+    /// All bytes that wait here, and those of them that are replies.
+    queued: usize,
+    queued_replies: usize,
+    /// How many REQUEST frames have been numbered.
+    numbered: u64,
+    /// How many of them were in batches that a transport took.
+    taken: u64,
+}
+
+/// One or more whole frames.
+#[derive(Debug)]
+struct Ready {
+    segment: Segment,
+    /// How many REQUESTs have been numbered at its end.
+    numbered: u64,
+    /// How many of its bytes are replies.
+    replies: usize,
+}
+
+/// A request or reply whose body does not go out at once.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) id: MessageId,
+    pub(super) header: BodyHeader,
+    pub(super) flags: u8,
+    front: Chunk,
+    rest: Option<Segment>,
+    pub(super) total: usize,
+    pub(super) sent: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum BodyHeader {
+    /// With its deadline, since the time left is known only when it is sent.
+    Request(RequestHeader, Instant),
+    Reply(ReplyHeader),
+}
+
+/// What a part of a body did to its call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) id: MessageId,
+    pub(super) is_request: bool,
+    /// The number of the REQUEST frame, if this was its first part.
+    pub(super) number: Option<u64>,
+    pub(super) last: bool,
+}
+
+const ZEROS: [u8; 16] = [0; 16];
+
+impl Outbound {
+    pub(super) fn new() -> Outbound {
+        Outbound {
+            ready: VecDeque::new(),
+            bodies: VecDeque::new(),
+            held_calls: VecDeque::new(),
+            held_replies: VecDeque::new(),
+            queued: 0,
+            queued_replies: 0,
+            numbered: 0,
+            taken: 0,
+        }
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// How much of it are replies.
+    #[inline]
+    pub(super) fn queued_replies(&self) -> usize {
+        self.queued_replies
+    }
+
+    /// Whether there is something that could be sent now.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.ready.is_empty() || !self.bodies.is_empty()
+    }
+
+    /// Whether nothing waits, with or without credit.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_waiting() && self.held_calls.is_empty() && self.held_replies.is_empty()
+    }
+
+    /// How many REQUEST frames were in batches that a transport took.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The next REQUEST's number.
+    #[inline]
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
+    /// Appends a whole frame.
+    #[inline]
+    pub(super) fn push(&mut self, mut segment: Segment, is_reply: bool) {
+        let len = segment.len();
+        let replies = if is_reply { len } else { 0 };
+        self.queued += len;
+        self.queued_replies += replies;
+        if let (Segment::Local(chunk), Some(last)) = (&mut segment, self.ready.back_mut())
+            && let Segment::Local(before) = &mut last.segment
+        {
+            match before.try_join(core::mem::take(chunk)) {
+                Ok(()) => {
+                    last.numbered = self.numbered;
+                    last.replies += replies;
+                    return;
+                }
+                Err(apart) => *chunk = apart,
+            }
+        }
+        self.ready.push_back(Ready { segment, numbered: self.numbered, replies });
+    }
+
+    /// Appends the frame of a body that is too long, or has no credit, to go out at once.
+    pub(super) fn push_body(&mut self, body: Body, queue: Queue) {
+        self.queued += body.total;
+        if !body.header.is_request() {
+            self.queued_replies += body.total;
+        }
+        match queue {
+            Queue::Funded => self.bodies.push_back(body),
+            Queue::Calls => self.held_calls.push_back(body),
+            Queue::Replies => self.held_replies.push_back(body),
+        }
+    }
+
+    /// Moves bodies that wait for credit on, as far as it reaches.
+    pub(super) fn fund(&mut self, calls: &mut Allowance, replies: &mut Allowance) {
+        for (held, allowance) in [(&mut self.held_calls, calls), (&mut self.held_replies, replies)]
+        {
+            while held.front().is_some_and(|body| allowance.take(body.total)) {
+                self.bodies.extend(held.pop_front());
+            }
+        }
+    }
+
+    /// Stops sending a request's body; returns how many of its bytes had credit and were not sent.
+    pub(super) fn abandon_request(&mut self, id: MessageId) -> usize {
+        if let Some(at) = self.held_calls.iter().position(|body| body.id == id) {
+            self.queued -= self.held_calls.remove(at).map_or(0, |body| body.total);
+            return 0;
+        }
+        let of_call = |body: &Body| body.id == id && body.header.is_request();
+        let Some(at) = self.bodies.iter().position(of_call) else { return 0 };
+        let unsent = self.bodies.remove(at).map_or(0, |body| body.total - body.sent);
+        self.queued -= unsent;
+        unsent
+    }
+
+    /// Forgets a reply that waits for credit; `false` if none does.
+    pub(super) fn unhold_reply(&mut self, id: MessageId) -> bool {
+        let Some(at) = self.held_replies.iter().position(|body| body.id == id) else {
+            return false;
+        };
+        let total = self.held_replies.remove(at).map_or(0, |body| body.total);
+        self.queued -= total;
+        self.queued_replies -= total;
+        true
+    }
+
+    /// Forgets everything that waits.
+    pub(super) fn clear(&mut self) {
+        *self = Outbound { numbered: self.numbered, taken: self.taken, ..Outbound::new() };
+    }
+
+    /// Moves whole frames to `queue`, as many as it has room for; says whether all went.
+    #[inline]
+    pub(super) fn send_ready(&mut self, queue: &mut impl SendQueue) -> bool {
+        while queue.room() > 0 {
+            let Some(ready) = self.ready.pop_front() else { return true };
+            self.queued -= ready.segment.len();
+            self.queued_replies -= ready.replies;
+            self.taken = ready.numbered;
+            queue.push(ready.segment);
+        }
+        self.ready.is_empty()
+    }
+
+    /// Moves one part of the next body to `queue`.
+    pub(super) fn send_part(
+        &mut self,
+        now: Instant,
+        cut: usize,
+        memory: &Memory,
+        queue: &mut impl SendQueue,
+    ) -> Option<Progress> {
+        if queue.room() == 0 {
+            return None;
+        }
+        let mut body = self.bodies.pop_front()?;
+        let part = cut.min(body.total - body.sent);
+        let first = body.sent == 0;
+        let last = body.sent + part == body.total;
+        let is_request = body.header.is_request();
+        queue.push(memory.outgoing(&body.head(now, part, last)).into());
+        body.take(part, queue);
+        if last && part % 16 != 0 {
+            queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
+        }
+        self.queued -= part;
+        if !is_request {
+            self.queued_replies -= part;
+        }
+        let number = (first && is_request).then(|| self.next_number());
+        self.taken = number.unwrap_or(self.taken);
+        let progress = Progress { id: body.id, is_request, number, last };
+        if !last {
+            self.bodies.push_back(body);
+        }
+        Some(progress)
+    }
+}
+
+/// Which queue a body waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// Its credit is taken.
+    Funded,
+    /// For credit of the calls pool.
+    Calls,
+    /// For credit of the replies pool.
+    Replies,
+}
+
+impl BodyHeader {
+    fn is_request(&self) -> bool {
+        matches!(self, BodyHeader::Request(..))
+    }
+}
+
+impl Body {
+    pub(super) fn new(
+        id: MessageId,
+        header: BodyHeader,
+        flags: u8,
+        front: Chunk,
+        rest: Option<Segment>,
+    ) -> Body {
+        let total = front.len() + rest.as_ref().map_or(0, Segment::len);
+        Body { id, header, flags, front, rest, total, sent: 0 }
+    }
+
+    /// Head and header of the frame that carries the next `part` bytes.
+    fn head(&self, now: Instant, part: usize, last: bool) -> HeadBytes {
+        let bytes = HeadBytes::new();
+        if self.sent > 0 {
+            let header = DataHeader { offset: self.sent as u64 };
+            return bytes.frame(Kind::Data, 0, self.id, &header.encode(), &[], part);
+        }
+        let more = if last { 0 } else { FLAG_MORE };
+        let mut total = ExtensionWriter::new();
+        if !last {
+            let value = (self.total as u64).to_le_bytes();
+            let _fits = total.push(crate::frame::Extension {
+                tag: tag::TOTAL_LEN,
+                critical: true,
+                value: &value,
+            });
+        }
+        let total = total.finish();
+        match &self.header {
+            BodyHeader::Request(header, deadline) => {
+                let deadline_us = wire_deadline(now, *deadline);
+                let header = RequestHeader { deadline_us, ..*header }.encode();
+                bytes.frame(Kind::Request, self.flags | more, self.id, &header, &total, part)
+            }
+            BodyHeader::Reply(header) => {
+                bytes.frame(Kind::Reply, self.flags | more, self.id, &header.encode(), &total, part)
+            }
+        }
+    }
+
+    /// Moves the next `part` bytes to `queue`.
+    fn take(&mut self, part: usize, queue: &mut impl SendQueue) {
+        let from_front = part.min(self.front.len());
+        if from_front > 0 {
+            let front = if from_front == self.front.len() {
+                core::mem::take(&mut self.front)
+            } else {
+                self.front.split_to(from_front)
+            };
+            queue.push(front.into());
+        }
+        if part > from_front
+            && let Some(rest) = &mut self.rest
+        {
+            queue.push(rest.split_to(part - from_front));
+        }
+        self.sent += part;
+    }
+}
+
+/// What is left of a deadline, as a REQUEST says it: never 0 while there is something left.
+#[inline]
+pub(super) fn wire_deadline(now: Instant, deadline: Instant) -> u32 {
+    let left = deadline.micros_since(now).min(u32::MAX - 1);
+    if left == 0 && deadline > now { 1 } else { left }
+}
+
+/// Head and header of one frame, on the stack.
+pub(super) struct HeadBytes {
+    bytes: [u8; 16 + 32 + 16],
+    len: usize,
+}
+
+impl HeadBytes {
+    fn new() -> HeadBytes {
+        HeadBytes { bytes: [0; 64], len: 0 }
+    }
+
+    fn frame(
+        mut self,
+        kind: Kind,
+        flags: u8,
+        id: MessageId,
+        fixed: &[u8],
+        extensions: &[u8],
+        body_len: usize,
+    ) -> HeadBytes {
+        let header_len = fixed.len() + extensions.len();
+        let head = Head {
+            length: (header_len + body_len) as u32,
+            kind: kind as u8,
+            flags,
+            header_len: header_len as u16,
+            id,
+        };
+        for part in [&head.encode()[..], fixed, extensions] {
+            self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
+            self.len += part.len();
+        }
+        self
+    }
+}
+
+impl core::ops::Deref for HeadBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}

@@ -1,0 +1,374 @@
+//! What arriving frames do to a connection: the dispatch, and frames that belong to no call.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use ringcall_buf::Chunk;
+
+use super::credit::Allowance;
+use super::inbound::Found;
+use super::state::{CallInput, CallState, ConnectionInput};
+use super::{BodyTarget, Connection, Event, Outcome, call_key, length_max};
+use crate::config::WINDOW_MAX;
+use crate::frame::{
+    self, Credit, CreditPool, CreditUnit, Extensions, FLAG_ACK, GoAway, Head, Hello, Kind, Limits,
+    MAGIC, PREFACE_LEN, Ping, VERSION, tag,
+};
+use crate::{Cause, CloseReason, Failure, Instant, MessageId, Side};
+
+/// What a frame leads to: an event, nothing, or the end.
+pub(super) type Received<T> = Result<Option<Event<T>>, CloseReason>;
+
+impl<T> Connection<T> {
+    /// Parses until there is an event, or nothing more to parse.
+    #[inline]
+    pub(super) fn receive(&mut self, now: Instant) -> Received<T> {
+        while !self.is_full_of_one_ways() {
+            let found = match self.stalled.take() {
+                Some(stalled) => stalled,
+                None => match self.inbound.next(&self.memory, &mut self.counters)? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                },
+            };
+            let event = match found {
+                Found::Frame(head, frame) => self.frame(now, head, frame)?,
+                Found::Part(part) => self.part(now, &part),
+                Found::Large(head, header) => self.large(now, head, header)?,
+                Found::Preface(bytes) => self.preface(bytes)?,
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+            // A frame may have caused several events, or wait for memory.
+            if self.stalled.is_some() || !self.events.is_empty() {
+                return Ok(self.events.pop_front());
+            }
+        }
+        Ok(None)
+    }
+
+    fn preface(&mut self, bytes: [u8; PREFACE_LEN]) -> Received<T> {
+        let [magic @ .., version] = bytes;
+        if magic != MAGIC {
+            return Err(CloseReason::UnknownPreface(bytes));
+        }
+        // Also to someone of another version: our HELLO says which ones we speak.
+        self.control.hello |= self.side == Side::Server;
+        self.step(ConnectionInput::PrefaceRead);
+        if version != VERSION {
+            return Err(CloseReason::Version { min: version, max: version });
+        }
+        Ok(None)
+    }
+
+    /// A frame that is here whole.
+    #[inline]
+    fn frame(&mut self, now: Instant, head: Head, frame: Chunk) -> Received<T> {
+        match self.classify(&head)? {
+            Some(Kind::Request) => self.request(now, head, frame),
+            Some(Kind::Reply) => self.reply_frame(now, head, frame),
+            Some(Kind::Data) => self.data_frame(now, head, &frame),
+            Some(kind) => self.other(now, kind, head, &frame),
+            None => self.ignore(now, head.length as usize).map(|()| None),
+        }
+    }
+
+    /// The header of a frame whose body follows in parts.
+    fn large(&mut self, now: Instant, head: Head, header: Chunk) -> Received<T> {
+        self.body_target = BodyTarget::Nothing;
+        match self.classify(&head)? {
+            Some(Kind::Request) => {
+                if !self.large_request(now, &head, &header)? {
+                    self.stall(now, Found::Large(head, header));
+                }
+                Ok(None)
+            }
+            Some(Kind::Reply) => {
+                if !self.large_reply(now, &head, &header)? {
+                    self.stall(now, Found::Large(head, header));
+                }
+                Ok(None)
+            }
+            Some(Kind::Data) => self.data(now, &head, &header).map(|()| None),
+            Some(kind) => self.other(now, kind, head, &header),
+            None => self.ignore(now, head.length as usize).map(|()| None),
+        }
+    }
+
+    /// The landing budget does not allow the body now: `poll_event` tries again.
+    pub(super) fn stall(&mut self, now: Instant, found: Found) {
+        self.stalled = Some(found);
+        self.look_after_by(now + crate::Wheel::TICK);
+    }
+
+    /// The kind, if flags, body and the state of the handshake fit it; `None` to ignore the frame.
+    #[inline]
+    fn classify(&mut self, head: &Head) -> Result<Option<Kind>, CloseReason> {
+        let Some(kind) = Kind::from_wire(head.kind) else {
+            return match (self.peer.is_some(), Kind::is_ignorable(head.kind)) {
+                (false, _) => Err(CloseReason::BadHello),
+                (true, true) => Ok(None),
+                (true, false) => Err(CloseReason::UnknownKind(head.kind)),
+            };
+        };
+        if self.peer.is_some() == (kind == Kind::Hello) {
+            return Err(CloseReason::BadHello);
+        }
+        let unknown_flags = head.flags & !kind.known_flags();
+        if unknown_flags != 0 {
+            return Err(CloseReason::UnknownFlags(unknown_flags));
+        }
+        if !kind.has_body() && head.body_len() != Some(0) {
+            return Err(CloseReason::BadLength);
+        }
+        if usize::from(head.header_len) < kind.fixed_len() {
+            return Err(CloseReason::BadHeader);
+        }
+        Ok(Some(kind))
+    }
+
+    /// Frames that are neither a call's beginning nor its end nor a part of a body.
+    fn other(&mut self, now: Instant, kind: Kind, head: Head, frame: &Chunk) -> Received<T> {
+        match kind {
+            Kind::Hello => return self.hello(&head, frame).map(Some),
+            Kind::Credit => self.granted(&head, frame)?,
+            Kind::Cancel => return self.cancelled(&head, frame),
+            Kind::Ping => self.control.pong = Some(plain_header(&head, frame, Ping::parse)?),
+            Kind::Pong => {
+                let pong = plain_header(&head, frame, Ping::parse)?;
+                return Ok(Some(Event::Pong(pong.opaque)));
+            }
+            Kind::GoAway => {
+                let (go_away, _) = split_header(&head, frame, GoAway::parse)?;
+                return self.go_away_received(go_away);
+            }
+            Kind::Limits => self.limits(&head, frame)?,
+            // Streams are refused when they are asked for, so these belong to nothing.
+            Kind::Item | Kind::End => self.skip_stream(now, &head)?,
+            Kind::Request | Kind::Reply | Kind::Data => {}
+        }
+        Ok(None)
+    }
+
+    fn hello(&mut self, head: &Head, frame: &Chunk) -> Result<Event<T>, CloseReason> {
+        let (hello, extensions) = split_header(head, frame, Hello::parse)?;
+        check_extensions(extensions)?;
+        if hello.version_min > VERSION || hello.version_max < VERSION {
+            return Err(CloseReason::Version { min: hello.version_min, max: hello.version_max });
+        }
+        let mut windows = [hello.calls_window, hello.replies_window].into_iter();
+        if hello.in_flight_max == 0
+            || hello.message_bytes_max == 0
+            || windows.any(|window| window / 2 < hello.message_bytes_max || window > WINDOW_MAX)
+        {
+            return Err(CloseReason::BadHello);
+        }
+        self.inbound.set_length_max(length_max(self.config.message_bytes_max));
+        self.credit.calls_out = Allowance::new(hello.calls_window);
+        self.credit.replies_out = Allowance::new(hello.replies_window);
+        self.watch.at = Instant::FAR;
+        self.peer = Some(hello);
+        self.step(ConnectionInput::HelloRead);
+        Ok(Event::Established(hello))
+    }
+
+    fn granted(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
+        // An unknown pool or unit belongs to a feature that was not agreed upon.
+        let (credit, extensions) = Credit::parse(frame).ok_or(CloseReason::NotNegotiated)?;
+        check_extensions(extensions)?;
+        let allowance = match (credit.pool, credit.unit) {
+            (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_out,
+            (CreditPool::Replies, CreditUnit::Bytes) => &mut self.credit.replies_out,
+            _ => return Err(CloseReason::NotNegotiated),
+        };
+        if head.id != MessageId::CONNECTION {
+            return Err(CloseReason::BadId);
+        }
+        allowance.grant(credit.amount)?;
+        self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+        Ok(())
+    }
+
+    fn limits(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
+        let limits = plain_header(head, frame, Limits::parse)?;
+        if head.flags & FLAG_ACK != 0 {
+            // Only now is nobody above the lower limit any more.
+            self.in_flight_max = limits.in_flight_max.clamp(1, self.in_flight_max);
+            return Ok(());
+        }
+        if limits.in_flight_max == 0 || limits.message_bytes_max == 0 {
+            return Err(CloseReason::BadLength);
+        }
+        if let Some(peer) = &mut self.peer {
+            peer.in_flight_max = limits.in_flight_max;
+            peer.message_bytes_max = limits.message_bytes_max;
+        }
+        // Of several that arrive before an answer has left, the last one is answered.
+        self.control.limits_ack = Some(limits);
+        Ok(())
+    }
+
+    fn go_away_received(&mut self, go_away: GoAway) -> Received<T> {
+        if go_away.code != crate::CloseCode::NONE {
+            return Err(CloseReason::GoAway(go_away.code));
+        }
+        let accepted = go_away.accepted.min(self.goaway_received.unwrap_or(GoAway::SOON));
+        self.goaway_received = Some(accepted);
+        self.step(ConnectionInput::GoAway);
+        self.refused_by_go_away(accepted);
+        Ok(Some(Event::GoAway(go_away.code)))
+    }
+
+    /// Calls that the other side says it has not taken will not be run.
+    fn refused_by_go_away(&mut self, accepted: u64) {
+        for slot in 0..self.calls.slots() {
+            let Some(entry) = self.calls.at(slot) else { continue };
+            // A call without a number is not in the send order, and must not enter it any more.
+            if entry.number != 0 && entry.number <= accepted {
+                continue;
+            }
+            let (ticket, state) = (entry.ticket.take(), entry.state);
+            if matches!(state, CallState::Held | CallState::Sending)
+                && let Some(id) = self.calls.id_at(slot)
+            {
+                self.stop_sending(id);
+            }
+            self.deadlines.cancel(call_key(slot));
+            self.calls.step(slot, CallInput::End);
+            let failure = match state {
+                CallState::Held => Failure::not_sent(Cause::GoAway),
+                _ => Failure::refused(Cause::GoAway),
+            };
+            self.complete(ticket, failure);
+        }
+        while self.one_ways.back().is_some_and(|(number, _)| *number > accepted) {
+            let ticket = self.one_ways.pop_back().map(|(_, ticket)| ticket);
+            self.complete(ticket, Failure::refused(Cause::GoAway));
+        }
+    }
+
+    fn complete(&mut self, ticket: Option<T>, failure: Failure) {
+        if let Some(ticket) = ticket {
+            self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
+            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+        }
+    }
+
+    fn skip_stream(&mut self, now: Instant, head: &Head) -> Result<(), CloseReason> {
+        let len = head.body_len().unwrap_or(0);
+        let window = match head.id.side() == self.side {
+            true => &mut self.credit.replies_in,
+            false => &mut self.credit.calls_in,
+        };
+        window.charge(len)?;
+        window.release(len);
+        self.ignore(now, len)
+    }
+
+    /// Counts bytes that are ignored, within a budget.
+    pub(super) fn ignore(&mut self, now: Instant, len: usize) -> Result<(), CloseReason> {
+        // A head costs something, too.
+        let bytes = (len as u64).saturating_add(Head::LEN as u64);
+        self.counters.bytes_ignored = self.counters.bytes_ignored.wrapping_add(bytes);
+        match self.ignored.add(now, bytes, self.config.ignored_bytes_max) {
+            true => Ok(()),
+            false => Err(CloseReason::TooMuchIgnored),
+        }
+    }
+
+    /// A body where the application may keep it: aligned, and not pinning what is scarce.
+    #[inline]
+    pub(super) fn settle(&mut self, body: Chunk) -> Chunk {
+        if body.is_empty() {
+            // Does not hold on to the frame's memory.
+            return Chunk::empty();
+        }
+        let misaligned = !body.is_aligned_to(frame::ALIGN);
+        if !misaligned && !self.memory.is_hoarded() {
+            return body;
+        }
+        let counter = match misaligned {
+            true => &mut self.counters.copied_misaligned,
+            false => &mut self.counters.copied_hoard,
+        };
+        *counter = counter.wrapping_add(body.len() as u64);
+        self.memory.pool().copy(&body)
+    }
+}
+
+/// What the TLVs of a header say to core.
+pub(super) struct Announced {
+    pub(super) total_len: Option<u64>,
+    /// A critical extension that core does not know.
+    pub(super) unknown_critical: Option<u16>,
+}
+
+impl Announced {
+    #[inline]
+    pub(super) fn parse(extensions: &[u8]) -> Result<Announced, CloseReason> {
+        let mut announced = Announced { total_len: None, unknown_critical: None };
+        if extensions.is_empty() {
+            return Ok(announced);
+        }
+        for extension in Extensions::new(extensions) {
+            let extension = extension.map_err(|_| CloseReason::BadHeader)?;
+            if extension.tag == tag::TOTAL_LEN {
+                let total = extension.as_u64().ok_or(CloseReason::BadHeader)?;
+                announced.total_len = Some(total);
+            } else if extension.critical {
+                announced.unknown_critical = Some(extension.tag);
+            }
+        }
+        Ok(announced)
+    }
+
+    /// How long the whole body will be, if head and extensions agree about it.
+    #[inline]
+    pub(super) fn total(&self, head: &Head, max: usize) -> Result<usize, CloseReason> {
+        let body_len = head.body_len().unwrap_or(0);
+        let more = head.flags & frame::FLAG_MORE != 0;
+        let total = match self.total_len {
+            None if !more => return Ok(body_len),
+            Some(total) if more == (total > body_len as u64) => total,
+            _ => return Err(CloseReason::BadLength),
+        };
+        match usize::try_from(total) {
+            Ok(total) if total <= max && total >= body_len => Ok(total),
+            _ => Err(CloseReason::FrameTooLarge),
+        }
+    }
+}
+
+/// Parses the fixed part of a frame's header and returns it with the header's rest.
+#[inline]
+pub(super) fn split_header<'a, H>(
+    head: &Head,
+    frame: &'a [u8],
+    parse: impl FnOnce(&'a [u8]) -> Option<(H, &'a [u8])>,
+) -> Result<(H, &'a [u8]), CloseReason> {
+    let header = frame.get(..usize::from(head.header_len)).ok_or(CloseReason::BadHeader)?;
+    parse(header).ok_or(CloseReason::BadHeader)
+}
+
+/// Parses the header of a frame in which extensions have no meaning yet.
+pub(super) fn plain_header<'a, H>(
+    head: &Head,
+    frame: &'a [u8],
+    parse: impl FnOnce(&'a [u8]) -> Option<(H, &'a [u8])>,
+) -> Result<H, CloseReason> {
+    let (header, extensions) = split_header(head, frame, parse)?;
+    check_extensions(extensions)?;
+    Ok(header)
+}
+
+/// Critical extensions of a frame that belongs to no call cannot be refused, only obeyed.
+fn check_extensions(extensions: &[u8]) -> Result<(), CloseReason> {
+    match Announced::parse(extensions)?.unknown_critical {
+        Some(tag) => Err(CloseReason::UnknownExtension(tag)),
+        None => Ok(()),
+    }
+}

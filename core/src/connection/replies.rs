@@ -1,0 +1,170 @@
+//! Replies to calls of this side: from a frame to [`Event::Completed`].
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use alloc::boxed::Box;
+
+use ringcall_buf::Chunk;
+
+use super::assembly::{Arriving, Assembly};
+use super::inbound::Found;
+use super::receive::{Announced, Received, split_header};
+use super::state::{CallInput, CallState};
+use super::{BodyTarget, Connection, Event, Outcome, Reply, call_key};
+use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, ReplyHeader};
+use crate::{Cause, CloseReason, Failure, Instant, MessageId};
+
+impl<T> Connection<T> {
+    /// A REPLY frame that is here whole. Its body may continue in DATA frames.
+    #[inline]
+    pub(super) fn reply_frame(
+        &mut self,
+        now: Instant,
+        head: Head,
+        mut frame: Chunk,
+    ) -> Received<T> {
+        let header_len = usize::from(head.header_len);
+        if head.flags & FLAG_MORE != 0 {
+            let header = frame.slice(0..header_len);
+            if !self.large_reply(now, &head, &header)? {
+                self.stall(now, Found::Frame(head, frame));
+                return Ok(None);
+            }
+            frame.advance(header_len);
+            return Ok(self.part(now, &frame));
+        }
+        let (header, extensions) = split_header(&head, &frame, ReplyHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        let body_len = announced.total(&head, self.config.message_bytes_max)?;
+        self.charge_reply(body_len)?;
+        if !self.expects_reply(head.id) {
+            return self.unknown_reply(now).map(|()| None);
+        }
+        let Some(ticket) = self.end_call(head.id) else { return Ok(None) };
+        if announced.unknown_critical.is_some() || !is_readable(&head, &header) {
+            let failure = Failure::unknown(Cause::BadReply);
+            return Ok(Some(Event::Completed(ticket, Outcome::Failed(failure))));
+        }
+        frame.advance(header_len);
+        let body = self.settle(frame);
+        Ok(Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body }))))
+    }
+
+    /// Begins a reply whose body arrives in parts; `false`, and nothing has happened, if there is no
+    /// memory for it now.
+    pub(super) fn large_reply(
+        &mut self,
+        now: Instant,
+        head: &Head,
+        header_bytes: &Chunk,
+    ) -> Result<bool, CloseReason> {
+        let (header, extensions) = split_header(head, header_bytes, ReplyHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        let body_len = head.body_len().unwrap_or(0);
+        let total = announced.total(head, self.config.message_bytes_max)?;
+        let expected = self.expects_reply(head.id);
+        let wanted = self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some());
+        let mut assembly = None;
+        if expected && wanted && announced.unknown_critical.is_none() && is_readable(head, &header)
+        {
+            assembly = Assembly::begin(total, &self.memory);
+            if assembly.is_none() {
+                return Ok(false);
+            }
+        }
+        self.charge_reply(body_len)?;
+        if !expected {
+            self.unknown_reply(now)?;
+            self.ignore(now, body_len)?;
+            return Ok(true);
+        }
+        let mut arriving = Arriving { header, assembly, unannounced: total as u64 };
+        arriving.announce(0, body_len)?;
+        let (ignored, last) = (arriving.assembly.is_none(), arriving.unannounced == 0);
+        self.stop_sending(head.id);
+        self.calls.step(head.id.slot(), CallInput::ReplyBegins);
+        if let Some(entry) = self.calls.find(head.id) {
+            entry.arriving = Some(Box::new(arriving));
+        }
+        if !ignored {
+            self.body_target = BodyTarget::Reply(head.id);
+        } else {
+            self.body_target = BodyTarget::Nothing;
+            if last {
+                self.ignored_reply_ends(head.id);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The last frame of a reply whose body is ignored has been read.
+    pub(super) fn ignored_reply_ends(&mut self, id: MessageId) {
+        if let Some(ticket) = self.end_call(id) {
+            // Wanted, but not readable.
+            let failure = Failure::unknown(Cause::BadReply);
+            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+        }
+    }
+
+    /// The last byte of a reply that came in parts is here.
+    pub(super) fn reply_done(&mut self, id: MessageId) -> Option<Event<T>> {
+        let arriving = *self.calls.find(id)?.arriving.take()?;
+        let ticket = self.end_call(id)?;
+        let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
+        let reply = Reply { header: arriving.header, body };
+        Some(Event::Completed(ticket, Outcome::Reply(reply)))
+    }
+
+    /// Credit for replies returns on delivery: whether a caller keeps its reply is its own matter.
+    #[inline]
+    pub(super) fn charge_reply(&mut self, body_len: usize) -> Result<(), CloseReason> {
+        self.credit.replies_in.charge(body_len)?;
+        self.credit.replies_in.release(body_len);
+        Ok(())
+    }
+
+    /// Whether a REPLY frame with this id can be one.
+    #[inline]
+    fn expects_reply(&mut self, id: MessageId) -> bool {
+        self.calls
+            .find(id)
+            .is_some_and(|entry| entry.state != CallState::Held && entry.arriving.is_none())
+    }
+
+    /// The call is answered: frees its slot and returns its ticket, if somebody still wants it.
+    #[inline]
+    fn end_call(&mut self, id: MessageId) -> Option<T> {
+        let entry = self.calls.find(id)?;
+        let ticket = entry.ticket.take();
+        // The server need not have waited for all of the request.
+        if entry.state == CallState::Sending {
+            self.stop_sending(id);
+        }
+        self.deadlines.cancel(call_key(id.slot()));
+        self.calls.step(id.slot(), CallInput::ReplyEnds);
+        let counter = match ticket {
+            Some(_) => &mut self.counters.calls_ended,
+            None => &mut self.counters.replies_late,
+        };
+        *counter = counter.wrapping_add(1);
+        ticket
+    }
+
+    fn unknown_reply(&mut self, now: Instant) -> Result<(), CloseReason> {
+        self.counters.replies_unknown = self.counters.replies_unknown.wrapping_add(1);
+        match self.unknown_replies.add(now, 1, u64::from(self.config.unknown_replies_max)) {
+            true => Ok(()),
+            false => Err(CloseReason::UnknownReplies),
+        }
+    }
+}
+
+/// Whether this side can make sense of a reply: streams and compression were not asked for.
+#[inline]
+fn is_readable(head: &Head, header: &ReplyHeader) -> bool {
+    head.flags & FLAG_ITEMS == 0 && header.compression == 0
+}

@@ -1,0 +1,294 @@
+//! Requests of the other side: from a frame to [`Event::Request`], or to a refusal.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use ringcall_buf::Chunk;
+
+use super::assembly::{Arriving, Assembly};
+use super::inbound::Found;
+use super::receive::{Announced, Received, plain_header, split_header};
+use super::state::{ServedInput, ServedState};
+use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
+use crate::frame::{Cancel, FLAG_MORE, Head, RequestHeader, request_flags};
+use crate::{CloseReason, Instant, MessageId, RequestId, Status};
+
+impl<T> Connection<T> {
+    /// A REQUEST frame that is here whole. Its body may continue in DATA frames.
+    #[inline]
+    pub(super) fn request(&mut self, now: Instant, head: Head, mut frame: Chunk) -> Received<T> {
+        let header_len = usize::from(head.header_len);
+        if head.flags & FLAG_MORE != 0 {
+            let header = frame.slice(0..header_len);
+            if !self.large_request(now, &head, &header)? {
+                self.stall(now, Found::Frame(head, frame));
+                return Ok(None);
+            }
+            frame.advance(header_len);
+            return Ok(self.part(now, &frame));
+        }
+        let (header, extensions) = split_header(&head, &frame, RequestHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        let body_len = announced.total(&head, self.config.message_bytes_max)?;
+        let unsupported = announced.unknown_critical.is_some();
+        let extensions = match extensions.is_empty() {
+            true => Chunk::empty(),
+            false => frame.slice(RequestHeader::LEN..header_len),
+        };
+        self.admit(&head)?;
+        self.credit.calls_in.charge(body_len)?;
+        if self.is_after_goaway() {
+            self.credit.calls_in.release(body_len);
+            return Ok(None);
+        }
+        let mut request = Request::new(now, &head, &header, extensions);
+        if head.flags & request_flags::ONE_WAY != 0 {
+            request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
+            self.served.one_ways = self.served.one_ways.saturating_add(1);
+        } else {
+            let slot = self.served.enter(head.id, self.in_flight_max)?;
+            slot.charged = body_len;
+            slot.received = now;
+            self.served.step(head.id.slot(), ServedInput::RequestWhole);
+        }
+        if let Some(status) = refusal(&header, head.flags, unsupported) {
+            self.count_expired(status == Status::EXPIRED);
+            self.refuse(now, request.id, status);
+            return Ok(None);
+        }
+        frame.advance(header_len);
+        request.body = self.settle(frame);
+        Ok(self.deliver(request))
+    }
+
+    /// Hands a request to the application, now or when enough replies have been sent.
+    #[inline]
+    fn deliver(&mut self, request: Request) -> Option<Event<T>> {
+        if !self.is_choked() && self.parked.is_empty() {
+            return Some(Event::Request(request));
+        }
+        self.step_served(request.id, ServedInput::Park);
+        self.parked.push_back(request);
+        None
+    }
+
+    /// One-way calls have no slot whose state could change.
+    fn step_served(&mut self, id: RequestId, input: ServedInput) {
+        if !id.is_one_way() {
+            self.served.step(id.id.slot(), input);
+        }
+    }
+
+    /// The next request that was parked, when it may go on.
+    pub(super) fn unpark(&mut self, now: Instant) -> Option<Event<T>> {
+        while !self.is_choked() {
+            let request = self.parked.pop_front()?;
+            self.step_served(request.id, ServedInput::Unpark);
+            if request.deadline > now {
+                return Some(Event::Request(request));
+            }
+            self.count_expired(true);
+            self.refuse(now, request.id, Status::EXPIRED);
+        }
+        None
+    }
+
+    /// Begins a request whose body arrives in parts; `false`, and nothing has happened, if there is no
+    /// memory for it now.
+    pub(super) fn large_request(
+        &mut self,
+        now: Instant,
+        head: &Head,
+        header_bytes: &Chunk,
+    ) -> Result<bool, CloseReason> {
+        let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        let body_len = head.body_len().unwrap_or(0);
+        let total = announced.total(head, self.config.message_bytes_max)?;
+        let refused = refusal(&header, head.flags, announced.unknown_critical.is_some());
+        let mut assembly = None;
+        if refused.is_none() {
+            assembly = Assembly::begin(total, &self.memory);
+            if assembly.is_none() {
+                return Ok(false);
+            }
+        }
+        self.admit(head)?;
+        self.credit.calls_in.charge(body_len)?;
+        let after_goaway = self.is_after_goaway();
+        if after_goaway {
+            assembly = None;
+        }
+        let extensions = header_bytes.slice(RequestHeader::LEN..usize::from(head.header_len));
+        let mut arriving = Arriving {
+            header: Request::new(now, head, &header, extensions),
+            assembly,
+            unannounced: total as u64,
+        };
+        arriving.announce(0, body_len)?;
+        let discarded = arriving.assembly.is_none();
+        let last = arriving.unannounced == 0;
+        let slot = self.served.enter(head.id, self.in_flight_max)?;
+        slot.charged = body_len;
+        slot.received = now;
+        slot.arriving = Some(Box::new(arriving));
+        self.served.step(head.id.slot(), ServedInput::RequestBegins);
+        self.body_target = BodyTarget::Request(head.id);
+        if discarded {
+            self.discard_request(head.id, last);
+            self.count_expired(refused == Some(Status::EXPIRED));
+            let is_one_way = head.flags & request_flags::ONE_WAY != 0;
+            // One-way calls, and what came after a GOAWAY, are dropped without a word.
+            if let Some(status) = refused.filter(|_| !is_one_way && !after_goaway) {
+                self.counters.requests_refused = self.counters.requests_refused.wrapping_add(1);
+                self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
+                self.send_status(head.id, status);
+            }
+        }
+        Ok(true)
+    }
+
+    /// From now on the body of a request is ignored as it arrives.
+    fn discard_request(&mut self, id: MessageId, last: bool) {
+        let charged = self.served.find(id).map_or(0, |slot| core::mem::take(&mut slot.charged));
+        self.credit.calls_in.release(charged);
+        self.body_target = BodyTarget::Nothing;
+        self.served.step(id.slot(), ServedInput::RefuseEarly);
+        if last {
+            self.served.step(id.slot(), ServedInput::BodyEnds);
+        }
+    }
+
+    /// The last byte of a body that came in parts is here.
+    pub(super) fn request_done(&mut self, now: Instant, id: MessageId) -> Option<Event<T>> {
+        let slot = self.served.find(id)?;
+        let arriving = *slot.arriving.take()?;
+        slot.received = now;
+        let charged = slot.charged;
+        self.served.step(id.slot(), ServedInput::BodyEnds);
+        let mut request = arriving.header;
+        request.received = now;
+        request.body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
+        if request.flags & request_flags::ONE_WAY != 0 {
+            // A one-way call holds its slot only until it is complete.
+            self.served.step(id.slot(), ServedInput::ReplyLast);
+            self.served.one_ways = self.served.one_ways.saturating_add(1);
+            request.id.one_way = Some(u32::try_from(charged).unwrap_or(u32::MAX));
+        }
+        if request.deadline <= now {
+            self.count_expired(true);
+            self.refuse(now, request.id, Status::EXPIRED);
+            return None;
+        }
+        self.deliver(request)
+    }
+
+    pub(super) fn cancelled(&mut self, head: &Head, frame: &Chunk) -> Received<T> {
+        let cancel = plain_header(head, frame, Cancel::parse)?;
+        let id = head.id;
+        if id.side() == self.side {
+            return Err(CloseReason::BadId);
+        }
+        // One that was answered already is no fault: the answer and the CANCEL crossed.
+        let Some(slot) = self.served.find(id) else { return Ok(None) };
+        let (before, charged) = (slot.state, slot.charged);
+        self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
+        self.served.step(id.slot(), ServedInput::Cancel);
+        match before {
+            ServedState::Running => {
+                self.deadlines.cancel(served_key(id.slot()));
+                let id = RequestId { id, one_way: None };
+                return Ok(Some(Event::Cancelled(id, Cancellation::Caller(cancel.reason))));
+            }
+            // The application never saw it.
+            ServedState::Receiving | ServedState::Parked => {
+                if self.body_target == BodyTarget::Request(id) {
+                    self.body_target = BodyTarget::Nothing;
+                }
+                self.parked.retain(|parked| parked.id.is_one_way() || parked.id.id != id);
+                self.credit.calls_in.release(charged);
+                self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
+                self.send_status(id, Status::CANCELLED);
+            }
+            // Nobody wants a reply that still waits for credit: an empty one does as the last word.
+            ServedState::Replying if self.outbound.unhold_reply(id) => {
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_status(id, Status::CANCELLED_RUNNING);
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// Counts a REQUEST frame and checks that its id is one that the other side may use.
+    #[inline]
+    fn admit(&mut self, head: &Head) -> Result<(), CloseReason> {
+        if head.id.side() == self.side {
+            return Err(CloseReason::BadId);
+        }
+        if head.id.slot() >= self.in_flight_max {
+            return Err(CloseReason::SlotOutOfRange);
+        }
+        self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Whether the REQUEST just admitted came after a GOAWAY that did not count it: its caller knows
+    /// from the GOAWAY that it is not run.
+    #[inline]
+    fn is_after_goaway(&mut self) -> bool {
+        let after =
+            self.goaway_sent.is_some_and(|accepted| self.counters.requests_taken > accepted);
+        if after {
+            self.counters.requests_after_goaway =
+                self.counters.requests_after_goaway.wrapping_add(1);
+        }
+        after
+    }
+
+    fn count_expired(&mut self, expired: bool) {
+        self.counters.requests_expired =
+            self.counters.requests_expired.wrapping_add(u64::from(expired));
+    }
+}
+
+impl Request {
+    #[inline]
+    fn new(now: Instant, head: &Head, header: &RequestHeader, extensions: Chunk) -> Request {
+        Request {
+            id: RequestId { id: head.id, one_way: None },
+            method: header.method,
+            in_signature: header.in_signature,
+            out_signature: header.out_signature,
+            deadline: now + Duration::from_micros(u64::from(header.deadline_us)),
+            received: now,
+            codec: header.codec,
+            priority: header.priority,
+            attempt: header.attempt,
+            flags: head.flags,
+            body: Chunk::empty(),
+            extensions,
+        }
+    }
+}
+
+/// Whether core itself refuses a request.
+#[inline]
+fn refusal(header: &RequestHeader, flags: u8, unknown_extension: bool) -> Option<Status> {
+    let streams = flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT) != 0;
+    if unknown_extension || streams || header.compression != 0 {
+        return Some(Status::UNSUPPORTED);
+    }
+    match header.deadline_us {
+        0 => Some(Status::EXPIRED),
+        // Only a stream may go without a deadline.
+        u32::MAX => Some(Status::BAD_REQUEST),
+        _ => None,
+    }
+}

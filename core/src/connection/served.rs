@@ -1,0 +1,104 @@
+//! The calls that the other side made, by slot.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::Request;
+use super::assembly::Arriving;
+use super::state::{ServedInput, ServedState};
+use crate::{CloseReason, Instant, MessageId};
+
+#[derive(Debug)]
+pub(super) struct Served {
+    slots: Vec<Slot>,
+    live: usize,
+    /// One-way calls that the application has; they hold no slot.
+    pub(super) one_ways: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: ServedState,
+    pub(super) id: MessageId,
+    /// Body bytes that are charged to the calls pool for this call.
+    pub(super) charged: usize,
+    /// When the request was complete.
+    pub(super) received: Instant,
+    /// A body that is still arriving, or being ignored.
+    pub(super) arriving: Option<Box<Arriving<Request>>>,
+}
+
+impl Served {
+    pub(super) fn new() -> Served {
+        Served { slots: Vec::new(), live: 0, one_ways: 0 }
+    }
+
+    /// How many calls are not answered yet.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Makes the slot of a new call, which must be below `limit` and free.
+    #[inline]
+    pub(super) fn enter(&mut self, id: MessageId, limit: u32) -> Result<&mut Slot, CloseReason> {
+        if id.slot() >= limit {
+            return Err(CloseReason::SlotOutOfRange);
+        }
+        let index = id.slot() as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || Slot {
+                state: ServedState::Free,
+                id: MessageId::default(),
+                charged: 0,
+                received: Instant::ZERO,
+                arriving: None,
+            });
+        }
+        let slot = self.slots.get_mut(index).ok_or(CloseReason::SlotOutOfRange)?;
+        match slot.state {
+            ServedState::Free => {}
+            // The caller has read our early answer and uses its slot again.
+            ServedState::Discarding if slot.id != id => {
+                slot.arriving = None;
+            }
+            _ => return Err(CloseReason::IdReused),
+        }
+        slot.id = id;
+        Ok(slot)
+    }
+
+    /// The call with this id, if it is still in its slot.
+    #[inline]
+    pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id.slot() as usize)?;
+        (slot.state != ServedState::Free && slot.id == id).then_some(slot)
+    }
+
+    pub(super) fn at(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize).filter(|slot| slot.state != ServedState::Free)
+    }
+
+    /// Changes a call's state by the table; frees its slot when that is the new state. Says whether
+    /// the table has the transition.
+    #[inline]
+    pub(super) fn step(&mut self, index: u32, input: ServedInput) -> bool {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        let Some(next) = slot.state.on(input) else { return false };
+        self.live = self.live + usize::from(is_live(next)) - usize::from(is_live(slot.state));
+        if next == ServedState::Free {
+            slot.arriving = None;
+        }
+        slot.state = next;
+        true
+    }
+}
+
+/// Whether a call in this state still owes an answer.
+#[inline]
+fn is_live(state: ServedState) -> bool {
+    !matches!(state, ServedState::Free | ServedState::Discarding)
+}

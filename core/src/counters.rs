@@ -1,0 +1,75 @@
+//! What a connection has done, counted.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the connection opened. Sums over connections by [`add`](Counters::add).
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds another connection's counts.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+
+            /// Every count with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Calls made, one-way ones included.
+    calls_made,
+    /// Calls made that have ended.
+    calls_ended,
+    /// Requests taken from the other side, one-way ones included.
+    requests_taken,
+    /// Requests answered.
+    requests_answered,
+    /// Requests answered by core itself with a refusal.
+    requests_refused,
+    /// Requests that had expired when they arrived.
+    requests_expired,
+    /// Requests that the other side cancelled.
+    requests_cancelled,
+    /// Calls that expired here.
+    calls_expired,
+    /// Calls cancelled here.
+    calls_cancelled,
+    /// Frames received, of any kind.
+    frames_received,
+    /// Bytes received.
+    bytes_received,
+    /// Bytes that the transport has sent.
+    bytes_sent,
+    /// Replies to calls that do not exist, or no longer.
+    replies_unknown,
+    /// Replies to calls that were cancelled or had expired.
+    replies_late,
+    /// Requests dropped because they came after our GOAWAY.
+    requests_after_goaway,
+    /// Bytes of frames and bodies that were ignored.
+    bytes_ignored,
+    /// Body bytes copied because the body did not arrive in one piece.
+    copied_straddle,
+    /// Body bytes copied because they did not arrive at a multiple of 16.
+    copied_misaligned,
+    /// Body bytes copied because too much receive memory is held.
+    copied_hoard,
+    /// Body bytes received straight into their own buffer.
+    landed,
+}
+
+impl Counters {
+    /// All body bytes that were copied on their way from the transport to the application.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_straddle + self.copied_misaligned + self.copied_hoard
+    }
+}

@@ -1,0 +1,222 @@
+//! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
+
+use super::{Fields, Reader};
+use crate::{Codec, Status};
+
+/// Flags of a REQUEST.
+pub mod request_flags {
+    /// There will be no REPLY.
+    pub const ONE_WAY: u8 = 1 << 0;
+    /// The caller sends a stream of ITEMs.
+    pub const ITEMS_IN: u8 = 1 << 1;
+    /// The caller expects a stream of ITEMs.
+    pub const ITEMS_OUT: u8 = 1 << 2;
+    /// DATA frames with the rest of the body follow.
+    pub const MORE: u8 = super::super::FLAG_MORE;
+    /// This call is a retry already: nobody further down may retry it again.
+    pub const RETRIED: u8 = 1 << 4;
+    /// Running it twice does no harm.
+    pub const IDEMPOTENT: u8 = 1 << 5;
+    /// All of them.
+    pub const ALL: u8 = ONE_WAY | ITEMS_IN | ITEMS_OUT | MORE | RETRIED | IDEMPOTENT;
+}
+
+/// The fixed part of a REQUEST's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// Hash of `package.Service/method`, see [`method_id`](crate::method_id).
+    pub method: u64,
+    /// Shapes of the argument and the items that the caller sends.
+    pub in_signature: u64,
+    /// Shapes of the reply, the error and the items that the caller reads.
+    pub out_signature: u64,
+    /// What is left of the deadline, in microseconds: 0 expired, `u32::MAX` none.
+    pub deadline_us: u32,
+    /// How the body is encoded.
+    pub codec: Codec,
+    /// How the body is compressed: 0 not at all.
+    pub compression: u8,
+    /// 0 is the most ordinary; what others mean is up to the services.
+    pub priority: u8,
+    /// 0 for the first attempt.
+    pub attempt: u8,
+}
+
+impl RequestHeader {
+    /// The length of the fixed part.
+    pub const LEN: usize = 32;
+
+    /// Reads the fixed part; what follows it are TLVs.
+    #[inline]
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<(RequestHeader, &[u8])> {
+        let mut fields = Reader::new(header);
+        let parsed = RequestHeader {
+            method: fields.u64()?,
+            in_signature: fields.u64()?,
+            out_signature: fields.u64()?,
+            deadline_us: fields.u32()?,
+            codec: Codec(fields.u8()?),
+            compression: fields.u8()?,
+            priority: fields.u8()?,
+            attempt: fields.u8()?,
+        };
+        Some((parsed, fields.rest()))
+    }
+
+    /// The fixed part's bytes.
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; RequestHeader::LEN] {
+        Fields::new()
+            .put(self.method.to_le_bytes())
+            .put(self.in_signature.to_le_bytes())
+            .put(self.out_signature.to_le_bytes())
+            .put(self.deadline_us.to_le_bytes())
+            .put([self.codec.0, self.compression, self.priority, self.attempt])
+            .finish()
+    }
+}
+
+/// The fixed part of a REPLY's or an END's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyHeader {
+    /// Shapes of what the body may hold: reply, error and items.
+    pub signature: u64,
+    /// How the call ended.
+    pub status: Status,
+    /// How the body is encoded.
+    pub codec: Codec,
+    /// How the body is compressed: 0 not at all.
+    pub compression: u8,
+    /// How long the call waited for its handler, in microseconds.
+    pub queue_us: u32,
+    /// How long the handler had it, in microseconds.
+    pub handler_us: u32,
+    /// How busy the server is; 0 if it does not say.
+    pub load: u16,
+    /// When to try again, in milliseconds: 0 no advice, `u16::MAX` not at all.
+    pub retry_after_ms: u16,
+    /// The lowest priority class that the server admits at the moment.
+    pub admission: u8,
+}
+
+impl ReplyHeader {
+    /// The length of the fixed part.
+    pub const LEN: usize = 32;
+
+    /// A header with a status and nothing else.
+    #[must_use]
+    pub const fn new(status: Status) -> ReplyHeader {
+        ReplyHeader {
+            signature: 0,
+            status,
+            codec: Codec::RAW,
+            compression: 0,
+            queue_us: 0,
+            handler_us: 0,
+            load: 0,
+            retry_after_ms: 0,
+            admission: 0,
+        }
+    }
+
+    /// Reads the fixed part; what follows it are TLVs.
+    #[inline]
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<(ReplyHeader, &[u8])> {
+        let mut fields = Reader::new(header);
+        let parsed = ReplyHeader {
+            signature: fields.u64()?,
+            status: Status::from_wire(fields.u16()?),
+            codec: Codec(fields.u8()?),
+            compression: fields.u8()?,
+            queue_us: fields.u32()?,
+            handler_us: fields.u32()?,
+            load: fields.u16()?,
+            retry_after_ms: fields.u16()?,
+            admission: fields.u8()?,
+        };
+        let _reserved = fields.take::<7>()?;
+        Some((parsed, fields.rest()))
+    }
+
+    /// The fixed part's bytes.
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; ReplyHeader::LEN] {
+        Fields::new()
+            .put(self.signature.to_le_bytes())
+            .put(self.status.to_wire().to_le_bytes())
+            .put([self.codec.0, self.compression])
+            .put(self.queue_us.to_le_bytes())
+            .put(self.handler_us.to_le_bytes())
+            .put(self.load.to_le_bytes())
+            .put(self.retry_after_ms.to_le_bytes())
+            .put([self.admission])
+            .finish()
+    }
+}
+
+/// The header of a DATA frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataHeader {
+    /// Where in the body this part belongs: right behind what was sent before.
+    pub offset: u64,
+}
+
+impl DataHeader {
+    /// The length of the fixed part.
+    pub const LEN: usize = 16;
+
+    /// Reads the fixed part; what follows it are TLVs.
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<(DataHeader, &[u8])> {
+        let mut fields = Reader::new(header);
+        let offset = fields.u64()?;
+        let _reserved = fields.u64()?;
+        Some((DataHeader { offset }, fields.rest()))
+    }
+
+    /// The fixed part's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; DataHeader::LEN] {
+        Fields::new().put(self.offset.to_le_bytes()).finish()
+    }
+}
+
+/// The header of an ITEM frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemHeader {
+    /// The signature of the direction's items.
+    pub signature: u64,
+    /// How the body is encoded.
+    pub codec: Codec,
+    /// How the body is compressed: 0 not at all.
+    pub compression: u8,
+}
+
+impl ItemHeader {
+    /// The length of the fixed part.
+    pub const LEN: usize = 16;
+
+    /// Reads the fixed part; what follows it are TLVs.
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<(ItemHeader, &[u8])> {
+        let mut fields = Reader::new(header);
+        let signature = fields.u64()?;
+        let codec = Codec(fields.u8()?);
+        let compression = fields.u8()?;
+        let _reserved = fields.take::<6>()?;
+        Some((ItemHeader { signature, codec, compression }, fields.rest()))
+    }
+
+    /// The fixed part's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; ItemHeader::LEN] {
+        Fields::new()
+            .put(self.signature.to_le_bytes())
+            .put([self.codec.0, self.compression])
+            .finish()
+    }
+}

@@ -1,0 +1,290 @@
+//! Wire format v1: how frames look. What they mean is in [`connection`](crate::connection); the
+//! specification is `docs/PROTOCOL.md`, whose vectors the tests of this crate read.
+//!
+//! Everything in this module parses bytes of a peer: it returns `None` or an error and never panics.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod control;
+mod extension;
+mod hello;
+mod message;
+
+pub use control::{Cancel, CancelReason, Credit, CreditPool, CreditUnit, GoAway, Limits, Ping};
+pub use extension::{BadExtension, Extension, ExtensionWriter, Extensions, tag};
+pub use hello::{ArchiveFormat, Hello, InstanceId, features};
+pub use message::{DataHeader, ItemHeader, ReplyHeader, RequestHeader, request_flags};
+
+use crate::MessageId;
+
+/// The first seven bytes on a connection, in both directions. Neither ASCII nor a TLS record.
+pub const MAGIC: [u8; 7] = [0xf7, b'R', b'I', b'N', b'G', b'\r', b'\n'];
+/// Follows the magic: the major version of the format.
+pub const VERSION: u8 = 1;
+/// How long the preface is.
+pub const PREFACE_LEN: usize = 8;
+/// What this implementation sends first.
+pub const PREFACE: [u8; PREFACE_LEN] = [0xf7, b'R', b'I', b'N', b'G', b'\r', b'\n', VERSION];
+
+/// Frames start and headers end at multiples of this, counted from the end of the preface.
+pub const ALIGN: usize = 16;
+/// The largest header a frame may have.
+pub const HEADER_LEN_MAX: usize = 16 * 1024;
+/// The largest frame before a connection is established: a HELLO.
+pub const HANDSHAKE_FRAME_MAX: usize = 4096 - Head::LEN;
+/// More DATA frames of this body follow. For REQUEST, REPLY, ITEM and END.
+pub const FLAG_MORE: u8 = 1 << 3;
+/// A LIMITS frame that answers one.
+pub const FLAG_ACK: u8 = 1 << 0;
+/// A REPLY after which ITEMs follow.
+pub const FLAG_ITEMS: u8 = 1 << 2;
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Versions, limits and abilities of one side; the first frame from either.
+    Hello = 1,
+    /// Begins a call.
+    Request = 2,
+    /// Ends a call, or begins its stream of items.
+    Reply = 3,
+    /// Continues a body.
+    Data = 4,
+    /// One message of a stream.
+    Item = 5,
+    /// Ends a stream.
+    End = 6,
+    /// Allows the other side to send more.
+    Credit = 7,
+    /// The caller does not want the reply any more.
+    Cancel = 8,
+    /// Asks for a sign of life.
+    Ping = 9,
+    /// Answers a PING.
+    Pong = 10,
+    /// No further calls, please; says which ones were taken.
+    GoAway = 11,
+    /// Changes the limits of HELLO.
+    Limits = 12,
+}
+
+impl Kind {
+    /// All kinds of v1.
+    pub const ALL: [Kind; 12] = [
+        Kind::Hello,
+        Kind::Request,
+        Kind::Reply,
+        Kind::Data,
+        Kind::Item,
+        Kind::End,
+        Kind::Credit,
+        Kind::Cancel,
+        Kind::Ping,
+        Kind::Pong,
+        Kind::GoAway,
+        Kind::Limits,
+    ];
+
+    /// The kind with this number, if v1 has it.
+    #[inline]
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Option<Kind> {
+        Some(match number {
+            1 => Kind::Hello,
+            2 => Kind::Request,
+            3 => Kind::Reply,
+            4 => Kind::Data,
+            5 => Kind::Item,
+            6 => Kind::End,
+            7 => Kind::Credit,
+            8 => Kind::Cancel,
+            9 => Kind::Ping,
+            10 => Kind::Pong,
+            11 => Kind::GoAway,
+            12 => Kind::Limits,
+            _ => return None,
+        })
+    }
+
+    /// Whether a frame of an unknown kind may be skipped; any other closes the connection.
+    #[must_use]
+    pub const fn is_ignorable(number: u8) -> bool {
+        number >= 0x80
+    }
+
+    /// The length of the fixed part of the kind's header.
+    #[must_use]
+    pub const fn fixed_len(self) -> usize {
+        match self {
+            Kind::Hello => Hello::LEN,
+            Kind::Request => RequestHeader::LEN,
+            Kind::Reply | Kind::End => ReplyHeader::LEN,
+            Kind::Data => DataHeader::LEN,
+            Kind::Item => ItemHeader::LEN,
+            Kind::Credit => Credit::LEN,
+            Kind::Cancel => Cancel::LEN,
+            Kind::Ping | Kind::Pong => Ping::LEN,
+            Kind::GoAway => GoAway::LEN,
+            Kind::Limits => Limits::LEN,
+        }
+    }
+
+    /// The flags that v1 knows for the kind; any other closes the connection.
+    #[must_use]
+    pub const fn known_flags(self) -> u8 {
+        match self {
+            Kind::Request => request_flags::ALL,
+            Kind::Reply => FLAG_MORE | FLAG_ITEMS,
+            Kind::Item | Kind::End => FLAG_MORE,
+            Kind::Limits => FLAG_ACK,
+            _ => 0,
+        }
+    }
+
+    /// Whether frames of the kind may have a body.
+    #[must_use]
+    pub const fn has_body(self) -> bool {
+        matches!(self, Kind::Request | Kind::Reply | Kind::Data | Kind::Item | Kind::End)
+    }
+}
+
+/// The fixed part in front of every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Length of header and body together, without this head and without padding.
+    pub length: u32,
+    /// A [`Kind`], or a number that v1 does not know.
+    pub kind: u8,
+    /// What the bits mean depends on the kind.
+    pub flags: u8,
+    /// Length of the header, a multiple of 16.
+    pub header_len: u16,
+    /// The call that the frame belongs to; zero for the connection itself.
+    pub id: MessageId,
+}
+
+impl Head {
+    /// How many bytes a head has.
+    pub const LEN: usize = 16;
+
+    /// Reads a head; every sequence of bytes is one.
+    #[inline]
+    #[must_use]
+    pub fn parse(bytes: &[u8; Head::LEN]) -> Head {
+        let [l0, l1, l2, l3, kind, flags, h0, h1, id @ ..] = *bytes;
+        Head {
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            kind,
+            flags,
+            header_len: u16::from_le_bytes([h0, h1]),
+            id: MessageId::from_wire(u64::from_le_bytes(id)),
+        }
+    }
+
+    /// The head's bytes.
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; Head::LEN] {
+        let [l0, l1, l2, l3] = self.length.to_le_bytes();
+        let [h0, h1] = self.header_len.to_le_bytes();
+        let [i0, i1, i2, i3, i4, i5, i6, i7] = self.id.to_wire().to_le_bytes();
+        [l0, l1, l2, l3, self.kind, self.flags, h0, h1, i0, i1, i2, i3, i4, i5, i6, i7]
+    }
+
+    /// The exact length of the body, `None` if the header is said to be longer than the frame.
+    #[inline]
+    #[must_use]
+    pub fn body_len(&self) -> Option<usize> {
+        self.length.checked_sub(u32::from(self.header_len)).map(|len| len as usize)
+    }
+
+    /// How many zero bytes follow the body.
+    #[inline]
+    #[must_use]
+    pub fn padding(&self) -> usize {
+        (self.length.wrapping_neg() & 15) as usize
+    }
+
+    /// How many bytes the frame takes in the stream, `None` if that does not fit a `usize`.
+    #[inline]
+    #[must_use]
+    pub fn frame_len(&self) -> Option<usize> {
+        Head::LEN.checked_add(self.length as usize)?.checked_add(self.padding())
+    }
+}
+
+/// Takes numbers off the front of a header.
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    #[inline]
+    fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader(bytes)
+    }
+
+    #[inline]
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (front, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*front)
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    #[inline]
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    #[inline]
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// Puts numbers into the zeroed fixed part of a header, front to back.
+struct Fields<const N: usize> {
+    bytes: [u8; N],
+    at: usize,
+}
+
+impl<const N: usize> Fields<N> {
+    #[inline]
+    fn new() -> Fields<N> {
+        Fields { bytes: [0; N], at: 0 }
+    }
+
+    #[inline]
+    fn put<const M: usize>(mut self, field: [u8; M]) -> Self {
+        let end = self.at.saturating_add(M);
+        if let Some(place) = self.bytes.get_mut(self.at..end) {
+            place.copy_from_slice(&field);
+        }
+        self.at = end;
+        self
+    }
+
+    #[inline]
+    fn finish(self) -> [u8; N] {
+        debug_assert!(self.at <= N, "the fields fit their header");
+        self.bytes
+    }
+}

@@ -1,0 +1,52 @@
+//! The protocol core of ringcall: a connection as a value.
+//!
+//! Nothing in this crate does I/O, starts a thread, reads a clock or takes a random number. Bytes and
+//! time are arguments, so the same inputs always give the same outputs: a connection can be
+//! simulated, fuzzed, replayed, and driven by whatever moves bytes.
+//!
+//! * [`Connection`] is the state machine: framing, correlation, deadlines, credit, limits.
+//! * [`Endpoint`] drives many connections over one [`Transport`], a step at a time.
+//! * [`frame`] is the wire format, specified in `docs/PROTOCOL.md`.
+//! * [`Channel`] and [`Payload`] are what typed clients are built on.
+//! * [`RetryBudget`] bounds how much load retries may add.
+//!
+//! `examples/embed_core.rs` shows a connection driven by hand.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::print_stdout)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod config;
+mod connection;
+mod counters;
+mod error;
+pub mod frame;
+mod ids;
+mod memory;
+mod payload;
+mod retry_budget;
+mod status;
+mod time;
+mod wheel;
+
+pub use config::{Config, ConfigError};
+pub use connection::{
+    Call, Cancellation, Connection, Event, LAND_BYTES_MIN, Outcome, ReceiveHint, Reply, ReplyError,
+    Request, SendQueue,
+};
+pub use counters::Counters;
+pub use error::{Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TransportError};
+pub use ids::{CallId, MessageId, RequestId, Side, method_id};
+pub use memory::{Memory, MemoryLimits};
+pub use payload::{Codec, Empty, EncodeError, Encoded, Payload, REFERENCE_BYTES_MIN};
+pub use retry_budget::RetryBudget;
+pub use status::{Status, StatusClass};
+pub use time::{Clock, Entropy, Instant, SplitMix64};
+pub use wheel::Wheel;
+
+#[doc(no_inline)]
+pub use ringcall_buf::{Chunk, ChunkMut, External, Segment, SharedChunk, Writer};

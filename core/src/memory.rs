@@ -1,0 +1,115 @@
+//! The memory that the connections of a shard share.
+
+use alloc::rc::Rc;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut, Pool, Segment, Writer};
+
+/// The pool, outgoing arena and budgets of a shard. A handle: clones are the same memory.
+#[derive(Clone)]
+pub struct Memory(Rc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    outgoing: RefCell<Arena>,
+    gathering: RefCell<Arena>,
+    landing_left: Cell<usize>,
+    lent_bytes_max: usize,
+}
+
+/// How much memory a shard may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryLimits {
+    /// For bodies that are still arriving: beyond it connections are not read until some arrived.
+    /// 64 MiB by default, at least one largest message.
+    pub landing_bytes: usize,
+    /// Of blocks in use: beyond three quarters of it, bodies that arrived whole are copied out of
+    /// their receive buffers, so that a few that are held long do not pin much. 64 MiB by default.
+    pub lent_bytes: usize,
+    /// Of free blocks kept for the next user. 16 MiB by default.
+    pub kept_bytes: usize,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> MemoryLimits {
+        MemoryLimits { landing_bytes: 64 << 20, lent_bytes: 64 << 20, kept_bytes: 16 << 20 }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::new(MemoryLimits::default())
+    }
+}
+
+impl Memory {
+    /// Memory within these limits; nothing is allocated yet.
+    #[must_use]
+    pub fn new(limits: MemoryLimits) -> Memory {
+        let pool = Pool::new(limits.kept_bytes);
+        Memory(Rc::new(Inner {
+            outgoing: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
+            gathering: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
+            landing_left: Cell::new(limits.landing_bytes),
+            lent_bytes_max: limits.lent_bytes,
+            pool,
+        }))
+    }
+
+    /// Where the transport takes its receive buffers from.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    #[inline]
+    pub(crate) fn writer(&self, limit: usize) -> Writer {
+        self.0.outgoing.borrow_mut().writer(limit)
+    }
+
+    #[inline]
+    pub(crate) fn finish(&self, writer: Writer) -> (Chunk, Option<Segment>) {
+        self.0.outgoing.borrow_mut().finish(writer)
+    }
+
+    /// A copy of a few bytes in the outgoing arena.
+    pub(crate) fn outgoing(&self, bytes: &[u8]) -> Chunk {
+        let mut range = self.0.outgoing.borrow_mut().allot(bytes.len(), 0);
+        range.extend_from_slice(bytes);
+        range.freeze()
+    }
+
+    /// Room to put a frame together that arrives in pieces.
+    pub(crate) fn gather(&self, len: usize) -> ChunkMut {
+        self.0.gathering.borrow_mut().allot(len, 0)
+    }
+
+    /// Room for a body that is still arriving, if the budget allows; give it back with
+    /// [`land_end`](Self::land_end).
+    pub(crate) fn land_begin(&self, len: usize) -> Option<ChunkMut> {
+        let left = self.0.landing_left.get().checked_sub(len)?;
+        self.0.landing_left.set(left);
+        Some(self.0.pool.take(len))
+    }
+
+    pub(crate) fn land_end(&self, len: usize) {
+        self.0.landing_left.set(self.0.landing_left.get() + len);
+    }
+
+    /// Whether so much is in use that bodies should not pin receive buffers.
+    #[inline]
+    pub(crate) fn is_hoarded(&self) -> bool {
+        self.0.pool.stats().lent_bytes > self.0.lent_bytes_max / 4 * 3
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("pool", &self.0.pool)
+            .field("landing_left", &self.0.landing_left.get())
+            .finish()
+    }
+}

@@ -1,0 +1,130 @@
+//! What a call sends, as core sees it: something that can be encoded, again if need be.
+
+use core::fmt;
+
+use bytes::Bytes;
+use ringcall_buf::{Chunk, Full, Segment, SharedChunk, Writer};
+
+/// The number of a codec on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Codec(pub u8);
+
+impl Codec {
+    /// Bytes as they are; their signature is 0.
+    pub const RAW: Codec = Codec(0);
+    /// rkyv archives.
+    pub const RKYV: Codec = Codec(1);
+    /// MessagePack with field names. Reserved, not built.
+    pub const MESSAGEPACK: Codec = Codec(2);
+    /// JSON. Reserved, not built.
+    pub const JSON: Codec = Codec(3);
+}
+
+/// A message that can be encoded, as often as needed: another attempt, another codec or another host
+/// encodes it again.
+pub trait Payload {
+    /// Appends the body to `out`, in the given codec and shape.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the body does not fit or the payload does not know the codec or shape;
+    /// what was written is discarded.
+    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError>;
+}
+
+/// Why a message could not be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// It is larger than it may be.
+    Full(Full),
+    /// It cannot be encoded with this codec or in this shape.
+    Codec(Codec),
+    /// Its own encoding failed.
+    Failed,
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EncodeError::Full(full) => write!(f, "{full}"),
+            EncodeError::Codec(codec) => {
+                write!(f, "the message has no encoding in codec {}", codec.0)
+            }
+            EncodeError::Failed => f.write_str("the message could not be encoded"),
+        }
+    }
+}
+
+impl core::error::Error for EncodeError {}
+
+impl From<Full> for EncodeError {
+    fn from(full: Full) -> EncodeError {
+        EncodeError::Full(full)
+    }
+}
+
+/// From this length on, bytes are sent from where they are instead of being copied into the outgoing
+/// arena. Measured: copying wins by 11 to 20 % up to 1 KiB and loses by as much at 1 MiB.
+pub const REFERENCE_BYTES_MIN: usize = 16 * 1024;
+
+fn put_raw<T>(bytes: &T, codec: Codec, out: &mut Writer) -> Result<(), EncodeError>
+where
+    T: AsRef<[u8]> + Clone + Into<Segment>,
+{
+    if codec != Codec::RAW {
+        return Err(EncodeError::Codec(codec));
+    }
+    if bytes.as_ref().len() >= REFERENCE_BYTES_MIN {
+        return Ok(out.attach(bytes.clone().into())?);
+    }
+    Ok(out.put(bytes.as_ref())?)
+}
+
+macro_rules! raw_payloads {
+    ($($bytes:ty)*) => {
+        $(impl Payload for $bytes {
+            #[inline]
+            fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+                put_raw(self, codec, out)
+            }
+        })*
+    };
+}
+
+raw_payloads! { Bytes Chunk SharedChunk }
+
+/// No body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Empty;
+
+impl Payload for Empty {
+    #[inline]
+    fn encode(&self, _: Codec, _: u64, _: &mut Writer) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+/// A body that was encoded already, on another thread.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The body, or its front.
+    pub body: SharedChunk,
+    /// The rest of it.
+    pub attached: Option<Segment>,
+}
+
+impl Payload for Encoded {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        match &self.attached {
+            None if self.body.len() >= REFERENCE_BYTES_MIN => {
+                out.attach(self.body.clone().into())?
+            }
+            None => out.put(&self.body)?,
+            Some(rest) => {
+                out.put(&self.body)?;
+                out.attach(rest.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
