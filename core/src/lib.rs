@@ -20,9 +20,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod channel;
 mod config;
 mod connection;
 mod counters;
+mod endpoint;
 mod error;
 pub mod frame;
 mod ids;
@@ -31,14 +33,17 @@ mod payload;
 mod retry_budget;
 mod status;
 mod time;
+mod transport;
 mod wheel;
 
+pub use channel::{Answer, Channel, Outgoing, Within};
 pub use config::{Config, ConfigError};
 pub use connection::{
     Call, Cancellation, Connection, Event, LAND_BYTES_MIN, Outcome, ReceiveHint, Reply, ReplyError,
     Request, SendQueue,
 };
 pub use counters::Counters;
+pub use endpoint::{Endpoint, EndpointEvent};
 pub use error::{Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TransportError};
 pub use ids::{CallId, MessageId, RequestId, Side, method_id};
 pub use memory::{Memory, MemoryLimits};
@@ -46,6 +51,10 @@ pub use payload::{Codec, Empty, EncodeError, Encoded, Payload, REFERENCE_BYTES_M
 pub use retry_budget::RetryBudget;
 pub use status::{Status, StatusClass};
 pub use time::{Clock, Entropy, Instant, SplitMix64};
+pub use transport::{
+    Address, BadAddress, Batch, Bell, ByteLayer, Handle, Listener, Park, Plain, Receive, Transport,
+    TransportEvent,
+};
 pub use wheel::Wheel;
 
 #[doc(no_inline)]

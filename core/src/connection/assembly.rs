@@ -11,17 +11,25 @@ pub(super) struct Arriving<H> {
     pub(super) header: H,
     /// Absent if nobody wants the body: it is ignored as it arrives.
     pub(super) assembly: Option<Assembly>,
+    /// Body bytes that are charged for it and were not given back.
+    pub(super) charged: usize,
     /// How many bytes of the body no frame has announced yet. The call's last frame is the one that
     /// makes it zero.
     pub(super) unannounced: u64,
 }
 
 impl<H> Arriving<H> {
-    /// A frame's head says that `len` bytes follow, at `offset`; the frame's place is checked also if
-    /// the body is ignored.
+    /// Nobody wants the body any more: returns what is charged for it, to be given back.
+    pub(super) fn ignore(&mut self) -> usize {
+        self.assembly = None;
+        core::mem::take(&mut self.charged)
+    }
+
+    /// A frame's head says that `len` bytes follow, at `offset`. They count as charged.
     pub(super) fn announce(&mut self, offset: u64, len: usize) -> Result<(), CloseReason> {
         self.unannounced =
             self.unannounced.checked_sub(len as u64).ok_or(CloseReason::BadLength)?;
+        self.charged = self.charged.saturating_add(len);
         match &mut self.assembly {
             Some(assembly) => assembly.announce(offset, len),
             None => Ok(()),

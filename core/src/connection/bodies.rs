@@ -48,14 +48,18 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
-        self.charge_reply(len)?;
-        let Some(entry) = self.calls.find(head.id) else { return self.ignore(now, len) };
+        self.credit.replies_in.charge(len)?;
+        let Some(entry) = self.calls.find(head.id) else {
+            self.credit.replies_in.release(len);
+            return self.ignore(now, len);
+        };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len)?;
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Reply(head.id);
             return Ok(());
         }
+        self.credit.replies_in.release(arriving.ignore());
         if arriving.unannounced == 0 {
             self.ignored_reply_ends(head.id);
         }
@@ -79,12 +83,11 @@ impl<T> Connection<T> {
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len)?;
         if arriving.assembly.is_some() {
-            slot.charged = slot.charged.saturating_add(len);
             self.body_target = BodyTarget::Request(head.id);
             return Ok(());
         }
         let last = arriving.unannounced == 0;
-        self.credit.calls_in.release(len);
+        self.credit.calls_in.release(arriving.ignore());
         if last {
             self.served.step(head.id.slot(), ServedInput::BodyEnds);
         }

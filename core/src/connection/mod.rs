@@ -91,7 +91,11 @@ pub struct Connection<T> {
     goaway_received: Option<u64>,
     /// The other side will send nothing any more.
     input_ended: bool,
+    /// Own limits in force: those of the configuration until they are changed.
     in_flight_max: u32,
+    message_bytes_max: usize,
+    /// What the other side was told last, and has not confirmed yet.
+    announced: Option<Limits>,
     counters: Counters,
 }
 
@@ -365,6 +369,8 @@ impl<T> Connection<T> {
             goaway_received: None,
             input_ended: false,
             in_flight_max: config.in_flight_max,
+            message_bytes_max: config.message_bytes_max,
+            announced: None,
             counters: Counters::default(),
             peer: None,
             memory,
@@ -607,8 +613,13 @@ impl<T> Connection<T> {
             "`message_bytes_max` must be at most half of `calls_window` and `replies_window`"
         );
         self.in_flight_max = self.in_flight_max.max(in_flight_max);
-        self.control.limits =
-            Some(Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 });
+        self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
+        if self.peer.is_some() {
+            self.inbound.set_length_max(length_max(self.message_bytes_max));
+        }
+        let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
+        self.control.limits = Some(limits);
+        self.announced = Some(limits);
     }
 
     /// Ends the connection: tells the other side, and hands back all calls.
@@ -657,6 +668,12 @@ impl<T> Connection<T> {
     pub fn is_finished(&self) -> bool {
         self.ending.is_some_and(|ending| ending.told)
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
+    }
+
+    /// Whether the transport's connection is known to be gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.state == ConnectionState::Closed
     }
 
     /// How many calls of this side are in flight, cancelled ones included.

@@ -167,7 +167,7 @@ impl<T> Connection<T> {
         {
             return Err(CloseReason::BadHello);
         }
-        self.inbound.set_length_max(length_max(self.config.message_bytes_max));
+        self.inbound.set_length_max(length_max(self.message_bytes_max));
         self.credit.calls_out = Allowance::new(hello.calls_window);
         self.credit.replies_out = Allowance::new(hello.replies_window);
         self.watch.at = Instant::FAR;
@@ -196,8 +196,15 @@ impl<T> Connection<T> {
     fn limits(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
         let limits = plain_header(head, frame, Limits::parse)?;
         if head.flags & FLAG_ACK != 0 {
-            // Only now is nobody above the lower limit any more.
-            self.in_flight_max = limits.in_flight_max.clamp(1, self.in_flight_max);
+            // Only now is nobody above a lower limit any more. An answer to an earlier frame says
+            // nothing about the last one.
+            if self.announced == Some(limits) {
+                self.announced = None;
+                self.in_flight_max = limits.in_flight_max;
+                self.message_bytes_max =
+                    usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
+                self.inbound.set_length_max(length_max(self.message_bytes_max));
+            }
             return Ok(());
         }
         if limits.in_flight_max == 0 || limits.message_bytes_max == 0 {
@@ -236,6 +243,10 @@ impl<T> Connection<T> {
                 && let Some(id) = self.calls.id_at(slot)
             {
                 self.stop_sending(id);
+            }
+            if let Some(mut arriving) = self.calls.at(slot).and_then(|entry| entry.arriving.take())
+            {
+                self.credit.replies_in.release(arriving.ignore());
             }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, CallInput::End);

@@ -39,8 +39,10 @@ impl<T> Connection<T> {
         }
         let (header, extensions) = split_header(&head, &frame, ReplyHeader::parse)?;
         let announced = Announced::parse(extensions)?;
-        let body_len = announced.total(&head, self.config.message_bytes_max)?;
-        self.charge_reply(body_len)?;
+        let body_len = announced.total(&head, self.message_bytes_max)?;
+        // Credit for replies returns on delivery: whether a caller keeps its reply is its own matter.
+        self.credit.replies_in.charge(body_len)?;
+        self.credit.replies_in.release(body_len);
         if !self.expects_reply(head.id) {
             return self.unknown_reply(now).map(|()| None);
         }
@@ -65,7 +67,7 @@ impl<T> Connection<T> {
         let (header, extensions) = split_header(head, header_bytes, ReplyHeader::parse)?;
         let announced = Announced::parse(extensions)?;
         let body_len = head.body_len().unwrap_or(0);
-        let total = announced.total(head, self.config.message_bytes_max)?;
+        let total = announced.total(head, self.message_bytes_max)?;
         let expected = self.expects_reply(head.id);
         let wanted = self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some());
         let mut assembly = None;
@@ -76,15 +78,19 @@ impl<T> Connection<T> {
                 return Ok(false);
             }
         }
-        self.charge_reply(body_len)?;
+        self.credit.replies_in.charge(body_len)?;
         if !expected {
+            self.credit.replies_in.release(body_len);
             self.unknown_reply(now)?;
             self.ignore(now, body_len)?;
             return Ok(true);
         }
-        let mut arriving = Arriving { header, assembly, unannounced: total as u64 };
+        let mut arriving = Arriving { header, assembly, charged: 0, unannounced: total as u64 };
         arriving.announce(0, body_len)?;
         let (ignored, last) = (arriving.assembly.is_none(), arriving.unannounced == 0);
+        if ignored {
+            self.credit.replies_in.release(arriving.ignore());
+        }
         self.stop_sending(head.id);
         self.calls.step(head.id.slot(), CallInput::ReplyBegins);
         if let Some(entry) = self.calls.find(head.id) {
@@ -113,18 +119,11 @@ impl<T> Connection<T> {
     /// The last byte of a reply that came in parts is here.
     pub(super) fn reply_done(&mut self, id: MessageId) -> Option<Event<T>> {
         let arriving = *self.calls.find(id)?.arriving.take()?;
+        self.credit.replies_in.release(arriving.charged);
         let ticket = self.end_call(id)?;
         let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
         let reply = Reply { header: arriving.header, body };
         Some(Event::Completed(ticket, Outcome::Reply(reply)))
-    }
-
-    /// Credit for replies returns on delivery: whether a caller keeps its reply is its own matter.
-    #[inline]
-    pub(super) fn charge_reply(&mut self, body_len: usize) -> Result<(), CloseReason> {
-        self.credit.replies_in.charge(body_len)?;
-        self.credit.replies_in.release(body_len);
-        Ok(())
     }
 
     /// Whether a REPLY frame with this id can be one.

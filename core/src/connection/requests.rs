@@ -35,7 +35,7 @@ impl<T> Connection<T> {
         }
         let (header, extensions) = split_header(&head, &frame, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
-        let body_len = announced.total(&head, self.config.message_bytes_max)?;
+        let body_len = announced.total(&head, self.message_bytes_max)?;
         let unsupported = announced.unknown_critical.is_some();
         let extensions = match extensions.is_empty() {
             true => Chunk::empty(),
@@ -110,7 +110,7 @@ impl<T> Connection<T> {
         let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
         let body_len = head.body_len().unwrap_or(0);
-        let total = announced.total(head, self.config.message_bytes_max)?;
+        let total = announced.total(head, self.message_bytes_max)?;
         let refused = refusal(&header, head.flags, announced.unknown_critical.is_some());
         let mut assembly = None;
         if refused.is_none() {
@@ -129,13 +129,17 @@ impl<T> Connection<T> {
         let mut arriving = Arriving {
             header: Request::new(now, head, &header, extensions),
             assembly,
+            charged: 0,
             unannounced: total as u64,
         };
         arriving.announce(0, body_len)?;
         let discarded = arriving.assembly.is_none();
         let last = arriving.unannounced == 0;
+        if discarded {
+            self.credit.calls_in.release(arriving.ignore());
+        }
         let slot = self.served.enter(head.id, self.in_flight_max)?;
-        slot.charged = body_len;
+        slot.charged = 0;
         slot.received = now;
         slot.arriving = Some(Box::new(arriving));
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
@@ -156,8 +160,6 @@ impl<T> Connection<T> {
 
     /// From now on the body of a request is ignored as it arrives.
     fn discard_request(&mut self, id: MessageId, last: bool) {
-        let charged = self.served.find(id).map_or(0, |slot| core::mem::take(&mut slot.charged));
-        self.credit.calls_in.release(charged);
         self.body_target = BodyTarget::Nothing;
         self.served.step(id.slot(), ServedInput::RefuseEarly);
         if last {
@@ -170,7 +172,8 @@ impl<T> Connection<T> {
         let slot = self.served.find(id)?;
         let arriving = *slot.arriving.take()?;
         slot.received = now;
-        let charged = slot.charged;
+        slot.charged = arriving.charged;
+        let charged = arriving.charged;
         self.served.step(id.slot(), ServedInput::BodyEnds);
         let mut request = arriving.header;
         request.received = now;
@@ -197,7 +200,8 @@ impl<T> Connection<T> {
         }
         // One that was answered already is no fault: the answer and the CANCEL crossed.
         let Some(slot) = self.served.find(id) else { return Ok(None) };
-        let (before, charged) = (slot.state, slot.charged);
+        let arriving = slot.arriving.as_ref().map_or(0, |arriving| arriving.charged);
+        let (before, charged) = (slot.state, slot.charged.saturating_add(arriving));
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
         self.served.step(id.slot(), ServedInput::Cancel);
         match before {

@@ -120,7 +120,7 @@ impl<T> Connection<T> {
         let reply_is_ending =
             entry.arriving.as_ref().is_some_and(|arriving| arriving.unannounced == 0);
         if let Some(arriving) = &mut entry.arriving {
-            arriving.assembly = None;
+            self.credit.replies_in.release(arriving.ignore());
         }
         self.deadlines.cancel(call_key(id.slot()));
         match state {
@@ -388,10 +388,10 @@ impl<T> Connection<T> {
             version_min: VERSION,
             version_max: VERSION,
             archive: self.config.archive,
-            in_flight_max: self.config.in_flight_max,
+            in_flight_max: self.in_flight_max,
             features: 0,
             codecs: self.config.codecs,
-            message_bytes_max: self.config.message_bytes_max as u64,
+            message_bytes_max: self.message_bytes_max as u64,
             calls_window: self.config.calls_window,
             replies_window: self.config.replies_window,
             stream_window: self.config.stream_window,

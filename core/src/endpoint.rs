@@ -1,0 +1,611 @@
+//! The one loop step: many connections over one transport.
+//!
+//! reap → open → feed connections → deliver events → collect what to send → seal → submit. It is
+//! written once, over [`Transport`], so every engine and the simulator run the same code. A turn is
+//!
+//! ```text
+//! endpoint.reap(now);                                  // from the transport to the connections
+//! while let Some(event) = endpoint.poll_event(now) {}  // the application answers, calls, …
+//! endpoint.flush(now);                                 // one send a connection
+//! ```
+//!
+//! and between turns somebody waits until [`Endpoint::next_timeout`].
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::connection::{Call, Connection, Event, ReceiveHint, ReplyError};
+use crate::frame::{CancelReason, ReplyHeader};
+use crate::transport::{
+    Address, Batch, ByteLayer, Handle, Listener, Receive, Transport, TransportEvent,
+};
+use crate::wheel::Wheel;
+use crate::{
+    CallId, Cause, CloseReason, Config, Counters, Failure, Instant, Memory, Payload, Refused,
+    RequestId, Side, TransportError,
+};
+
+/// A connection's share of a turn before the next one has its own.
+const FRAMES_A_TURN: u32 = 64;
+/// About how many bytes go into one send.
+const BATCH_BYTES: usize = 512 * 1024;
+/// How long a closed connection is read after its last byte was sent. Closing with unread input would
+/// send a reset, which destroys what the other side has not read yet.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// All connections of a shard, driven over one transport.
+pub struct Endpoint<Tr: Transport, L, T> {
+    transport: Tr,
+    memory: Memory,
+    layer: fn(Side) -> L,
+    links: Vec<Option<Link<L, T>>>,
+    /// Connections that may have events, in turn.
+    readable: VecDeque<u32>,
+    /// How many more events the first of them may give.
+    share: u32,
+    /// Connections that may have something to send.
+    dirty: Vec<u32>,
+    /// One timer a connection, by its index.
+    timers: Wheel,
+    reaped: Vec<TransportEvent<Tr::Socket>>,
+    accepted: VecDeque<(Listener, Tr::Socket)>,
+    batch: Batch,
+    connections: usize,
+    /// What connections that are gone have counted.
+    past: Counters,
+}
+
+struct Link<L, T> {
+    handle: Handle,
+    connection: Connection<T>,
+    layer: L,
+    stage: Stage,
+    /// Bytes of the connection in the batch that the transport holds.
+    sending: Option<usize>,
+    is_readable: bool,
+    is_dirty: bool,
+    /// When its timer fires.
+    armed: Instant,
+    receiving: Receiving,
+}
+
+/// How far a link is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Up,
+    /// The last byte is sent; reads until the other side has ended, too.
+    Lingering,
+    /// The transport has been told to close.
+    Closing,
+}
+
+/// What the transport was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    More,
+    Landing,
+    Paused,
+}
+
+/// Something for the application of an endpoint.
+#[derive(Debug)]
+pub enum EndpointEvent<T, S> {
+    /// A connection was accepted: [`adopt`](Endpoint::adopt) it, here or at another endpoint.
+    Accepted(Listener, S),
+    /// A connection has something to say.
+    Connection(Handle, Event<T>),
+}
+
+impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
+    /// An endpoint without connections; `layer` makes the byte layer of each.
+    #[must_use]
+    pub fn new(
+        transport: Tr,
+        memory: Memory,
+        layer: fn(Side) -> L,
+        now: Instant,
+    ) -> Endpoint<Tr, L, T> {
+        Endpoint {
+            transport,
+            memory,
+            layer,
+            links: Vec::new(),
+            readable: VecDeque::new(),
+            share: FRAMES_A_TURN,
+            dirty: Vec::new(),
+            timers: Wheel::new(now),
+            reaped: Vec::new(),
+            accepted: VecDeque::new(),
+            batch: Batch::new(BATCH_BYTES),
+            connections: 0,
+            past: Counters::default(),
+        }
+    }
+
+    // ---- a turn ----
+
+    /// Takes what the transport has, and what time has brought, to the connections. Says whether there
+    /// was anything.
+    pub fn reap(&mut self, now: Instant) -> bool {
+        let mut reaped = core::mem::take(&mut self.reaped);
+        self.transport.reap(&mut reaped);
+        let any = !reaped.is_empty();
+        for event in reaped.drain(..) {
+            self.take(now, event);
+        }
+        self.reaped = reaped;
+        self.expire(now) || any
+    }
+
+    /// The next event. Connections take turns; each gives a bounded number in one. `None`: nothing
+    /// until the next [`reap`](Self::reap).
+    #[inline]
+    pub fn poll_event(&mut self, now: Instant) -> Option<EndpointEvent<T, Tr::Socket>> {
+        if let Some((listener, socket)) = self.accepted.pop_front() {
+            return Some(EndpointEvent::Accepted(listener, socket));
+        }
+        while let Some(&index) = self.readable.front() {
+            let Some(Some(link)) = self.links.get_mut(index as usize) else {
+                self.readable.pop_front();
+                continue;
+            };
+            if let Some(event) = link.connection.poll_event(now) {
+                let handle = link.handle;
+                self.share -= 1;
+                if self.share == 0 {
+                    self.share = FRAMES_A_TURN;
+                    self.readable.rotate_left(1);
+                }
+                return Some(EndpointEvent::Connection(handle, event));
+            }
+            link.is_readable = false;
+            self.readable.pop_front();
+            self.share = FRAMES_A_TURN;
+            self.settle(now, index);
+        }
+        None
+    }
+
+    /// Sends what the connections have: one batch a connection that is not sending already.
+    pub fn flush(&mut self, now: Instant) {
+        while let Some(index) = self.dirty.pop() {
+            if let Some(Some(link)) = self.links.get_mut(index as usize) {
+                link.is_dirty = false;
+                self.transmit(now, index);
+            }
+        }
+    }
+
+    /// Whether something is left to do without anything new happening.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.readable.is_empty() || !self.dirty.is_empty() || !self.accepted.is_empty()
+    }
+
+    /// When the next [`reap`](Self::reap) is due if nothing happens before.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    // ---- connections ----
+
+    /// Begins to connect; [`Event::Established`] or [`Event::Closed`] follows.
+    ///
+    /// # Errors
+    /// When it cannot even be tried.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        address: &Address,
+        config: &Rc<Config>,
+    ) -> Result<Handle, TransportError> {
+        let handle = self.transport.connect(address)?;
+        self.enter(now, handle, Side::Client, Stage::Connecting, config);
+        Ok(handle)
+    }
+
+    /// Takes over a connection that this or another endpoint has accepted.
+    ///
+    /// # Errors
+    /// When the transport cannot take it.
+    pub fn adopt(
+        &mut self,
+        now: Instant,
+        socket: Tr::Socket,
+        config: &Rc<Config>,
+    ) -> Result<Handle, TransportError> {
+        let handle = self.transport.adopt(socket)?;
+        self.enter(now, handle, Side::Server, Stage::Up, config);
+        Ok(handle)
+    }
+
+    /// The connection with this handle, to look at. To change it, use the methods here, or follow
+    /// [`connection_mut`](Self::connection_mut).
+    #[must_use]
+    pub fn connection(&self, handle: Handle) -> Option<&Connection<T>> {
+        self.link(handle).map(|link| &link.connection)
+    }
+
+    /// The connection with this handle; what the change gives to say or to send is noticed.
+    pub fn connection_mut(&mut self, handle: Handle) -> Option<&mut Connection<T>> {
+        self.touch(handle).map(|link| &mut link.connection)
+    }
+
+    /// Makes a call, see [`Connection::call`].
+    ///
+    /// # Errors
+    /// As there; also when the connection is gone.
+    #[inline]
+    pub fn call<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        call: &Call,
+        payload: &P,
+        ticket: T,
+    ) -> Result<CallId, Refused<T>> {
+        match self.mark_dirty(handle) {
+            Some(link) => link.connection.call(now, call, payload, ticket),
+            None => {
+                let failure = Failure::not_sent(Cause::Closed(CloseReason::Local));
+                Err(Refused { ticket, failure })
+            }
+        }
+    }
+
+    /// Gives a call up, see [`Connection::cancel`].
+    pub fn cancel(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        call: CallId,
+        reason: CancelReason,
+    ) -> Option<T> {
+        self.touch(handle)?.connection.cancel(now, call, reason)
+    }
+
+    /// Answers a call, see [`Connection::reply`].
+    ///
+    /// # Errors
+    /// As there; also when the connection is gone.
+    #[inline]
+    pub fn reply<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        let link = self.mark_dirty(handle).ok_or(ReplyError::NotRunning)?;
+        link.connection.reply(now, request, header, payload)
+    }
+
+    /// How many connections there are, in any state.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// The handles of all connections.
+    pub fn handles(&self) -> impl Iterator<Item = Handle> + '_ {
+        self.links.iter().flatten().map(|link| link.handle)
+    }
+
+    /// What all connections, also those that are gone, have counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = self.past;
+        self.links.iter().flatten().for_each(|link| sum.add(link.connection.counters()));
+        sum
+    }
+
+    /// The memory that its connections share.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The transport, for what is its own: listening, parking.
+    pub fn transport_mut(&mut self) -> &mut Tr {
+        &mut self.transport
+    }
+
+    /// The transport, to ask.
+    #[must_use]
+    pub fn transport(&self) -> &Tr {
+        &self.transport
+    }
+
+    // ---- from the transport ----
+
+    fn take(&mut self, now: Instant, event: TransportEvent<Tr::Socket>) {
+        match event {
+            TransportEvent::Accepted(listener, socket) => {
+                self.accepted.push_back((listener, socket));
+            }
+            TransportEvent::Received(handle, chunk) => self.received(now, handle, chunk),
+            TransportEvent::Landed(handle, buffer, n) => {
+                if let Some(link) = self.touch(handle) {
+                    link.receiving = Receiving::Paused;
+                    link.connection.handle_landed(now, buffer, n);
+                }
+            }
+            TransportEvent::Connected(handle) => {
+                if let Some(link) = self.touch(handle) {
+                    link.stage = Stage::Up;
+                }
+            }
+            TransportEvent::InputEnd(handle) => {
+                let Some(link) = self.touch(handle) else { return };
+                match link.stage {
+                    Stage::Lingering => self.close(handle),
+                    _ => link.connection.handle_input_end(now),
+                }
+            }
+            TransportEvent::Sent { handle, done } => {
+                let Some(link) = self.touch(handle) else { return };
+                let sent = if done { link.sending.take().unwrap_or(0) } else { 0 };
+                link.connection.handle_transmitted(now, sent);
+            }
+            TransportEvent::Closed(handle, reason) => {
+                let Some(link) = self.touch(handle) else { return };
+                link.sending = None;
+                link.connection.handle_closed(now, reason);
+                if link.stage == Stage::Lingering {
+                    self.close(handle);
+                }
+            }
+            TransportEvent::Released(handle) => self.leave(handle),
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, now: Instant, handle: Handle, chunk: crate::Chunk) {
+        let Some(link) = self.mark_readable(handle) else { return };
+        if link.stage == Stage::Lingering {
+            return;
+        }
+        let connection = &mut link.connection;
+        let opened = link.layer.open(chunk, &mut |plain| connection.handle_received(now, plain));
+        if let Err(reason) = opened {
+            connection.close(now, reason);
+        }
+        if link.layer.wants_seal() {
+            self.mark_dirty(handle);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(index) = self.timers.expire(now) {
+            any = true;
+            let Some(Some(link)) = self.links.get_mut(index as usize) else { continue };
+            let handle = link.handle;
+            link.armed = Instant::FAR;
+            if link.stage == Stage::Lingering {
+                self.close(handle);
+                continue;
+            }
+            link.connection.handle_timeout(now);
+            self.touch(handle);
+        }
+        any
+    }
+
+    // ---- to the transport ----
+
+    /// A connection has no event for now: tells the transport what that means.
+    fn settle(&mut self, now: Instant, index: u32) {
+        let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        if link.connection.wants_transmit() || link.connection.is_finished() {
+            let handle = link.handle;
+            self.mark_dirty(handle);
+        }
+        self.hint(index);
+        self.arm(now, index);
+    }
+
+    fn hint(&mut self, index: u32) {
+        let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        if link.stage != Stage::Up {
+            return;
+        }
+        let can_land = link.layer.can_land();
+        let how = match link.connection.receive_hint() {
+            ReceiveHint::Land { len } if can_land => {
+                if link.receiving == Receiving::Landing {
+                    return;
+                }
+                match link.connection.begin_landing() {
+                    Some(buffer) => {
+                        link.receiving = Receiving::Landing;
+                        Receive::Land(buffer, len)
+                    }
+                    None => return,
+                }
+            }
+            // The buffer is with the transport: it stops by itself at the body's end.
+            _ if link.receiving == Receiving::Landing => return,
+            ReceiveHint::Pause if link.receiving != Receiving::Paused => {
+                link.receiving = Receiving::Paused;
+                Receive::Pause
+            }
+            ReceiveHint::More | ReceiveHint::Land { .. } if link.receiving != Receiving::More => {
+                link.receiving = Receiving::More;
+                Receive::More
+            }
+            _ => return,
+        };
+        self.transport.receive(link.handle, how);
+    }
+
+    fn arm(&mut self, now: Instant, index: u32) {
+        let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        if link.stage == Stage::Closing {
+            return;
+        }
+        // A timer that fires too early finds nothing to do and is armed again, which is cheaper than
+        // moving it with every call.
+        if let Some(at) = link.connection.poll_timeout()
+            && at < link.armed
+        {
+            link.armed = at;
+            self.timers.arm(index, at.max(now));
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, index: u32) {
+        let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        while link.sending.is_none() && link.stage == Stage::Up {
+            debug_assert!(self.batch.is_empty());
+            link.connection.poll_transmit(now, &mut self.batch);
+            let plain = self.batch.len();
+            if let Err(reason) = link.layer.seal(&mut self.batch) {
+                self.batch.clear();
+                link.connection.handle_closed(now, reason);
+                break;
+            }
+            if self.batch.is_empty() {
+                break;
+            }
+            if self.transport.send(link.handle, &mut self.batch) {
+                link.connection.handle_transmitted(now, plain);
+            } else {
+                link.sending = Some(plain);
+            }
+        }
+        let handle = link.handle;
+        if link.connection.wants_poll() && !link.connection.is_finished() {
+            self.mark_readable(handle);
+        }
+        self.finish(now, handle);
+        self.arm(now, index);
+    }
+
+    /// When a connection is over and its last byte sent: ends it with its transport.
+    fn finish(&mut self, now: Instant, handle: Handle) {
+        let Some(link) = self.link_mut(handle) else { return };
+        if !link.connection.is_finished() || link.sending.is_some() {
+            return;
+        }
+        match link.stage {
+            Stage::Up if !link.connection.is_lost() => {
+                link.stage = Stage::Lingering;
+                link.armed = now + LINGER;
+                self.timers.arm(handle.index, now + LINGER);
+                self.transport.shutdown(handle);
+                self.transport.receive(handle, Receive::More);
+            }
+            Stage::Up | Stage::Connecting => self.close(handle),
+            Stage::Lingering | Stage::Closing => {}
+        }
+    }
+
+    fn close(&mut self, handle: Handle) {
+        let Some(link) = self.link_mut(handle) else { return };
+        if link.stage != Stage::Closing {
+            link.stage = Stage::Closing;
+            self.timers.cancel(handle.index);
+            self.transport.close(handle);
+        }
+    }
+
+    // ---- links ----
+
+    fn enter(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        side: Side,
+        stage: Stage,
+        config: &Rc<Config>,
+    ) {
+        let index = handle.index as usize;
+        if index >= self.links.len() {
+            self.links.resize_with(index + 1, || None);
+        }
+        let connection = Connection::new(side, Rc::clone(config), self.memory.clone(), now);
+        self.links[index] = Some(Link {
+            handle,
+            connection,
+            layer: (self.layer)(side),
+            stage,
+            sending: None,
+            is_readable: false,
+            is_dirty: false,
+            armed: Instant::FAR,
+            receiving: Receiving::More,
+        });
+        self.connections += 1;
+        self.mark_dirty(handle);
+    }
+
+    fn leave(&mut self, handle: Handle) {
+        if self.link(handle).is_some()
+            && let Some(link) = self.links[handle.index as usize].take()
+        {
+            self.past.add(link.connection.counters());
+            self.connections -= 1;
+            self.timers.cancel(handle.index);
+        }
+    }
+
+    fn link(&self, handle: Handle) -> Option<&Link<L, T>> {
+        let link = self.links.get(handle.index as usize)?.as_ref()?;
+        (link.handle == handle).then_some(link)
+    }
+
+    #[inline]
+    fn link_mut(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
+        let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
+        (link.handle == handle).then_some(link)
+    }
+
+    /// The link, which may now have events and something to send.
+    fn touch(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
+        self.mark_readable(handle)?;
+        self.mark_dirty(handle)
+    }
+
+    #[inline]
+    fn mark_readable(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
+        let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
+        if link.handle != handle {
+            return None;
+        }
+        if !link.is_readable {
+            link.is_readable = true;
+            self.readable.push_back(handle.index);
+        }
+        Some(link)
+    }
+
+    #[inline]
+    fn mark_dirty(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
+        let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
+        if link.handle != handle {
+            return None;
+        }
+        if !link.is_dirty {
+            link.is_dirty = true;
+            self.dirty.push(handle.index);
+        }
+        Some(link)
+    }
+}
+
+impl<Tr: Transport, L, T> fmt::Debug for Endpoint<Tr, L, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("connections", &self.connections)
+            .field("readable", &self.readable.len())
+            .field("dirty", &self.dirty.len())
+            .finish_non_exhaustive()
+    }
+}

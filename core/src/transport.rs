@@ -1,0 +1,314 @@
+//! The contracts below a connection: who moves bytes, who waits, who encrypts.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+use core::str::FromStr;
+use core::time::Duration;
+
+use ringcall_buf::{Chunk, ChunkMut, Segment};
+
+use crate::{CloseReason, SendQueue, TransportError};
+
+/// Moves bytes. Completion-shaped: operations are submitted, the transport owns their memory until
+/// it says that they are done, and [`reap`](Transport::reap) tells what has happened since.
+///
+/// No method blocks. Handles are the transport's; it uses the index of one again only after
+/// [`TransportEvent::Released`].
+pub trait Transport {
+    /// An accepted connection that nobody has adopted yet. It may be adopted by another transport of
+    /// the same kind, on another thread.
+    type Socket;
+
+    /// Listens at an address; accepted connections come as [`TransportEvent::Accepted`].
+    ///
+    /// # Errors
+    /// When the address is not free or not usable.
+    fn listen(&mut self, address: &Address) -> Result<Listener, TransportError>;
+
+    /// Where a listener listens; tells the port when port 0 was asked for.
+    fn local_address(&self, listener: Listener) -> Option<Address>;
+
+    /// Stops listening.
+    fn unlisten(&mut self, listener: Listener);
+
+    /// Begins to connect; ends with [`TransportEvent::Connected`] or [`TransportEvent::Closed`].
+    ///
+    /// # Errors
+    /// When it cannot even be tried.
+    fn connect(&mut self, address: &Address) -> Result<Handle, TransportError>;
+
+    /// Takes over an accepted connection and begins to receive.
+    ///
+    /// # Errors
+    /// When it cannot be registered; the connection is closed then.
+    fn adopt(&mut self, socket: Self::Socket) -> Result<Handle, TransportError>;
+
+    /// Sends the batch, which is empty afterwards. `true`: all of it has been sent already.
+    /// `false`: the transport keeps the segments until it says [`TransportEvent::Sent`] with `done`;
+    /// there is at most one such batch a connection.
+    fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool;
+
+    /// How to receive from now on. `More` is what every connection starts with.
+    fn receive(&mut self, handle: Handle, how: Receive);
+
+    /// Ends the sending direction, after what is being sent.
+    fn shutdown(&mut self, handle: Handle);
+
+    /// Ends the connection. [`TransportEvent::Released`] follows when nothing of it is in flight.
+    fn close(&mut self, handle: Handle);
+
+    /// Appends what has happened, without waiting. Bounded: a connection gets one turn each.
+    fn reap(&mut self, events: &mut Vec<TransportEvent<Self::Socket>>);
+}
+
+/// How a transport receives.
+#[derive(Debug)]
+pub enum Receive {
+    /// Whatever comes, into chunks. A chunk starts, if the transport can choose, at an address that
+    /// is, modulo 16, the number of bytes received before it, plus 8.
+    More,
+    /// The next `len` bytes and no more into this buffer, behind what it holds. After each
+    /// [`TransportEvent::Landed`] nothing is received until the next call.
+    Land(ChunkMut, usize),
+    /// Nothing.
+    Pause,
+}
+
+/// What a transport has to tell.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TransportEvent<S> {
+    /// A connection was accepted.
+    Accepted(Listener, S),
+    /// A connection is established.
+    Connected(Handle),
+    /// Bytes have arrived.
+    Received(Handle, Chunk),
+    /// So many bytes have arrived in the buffer, which comes back.
+    Landed(Handle, ChunkMut, usize),
+    /// The peer has ended its sending direction.
+    InputEnd(Handle),
+    /// A part of a batch has been sent; with `done` its last one.
+    Sent {
+        /// Whose.
+        handle: Handle,
+        /// Whether the transport holds nothing of the batch any more.
+        done: bool,
+    },
+    /// The connection is broken or could not be made. Only `Released` follows, after
+    /// [`Transport::close`].
+    Closed(Handle, CloseReason),
+    /// The transport has forgotten the connection.
+    Released(Handle),
+}
+
+/// Names a connection of a transport.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle {
+    /// Small and dense.
+    pub index: u32,
+    /// Tells the users of an index apart.
+    pub generation: u32,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({}.{})", self.index, self.generation)
+    }
+}
+
+/// Names a listener of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listener(pub u32);
+
+/// Waits. A transport that runs its own loop has this; one that is hosted by another loop does not.
+pub trait Park {
+    /// What wakes it.
+    type Bell: Bell;
+
+    /// From now on a ring of the bell ends the next [`park`](Park::park). Whoever is about to park arms
+    /// first and then looks once more whether other threads have left work.
+    fn arm(&mut self);
+
+    /// Waits until something can be reaped, the bell is rung, or the time has passed; `None` waits for
+    /// ever. May return early. Call it also, with zero, when there turned out to be work after
+    /// [`arm`](Park::arm).
+    fn park(&mut self, timeout: Option<Duration>);
+
+    /// What other threads wake it with.
+    fn bell(&self) -> Self::Bell;
+}
+
+/// Wakes a parked engine, from any thread.
+pub trait Bell: Clone + Send + Sync {
+    /// Ends the current park, or the next one if it is armed. Costs a system call at most once a sleep,
+    /// and next to nothing otherwise.
+    fn ring(&self);
+}
+
+/// Sits between connection and transport: nothing at all, or encryption.
+pub trait ByteLayer {
+    /// Turns received bytes into what the connection gets, in order.
+    ///
+    /// # Errors
+    /// When the bytes are not what the layer expects.
+    fn open(&mut self, chunk: Chunk, plain: &mut dyn FnMut(Chunk)) -> Result<(), CloseReason>;
+
+    /// Turns a batch of the connection into what is sent, in place. May add bytes of its own; is called
+    /// with an empty batch when [`wants_seal`](Self::wants_seal).
+    ///
+    /// # Errors
+    /// When the layer cannot go on.
+    fn seal(&mut self, batch: &mut Batch) -> Result<(), CloseReason>;
+
+    /// Whether it has bytes of its own to send.
+    fn wants_seal(&self) -> bool;
+
+    /// Whether bodies may be received straight into their own memory.
+    fn can_land(&self) -> bool;
+
+    /// Whether batches may contain [`Segment::External`].
+    fn can_file(&self) -> bool;
+}
+
+/// The layer that changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl ByteLayer for Plain {
+    #[inline]
+    fn open(&mut self, chunk: Chunk, plain: &mut dyn FnMut(Chunk)) -> Result<(), CloseReason> {
+        plain(chunk);
+        Ok(())
+    }
+
+    #[inline]
+    fn seal(&mut self, _: &mut Batch) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn wants_seal(&self) -> bool {
+        false
+    }
+
+    fn can_land(&self) -> bool {
+        true
+    }
+
+    fn can_file(&self) -> bool {
+        true
+    }
+}
+
+/// What goes to a transport at once: segments in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    segments: Vec<Segment>,
+    bytes: usize,
+    limit: usize,
+}
+
+/// More segments than this do not go into one batch, so that one system call takes them all.
+const SEGMENTS_MAX: usize = 256;
+
+impl Batch {
+    /// An empty batch that has room for about `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Batch {
+        Batch { segments: Vec::new(), bytes: 0, limit }
+    }
+
+    /// The segments, in order.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// How many bytes they have.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Lets go of all segments.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.bytes = 0;
+    }
+
+    /// Moves all segments to the end of `to`.
+    pub fn drain_into(&mut self, to: &mut impl Extend<Segment>) {
+        to.extend(self.segments.drain(..));
+        self.bytes = 0;
+    }
+}
+
+impl SendQueue for Batch {
+    #[inline]
+    fn room(&self) -> usize {
+        if self.segments.len() >= SEGMENTS_MAX { 0 } else { self.limit.saturating_sub(self.bytes) }
+    }
+
+    #[inline]
+    fn push(&mut self, segment: Segment) {
+        self.bytes += segment.len();
+        self.segments.push(segment);
+    }
+}
+
+/// Where to listen or connect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(String),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// The text is not an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadAddress(String);
+
+impl fmt::Display for BadAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not an address: write 127.0.0.1:7000, [::1]:7000 or unix:/path", self.0)
+    }
+}
+
+impl core::error::Error for BadAddress {}
+
+impl FromStr for Address {
+    type Err = BadAddress;
+
+    /// `127.0.0.1:7000`, `[::1]:7000` or `unix:/path`. Host names are resolved elsewhere.
+    fn from_str(text: &str) -> Result<Address, BadAddress> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Address::Unix(path.into()));
+        }
+        text.parse().map(Address::Tcp).map_err(|_| BadAddress(text.into()))
+    }
+}

@@ -1,0 +1,222 @@
+//! One socket: what is received into, what waits to be sent.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
+use ringcall_core::{Batch, Receive, Segment, TransportError};
+use ringcall_net::transport_error;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use socket2::Socket;
+
+/// A receive is worth its system call only with at least this much room.
+const ROOM_MIN: usize = BLOCK_BYTES / 4;
+/// How many segments go into one system call.
+const IOVECS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: Socket,
+    pub(crate) stage: Stage,
+    receiving: Receive,
+    /// What epoll was told to watch for.
+    pub(crate) watching: Watching,
+    /// It became readable while nothing was to be received. Only then is epoll asked to keep quiet: a
+    /// pause between two parts of a body ends before that, and costs no system call.
+    disturbed: bool,
+    /// Both directions have ended, which epoll reports whether asked or not.
+    hung_up: bool,
+    /// Bytes received so far, for the alignment of what comes next.
+    received: u64,
+    /// What the kernel has not taken yet.
+    unsent: VecDeque<Segment>,
+    pub(crate) wants_shutdown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    Up,
+    /// An error was reported; nothing is done any more.
+    Broken,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watching {
+    pub(crate) registered: bool,
+    pub(crate) input: bool,
+    pub(crate) output: bool,
+}
+
+/// What came of receiving.
+pub(crate) enum Input {
+    Chunk(Chunk),
+    Landed(ChunkMut, usize),
+    /// Nothing there, or nothing wanted.
+    Nothing,
+    End,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: Socket, stage: Stage) -> Connection {
+        Connection {
+            socket,
+            stage,
+            receiving: Receive::More,
+            watching: Watching::default(),
+            disturbed: false,
+            hung_up: false,
+            received: 0,
+            unsent: VecDeque::new(),
+            wants_shutdown: false,
+        }
+    }
+
+    /// What epoll should watch for.
+    pub(crate) fn wanted(&self) -> Watching {
+        let output = !self.unsent.is_empty();
+        match self.stage {
+            Stage::Connecting => Watching { registered: true, input: false, output: true },
+            Stage::Up => Watching {
+                registered: output || !(self.disturbed && self.hung_up),
+                input: !self.disturbed,
+                output,
+            },
+            Stage::Broken => Watching::default(),
+        }
+    }
+
+    /// How to receive from now on.
+    pub(crate) fn set_receiving(&mut self, how: Receive) {
+        self.receiving = how;
+        self.disturbed = false;
+    }
+
+    /// It is readable, or has hung up, but nothing is to be received.
+    pub(crate) fn disturb(&mut self, hung_up: bool) {
+        if matches!(self.receiving, Receive::Pause) {
+            self.disturbed = true;
+            self.hung_up |= hung_up;
+        }
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Receives once.
+    pub(crate) fn receive(&mut self, arena: &mut Arena) -> Result<Input, TransportError> {
+        match &mut self.receiving {
+            Receive::Pause => Ok(Input::Nothing),
+            Receive::More => {
+                let phase = (self.received.wrapping_add(8) % 16) as usize;
+                let room = arena.spare(ROOM_MIN, phase);
+                match receive(&self.socket, room)? {
+                    None => Ok(Input::Nothing),
+                    Some(0) => Ok(Input::End),
+                    Some(n) => {
+                        self.received += n as u64;
+                        Ok(Input::Chunk(arena.commit(n)))
+                    }
+                }
+            }
+            Receive::Land(buffer, len) => {
+                let room = buffer.spare();
+                let room_len = room.len().min(*len);
+                match receive(&self.socket, &mut room[..room_len])? {
+                    None => Ok(Input::Nothing),
+                    Some(0) => Ok(Input::End),
+                    Some(n) => {
+                        self.received += n as u64;
+                        buffer.fill(n);
+                        match std::mem::replace(&mut self.receiving, Receive::Pause) {
+                            Receive::Land(buffer, _) => Ok(Input::Landed(buffer, n)),
+                            _ => Ok(Input::Nothing),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a batch as far as the kernel takes it; keeps the rest. Says whether all went.
+    pub(crate) fn send(&mut self, batch: &mut Batch) -> Result<bool, TransportError> {
+        let len = batch.len();
+        let sent = send_some(&self.socket, batch.segments().iter())?;
+        if sent == len {
+            batch.clear();
+            return Ok(true);
+        }
+        batch.drain_into(&mut self.unsent);
+        self.forget(sent);
+        // One call takes a bounded number of segments, so that a short one need not mean that the
+        // kernel is full.
+        self.send_on()
+    }
+
+    /// Sends what was kept. Says whether nothing is left.
+    pub(crate) fn send_on(&mut self) -> Result<bool, TransportError> {
+        while !self.unsent.is_empty() {
+            let sent = send_some(&self.socket, self.unsent.iter())?;
+            if sent == 0 {
+                return Ok(false);
+            }
+            self.forget(sent);
+        }
+        Ok(true)
+    }
+
+    /// Lets go of the first `n` bytes of what was kept.
+    fn forget(&mut self, mut n: usize) {
+        while let Some(segment) = self.unsent.front_mut() {
+            if n < segment.len() {
+                let _sent = segment.split_to(n);
+                return;
+            }
+            n -= segment.len();
+            self.unsent.pop_front();
+        }
+    }
+}
+
+/// Receives into `room`; `None` if there is nothing.
+fn receive(socket: &Socket, room: &mut [u8]) -> Result<Option<usize>, TransportError> {
+    loop {
+        match recv(socket, &mut *room, RecvFlags::empty()) {
+            Ok((n, _)) => return Ok(Some(n)),
+            Err(Errno::INTR) => {}
+            // Out of kernel memory passes; the socket stays readable.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(None),
+            Err(errno) => return Err(transport_error(&errno.into())),
+        }
+    }
+}
+
+/// Sends the first segments in one call; how many bytes the kernel took.
+fn send_some<'a>(
+    socket: &Socket,
+    segments: impl Iterator<Item = &'a Segment>,
+) -> Result<usize, TransportError> {
+    let mut slices = [IoSlice::new(&[]); IOVECS];
+    let mut count = 0;
+    for (slice, segment) in slices.iter_mut().zip(segments) {
+        // File bodies are not made by anybody yet.
+        let bytes = segment.as_slice().ok_or(TransportError::Unsupported)?;
+        *slice = IoSlice::new(bytes);
+        count += 1;
+    }
+    loop {
+        let flags = SendFlags::NOSIGNAL;
+        let sent = match &slices[..count] {
+            [one] => send(socket, one, flags),
+            many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
+            Ok(n) => return Ok(n),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
+            Err(errno) => return Err(transport_error(&errno.into())),
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The engine: epoll, its sockets, and what it has to tell.
+
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use ringcall_buf::{Arena, BLOCK_BYTES};
+use ringcall_core::{
+    Address, Batch, CloseReason, Handle, Listener, Memory, Park, Receive, Transport,
+    TransportError, TransportEvent,
+};
+use ringcall_net::{
+    AcceptGate, Doorbell, ListenOptions, ListenSocket, connect, set_up_accepted, transport_error,
+};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use socket2::Socket;
+
+use crate::connection::{Connection, Input, Stage, Watching};
+use crate::slots::Slots;
+
+type Event = TransportEvent<Socket>;
+
+/// How many readiness events one wait takes.
+const EVENTS: usize = 256;
+/// How many connections a listener accepts in one turn.
+const ACCEPTS: usize = 64;
+/// Set in the data of an epoll event that is about a listener; all bits set: the bell.
+const LISTENER: u64 = 1 << 63;
+const BELL: u64 = u64::MAX;
+
+/// Settings of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EpollConfig {
+    /// How to listen.
+    pub listen: ListenOptions,
+    /// Size of a receive block: at most so much is received in one call. 64 KiB by default.
+    pub receive_bytes: usize,
+}
+
+impl Default for EpollConfig {
+    fn default() -> EpollConfig {
+        EpollConfig { listen: ListenOptions::default(), receive_bytes: BLOCK_BYTES }
+    }
+}
+
+/// The epoll engine of one thread.
+#[derive(Debug)]
+pub struct Epoll {
+    epoll: OwnedFd,
+    bell: Doorbell,
+    config: EpollConfig,
+    arena: Arena,
+    connections: Slots<Connection>,
+    listeners: Vec<Option<Listening>>,
+    /// Connections that listeners had to close unseen, of listeners that are gone.
+    shed: u64,
+    /// What happened at once, to be told by the next reap.
+    done: Vec<Event>,
+    ready: Ready,
+    /// Whether `ready` was filled by a park and not reaped yet.
+    has_ready: bool,
+    /// Whether a listener may have to be watched again.
+    gates_closed: bool,
+}
+
+/// Readiness events; their type cannot be shown.
+struct Ready(Vec<epoll::Event>);
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} events", self.0.len())
+    }
+}
+
+#[derive(Debug)]
+struct Listening {
+    socket: ListenSocket,
+    gate: AcceptGate,
+    is_watched: bool,
+}
+
+impl Epoll {
+    /// An engine without sockets; receive memory comes from `memory`.
+    ///
+    /// # Errors
+    /// When the system has no file descriptor left.
+    pub fn new(memory: &Memory, config: EpollConfig) -> Result<Epoll, TransportError> {
+        let fail = |errno: Errno| transport_error(&errno.into());
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail)?;
+        let bell = Doorbell::new().map_err(|error| transport_error(&error))?;
+        let data = epoll::EventData::new_u64(BELL);
+        epoll::add(&epoll, bell.fd(), data, epoll::EventFlags::IN).map_err(fail)?;
+        Ok(Epoll {
+            epoll,
+            bell,
+            config,
+            arena: Arena::new(memory.pool(), config.receive_bytes),
+            connections: Slots::new(),
+            listeners: Vec::new(),
+            shed: 0,
+            done: Vec::new(),
+            ready: Ready(Vec::with_capacity(EVENTS)),
+            has_ready: false,
+            gates_closed: false,
+        })
+    }
+
+    /// Readable when something can be reaped: for a loop of somebody else that hosts this engine.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// How many connections were closed unseen because file descriptors ran out.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        let listening = self.listeners.iter().flatten();
+        self.shed + listening.map(|listening| listening.gate.shed()).sum::<u64>()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        self.ready.0.clear();
+        // Interrupted, or a timeout that the kernel cannot count: the caller looks and waits again.
+        let _ = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.ready.0),
+            timeout.as_ref(),
+        );
+        self.has_ready = true;
+    }
+
+    // ---- readiness ----
+
+    fn dispatch(&mut self, event: epoll::Event, events: &mut Vec<Event>) {
+        let (data, flags) = (event.data.u64(), event.flags);
+        if data == BELL {
+            return;
+        }
+        if data & LISTENER != 0 {
+            return self.accept(Listener(data as u32), events);
+        }
+        let handle = Handle { index: data as u32, generation: (data >> 32) as u32 };
+        // A stale event for a handle that was closed earlier in this turn finds nothing.
+        let Some(connection) = self.connections.get(handle) else { return };
+        if connection.stage == Stage::Connecting {
+            self.connected(handle, events);
+        } else {
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.writable(handle, events);
+            }
+            if flags
+                .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+            {
+                self.readable(handle, flags, events);
+            }
+        }
+        self.watch(handle);
+    }
+
+    fn connected(&mut self, handle: Handle, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        match connection.socket.take_error() {
+            Ok(None) => {
+                connection.stage = Stage::Up;
+                events.push(Event::Connected(handle));
+            }
+            Ok(Some(error)) | Err(error) => {
+                self.broken(handle, transport_error(&error), events);
+            }
+        }
+    }
+
+    fn writable(&mut self, handle: Handle, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        if !connection.is_sending() {
+            return;
+        }
+        match connection.send_on() {
+            Ok(done) => {
+                if done && connection.wants_shutdown {
+                    let _ = connection.socket.shutdown(Shutdown::Write);
+                }
+                events.push(Event::Sent { handle, done });
+            }
+            Err(error) => self.broken(handle, error, events),
+        }
+    }
+
+    fn readable(&mut self, handle: Handle, flags: epoll::EventFlags, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        match connection.receive(&mut self.arena) {
+            Ok(Input::Chunk(chunk)) => events.push(Event::Received(handle, chunk)),
+            Ok(Input::Landed(buffer, n)) => events.push(Event::Landed(handle, buffer, n)),
+            Ok(Input::End) => {
+                connection.set_receiving(Receive::Pause);
+                events.push(Event::InputEnd(handle));
+            }
+            // A paused connection is told of a reset all the same, or epoll would tell it for ever.
+            Ok(Input::Nothing) if flags.contains(epoll::EventFlags::ERR) => {
+                let error = connection.socket.take_error().ok().flatten();
+                let error = error.map_or(TransportError::Reset, |error| transport_error(&error));
+                self.broken(handle, error, events);
+            }
+            Ok(Input::Nothing) => {
+                connection.disturb(flags.contains(epoll::EventFlags::HUP));
+            }
+            Err(error) => self.broken(handle, error, events),
+        }
+    }
+
+    fn accept(&mut self, listener: Listener, events: &mut Vec<Event>) {
+        let Some(Some(listening)) = self.listeners.get_mut(listener.0 as usize) else { return };
+        for _ in 0..ACCEPTS {
+            match listening.socket.socket().accept() {
+                Ok((socket, _)) => {
+                    listening.gate.accepted();
+                    if set_up_accepted(&socket, &listening.socket).is_ok() {
+                        events.push(Event::Accepted(listener, socket));
+                    }
+                }
+                Err(error) => match transport_error(&error) {
+                    TransportError::Exhausted => {
+                        let now = now();
+                        listening.gate.exhausted(listening.socket.socket(), now, &error);
+                        self.gates_closed = true;
+                        return self.watch_listener(listener, false);
+                    }
+                    _ if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                    // The connection died while it waited, or its network did: take the next one.
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    fn open_gates(&mut self) {
+        let mut any_closed = false;
+        for index in 0..self.listeners.len() {
+            let Some(Some(listening)) = self.listeners.get_mut(index) else { continue };
+            if listening.gate.closed_for(now()).is_some() {
+                any_closed = true;
+            } else if !listening.is_watched {
+                self.watch_listener(Listener(index as u32), true);
+            }
+        }
+        self.gates_closed = any_closed;
+    }
+
+    /// How long until the first closed gate opens.
+    fn gate_timeout(&mut self) -> Option<Duration> {
+        if !self.gates_closed {
+            return None;
+        }
+        let now = now();
+        self.listeners.iter_mut().flatten().filter_map(|l| l.gate.closed_for(now)).min()
+    }
+
+    fn broken(&mut self, handle: Handle, error: TransportError, events: &mut Vec<Event>) {
+        if let Some(connection) = self.connections.get(handle)
+            && connection.stage != Stage::Broken
+        {
+            connection.stage = Stage::Broken;
+            events.push(Event::Closed(handle, CloseReason::Transport(error)));
+        }
+    }
+
+    // ---- interest ----
+
+    /// Tells epoll what the connection waits for, if that has changed.
+    fn watch(&mut self, handle: Handle) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        let wanted = connection.wanted();
+        if wanted == connection.watching {
+            return;
+        }
+        let was_registered = std::mem::replace(&mut connection.watching, wanted).registered;
+        let (socket, data) = (&connection.socket, data(handle));
+        let changed = match (was_registered, wanted.registered) {
+            (true, true) => epoll::modify(&self.epoll, socket, data, flags(wanted)),
+            (false, true) => epoll::add(&self.epoll, socket, data, flags(wanted)),
+            (_, false) => epoll::delete(&self.epoll, socket),
+        };
+        if let Err(errno) = changed {
+            let mut done = std::mem::take(&mut self.done);
+            self.broken(handle, transport_error(&errno.into()), &mut done);
+            self.done = done;
+        }
+    }
+
+    fn watch_listener(&mut self, listener: Listener, is_watched: bool) {
+        let Some(Some(listening)) = self.listeners.get_mut(listener.0 as usize) else { return };
+        listening.is_watched = is_watched;
+        let socket = listening.socket.socket();
+        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
+        let flags = if is_watched { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        let _ = epoll::modify(&self.epoll, socket, data, flags);
+    }
+
+    fn register(&mut self, mut connection: Connection) -> Result<Handle, TransportError> {
+        let handle = self.connections.vacant();
+        connection.watching = connection.wanted();
+        let flags = flags(connection.watching);
+        epoll::add(&self.epoll, &connection.socket, data(handle), flags)
+            .map_err(|errno| transport_error(&errno.into()))?;
+        self.connections.fill(handle, connection);
+        Ok(handle)
+    }
+}
+
+impl Transport for Epoll {
+    type Socket = Socket;
+
+    fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
+        let socket = ListenSocket::bind(address, self.config.listen)?;
+        let index = self.listeners.iter().position(Option::is_none);
+        let index = index.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
+        let listener = Listener(index as u32);
+        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
+        epoll::add(&self.epoll, socket.socket(), data, epoll::EventFlags::IN)
+            .map_err(|errno| transport_error(&errno.into()))?;
+        self.listeners[index] =
+            Some(Listening { socket, gate: AcceptGate::new(), is_watched: true });
+        Ok(listener)
+    }
+
+    fn local_address(&self, listener: Listener) -> Option<Address> {
+        let listening = self.listeners.get(listener.0 as usize)?.as_ref()?;
+        Some(listening.socket.address().clone())
+    }
+
+    fn unlisten(&mut self, listener: Listener) {
+        if let Some(listening) = self.listeners.get_mut(listener.0 as usize).and_then(Option::take)
+        {
+            self.shed += listening.gate.shed();
+        }
+    }
+
+    fn connect(&mut self, address: &Address) -> Result<Handle, TransportError> {
+        let (socket, is_up) = connect(address)?;
+        let stage = if is_up { Stage::Up } else { Stage::Connecting };
+        let handle = self.register(Connection::new(socket, stage))?;
+        if is_up {
+            self.done.push(Event::Connected(handle));
+        }
+        Ok(handle)
+    }
+
+    fn adopt(&mut self, socket: Socket) -> Result<Handle, TransportError> {
+        self.register(Connection::new(socket, Stage::Up))
+    }
+
+    fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool {
+        let Some(connection) = self.connections.get(handle) else {
+            batch.clear();
+            return false;
+        };
+        if connection.stage == Stage::Broken {
+            batch.clear();
+            return false;
+        }
+        match connection.send(batch) {
+            Ok(true) => true,
+            Ok(false) => {
+                self.watch(handle);
+                false
+            }
+            Err(error) => {
+                batch.clear();
+                let mut done = std::mem::take(&mut self.done);
+                self.broken(handle, error, &mut done);
+                self.done = done;
+                self.watch(handle);
+                false
+            }
+        }
+    }
+
+    fn receive(&mut self, handle: Handle, how: Receive) {
+        if let Some(connection) = self.connections.get(handle) {
+            connection.set_receiving(how);
+            self.watch(handle);
+        }
+    }
+
+    fn shutdown(&mut self, handle: Handle) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        if connection.is_sending() {
+            connection.wants_shutdown = true;
+        } else {
+            let _ = connection.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, handle: Handle) {
+        // Dropping the socket closes it and takes it out of epoll; nothing of it can be in flight.
+        if self.connections.take(handle).is_some() {
+            self.done.push(Event::Released(handle));
+        }
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) {
+        if self.gates_closed {
+            self.open_gates();
+        }
+        if !self.has_ready {
+            self.wait(Some(Duration::ZERO));
+        }
+        self.has_ready = false;
+        let mut ready = std::mem::take(&mut self.ready.0);
+        for event in ready.drain(..) {
+            self.dispatch(event, events);
+        }
+        self.ready.0 = ready;
+        for event in self.done.drain(..) {
+            if let Event::Released(handle) = event {
+                self.connections.reuse(handle);
+            }
+            events.push(event);
+        }
+    }
+}
+
+impl Park for Epoll {
+    type Bell = Doorbell;
+
+    fn arm(&mut self) {
+        self.bell.arm();
+    }
+
+    fn park(&mut self, timeout: Option<Duration>) {
+        if self.done.is_empty() && !self.has_ready {
+            let timeout = match (timeout, self.gate_timeout()) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            self.wait(timeout);
+        }
+        self.bell.disarm();
+    }
+
+    fn bell(&self) -> Doorbell {
+        self.bell.clone()
+    }
+}
+
+fn data(handle: Handle) -> epoll::EventData {
+    // Generations are below 2^31, so this never looks like a listener.
+    epoll::EventData::new_u64(u64::from(handle.generation) << 32 | u64::from(handle.index))
+}
+
+fn flags(watching: Watching) -> epoll::EventFlags {
+    let mut flags = epoll::EventFlags::empty();
+    flags.set(epoll::EventFlags::IN, watching.input);
+    flags.set(epoll::EventFlags::OUT, watching.output);
+    flags
+}
+
+/// Only accept pauses are counted by the machine's clock.
+fn now() -> std::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "an engine may ask the machine")]
+    std::time::Instant::now()
+}
