@@ -40,6 +40,7 @@ impl Block {
 
     /// Allocates a block that nobody holds yet.
     pub(crate) fn allocate(capacity: usize, home: &Arc<Home>) -> Block {
+        assert!(capacity <= crate::chunk::LEN_MAX, "a block is smaller than 4 GiB");
         let layout = Block::layout(capacity);
         // SAFETY: the layout is never empty, it holds at least the header. (test: `blocks_are_zeroed_and_aligned`)
         let raw = unsafe { alloc_zeroed(layout) };

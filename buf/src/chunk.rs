@@ -14,10 +14,15 @@ use crate::shared::SharedChunk;
 /// address of the bytes does not change while any handle of their block lives.
 pub struct Chunk {
     ptr: NonNull<u8>,
-    len: usize,
-    /// `None` for static bytes, else one local count of the block.
+    len: u32,
+    /// Whether `block` stands for a shared count: the bytes came from another thread.
+    is_foreign: bool,
+    /// `None` for static bytes, else one count of the block.
     block: Option<Block>,
 }
+
+/// Blocks are smaller than this, so that a chunk stays three words.
+pub(crate) const LEN_MAX: usize = u32::MAX as usize;
 
 impl Chunk {
     /// No bytes.
@@ -31,7 +36,8 @@ impl Chunk {
     pub const fn from_static(bytes: &'static [u8]) -> Chunk {
         // `as_ptr` of a slice is never null, also when the slice is empty.
         let Some(ptr) = NonNull::new(bytes.as_ptr().cast_mut()) else { unreachable!() };
-        Chunk { ptr, len: bytes.len(), block: None }
+        assert!(bytes.len() <= LEN_MAX, "a chunk is shorter than 4 GiB");
+        Chunk { ptr, len: bytes.len() as u32, is_foreign: false, block: None }
     }
 
     /// Takes over one local count of `block`.
@@ -39,14 +45,19 @@ impl Chunk {
         debug_assert!(start + len <= block.capacity());
         // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
         let ptr = unsafe { block.data().add(start) };
-        Chunk { ptr, len, block: Some(block) }
+        Chunk { ptr, len: len as u32, is_foreign: false, block: Some(block) }
+    }
+
+    /// Takes over one shared count of `block`, if there is one.
+    pub(crate) fn from_shared_parts(ptr: NonNull<u8>, len: usize, block: Option<Block>) -> Chunk {
+        Chunk { ptr, len: len as u32, is_foreign: block.is_some(), block }
     }
 
     /// How many bytes.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// Whether there are none.
@@ -70,16 +81,16 @@ impl Chunk {
     /// When there are fewer.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        assert!(n <= self.len, "advance past the end of a chunk");
+        assert!(n <= self.len(), "advance past the end of a chunk");
         // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
         self.ptr = unsafe { self.ptr.add(n) };
-        self.len -= n;
+        self.len -= n as u32;
     }
 
     /// Forgets all but the first `n` bytes; nothing if there are no more.
     #[inline]
     pub fn truncate(&mut self, n: usize) {
-        self.len = self.len.min(n);
+        self.len = self.len().min(n) as u32;
     }
 
     /// Cuts off and returns the first `n` bytes.
@@ -91,7 +102,7 @@ impl Chunk {
     pub fn split_to(&mut self, n: usize) -> Chunk {
         let mut front = self.clone();
         self.advance(n);
-        front.len = n;
+        front.len = n as u32;
         front
     }
 
@@ -102,18 +113,22 @@ impl Chunk {
     #[inline]
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Chunk {
-        assert!(range.start <= range.end && range.end <= self.len, "slice outside of a chunk");
+        assert!(range.start <= range.end && range.end <= self.len(), "slice outside of a chunk");
         let mut part = self.clone();
         part.advance(range.start);
-        part.len = range.end - range.start;
+        part.len = (range.end - range.start) as u32;
         part
     }
 
     /// Appends `next` without copying if it lies right behind in the same block, else gives it back.
     #[inline]
     pub fn try_join(&mut self, next: Chunk) -> Result<(), Chunk> {
-        let behind = self.ptr.as_ptr().wrapping_add(self.len);
-        if self.block.is_some() && self.block == next.block && behind == next.ptr.as_ptr() {
+        let behind = self.ptr.as_ptr().wrapping_add(self.len());
+        if self.block.is_some()
+            && self.block == next.block
+            && self.is_foreign == next.is_foreign
+            && behind == next.ptr.as_ptr()
+        {
             self.len += next.len;
             return Ok(());
         }
@@ -128,7 +143,7 @@ impl Chunk {
             block.retain_shared();
         }
         // The new handle takes over the count made above.
-        SharedChunk::from_parts(self.ptr, self.len, self.block)
+        SharedChunk::from_parts(self.ptr, self.len(), self.block)
     }
 }
 
@@ -136,16 +151,24 @@ impl Clone for Chunk {
     #[inline]
     fn clone(&self) -> Chunk {
         if let Some(block) = self.block {
-            block.retain_local();
+            if self.is_foreign {
+                block.retain_shared();
+            } else {
+                block.retain_local();
+            }
         }
-        Chunk { ptr: self.ptr, len: self.len, block: self.block }
+        Chunk { ptr: self.ptr, len: self.len, is_foreign: self.is_foreign, block: self.block }
     }
 }
 
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        if let Some(block) = self.block {
+        let Some(block) = self.block else { return };
+        if self.is_foreign {
+            // SAFETY: a foreign chunk owns one shared count. (test: `foreign_chunks_go_home`)
+            unsafe { block.release_shared() };
+        } else {
             // SAFETY: a chunk owns one local count and never leaves its thread. (test: `chunks_keep_their_bytes`)
             unsafe { block.release_local() };
         }
@@ -158,13 +181,22 @@ impl Deref for Chunk {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: initialised memory that our count keeps alive; nobody writes to a frozen range. (test: `chunks_keep_their_bytes`)
-        unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len()) }
     }
 }
 
 impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+impl From<SharedChunk> for Chunk {
+    /// The same bytes under the interface of a local chunk, on whatever thread; it goes on counting
+    /// atomically.
+    fn from(chunk: SharedChunk) -> Chunk {
+        let (ptr, len, block) = chunk.into_parts();
+        Chunk::from_shared_parts(ptr, len, block)
     }
 }
 
@@ -256,7 +288,7 @@ impl ChunkMut {
     pub fn freeze(self) -> Chunk {
         let this = core::mem::ManuallyDrop::new(self);
         // The chunk takes over our count.
-        Chunk { ptr: this.ptr, len: this.filled, block: Some(this.block) }
+        Chunk { ptr: this.ptr, len: this.filled as u32, is_foreign: false, block: Some(this.block) }
     }
 }
 
@@ -298,6 +330,26 @@ mod tests {
     fn a_chunk_outlives_its_pool() {
         let chunk = Pool::new(1 << 20).copy(b"still here");
         assert_eq!(&*chunk, b"still here");
+    }
+
+    #[test]
+    fn foreign_chunks_go_home() {
+        let pool = Pool::new(1 << 20);
+        let shared = pool.copy(b"from afar").share();
+        std::thread::spawn(move || {
+            let chunk = Chunk::from(shared);
+            let copy = chunk.clone();
+            let mut front = chunk.slice(0..4);
+            assert!(front.try_join(chunk.slice(4..9)).is_ok());
+            assert_eq!((&*front, &*copy), (&b"from afar"[..], &b"from afar"[..]));
+            drop(chunk);
+            assert_eq!(&*front.share(), b"from afar");
+        })
+        .join()
+        .unwrap();
+        assert_eq!(pool.stats().lent_bytes, 0);
+        let _again = pool.take(1);
+        assert_eq!(pool.stats().lent_bytes, 4096);
     }
 
     #[test]

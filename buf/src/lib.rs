@@ -33,6 +33,7 @@ extern crate std;
 mod arena;
 mod block;
 mod chunk;
+mod frozen;
 mod pool;
 mod segment;
 mod shared;
@@ -40,8 +41,9 @@ mod writer;
 
 pub use arena::Arena;
 pub use chunk::{Chunk, ChunkMut};
+pub use frozen::Frozen;
 pub use pool::{Pool, PoolStats};
-pub use segment::{External, Segment};
+pub use segment::{External, Segment, SharedSegment};
 pub use shared::{SharedChunk, SharedPool};
 pub use writer::{Full, Writer};
 

@@ -81,6 +81,40 @@ impl Segment {
     }
 }
 
+/// A segment that may go to another thread.
+#[derive(Clone, Debug)]
+pub enum SharedSegment {
+    /// Pooled bytes.
+    Shared(SharedChunk),
+    /// Bytes that the application owns.
+    Bytes(Bytes),
+    /// A range that the transport reads itself.
+    External(External),
+}
+
+impl Segment {
+    /// The same for other threads; counts, does not copy.
+    #[must_use]
+    pub fn share(self) -> SharedSegment {
+        match self {
+            Segment::Local(chunk) => SharedSegment::Shared(chunk.share()),
+            Segment::Shared(chunk) => SharedSegment::Shared(chunk),
+            Segment::Bytes(bytes) => SharedSegment::Bytes(bytes),
+            Segment::External(range) => SharedSegment::External(range),
+        }
+    }
+}
+
+impl From<SharedSegment> for Segment {
+    fn from(segment: SharedSegment) -> Segment {
+        match segment {
+            SharedSegment::Shared(chunk) => Segment::Shared(chunk),
+            SharedSegment::Bytes(bytes) => Segment::Bytes(bytes),
+            SharedSegment::External(range) => Segment::External(range),
+        }
+    }
+}
+
 impl From<Chunk> for Segment {
     fn from(chunk: Chunk) -> Segment {
         Segment::Local(chunk)

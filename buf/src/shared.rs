@@ -8,9 +8,9 @@ use core::slice;
 
 use bytes::Bytes;
 
-use crate::Segment;
 use crate::block::Block;
 use crate::pool::{Home, Returned};
+use crate::segment::{Segment, SharedSegment};
 use crate::writer::{Source, Writer};
 
 /// Immutable bytes, counted atomically, for any thread. Made by [`Chunk::share`](crate::Chunk::share)
@@ -32,6 +32,12 @@ impl SharedChunk {
     /// Takes over one shared count of `block`.
     pub(crate) fn from_parts(ptr: NonNull<u8>, len: usize, block: Option<Block>) -> SharedChunk {
         SharedChunk { ptr, len, block }
+    }
+
+    /// Gives up its shared count to the caller.
+    pub(crate) fn into_parts(self) -> (NonNull<u8>, usize, Option<Block>) {
+        let this = core::mem::ManuallyDrop::new(self);
+        (this.ptr, this.len, this.block)
     }
 
     /// No bytes.
@@ -138,8 +144,9 @@ impl SharedPool {
     /// # Panics
     /// When the writer is not from a shared pool.
     #[must_use]
-    pub fn finish(&self, writer: Writer) -> (SharedChunk, Option<Segment>) {
-        writer.into_shared()
+    pub fn finish(&self, writer: Writer) -> (SharedChunk, Option<SharedSegment>) {
+        let (chunk, attached) = writer.into_shared();
+        (chunk, attached.map(Segment::share))
     }
 
     /// A block of at least `min` bytes, lent to the caller as its only shared handle.

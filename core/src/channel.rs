@@ -3,6 +3,8 @@
 use core::future::Future;
 use core::time::Duration;
 
+use ringcall_buf::Frozen;
+
 use crate::{Codec, Failure, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
@@ -11,21 +13,18 @@ use crate::{Codec, Failure, Payload, frame::ReplyHeader};
 /// answer or a [`Failure`] that says why not, and whether it may have run.
 pub trait Channel {
     /// How this channel holds the bodies of answers.
-    type Body: AsRef<[u8]> + 'static;
+    type Body: Frozen;
 
-    /// The future of a call. It borrows the channel and the argument until it ends; dropping it gives
-    /// the call up.
+    /// The future of a call. It borrows the channel, and the argument through its payload, until it
+    /// ends; dropping it gives the call up.
     type Pending<'a, P>: Future<Output = Result<Answer<Self::Body>, Failure>> + 'a
     where
         Self: 'a,
-        P: Payload + ?Sized + 'a;
+        P: Payload + 'a;
 
-    /// Makes a call. Nothing happens before the future is polled.
-    fn call<'a, P: Payload + ?Sized>(
-        &'a self,
-        call: Outgoing,
-        payload: &'a P,
-    ) -> Self::Pending<'a, P>;
+    /// Makes a call. Nothing happens before the future is polled. A one-way call
+    /// ([`ONE_WAY`](crate::frame::request_flags::ONE_WAY)) ends with an empty answer when it was sent.
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P>;
 }
 
 /// What a typed client says about a call, beside its argument.
@@ -76,13 +75,9 @@ impl<C: Channel> Channel for Within<C> {
         = C::Pending<'a, P>
     where
         Self: 'a,
-        P: Payload + ?Sized + 'a;
+        P: Payload + 'a;
 
-    fn call<'a, P: Payload + ?Sized>(
-        &'a self,
-        call: Outgoing,
-        payload: &'a P,
-    ) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
         self.channel.call(Outgoing { timeout: call.timeout.min(self.left), ..call }, payload)
     }
 }
@@ -93,13 +88,9 @@ impl<C: Channel> Channel for &C {
         = C::Pending<'a, P>
     where
         Self: 'a,
-        P: Payload + ?Sized + 'a;
+        P: Payload + 'a;
 
-    fn call<'a, P: Payload + ?Sized>(
-        &'a self,
-        call: Outgoing,
-        payload: &'a P,
-    ) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
     }
 }

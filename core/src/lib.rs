@@ -58,4 +58,6 @@ pub use transport::{
 pub use wheel::Wheel;
 
 #[doc(no_inline)]
-pub use ringcall_buf::{Chunk, ChunkMut, External, Segment, SharedChunk, Writer};
+pub use ringcall_buf::{
+    Chunk, ChunkMut, External, Frozen, Segment, SharedChunk, SharedPool, Writer,
+};

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use bytes::Bytes;
-use ringcall_buf::{Chunk, Full, Segment, SharedChunk, Writer};
+use ringcall_buf::{Chunk, Full, Segment, SharedChunk, SharedSegment, Writer};
 
 /// The number of a codec on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,13 @@ pub trait Payload {
     /// [`EncodeError`] when the body does not fit or the payload does not know the codec or shape;
     /// what was written is discarded.
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError>;
+}
+
+impl<P: Payload + ?Sized> Payload for &P {
+    #[inline]
+    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        (**self).encode(codec, signature, out)
+    }
 }
 
 /// Why a message could not be encoded.
@@ -110,7 +117,7 @@ pub struct Encoded {
     /// The body, or its front.
     pub body: SharedChunk,
     /// The rest of it.
-    pub attached: Option<Segment>,
+    pub attached: Option<SharedSegment>,
 }
 
 impl Payload for Encoded {
@@ -122,7 +129,7 @@ impl Payload for Encoded {
             None => out.put(&self.body)?,
             Some(rest) => {
                 out.put(&self.body)?;
-                out.attach(rest.clone())?;
+                out.attach(rest.clone().into())?;
             }
         }
         Ok(())

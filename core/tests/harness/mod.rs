@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, missing_debug_implementations, reason = "a module of tests")]
 
+pub mod raw;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;

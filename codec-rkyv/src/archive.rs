@@ -1,0 +1,147 @@
+//! Encoding into outgoing memory and checking received memory, with rkyv's low-level API.
+
+use core::fmt;
+use core::num::NonZeroUsize;
+
+use ringcall_buf::Full;
+use ringcall_core::frame::ArchiveFormat;
+use ringcall_core::{EncodeError, Writer};
+use rkyv::api::{access_with_context, serialize_using};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Failure, Strategy};
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::{Positional, Serializer};
+use rkyv::util::with_arena;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
+
+use crate::WireType;
+
+/// How deep an archive may nest. rkyv's own default has no limit, and a linked list of a megabyte
+/// would overflow the stack of whoever checks it.
+pub const DEPTH_MAX: usize = 64;
+
+/// Archives with these can be written by [`encode`] and read by [`check`]; a name for their bounds.
+///
+/// Neither sharing (`Rc`, `Arc`) nor pooling is supported, on purpose.
+pub trait Archivable:
+    Sized
+    + WireType
+    + Archive<Archived: Portable + Checkable + Deserialize<Self, Strategy<(), Failure>>>
+    + for<'a> Serialize<Strategy<Encoder<'a>, Failure>>
+{
+}
+
+impl<T> Archivable for T where
+    T: WireType
+        + Archive<Archived: Portable + Checkable + Deserialize<T, Strategy<(), Failure>>>
+        + for<'a> Serialize<Strategy<Encoder<'a>, Failure>>
+{
+}
+
+/// Archived types that can be checked within a depth limit; a name for their bounds.
+pub trait Checkable: for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>> {}
+
+impl<T> Checkable for T where T: for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>> {}
+
+/// What archives are written with: into outgoing memory, scratch from a thread's own arena.
+pub type Encoder<'a> = Serializer<BodyWriter<'a>, ArenaHandle<'a>, ()>;
+
+/// The body of a frame under construction, as rkyv sees it.
+#[derive(Debug)]
+pub struct BodyWriter<'a> {
+    out: &'a mut Writer,
+    /// Where the body starts, a multiple of 16.
+    start: usize,
+    /// Why it stopped.
+    full: Option<Full>,
+}
+
+impl Positional for BodyWriter<'_> {
+    #[inline]
+    fn pos(&self) -> usize {
+        self.out.len() - self.start
+    }
+}
+
+impl rkyv::ser::Writer<Failure> for BodyWriter<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.put(bytes).map_err(|full| {
+            self.full = Some(full);
+            Failure
+        })
+    }
+}
+
+/// Appends the archive of `value` to `out`, its root at the end.
+#[inline]
+pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {
+    let start = out.len();
+    debug_assert_eq!(start % 16, 0);
+    with_arena(|scratch| {
+        let writer = BodyWriter { out, start, full: None };
+        let mut encoder = Serializer::new(writer, scratch.acquire(), ());
+        match serialize_using::<_, Failure>(value, &mut encoder) {
+            Ok(_) => Ok(()),
+            // If it was not for want of room, a type's own archiving failed.
+            Err(Failure) => Err(encoder.writer.full.map_or(EncodeError::Failed, EncodeError::Full)),
+        }
+    })
+}
+
+/// Checks that `bytes` are an archive of `T`, and finds its root.
+#[inline]
+pub(crate) fn check<T: Archivable>(bytes: &[u8]) -> Result<&Archived<T>, Invalid> {
+    let depth = const { NonZeroUsize::new(DEPTH_MAX) };
+    let mut validator = ArchiveValidator::with_max_depth(bytes, depth);
+    access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator).map_err(|_| Invalid)
+}
+
+/// The body is not a valid archive of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid;
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes are not a valid archive of this type")
+    }
+}
+
+impl core::error::Error for Invalid {}
+
+/// The global layout options of rkyv in this program. Any dependency may flip them by a feature, so
+/// they are measured, not assumed, and they are a part of every shape.
+#[must_use]
+pub const fn archive_format() -> ArchiveFormat {
+    let one = Archived::<u16>::from_native(1);
+    // SAFETY: `u16_le` and its siblings are two plain bytes. (test: `the_format_is_measured`)
+    let bytes: [u8; 2] = unsafe { core::mem::transmute(one) };
+    ArchiveFormat::new(
+        bytes[0] == 0,
+        size_of::<Archived<usize>>() as u8 * 8,
+        align_of::<Archived<u64>>() == align_of::<u64>(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_measured() {
+        assert_eq!(archive_format(), ArchiveFormat::STANDARD);
+    }
+
+    /// The first release without RUSTSEC-2026-0233, -0234 and -0235, which are reachable through safe
+    /// access, is 0.8.17. `cargo deny` checks advisories where it can reach them; this holds always.
+    #[test]
+    fn rkyv_is_new_enough() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
+        let Ok(lock) = lock else { return };
+        let (_, rest) = lock.split_once("name = \"rkyv\"\nversion = \"").expect("rkyv is locked");
+        let (version, _) = rest.split_once('"').expect("a version ends");
+        let parts: Vec<u32> = version.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+        assert!(parts >= vec![0, 8, 18], "rkyv {version}");
+    }
+}

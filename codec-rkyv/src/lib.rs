@@ -1,0 +1,27 @@
+//! What travels in bodies: rkyv archives, validated once and then read where they landed.
+//!
+//! * [`Message`] is what a method takes, returns or fails with; `#[message]` makes a type one.
+//! * [`View`] holds a body and derefs to the archived type.
+//! * [`WireType`] lists the types that a message may be made of. rkyv can archive more; what is missing
+//!   here is missing because its archive cannot be checked, see [`WireType`].
+//! * [`Shape`] describes types in a text whose digest travels with every message, so that two builds
+//!   that disagree notice before anything is decoded.
+
+mod archive;
+mod message;
+mod shape;
+mod view;
+mod wire_type;
+
+pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
+#[doc(hidden)]
+pub use archive::{BodyWriter, Checkable, Encoder};
+#[doc(hidden)]
+pub use message::__private;
+pub use message::{FromBody, IntoReply, Message, Typed};
+pub use shape::{Shape, Signatures};
+pub use view::{SharedView, View};
+pub use wire_type::{WireType, WireWith};
+
+#[doc(hidden)]
+pub use rkyv;

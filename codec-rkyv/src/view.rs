@@ -1,0 +1,104 @@
+//! A received body, read in place.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Deref;
+
+use ringcall_buf::{Chunk, Frozen, Pool, SharedChunk};
+use rkyv::Archived;
+use rkyv::rancor::{Failure, Strategy};
+
+use crate::archive::{Archivable, Invalid, check};
+
+/// A received message: its bytes, checked once, and read where they landed.
+///
+/// Derefs to the archived type: `view.price` is an archived number (`.to_native()` makes it an ordinary
+/// one), `view.name` an archived string that derefs to `str`. [`to_owned`](View::to_owned) makes the
+/// original type of it.
+///
+/// A view of a [`Chunk`] stays on its thread and is counted without atomics; [`share`](View::share)
+/// makes one that may go anywhere. Either keeps the memory that it landed in from being used again,
+/// up to 64 KiB for a small message: to keep one for long, [`detach`](View::detach) it.
+pub struct View<T: Archivable, B: Frozen = Chunk> {
+    body: B,
+    message: PhantomData<fn() -> T>,
+}
+
+/// A view that may go to other threads.
+pub type SharedView<T> = View<T, SharedChunk>;
+
+impl<T: Archivable, B: Frozen> View<T, B> {
+    /// Checks a body.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not an archive of `T`: out of bounds, misaligned, nested too deeply, or
+    /// with values that the type does not have.
+    #[inline]
+    pub fn new(body: B) -> Result<View<T, B>, Invalid> {
+        check::<T>(body.as_ref())?;
+        Ok(View { body, message: PhantomData })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.body.as_ref()
+    }
+
+    /// The original type, deserialized.
+    #[must_use]
+    pub fn to_owned(&self) -> T {
+        let deserialized = rkyv::Deserialize::<T, Strategy<(), Failure>>::deserialize(
+            &**self,
+            Strategy::wrap(&mut ()),
+        );
+        // Without sharing and with checked bytes there is nothing that could fail, except a type's own
+        // invariant that the archive does not have.
+        deserialized.expect("a checked archive deserializes")
+    }
+}
+
+impl<T: Archivable> View<T, Chunk> {
+    /// The same message for other threads. Counts, does not copy.
+    #[must_use]
+    pub fn share(&self) -> SharedView<T> {
+        // The bytes are the ones that were checked.
+        View { body: self.body.share(), message: PhantomData }
+    }
+
+    /// The same message in memory of its own and of its size, so that keeping it keeps nothing else.
+    #[must_use]
+    pub fn detach(&self, pool: &Pool) -> View<T, Chunk> {
+        // Equal bytes at an address with the same alignment, 16 or more.
+        View { body: pool.copy(&self.body), message: PhantomData }
+    }
+}
+
+impl<T: Archivable, B: Frozen + Clone> Clone for View<T, B> {
+    fn clone(&self) -> View<T, B> {
+        View { body: self.body.clone(), message: PhantomData }
+    }
+}
+
+impl<T: Archivable, B: Frozen> Deref for View<T, B> {
+    type Target = Archived<T>;
+
+    #[inline]
+    fn deref(&self) -> &Archived<T> {
+        // SAFETY: `new` checked these bytes, and `Frozen` promises that they are still the same at the
+        // same place; the siblings that make views copy or share checked bytes. (test: `views_read_what_was_written`)
+        unsafe { rkyv::access_unchecked::<Archived<T>>(self.body.as_ref()) }
+    }
+}
+
+impl<T: Archivable<Archived: fmt::Debug>, B: Frozen> fmt::Debug for View<T, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: Archivable<Archived: PartialEq<T>>, B: Frozen> PartialEq<T> for View<T, B> {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other
+    }
+}

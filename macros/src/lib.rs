@@ -1,0 +1,75 @@
+//! `#[message]` and `#[service]`. Use them through the `ringcall` crate, which documents them.
+
+#![forbid(unsafe_code)]
+
+mod message;
+mod service;
+
+use proc_macro::TokenStream;
+
+/// Makes a struct or enum a message: something a method can take, return or fail with.
+///
+/// ```ignore
+/// #[ringcall::message]
+/// pub struct Quote {
+///     pub price: f64,
+///     pub venue: String,
+/// }
+/// ```
+///
+/// It derives rkyv's `Archive`, `Serialize` and `Deserialize`, with `Debug` for the archived type, and
+/// implements `WireType` and `Message`. Every field must be a wire type, see `ringcall::WireType`; a
+/// field of a foreign type says how it is archived: `#[rkyv(with = Wrapper)]`. Other attributes of
+/// rkyv go through as well. Recursive types work; how deep they may nest is limited when they are
+/// received.
+///
+/// `#[message(crate = path)]` says where `ringcall` is found if not at `::ringcall`.
+#[proc_macro_attribute]
+pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    message::expand(arguments.into(), item.into())
+        .unwrap_or_else(|error| error.into_compile_error())
+        .into()
+}
+
+/// Makes a trait a service: a client, a server side, and a table of its methods.
+///
+/// ```ignore
+/// #[ringcall::service]
+/// pub trait Quotes {
+///     /// The last quote.
+///     async fn last(&self, symbol: View<Symbol>) -> Result<Quote, NoSuch>;
+///     #[method(one_way)]
+///     async fn seen(&self, symbol: Symbol);
+/// }
+/// ```
+///
+/// For a trait `Quotes` there will be `QuotesClient`, which has the same methods with arguments by
+/// reference, and `QuotesService`, made by `.into_quotes()` from anything that implements the trait.
+///
+/// # Methods
+///
+/// * `async fn name(&self, argument) -> Reply`: the argument is one message, by value (`Symbol`), as a
+///   view that is read where it landed (`View<Symbol>`), or raw (`Bytes`); there may be none. The reply
+///   is a message or a `Result` of two.
+/// * A parameter by reference is about the call, not sent: `cx: &Context`.
+/// * `fn name(&self, argument, responder: Responder<Value, Error>)`: answered later, from anywhere.
+///
+/// # Arguments of `#[service(…)]`
+///
+/// * `name = "package.Service"`: the name on the wire; otherwise the crate's name and the trait's.
+/// * `send`: handlers' futures are `Send`, for executors that move them between threads.
+/// * `crate = path`: where `ringcall` is found if not at `::ringcall`.
+///
+/// # Arguments of `#[method(…)]`
+///
+/// * `name = "other"`: the method's name on the wire.
+/// * `idempotent`: running it twice does no harm, so that it may be retried when it may have run.
+/// * `deadline = "5ms"`: how long callers wait unless they say otherwise (`us`, `ms`, `s`).
+/// * `one_way`: there is no reply.
+/// * `offload`: runs on the pool of threads for blocking or long work.
+#[proc_macro_attribute]
+pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    service::expand(arguments.into(), item.into())
+        .unwrap_or_else(|error| error.into_compile_error())
+        .into()
+}

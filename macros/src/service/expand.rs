@@ -1,0 +1,376 @@
+//! From what is known about a service to its trait, its server side, its client and its table.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+
+use super::parse::{Answer, Input, Method, Service, doc_text};
+
+pub(super) fn expand(service: &Service) -> TokenStream {
+    let the_trait = the_trait(service);
+    let table = table(service);
+    let server = server(service);
+    let client = client(service);
+    quote! {
+        #the_trait
+        #table
+        #server
+        #client
+    }
+}
+
+/// The trait itself, with futures that a server can name bounds of.
+fn the_trait(service: &Service) -> TokenStream {
+    let Service { visibility, name, attributes, .. } = service;
+    let service_name = format_ident!("{name}Service");
+    let into = format_ident!("into_{}", snake_case(&name.to_string()));
+    let into_doc = format!("Makes a service of this implementation, to give to a server.");
+    let methods = service.methods.iter().map(|method| {
+        let attributes = &method.attributes;
+        let signature = signature(service, method);
+        quote!(#(#attributes)* #signature;)
+    });
+    let supertraits = if service.send {
+        quote!(: ::core::marker::Sized + ::core::marker::Send + ::core::marker::Sync + 'static)
+    } else {
+        quote!(: ::core::marker::Sized + 'static)
+    };
+    quote! {
+        #(#attributes)*
+        #visibility trait #name #supertraits {
+            #(#methods)*
+
+            #[doc = #into_doc]
+            fn #into(self) -> #service_name<Self> {
+                #service_name::new(self)
+            }
+        }
+    }
+}
+
+fn signature(service: &Service, method: &Method) -> TokenStream {
+    let name = &method.name;
+    let inputs = method.inputs.iter().map(|input| match input {
+        Input::Context(name, ty) => quote!(#name: &#ty),
+        Input::Argument(name, ty) => quote!(#name: #ty),
+    });
+    match &method.answer {
+        Answer::Returned(ty) => {
+            let send = service.send.then(|| quote!(+ ::core::marker::Send));
+            quote! {
+                fn #name(&self, #(#inputs),*) -> impl ::core::future::Future<Output = #ty> #send
+            }
+        }
+        Answer::Responder(responder, ty) => {
+            quote!(fn #name(&self, #(#inputs,)* #responder: #ty))
+        }
+    }
+}
+
+/// What a server, a client and tools know about the methods, computed once.
+fn table(service: &Service) -> TokenStream {
+    let Service { ringcall, name, .. } = service;
+    let table = table_name(service);
+    let wire_name = match &service.wire_name {
+        Some(name) => quote!(#name),
+        None => {
+            let name = name.to_string();
+            quote!(::core::concat!(::core::env!("CARGO_PKG_NAME"), ".", #name))
+        }
+    };
+    let docs = doc_text(&service.docs);
+    let methods = service.methods.iter().map(|method| method_table(service, method));
+    quote! {
+        #[doc(hidden)]
+        fn #table() -> &'static #ringcall::ServiceTable {
+            static TABLE: ::std::sync::LazyLock<#ringcall::ServiceTable> =
+                ::std::sync::LazyLock::new(|| {
+                    #ringcall::ServiceTable::new(#wire_name, #docs, ::std::vec![#(#methods),*])
+                });
+            &TABLE
+        }
+    }
+}
+
+fn method_table(service: &Service, method: &Method) -> TokenStream {
+    let ringcall = &service.ringcall;
+    let (argument, value, error) = messages(service, method);
+    let name = &method.wire_name;
+    let docs = doc_text(&method.docs);
+    let options = &method.options;
+    let idempotent = options.idempotent.then(|| quote!(.idempotent()));
+    let one_way = options.one_way.then(|| quote!(.one_way()));
+    let deadline = options.deadline.map(|deadline| {
+        let nanos = deadline.as_nanos() as u64;
+        quote!(.deadline(::core::time::Duration::from_nanos(#nanos)))
+    });
+    quote! {
+        #ringcall::MethodTable::new::<#argument, #value, #error>(#name, #docs)
+            #idempotent #one_way #deadline
+    }
+}
+
+/// The messages of a method: argument, value, error. Resolved by trait, not by reading tokens.
+fn messages(service: &Service, method: &Method) -> (TokenStream, TokenStream, TokenStream) {
+    let ringcall = &service.ringcall;
+    let argument = match method.argument() {
+        Some((_, ty)) => {
+            quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::FromBody>::Message)
+        }
+        None => quote!(()),
+    };
+    let (value, error) = match &method.answer {
+        Answer::Returned(ty) => (
+            quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Value),
+            quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Error),
+        ),
+        Answer::Responder(_, ty) => (
+            quote_spanned!(ty.span()=> <#ty as #ringcall::__private::Responds>::Value),
+            quote_spanned!(ty.span()=> <#ty as #ringcall::__private::Responds>::Error),
+        ),
+    };
+    (argument, value, error)
+}
+
+/// `QuotesService`: what a server mounts.
+fn server(service: &Service) -> TokenStream {
+    let Service { ringcall, visibility, name, .. } = service;
+    let service_name = format_ident!("{name}Service");
+    let table = table_name(service);
+    let here = service.methods.iter().enumerate().map(|(index, method)| {
+        let mount = if method.options.offload { Place::Pool } else { Place::Shard };
+        mount_method(service, method, index, mount)
+    });
+    let offloaded = service
+        .methods
+        .iter()
+        .enumerate()
+        .map(|(index, method)| mount_method(service, method, index, Place::Pool));
+    let any_offload = service.methods.iter().any(|method| method.options.offload);
+    // Work that goes to another thread takes the implementation along.
+    let bounds = any_offload.then(|| quote!(+ ::core::marker::Send + ::core::marker::Sync));
+    let doc = format!("An implementation of [`{name}`], ready to be given to a server.");
+    quote! {
+        #[doc = #doc]
+        #visibility struct #service_name<S>(::std::sync::Arc<S>);
+
+        #[automatically_derived]
+        impl<S> ::core::clone::Clone for #service_name<S> {
+            fn clone(&self) -> Self {
+                #service_name(::std::sync::Arc::clone(&self.0))
+            }
+        }
+
+        #[automatically_derived]
+        impl<S> ::core::fmt::Debug for #service_name<S> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.write_str(::core::stringify!(#service_name))
+            }
+        }
+
+        impl<S: #name> #service_name<S> {
+            /// Wraps an implementation.
+            #visibility fn new(service: S) -> Self {
+                #service_name(::std::sync::Arc::new(service))
+            }
+
+            /// The implementation.
+            #visibility fn get(&self) -> &S {
+                &self.0
+            }
+        }
+
+        #[automatically_derived]
+        impl<S: #name #bounds> #ringcall::Service for #service_name<S> {
+            fn table(&self) -> &'static #ringcall::ServiceTable {
+                #table()
+            }
+
+            fn mount(self, mount: &mut #ringcall::__private::Mount) {
+                let service = ::std::rc::Rc::new(self.clone());
+                let _ = (&self, &service);
+                #(#here)*
+            }
+
+            fn mount_offloaded(self, mount: &mut #ringcall::__private::Mount)
+            where
+                Self: ::core::marker::Send + ::core::marker::Sync,
+            {
+                #(#offloaded)*
+            }
+        }
+    }
+}
+
+/// Where a method's handler runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Shard,
+    Pool,
+}
+
+fn mount_method(service: &Service, method: &Method, index: usize, place: Place) -> TokenStream {
+    let Service { ringcall, name: trait_name, .. } = service;
+    let codec = quote!(#ringcall::__private::codec);
+    let name = &method.name;
+    // On the shard a call counts the service without atomics.
+    let held = if place == Place::Shard { quote!(service) } else { quote!(self) };
+    let take_argument = method.argument().map(|(name, ty)| {
+        quote_spanned!(ty.span()=> let #name = <#ty as #codec::FromBody>::from_body(call.take_body())
+            .map_err(|_| #ringcall::Status::BAD_BODY)?;)
+    });
+    let take_contexts = method.inputs.iter().filter_map(|input| match input {
+        Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
+            let #name = <#ty as #ringcall::__private::FromCall>::from_call(&call);
+        }),
+        Input::Argument(..) => None,
+    });
+    let passed: Vec<TokenStream> = method
+        .inputs
+        .iter()
+        .map(|input| match input {
+            Input::Context(name, _) => quote!(&#name),
+            Input::Argument(name, _) => quote!(#name),
+        })
+        .collect();
+    let (verb, run) = match &method.answer {
+        Answer::Returned(_) => (
+            match place {
+                Place::Shard => quote!(handler),
+                Place::Pool => quote!(offloaded),
+            },
+            quote! {
+                ::core::result::Result::Ok(async move {
+                    #codec::IntoReply::into_reply(
+                        #trait_name::#name(held.get(), #(#passed),*).await,
+                    )
+                })
+            },
+        ),
+        Answer::Responder(responder, ty) => (
+            match place {
+                Place::Shard => quote!(responder),
+                Place::Pool => quote!(offloaded_responder),
+            },
+            quote! {
+                let #responder = <#ty as #ringcall::__private::Responds>::from_call(&call);
+                #trait_name::#name(held.get(), #(#passed,)* #responder);
+                ::core::result::Result::Ok(())
+            },
+        ),
+    };
+    quote! {
+        {
+            let held = ::core::clone::Clone::clone(&#held);
+            mount.#verb(#index, move |#[allow(unused_mut)] mut call: #ringcall::__private::Incoming| {
+                #take_argument
+                #(#take_contexts)*
+                let held = ::core::clone::Clone::clone(&held);
+                #run
+            });
+        }
+    }
+}
+
+/// `QuotesClient`: inherent methods over a channel, so that no trait need be imported.
+fn client(service: &Service) -> TokenStream {
+    let Service { ringcall, visibility, name, .. } = service;
+    let client_name = format_ident!("{name}Client");
+    let table = table_name(service);
+    let methods = service
+        .methods
+        .iter()
+        .enumerate()
+        .map(|(index, method)| client_method(service, method, index));
+    let doc = format!("Calls [`{name}`] at the other end of a channel.");
+    quote! {
+        #[doc = #doc]
+        #[derive(Clone, Debug)]
+        #visibility struct #client_name<C = #ringcall::Client> {
+            channel: C,
+            options: #ringcall::CallOptions,
+            table: &'static #ringcall::ServiceTable,
+        }
+
+        impl #client_name {
+            /// Connects to a server: `127.0.0.1:7000`, `localhost:7000` or `unix:/path`. Await it, or
+            /// `.wait()` for it.
+            #visibility fn connect(
+                address: impl #ringcall::ToAddress,
+            ) -> #ringcall::Connect<Self> {
+                #ringcall::Connect::new(address, Self::new)
+            }
+        }
+
+        #[allow(dead_code)]
+        impl<C: #ringcall::Channel> #client_name<C> {
+            /// Calls through this channel.
+            #visibility fn new(channel: C) -> Self {
+                #client_name { channel, options: #ringcall::CallOptions::new(), table: #table() }
+            }
+
+            /// The same client with other options for its calls.
+            #[must_use]
+            #visibility fn with_options(mut self, options: #ringcall::CallOptions) -> Self {
+                self.options = options;
+                self
+            }
+
+            /// The channel.
+            #visibility fn channel(&self) -> &C {
+                &self.channel
+            }
+
+            #(#methods)*
+        }
+    }
+}
+
+fn client_method(service: &Service, method: &Method, index: usize) -> TokenStream {
+    let Service { ringcall, visibility, .. } = service;
+    let (argument, value, error) = messages(service, method);
+    let (name, docs) = (&method.name, &method.docs);
+    let doc = docs.is_empty().then(|| {
+        let text = format!("Calls `{}`.", method.wire_name);
+        quote!(#[doc = #text])
+    });
+    let deprecated = method.attributes.iter().filter(|attr| attr.path().is_ident("deprecated"));
+    let (parameter, passed) = match method.argument() {
+        Some((parameter, _)) => (quote!(, #parameter: &'a #argument), quote!(#parameter)),
+        None => (TokenStream::new(), quote!(&())),
+    };
+    let returned = match method.options.one_way {
+        true => quote!(#ringcall::OneWay<'a, C, #argument>),
+        false => quote!(#ringcall::Call<'a, C, #argument, #value, #error>),
+    };
+    let made = match method.options.one_way {
+        true => quote!(#ringcall::OneWay),
+        false => quote!(#ringcall::Call),
+    };
+    quote! {
+        #(#docs)*
+        #doc
+        #(#deprecated)*
+        #visibility fn #name<'a>(&'a self #parameter) -> #returned {
+            #made::new(&self.channel, &self.table.methods()[#index], &self.options, #passed)
+        }
+    }
+}
+
+fn table_name(service: &Service) -> syn::Ident {
+    format_ident!("__ringcall_{}_table", snake_case(&service.name.to_string()))
+}
+
+/// `OrderBook` to `order_book`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    let mut before_was_lower = false;
+    for c in name.chars() {
+        if c.is_uppercase() && before_was_lower {
+            snake.push('_');
+        }
+        before_was_lower = c.is_lowercase() || c.is_ascii_digit();
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}

@@ -1,0 +1,338 @@
+//! From a trait to what is known about its methods, with errors that say what to write instead.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::{
+    Attribute, Error, Expr, ExprLit, FnArg, Ident, ItemTrait, Lit, LitStr, Meta, Pat, Path, Result,
+    ReturnType, TraitItem, TraitItemFn, Type, Visibility,
+};
+
+pub(super) struct Service {
+    pub(super) ringcall: TokenStream,
+    pub(super) visibility: Visibility,
+    pub(super) name: Ident,
+    /// Said by `name = "…"`; otherwise the crate's name and the trait's.
+    pub(super) wire_name: Option<LitStr>,
+    pub(super) send: bool,
+    pub(super) docs: Vec<Attribute>,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) methods: Vec<Method>,
+}
+
+pub(super) struct Method {
+    pub(super) name: Ident,
+    pub(super) wire_name: String,
+    pub(super) docs: Vec<Attribute>,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) inputs: Vec<Input>,
+    pub(super) answer: Answer,
+    pub(super) options: Options,
+}
+
+/// A parameter behind `&self`, in its order.
+pub(super) enum Input {
+    /// About the call: `cx: &Context`.
+    Context(Ident, Type),
+    /// The message that is sent.
+    Argument(Ident, Type),
+}
+
+pub(super) enum Answer {
+    /// `async fn … -> Reply`.
+    Returned(Type),
+    /// `fn …(…, responder: Responder<…>)`.
+    Responder(Ident, Type),
+}
+
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) idempotent: bool,
+    pub(super) one_way: bool,
+    pub(super) offload: bool,
+    pub(super) deadline: Option<Duration>,
+}
+
+impl Service {
+    pub(super) fn parse(arguments: TokenStream, item: TokenStream) -> Result<Service> {
+        let item: ItemTrait = syn::parse2(item)
+            .map_err(|error| Error::new(error.span(), "`#[service]` goes on a trait"))?;
+        let mut service = Service {
+            ringcall: quote!(::ringcall),
+            visibility: item.vis.clone(),
+            name: item.ident.clone(),
+            wire_name: None,
+            send: false,
+            docs: docs(&item.attrs),
+            attributes: item.attrs.clone(),
+            methods: Vec::new(),
+        };
+        service.arguments(arguments)?;
+        check_trait(&item)?;
+        for item in item.items {
+            match item {
+                TraitItem::Fn(method) => service.methods.push(Method::parse(method)?),
+                other => {
+                    return Err(Error::new(
+                        other.span(),
+                        "a service has methods only: put constants and types elsewhere",
+                    ));
+                }
+            }
+        }
+        if service.methods.is_empty() {
+            return Err(Error::new(service.name.span(), "a service needs at least one method"));
+        }
+        check_names(&service.methods)?;
+        Ok(service)
+    }
+
+    fn arguments(&mut self, arguments: TokenStream) -> Result<()> {
+        let parser = syn::meta::parser(|meta| {
+            if meta.path.is_ident("send") {
+                self.send = true;
+            } else if meta.path.is_ident("name") {
+                self.wire_name = Some(service_name(meta.value()?.parse()?)?);
+            } else if meta.path.is_ident("crate") {
+                self.ringcall = meta.value()?.parse::<Path>()?.into_token_stream();
+            } else {
+                return Err(meta.error(
+                    "unknown argument: `#[service]` takes `name = \"package.Service\"`, `send` and `crate = path`",
+                ));
+            }
+            Ok(())
+        });
+        parser.parse2(arguments)
+    }
+}
+
+fn service_name(name: LitStr) -> Result<LitStr> {
+    let text = name.value();
+    if text.is_empty() || text.contains(['/', ' ']) {
+        return Err(Error::new(name.span(), "write a name such as \"market.Quotes\", without `/`"));
+    }
+    if text.starts_with("ringcall.") {
+        return Err(Error::new(name.span(), "names that begin with `ringcall.` are reserved"));
+    }
+    Ok(name)
+}
+
+fn check_trait(item: &ItemTrait) -> Result<()> {
+    if !item.generics.params.is_empty() {
+        return Err(Error::new(
+            item.generics.span(),
+            "a service cannot be generic: one method would have many layouts; write a service for each type",
+        ));
+    }
+    if !item.supertraits.is_empty() {
+        return Err(Error::new(
+            item.supertraits.span(),
+            "a service has no supertraits; for futures that may move between threads write `#[service(send)]`",
+        ));
+    }
+    Ok(())
+}
+
+fn check_names(methods: &[Method]) -> Result<()> {
+    for (index, method) in methods.iter().enumerate() {
+        if methods[..index].iter().any(|other| other.wire_name == method.wire_name) {
+            return Err(Error::new(
+                method.name.span(),
+                format!("another method is called \"{}\" on the wire already", method.wire_name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Method {
+    fn parse(item: TraitItemFn) -> Result<Method> {
+        let (docs, mut attributes) = (docs(&item.attrs), item.attrs);
+        let name = item.sig.ident.clone();
+        let mut method = Method {
+            wire_name: name.unraw().to_string(),
+            name,
+            docs,
+            attributes: Vec::new(),
+            inputs: Vec::new(),
+            answer: Answer::Returned(syn::parse_quote!(())),
+            options: Options::default(),
+        };
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("method")) {
+            method.method_attribute(attribute)?;
+        }
+        attributes.retain(|attribute| !attribute.path().is_ident("method"));
+        method.attributes = attributes;
+        if let Some(body) = item.default {
+            return Err(Error::new(
+                body.span(),
+                "a method of a service has no body here: implement the trait",
+            ));
+        }
+        if !item.sig.generics.params.is_empty() {
+            return Err(Error::new(
+                item.sig.generics.span(),
+                "a method of a service cannot be generic: its types must be known on the wire",
+            ));
+        }
+        method.parameters(item.sig.inputs.into_iter().collect(), item.sig.fn_token.span)?;
+        method.answer(item.sig.asyncness.is_some(), item.sig.output)?;
+        method.check_arguments()?;
+        Ok(method)
+    }
+
+    fn method_attribute(&mut self, attribute: &Attribute) -> Result<()> {
+        attribute.parse_nested_meta(|meta| {
+            let options = &mut self.options;
+            if meta.path.is_ident("idempotent") {
+                options.idempotent = true;
+            } else if meta.path.is_ident("one_way") {
+                options.one_way = true;
+            } else if meta.path.is_ident("offload") {
+                options.offload = true;
+            } else if meta.path.is_ident("deadline") {
+                options.deadline = Some(duration(&meta.value()?.parse()?)?);
+            } else if meta.path.is_ident("name") {
+                let name: LitStr = meta.value()?.parse()?;
+                if name.value().is_empty() || name.value().contains(['/', ' ']) {
+                    return Err(Error::new(name.span(), "write a name without `/`"));
+                }
+                self.wire_name = name.value();
+            } else {
+                return Err(meta.error(
+                    "unknown option: `#[method]` takes `name = \"…\"`, `idempotent`, `deadline = \"5ms\"`, `one_way` and `offload`",
+                ));
+            }
+            Ok(())
+        })
+    }
+
+    fn parameters(&mut self, inputs: Vec<FnArg>, span: Span) -> Result<()> {
+        let mut inputs = inputs.into_iter();
+        match inputs.next() {
+            Some(FnArg::Receiver(receiver))
+                if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+            other => {
+                let span = other.map_or(span, |other| other.span());
+                return Err(Error::new(
+                    span,
+                    "a method of a service takes `&self`: many calls run at the same time",
+                ));
+            }
+        }
+        for input in inputs {
+            let FnArg::Typed(input) = input else { continue };
+            let Pat::Ident(name) = &*input.pat else {
+                return Err(Error::new(input.pat.span(), "give the parameter a plain name"));
+            };
+            let name = name.ident.clone();
+            match *input.ty {
+                Type::Reference(reference) => {
+                    if reference.mutability.is_some() {
+                        return Err(Error::new(
+                            reference.span(),
+                            "what is about the call is taken as `&Context`",
+                        ));
+                    }
+                    self.inputs.push(Input::Context(name, *reference.elem));
+                }
+                ty => self.inputs.push(Input::Argument(name, ty)),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, is_async: bool, output: ReturnType) -> Result<()> {
+        let returned = match output {
+            ReturnType::Default => None,
+            ReturnType::Type(_, ty) => Some(*ty),
+        };
+        match (is_async, returned) {
+            (true, returned) => {
+                if let (true, Some(ty)) = (self.options.one_way, &returned) {
+                    return Err(Error::new(ty.span(), "a one-way method returns nothing"));
+                }
+                self.answer = Answer::Returned(returned.unwrap_or_else(|| syn::parse_quote!(())));
+                Ok(())
+            }
+            (false, Some(ty)) => Err(Error::new(
+                ty.span(),
+                "write `async fn`; only a method that answers through a `Responder` is a plain `fn`, and returns nothing",
+            )),
+            (false, None) => match self.inputs.pop() {
+                Some(Input::Argument(name, ty)) => {
+                    if self.options.one_way {
+                        return Err(Error::new(name.span(), "a one-way method has no responder"));
+                    }
+                    self.answer = Answer::Responder(name, ty);
+                    Ok(())
+                }
+                _ => Err(Error::new(
+                    self.name.span(),
+                    "write `async fn`; a plain `fn` takes a `Responder<Value, Error>` as its last parameter",
+                )),
+            },
+        }
+    }
+
+    fn check_arguments(&self) -> Result<()> {
+        let arguments = self.inputs.iter().filter_map(|input| match input {
+            Input::Argument(name, _) => Some(name),
+            Input::Context(..) => None,
+        });
+        match arguments.skip(1).next() {
+            None => Ok(()),
+            Some(second) => Err(Error::new(
+                second.span(),
+                "a method takes one message: put the parameters into a `#[message]` struct, or make them a tuple",
+            )),
+        }
+    }
+
+    /// The message that is sent, if there is one.
+    pub(super) fn argument(&self) -> Option<(&Ident, &Type)> {
+        self.inputs.iter().find_map(|input| match input {
+            Input::Argument(name, ty) => Some((name, ty)),
+            Input::Context(..) => None,
+        })
+    }
+}
+
+/// `"5ms"` and its like.
+fn duration(text: &LitStr) -> Result<Duration> {
+    let value = text.value();
+    let wrong = || Error::new(text.span(), "write a duration such as \"250us\", \"5ms\" or \"2s\"");
+    let digits = value.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = value.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let duration = match unit.trim() {
+        "us" | "µs" => Duration::from_micros(number),
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        _ => return Err(wrong()),
+    };
+    if duration.is_zero() {
+        return Err(Error::new(text.span(), "a deadline of zero has always passed"));
+    }
+    Ok(duration)
+}
+
+fn docs(attributes: &[Attribute]) -> Vec<Attribute> {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect()
+}
+
+/// The text of doc comments, for the method table.
+pub(super) fn doc_text(docs: &[Attribute]) -> String {
+    let lines = docs.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::NameValue(meta) => match &meta.value {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+            _ => None,
+        },
+        _ => None,
+    });
+    lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
+}

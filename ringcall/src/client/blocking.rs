@@ -1,0 +1,105 @@
+//! A client that drives its own shard on the calling thread.
+
+use std::fmt;
+use std::future::Future;
+
+use ringcall_core::{Channel, Chunk, Counters, Outgoing, Payload};
+
+use super::{BlockOn, LocalClient, ToAddress};
+use crate::shard::{Shard, ShardConfig, TransportInfo};
+use crate::{CallError, ServeError};
+
+/// A client that owns a shard and drives it on the calling thread: no thread is crossed, so it has the
+/// lowest latency. Calls are waited for one by one with [`wait`](crate::Call::wait), or many at a time
+/// in [`run`](BlockingClient::run).
+///
+/// Nothing moves while no call is waited for.
+pub struct BlockingClient {
+    shard: Shard,
+    client: LocalClient,
+}
+
+impl BlockingClient {
+    /// Connects to a server; waits for it.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not in ringcall's protocol.
+    pub fn connect(address: impl ToAddress) -> Result<BlockingClient, CallError> {
+        BlockingClient::connect_with(address, ShardConfig::default())
+    }
+
+    /// The same with settings, such as a wait policy.
+    ///
+    /// # Errors
+    /// As there; or when the settings make no sense.
+    pub fn connect_with(
+        address: impl ToAddress,
+        config: ShardConfig,
+    ) -> Result<BlockingClient, CallError> {
+        let shard = Shard::new(config).map_err(|error| {
+            log::error!("{error}");
+            let error = match error {
+                ServeError::Engine(error) => error,
+                _ => ringcall_core::TransportError::Unsupported,
+            };
+            let reason = ringcall_core::CloseReason::Transport(error);
+            ringcall_core::Failure::not_sent(ringcall_core::Cause::Closed(reason))
+        })?;
+        let client = shard.block_on(shard.connect(address))?;
+        Ok(BlockingClient { shard, client })
+    }
+
+    /// Runs a future on the shard, which may make many calls at the same time through
+    /// [`local`](BlockingClient::local), and waits for it.
+    pub fn run<F: Future>(&self, future: F) -> F::Output {
+        self.shard.block_on(future)
+    }
+
+    /// The client for code that runs on the shard.
+    #[must_use]
+    pub fn local(&self) -> &LocalClient {
+        &self.client
+    }
+
+    /// The shard.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Which engine moves the bytes, and why this one.
+    #[must_use]
+    pub fn transport(&self) -> TransportInfo {
+        self.shard.transport()
+    }
+
+    /// What the connection has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shard.counters()
+    }
+}
+
+impl BlockOn for BlockingClient {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.shard.block_on(future)
+    }
+}
+
+impl Channel for BlockingClient {
+    type Body = Chunk;
+    type Pending<'a, P>
+        = <LocalClient as Channel>::Pending<'a, P>
+    where
+        P: Payload + 'a;
+
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+        self.client.call(call, payload)
+    }
+}
+
+impl fmt::Debug for BlockingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingClient").field("client", &self.client).finish_non_exhaustive()
+    }
+}

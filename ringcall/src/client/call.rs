@@ -1,0 +1,331 @@
+//! A typed call, and what is common to all channels.
+
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{fmt, mem};
+
+use pin_project_lite::pin_project;
+use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_core::frame::request_flags;
+use ringcall_core::{
+    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
+};
+
+use super::{Client, DEFAULT_DEADLINE, LocalClient};
+use crate::CallError;
+use crate::serve::MethodTable;
+
+/// Options for calls. Those of a client hold for all its calls, those of a [`Call`] for that one; what
+/// neither says is as the method says, or the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct CallOptions {
+    deadline: Option<Duration>,
+    priority: Option<u8>,
+}
+
+impl CallOptions {
+    /// As the methods say.
+    pub const fn new() -> CallOptions {
+        CallOptions { deadline: None, priority: None }
+    }
+
+    /// How long to wait: a second, unless the method says otherwise. The server is told how much is
+    /// left, and stops working on a call that nobody waits for.
+    pub const fn deadline(mut self, deadline: Duration) -> CallOptions {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
+    pub const fn priority(mut self, priority: u8) -> CallOptions {
+        self.priority = Some(priority);
+        self
+    }
+}
+
+/// A channel whose calls can be waited for without an executor.
+pub trait BlockOn {
+    /// Waits for a future of this channel.
+    fn block_on<F: Future>(&self, future: F) -> F::Output;
+}
+
+impl<T: BlockOn> BlockOn for &T {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        (**self).block_on(future)
+    }
+}
+
+/// A call that is ready to be made: await it, [`wait`](Call::wait) for it, or leave a
+/// [`callback`](Call::callback).
+///
+/// It gives the reply as a [`View`](crate::View), read where it landed, or a [`CallError`].
+#[must_use = "a call is made when it is awaited, waited for, or given a callback"]
+pub struct Call<'a, C, A, R, E> {
+    channel: &'a C,
+    outgoing: Outgoing,
+    argument: &'a A,
+    reply: PhantomData<fn() -> (R, E)>,
+}
+
+/// What a call gives.
+pub type CallResult<R, E, B> = Result<<R as Message>::Received<B>, CallError<E>>;
+
+impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
+    #[doc(hidden)]
+    pub fn new(
+        channel: &'a C,
+        method: &MethodTable,
+        options: &CallOptions,
+        argument: &'a A,
+    ) -> Call<'a, C, A, R, E> {
+        Call { channel, outgoing: outgoing(method, options), argument, reply: PhantomData }
+    }
+
+    /// How long to wait for this call.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.outgoing.timeout = deadline;
+        self
+    }
+
+    /// How important this call is.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.outgoing.priority = priority;
+        self
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// As for awaiting it.
+    pub fn wait(self) -> CallResult<R, E, C::Body>
+    where
+        C: BlockOn + Channel<Body: IntoOwned>,
+    {
+        let channel = self.channel;
+        channel.block_on(self.into_future())
+    }
+}
+
+impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Client, A, R, E> {
+    /// Makes the call at once and has `callback` run with its end, on the client's shard: it must not
+    /// block. Nothing of the call is borrowed any more when this returns.
+    pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
+        let Outgoing { out_signature, .. } = self.outgoing;
+        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+            callback(outcome.map_err(CallError::Failed).and_then(|answer| {
+                receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
+            }));
+        });
+    }
+}
+
+impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
+    /// Makes the call at once and has `callback` run with its end. Nothing of the call is borrowed any
+    /// more when this returns.
+    pub fn callback(self, callback: impl FnOnce(CallResult<R, E, ringcall_core::Chunk>) + 'static) {
+        let Outgoing { out_signature, .. } = self.outgoing;
+        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
+            let answered = outcome.into_answer().map_err(CallError::Failed);
+            callback(answered.and_then(|reply| {
+                let answer = Answer { header: reply.header, body: reply.body };
+                receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
+            }));
+        });
+    }
+}
+
+impl<'a, C, A, R, E> IntoFuture for Call<'a, C, A, R, E>
+where
+    C: Channel<Body: IntoOwned>,
+    A: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = CallResult<R, E, C::Body>;
+    type IntoFuture = CallFuture<'a, C, A, R, E>;
+
+    fn into_future(self) -> CallFuture<'a, C, A, R, E> {
+        CallFuture {
+            out_signature: self.outgoing.out_signature,
+            pending: self.channel.call(self.outgoing, Typed(self.argument)),
+            reply: PhantomData,
+        }
+    }
+}
+
+impl<C, A, R, E> fmt::Debug for Call<'_, C, A, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("outgoing", &self.outgoing).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A call in progress. Dropping it gives the call up and tells the server once.
+    pub struct CallFuture<'a, C, A, R, E>
+    where
+        C: Channel,
+        C: 'a,
+        A: Message,
+    {
+        #[pin]
+        pending: C::Pending<'a, Typed<'a, A>>,
+        out_signature: u64,
+        reply: PhantomData<fn() -> (R, E)>,
+    }
+}
+
+impl<'a, C, A, R, E> Future for CallFuture<'a, C, A, R, E>
+where
+    C: Channel<Body: IntoOwned>,
+    A: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = CallResult<R, E, C::Body>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.pending.poll(cx))?;
+        Poll::Ready(receive::<R, E, C::Body>(answer, *this.out_signature, C::Body::into_owned::<E>))
+    }
+}
+
+/// A body of which an owned message can be made, wherever it is held.
+#[doc(hidden)]
+pub trait IntoOwned: Frozen {
+    fn into_owned<M: Message>(received: M::Received<Self>) -> M
+    where
+        Self: Sized;
+}
+
+impl IntoOwned for ringcall_core::Chunk {
+    fn into_owned<M: Message>(received: M::Received<Self>) -> M {
+        M::into_owned(received)
+    }
+}
+
+impl IntoOwned for SharedChunk {
+    fn into_owned<M: Message>(received: M::Received<Self>) -> M {
+        M::into_owned_shared(received)
+    }
+}
+
+/// Checks an answer and makes what the caller asked for of it.
+#[inline]
+fn receive<R: Message, E: Message, B: Frozen>(
+    answer: Answer<B>,
+    out_signature: u64,
+    into_owned: impl FnOnce(E::Received<B>) -> E,
+) -> CallResult<R, E, B> {
+    let Answer { header, body } = answer;
+    let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
+    let is_error = header.status.class() == StatusClass::Application;
+    let codec = if is_error { E::CODEC } else { R::CODEC };
+    if header.signature != out_signature || header.codec != codec {
+        return Err(bad);
+    }
+    if is_error {
+        return match E::receive(body) {
+            Ok(error) => Err(CallError::App(into_owned(error))),
+            Err(_) => Err(bad),
+        };
+    }
+    R::receive(body).map_err(|_| bad)
+}
+
+/// A one-way call that is ready to be made. It ends when the transport has taken it: it may run, and
+/// nobody will say whether it did.
+#[must_use = "a call is made when it is awaited or waited for"]
+pub struct OneWay<'a, C, A> {
+    channel: &'a C,
+    outgoing: Outgoing,
+    argument: &'a A,
+}
+
+impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
+    #[doc(hidden)]
+    pub fn new(
+        channel: &'a C,
+        method: &MethodTable,
+        options: &CallOptions,
+        argument: &'a A,
+    ) -> OneWay<'a, C, A> {
+        let mut outgoing = outgoing(method, options);
+        outgoing.flags |= request_flags::ONE_WAY;
+        OneWay { channel, outgoing, argument }
+    }
+
+    /// How long the server may take to start it.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.outgoing.timeout = deadline;
+        self
+    }
+
+    /// Waits until it is sent.
+    ///
+    /// # Errors
+    /// When it was not sent.
+    pub fn wait(self) -> Result<(), CallError>
+    where
+        C: BlockOn,
+    {
+        let channel = self.channel;
+        channel.block_on(self.into_future())
+    }
+}
+
+impl<'a, C: Channel, A: Message> IntoFuture for OneWay<'a, C, A> {
+    type Output = Result<(), CallError>;
+    type IntoFuture = OneWayFuture<'a, C, A>;
+
+    fn into_future(self) -> OneWayFuture<'a, C, A> {
+        OneWayFuture { pending: self.channel.call(self.outgoing, Typed(self.argument)) }
+    }
+}
+
+impl<C, A> fmt::Debug for OneWay<'_, C, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneWay").field("outgoing", &self.outgoing).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A one-way call on its way to the transport.
+    pub struct OneWayFuture<'a, C, A>
+    where
+        C: Channel,
+        C: 'a,
+        A: Message,
+    {
+        #[pin]
+        pending: C::Pending<'a, Typed<'a, A>>,
+    }
+}
+
+impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
+    type Output = Result<(), CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _answer = ready!(self.project().pending.poll(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
+    Outgoing {
+        method: method.id(),
+        in_signature: method.signatures().in_signature,
+        out_signature: method.signatures().out_signature,
+        codec: method.argument_codec(),
+        timeout: options.deadline.or(method.default_deadline()).unwrap_or(DEFAULT_DEADLINE),
+        priority: options.priority.unwrap_or(0),
+        flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
+    }
+}
+
+const _: () = assert!(mem::size_of::<Outgoing>() <= 64);

@@ -1,0 +1,331 @@
+//! Calls from code that runs on the shard.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ringcall_core::frame::CancelReason;
+use ringcall_core::{
+    Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
+    Outgoing, Payload,
+};
+
+use super::ToAddress;
+use crate::CallError;
+use crate::shard::{Inner, SleepUntil, Ticket};
+
+/// A connection that this shard opened, as its callers see it.
+pub(crate) struct ClientConnection {
+    handle: Handle,
+    state: Cell<State>,
+    /// Who waits for it to be established.
+    arriving: RefCell<Vec<Waker>>,
+    /// Who waits for room to call, in order.
+    crowd: RefCell<VecDeque<Waker>>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Connecting,
+    Ready,
+    Draining,
+    Closed(CloseReason),
+}
+
+impl ClientConnection {
+    pub(crate) fn new(handle: Handle) -> ClientConnection {
+        ClientConnection {
+            handle,
+            state: Cell::new(State::Connecting),
+            arriving: RefCell::default(),
+            crowd: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    pub(crate) fn established(&self) {
+        self.change(State::Ready);
+    }
+
+    pub(crate) fn draining(&self) {
+        self.change(State::Draining);
+    }
+
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        self.change(State::Closed(reason));
+    }
+
+    fn change(&self, state: State) {
+        self.state.set(state);
+        let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+        if !matches!(state, State::Ready) {
+            self.admit(usize::MAX);
+        }
+    }
+
+    /// Lets so many callers try again; says whether nobody waits any more.
+    pub(crate) fn admit(&self, free: usize) -> bool {
+        for _ in 0..free {
+            let Some(waker) = self.crowd.borrow_mut().pop_front() else { return true };
+            waker.wake();
+        }
+        self.crowd.borrow().is_empty()
+    }
+
+    /// Whether a refused call may be tried again when there is room.
+    pub(crate) fn may_wait(failure: &Failure) -> bool {
+        matches!(failure.cause, Cause::InFlightMax | Cause::QueueFull)
+    }
+}
+
+/// Calls a server from code that runs on a shard: handlers, tasks of your own loop.
+///
+/// It stays on its thread. Clones are the same connection, which ends with the last of them, when its
+/// calls are done.
+#[derive(Clone)]
+pub struct LocalClient(Rc<Local>);
+
+struct Local {
+    shard: Rc<Inner>,
+    connection: Rc<ClientConnection>,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let now = self.shard.now();
+        // The shard may be in the middle of something if this is dropped by a task's own code.
+        if let Ok(mut endpoint) = self.shard.endpoint.try_borrow_mut()
+            && let Some(connection) = endpoint.connection_mut(self.connection.handle)
+        {
+            if connection.is_open() {
+                connection.go_away(now, true);
+            } else {
+                connection.close(now, CloseReason::Local);
+            }
+        }
+    }
+}
+
+impl LocalClient {
+    pub(crate) fn new(shard: &Rc<Inner>, connection: Rc<ClientConnection>) -> LocalClient {
+        LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection }))
+    }
+
+    pub(crate) async fn connect(
+        shard: &Rc<Inner>,
+        address: impl ToAddress,
+    ) -> Result<LocalClient, CallError> {
+        let failed = |error| Failure::not_sent(Cause::Closed(CloseReason::Transport(error)));
+        let address = address.resolve().map_err(|reason| {
+            log::warn!("cannot use the address {:?}: {reason}", address.to_text());
+            failed(ringcall_core::TransportError::BadAddress)
+        })?;
+        let connection = shard.connect(&address).map_err(failed)?;
+        let client = LocalClient::new(shard, connection);
+        client.ready().await?;
+        Ok(client)
+    }
+
+    pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
+        &self.0.connection
+    }
+
+    /// Waits until calls can be made.
+    pub(crate) async fn ready(&self) -> Result<(), Failure> {
+        let connection = &self.0.connection;
+        std::future::poll_fn(|cx| match connection.state.get() {
+            State::Ready => Poll::Ready(Ok(())),
+            State::Connecting => {
+                connection.arriving.borrow_mut().push(cx.waker().clone());
+                Poll::Pending
+            }
+            State::Draining => Poll::Ready(Err(Failure::not_sent(Cause::GoAway))),
+            State::Closed(reason) => Poll::Ready(Err(Failure::not_sent(Cause::Closed(reason)))),
+        })
+        .await
+    }
+
+    /// Waits until a refused call may be tried again, or `until`.
+    pub(crate) async fn room(&self, until: Instant) {
+        let mut sleep = SleepUntil::new(&self.0.shard, until);
+        let mut is_queued = false;
+        std::future::poll_fn(|cx| {
+            if is_queued || Pin::new(&mut sleep).poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            is_queued = true;
+            self.queue(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn queue(&self, waker: &Waker) {
+        self.0.connection.crowd.borrow_mut().push_back(waker.clone());
+        self.0.shard.crowd(&self.0.connection);
+    }
+
+    /// Makes a call whose end is told to a callback.
+    pub(crate) fn call_with<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: &P,
+        callback: impl FnOnce(Outcome) + 'static,
+    ) {
+        let shard = &self.0.shard;
+        let deadline = shard.now() + call.timeout;
+        let ticket = Ticket::Callback(Box::new(callback));
+        let handle = self.0.connection.handle;
+        if let Err(refused) = shard.call(handle, &call, deadline, payload, ticket) {
+            shard.complete(refused.ticket, Outcome::Failed(refused.failure));
+        }
+    }
+}
+
+impl fmt::Debug for LocalClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalClient").field(&self.0.connection.handle).finish()
+    }
+}
+
+impl Channel for LocalClient {
+    type Body = Chunk;
+    type Pending<'a, P>
+        = LocalCall<'a, P>
+    where
+        P: Payload + 'a;
+
+    #[inline]
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
+        LocalCall { client: self, call, payload, stage: Stage::New }
+    }
+}
+
+/// A call made on the shard.
+pub struct LocalCall<'a, P> {
+    client: &'a LocalClient,
+    call: Outgoing,
+    payload: P,
+    stage: Stage,
+}
+
+enum Stage {
+    New,
+    /// There was no room: tries again when there is, until its deadline.
+    Crowded {
+        deadline: Instant,
+        sleep: SleepUntil,
+    },
+    Sent {
+        waiter: u32,
+        id: CallId,
+    },
+    Ended,
+}
+
+impl<P> Unpin for LocalCall<'_, P> {}
+
+impl<P: Payload> LocalCall<'_, P> {
+    /// Tries to make the call.
+    fn send(&mut self, deadline: Instant, waker: &Waker) -> Poll<Failure> {
+        let shard = &self.client.0.shard;
+        let waiter = shard.waiters.add(waker.clone());
+        let handle = self.client.0.connection.handle;
+        let ticket = Ticket::Waiter(waiter);
+        match shard.call(handle, &self.call, deadline, &self.payload, ticket) {
+            Ok(id) => {
+                self.stage = Stage::Sent { waiter, id };
+                Poll::Pending
+            }
+            Err(refused) => {
+                shard.waiters.remove(waiter);
+                if !ClientConnection::may_wait(&refused.failure) {
+                    self.stage = Stage::Ended;
+                    return Poll::Ready(refused.failure);
+                }
+                self.client.queue(waker);
+                let sleep = SleepUntil::new(shard, deadline);
+                self.stage = Stage::Crowded { deadline, sleep };
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<P: Payload> Future for LocalCall<'_, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let shard = &this.client.0.shard;
+        match &mut this.stage {
+            Stage::New => {
+                let deadline = shard.now() + this.call.timeout;
+                this.send(deadline, cx.waker()).map(Err)
+            }
+            Stage::Crowded { deadline, .. } => {
+                let deadline = *deadline;
+                let sent = this.send(deadline, cx.waker()).map(Err);
+                // The deadline must be able to wake us, too.
+                if let Stage::Crowded { sleep, .. } = &mut this.stage
+                    && Pin::new(sleep).poll(cx).is_ready()
+                {
+                    this.stage = Stage::Ended;
+                    return Poll::Ready(Err(Failure::not_sent(Cause::Expired)));
+                }
+                sent
+            }
+            Stage::Sent { waiter, .. } => match shard.waiters.poll(*waiter, cx.waker()) {
+                None => Poll::Pending,
+                Some(outcome) => {
+                    this.stage = Stage::Ended;
+                    Poll::Ready(answer(outcome))
+                }
+            },
+            Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
+        }
+    }
+}
+
+#[inline]
+fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
+    match outcome {
+        // A one-way call has no answer; that it was sent is all there is to say.
+        Outcome::Sent => Ok(Answer {
+            header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
+            body: Chunk::empty(),
+        }),
+        outcome => {
+            let reply = outcome.into_answer()?;
+            Ok(Answer { header: reply.header, body: reply.body })
+        }
+    }
+}
+
+impl<P> Drop for LocalCall<'_, P> {
+    fn drop(&mut self) {
+        let Stage::Sent { waiter, id } = self.stage else { return };
+        let shard = &self.client.0.shard;
+        let handle = self.client.0.connection.handle;
+        let now = shard.now();
+        let ticket = shard.endpoint.borrow_mut().cancel(now, handle, id, CancelReason::Dropped);
+        // Without a ticket the call has ended meanwhile, and its result is with the waiter.
+        drop(ticket);
+        shard.waiters.remove(waiter);
+    }
+}
+
+impl<P> fmt::Debug for LocalCall<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalCall").field("call", &self.call).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,425 @@
+//! Calls from any thread and any executor.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+use parking_lot::Mutex;
+use ringcall_core::{
+    Answer, Cause, Channel, EncodeError, Encoded, Failure, Outcome, Outgoing, Payload, SharedChunk,
+    SharedPool, TransportError,
+};
+
+use super::{BlockOn, ToAddress};
+use crate::CallError;
+use crate::block_on::block_on;
+use crate::shard::{Notice, Remote, RemoteCall, Shard, ShardConfig, WaitPolicy};
+
+type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
+
+/// How many slots a connection keeps for its next calls.
+const SLOTS_KEPT: usize = 1024;
+/// Bodies up to this length are encoded into pooled blocks.
+const BODY_BLOCK_BYTES: usize = 16 * 1024;
+/// The largest message that any server can accept.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Calls a server from any thread and any executor, or none.
+///
+/// Clones are cheap and use the same connection, which ends with the last of them. The bytes are moved
+/// by a shard in the background, one for all clients of a process, that is started when it is first
+/// needed.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    remote: Arc<Remote>,
+    /// The connection's number on its shard.
+    index: u32,
+    bodies: SharedPool,
+    slots: ArrayQueue<Arc<RemoteSlot>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.remote.notify(Notice::Release(self.index));
+    }
+}
+
+impl Client {
+    /// Connects to a server. Await it, or `.wait()` for it.
+    pub fn connect(address: impl ToAddress) -> Connect<Client> {
+        Connect::new(address, |client| client)
+    }
+
+    fn slot(&self) -> Arc<RemoteSlot> {
+        self.0.slots.pop().unwrap_or_default()
+    }
+
+    fn encode<P: Payload>(&self, call: &Outgoing, payload: &P) -> Result<Encoded, Failure> {
+        let mut writer = self.0.bodies.writer(MESSAGE_BYTES_MAX);
+        payload.encode(call.codec, call.in_signature, &mut writer).map_err(|error| {
+            Failure::not_sent(match error {
+                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
+                _ => Cause::Encode,
+            })
+        })?;
+        let (body, attached) = self.0.bodies.finish(writer);
+        Ok(Encoded { body, attached })
+    }
+
+    /// Makes a call whose end is told to a callback, on the shard's thread.
+    pub(crate) fn call_with<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: &P,
+        callback: impl FnOnce(SharedAnswer) + Send + 'static,
+    ) {
+        let payload = match self.encode(&call, payload) {
+            Ok(payload) => payload,
+            Err(failure) => return callback(Err(failure)),
+        };
+        let end = RemoteEnd::Callback(Box::new(callback));
+        let call = RemoteCall { client: self.0.index, outgoing: call, payload, end };
+        // A caller that cannot wait is refused when the mailbox is full.
+        let cause = if self.0.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
+        let left = match cause {
+            Cause::Shutdown => Err(call),
+            _ => self.0.remote.call(call, Waker::noop()),
+        };
+        if let Err(call) = left {
+            call.end.tell(Err(Failure::not_sent(cause)));
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("connection", &self.0.index).finish_non_exhaustive()
+    }
+}
+
+impl BlockOn for Client {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+impl Channel for Client {
+    type Body = SharedChunk;
+    type Pending<'a, P>
+        = RemoteFuture<'a, P>
+    where
+        P: Payload + 'a;
+
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
+        RemoteFuture { client: self, stage: Stage::New { call, payload } }
+    }
+}
+
+/// A call made from another thread than its shard's.
+pub struct RemoteFuture<'a, P> {
+    client: &'a Client,
+    stage: Stage<P>,
+}
+
+enum Stage<P> {
+    New {
+        call: Outgoing,
+        payload: P,
+    },
+    /// The mailbox was full.
+    Crowded(RemoteCall, Arc<RemoteSlot>),
+    Left(Arc<RemoteSlot>),
+    Ended,
+}
+
+impl<P> Unpin for RemoteFuture<'_, P> {}
+
+impl<P: Payload> RemoteFuture<'_, P> {
+    fn leave(
+        &mut self,
+        call: RemoteCall,
+        slot: Arc<RemoteSlot>,
+        waker: &Waker,
+    ) -> Poll<SharedAnswer> {
+        let remote = &self.client.0.remote;
+        slot.waker.register(waker);
+        let left = remote.call(call, waker);
+        if remote.is_gone() {
+            // Whoever closed the mailbox may have looked into it before the call was there.
+            slot.tell(Err(Failure::not_sent(Cause::Shutdown)));
+            self.stage = Stage::Left(slot);
+            return self.take();
+        }
+        self.stage = match left {
+            Ok(()) => Stage::Left(slot),
+            Err(call) => Stage::Crowded(call, slot),
+        };
+        Poll::Pending
+    }
+
+    fn take(&mut self) -> Poll<SharedAnswer> {
+        let Stage::Left(slot) = &self.stage else { return Poll::Pending };
+        let Some(answer) = slot.result.pop() else { return Poll::Pending };
+        if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
+            // The shard may still hold it for a moment, and then wakes its next user once for nothing.
+            let _full = self.client.0.slots.push(slot);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<P: Payload> Future for RemoteFuture<'_, P> {
+    type Output = SharedAnswer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
+        let this = self.get_mut();
+        match std::mem::replace(&mut this.stage, Stage::Ended) {
+            Stage::New { call, payload } => {
+                let payload = this.client.encode(&call, &payload)?;
+                let slot = this.client.slot();
+                let end = RemoteEnd::Future(Arc::clone(&slot));
+                let call = RemoteCall { client: this.client.0.index, outgoing: call, payload, end };
+                this.leave(call, slot, cx.waker())
+            }
+            Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
+            Stage::Left(slot) => {
+                slot.waker.register(cx.waker());
+                this.stage = Stage::Left(slot);
+                this.take()
+            }
+            Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
+        }
+    }
+}
+
+impl<P> Drop for RemoteFuture<'_, P> {
+    fn drop(&mut self) {
+        if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
+            && slot.result.is_empty()
+        {
+            slot.is_abandoned.store(true, Ordering::Release);
+            self.client.0.remote.notify(Notice::Cancel(slot));
+        }
+    }
+}
+
+impl<P> fmt::Debug for RemoteFuture<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteFuture").finish_non_exhaustive()
+    }
+}
+
+/// Who is told the end of a call.
+pub(crate) enum RemoteEnd {
+    Future(Arc<RemoteSlot>),
+    Callback(Box<dyn FnOnce(SharedAnswer) + Send>),
+}
+
+impl RemoteEnd {
+    /// The call has ended; on the shard.
+    pub(crate) fn complete(self, outcome: Outcome) {
+        self.tell(match outcome {
+            Outcome::Sent => Ok(Answer {
+                header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
+                body: SharedChunk::empty(),
+            }),
+            outcome => outcome
+                .into_answer()
+                // Shared once a reply, here where it leaves its thread.
+                .map(|reply| Answer { header: reply.header, body: reply.body.share() }),
+        });
+    }
+
+    /// The shard is gone.
+    pub(crate) fn shut_down(self) {
+        self.tell(Err(Failure::not_sent(Cause::Shutdown)));
+    }
+
+    /// Whether nobody waits any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            RemoteEnd::Future(slot) => slot.is_abandoned.load(Ordering::Acquire),
+            RemoteEnd::Callback(_) => false,
+        }
+    }
+
+    /// The call's place on its shard, for whoever gives it up.
+    pub(crate) fn set_index(&self, index: u32) {
+        if let RemoteEnd::Future(slot) = self {
+            slot.index.store(index, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_of(&self, slot: &Arc<RemoteSlot>) -> bool {
+        matches!(self, RemoteEnd::Future(other) if Arc::ptr_eq(other, slot))
+    }
+
+    fn tell(self, answer: SharedAnswer) {
+        match self {
+            RemoteEnd::Future(slot) => slot.tell(answer),
+            RemoteEnd::Callback(callback) => callback(answer),
+        }
+    }
+}
+
+/// Where the end of a call waits for its future. Used again for another call when both sides are done.
+pub(crate) struct RemoteSlot {
+    /// Room for one, put by one thread and taken by another.
+    result: ArrayQueue<SharedAnswer>,
+    waker: AtomicWaker,
+    /// Only the shard uses it.
+    index: AtomicU32,
+    is_abandoned: AtomicBool,
+}
+
+impl Default for RemoteSlot {
+    fn default() -> RemoteSlot {
+        RemoteSlot {
+            result: ArrayQueue::new(1),
+            waker: AtomicWaker::new(),
+            index: AtomicU32::new(0),
+            is_abandoned: AtomicBool::new(false),
+        }
+    }
+}
+
+impl RemoteSlot {
+    pub(crate) fn index(&self) -> u32 {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, answer: SharedAnswer) {
+        // Full only if the shard ended while the call was being left, and then the first end counts.
+        let _told_already = self.result.push(answer);
+        self.waker.wake();
+    }
+}
+
+/// Connects in the background. Await it, or [`wait`](Connect::wait) for it.
+#[must_use = "nothing happens before it is awaited or waited for"]
+pub struct Connect<T> {
+    stage: ConnectStage,
+    make: fn(Client) -> T,
+}
+
+enum ConnectStage {
+    New(Result<ringcall_core::Address, String>, String),
+    Left(Arc<ConnectSlot>),
+}
+
+impl<T> Connect<T> {
+    #[doc(hidden)]
+    pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
+        // A host name is looked up here, on the caller's thread.
+        Connect { stage: ConnectStage::New(address.resolve(), address.to_text()), make }
+    }
+
+    /// Waits until the connection is established.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not in ringcall's protocol.
+    pub fn wait(self) -> Result<T, CallError> {
+        block_on(self)
+    }
+}
+
+impl<T> fmt::Debug for Connect<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").finish_non_exhaustive()
+    }
+}
+
+impl<T> Future for Connect<T> {
+    type Output = Result<T, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let ConnectStage::New(address, text) = &self.stage {
+            let failed = |error| {
+                let reason = ringcall_core::CloseReason::Transport(error);
+                CallError::Failed(Failure::not_sent(Cause::Closed(reason)))
+            };
+            let address = match address {
+                Ok(address) => address.clone(),
+                Err(reason) => {
+                    log::warn!("cannot use the address {text:?}: {reason}");
+                    return Poll::Ready(Err(failed(TransportError::BadAddress)));
+                }
+            };
+            let slot = Arc::new(ConnectSlot::default());
+            slot.waker.register(cx.waker());
+            match background() {
+                Ok(remote) => remote.notify(Notice::Connect(address, Arc::clone(&slot))),
+                Err(error) => return Poll::Ready(Err(failed(error))),
+            }
+            self.stage = ConnectStage::Left(slot);
+            return Poll::Pending;
+        }
+        let ConnectStage::Left(slot) = &self.stage else { return Poll::Pending };
+        slot.waker.register(cx.waker());
+        let Some(connected) = slot.result.lock().take() else { return Poll::Pending };
+        let make = self.make;
+        Poll::Ready(match connected {
+            Err(failure) => Err(CallError::Failed(failure)),
+            Ok((remote, index)) => Ok(make(Client(Arc::new(Shared {
+                remote,
+                index,
+                bodies: SharedPool::new(BODY_BLOCK_BYTES),
+                slots: ArrayQueue::new(SLOTS_KEPT),
+            })))),
+        })
+    }
+}
+
+type Connected = Result<(Arc<Remote>, u32), Failure>;
+
+/// Where a connection that is being made waits for whoever wants it.
+#[derive(Default)]
+pub(crate) struct ConnectSlot {
+    result: Mutex<Option<Connected>>,
+    waker: AtomicWaker,
+}
+
+impl ConnectSlot {
+    pub(crate) fn complete(&self, connected: Connected) {
+        *self.result.lock() = Some(connected);
+        self.waker.wake();
+    }
+
+    pub(crate) fn shut_down(&self) {
+        self.complete(Err(Failure::not_sent(Cause::Shutdown)));
+    }
+}
+
+/// The shard of all clients of this process; started when it is first needed.
+fn background() -> Result<Arc<Remote>, TransportError> {
+    static BACKGROUND: Mutex<Option<Arc<Remote>>> = Mutex::new(None);
+    let mut background = BACKGROUND.lock();
+    if let Some(remote) = background.as_ref().filter(|remote| !remote.is_gone()) {
+        return Ok(Arc::clone(remote));
+    }
+    let (started, waiting) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name("ringcall-client".into());
+    let spawned = thread.spawn(move || {
+        let config = ShardConfig { wait: WaitPolicy::Park, ..ShardConfig::default() };
+        match Shard::new(config) {
+            Ok(shard) => {
+                let _ = started.send(Ok(Arc::clone(&shard.inner().remote)));
+                shard.run(|| true);
+            }
+            Err(crate::ServeError::Engine(error)) => drop(started.send(Err(error))),
+            Err(_) => drop(started.send(Err(TransportError::Unsupported))),
+        }
+    });
+    spawned.map_err(|_| TransportError::Exhausted)?;
+    let remote = waiting.recv().unwrap_or(Err(TransportError::Exhausted))?;
+    *background = Some(Arc::clone(&remote));
+    Ok(remote)
+}

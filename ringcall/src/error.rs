@@ -1,0 +1,119 @@
+//! How calls and servers fail.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use ringcall_core::{ConfigError, Failure, TransportError};
+
+/// Why a call did not give its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError<E = Infallible> {
+    /// The handler ran and answered with its own error.
+    App(E),
+    /// There is no answer of the handler; says why, and whether it may have run.
+    Failed(Failure),
+}
+
+impl<E> CallError<E> {
+    /// Whether the call certainly did not run, so that trying again cannot do anything twice. For a
+    /// method that is idempotent, trying again is always safe.
+    #[must_use]
+    pub fn is_safe_to_retry(&self) -> bool {
+        match self {
+            CallError::App(_) => false,
+            CallError::Failed(failure) => failure.is_safe_to_retry(),
+        }
+    }
+
+    /// The failure, unless the handler answered.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            CallError::App(_) => None,
+            CallError::Failed(failure) => Some(failure),
+        }
+    }
+}
+
+impl<E> From<Failure> for CallError<E> {
+    fn from(failure: Failure) -> CallError<E> {
+        CallError::Failed(failure)
+    }
+}
+
+impl<E: fmt::Debug> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::App(error) => write!(f, "the handler answered with an error: {error:?}"),
+            CallError::Failed(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> std::error::Error for CallError<E> {}
+
+/// Why a server or a shard could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be understood or resolved.
+    Address {
+        /// What was asked for.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The address cannot be listened at.
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        error: TransportError,
+    },
+    /// The engine could not be set up.
+    Engine(TransportError),
+    /// A setting makes no sense.
+    Config(ConfigError),
+    /// Two methods have the same number on the wire.
+    MethodTaken {
+        /// The one that came second.
+        method: String,
+        /// The one that has it.
+        by: String,
+    },
+    /// A thread could not be started.
+    Thread(std::io::Error),
+    /// A closure of [`Server::service_per_shard`](crate::Server::service_per_shard) panicked.
+    Panicked,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Address { address, reason } => {
+                write!(f, "cannot use the address {address:?}: {reason}")
+            }
+            ServeError::Listen { address, error } => {
+                write!(f, "cannot listen at {address}: {error}")
+            }
+            ServeError::Engine(error) => write!(f, "cannot set up the engine: {error}"),
+            ServeError::Config(error) => write!(f, "{error}"),
+            ServeError::MethodTaken { method, by } => write!(
+                f,
+                "the method {method} has the number of {by}: was a service added twice? Otherwise rename one, \
+                 `#[method(name = \"…\")]`"
+            ),
+            ServeError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            ServeError::Panicked => f.write_str("a shard panicked while its services were made"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> ServeError {
+        ServeError::Config(error)
+    }
+}

@@ -1,0 +1,101 @@
+//! Remote procedure calls to embed in latency-critical services.
+//!
+//! ```no_run
+//! use ringcall::{Server, View};
+//!
+//! #[ringcall::message]
+//! pub struct Symbol {
+//!     pub code: String,
+//! }
+//!
+//! #[ringcall::message]
+//! pub struct Quote {
+//!     pub price: f64,
+//! }
+//!
+//! #[ringcall::message]
+//! #[derive(Debug)]
+//! pub struct NoSuch;
+//!
+//! #[ringcall::service]
+//! pub trait Quotes {
+//!     /// The last quote of a symbol.
+//!     async fn last(&self, symbol: View<Symbol>) -> Result<Quote, NoSuch>;
+//! }
+//!
+//! struct Book;
+//!
+//! impl Quotes for Book {
+//!     async fn last(&self, symbol: View<Symbol>) -> Result<Quote, NoSuch> {
+//!         if symbol.code == "ABC" { Ok(Quote { price: 42.0 }) } else { Err(NoSuch) }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::bind("127.0.0.1:7000").service(Book.into_quotes()).start()?;
+//!
+//! let quotes = QuotesClient::connect("127.0.0.1:7000").wait()?;
+//! let quote = quotes.last(&Symbol { code: "ABC".into() }).wait()?;
+//! assert_eq!(quote.price, 42.0); // read where the reply landed
+//! # server.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Who runs what
+//!
+//! A [`Shard`] is a thread with an engine, its connections and a small executor. Nothing is shared
+//! between shards on the way of a call.
+//!
+//! * [`Server`] runs shards of its own. Handlers run on the shard that received the call, since a hop to
+//!   another thread costs more than most handlers; what blocks or computes long goes to a bounded pool
+//!   of threads, one method at a time (`#[method(offload)]`) or all ([`Server::handlers`]).
+//! * [`Client`] is for any thread and any executor, or none: `.await`, [`Call::callback`],
+//!   [`Call::wait`]. It talks to a shard in the background.
+//! * [`BlockingClient`] owns a shard and drives it on the calling thread: the lowest latency.
+//! * [`LocalClient`] is for code that runs on a shard: handlers, and tasks of your own loop.
+//! * [`Shard`] itself is for your own loop: [`Shard::turn`].
+//!
+//! # Errors
+//!
+//! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
+//! have run: [`CallError::is_safe_to_retry`].
+
+#![forbid(unsafe_code)]
+
+mod block_on;
+mod client;
+mod error;
+mod offload;
+mod serve;
+mod shard;
+
+pub use client::{
+    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect,
+    LocalClient, OneWay, OneWayFuture, ToAddress,
+};
+pub use error::{CallError, ServeError};
+pub use serve::{
+    CallInfo, Context, ErasedMessage, Handlers, MethodTable, Responder, RunningServer, SendContext,
+    Server, Service, ServiceTable,
+};
+pub use shard::{Shard, ShardConfig, TransportInfo, Turn, Wait, WaitPolicy};
+
+#[doc(no_inline)]
+pub use bytes::Bytes;
+pub use ringcall_codec_rkyv::{
+    FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
+};
+pub use ringcall_core::{
+    Address, Answer, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError, Counters,
+    Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
+    StatusClass, TransportError, Within, method_id,
+};
+pub use ringcall_macros::{message, service};
+
+/// What the macros need. Not a public interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::serve::{FromCall, Incoming, Mount, Responds};
+    pub use ringcall_codec_rkyv as codec;
+}

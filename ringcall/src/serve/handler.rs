@@ -1,0 +1,310 @@
+//! How handlers are run: on the shard, on the pool, through a responder.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{Chunk, Encoded, Payload, SharedPool, Status};
+
+use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
+use crate::block_on::block_on;
+use crate::offload::Pool;
+use crate::shard::{Inner, Notice, Remote, Task};
+
+/// Runs the handler of one method.
+pub(crate) trait Handler {
+    fn start(&self, call: Incoming);
+}
+
+/// How many futures of a method are kept to be used again.
+const SLOTS_KEPT: usize = 1024;
+
+// ---- on the shard ----
+
+/// A handler that runs on the shard. Its future is built in a slot that is used again and again, polled
+/// once at once, and becomes a task only if it is not ready then.
+pub(crate) struct OnShard<F, Fut> {
+    handler: F,
+    slots: Rc<Slots<Fut>>,
+}
+
+type Slots<Fut> = RefCell<Vec<Pin<Box<Slot<Fut>>>>>;
+
+pin_project! {
+    /// Room for a handler's future, and whose call it works on.
+    struct Slot<Fut> {
+        #[pin]
+        future: Option<Fut>,
+        call: Option<(Rc<Inner>, Facts)>,
+        home: Rc<Slots<Fut>>,
+    }
+}
+
+impl<F, Fut> OnShard<F, Fut> {
+    pub(crate) fn new(handler: F) -> OnShard<F, Fut> {
+        OnShard { handler, slots: Rc::default() }
+    }
+}
+
+impl<F, Fut, V, E> Handler for OnShard<F, Fut>
+where
+    F: Fn(Incoming) -> Result<Fut, Status>,
+    Fut: Future<Output = Result<V, E>> + 'static,
+    V: Message,
+    E: Message,
+{
+    #[inline]
+    fn start(&self, call: Incoming) {
+        let Origin::Shard(shard) = &call.origin else { return };
+        let (shard, facts) = (Rc::clone(shard), call.facts);
+        let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call))) {
+            Ok(Ok(future)) => future,
+            Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
+            Err(_) => return panicked(&shard, &facts),
+        };
+        let taken = self.slots.borrow_mut().pop();
+        let mut slot = taken.unwrap_or_else(|| {
+            Box::pin(Slot { future: None, call: None, home: Rc::clone(&self.slots) })
+        });
+        {
+            let mut slot = slot.as_mut().project();
+            slot.future.set(Some(future));
+            *slot.call = Some((Rc::clone(&shard), facts));
+        }
+        let index = shard.executor.reserve();
+        if shard.executor.poll_with(index, |cx| slot.as_mut().poll(cx)).is_ready() {
+            shard.executor.release(index);
+            slot.recycle();
+        } else {
+            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+            shard.executor.put(index, slot);
+        }
+    }
+}
+
+impl<Fut, V, E> Task for Slot<Fut>
+where
+    Fut: Future<Output = Result<V, E>>,
+    V: Message,
+    E: Message,
+{
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(()) };
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        let Some((shard, facts)) = this.call.as_ref() else { return Poll::Ready(()) };
+        match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(value))) => {
+                let header = header::<V>(Status::OK, facts);
+                shard.answer_with(facts.handle, facts.request, header, &Typed(&value));
+            }
+            Ok(Poll::Ready(Err(error))) => {
+                let header = header::<E>(Status::APPLICATION_ERROR, facts);
+                shard.answer_with(facts.handle, facts.request, header, &Typed(&error));
+            }
+            Err(_) => panicked(shard, facts),
+        }
+        shard.ended_running(facts.handle, facts.request);
+        Poll::Ready(())
+    }
+
+    fn recycle(mut self: Pin<Box<Self>>) {
+        let home = {
+            let mut this = self.as_mut().project();
+            // Drops what the handler held, in place.
+            this.future.set(None);
+            *this.call = None;
+            Rc::clone(this.home)
+        };
+        let mut slots = home.borrow_mut();
+        if slots.len() < SLOTS_KEPT {
+            slots.push(self);
+        }
+    }
+}
+
+fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
+    ReplyHeader { signature: facts.out_signature, codec: M::CODEC, ..ReplyHeader::new(status) }
+}
+
+fn panicked(shard: &Rc<Inner>, facts: &Facts) {
+    log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
+    shard.refuse(facts.handle, facts.request, Status::INTERNAL);
+}
+
+// ---- through a responder ----
+
+/// A method that answers whenever it likes; called on the shard.
+pub(crate) struct WithResponder<F>(F);
+
+impl<F> WithResponder<F> {
+    pub(crate) fn new(handler: F) -> WithResponder<F> {
+        WithResponder(handler)
+    }
+}
+
+impl<F: Fn(Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
+    fn start(&self, call: Incoming) {
+        let Origin::Shard(shard) = &call.origin else { return };
+        let (shard, facts) = (Rc::clone(shard), call.facts);
+        match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
+            // Its responder was dropped by that, which answers.
+            Err(_) => log::error!("the handler of {} panicked", facts.method),
+        }
+    }
+}
+
+// ---- on the pool ----
+
+/// A handler that runs on the pool. The service and the body go there, and the future is built there,
+/// so it need not be `Send`.
+pub(crate) struct Offloaded<F, R> {
+    handler: Arc<F>,
+    pool: Arc<Pool>,
+    replies: SharedPool,
+    result: PhantomData<fn() -> R>,
+}
+
+/// Answers up to this length are encoded into pooled blocks.
+const REPLY_BLOCK_BYTES: usize = 16 * 1024;
+
+impl<F, R> Offloaded<F, R> {
+    pub(crate) fn new(handler: F, pool: Arc<Pool>) -> Offloaded<F, R> {
+        let replies = SharedPool::new(REPLY_BLOCK_BYTES);
+        Offloaded { handler: Arc::new(handler), pool, replies, result: PhantomData }
+    }
+}
+
+impl<F, Fut, V, E> Handler for Offloaded<F, Fut>
+where
+    F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+    Fut: Future<Output = Result<V, E>>,
+    V: Message,
+    E: Message,
+{
+    fn start(&self, call: Incoming) {
+        let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
+        offload(call, &self.pool, move |call| {
+            let facts = call.facts;
+            let Origin::Elsewhere(remote, flag) = &call.origin else { return };
+            let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
+            let ran = catch_unwind(AssertUnwindSafe(|| match handler(call) {
+                Ok(future) => Ok(block_on(future)),
+                Err(status) => Err(status),
+            }));
+            let answer = Away { remote, facts, replies };
+            match (ran, flag.cancelled()) {
+                (_, Some(status)) => answer.status(status),
+                (Ok(Ok(Ok(value))), None) => answer.message(Status::OK, &value),
+                (Ok(Ok(Err(error))), None) => answer.message(Status::APPLICATION_ERROR, &error),
+                (Ok(Err(status)), None) => answer.status(status),
+                (Err(_), None) => {
+                    log::error!("the handler of {} panicked", facts.method);
+                    answer.status(Status::INTERNAL);
+                }
+            }
+        });
+    }
+}
+
+/// A method that answers whenever it likes; called on the pool.
+pub(crate) struct OffloadedResponder<F> {
+    handler: Arc<F>,
+    pool: Arc<Pool>,
+}
+
+impl<F> OffloadedResponder<F> {
+    pub(crate) fn new(handler: F, pool: Arc<Pool>) -> OffloadedResponder<F> {
+        OffloadedResponder { handler: Arc::new(handler), pool }
+    }
+}
+
+impl<F> Handler for OffloadedResponder<F>
+where
+    F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+{
+    fn start(&self, call: Incoming) {
+        let handler = Arc::clone(&self.handler);
+        offload(call, &self.pool, move |call| {
+            let facts = call.facts;
+            let Origin::Elsewhere(remote, _) = &call.origin else { return };
+            let remote = Arc::clone(remote);
+            match catch_unwind(AssertUnwindSafe(|| handler(call))) {
+                Ok(Ok(())) => {}
+                Ok(Err(status)) => {
+                    Away { remote, facts, replies: SharedPool::new(0) }.status(status);
+                }
+                Err(_) => log::error!("the handler of {} panicked", facts.method),
+            }
+        });
+    }
+}
+
+/// Sends a call to the pool, or refuses it if too much waits there.
+fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
+    let Origin::Shard(shard) = &call.origin else { return };
+    let (shard, facts) = (Rc::clone(shard), call.facts);
+    let flag = Arc::new(CancelFlag::default());
+    let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
+    let running = Running::Elsewhere(Arc::clone(&flag));
+    let accepted = pool.run(Box::new(move || {
+        // Nobody waits for it any more: it need not be started.
+        if let Some(status) = flag.cancelled() {
+            let status =
+                if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
+            return Away { remote, facts, replies: SharedPool::new(0) }.status(status);
+        }
+        work(Incoming::elsewhere(facts, remote, flag, body));
+    }));
+    if accepted {
+        shard.keep_running(facts.handle, facts.request, facts.deadline, running);
+    } else {
+        shard.refuse(facts.handle, facts.request, Status::OVERLOADED);
+    }
+}
+
+/// Answers a call from another thread.
+pub(crate) struct Away {
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) facts: Facts,
+    pub(crate) replies: SharedPool,
+}
+
+impl Away {
+    pub(crate) fn message<M: Message>(self, status: Status, message: &M) {
+        let mut writer = self.replies.writer(64 << 20);
+        match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
+            Ok(()) => {
+                let (body, attached) = self.replies.finish(writer);
+                let header = header::<M>(status, &self.facts);
+                self.send(header, Encoded { body, attached });
+            }
+            Err(error) => {
+                log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
+                self.status(Status::REPLY_FAILED);
+            }
+        }
+    }
+
+    pub(crate) fn status(self, status: Status) {
+        let body = Chunk::empty().share();
+        self.send(ReplyHeader::new(status), Encoded { body, attached: None });
+    }
+
+    fn send(self, header: ReplyHeader, payload: Encoded) {
+        let Facts { handle, request, .. } = self.facts;
+        self.remote.notify(Notice::Reply { handle, request, header, payload });
+    }
+}

@@ -1,0 +1,110 @@
+//! A call on its way to its handler, and one that is running.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+
+use super::mount::Method;
+use crate::shard::{Inner, Remote};
+
+/// A call on its way to its handler. For the code that `#[service]` makes.
+pub struct Incoming {
+    pub(crate) facts: Facts,
+    pub(crate) origin: Origin,
+    body: Chunk,
+}
+
+/// What of a call may go to any thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts {
+    pub(crate) handle: Handle,
+    pub(crate) request: RequestId,
+    pub(crate) deadline: Instant,
+    pub(crate) priority: u8,
+    pub(crate) attempt: u8,
+    pub(crate) method: &'static str,
+    /// Of the reply and the error.
+    pub(crate) out_signature: u64,
+}
+
+/// Where the handler runs.
+pub(crate) enum Origin {
+    /// On the shard that received the call.
+    Shard(Rc<Inner>),
+    /// On another thread.
+    Elsewhere(Arc<Remote>, Arc<CancelFlag>),
+}
+
+/// A call that is not answered yet.
+pub(crate) enum Running {
+    /// As a task of its shard.
+    Task(u32),
+    /// On another thread.
+    Elsewhere(Arc<CancelFlag>),
+}
+
+/// Tells a handler on another thread that nobody waits any more, and with which status it ends then.
+#[derive(Default)]
+pub(crate) struct CancelFlag(AtomicU16);
+
+impl CancelFlag {
+    pub(crate) fn cancel(&self, status: Status) {
+        self.0.store(status.to_wire(), Ordering::Release);
+    }
+
+    /// The status, once nobody waits any more.
+    pub(crate) fn cancelled(&self) -> Option<Status> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            status => Some(Status::from_wire(status)),
+        }
+    }
+}
+
+impl Incoming {
+    #[inline]
+    pub(crate) fn on_shard(
+        shard: &Rc<Inner>,
+        handle: Handle,
+        request: Request,
+        method: &Method,
+    ) -> Incoming {
+        Incoming {
+            facts: Facts {
+                handle,
+                request: request.id,
+                deadline: request.deadline,
+                priority: request.priority,
+                attempt: request.attempt,
+                method: method.name,
+                out_signature: method.out_signature,
+            },
+            origin: Origin::Shard(Rc::clone(shard)),
+            body: request.body,
+        }
+    }
+
+    /// The same call on another thread.
+    pub(crate) fn elsewhere(
+        facts: Facts,
+        remote: Arc<Remote>,
+        flag: Arc<CancelFlag>,
+        body: SharedChunk,
+    ) -> Incoming {
+        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into() }
+    }
+
+    /// Takes the body out.
+    #[doc(hidden)]
+    pub fn take_body(&mut self) -> Chunk {
+        std::mem::take(&mut self.body)
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("method", &self.facts.method).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,18 @@
+//! The serving side: services, how calls reach their handlers, and servers.
+
+mod context;
+mod handler;
+mod incoming;
+mod mount;
+mod responder;
+mod server;
+mod table;
+
+pub use context::{CallInfo, Context, FromCall, SendContext};
+pub use incoming::Incoming;
+pub(crate) use incoming::Running;
+pub(crate) use mount::Router;
+pub use mount::{Mount, Service};
+pub use responder::{Responder, Responds};
+pub use server::{Handlers, RunningServer, Server};
+pub use table::{ErasedMessage, MethodTable, ServiceTable};

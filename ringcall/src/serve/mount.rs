@@ -1,0 +1,207 @@
+//! From services to a table of methods.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringcall_codec_rkyv::Message;
+use ringcall_core::{Codec, Request, Status};
+
+use super::handler::{Handler, Offloaded, OffloadedResponder, OnShard, WithResponder};
+use super::{Handlers, Incoming, ServiceTable};
+use crate::ServeError;
+use crate::offload::Pool;
+use crate::shard::Inner;
+
+/// Something that can be served: what `#[service]` makes of an implementation of a trait.
+pub trait Service: Sized {
+    /// What is known about its methods.
+    fn table(&self) -> &'static ServiceTable;
+
+    #[doc(hidden)]
+    fn mount(self, mount: &mut Mount);
+
+    #[doc(hidden)]
+    fn mount_offloaded(self, mount: &mut Mount)
+    where
+        Self: Send + Sync;
+}
+
+/// The methods that a shard serves, by number. Looked up with numbers that come from peers, but filled
+/// only with our own, so their hash is their own lower half.
+#[derive(Clone, Default)]
+pub(crate) struct Router(HashMap<u64, Rc<Method>, BuildHasherDefault<AsItIs>>);
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+impl Router {
+    #[inline]
+    pub(crate) fn find(&self, method: u64) -> Option<Rc<Method>> {
+        self.0.get(&method).cloned()
+    }
+}
+
+/// One method that a shard serves.
+pub(crate) struct Method {
+    pub(crate) name: &'static str,
+    full_name: &'static str,
+    codec: Codec,
+    in_signature: u64,
+    pub(crate) out_signature: u64,
+    is_one_way: bool,
+    handler: Box<dyn Handler>,
+}
+
+impl Method {
+    /// Whether a request cannot be for this method as it is here. Nothing of its body is looked at.
+    #[inline]
+    pub(crate) fn refuses(&self, request: &Request) -> Option<Status> {
+        if request.codec != self.codec {
+            return Some(Status::UNKNOWN_CODEC);
+        }
+        if request.in_signature != self.in_signature || request.out_signature != self.out_signature
+        {
+            return Some(Status::SHAPE_MISMATCH);
+        }
+        // Whoever calls a one-way method the other way would wait for nothing.
+        if self.is_one_way != request.id.is_one_way() {
+            return Some(Status::BAD_REQUEST);
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) fn start(&self, call: Incoming) {
+        self.handler.start(call);
+    }
+}
+
+/// Collects the methods of services. For the code that `#[service]` makes.
+pub struct Mount {
+    router: Router,
+    pool: Arc<Pool>,
+    /// The service that is being mounted.
+    table: Option<&'static ServiceTable>,
+    taken: Option<ServeError>,
+}
+
+impl Mount {
+    /// Adds to what a shard serves already.
+    pub(crate) fn add_to(shard: &Rc<Inner>) -> Mount {
+        let router = (*shard.router()).clone();
+        Mount { router, pool: Arc::clone(&shard.pool), table: None, taken: None }
+    }
+
+    pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
+        self.table = Some(service.table());
+        service.mount(self);
+        self.taken.take().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn add_with<S: Service + Send + Sync>(
+        &mut self,
+        service: S,
+        handlers: Handlers,
+    ) -> Result<(), ServeError> {
+        match handlers {
+            Handlers::Shard => self.add(service),
+            Handlers::Offload => {
+                self.table = Some(service.table());
+                service.mount_offloaded(self);
+                self.taken.take().map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Router {
+        self.router
+    }
+
+    fn insert(&mut self, index: usize, handler: Box<dyn Handler>) {
+        let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
+        if let Some(other) = self.router.0.get(&method.id()) {
+            self.taken.get_or_insert(ServeError::MethodTaken {
+                method: method.full_name().to_owned(),
+                by: other.full_name.to_owned(),
+            });
+            return;
+        }
+        let entry = Method {
+            name: method.name(),
+            full_name: method.full_name(),
+            codec: method.argument_codec(),
+            in_signature: method.signatures().in_signature,
+            out_signature: method.signatures().out_signature,
+            is_one_way: method.is_one_way(),
+            handler,
+        };
+        self.router.0.insert(method.id(), Rc::new(entry));
+    }
+
+    /// A method whose handler runs on the shard.
+    #[doc(hidden)]
+    pub fn handler<F, Fut, V, E>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<Fut, Status> + 'static,
+        Fut: Future<Output = Result<V, E>> + 'static,
+        V: Message,
+        E: Message,
+    {
+        self.insert(index, Box::new(OnShard::new(handler)));
+    }
+
+    /// A method whose handler runs on the pool, where its future is built, too.
+    #[doc(hidden)]
+    pub fn offloaded<F, Fut, V, E>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+        Fut: Future<Output = Result<V, E>> + 'static,
+        V: Message,
+        E: Message,
+    {
+        let pool = Arc::clone(&self.pool);
+        self.insert(index, Box::new(Offloaded::new(handler, pool)));
+    }
+
+    /// A method that answers through a responder, called on the shard.
+    #[doc(hidden)]
+    pub fn responder<F>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<(), Status> + 'static,
+    {
+        self.insert(index, Box::new(WithResponder::new(handler)));
+    }
+
+    /// A method that answers through a responder, called on the pool.
+    #[doc(hidden)]
+    pub fn offloaded_responder<F>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+    {
+        let pool = Arc::clone(&self.pool);
+        self.insert(index, Box::new(OffloadedResponder::new(handler, pool)));
+    }
+}
+
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount").field("methods", &self.router.0.len()).finish_non_exhaustive()
+    }
+}

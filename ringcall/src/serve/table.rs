@@ -1,0 +1,213 @@
+//! What is known about a service's methods at run time.
+
+use std::any::{Any, type_name};
+use std::fmt;
+use std::time::Duration;
+
+use ringcall_codec_rkyv::{Invalid, Message, Signatures};
+use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
+
+/// What is known about a service: made by `#[service]`, used by servers, clients and tools.
+#[derive(Debug)]
+pub struct ServiceTable {
+    name: &'static str,
+    docs: &'static str,
+    methods: Vec<MethodTable>,
+}
+
+impl ServiceTable {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        docs: &'static str,
+        mut methods: Vec<MethodTable>,
+    ) -> ServiceTable {
+        for method in &mut methods {
+            method.full_name = format!("{name}/{}", method.name);
+            method.id = method_id(&method.full_name);
+        }
+        ServiceTable { name, docs, methods }
+    }
+
+    /// The name on the wire: `package.Service`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The doc comment of the trait.
+    #[must_use]
+    pub fn docs(&self) -> &'static str {
+        self.docs
+    }
+
+    /// The methods, in the order of the trait.
+    #[must_use]
+    pub fn methods(&self) -> &[MethodTable] {
+        &self.methods
+    }
+}
+
+/// What is known about a method.
+#[derive(Debug)]
+pub struct MethodTable {
+    name: &'static str,
+    full_name: String,
+    id: u64,
+    docs: &'static str,
+    signatures: Signatures,
+    argument: ErasedMessage,
+    reply: ErasedMessage,
+    error: ErasedMessage,
+    is_idempotent: bool,
+    is_one_way: bool,
+    deadline: Option<Duration>,
+}
+
+impl MethodTable {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new<A: Message, R: Message, E: Message>(
+        name: &'static str,
+        docs: &'static str,
+    ) -> MethodTable {
+        MethodTable {
+            name,
+            full_name: String::new(),
+            id: 0,
+            docs,
+            signatures: Signatures::of::<A, R, E>(),
+            argument: ErasedMessage::of::<A>(),
+            reply: ErasedMessage::of::<R>(),
+            error: ErasedMessage::of::<E>(),
+            is_idempotent: false,
+            is_one_way: false,
+            deadline: None,
+        }
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn idempotent(mut self) -> MethodTable {
+        self.is_idempotent = true;
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn one_way(mut self) -> MethodTable {
+        self.is_one_way = true;
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> MethodTable {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The name within its service.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `package.Service/method`.
+    #[must_use]
+    pub fn full_name(&self) -> &str {
+        &self.full_name
+    }
+
+    /// The number on the wire, see [`method_id`].
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The doc comment of the method.
+    #[must_use]
+    pub fn docs(&self) -> &'static str {
+        self.docs
+    }
+
+    /// The signatures of its types, with the texts that they are digests of.
+    #[must_use]
+    pub fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
+    /// Its argument.
+    #[must_use]
+    pub fn argument(&self) -> &ErasedMessage {
+        &self.argument
+    }
+
+    /// Its reply.
+    #[must_use]
+    pub fn reply(&self) -> &ErasedMessage {
+        &self.reply
+    }
+
+    /// Its error.
+    #[must_use]
+    pub fn error(&self) -> &ErasedMessage {
+        &self.error
+    }
+
+    pub(crate) fn argument_codec(&self) -> Codec {
+        self.argument.codec
+    }
+
+    /// Whether running it twice does no harm.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.is_idempotent
+    }
+
+    /// Whether it has no reply.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.is_one_way
+    }
+
+    /// How long callers wait unless they say otherwise.
+    #[must_use]
+    pub fn default_deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+}
+
+/// A message type without its type, for tools that handle messages that they do not know.
+#[derive(Clone, Copy)]
+pub struct ErasedMessage {
+    /// Its Rust type, for people.
+    pub type_name: &'static str,
+    /// How it is encoded.
+    pub codec: Codec,
+    /// Checks a body and decodes it.
+    pub decode: fn(Chunk) -> Result<Box<dyn Any>, Invalid>,
+    /// Encodes a value of its type; fails for any other.
+    pub encode: fn(&dyn Any, &mut Writer) -> Result<(), EncodeError>,
+}
+
+impl ErasedMessage {
+    fn of<M: Message>() -> ErasedMessage {
+        ErasedMessage {
+            type_name: type_name::<M>(),
+            codec: M::CODEC,
+            decode: |body| Ok(Box::new(M::into_owned(M::receive(body)?))),
+            encode: |value, out| match value.downcast_ref::<M>() {
+                Some(value) => value.encode(out),
+                None => Err(EncodeError::Failed),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for ErasedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ErasedMessage").field(&self.type_name).finish()
+    }
+}

@@ -1,0 +1,253 @@
+//! A small executor for one thread: handlers that wait, and tasks that were spawned.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pin_project_lite::pin_project;
+
+use super::mail::Remote;
+
+/// Something to poll until it is ready.
+pub(crate) trait Task {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// It is ready, or not wanted any more: whoever lent its memory may have it back.
+    fn recycle(self: Pin<Box<Self>>);
+}
+
+pin_project! {
+    /// A future of somebody's own.
+    pub(crate) struct Spawned<F> {
+        #[pin]
+        pub(crate) future: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Task for Spawned<F> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(cx)
+    }
+
+    fn recycle(self: Pin<Box<Self>>) {}
+}
+
+/// Which tasks exist, and which of them want to be polled.
+pub(crate) struct Executor {
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<u32>>,
+    ready: Rc<ReadyQueue>,
+    remote: Arc<Remote>,
+    panics: Cell<u64>,
+}
+
+struct Slot {
+    waker: Rc<TaskWaker>,
+    content: Content,
+}
+
+enum Content {
+    Free,
+    Task(Pin<Box<dyn Task>>),
+    /// Taken out to be polled.
+    Polled,
+    /// Was removed while it was being polled.
+    Removed,
+}
+
+/// Made once a slot: polling counts without atomics and allocates nothing.
+struct TaskWaker {
+    waker: Waker,
+    wake: Arc<TaskWake>,
+}
+
+struct TaskWake {
+    index: u32,
+    is_queued: AtomicBool,
+    remote: Arc<Remote>,
+}
+
+/// Tasks to poll, in order.
+pub(crate) type ReadyQueue = RefCell<VecDeque<u32>>;
+
+impl Wake for TaskWake {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if !CURRENT.with(|current| current.wake(&self.remote, self.index)) {
+            self.remote.wake_task(self.index);
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: Current = const { Current(RefCell::new(Vec::new())) };
+}
+
+/// The shards that are being driven on this thread, innermost last.
+struct Current(RefCell<Vec<(Arc<Remote>, Rc<ReadyQueue>)>>);
+
+impl Current {
+    /// Queues a task of the innermost shard without a detour; `false` if it is another's.
+    fn wake(&self, remote: &Arc<Remote>, index: u32) -> bool {
+        let entered = self.0.borrow();
+        let Some((current, ready)) = entered.last() else { return false };
+        if !Arc::ptr_eq(current, remote) {
+            return false;
+        }
+        ready.borrow_mut().push_back(index);
+        true
+    }
+}
+
+/// While it lives, wakes of this shard's tasks on this thread take the short way.
+pub(crate) struct Entered;
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.0.borrow_mut().pop());
+    }
+}
+
+impl Executor {
+    pub(crate) fn new(remote: &Arc<Remote>) -> Executor {
+        Executor {
+            slots: RefCell::new(Vec::new()),
+            free: RefCell::new(Vec::new()),
+            ready: Rc::default(),
+            remote: Arc::clone(remote),
+            panics: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn enter(&self) -> Entered {
+        let entry = (Arc::clone(&self.remote), Rc::clone(&self.ready));
+        CURRENT.with(|current| current.0.borrow_mut().push(entry));
+        Entered
+    }
+
+    /// How many spawned tasks have panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.get()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty() || self.remote.has_woken()
+    }
+
+    /// Adds a task and polls it as soon as possible.
+    pub(crate) fn spawn(&self, task: Pin<Box<dyn Task>>) {
+        let index = self.reserve();
+        self.put(index, task);
+        let wake = Arc::clone(&self.slots.borrow()[index as usize].waker.wake);
+        wake.wake_by_ref();
+    }
+
+    /// A slot for a task that is about to be polled for the first time, outside.
+    pub(crate) fn reserve(&self) -> u32 {
+        if let Some(index) = self.free.borrow_mut().pop() {
+            return index;
+        }
+        let mut slots = self.slots.borrow_mut();
+        let index = slots.len() as u32;
+        let remote = Arc::clone(&self.remote);
+        let wake = Arc::new(TaskWake { index, is_queued: AtomicBool::new(false), remote });
+        let waker = Waker::from(Arc::clone(&wake));
+        slots.push(Slot { waker: Rc::new(TaskWaker { waker, wake }), content: Content::Free });
+        index
+    }
+
+    /// Polls something with the waker of a slot.
+    pub(crate) fn poll_with<R>(&self, index: u32, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
+        let waker = Rc::clone(&self.slots.borrow()[index as usize].waker);
+        poll(&mut Context::from_waker(&waker.waker))
+    }
+
+    /// Keeps a task that was not ready in the slot that was reserved for it.
+    pub(crate) fn put(&self, index: u32, task: Pin<Box<dyn Task>>) {
+        self.slots.borrow_mut()[index as usize].content = Content::Task(task);
+    }
+
+    /// Gives back a slot that was reserved and not needed.
+    pub(crate) fn release(&self, index: u32) {
+        self.slots.borrow_mut()[index as usize].content = Content::Free;
+        self.free.borrow_mut().push(index);
+    }
+
+    /// Drops a task that is not wanted any more.
+    pub(crate) fn remove(&self, index: u32) {
+        let content = {
+            let mut slots = self.slots.borrow_mut();
+            let content = &mut slots[index as usize].content;
+            match content {
+                Content::Polled => std::mem::replace(content, Content::Removed),
+                _ => std::mem::replace(content, Content::Free),
+            }
+        };
+        if let Content::Task(task) = content {
+            self.free.borrow_mut().push(index);
+            // Dropping a future runs somebody's code.
+            if catch_unwind(AssertUnwindSafe(|| task.recycle())).is_err() {
+                self.panics.set(self.panics.get() + 1);
+            }
+        }
+    }
+
+    /// Polls tasks that want it, at most `budget` of them. Says whether there was any.
+    pub(crate) fn run(&self, budget: usize) -> bool {
+        self.remote.take_woken(&mut self.ready.borrow_mut());
+        for polled in 0..budget {
+            let Some(index) = self.ready.borrow_mut().pop_front() else { return polled > 0 };
+            self.run_one(index);
+        }
+        true
+    }
+
+    fn run_one(&self, index: u32) {
+        let (waker, content) = {
+            let mut slots = self.slots.borrow_mut();
+            let slot = &mut slots[index as usize];
+            slot.waker.wake.is_queued.store(false, Ordering::Release);
+            let content = match slot.content {
+                Content::Task(_) => std::mem::replace(&mut slot.content, Content::Polled),
+                // A late wake of a task that is gone.
+                _ => return,
+            };
+            (Rc::clone(&slot.waker), content)
+        };
+        let Content::Task(mut task) = content else { return };
+        let mut cx = Context::from_waker(&waker.waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
+        if polled.is_err() {
+            self.panics.set(self.panics.get() + 1);
+            log::error!("a task panicked; it is dropped, the shard goes on");
+        }
+        let is_done = {
+            let mut slots = self.slots.borrow_mut();
+            let content = &mut slots[index as usize].content;
+            match (polled, &content) {
+                (Ok(Poll::Pending), Content::Polled) => {
+                    *content = Content::Task(task);
+                    return;
+                }
+                _ => *content = Content::Free,
+            }
+            task
+        };
+        self.free.borrow_mut().push(index);
+        if catch_unwind(AssertUnwindSafe(|| is_done.recycle())).is_err() {
+            self.panics.set(self.panics.get() + 1);
+        }
+    }
+}

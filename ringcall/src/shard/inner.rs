@@ -1,0 +1,631 @@
+//! What a shard is made of, and what it does with events.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ringcall_core::frame::{CancelReason, ReplyHeader};
+use ringcall_core::{
+    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Encoded,
+    Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome,
+    Outgoing, Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport,
+    TransportError,
+};
+
+use super::engine::{Engine, Socket};
+use super::executor::{Executor, Spawned};
+use super::mail::{Notice, Remote, RemoteCall};
+use super::timers::{SleepUntil, Timers};
+use super::waiters::Waiters;
+use crate::client::{ClientConnection, ConnectSlot, LocalClient, RemoteEnd, RemoteSlot};
+use crate::offload::Pool;
+use crate::serve::{Incoming, Router, Running};
+
+/// What comes back with the end of a call.
+pub(crate) enum Ticket {
+    /// A future on this shard.
+    Waiter(u32),
+    /// A callback on this shard.
+    Callback(Box<dyn FnOnce(Outcome)>),
+    /// A caller on another thread, by its place in `remote_calls`.
+    Remote(u32),
+}
+
+pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
+
+/// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
+/// flight both sides then work at the same time.
+const EVENTS_A_FLUSH: u32 = 256;
+/// How many tasks are polled before events are looked at again.
+const TASKS_A_ROUND: usize = 256;
+/// How many rounds of events and tasks a turn has at most.
+const ROUNDS_A_TURN: usize = 8;
+/// How long a stopping shard waits for what runs.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Inner {
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) endpoint: RefCell<ShardEndpoint>,
+    pub(crate) executor: Executor,
+    pub(crate) timers: Timers,
+    pub(crate) waiters: Waiters,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) client_config: Rc<Config>,
+    clock: Box<dyn Clock>,
+    now: Cell<Instant>,
+    server_config: Rc<Config>,
+    router: RefCell<Rc<Router>>,
+    /// Calls of others that are not answered yet and were not answered at once.
+    running: RefCell<HashMap<(Handle, RequestId), Running>>,
+    /// Connections that this shard opened.
+    clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
+    /// Those of them on which callers wait for room.
+    crowded: RefCell<Vec<Rc<ClientConnection>>>,
+    /// Connections that clients on other threads use, by number.
+    remote_clients: RefCell<Vec<Option<LocalClient>>>,
+    remote_calls: RefCell<RemoteCalls>,
+    /// Shards that accepted connections are spread over, this one among them.
+    siblings: RefCell<Vec<Arc<Remote>>>,
+    connections_max: usize,
+    turned_away: Cell<u64>,
+    /// When a shard that is told to stop stops waiting for what runs.
+    stop_at: Cell<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct RemoteCalls {
+    calls: Vec<Option<RemoteEntry>>,
+    free: Vec<u32>,
+}
+
+struct RemoteEntry {
+    end: RemoteEnd,
+    handle: Handle,
+    /// Unknown while the call waits for room.
+    id: Option<CallId>,
+}
+
+impl RemoteCalls {
+    fn add(&mut self, end: RemoteEnd, handle: Handle) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.calls.push(None);
+            self.calls.len() as u32 - 1
+        });
+        end.set_index(index);
+        self.calls[index as usize] = Some(RemoteEntry { end, handle, id: None });
+        index
+    }
+
+    fn sent(&mut self, index: u32, id: CallId) {
+        if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
+            entry.id = Some(id);
+        }
+    }
+
+    fn take(&mut self, index: u32) -> Option<RemoteEnd> {
+        let entry = self.calls[index as usize].take()?;
+        self.free.push(index);
+        Some(entry.end)
+    }
+}
+
+/// Settings that a shard's parts share.
+pub(crate) struct InnerConfig {
+    pub(crate) server: Config,
+    pub(crate) client: Config,
+    pub(crate) connections_max: usize,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        engine: Engine,
+        remote: Arc<Remote>,
+        memory: Memory,
+        clock: Box<dyn Clock>,
+        pool: Arc<Pool>,
+        config: InnerConfig,
+    ) -> Inner {
+        let now = clock.now();
+        Inner {
+            endpoint: RefCell::new(Endpoint::new(engine, memory, |_| Plain, now)),
+            executor: Executor::new(&remote),
+            timers: Timers::new(now),
+            waiters: Waiters::new(),
+            pool,
+            client_config: Rc::new(config.client),
+            clock,
+            now: Cell::new(now),
+            server_config: Rc::new(config.server),
+            router: RefCell::default(),
+            running: RefCell::default(),
+            clients: RefCell::default(),
+            crowded: RefCell::default(),
+            remote_clients: RefCell::default(),
+            remote_calls: RefCell::default(),
+            siblings: RefCell::new(vec![Arc::clone(&remote)]),
+            connections_max: config.connections_max,
+            turned_away: Cell::new(0),
+            stop_at: Cell::new(None),
+            remote,
+        }
+    }
+
+    /// The time of this turn.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    pub(crate) fn read_clock(&self) -> Instant {
+        let now = self.clock.now();
+        self.now.set(now);
+        now
+    }
+
+    // ---- a turn ----
+
+    /// Everything of a turn but waiting. Says whether something is left to do.
+    pub(crate) fn work(self: &Rc<Self>) -> bool {
+        let now = self.read_clock();
+        self.take_notices();
+        self.take_calls();
+        self.endpoint.borrow_mut().reap(now);
+        self.timers.expire(now);
+        for _ in 0..ROUNDS_A_TURN {
+            let events = self.deliver();
+            let tasks = self.executor.run(TASKS_A_ROUND);
+            if !events && !tasks {
+                break;
+            }
+        }
+        self.endpoint.borrow_mut().flush(now);
+        self.admit_crowds();
+        self.has_work()
+    }
+
+    /// Whether there is something to do without anything new happening.
+    pub(crate) fn has_work(&self) -> bool {
+        self.endpoint.borrow().has_work() || self.executor.has_ready() || self.remote.has_mail()
+    }
+
+    /// When there will be something to do if nothing happens before.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let endpoint = self.endpoint.borrow().next_timeout();
+        [endpoint, self.timers.next(), self.stop_at.get()].into_iter().flatten().min()
+    }
+
+    fn deliver(self: &Rc<Self>) -> bool {
+        let now = self.now();
+        let mut since_flush = 0;
+        let mut any = false;
+        loop {
+            // Borrowed for the question only: what follows may make calls itself.
+            let event = self.endpoint.borrow_mut().poll_event(now);
+            match event {
+                None => return any,
+                Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
+                Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
+            }
+            any = true;
+            since_flush += 1;
+            if since_flush == EVENTS_A_FLUSH {
+                since_flush = 0;
+                self.executor.run(TASKS_A_ROUND);
+                self.endpoint.borrow_mut().flush(now);
+            }
+        }
+    }
+
+    #[inline]
+    fn take_event(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
+        match event {
+            Event::Request(request) => self.dispatch(handle, request),
+            Event::Completed(ticket, outcome) => self.complete(ticket, outcome),
+            Event::Cancelled(id, why) => self.cancelled(handle, id, why),
+            Event::Established(_) => {
+                if let Some(client) = self.client(handle) {
+                    client.established();
+                }
+            }
+            Event::GoAway(_) => {
+                if let Some(client) = self.client(handle) {
+                    client.draining();
+                }
+            }
+            Event::Closed(reason) => {
+                log::debug!("connection {handle:?} is over: {reason}");
+                match self.clients.borrow_mut().remove(&handle) {
+                    Some(client) => client.closed(reason),
+                    None => {
+                        self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- calls of others ----
+
+    #[inline]
+    fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
+        let method = self.router.borrow().find(request.method);
+        let Some(method) = method else {
+            return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
+        };
+        if let Some(status) = method.refuses(&request) {
+            return self.refuse(handle, request.id, status);
+        }
+        method.start(Incoming::on_shard(self, handle, request, &method));
+    }
+
+    /// Answers without a handler.
+    pub(crate) fn refuse(&self, handle: Handle, request: RequestId, status: Status) {
+        self.answer_with(handle, request, ReplyHeader::new(status), &Empty);
+    }
+
+    /// Answers a call. That the caller is gone is no fault of ours.
+    pub(crate) fn answer_with<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        let mut endpoint = self.endpoint.borrow_mut();
+        let replied = endpoint.reply(self.now(), handle, request, header, payload);
+        if let Err(ringcall_core::ReplyError::Encode(error)) = replied {
+            log::warn!("a reply could not be sent: {error}");
+        }
+    }
+
+    /// A call that was not answered at once goes on: somebody must be told when nobody waits for it.
+    pub(crate) fn keep_running(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        deadline: Instant,
+        running: Running,
+    ) {
+        self.running.borrow_mut().insert((handle, request), running);
+        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
+            connection.watch_deadline(request, deadline);
+        }
+    }
+
+    pub(crate) fn ended_running(&self, handle: Handle, request: RequestId) {
+        self.running.borrow_mut().remove(&(handle, request));
+    }
+
+    fn cancelled(&self, handle: Handle, request: RequestId, why: Cancellation) {
+        let running = self.running.borrow_mut().remove(&(handle, request));
+        let status = match why {
+            Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {
+                Status::EXPIRED_RUNNING
+            }
+            _ => Status::CANCELLED_RUNNING,
+        };
+        match running {
+            Some(Running::Task(index)) => {
+                self.executor.remove(index);
+                self.refuse(handle, request, status);
+            }
+            // It runs on another thread, which looks when it likes; its answer gives the slot back.
+            Some(Running::Elsewhere(flag)) => flag.cancel(status),
+            None => self.refuse(handle, request, status),
+        }
+    }
+
+    // ---- own calls ----
+
+    /// Makes a call on a connection of this shard.
+    #[inline]
+    pub(crate) fn call<P: Payload>(
+        &self,
+        handle: Handle,
+        outgoing: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        let call = Call {
+            method: outgoing.method,
+            in_signature: outgoing.in_signature,
+            out_signature: outgoing.out_signature,
+            deadline,
+            codec: outgoing.codec,
+            priority: outgoing.priority,
+            attempt: 0,
+            flags: outgoing.flags,
+        };
+        self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket)
+    }
+
+    #[inline]
+    pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) {
+        match ticket {
+            Ticket::Waiter(index) => self.waiters.complete(index, outcome),
+            Ticket::Callback(callback) => callback(outcome),
+            Ticket::Remote(index) => {
+                let end = self.remote_calls.borrow_mut().take(index);
+                if let Some(end) = end {
+                    end.complete(outcome);
+                }
+            }
+        }
+    }
+
+    // ---- connections ----
+
+    pub(crate) fn connect(
+        self: &Rc<Self>,
+        address: &Address,
+    ) -> Result<Rc<ClientConnection>, TransportError> {
+        let now = self.read_clock();
+        let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
+        let client = Rc::new(ClientConnection::new(handle));
+        self.clients.borrow_mut().insert(handle, Rc::clone(&client));
+        Ok(client)
+    }
+
+    fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
+        self.clients.borrow().get(&handle).cloned()
+    }
+
+    /// Callers wait on this connection until there is room.
+    pub(crate) fn crowd(&self, client: &Rc<ClientConnection>) {
+        let mut crowded = self.crowded.borrow_mut();
+        if !crowded.iter().any(|other| Rc::ptr_eq(other, client)) {
+            crowded.push(Rc::clone(client));
+        }
+    }
+
+    fn admit_crowds(&self) {
+        if self.crowded.borrow().is_empty() {
+            return;
+        }
+        let crowded = std::mem::take(&mut *self.crowded.borrow_mut());
+        for client in crowded {
+            let endpoint = self.endpoint.borrow();
+            let connection = endpoint.connection(client.handle());
+            let free = connection.map_or(usize::MAX, |connection| {
+                (connection.in_flight_limit() as usize).saturating_sub(connection.calls_in_flight())
+            });
+            drop(endpoint);
+            if !client.admit(free) {
+                self.crowded.borrow_mut().push(client);
+            }
+        }
+    }
+
+    // ---- serving ----
+
+    pub(crate) fn set_router(&self, router: Router) {
+        *self.router.borrow_mut() = Rc::new(router);
+    }
+
+    pub(crate) fn router(&self) -> Rc<Router> {
+        Rc::clone(&self.router.borrow())
+    }
+
+    pub(crate) fn set_siblings(&self, siblings: Vec<Arc<Remote>>) {
+        *self.siblings.borrow_mut() = siblings;
+    }
+
+    pub(crate) fn listen(&self, address: &Address) -> Result<(Listener, Address), TransportError> {
+        let mut endpoint = self.endpoint.borrow_mut();
+        let listener = endpoint.transport_mut().listen(address)?;
+        let local = endpoint.transport().local_address(listener).unwrap_or(address.clone());
+        Ok((listener, local))
+    }
+
+    fn accepted(&self, _: Listener, socket: Socket) {
+        let siblings = self.siblings.borrow();
+        let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
+        let total: usize = siblings.iter().map(load).sum();
+        if total >= self.connections_max || self.stop_at.get().is_some() {
+            // Dropping the socket closes it.
+            self.turned_away.set(self.turned_away.get() + 1);
+            if self.turned_away.get().is_power_of_two() {
+                log::warn!(
+                    "turned a connection away: {total} are open, `connections_max` is {}",
+                    self.connections_max
+                );
+            }
+            return;
+        }
+        let Some(fewest) = siblings.iter().min_by_key(|shard| load(shard)) else { return };
+        fewest.connections.fetch_add(1, Ordering::Relaxed);
+        if Arc::ptr_eq(fewest, &self.remote) {
+            self.adopt(socket);
+        } else {
+            fewest.notify(Notice::Adopt(socket));
+        }
+    }
+
+    /// A connection that was counted already.
+    fn adopt(&self, socket: Socket) {
+        let now = self.now();
+        if let Err(error) = self.endpoint.borrow_mut().adopt(now, socket, &self.server_config) {
+            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            log::warn!("an accepted connection could not be used: {error}");
+        }
+    }
+
+    /// How many connections were closed because there were too many.
+    pub(crate) fn turned_away(&self) -> u64 {
+        self.turned_away.get()
+    }
+
+    // ---- mail ----
+
+    fn take_calls(self: &Rc<Self>) {
+        let mut any = false;
+        while let Some(call) = self.remote.next_call() {
+            any = true;
+            self.take_call(call);
+        }
+        if any {
+            self.remote.admit_crowd();
+        }
+    }
+
+    fn take_call(self: &Rc<Self>, call: RemoteCall) {
+        let RemoteCall { client, outgoing, payload, end } = call;
+        let client = self.remote_clients.borrow().get(client as usize).cloned().flatten();
+        let Some(client) = client else { return end.shut_down() };
+        if end.is_abandoned() {
+            return;
+        }
+        let handle = client.connection().handle();
+        let index = self.remote_calls.borrow_mut().add(end, handle);
+        let deadline = self.now() + outgoing.timeout;
+        match self.call(handle, &outgoing, deadline, &payload, Ticket::Remote(index)) {
+            Ok(id) => self.remote_calls.borrow_mut().sent(index, id),
+            Err(refused) if ClientConnection::may_wait(&refused.failure) => {
+                self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+            }
+            Err(refused) => self.complete(refused.ticket, Outcome::Failed(refused.failure)),
+        }
+    }
+
+    /// Makes a call as soon as its connection has room, or fails it at its deadline.
+    fn call_when_there_is_room(
+        self: &Rc<Self>,
+        client: LocalClient,
+        outgoing: Outgoing,
+        deadline: Instant,
+        payload: Encoded,
+        index: u32,
+    ) {
+        let shard = Rc::clone(self);
+        self.spawn(async move {
+            let handle = client.connection().handle();
+            loop {
+                client.room(deadline).await;
+                let ticket = Ticket::Remote(index);
+                match shard.call(handle, &outgoing, deadline, &payload, ticket) {
+                    Ok(id) => return shard.remote_calls.borrow_mut().sent(index, id),
+                    Err(refused) if ClientConnection::may_wait(&refused.failure) => {}
+                    Err(refused) => {
+                        let outcome = Outcome::Failed(refused.failure);
+                        return shard.complete(refused.ticket, outcome);
+                    }
+                }
+            }
+        });
+    }
+
+    fn take_notices(self: &Rc<Self>) {
+        while let Some(notice) = self.remote.next_notice() {
+            match notice {
+                Notice::Cancel(slot) => self.cancel_remote(&slot),
+                Notice::Connect(address, slot) => self.connect_remote(&address, slot),
+                Notice::Release(client) => {
+                    let mut clients = self.remote_clients.borrow_mut();
+                    let released = clients.get_mut(client as usize).and_then(Option::take);
+                    drop(clients);
+                    drop(released);
+                }
+                Notice::Adopt(socket) => self.adopt(socket),
+                Notice::Reply { handle, request, header, payload } => {
+                    self.ended_running(handle, request);
+                    self.answer_with(handle, request, header, &payload);
+                }
+                Notice::Timer(after, waker) => {
+                    let sleep = SleepUntil::new(self, self.now() + after);
+                    self.spawn(async move {
+                        sleep.await;
+                        waker.wake();
+                    });
+                }
+                Notice::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn cancel_remote(&self, slot: &Arc<RemoteSlot>) {
+        let (handle, id) = {
+            let calls = self.remote_calls.borrow();
+            match calls.calls.get(slot.index() as usize) {
+                // The place may have been used again.
+                Some(Some(RemoteEntry { end, handle, id: Some(id) })) if end.is_of(slot) => {
+                    (*handle, *id)
+                }
+                _ => return,
+            }
+        };
+        let now = self.now();
+        let ticket = self.endpoint.borrow_mut().cancel(now, handle, id, CancelReason::Dropped);
+        if let Some(ticket) = ticket {
+            self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
+        }
+    }
+
+    fn connect_remote(self: &Rc<Self>, address: &Address, slot: Arc<ConnectSlot>) {
+        let connection = match self.connect(address) {
+            Ok(connection) => connection,
+            Err(error) => {
+                let cause = Cause::Closed(CloseReason::Transport(error));
+                return slot.complete(Err(Failure::not_sent(cause)));
+            }
+        };
+        let shard = Rc::clone(self);
+        let client = LocalClient::new(self, connection);
+        self.spawn(async move {
+            if let Err(failure) = client.ready().await {
+                return slot.complete(Err(failure));
+            }
+            let mut clients = shard.remote_clients.borrow_mut();
+            let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
+                clients.push(None);
+                clients.len() - 1
+            });
+            clients[index] = Some(client);
+            drop(clients);
+            slot.complete(Ok((Arc::clone(&shard.remote), index as u32)));
+        });
+    }
+
+    // ---- tasks, stopping ----
+
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(Box::pin(Spawned { future }));
+    }
+
+    /// Says goodbye on all connections: calls in progress are finished, new ones refused.
+    fn stop(&self) {
+        if self.stop_at.get().is_some() {
+            return;
+        }
+        let now = self.now();
+        self.stop_at.set(Some(now + DRAIN_TIMEOUT));
+        let mut endpoint = self.endpoint.borrow_mut();
+        let handles: Vec<Handle> = endpoint.handles().collect();
+        for handle in handles {
+            if let Some(connection) = endpoint.connection_mut(handle) {
+                connection.go_away(now, true);
+            }
+        }
+    }
+
+    /// Whether a shard that was told to stop may end.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let Some(stop_at) = self.stop_at.get() else { return false };
+        self.endpoint.borrow().connections() == 0 || self.now() >= stop_at
+    }
+}
+
+/// A different number for each process and time.
+pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library's only source of random numbers.
+    let mut rng = SplitMix64::new(RandomState::new().hash_one(std::process::id()));
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
+    id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
+    ringcall_core::frame::InstanceId(id)
+}

@@ -1,0 +1,172 @@
+//! What other threads leave for a shard.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use crossbeam_queue::{ArrayQueue, SegQueue};
+use parking_lot::Mutex;
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId};
+
+use super::engine::{Bell, Socket};
+use crate::client::{ConnectSlot, RemoteEnd, RemoteSlot};
+
+/// How many calls of other threads may wait for their shard; more wait with their callers.
+const CALLS_MAX: usize = 4096;
+
+/// A shard, as other threads see it.
+pub(crate) struct Remote {
+    bell: Bell,
+    calls: ArrayQueue<RemoteCall>,
+    /// Callers that found `calls` full.
+    crowded: Mutex<Vec<Waker>>,
+    /// Everything that must not be refused. Bounded by what it is about: a cancel by its call, a reply
+    /// by its request, and so on.
+    notices: SegQueue<Notice>,
+    woken: SegQueue<u32>,
+    /// The future that drives the shard wants to be polled.
+    root_woken: AtomicBool,
+    /// How many connections the shard has, or is about to have.
+    pub(crate) connections: AtomicUsize,
+    /// The shard is gone: nobody will read what is left here.
+    is_gone: AtomicBool,
+}
+
+/// A call that another thread makes.
+pub(crate) struct RemoteCall {
+    pub(crate) client: u32,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) payload: Encoded,
+    pub(crate) end: RemoteEnd,
+}
+
+/// Anything else that another thread has to say.
+pub(crate) enum Notice {
+    /// Nobody waits for this call any more.
+    Cancel(Arc<RemoteSlot>),
+    Connect(Address, Arc<ConnectSlot>),
+    /// The last client of a connection is gone.
+    Release(u32),
+    /// A connection that another shard has accepted.
+    Adopt(Socket),
+    /// An answer that was made on another thread.
+    Reply {
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: Encoded,
+    },
+    /// Wake somebody on another thread after a while.
+    Timer(Duration, Waker),
+    /// Finish what runs, take nothing new, and end.
+    Stop,
+}
+
+impl Remote {
+    pub(crate) fn new(bell: Bell) -> Arc<Remote> {
+        Arc::new(Remote {
+            bell,
+            calls: ArrayQueue::new(CALLS_MAX),
+            crowded: Mutex::new(Vec::new()),
+            notices: SegQueue::new(),
+            woken: SegQueue::new(),
+            root_woken: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            is_gone: AtomicBool::new(false),
+        })
+    }
+
+    // ---- from other threads ----
+
+    /// Leaves a call; gives it back if there is no room, and wakes `waker` when there is.
+    pub(crate) fn call(&self, call: RemoteCall, waker: &Waker) -> Result<(), RemoteCall> {
+        let Err(call) = self.calls.push(call) else {
+            self.bell.ring();
+            return Ok(());
+        };
+        self.crowded.lock().push(waker.clone());
+        // There may have been room again before we were on the list.
+        let Err(call) = self.calls.push(call) else {
+            self.bell.ring();
+            return Ok(());
+        };
+        Err(call)
+    }
+
+    pub(crate) fn notify(&self, notice: Notice) {
+        self.notices.push(notice);
+        self.bell.ring();
+    }
+
+    pub(crate) fn wake_task(&self, index: u32) {
+        self.woken.push(index);
+        self.bell.ring();
+    }
+
+    pub(crate) fn wake_root(&self) {
+        self.root_woken.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    // ---- from the shard ----
+
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.calls.is_empty()
+            || !self.notices.is_empty()
+            || !self.woken.is_empty()
+            || self.root_woken.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn next_call(&self) -> Option<RemoteCall> {
+        self.calls.pop()
+    }
+
+    /// There is room for calls again.
+    pub(crate) fn admit_crowd(&self) {
+        // Looking costs less than locking, and whoever comes later tries again by itself.
+        if self.calls.is_empty() {
+            let crowd = std::mem::take(&mut *self.crowded.lock());
+            crowd.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(crate) fn next_notice(&self) -> Option<Notice> {
+        self.notices.pop()
+    }
+
+    pub(crate) fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    pub(crate) fn take_woken(&self, ready: &mut VecDeque<u32>) {
+        while let Some(index) = self.woken.pop() {
+            ready.push_back(index);
+        }
+    }
+
+    pub(crate) fn take_root_woken(&self) -> bool {
+        self.root_woken.swap(false, Ordering::AcqRel)
+    }
+
+    /// The shard ends: whoever waits for it is told.
+    pub(crate) fn close(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        while let Some(call) = self.calls.pop() {
+            call.end.shut_down();
+        }
+        while let Some(notice) = self.notices.pop() {
+            if let Notice::Connect(_, slot) = notice {
+                slot.shut_down();
+            }
+        }
+        let crowd = std::mem::take(&mut *self.crowded.lock());
+        crowd.into_iter().for_each(Waker::wake);
+    }
+}

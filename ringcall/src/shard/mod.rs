@@ -1,0 +1,321 @@
+//! A shard: an engine, its connections and a small executor, on one thread.
+
+mod clock;
+mod engine;
+mod executor;
+mod inner;
+mod mail;
+mod timers;
+mod waiters;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
+
+pub(crate) use clock::MachineClock;
+pub use engine::TransportInfo;
+pub(crate) use executor::Task;
+pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
+pub(crate) use mail::{Notice, Remote, RemoteCall};
+pub(crate) use timers::SleepUntil;
+
+use crate::client::{LocalClient, ToAddress};
+use crate::offload::Pool;
+use crate::serve::{Mount, Service};
+use crate::{CallError, ServeError};
+use inner::InnerConfig;
+
+/// How a shard waits for something to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitPolicy {
+    /// The thread sleeps. Costs nothing while idle, and some tens of microseconds to wake.
+    #[default]
+    Park,
+    /// The thread polls without a break: the lowest latency, for a whole core.
+    Spin,
+}
+
+/// How long one [`Shard::turn`] may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Now,
+    /// This long, if nothing happens before.
+    AtMost(Duration),
+    /// Until something happens.
+    Forever,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing is left to do until something happens.
+    Idle,
+    /// It stopped early, to be fair: turn again without waiting.
+    MoreWork,
+}
+
+/// Settings of a shard.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ShardConfig {
+    /// Limits and timeouts of connections that it accepts.
+    pub server: Config,
+    /// Limits and timeouts of connections that it opens.
+    pub client: Config,
+    /// How much memory it may use.
+    pub memory: MemoryLimits,
+    /// How it waits in [`Shard::run`] and [`Shard::block_on`].
+    pub wait: WaitPolicy,
+    /// How many connections it accepts at most; half of `ulimit -n` if `None`.
+    pub connections_max: Option<usize>,
+    /// Whether several shards or processes may listen at the same address.
+    pub reuse_port: bool,
+    /// How many threads `#[method(offload)]` may use; they are started when needed.
+    pub offload_threads: Option<usize>,
+}
+
+/// An engine, its connections and a small executor, driven by your own loop.
+///
+/// A shard stays on the thread that made it. It does nothing except in [`turn`](Shard::turn) and the
+/// methods that turn it: [`run`](Shard::run), [`block_on`](Shard::block_on).
+///
+/// ```no_run
+/// use ringcall::{Shard, ShardConfig, Wait};
+/// # fn my_own_work() {}
+///
+/// let shard = Shard::new(ShardConfig::default())?;
+/// loop {
+///     my_own_work();
+///     shard.turn(Wait::Now);
+/// }
+/// # Ok::<(), ringcall::ServeError>(())
+/// ```
+#[derive(Clone)]
+pub struct Shard {
+    inner: Rc<Inner>,
+    wait: WaitPolicy,
+    driver: Rc<Driver>,
+}
+
+/// Common to the handles that can turn a shard, unlike what its clients and tasks hold on to.
+struct Driver {
+    /// Wakes the future of [`Shard::block_on`].
+    root: Waker,
+    remote: Arc<Remote>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Nobody will look into the mailbox any more.
+        self.remote.close();
+    }
+}
+
+/// Wakes the future that drives a shard.
+struct RootWake(Arc<Remote>);
+
+impl Wake for RootWake {
+    fn wake(self: Arc<Self>) {
+        self.0.wake_root();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake_root();
+    }
+}
+
+impl Shard {
+    /// A shard without connections.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, or the engine cannot be set up.
+    pub fn new(config: ShardConfig) -> Result<Shard, ServeError> {
+        let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
+        Shard::with_pool(config, Pool::new(threads))
+    }
+
+    pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
+        let prepare = |config: Config| {
+            let format = ringcall_codec_rkyv::archive_format();
+            config.archive_format(format).instance(inner::instance_id()).validate()
+        };
+        let memory = Memory::new(config.memory);
+        let engine = engine::new_engine(&memory, config.reuse_port).map_err(ServeError::Engine)?;
+        let remote = Remote::new(engine.bell());
+        let inner_config = InnerConfig {
+            server: prepare(config.server)?,
+            client: prepare(config.client)?,
+            connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
+        };
+        let clock = Box::new(MachineClock);
+        let driver = Rc::new(Driver {
+            root: Waker::from(Arc::new(RootWake(Arc::clone(&remote)))),
+            remote: Arc::clone(&remote),
+        });
+        let inner = Inner::new(engine, remote, memory, clock, pool, inner_config);
+        Ok(Shard { inner: Rc::new(inner), wait: config.wait, driver })
+    }
+
+    /// Waits if there is nothing to do and it may, then does a bounded amount of what there is.
+    pub fn turn(&self, wait: Wait) -> Turn {
+        let _entered = self.inner.executor.enter();
+        if wait != Wait::Now && !self.inner.has_work() {
+            self.park(wait);
+        }
+        if self.inner.work() { Turn::MoreWork } else { Turn::Idle }
+    }
+
+    /// When [`turn`](Shard::turn) is due although nothing has happened: how long from now.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        let next = self.inner.next_timeout()?;
+        Some(next.since(MachineClock.now()))
+    }
+
+    fn park(&self, wait: Wait) {
+        let timeout = match (wait, self.next_timeout()) {
+            (Wait::Now, _) => Some(Duration::ZERO),
+            (Wait::AtMost(most), Some(next)) => Some(most.min(next)),
+            (Wait::AtMost(most), None) => Some(most),
+            (Wait::Forever, next) => next,
+        };
+        let mut endpoint = self.inner.endpoint.borrow_mut();
+        let engine = endpoint.transport_mut();
+        engine.arm();
+        // From here on whoever leaves work rings; what was left before is seen here.
+        let timeout = if self.inner.remote.has_mail() { Some(Duration::ZERO) } else { timeout };
+        engine.park(timeout);
+    }
+
+    /// Turns, waiting by the shard's policy, for as long as `go_on` says so.
+    pub fn run(&self, mut go_on: impl FnMut() -> bool) {
+        while go_on() {
+            self.turn_by_policy();
+        }
+    }
+
+    fn turn_by_policy(&self) {
+        match self.wait {
+            WaitPolicy::Park => drop(self.turn(Wait::Forever)),
+            WaitPolicy::Spin => {
+                if self.turn(Wait::Now) == Turn::Idle {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    }
+
+    /// Turns until the future is ready, waiting by the shard's policy. Tasks, handlers and connections
+    /// of the shard go on meanwhile.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(&self.driver.root);
+        self.inner.remote.wake_root();
+        loop {
+            if self.inner.remote.take_root_woken() {
+                let _entered = self.inner.executor.enter();
+                self.inner.read_clock();
+                if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                    return output;
+                }
+            }
+            self.turn_by_policy();
+        }
+    }
+
+    /// Runs a task on this shard. Dropped, if it has not ended, with the shard.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.inner.spawn(future);
+    }
+
+    /// Ready after a while.
+    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static {
+        SleepUntil::new(&self.inner, MachineClock.now() + time)
+    }
+
+    /// Connects to a server, for use on this shard.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not in ringcall's protocol. A host name is looked up at once, which
+    /// may block.
+    pub async fn connect(&self, address: impl ToAddress) -> Result<LocalClient, CallError> {
+        LocalClient::connect(&self.inner, address).await
+    }
+
+    /// Serves a service on this shard, beside those that it serves already.
+    ///
+    /// # Errors
+    /// When one of its methods has the same number as another.
+    pub fn serve<S: Service>(&self, service: S) -> Result<(), ServeError> {
+        let mut mount = Mount::add_to(&self.inner);
+        mount.add(service)?;
+        self.inner.set_router(mount.finish());
+        Ok(())
+    }
+
+    /// Accepts connections at an address; returns it, with the port that was chosen.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub fn listen(&self, address: impl ToAddress) -> Result<Address, ServeError> {
+        let text = address.to_text();
+        let resolved = address
+            .resolve()
+            .map_err(|reason| ServeError::Address { address: text.clone(), reason })?;
+        match self.inner.listen(&resolved) {
+            Ok((_, local)) => Ok(local),
+            Err(error) => Err(ServeError::Listen { address: text, error }),
+        }
+    }
+
+    /// Which engine moves the bytes, and why this one.
+    #[must_use]
+    pub fn transport(&self) -> TransportInfo {
+        TransportInfo::of_engine()
+    }
+
+    /// What its connections have done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.inner.endpoint.borrow().counters()
+    }
+
+    /// How many connections it has.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.endpoint.borrow().connections()
+    }
+
+    /// How many spawned tasks have panicked. A task that panics is dropped, the shard goes on.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.inner.executor.panics()
+    }
+
+    /// How many accepted connections it closed because there were too many.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.inner.turned_away()
+    }
+
+    pub(crate) fn inner(&self) -> &Rc<Inner> {
+        &self.inner
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("connections", &self.connections())
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
