@@ -321,7 +321,7 @@ mod tests {
             let _ = pool.copy(&[0xff; 100]);
         }
         assert_eq!(&*world, b"world");
-        assert_eq!(pool.stats().lent_bytes, 4096);
+        assert_eq!(pool.stats().lent_bytes, 256);
         drop(world);
         assert_eq!(pool.stats().lent_bytes, 0);
     }
@@ -349,7 +349,7 @@ mod tests {
         .unwrap();
         assert_eq!(pool.stats().lent_bytes, 0);
         let _again = pool.take(1);
-        assert_eq!(pool.stats().lent_bytes, 4096);
+        assert_eq!(pool.stats().lent_bytes, 256);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::block::Block;
 use crate::{Chunk, ChunkMut};
 
-const SMALLEST_LOG2: u32 = 12;
+const SMALLEST_LOG2: u32 = 8;
 const LARGEST_LOG2: u32 = 26;
 const CLASSES: usize = (LARGEST_LOG2 - SMALLEST_LOG2 + 1) as usize;
 
@@ -25,7 +25,7 @@ const RETURN_BYTES_MAX: usize = 128 * 1024;
 /// Blocks of memory for the handles of one thread.
 ///
 /// Cloning is cheap and gives another handle of the same pool; it stays on its thread. Blocks come
-/// in powers of two from 4 KiB to 64 MiB, larger ones are allocated and freed as they are; free
+/// in powers of two from 256 bytes to 64 MiB, larger ones are allocated and freed as they are; free
 /// blocks are kept up to the number of bytes given to [`Pool::new`].
 #[derive(Clone)]
 pub struct Pool(Rc<PoolInner>);
@@ -61,6 +61,12 @@ impl Pool {
         }))
     }
 
+    /// How much memory [`take`](Pool::take) uses for `len` bytes.
+    #[must_use]
+    pub fn cost(len: usize) -> usize {
+        class_of(len).map_or(len, |class| 1 << (SMALLEST_LOG2 as usize + class))
+    }
+
     /// Exclusive memory of exactly `len` bytes, aligned to 64. Its contents are initialised but
     /// stale: what an earlier user left is still there.
     #[must_use]
@@ -90,9 +96,10 @@ impl Pool {
     /// A block of at least `min` bytes, lent to the caller as its only local handle.
     pub(crate) fn lend(&self, min: usize) -> Block {
         let block = match class_of(min) {
-            Some(class) => self.0.take_free(class).unwrap_or_else(|| {
-                Block::allocate(1 << (SMALLEST_LOG2 as usize + class), &self.0.home)
-            }),
+            Some(class) => self
+                .0
+                .take_free(class)
+                .unwrap_or_else(|| Block::allocate(Pool::cost(min), &self.0.home)),
             None => Block::allocate(min, &self.0.home),
         };
         block.lend_local(&self.0);
@@ -237,7 +244,7 @@ mod tests {
         assert_eq!(pool.stats(), PoolStats { lent_bytes: 5 * 4096, kept_bytes: 0 });
         drop(held);
         assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 3 * 4096 });
-        let again = pool.take(10);
+        let again = pool.take(4000);
         assert_eq!(pool.stats().kept_bytes, 2 * 4096);
         drop(pool);
         drop(again);
@@ -250,6 +257,6 @@ mod tests {
         std::thread::spawn(move || drop(shared)).join().unwrap();
         assert_eq!(pool.stats().lent_bytes, 0);
         let _taken = pool.take(10);
-        assert_eq!(pool.stats().kept_bytes, (RETURNS - 1) * 4096);
+        assert_eq!(pool.stats().kept_bytes, (RETURNS - 1) * 256);
     }
 }

@@ -63,7 +63,7 @@ struct Link<L, T> {
     connection: Connection<T>,
     layer: L,
     stage: Stage,
-    /// Bytes of the connection in the batch that the transport holds.
+    /// Bytes of the connection that are left of the batch that the transport holds.
     sending: Option<usize>,
     is_readable: bool,
     is_dirty: bool,
@@ -348,9 +348,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                     _ => link.connection.handle_input_end(now),
                 }
             }
-            TransportEvent::Sent { handle, done } => {
+            TransportEvent::Sent { handle, bytes, done } => {
                 let Some(link) = self.touch(handle) else { return };
-                let sent = if done { link.sending.take().unwrap_or(0) } else { 0 };
+                let Some(sending) = link.sending.take() else { return };
+                // A layer may have made more of them.
+                let sent = if done { sending } else { bytes.min(sending) };
+                link.sending = (!done).then_some(sending - sent);
                 link.connection.handle_transmitted(now, sent);
             }
             TransportEvent::Closed(handle, reason) => {
@@ -481,17 +484,19 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             }
         }
         let handle = link.handle;
-        if link.connection.wants_poll() && !link.connection.is_finished() {
+        // What was sent may let parked calls go on, or receiving.
+        let wants_poll = link.connection.wants_poll() || link.receiving == Receiving::Paused;
+        if wants_poll && !link.connection.is_finished() {
             self.mark_readable(handle);
         }
         self.finish(now, handle);
         self.arm(now, index);
     }
 
-    /// When a connection is over and its last byte sent: ends it with its transport.
+    /// When a connection is over and its last byte given to the transport: ends it there, too.
     fn finish(&mut self, now: Instant, handle: Handle) {
         let Some(link) = self.link_mut(handle) else { return };
-        if !link.connection.is_finished() || link.sending.is_some() {
+        if !link.connection.is_finished() {
             return;
         }
         match link.stage {

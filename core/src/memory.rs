@@ -13,8 +13,9 @@ pub struct Memory(Rc<Inner>);
 struct Inner {
     pool: Pool,
     outgoing: RefCell<Arena>,
-    gathering: RefCell<Arena>,
-    landing_left: Cell<usize>,
+    /// What bodies that are arriving hold.
+    landing: Cell<usize>,
+    landing_max: usize,
     lent_bytes_max: usize,
 }
 
@@ -22,8 +23,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryLimits {
-    /// For bodies that are still arriving: beyond it connections are not read until some arrived.
-    /// 64 MiB by default, at least one largest message.
+    /// For bodies that are still arriving. Beyond it a connection that has begun none waits, unread,
+    /// until others have arrived; one that has begun some goes on within its windows. 64 MiB by default.
     pub landing_bytes: usize,
     /// Of blocks in use: beyond three quarters of it, bodies that arrived whole are copied out of
     /// their receive buffers, so that a few that are held long do not pin much. 64 MiB by default.
@@ -51,8 +52,8 @@ impl Memory {
         let pool = Pool::new(limits.kept_bytes);
         Memory(Rc::new(Inner {
             outgoing: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
-            gathering: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
-            landing_left: Cell::new(limits.landing_bytes),
+            landing: Cell::new(0),
+            landing_max: limits.landing_bytes,
             lent_bytes_max: limits.lent_bytes,
             pool,
         }))
@@ -81,21 +82,27 @@ impl Memory {
         range.freeze()
     }
 
-    /// Room to put a frame together that arrives in pieces.
+    /// Room to put a frame together that arrives in pieces. Of its own, so that somebody who sends
+    /// slowly holds no more than that.
     pub(crate) fn gather(&self, len: usize) -> ChunkMut {
-        self.0.gathering.borrow_mut().allot(len, 0)
+        self.0.pool.take(len)
     }
 
-    /// Room for a body that is still arriving, if the budget allows; give it back with
-    /// [`land_end`](Self::land_end).
-    pub(crate) fn land_begin(&self, len: usize) -> Option<ChunkMut> {
-        let left = self.0.landing_left.get().checked_sub(len)?;
-        self.0.landing_left.set(left);
+    /// Room for a body that is arriving; give it back with [`land_end`](Self::land_end). `None` if the
+    /// budget does not allow it now. With `must` it is allowed all the same: bodies of a connection that
+    /// has begun one must go on, or it could never finish that one. When nothing is landing, the first
+    /// body is always allowed.
+    pub(crate) fn land_begin(&self, len: usize, must: bool) -> Option<ChunkMut> {
+        let landing = self.0.landing.get().checked_add(Pool::cost(len))?;
+        if landing > self.0.landing_max && !must && self.0.landing.get() > 0 {
+            return None;
+        }
+        self.0.landing.set(landing);
         Some(self.0.pool.take(len))
     }
 
     pub(crate) fn land_end(&self, len: usize) {
-        self.0.landing_left.set(self.0.landing_left.get() + len);
+        self.0.landing.set(self.0.landing.get().saturating_sub(Pool::cost(len)));
     }
 
     /// Whether so much is in use that bodies should not pin receive buffers.
@@ -109,7 +116,7 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory")
             .field("pool", &self.0.pool)
-            .field("landing_left", &self.0.landing_left.get())
+            .field("landing", &self.0.landing.get())
             .finish()
     }
 }

@@ -94,6 +94,8 @@ pub enum TransportEvent<S> {
     Sent {
         /// Whose.
         handle: Handle,
+        /// How many bytes, since the last time.
+        bytes: usize,
         /// Whether the transport holds nothing of the batch any more.
         done: bool,
     },

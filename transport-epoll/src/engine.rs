@@ -182,11 +182,12 @@ impl Epoll {
             return;
         }
         match connection.send_on() {
-            Ok(done) => {
+            Ok(bytes) => {
+                let done = !connection.is_sending();
                 if done && connection.wants_shutdown {
                     let _ = connection.socket.shutdown(Shutdown::Write);
                 }
-                events.push(Event::Sent { handle, done });
+                events.push(Event::Sent { handle, bytes, done });
             }
             Err(error) => self.broken(handle, error, events),
         }

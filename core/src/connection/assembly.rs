@@ -1,10 +1,13 @@
 //! Bodies that arrive in parts.
 
+use alloc::rc::Rc;
+use core::cell::Cell;
+
 use ringcall_buf::{Chunk, ChunkMut};
 
-use crate::{CloseReason, Memory};
+use crate::{CloseReason, Instant, Memory};
 
-/// A request or reply whose body arrives in parts.
+/// A request or reply whose body arrives in parts. All of its length is charged when it begins.
 #[derive(Debug)]
 pub(super) struct Arriving<H> {
     /// All but the body.
@@ -13,27 +16,53 @@ pub(super) struct Arriving<H> {
     pub(super) assembly: Option<Assembly>,
     /// Body bytes that are charged for it and were not given back.
     pub(super) charged: usize,
-    /// How many bytes of the body no frame has announced yet. The call's last frame is the one that
-    /// makes it zero.
-    pub(super) unannounced: u64,
+    total: u64,
+    /// How many bytes of the body frames have announced so far: where the next DATA must continue.
+    announced: u64,
+    /// When it last went on.
+    pub(super) progress: Instant,
 }
 
 impl<H> Arriving<H> {
+    pub(super) fn new(
+        header: H,
+        assembly: Option<Assembly>,
+        total: usize,
+        first: usize,
+        now: Instant,
+    ) -> Arriving<H> {
+        let announced = first as u64;
+        Arriving { header, assembly, charged: total, total: total as u64, announced, progress: now }
+    }
+
+    /// A frame's head says that `len` bytes follow, at `offset`.
+    pub(super) fn announce(
+        &mut self,
+        offset: u64,
+        len: usize,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
+        if len == 0 {
+            return Err(CloseReason::BadLength);
+        }
+        if offset != self.announced {
+            return Err(CloseReason::DataOutOfOrder);
+        }
+        let end = self.announced.checked_add(len as u64).filter(|&end| end <= self.total);
+        self.announced = end.ok_or(CloseReason::BadLength)?;
+        self.progress = now;
+        Ok(())
+    }
+
+    /// Whether the call's last frame has been announced.
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced == self.total
+    }
+
     /// Nobody wants the body any more: returns what is charged for it, to be given back.
     pub(super) fn ignore(&mut self) -> usize {
         self.assembly = None;
         core::mem::take(&mut self.charged)
-    }
-
-    /// A frame's head says that `len` bytes follow, at `offset`. They count as charged.
-    pub(super) fn announce(&mut self, offset: u64, len: usize) -> Result<(), CloseReason> {
-        self.unannounced =
-            self.unannounced.checked_sub(len as u64).ok_or(CloseReason::BadLength)?;
-        self.charged = self.charged.saturating_add(len);
-        match &mut self.assembly {
-            Some(assembly) => assembly.announce(offset, len),
-            None => Ok(()),
-        }
     }
 }
 
@@ -47,26 +76,26 @@ pub(super) struct Assembly {
     /// Absent while the transport receives into it.
     buffer: Option<ChunkMut>,
     total: usize,
-    /// How many bytes have been announced by frame heads so far: where the next DATA must continue.
-    announced: usize,
     memory: Memory,
+    siblings: Siblings,
+}
+
+/// How many bodies are arriving on a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Siblings(Rc<Cell<u32>>);
+
+impl Siblings {
+    pub(super) fn any(&self) -> bool {
+        self.0.get() > 0
+    }
 }
 
 impl Assembly {
-    /// `None` if the landing budget does not allow it now.
-    pub(super) fn begin(total: usize, memory: &Memory) -> Option<Assembly> {
-        let buffer = Some(memory.land_begin(total)?);
-        Some(Assembly { buffer, total, announced: 0, memory: memory.clone() })
-    }
-
-    /// A frame's head says that `len` bytes follow, at `offset`.
-    pub(super) fn announce(&mut self, offset: u64, len: usize) -> Result<(), CloseReason> {
-        if offset != self.announced as u64 {
-            return Err(CloseReason::DataOutOfOrder);
-        }
-        let end = self.announced.checked_add(len).filter(|&end| end <= self.total);
-        self.announced = end.ok_or(CloseReason::BadLength)?;
-        Ok(())
+    /// `None` if the landing budget does not allow it now, see [`Memory::land_begin`].
+    pub(super) fn begin(total: usize, memory: &Memory, siblings: &Siblings) -> Option<Assembly> {
+        let buffer = Some(memory.land_begin(total, siblings.any())?);
+        siblings.0.set(siblings.0.get().saturating_add(1));
+        Some(Assembly { buffer, total, memory: memory.clone(), siblings: siblings.clone() })
     }
 
     /// Bytes that were announced arrive.
@@ -80,6 +109,11 @@ impl Assembly {
 
     pub(super) fn is_complete(&self) -> bool {
         self.buffer.as_ref().is_some_and(|buffer| buffer.missing() == 0)
+    }
+
+    /// Whether the transport could receive into it.
+    pub(super) fn can_lend(&self) -> bool {
+        self.buffer.is_some()
     }
 
     /// Lends the buffer to the transport.
@@ -101,5 +135,6 @@ impl Assembly {
 impl Drop for Assembly {
     fn drop(&mut self) {
         self.memory.land_end(self.total);
+        self.siblings.0.set(self.siblings.0.get().saturating_sub(1));
     }
 }

@@ -13,7 +13,7 @@ use super::receive::{Received, plain_header};
 use super::state::ServedInput;
 use super::{BodyTarget, Connection, Event};
 use crate::frame::{DataHeader, Head};
-use crate::{CloseReason, Instant};
+use crate::{CloseReason, Instant, MessageId};
 
 impl<T> Connection<T> {
     /// A DATA frame that is here whole.
@@ -33,35 +33,29 @@ impl<T> Connection<T> {
         let header = plain_header(head, frame, DataHeader::parse)?;
         let len = head.body_len().unwrap_or(0);
         self.body_target = BodyTarget::Nothing;
-        self.watch.body_progress = now;
         if head.id.side() == self.side {
-            self.reply_data(now, head, header, len)
+            self.reply_data(now, head.id, header, len)
         } else {
-            self.request_data(now, head, header, len)
+            self.request_data(now, head.id, header, len)
         }
     }
 
     fn reply_data(
         &mut self,
         now: Instant,
-        head: &Head,
+        id: MessageId,
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
-        self.credit.replies_in.charge(len)?;
-        let Some(entry) = self.calls.find(head.id) else {
-            self.credit.replies_in.release(len);
-            return self.ignore(now, len);
-        };
+        let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
-        arriving.announce(header.offset, len)?;
+        arriving.announce(header.offset, len, now)?;
         if arriving.assembly.is_some() {
-            self.body_target = BodyTarget::Reply(head.id);
+            self.body_target = BodyTarget::Reply(id);
             return Ok(());
         }
-        self.credit.replies_in.release(arriving.ignore());
-        if arriving.unannounced == 0 {
-            self.ignored_reply_ends(head.id);
+        if arriving.is_announced() {
+            self.ignored_reply_ends(id);
         }
         self.count_ignored(len);
         Ok(())
@@ -70,26 +64,20 @@ impl<T> Connection<T> {
     fn request_data(
         &mut self,
         now: Instant,
-        head: &Head,
+        id: MessageId,
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
-        self.credit.calls_in.charge(len)?;
-        let Some(slot) = self.served.find(head.id) else {
-            // Its call was cancelled or answered meanwhile.
-            self.credit.calls_in.release(len);
-            return self.ignore(now, len);
-        };
+        // Its call was cancelled or answered meanwhile.
+        let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
-        arriving.announce(header.offset, len)?;
+        arriving.announce(header.offset, len, now)?;
         if arriving.assembly.is_some() {
-            self.body_target = BodyTarget::Request(head.id);
+            self.body_target = BodyTarget::Request(id);
             return Ok(());
         }
-        let last = arriving.unannounced == 0;
-        self.credit.calls_in.release(arriving.ignore());
-        if last {
-            self.served.step(head.id.slot(), ServedInput::BodyEnds);
+        if arriving.is_announced() {
+            self.served.step(id.slot(), ServedInput::BodyEnds);
         }
         self.count_ignored(len);
         Ok(())
@@ -115,6 +103,13 @@ impl<T> Connection<T> {
         }
         if let Some(event) = self.body_done(now) {
             self.events.push_back(event);
+        }
+    }
+
+    /// Nobody wants this body any more: what still arrives of it is ignored.
+    pub(super) fn leave_body(&mut self, target: BodyTarget) {
+        if self.body_target == target {
+            self.body_target = BodyTarget::Nothing;
         }
     }
 

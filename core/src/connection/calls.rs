@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::assembly::Arriving;
+use super::assembly::{Arriving, Assembly};
 use super::state::{CallInput, CallState};
 use crate::frame::ReplyHeader;
 use crate::{MessageId, Side};
@@ -100,6 +100,21 @@ impl<T> Calls<T> {
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
+    }
+
+    /// Replies that are arriving.
+    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<ReplyHeader>> {
+        let arriving = self.slots.iter().filter_map(|entry| entry.arriving.as_deref());
+        arriving.filter(|arriving| arriving.assembly.is_some())
+    }
+
+    /// Where the body of this call's reply goes.
+    pub(super) fn arriving_at(&self, id: MessageId) -> Option<&Assembly> {
+        if self.id_at(id.slot()) != Some(id) {
+            return None;
+        }
+        let entry = self.slots.get(id.slot() as usize)?;
+        entry.arriving.as_ref()?.assembly.as_ref()
     }
 
     pub(super) fn id_at(&self, slot: u32) -> Option<MessageId> {

@@ -12,7 +12,8 @@ impl Allowance {
         Allowance(window)
     }
 
-    /// Takes credit for a whole body, or nothing.
+    /// Takes credit for a whole body, or nothing. It is spent with the body's first byte, however much
+    /// of the rest is sent.
     ///
     /// All or nothing, because credit of a half-sent body does not come back before the rest is sent:
     /// two such bodies could wait for each other for ever.
@@ -27,7 +28,7 @@ impl Allowance {
         }
     }
 
-    /// Gives back credit for bytes that will not be sent after all.
+    /// Gives back credit for a body of which nothing was sent.
     pub(super) fn untake(&mut self, bytes: usize) {
         self.0 += bytes as u64;
     }
@@ -59,7 +60,15 @@ impl Window {
         Window { size, granted: size, returned: 0 }
     }
 
-    /// Body bytes arrive.
+    /// Whether a body of this length may begin.
+    pub(super) fn check(&self, bytes: usize) -> Result<(), CloseReason> {
+        match bytes as u64 <= self.granted {
+            true => Ok(()),
+            false => Err(CloseReason::CreditExceeded),
+        }
+    }
+
+    /// A body begins to arrive: all of it is charged at once.
     #[inline]
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
         self.granted = self.granted.checked_sub(bytes as u64).ok_or(CloseReason::CreditExceeded)?;
@@ -69,7 +78,8 @@ impl Window {
     /// Body bytes are no longer held.
     #[inline]
     pub(super) fn release(&mut self, bytes: usize) {
-        self.returned += bytes as u64;
+        // Never more than was charged, whatever the application says it has finished.
+        self.returned = self.returned.saturating_add(bytes as u64).min(self.size - self.granted);
     }
 
     /// Whether enough came together for a CREDIT frame: a quarter of the window. A window is at least

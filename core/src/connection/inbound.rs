@@ -96,10 +96,10 @@ impl Inbound {
         self.current.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether the stream may end here.
-    pub(super) fn is_between_frames(&self) -> bool {
-        matches!(self.mode, Mode::Head { have: 0, .. } | Mode::Preface { have: 0, .. })
-            && self.is_drained()
+    /// Whether a frame, or the preface, has begun whose end is not here.
+    #[inline]
+    pub(super) fn is_inside_frame(&self) -> bool {
+        !matches!(self.mode, Mode::Head { have: 0, .. } | Mode::Preface { have: 0, .. })
     }
 
     /// How much of a large body is still to come, if nothing of it waits to be parsed.
@@ -171,11 +171,18 @@ impl Inbound {
                 Ok(Some(Found::Preface(preface)))
             }
             Mode::Head { bytes, have } => {
-                if fill(&mut self.current, bytes, have) {
-                    let head = Head::parse(bytes);
-                    let frame_len = self.check(&head)?;
-                    self.begin(head, frame_len, memory);
+                if !fill(&mut self.current, bytes, have) {
+                    return Ok(None);
                 }
+                let head = Head::parse(bytes);
+                let frame_len = self.check(&head)?;
+                if frame_len == Head::LEN {
+                    // The head alone is the frame.
+                    self.mode = BETWEEN;
+                    counters.frames_received = counters.frames_received.wrapping_add(1);
+                    return Ok(Some(Found::Frame(head, Chunk::empty())));
+                }
+                self.begin(head, frame_len, memory);
                 Ok(None)
             }
             Mode::Gather { head, frame } => {
@@ -248,10 +255,7 @@ impl Inbound {
     /// A head was read whose frame is not whole yet: makes room for what is to come.
     fn begin(&mut self, head: Head, frame_len: usize, memory: &Memory) {
         let rest = frame_len.saturating_sub(Head::LEN);
-        self.mode = if rest == 0 {
-            // The head alone is the frame; it goes through an empty gathering.
-            Mode::Gather { head, frame: memory.gather(0) }
-        } else if rest <= GATHER_BYTES_MAX {
+        self.mode = if rest <= GATHER_BYTES_MAX {
             Mode::Gather { head, frame: memory.gather(rest) }
         } else {
             Mode::Header { head, header: memory.gather(usize::from(head.header_len)) }

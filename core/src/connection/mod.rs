@@ -27,6 +27,7 @@ use crate::{
     Memory, MessageId, Payload, Refused, RequestId, Side,
 };
 
+use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
 use inbound::{Found, Inbound};
@@ -38,6 +39,9 @@ use state::{CallState, ConnectionInput, ConnectionState, ServedState};
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// How long a connection that is over waits for a transport to take its GOAWAY.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Both ends of a connection, as a state machine that does no I/O.
 ///
@@ -78,6 +82,8 @@ pub struct Connection<T> {
     watch: Watch,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
+    /// How many bodies are arriving in parts.
+    landing: Siblings,
     /// Where the body of the large frame that is arriving goes.
     body_target: BodyTarget,
     /// A frame whose body waits for the landing budget.
@@ -118,7 +124,8 @@ struct Control {
     pong: Option<Ping>,
     ping: Option<Ping>,
     limits: Option<Limits>,
-    limits_ack: Option<Limits>,
+    /// With the mark behind which it may be sent.
+    limits_ack: Option<(Limits, u64)>,
 }
 
 /// Looks after what must make progress.
@@ -126,8 +133,10 @@ struct Control {
 struct Watch {
     /// When to look again; [`Instant::FAR`] if nothing needs to.
     at: Instant,
-    /// When a large body last made progress.
-    body_progress: Instant,
+    /// When the other side's HELLO must be here; [`Instant::FAR`] once it is.
+    handshake: Instant,
+    /// When bytes last arrived.
+    received: Instant,
     /// Bytes given to the transport that it has not sent yet.
     unsent: usize,
     send_progress: Instant,
@@ -355,11 +364,13 @@ impl<T> Connection<T> {
             deadlines: Wheel::new(now),
             watch: Watch {
                 at: now + config.handshake_timeout,
-                body_progress: now,
+                handshake: now + config.handshake_timeout,
+                received: now,
                 unsent: 0,
                 send_progress: now,
             },
             events: VecDeque::new(),
+            landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
             stalled: None,
             unknown_replies: Strikes::new(now),
@@ -388,7 +399,7 @@ impl<T> Connection<T> {
         if chunk.is_empty() || self.ending.is_some() || self.input_ended {
             return;
         }
-        self.watch.body_progress = now;
+        self.watch.received = now;
         self.inbound.push(chunk);
     }
 
@@ -396,30 +407,24 @@ impl<T> Connection<T> {
     pub fn handle_landed(&mut self, now: Instant, buffer: ChunkMut, n: usize) {
         self.counters.bytes_received += n as u64;
         self.counters.landed += n as u64;
-        self.watch.body_progress = now;
+        if n > 0 {
+            self.watch.received = now;
+        }
         if self.ending.is_none() {
             self.body_landed(now, buffer, n);
         }
     }
 
-    /// The other side has ended its stream: nothing more will be received, but it may still read.
-    pub fn handle_input_end(&mut self, now: Instant) {
-        if self.ending.is_some() {
-            return;
-        }
+    /// The other side has ended its stream: nothing more will be received, but it may still read. Calls
+    /// that have arrived are finished and answered; [`poll_event`](Self::poll_event) says when it is over.
+    pub fn handle_input_end(&mut self, _now: Instant) {
         self.input_ended = true;
-        // Calls that have arrived whole are finished and answered. Ours get no reply any more.
-        if self.inbound.is_drained() && !self.inbound.is_between_frames() {
-            self.fail(now, CloseReason::Truncated);
-        } else if self.inbound.is_drained() && (self.served.live() == 0 || self.calls.live() > 0) {
-            self.fail(now, CloseReason::PeerClosed);
-        }
     }
 
     /// The transport's connection is gone.
-    pub fn handle_closed(&mut self, _now: Instant, reason: CloseReason) {
+    pub fn handle_closed(&mut self, now: Instant, reason: CloseReason) {
         self.outbound.clear();
-        self.end(reason);
+        self.end(now, reason);
         self.step(ConnectionInput::Gone);
     }
 
@@ -427,7 +432,9 @@ impl<T> Connection<T> {
     pub fn handle_transmitted(&mut self, now: Instant, n: usize) {
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
-        self.watch.send_progress = now;
+        if n > 0 {
+            self.watch.send_progress = now;
+        }
     }
 
     /// The time that [`poll_timeout`](Self::poll_timeout) said has come. Calling it early or late is
@@ -486,10 +493,16 @@ impl<T> Connection<T> {
     #[inline]
     #[must_use]
     pub fn wants_transmit(&self) -> bool {
-        self.outbound.is_waiting()
-            || self.control.is_waiting()
-            || self.credit.calls_in.is_grant_due()
-            || self.credit.replies_in.is_grant_due()
+        if self.outbound.is_waiting() || self.control.hello {
+            return true;
+        }
+        // Nothing else may be said before the other side's HELLO, nor after our own GOAWAY.
+        self.peer.is_some()
+            && self.ending.is_none()
+            && (self.control.is_waiting()
+                || self.credit.calls_in.is_grant_due()
+                || self.credit.replies_in.is_grant_due()
+                || self.limits_ack_is_due())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
@@ -503,13 +516,11 @@ impl<T> Connection<T> {
     /// What the transport should receive next.
     #[must_use]
     pub fn receive_hint(&self) -> ReceiveHint {
-        if self.stalled.is_some() || self.ending.is_some() || self.is_full_of_one_ways() {
+        if self.stalled.is_some() || self.ending.is_some() || self.is_paused() {
             return ReceiveHint::Pause;
         }
         match self.inbound.body_left() {
-            Some(len) if len >= LAND_BYTES_MIN && self.body_target != BodyTarget::Nothing => {
-                ReceiveHint::Land { len }
-            }
+            Some(len) if len >= LAND_BYTES_MIN && self.can_land() => ReceiveHint::Land { len },
             _ => ReceiveHint::More,
         }
     }
@@ -579,7 +590,9 @@ impl<T> Connection<T> {
     /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
     /// sent yet is replaced.
     pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
-        self.control.ping = Some(Ping { opaque });
+        if self.ending.is_none() {
+            self.control.ping = Some(Ping { opaque });
+        }
     }
 
     /// Tells the other side to stop making calls. With `refuse`, calls that have not arrived yet will
@@ -655,7 +668,7 @@ impl<T> Connection<T> {
     pub fn wants_poll(&self) -> bool {
         !self.events.is_empty()
             || (!self.parked.is_empty() && !self.is_choked())
-            || (!self.inbound.is_drained() && self.stalled.is_none() && !self.is_full_of_one_ways())
+            || (!self.inbound.is_drained() && self.stalled.is_none() && !self.is_paused())
             || self.input_ended
             || !matches!(
                 self.state,
@@ -727,30 +740,38 @@ impl<T> Connection<T> {
     }
 
     /// Ends the connection because of this side's decision or the other side's fault.
-    fn fail(&mut self, _now: Instant, reason: CloseReason) {
+    fn fail(&mut self, now: Instant, reason: CloseReason) {
         if self.ending.is_some() {
             return;
         }
         // What no transport took is not sent any more, so that it can be said of calls.
         self.outbound.clear();
-        // Someone who does not speak the protocol gets no answer in it.
-        if !matches!(self.state, ConnectionState::Preface) {
-            let accepted = self.goaway_sent.unwrap_or(self.counters.requests_taken);
-            self.send_go_away(accepted.min(self.counters.requests_taken), reason.code());
+        self.end(now, reason);
+        match (self.state, reason) {
+            // Someone who does not speak the protocol, or does not read, gets no last word.
+            (ConnectionState::Preface, _) | (_, CloseReason::SendStalled) => {
+                self.step(ConnectionInput::Gone);
+            }
+            _ => {
+                let taken = self.counters.requests_taken;
+                let accepted = self.goaway_sent.map_or(taken, |sent| sent.min(taken));
+                self.send_go_away(accepted, reason.code());
+                self.step(ConnectionInput::Close);
+            }
         }
-        self.end(reason);
-        self.step(ConnectionInput::Close);
     }
 
     /// From now on nothing is received, and calls are handed back.
-    fn end(&mut self, reason: CloseReason) {
+    fn end(&mut self, now: Instant, reason: CloseReason) {
         if self.ending.is_none() {
             self.ending = Some(Ending { reason, next_call: 0, next_served: 0, told: false });
             self.inbound.clear();
             self.stalled = None;
             self.parked.clear();
             self.body_target = BodyTarget::Nothing;
-            self.watch.at = Instant::FAR;
+            self.control = Control { hello: self.control.hello, ..Control::default() };
+            // The last word must leave soon, or it is left unsaid.
+            self.watch.at = now + LAST_WORD_TIMEOUT;
         }
     }
 
@@ -775,6 +796,9 @@ impl<T> Connection<T> {
             let Some(entry) = self.calls.at(slot) else { continue };
             let was_sent = entry.number != 0 && entry.number <= taken;
             let ticket = entry.ticket.take();
+            if let Some(arriving) = &mut entry.arriving {
+                self.credit.replies_in.release(arriving.ignore());
+            }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
             if let Some(ticket) = ticket {
@@ -791,15 +815,23 @@ impl<T> Connection<T> {
             let slot = ending.next_served;
             ending.next_served += 1;
             let Some(served) = self.served.at(slot) else { continue };
-            let (id, charged, state) = (served.id, served.charged, served.state);
+            let (id, state) = (served.id, served.state);
             self.deadlines.cancel(served_key(slot));
-            if matches!(state, ServedState::Running | ServedState::Cancelling) {
+            match state {
                 // Its answer, which can no longer be sent, frees the slot.
-                let id = RequestId { id, one_way: None };
-                return Some(Event::Cancelled(id, Cancellation::Closed));
+                ServedState::Running => {
+                    self.served.step(slot, state::ServedInput::Cancel);
+                    let id = RequestId { id, one_way: None };
+                    return Some(Event::Cancelled(id, Cancellation::Closed));
+                }
+                ServedState::Cancelling => {}
+                _ => {
+                    let arriving = served.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
+                    let charged = arriving + core::mem::take(&mut served.charged);
+                    self.credit.calls_in.release(charged);
+                    self.served.step(slot, state::ServedInput::End);
+                }
             }
-            self.credit.calls_in.release(charged);
-            self.served.step(slot, state::ServedInput::ReplyLast);
         }
         if !ending.told {
             ending.told = true;
@@ -808,30 +840,56 @@ impl<T> Connection<T> {
         None
     }
 
-    /// Nothing is left to parse: is it over?
+    /// Nothing can be parsed now: is it over?
     fn after_input(&mut self, now: Instant) -> Option<Event<T>> {
-        if self.ending.is_some() {
-            return self.hand_back();
-        }
-        let idle = self.calls.live() == 0
-            && self.calls_served() == 0
-            && self.one_ways.is_empty()
-            && self.outbound.is_empty();
         if self.input_ended {
-            if !self.inbound.is_between_frames() && self.stalled.is_none() {
-                self.fail(now, CloseReason::Truncated);
-            } else if idle || self.calls.live() > 0 {
-                self.fail(now, CloseReason::PeerClosed);
-            }
-        } else if self.state == ConnectionState::Draining && idle {
+            self.after_input_end(now);
+        } else if self.state == ConnectionState::Draining && self.is_idle() {
             // Whoever refuses further calls may go when the last one is answered, and whoever was
             // asked to stop may go when its own are.
-            let refused = self.goaway_sent.is_some_and(|accepted| accepted != GoAway::SOON);
-            if refused || self.goaway_received.is_some() {
+            let refuses = self.goaway_sent.is_some_and(|accepted| accepted != GoAway::SOON);
+            if refuses || self.goaway_received.is_some() {
                 self.fail(now, CloseReason::Local);
             }
         }
-        self.ending.and_then(|_| self.hand_back())
+        self.events.pop_front().or_else(|| self.hand_back())
+    }
+
+    /// Nothing more will come. What has arrived whole is answered; what has not never will be.
+    fn after_input_end(&mut self, now: Instant) {
+        if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
+            return;
+        }
+        if self.inbound.is_inside_frame() {
+            return self.fail(now, CloseReason::Truncated);
+        }
+        // Nobody will answer our calls any more.
+        self.end_own_calls(CloseReason::PeerClosed);
+        let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
+        if is_waiting || !self.events.is_empty() {
+            return;
+        }
+        // What is left waits for a body or for credit that cannot come.
+        let is_cut = self.served.arriving().next().is_some();
+        self.fail(now, if is_cut { CloseReason::Truncated } else { CloseReason::PeerClosed });
+    }
+
+    fn end_own_calls(&mut self, reason: CloseReason) {
+        if self.calls.live() == 0 {
+            return;
+        }
+        let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
+        while let Some(event) = self.hand_back_next(&mut ending) {
+            self.events.push_back(event);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.calls.live() == 0
+            && self.served.live() == 0
+            && self.served.one_ways == 0
+            && self.one_ways.is_empty()
+            && self.outbound.is_empty()
     }
 
     // ---- time ----
@@ -861,28 +919,40 @@ impl<T> Connection<T> {
     fn look_after(&mut self, now: Instant) {
         self.watch.at = Instant::FAR;
         if self.ending.is_some() {
-            return;
+            // Nobody took the last word.
+            self.outbound.clear();
+            return self.step(ConnectionInput::Gone);
         }
-        let stall = self.config.stall_timeout;
-        if self.peer.is_none() {
+        if self.watch.handshake <= now {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
-        if self.stalled.is_some() {
-            // The landing budget may have room again; `poll_event` tries.
-            self.look_after_by(now + Wheel::TICK);
-        }
-        if self.inbound.body_left().is_some() && self.stalled.is_none() {
-            if self.watch.body_progress + stall <= now {
-                return self.fail(now, CloseReason::BodyStalled);
-            }
-            self.look_after_by(self.watch.body_progress + stall);
-        }
+        self.look_after_by(self.watch.handshake);
+        let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
         }
+        if self.stalled.is_some() {
+            // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
+            // side that does not go on.
+            self.watch.received = now;
+            return self.look_after_by(now + Wheel::TICK);
+        }
+        let mut oldest = Instant::FAR;
+        if self.inbound.is_inside_frame() {
+            oldest = self.watch.received;
+        }
+        if self.landing.any() {
+            let requests = self.served.arriving().map(|arriving| arriving.progress);
+            let replies = self.calls.arriving().map(|arriving| arriving.progress);
+            oldest = requests.chain(replies).fold(oldest, Instant::min);
+        }
+        if oldest + stall <= now {
+            return self.fail(now, CloseReason::BodyStalled);
+        }
+        self.look_after_by(oldest + stall);
     }
 
     #[inline]
@@ -896,22 +966,30 @@ impl<T> Connection<T> {
         self.outbound.queued_replies() >= self.config.send_queue_soft
     }
 
-    /// Whether so many one-way calls are in progress that nothing is read until some are done. Others
-    /// are bounded by their slots.
+    /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
+    /// limits the number; or so many small answers wait that the other side does not read. Whoever keeps
+    /// the protocol causes neither for long.
     #[inline]
-    fn is_full_of_one_ways(&self) -> bool {
+    fn is_paused(&self) -> bool {
         self.served.one_ways >= self.in_flight_max
+            || self.outbound.ready_bytes() >= self.config.send_queue_max
+    }
+
+    /// Whether the body that is arriving has memory that the transport could receive into.
+    fn can_land(&self) -> bool {
+        let assembly = match self.body_target {
+            BodyTarget::Nothing => None,
+            BodyTarget::Request(id) => self.served.arriving_at(id),
+            BodyTarget::Reply(id) => self.calls.arriving_at(id),
+        };
+        assembly.is_some_and(assembly::Assembly::can_lend)
     }
 }
 
 impl Control {
     #[inline]
     fn is_waiting(&self) -> bool {
-        self.hello
-            || self.pong.is_some()
-            || self.ping.is_some()
-            || self.limits.is_some()
-            || self.limits_ack.is_some()
+        self.hello || self.pong.is_some() || self.ping.is_some() || self.limits.is_some()
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) struct Outbound {
     /// All bytes that wait here, and those of them that are replies.
     queued: usize,
     queued_replies: usize,
+    /// Bytes of whole frames that wait for nothing but the transport.
+    ready_bytes: usize,
+    /// How many bodies have been queued.
+    entered: u64,
     /// How many REQUEST frames have been numbered.
     numbered: u64,
     /// How many of them were in batches that a transport took.
@@ -61,6 +65,8 @@ pub(super) struct Body {
     rest: Option<Segment>,
     pub(super) total: usize,
     pub(super) sent: usize,
+    /// The how-many-th body it is.
+    entered: u64,
 }
 
 #[derive(Debug)]
@@ -91,6 +97,8 @@ impl Outbound {
             held_replies: VecDeque::new(),
             queued: 0,
             queued_replies: 0,
+            ready_bytes: 0,
+            entered: 0,
             numbered: 0,
             taken: 0,
         }
@@ -110,6 +118,11 @@ impl Outbound {
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
         !self.ready.is_empty() || !self.bodies.is_empty()
+    }
+
+    /// Whether all that could be sent is replies that wait for credit.
+    pub(super) fn is_only_held_replies(&self) -> bool {
+        !self.is_waiting() && self.held_calls.is_empty()
     }
 
     /// Whether nothing waits, with or without credit.
@@ -135,6 +148,7 @@ impl Outbound {
         let len = segment.len();
         let replies = if is_reply { len } else { 0 };
         self.queued += len;
+        self.ready_bytes += len;
         self.queued_replies += replies;
         if let (Segment::Local(chunk), Some(last)) = (&mut segment, self.ready.back_mut())
             && let Segment::Local(before) = &mut last.segment
@@ -152,7 +166,9 @@ impl Outbound {
     }
 
     /// Appends the frame of a body that is too long, or has no credit, to go out at once.
-    pub(super) fn push_body(&mut self, body: Body, queue: Queue) {
+    pub(super) fn push_body(&mut self, mut body: Body, queue: Queue) {
+        self.entered += 1;
+        body.entered = self.entered;
         self.queued += body.total;
         if !body.header.is_request() {
             self.queued_replies += body.total;
@@ -162,6 +178,24 @@ impl Outbound {
             Queue::Calls => self.held_calls.push_back(body),
             Queue::Replies => self.held_replies.push_back(body),
         }
+    }
+
+    /// Bytes of whole frames that wait for nothing but the transport.
+    #[inline]
+    pub(super) fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// A mark behind all that is queued now, for [`is_past`](Self::is_past).
+    pub(super) fn mark(&self) -> u64 {
+        self.entered
+    }
+
+    /// Whether all requests that were queued before a mark have gone.
+    pub(super) fn is_past(&self, mark: u64) -> bool {
+        let mut requests = self.bodies.iter().chain(&self.held_calls);
+        self.ready.is_empty()
+            && !requests.any(|body| body.header.is_request() && body.entered <= mark)
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.
@@ -174,7 +208,8 @@ impl Outbound {
         }
     }
 
-    /// Stops sending a request's body; returns how many of its bytes had credit and were not sent.
+    /// Stops sending a request's body; returns its credit if nothing of it was sent, otherwise it is
+    /// spent.
     pub(super) fn abandon_request(&mut self, id: MessageId) -> usize {
         if let Some(at) = self.held_calls.iter().position(|body| body.id == id) {
             self.queued -= self.held_calls.remove(at).map_or(0, |body| body.total);
@@ -182,9 +217,9 @@ impl Outbound {
         }
         let of_call = |body: &Body| body.id == id && body.header.is_request();
         let Some(at) = self.bodies.iter().position(of_call) else { return 0 };
-        let unsent = self.bodies.remove(at).map_or(0, |body| body.total - body.sent);
-        self.queued -= unsent;
-        unsent
+        let Some(body) = self.bodies.remove(at) else { return 0 };
+        self.queued -= body.total - body.sent;
+        if body.sent == 0 { body.total } else { 0 }
     }
 
     /// Forgets a reply that waits for credit; `false` if none does.
@@ -200,7 +235,8 @@ impl Outbound {
 
     /// Forgets everything that waits.
     pub(super) fn clear(&mut self) {
-        *self = Outbound { numbered: self.numbered, taken: self.taken, ..Outbound::new() };
+        let Outbound { numbered, taken, entered, .. } = *self;
+        *self = Outbound { numbered, taken, entered, ..Outbound::new() };
     }
 
     /// Moves whole frames to `queue`, as many as it has room for; says whether all went.
@@ -209,6 +245,7 @@ impl Outbound {
         while queue.room() > 0 {
             let Some(ready) = self.ready.pop_front() else { return true };
             self.queued -= ready.segment.len();
+            self.ready_bytes -= ready.segment.len();
             self.queued_replies -= ready.replies;
             self.taken = ready.numbered;
             queue.push(ready.segment);
@@ -277,7 +314,7 @@ impl Body {
         rest: Option<Segment>,
     ) -> Body {
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
-        Body { id, header, flags, front, rest, total, sent: 0 }
+        Body { id, header, flags, front, rest, total, sent: 0, entered: 0 }
     }
 
     /// Head and header of the frame that carries the next `part` bytes.

@@ -26,12 +26,17 @@ impl<T> Connection<T> {
     /// Parses until there is an event, or nothing more to parse.
     #[inline]
     pub(super) fn receive(&mut self, now: Instant) -> Received<T> {
-        while !self.is_full_of_one_ways() {
+        while !self.is_paused() {
             let found = match self.stalled.take() {
                 Some(stalled) => stalled,
                 None => match self.inbound.next(&self.memory, &mut self.counters)? {
                     Some(found) => found,
-                    None => return Ok(None),
+                    None => {
+                        if self.inbound.is_inside_frame() {
+                            self.look_after_by(now + self.config.stall_timeout);
+                        }
+                        return Ok(None);
+                    }
                 },
             };
             let event = match found {
@@ -133,6 +138,10 @@ impl<T> Connection<T> {
 
     /// Frames that are neither a call's beginning nor its end nor a part of a body.
     fn other(&mut self, now: Instant, kind: Kind, head: Head, frame: &Chunk) -> Received<T> {
+        let is_about_a_call = matches!(kind, Kind::Cancel | Kind::Item | Kind::End | Kind::Credit);
+        if !is_about_a_call && head.id != MessageId::CONNECTION {
+            return Err(CloseReason::BadId);
+        }
         match kind {
             Kind::Hello => return self.hello(&head, frame).map(Some),
             Kind::Credit => self.granted(&head, frame)?,
@@ -143,7 +152,7 @@ impl<T> Connection<T> {
                 return Ok(Some(Event::Pong(pong.opaque)));
             }
             Kind::GoAway => {
-                let (go_away, _) = split_header(&head, frame, GoAway::parse)?;
+                let go_away = plain_header(&head, frame, GoAway::parse)?;
                 return self.go_away_received(go_away);
             }
             Kind::Limits => self.limits(&head, frame)?,
@@ -170,7 +179,7 @@ impl<T> Connection<T> {
         self.inbound.set_length_max(length_max(self.message_bytes_max));
         self.credit.calls_out = Allowance::new(hello.calls_window);
         self.credit.replies_out = Allowance::new(hello.replies_window);
-        self.watch.at = Instant::FAR;
+        self.watch.handshake = Instant::FAR;
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))
@@ -207,26 +216,34 @@ impl<T> Connection<T> {
             }
             return Ok(());
         }
-        if limits.in_flight_max == 0 || limits.message_bytes_max == 0 {
+        let window = self.peer.map_or(0, |peer| peer.calls_window.min(peer.replies_window));
+        if limits.in_flight_max == 0
+            || limits.message_bytes_max == 0
+            || limits.message_bytes_max > window / 2
+        {
             return Err(CloseReason::BadLength);
         }
         if let Some(peer) = &mut self.peer {
             peer.in_flight_max = limits.in_flight_max;
             peer.message_bytes_max = limits.message_bytes_max;
         }
-        // Of several that arrive before an answer has left, the last one is answered.
-        self.control.limits_ack = Some(limits);
+        // Of several that arrive before an answer has left, the last one is answered; behind all calls
+        // that were made under the limits before it.
+        self.control.limits_ack = Some((limits, self.outbound.mark()));
         Ok(())
     }
 
     fn go_away_received(&mut self, go_away: GoAway) -> Received<T> {
+        let before = self.goaway_received.unwrap_or(GoAway::SOON);
+        if go_away.accepted < before {
+            self.goaway_received = Some(go_away.accepted);
+            self.refused_by_go_away(go_away.accepted);
+        }
         if go_away.code != crate::CloseCode::NONE {
             return Err(CloseReason::GoAway(go_away.code));
         }
-        let accepted = go_away.accepted.min(self.goaway_received.unwrap_or(GoAway::SOON));
-        self.goaway_received = Some(accepted);
+        self.goaway_received.get_or_insert(GoAway::SOON);
         self.step(ConnectionInput::GoAway);
-        self.refused_by_go_away(accepted);
         Ok(Some(Event::GoAway(go_away.code)))
     }
 
@@ -256,9 +273,12 @@ impl<T> Connection<T> {
             };
             self.complete(ticket, failure);
         }
-        while self.one_ways.back().is_some_and(|(number, _)| *number > accepted) {
-            let ticket = self.one_ways.pop_back().map(|(_, ticket)| ticket);
-            self.complete(ticket, Failure::refused(Cause::GoAway));
+        for (number, ticket) in core::mem::take(&mut self.one_ways) {
+            if number > accepted {
+                self.complete(Some(ticket), Failure::refused(Cause::GoAway));
+            } else {
+                self.one_ways.push_back((number, ticket));
+            }
         }
     }
 
@@ -309,6 +329,14 @@ impl<T> Connection<T> {
         *counter = counter.wrapping_add(body.len() as u64);
         self.memory.pool().copy(&body)
     }
+
+    /// A part of a header that the application may keep.
+    pub(super) fn keep(&self, extensions: Chunk) -> Chunk {
+        match self.memory.is_hoarded() {
+            true => self.memory.pool().copy(&extensions),
+            false => extensions,
+        }
+    }
 }
 
 /// What the TLVs of a header say to core.
@@ -316,12 +344,15 @@ pub(super) struct Announced {
     pub(super) total_len: Option<u64>,
     /// A critical extension that core does not know.
     pub(super) unknown_critical: Option<u16>,
+    /// Whether there is anything that the application may want.
+    pub(super) has_others: bool,
 }
 
 impl Announced {
     #[inline]
     pub(super) fn parse(extensions: &[u8]) -> Result<Announced, CloseReason> {
-        let mut announced = Announced { total_len: None, unknown_critical: None };
+        let mut announced =
+            Announced { total_len: None, unknown_critical: None, has_others: false };
         if extensions.is_empty() {
             return Ok(announced);
         }
@@ -329,9 +360,14 @@ impl Announced {
             let extension = extension.map_err(|_| CloseReason::BadHeader)?;
             if extension.tag == tag::TOTAL_LEN {
                 let total = extension.as_u64().ok_or(CloseReason::BadHeader)?;
-                announced.total_len = Some(total);
-            } else if extension.critical {
-                announced.unknown_critical = Some(extension.tag);
+                if announced.total_len.replace(total).is_some() {
+                    return Err(CloseReason::BadHeader);
+                }
+            } else {
+                announced.has_others = true;
+                if extension.critical {
+                    announced.unknown_critical = Some(extension.tag);
+                }
             }
         }
         Ok(announced)
@@ -343,12 +379,12 @@ impl Announced {
         let body_len = head.body_len().unwrap_or(0);
         let more = head.flags & frame::FLAG_MORE != 0;
         let total = match self.total_len {
-            None if !more => return Ok(body_len),
-            Some(total) if more == (total > body_len as u64) => total,
+            None if !more => body_len as u64,
+            Some(total) if more == (total > body_len as u64) && total >= body_len as u64 => total,
             _ => return Err(CloseReason::BadLength),
         };
         match usize::try_from(total) {
-            Ok(total) if total <= max && total >= body_len => Ok(total),
+            Ok(total) if total <= max => Ok(total),
             _ => Err(CloseReason::FrameTooLarge),
         }
     }

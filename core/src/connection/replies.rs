@@ -64,45 +64,46 @@ impl<T> Connection<T> {
         head: &Head,
         header_bytes: &Chunk,
     ) -> Result<bool, CloseReason> {
+        self.body_target = BodyTarget::Nothing;
         let (header, extensions) = split_header(head, header_bytes, ReplyHeader::parse)?;
         let announced = Announced::parse(extensions)?;
-        let body_len = head.body_len().unwrap_or(0);
         let total = announced.total(head, self.message_bytes_max)?;
+        self.credit.replies_in.check(total)?;
         let expected = self.expects_reply(head.id);
-        let wanted = self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some());
+        let is_wanted = expected
+            && self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some())
+            && announced.unknown_critical.is_none()
+            && is_readable(head, &header);
         let mut assembly = None;
-        if expected && wanted && announced.unknown_critical.is_none() && is_readable(head, &header)
-        {
-            assembly = Assembly::begin(total, &self.memory);
+        if is_wanted {
+            assembly = Assembly::begin(total, &self.memory, &self.landing);
             if assembly.is_none() {
                 return Ok(false);
             }
         }
-        self.credit.replies_in.charge(body_len)?;
+        self.credit.replies_in.charge(total)?;
         if !expected {
-            self.credit.replies_in.release(body_len);
+            self.credit.replies_in.release(total);
             self.unknown_reply(now)?;
-            self.ignore(now, body_len)?;
+            self.ignore(now, head.body_len().unwrap_or(0))?;
             return Ok(true);
         }
-        let mut arriving = Arriving { header, assembly, charged: 0, unannounced: total as u64 };
-        arriving.announce(0, body_len)?;
-        let (ignored, last) = (arriving.assembly.is_none(), arriving.unannounced == 0);
-        if ignored {
+        let body_len = head.body_len().unwrap_or(0);
+        let mut arriving = Arriving::new(header, assembly, total, body_len, now);
+        if !is_wanted {
             self.credit.replies_in.release(arriving.ignore());
         }
+        let is_announced = arriving.is_announced();
         self.stop_sending(head.id);
         self.calls.step(head.id.slot(), CallInput::ReplyBegins);
         if let Some(entry) = self.calls.find(head.id) {
             entry.arriving = Some(Box::new(arriving));
         }
-        if !ignored {
+        if is_wanted {
             self.body_target = BodyTarget::Reply(head.id);
-        } else {
-            self.body_target = BodyTarget::Nothing;
-            if last {
-                self.ignored_reply_ends(head.id);
-            }
+            self.look_after_by(now + self.config.stall_timeout);
+        } else if is_announced {
+            self.ignored_reply_ends(head.id);
         }
         Ok(true)
     }

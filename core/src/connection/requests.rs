@@ -36,28 +36,26 @@ impl<T> Connection<T> {
         let (header, extensions) = split_header(&head, &frame, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
         let body_len = announced.total(&head, self.message_bytes_max)?;
-        let unsupported = announced.unknown_critical.is_some();
-        let extensions = match extensions.is_empty() {
-            true => Chunk::empty(),
-            false => frame.slice(RequestHeader::LEN..header_len),
-        };
-        self.admit(&head)?;
+        self.check_request(&head)?;
         self.credit.calls_in.charge(body_len)?;
-        if self.is_after_goaway() {
+        if self.count_request() {
             self.credit.calls_in.release(body_len);
             return Ok(None);
         }
-        let mut request = Request::new(now, &head, &header, extensions);
+        let mut request = Request::new(now, &head, &header);
+        if announced.has_others {
+            request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
+        }
         if head.flags & request_flags::ONE_WAY != 0 {
             request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
             self.served.one_ways = self.served.one_ways.saturating_add(1);
         } else {
-            let slot = self.served.enter(head.id, self.in_flight_max)?;
+            let slot = self.served.enter(head.id);
             slot.charged = body_len;
             slot.received = now;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
         }
-        if let Some(status) = refusal(&header, head.flags, unsupported) {
+        if let Some(status) = refusal(&header, head.flags, announced.unknown_critical.is_some()) {
             self.count_expired(status == Status::EXPIRED);
             self.refuse(now, request.id, status);
             return Ok(None);
@@ -67,29 +65,24 @@ impl<T> Connection<T> {
         Ok(self.deliver(request))
     }
 
-    /// Hands a request to the application, now or when enough replies have been sent.
+    /// Hands a request to the application, now or when enough replies have been sent. A one-way call
+    /// causes no reply, so it never waits for that.
     #[inline]
     fn deliver(&mut self, request: Request) -> Option<Event<T>> {
-        if !self.is_choked() && self.parked.is_empty() {
+        let may_go = !self.is_choked() && self.parked.is_empty();
+        if may_go || request.id.is_one_way() {
             return Some(Event::Request(request));
         }
-        self.step_served(request.id, ServedInput::Park);
+        self.served.step(request.id.id.slot(), ServedInput::Park);
         self.parked.push_back(request);
         None
-    }
-
-    /// One-way calls have no slot whose state could change.
-    fn step_served(&mut self, id: RequestId, input: ServedInput) {
-        if !id.is_one_way() {
-            self.served.step(id.id.slot(), input);
-        }
     }
 
     /// The next request that was parked, when it may go on.
     pub(super) fn unpark(&mut self, now: Instant) -> Option<Event<T>> {
         while !self.is_choked() {
             let request = self.parked.pop_front()?;
-            self.step_served(request.id, ServedInput::Unpark);
+            self.served.step(request.id.id.slot(), ServedInput::Unpark);
             if request.deadline > now {
                 return Some(Event::Request(request));
             }
@@ -107,64 +100,57 @@ impl<T> Connection<T> {
         head: &Head,
         header_bytes: &Chunk,
     ) -> Result<bool, CloseReason> {
+        self.body_target = BodyTarget::Nothing;
         let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
-        let body_len = head.body_len().unwrap_or(0);
         let total = announced.total(head, self.message_bytes_max)?;
         let refused = refusal(&header, head.flags, announced.unknown_critical.is_some());
+        self.check_request(head)?;
+        self.credit.calls_in.check(total)?;
         let mut assembly = None;
-        if refused.is_none() {
-            assembly = Assembly::begin(total, &self.memory);
+        if refused.is_none() && !self.would_come_after_goaway() {
+            assembly = Assembly::begin(total, &self.memory, &self.landing);
             if assembly.is_none() {
                 return Ok(false);
             }
         }
-        self.admit(head)?;
-        self.credit.calls_in.charge(body_len)?;
-        let after_goaway = self.is_after_goaway();
-        if after_goaway {
-            assembly = None;
+        self.credit.calls_in.charge(total)?;
+        let after_goaway = self.count_request();
+        let mut request = Request::new(now, head, &header);
+        if announced.has_others {
+            let extensions = header_bytes.slice(RequestHeader::LEN..header_bytes.len());
+            request.extensions = self.keep(extensions);
         }
-        let extensions = header_bytes.slice(RequestHeader::LEN..usize::from(head.header_len));
-        let mut arriving = Arriving {
-            header: Request::new(now, head, &header, extensions),
-            assembly,
-            charged: 0,
-            unannounced: total as u64,
-        };
-        arriving.announce(0, body_len)?;
-        let discarded = arriving.assembly.is_none();
-        let last = arriving.unannounced == 0;
-        if discarded {
+        let body_len = head.body_len().unwrap_or(0);
+        let is_ignored = assembly.is_none();
+        let mut arriving = Arriving::new(request, assembly, total, body_len, now);
+        if is_ignored {
             self.credit.calls_in.release(arriving.ignore());
         }
-        let slot = self.served.enter(head.id, self.in_flight_max)?;
+        let is_announced = arriving.is_announced();
+        let slot = self.served.enter(head.id);
         slot.charged = 0;
         slot.received = now;
         slot.arriving = Some(Box::new(arriving));
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
-        self.body_target = BodyTarget::Request(head.id);
-        if discarded {
-            self.discard_request(head.id, last);
-            self.count_expired(refused == Some(Status::EXPIRED));
-            let is_one_way = head.flags & request_flags::ONE_WAY != 0;
-            // One-way calls, and what came after a GOAWAY, are dropped without a word.
-            if let Some(status) = refused.filter(|_| !is_one_way && !after_goaway) {
-                self.counters.requests_refused = self.counters.requests_refused.wrapping_add(1);
-                self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
-                self.send_status(head.id, status);
-            }
+        if !is_ignored {
+            self.body_target = BodyTarget::Request(head.id);
+            self.look_after_by(now + self.config.stall_timeout);
+            return Ok(true);
+        }
+        self.served.step(head.id.slot(), ServedInput::RefuseEarly);
+        if is_announced {
+            self.served.step(head.id.slot(), ServedInput::BodyEnds);
+        }
+        self.count_expired(refused == Some(Status::EXPIRED));
+        let is_one_way = head.flags & request_flags::ONE_WAY != 0;
+        // One-way calls, and what came after a GOAWAY, are dropped without a word.
+        if let Some(status) = refused.filter(|_| !is_one_way && !after_goaway) {
+            self.counters.requests_refused = self.counters.requests_refused.wrapping_add(1);
+            self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
+            self.send_status(head.id, status);
         }
         Ok(true)
-    }
-
-    /// From now on the body of a request is ignored as it arrives.
-    fn discard_request(&mut self, id: MessageId, last: bool) {
-        self.body_target = BodyTarget::Nothing;
-        self.served.step(id.slot(), ServedInput::RefuseEarly);
-        if last {
-            self.served.step(id.slot(), ServedInput::BodyEnds);
-        }
     }
 
     /// The last byte of a body that came in parts is here.
@@ -173,7 +159,6 @@ impl<T> Connection<T> {
         let arriving = *slot.arriving.take()?;
         slot.received = now;
         slot.charged = arriving.charged;
-        let charged = arriving.charged;
         self.served.step(id.slot(), ServedInput::BodyEnds);
         let mut request = arriving.header;
         request.received = now;
@@ -182,7 +167,7 @@ impl<T> Connection<T> {
             // A one-way call holds its slot only until it is complete.
             self.served.step(id.slot(), ServedInput::ReplyLast);
             self.served.one_ways = self.served.one_ways.saturating_add(1);
-            request.id.one_way = Some(u32::try_from(charged).unwrap_or(u32::MAX));
+            request.id.one_way = Some(u32::try_from(arriving.charged).unwrap_or(u32::MAX));
         }
         if request.deadline <= now {
             self.count_expired(true);
@@ -200,8 +185,17 @@ impl<T> Connection<T> {
         }
         // One that was answered already is no fault: the answer and the CANCEL crossed.
         let Some(slot) = self.served.find(id) else { return Ok(None) };
-        let arriving = slot.arriving.as_ref().map_or(0, |arriving| arriving.charged);
-        let (before, charged) = (slot.state, slot.charged.saturating_add(arriving));
+        let before = slot.state;
+        let owed = slot.arriving.as_ref().is_some_and(|arriving| {
+            // A one-way call that is given up in the middle is the only kind that gets a word.
+            before != ServedState::Discarding || arriving.header.flags & request_flags::ONE_WAY != 0
+        });
+        let held = slot.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
+        let charged = match before {
+            ServedState::Receiving | ServedState::Parked => core::mem::take(&mut slot.charged),
+            _ => 0,
+        };
+        self.credit.calls_in.release(held.saturating_add(charged));
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
         self.served.step(id.slot(), ServedInput::Cancel);
         match before {
@@ -211,17 +205,19 @@ impl<T> Connection<T> {
                 return Ok(Some(Event::Cancelled(id, Cancellation::Caller(cancel.reason))));
             }
             // The application never saw it.
-            ServedState::Receiving | ServedState::Parked => {
-                if self.body_target == BodyTarget::Request(id) {
-                    self.body_target = BodyTarget::Nothing;
-                }
-                self.parked.retain(|parked| parked.id.is_one_way() || parked.id.id != id);
-                self.credit.calls_in.release(charged);
+            ServedState::Receiving | ServedState::Discarding if owed => {
+                self.leave_body(BodyTarget::Request(id));
+                self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
+                self.send_status(id, Status::CANCELLED);
+            }
+            ServedState::Parked => {
+                self.parked.retain(|parked| parked.id.id != id);
                 self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
                 self.send_status(id, Status::CANCELLED);
             }
             // Nobody wants a reply that still waits for credit: an empty one does as the last word.
             ServedState::Replying if self.outbound.unhold_reply(id) => {
+                self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
                 self.served.step(id.slot(), ServedInput::ReplyLast);
                 self.send_status(id, Status::CANCELLED_RUNNING);
             }
@@ -230,30 +226,31 @@ impl<T> Connection<T> {
         Ok(None)
     }
 
-    /// Counts a REQUEST frame and checks that its id is one that the other side may use.
+    /// Checks that the other side may begin a call with this id.
     #[inline]
-    fn admit(&mut self, head: &Head) -> Result<(), CloseReason> {
+    fn check_request(&self, head: &Head) -> Result<(), CloseReason> {
         if head.id.side() == self.side {
             return Err(CloseReason::BadId);
         }
-        if head.id.slot() >= self.in_flight_max {
-            return Err(CloseReason::SlotOutOfRange);
-        }
-        self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
-        Ok(())
+        self.served.check(head.id, self.in_flight_max)
     }
 
-    /// Whether the REQUEST just admitted came after a GOAWAY that did not count it: its caller knows
-    /// from the GOAWAY that it is not run.
+    /// Counts a REQUEST frame. Says whether it came after a GOAWAY that did not count it: its caller
+    /// knows from the GOAWAY that it is not run.
     #[inline]
-    fn is_after_goaway(&mut self) -> bool {
-        let after =
-            self.goaway_sent.is_some_and(|accepted| self.counters.requests_taken > accepted);
+    fn count_request(&mut self) -> bool {
+        let after = self.would_come_after_goaway();
+        self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
         if after {
             self.counters.requests_after_goaway =
                 self.counters.requests_after_goaway.wrapping_add(1);
         }
         after
+    }
+
+    #[inline]
+    fn would_come_after_goaway(&self) -> bool {
+        self.goaway_sent.is_some_and(|accepted| self.counters.requests_taken >= accepted)
     }
 
     fn count_expired(&mut self, expired: bool) {
@@ -264,7 +261,7 @@ impl<T> Connection<T> {
 
 impl Request {
     #[inline]
-    fn new(now: Instant, head: &Head, header: &RequestHeader, extensions: Chunk) -> Request {
+    fn new(now: Instant, head: &Head, header: &RequestHeader) -> Request {
         Request {
             id: RequestId { id: head.id, one_way: None },
             method: header.method,
@@ -277,7 +274,7 @@ impl Request {
             attempt: header.attempt,
             flags: head.flags,
             body: Chunk::empty(),
-            extensions,
+            extensions: Chunk::empty(),
         }
     }
 }

@@ -5,7 +5,9 @@ use ringcall_buf::Writer;
 
 use super::outbound::{Body, BodyHeader, Queue, wire_deadline};
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
-use super::{Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key};
+use super::{
+    BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key,
+};
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
     Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
@@ -118,10 +120,11 @@ impl<T> Connection<T> {
         let Some(entry) = self.calls.find(id) else { return };
         let state = entry.state;
         let reply_is_ending =
-            entry.arriving.as_ref().is_some_and(|arriving| arriving.unannounced == 0);
+            entry.arriving.as_ref().is_some_and(|arriving| arriving.is_announced());
         if let Some(arriving) = &mut entry.arriving {
             self.credit.replies_in.release(arriving.ignore());
         }
+        self.leave_body(BodyTarget::Reply(id));
         self.deadlines.cancel(call_key(id.slot()));
         match state {
             CallState::Held | CallState::Sending => self.stop_sending(id),
@@ -143,6 +146,8 @@ impl<T> Connection<T> {
     pub(super) fn stop_sending(&mut self, id: MessageId) {
         let unsent = self.outbound.abandon_request(id);
         self.credit.calls_out.untake(unsent);
+        // Those that waited behind it may have their turn.
+        self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
     }
 
     // ---- answers ----
@@ -322,7 +327,11 @@ impl<T> Connection<T> {
 
     pub(super) fn transmit(&mut self, now: Instant, queue: &mut impl SendQueue) {
         self.transmit_control(queue);
-        let all = self.outbound.send_ready(queue);
+        let mut all = self.outbound.send_ready(queue);
+        if self.limits_ack_is_due() {
+            self.push_limits_ack();
+            all = self.outbound.send_ready(queue);
+        }
         self.one_ways_sent();
         if !all {
             return;
@@ -359,11 +368,6 @@ impl<T> Connection<T> {
                 let frame = self.control_frame(Kind::Ping, 0, connection, &ping.encode());
                 queue.push(frame.into());
             }
-            if let Some(limits) = self.control.limits_ack.take() {
-                let frame =
-                    self.control_frame(Kind::Limits, FLAG_ACK, connection, &limits.encode());
-                queue.push(frame.into());
-            }
             if let Some(limits) = self.control.limits.take() {
                 let frame = self.control_frame(Kind::Limits, 0, connection, &limits.encode());
                 queue.push(frame.into());
@@ -380,6 +384,20 @@ impl<T> Connection<T> {
                 let frame = self.control_frame(Kind::Credit, 0, connection, &credit.encode());
                 queue.push(frame.into());
             }
+        }
+    }
+
+    /// Whether all calls that were made under earlier limits have gone, so that new ones can be
+    /// confirmed.
+    pub(super) fn limits_ack_is_due(&self) -> bool {
+        self.control.limits_ack.is_some_and(|(_, mark)| self.outbound.is_past(mark))
+    }
+
+    fn push_limits_ack(&mut self) {
+        if let Some((limits, _)) = self.control.limits_ack.take() {
+            let connection = MessageId::CONNECTION;
+            let frame = self.control_frame(Kind::Limits, FLAG_ACK, connection, &limits.encode());
+            self.outbound.push(frame.into(), false);
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::Request;
-use super::assembly::Arriving;
+use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
 use crate::{CloseReason, Instant, MessageId};
 
@@ -42,12 +42,24 @@ impl Served {
         self.slots.len() as u32
     }
 
-    /// Makes the slot of a new call, which must be below `limit` and free.
+    /// Checks that the slot of a new call is below `limit` and free.
     #[inline]
-    pub(super) fn enter(&mut self, id: MessageId, limit: u32) -> Result<&mut Slot, CloseReason> {
+    pub(super) fn check(&self, id: MessageId, limit: u32) -> Result<(), CloseReason> {
         if id.slot() >= limit {
             return Err(CloseReason::SlotOutOfRange);
         }
+        match self.slots.get(id.slot() as usize) {
+            None => Ok(()),
+            Some(slot) if slot.state == ServedState::Free => Ok(()),
+            // The caller has read our early answer and uses its slot again.
+            Some(slot) if slot.state == ServedState::Discarding && slot.id != id => Ok(()),
+            Some(_) => Err(CloseReason::IdReused),
+        }
+    }
+
+    /// Makes the slot of a new call, which was checked.
+    #[inline]
+    pub(super) fn enter(&mut self, id: MessageId) -> &mut Slot {
         let index = id.slot() as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || Slot {
@@ -58,17 +70,33 @@ impl Served {
                 arriving: None,
             });
         }
-        let slot = self.slots.get_mut(index).ok_or(CloseReason::SlotOutOfRange)?;
-        match slot.state {
-            ServedState::Free => {}
-            // The caller has read our early answer and uses its slot again.
-            ServedState::Discarding if slot.id != id => {
-                slot.arriving = None;
-            }
-            _ => return Err(CloseReason::IdReused),
-        }
+        let slot = &mut self.slots[index];
+        slot.arriving = None;
         slot.id = id;
-        Ok(slot)
+        slot
+    }
+
+    /// Calls whose bodies are arriving.
+    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<Request>> {
+        let arriving = self.slots.iter().filter_map(|slot| slot.arriving.as_deref());
+        arriving.filter(|arriving| arriving.assembly.is_some())
+    }
+
+    /// Where the body of this call goes.
+    pub(super) fn arriving_at(&self, id: MessageId) -> Option<&Assembly> {
+        let slot = self.slots.get(id.slot() as usize).filter(|slot| slot.id == id)?;
+        slot.arriving.as_ref()?.assembly.as_ref()
+    }
+
+    /// How many calls are with the application, or wait to be.
+    pub(super) fn running(&self) -> usize {
+        let running = |slot: &&Slot| {
+            matches!(
+                slot.state,
+                ServedState::Running | ServedState::Cancelling | ServedState::Parked
+            )
+        };
+        self.slots.iter().filter(running).count() + self.one_ways as usize
     }
 
     /// The call with this id, if it is still in its slot.

@@ -165,15 +165,17 @@ machine! {
         ReplyPart,
         /// Core refuses the call before its body is complete.
         RefuseEarly,
+        /// The connection is over, and the application does not have it.
+        End,
     }
     table {
         Free: RequestWhole => Running, RequestBegins => Receiving;
-        Receiving: BodyEnds => Running, Cancel => Free, RefuseEarly => Discarding;
-        Parked: Unpark => Running, Cancel => Free;
+        Receiving: BodyEnds => Running, Cancel => Free, RefuseEarly => Discarding, End => Free;
+        Parked: Unpark => Running, Cancel => Free, End => Free;
         Running: Park => Parked, Cancel => Cancelling, ReplyLast => Free, ReplyPart => Replying;
         Cancelling: Cancel => Cancelling, ReplyLast => Free, ReplyPart => Replying;
-        Replying: Cancel => Replying, ReplyPart => Replying, ReplyLast => Free;
-        Discarding: BodyEnds => Free, Cancel => Free, RequestWhole => Running, RequestBegins => Receiving;
+        Replying: Cancel => Replying, ReplyPart => Replying, ReplyLast => Free, End => Free;
+        Discarding: BodyEnds => Free, Cancel => Free, End => Free, RequestWhole => Running, RequestBegins => Receiving;
     }
 }
 

@@ -16,7 +16,7 @@ use ringcall_core::{
 use super::{Peer, Ticket, raw_call};
 
 /// A frame that is right unless somebody changes it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
@@ -29,6 +29,17 @@ pub struct Frame {
     /// Said instead of the truth.
     pub length: Option<u32>,
     pub header_len: Option<u16>,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Frame { kind, flags, id, header, body, .. } = self;
+        write!(
+            f,
+            "kind {kind} flags {flags} id {id:x} header {header:x?} body {} bytes",
+            body.len()
+        )
+    }
 }
 
 /// The id of the first call that the client makes in `slot`.

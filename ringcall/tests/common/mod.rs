@@ -1,0 +1,215 @@
+//! What the tests of servers and clients share: one service that does everything, and every way to
+//! reach it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a module of tests"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringcall::{Body, Bytes, Context, Responder, RunningServer, Server, View};
+
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    pub id: u64,
+    pub symbol: String,
+    pub levels: Vec<Level>,
+    pub note: Option<String>,
+}
+
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Level {
+    pub price: f64,
+    pub size: u32,
+}
+
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rejected {
+    Unknown { symbol: String },
+    TooLarge(u32),
+}
+
+#[ringcall::service(name = "test.Kitchen")]
+pub trait Kitchen {
+    /// The order again, encoded from its view.
+    async fn cook(&self, order: View<Order>) -> Result<Order, Rejected>;
+    async fn taste(&self, order: Order) -> Result<u64, Rejected>;
+    async fn raw(&self, body: Body) -> Bytes;
+    async fn nothing(&self);
+    /// Takes so many milliseconds; counts those that end by themselves.
+    async fn simmer(&self, cx: &Context, time_ms: u64) -> u64;
+    async fn panic(&self, message: String);
+    async fn panic_later(&self, cx: &Context);
+    #[method(one_way)]
+    async fn toss(&self, number: u64);
+    #[method(offload)]
+    async fn chop(&self, cx: &Context, time_ms: u64) -> bool;
+    fn deliver(&self, time_ms: u64, responder: Responder<u64, Rejected>);
+    fn forget(&self, responder: Responder<u64, Rejected>);
+    async fn remaining_ms(&self, cx: &Context) -> u64;
+}
+
+/// What a [`Cook`] has seen, for tests to look at.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub finished: AtomicU64,
+    pub dropped: AtomicU64,
+    pub tossed: AtomicU64,
+    pub chopped: AtomicU64,
+}
+
+#[derive(Clone, Default)]
+pub struct Cook {
+    pub seen: Arc<Seen>,
+}
+
+/// Counts handlers that are dropped before they end.
+struct Dropped<'a>(&'a Seen, bool);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Kitchen for Cook {
+    async fn cook(&self, order: View<Order>) -> Result<Order, Rejected> {
+        match order.symbol.as_str() {
+            "NONE" => Err(Rejected::Unknown { symbol: order.symbol.to_string() }),
+            _ => Ok(order.to_owned()),
+        }
+    }
+
+    async fn taste(&self, order: Order) -> Result<u64, Rejected> {
+        let size = order.levels.iter().map(|level| level.size).sum();
+        if size > 1000 { Err(Rejected::TooLarge(size)) } else { Ok(order.id) }
+    }
+
+    async fn raw(&self, body: Body) -> Bytes {
+        body.share().into()
+    }
+
+    async fn nothing(&self) {}
+
+    async fn simmer(&self, cx: &Context, time_ms: u64) -> u64 {
+        let mut dropped = Dropped(&self.seen, false);
+        cx.sleep(Duration::from_millis(time_ms)).await;
+        dropped.1 = true;
+        self.seen.finished.fetch_add(1, Ordering::SeqCst);
+        time_ms
+    }
+
+    async fn panic(&self, message: String) {
+        panic!("{message}");
+    }
+
+    async fn panic_later(&self, cx: &Context) {
+        cx.sleep(Duration::from_millis(5)).await;
+        panic!("as asked");
+    }
+
+    async fn toss(&self, number: u64) {
+        self.seen.tossed.fetch_add(number, Ordering::SeqCst);
+    }
+
+    async fn chop(&self, cx: &Context, time_ms: u64) -> bool {
+        for _ in 0..time_ms {
+            if cx.is_cancelled() {
+                self.seen.dropped.fetch_add(1, Ordering::SeqCst);
+                return false;
+            }
+            block(Duration::from_millis(1));
+        }
+        self.seen.chopped.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    fn deliver(&self, time_ms: u64, responder: Responder<u64, Rejected>) {
+        std::thread::spawn(move || {
+            block(Duration::from_millis(time_ms));
+            match time_ms {
+                13 => responder.send(Err(Rejected::TooLarge(13))),
+                _ => responder.send(Ok(time_ms)),
+            }
+        });
+    }
+
+    fn forget(&self, responder: Responder<u64, Rejected>) {
+        drop(responder);
+    }
+
+    async fn remaining_ms(&self, cx: &Context) -> u64 {
+        cx.remaining().as_millis() as u64
+    }
+}
+
+/// Blocks this thread, which only offloaded work and tests may do.
+#[expect(clippy::disallowed_methods, reason = "tests may sleep")]
+pub fn block(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Waits until something is so, and says what if it never is.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..5000 {
+        if is_so() {
+            return;
+        }
+        block(Duration::from_millis(1));
+    }
+    panic!("never: {what}");
+}
+
+pub fn order(id: u64) -> Order {
+    Order {
+        id,
+        symbol: format!("S{id}"),
+        levels: (0..id % 5).map(|n| Level { price: n as f64 * 0.5, size: n as u32 }).collect(),
+        note: (id % 2 == 0).then(|| "no onions".to_owned()),
+    }
+}
+
+/// Which kind of socket a test uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    Tcp,
+    Unix,
+}
+
+/// Runs a test's body over every kind of socket.
+pub fn over_every_socket(body: impl Fn(Socket)) {
+    for socket in [Socket::Tcp, Socket::Unix] {
+        body(socket);
+    }
+}
+
+/// A server for a test; its unix socket's file goes with it.
+pub fn bind(socket: Socket) -> Server {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    match socket {
+        Socket::Tcp => Server::bind("127.0.0.1:0"),
+        Socket::Unix => {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("ringcall-test-{}-{number}.sock", std::process::id());
+            let path: PathBuf = std::env::temp_dir().join(name);
+            Server::bind(format!("unix:{}", path.display()))
+        }
+    }
+}
+
+pub fn serve(socket: Socket) -> (RunningServer, Arc<Seen>) {
+    let cook = Cook::default();
+    let seen = Arc::clone(&cook.seen);
+    (bind(socket).service(cook.into_kitchen()).start().expect("the server starts"), seen)
+}
