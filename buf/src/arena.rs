@@ -3,20 +3,19 @@
 use core::fmt;
 
 use crate::block::Block;
-use crate::writer::{Source, Writer};
+use crate::writer::Writer;
 use crate::{Chunk, ChunkMut, Pool, Segment};
 
 /// Cuts a rotating sequence of blocks into chunks.
 ///
 /// Receiving: [`spare`](Arena::spare) gives memory to fill, [`commit`](Arena::commit) cuts off what
-/// was filled. Sending: [`writer`](Arena::writer) builds a frame in place, [`finish`](Arena::finish)
-/// freezes it. When no chunk of the current block is held any more it is used again from its
-/// beginning; when it is full, the pool gives the next one.
+/// was filled. Sending: [`begin`](Arena::begin) gives a writer that builds a frame in place,
+/// [`finish`](Arena::finish) freezes it. When no chunk of the current block is held any more it is used
+/// again from its beginning; when it is full, the pool gives the next one.
 pub struct Arena {
-    pool: Pool,
     block_bytes: usize,
-    /// One local count of the current block.
-    block: Option<Block>,
+    /// Has the current block, with one local count of it.
+    writer: Writer,
     /// Everything before it may be frozen, everything behind it is ours alone.
     cursor: usize,
     /// Where the last [`spare`](Arena::spare) began.
@@ -27,7 +26,7 @@ impl Arena {
     /// An arena whose blocks have at least `block_bytes`.
     #[must_use]
     pub fn new(pool: &Pool, block_bytes: usize) -> Arena {
-        Arena { pool: pool.clone(), block_bytes, block: None, cursor: 0, spare_at: 0 }
+        Arena { block_bytes, writer: Writer::local(pool), cursor: 0, spare_at: 0 }
     }
 
     /// Memory to receive into: at least `min` bytes, more where there is room, the first of them at
@@ -51,7 +50,7 @@ impl Arena {
     /// When the spare memory had fewer bytes or there was none.
     #[must_use]
     pub fn commit(&mut self, n: usize) -> Chunk {
-        let block = self.block.expect("commit follows spare");
+        let block = self.writer.block().expect("commit follows spare");
         let end = self.spare_at.checked_add(n).filter(|&end| end <= block.capacity());
         let end = end.expect("commit stays within the spare memory");
         assert!(self.spare_at >= self.cursor, "commit follows spare, once");
@@ -65,7 +64,7 @@ impl Arena {
     #[must_use]
     pub fn allot(&mut self, len: usize, phase: usize) -> ChunkMut {
         if len > self.block_bytes / 4 {
-            return ChunkMut::from_block(self.pool.lend(len + phase), phase, len);
+            return ChunkMut::from_block(self.writer.lend(len + phase), phase, len);
         }
         let (block, at) = self.reserve(len, phase);
         self.cursor = at + len;
@@ -73,41 +72,61 @@ impl Arena {
         ChunkMut::from_block(block, at, len)
     }
 
-    /// Starts a frame at a multiple of 16; at most `limit` bytes will be accepted.
+    /// Begins a frame at a multiple of 16; at most `limit` bytes will be accepted. A frame that was
+    /// begun and not finished is forgotten.
     #[inline]
     #[must_use]
-    pub fn writer(&mut self, limit: usize) -> Writer {
+    pub fn begin(&mut self, limit: usize) -> &mut Writer {
         // Room for a small frame at least, so that most never move to another block.
         let (block, at) = self.reserve(512, 0);
-        // The writer takes over our count, so that whatever the encoder does meanwhile, nobody else
-        // can write to this block.
-        self.block = None;
-        Writer::new(block, at, limit, Source::Local(self.pool.clone()))
+        self.writer.begin(block, at, limit);
+        &mut self.writer
     }
 
-    /// Freezes what was written, and gives the part that was attached, if any.
-    ///
-    /// # Panics
-    /// When the writer is not from an arena.
+    /// The frame that was begun.
     #[inline]
     #[must_use]
-    pub fn finish(&mut self, writer: Writer) -> (Chunk, Option<Segment>) {
-        let (block, start, len, attached) = writer.into_local();
+    pub fn frame(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    /// Freezes the frame that was begun; what was attached to it is [taken](Self::take_attached) apart.
+    #[inline]
+    #[must_use]
+    pub fn finish(&mut self) -> Chunk {
+        let (block, start, len) = self.writer.written_range();
+        self.cursor = start + len;
+        block.retain_local();
         let chunk = Chunk::from_block(block, start, len);
-        // A block that was made for one large message goes with it.
-        if block.capacity() <= self.block_bytes.max(4096) && self.block.is_none() {
-            block.retain_local();
-            self.block = Some(block);
-            self.cursor = start + len;
+        if block.capacity() > self.block_bytes.max(4096) {
+            // A block that was made for one large message goes with it.
+            self.writer.let_go();
         }
-        (chunk, attached)
+        chunk
+    }
+
+    /// Freezes the frame that was begun, onto the end of `run` if it lies right behind it. Otherwise it
+    /// becomes the new run, and the old one is returned.
+    #[inline]
+    pub fn finish_onto(&mut self, run: &mut Chunk) -> Option<Chunk> {
+        let (block, start, len) = self.writer.written_range();
+        if run.extend_over(block, start, len) {
+            self.cursor = start + len;
+            return None;
+        }
+        Some(core::mem::replace(run, self.finish()))
+    }
+
+    /// What was attached to the frame that was begun.
+    #[inline]
+    pub fn take_attached(&mut self) -> Option<Segment> {
+        self.writer.take_attached()
     }
 
     /// Gives the current block back if nobody holds a chunk of it.
     pub fn trim(&mut self) {
-        if let Some(block) = self.block.take_if(|block| block.is_unique()) {
-            // SAFETY: the arena owned one local count. (test: `trimming_gives_the_block_back`)
-            unsafe { block.release_local() };
+        if self.writer.block().is_some_and(Block::is_unique) {
+            self.writer.let_go();
         }
     }
 
@@ -115,7 +134,7 @@ impl Arena {
     #[inline]
     fn reserve(&mut self, min: usize, phase: usize) -> (Block, usize) {
         debug_assert!(phase < 16);
-        if let Some(block) = self.block {
+        if let Some(block) = self.writer.block() {
             if block.is_unique() {
                 self.cursor = 0;
             }
@@ -124,28 +143,13 @@ impl Arena {
                 return (block, at);
             }
         }
-        self.next_block(min + phase);
-        let block = self.block.expect("next_block sets the block");
-        (block, phase)
+        (self.next_block(min + phase), phase)
     }
 
     #[cold]
-    fn next_block(&mut self, min: usize) {
-        let next = self.pool.lend(min.max(self.block_bytes));
-        if let Some(full) = self.block.replace(next) {
-            // SAFETY: the arena owned one local count. (test: `receiving_rewinds`)
-            unsafe { full.release_local() };
-        }
+    fn next_block(&mut self, min: usize) -> Block {
         self.cursor = 0;
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if let Some(block) = self.block {
-            // SAFETY: the arena owns one local count. (test: `receiving_rewinds`)
-            unsafe { block.release_local() };
-        }
+        self.writer.next_block(min.max(self.block_bytes))
     }
 }
 
@@ -207,10 +211,9 @@ mod tests {
         let (_pool, mut arena) = arena();
         let mut run = Chunk::empty();
         for i in 0..20u8 {
-            let mut writer = arena.writer(1 << 20);
-            writer.put(&[i; 32]).unwrap();
-            let (chunk, attached) = arena.finish(writer);
-            assert!(attached.is_none() && chunk.is_aligned_to(16));
+            arena.begin(1 << 20).put(&[i; 32]).unwrap();
+            let chunk = arena.finish();
+            assert!(arena.take_attached().is_none() && chunk.is_aligned_to(16));
             if let Err(chunk) = run.try_join(chunk) {
                 run = chunk;
             }
@@ -221,17 +224,15 @@ mod tests {
     #[test]
     fn a_large_message_takes_its_block_along() {
         let (pool, mut arena) = arena();
-        let mut writer = arena.writer(1 << 20);
+        let writer = arena.begin(1 << 20);
         for i in 0..1000u32 {
             writer.put(&i.to_le_bytes().repeat(25)).unwrap();
         }
-        let (large, _) = arena.finish(writer);
+        let large = arena.finish();
         assert!(large.chunks(100).zip(0u32..).all(|(part, i)| part == i.to_le_bytes().repeat(25)));
         drop(large);
-        let mut writer = arena.writer(1 << 20);
-        writer.put(b"small").unwrap();
-        let (small, _) = arena.finish(writer);
-        assert_eq!(&*small, b"small");
+        arena.begin(1 << 20).put(b"small").unwrap();
+        assert_eq!(&*arena.finish(), b"small");
         assert_eq!(pool.stats().lent_bytes, 4096);
     }
 

@@ -26,12 +26,14 @@ pub(crate) const LEN_MAX: usize = u32::MAX as usize;
 
 impl Chunk {
     /// No bytes.
+    #[inline]
     #[must_use]
     pub const fn empty() -> Chunk {
         Chunk::from_static(&[])
     }
 
     /// Bytes that live for ever; never counted.
+    #[inline]
     #[must_use]
     pub const fn from_static(bytes: &'static [u8]) -> Chunk {
         // `as_ptr` of a slice is never null, also when the slice is empty.
@@ -41,6 +43,7 @@ impl Chunk {
     }
 
     /// Takes over one local count of `block`.
+    #[inline]
     pub(crate) fn from_block(block: Block, start: usize, len: usize) -> Chunk {
         debug_assert!(start + len <= block.capacity());
         // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
@@ -106,6 +109,63 @@ impl Chunk {
         front
     }
 
+    /// Cuts off the first `total` bytes, and returns `len` of them from `skip` on.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    #[must_use]
+    pub fn cut(&mut self, total: usize, skip: usize, len: usize) -> Chunk {
+        assert!(skip <= total && len <= total - skip && total <= self.len(), "cut too much");
+        if len == 0 {
+            // What is empty holds on to nothing.
+            self.advance(total);
+            if self.len == 0 {
+                *self = Chunk::empty();
+            }
+            return Chunk::empty();
+        }
+        // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
+        let ptr = unsafe { self.ptr.add(skip) };
+        let is_foreign = self.is_foreign;
+        if total == self.len() {
+            // The part takes over our count.
+            let block = self.block.take();
+            self.len = 0;
+            return Chunk { ptr, len: len as u32, is_foreign, block };
+        }
+        let block = self.clone_block();
+        // SAFETY: as above. (test: `slicing_agrees_with_slices`)
+        self.ptr = unsafe { self.ptr.add(total) };
+        self.len -= total as u32;
+        Chunk { ptr, len: len as u32, is_foreign, block }
+    }
+
+    #[inline]
+    fn clone_block(&self) -> Option<Block> {
+        if let Some(block) = self.block {
+            if self.is_foreign {
+                block.retain_shared();
+            } else {
+                block.retain_local();
+            }
+        }
+        self.block
+    }
+
+    /// Appends `len` bytes at `start` of `block`, which must be ours to freeze, if they lie right behind.
+    #[inline]
+    pub(crate) fn extend_over(&mut self, block: Block, start: usize, len: usize) -> bool {
+        let behind = self.ptr.as_ptr().wrapping_add(self.len());
+        let is_next = self.block == Some(block)
+            && !self.is_foreign
+            && behind == block.data().as_ptr().wrapping_add(start);
+        if is_next {
+            self.len += len as u32;
+        }
+        is_next
+    }
+
     /// Another handle to a part of the bytes.
     ///
     /// # Panics
@@ -150,14 +210,8 @@ impl Chunk {
 impl Clone for Chunk {
     #[inline]
     fn clone(&self) -> Chunk {
-        if let Some(block) = self.block {
-            if self.is_foreign {
-                block.retain_shared();
-            } else {
-                block.retain_local();
-            }
-        }
-        Chunk { ptr: self.ptr, len: self.len, is_foreign: self.is_foreign, block: self.block }
+        let block = self.clone_block();
+        Chunk { ptr: self.ptr, len: self.len, is_foreign: self.is_foreign, block }
     }
 }
 
@@ -385,6 +439,8 @@ mod tests {
                 assert_eq!(&*cut, front);
                 let end = b as usize % (front.len() + 1);
                 assert_eq!(&*cut.slice(end / 2..end), &front[end / 2..end]);
+                let again = cut.clone().cut(end, end / 2, end - end / 2);
+                assert_eq!(&*again, &front[end / 2..end]);
                 model = rest;
                 assert_eq!(&*chunk, model);
             }

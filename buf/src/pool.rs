@@ -84,6 +84,7 @@ impl Pool {
     }
 
     /// What the pool holds at the moment.
+    #[inline]
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         let ended_elsewhere = self.0.home.ended_bytes.load(Ordering::Relaxed);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::block::Block;
 use crate::pool::{Home, Returned};
 use crate::segment::{Segment, SharedSegment};
-use crate::writer::{Source, Writer};
+use crate::writer::Writer;
 
 /// Immutable bytes, counted atomically, for any thread. Made by [`Chunk::share`](crate::Chunk::share)
 /// and by [`SharedPool`]. When the last one is dropped, its block goes home to the pool it came from.
@@ -136,7 +136,7 @@ impl SharedPool {
     /// Starts writing into a block; at most `limit` bytes will be accepted.
     #[must_use]
     pub fn writer(&self, limit: usize) -> Writer {
-        Writer::new(self.lend(0), 0, limit, Source::Shared(self.clone()))
+        Writer::shared(self, self.lend(0), limit)
     }
 
     /// Freezes what was written, and gives the part that was attached, if any.

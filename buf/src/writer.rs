@@ -9,7 +9,7 @@ use crate::{Pool, Segment};
 
 /// Appends to pooled memory, and moves to a larger block when one is full.
 ///
-/// Made by [`Arena::writer`](crate::Arena::writer) or [`SharedPool::writer`]. The first byte lies at a
+/// Made by [`Arena::begin`](crate::Arena::begin) or [`SharedPool::writer`]. The first byte lies at a
 /// multiple of 16, and moving keeps that, so positions within the message are alignments too.
 pub struct Writer {
     ptr: NonNull<u8>,
@@ -17,11 +17,10 @@ pub struct Writer {
     /// How many bytes fit without growing, never more than `limit`.
     room: usize,
     limit: usize,
-    start: usize,
     /// One count of the kind that `source` says.
-    block: Block,
-    source: Source,
+    block: Option<Block>,
     attached: Option<Segment>,
+    source: Source,
 }
 
 pub(crate) enum Source {
@@ -41,7 +40,7 @@ impl Source {
     /// The caller owned one count of `block`, which came from this source.
     unsafe fn release(&self, block: Block) {
         match self {
-            // SAFETY: the caller's promise; a writer does not leave its thread. (test: `an_abandoned_writer_changes_nothing`)
+            // SAFETY: the caller's promise; a writer does not leave its thread. (test: `an_abandoned_frame_changes_nothing`)
             Source::Local(_) => unsafe { block.release_local() },
             // SAFETY: the caller's promise. (test: `an_abandoned_writer_gives_its_block_back`)
             Source::Shared(_) => unsafe { block.release_shared() },
@@ -65,12 +64,84 @@ impl fmt::Display for Full {
 impl core::error::Error for Full {}
 
 impl Writer {
+    /// The writer of an arena, without a block.
+    pub(crate) fn local(pool: &Pool) -> Writer {
+        Writer {
+            ptr: NonNull::dangling(),
+            len: 0,
+            room: 0,
+            limit: 0,
+            block: None,
+            attached: None,
+            source: Source::Local(pool.clone()),
+        }
+    }
+
+    /// A writer that owns a block of a shared pool.
+    pub(crate) fn shared(pool: &SharedPool, block: Block, limit: usize) -> Writer {
+        let room = block.capacity().min(limit);
+        let source = Source::Shared(pool.clone());
+        Writer {
+            ptr: block.data(),
+            len: 0,
+            room,
+            limit,
+            block: Some(block),
+            attached: None,
+            source,
+        }
+    }
+
     #[inline]
-    pub(crate) fn new(block: Block, start: usize, limit: usize, source: Source) -> Writer {
+    pub(crate) fn block(&self) -> Option<Block> {
+        self.block
+    }
+
+    /// Begins a message in the current block.
+    #[inline]
+    pub(crate) fn begin(&mut self, block: Block, start: usize, limit: usize) {
+        debug_assert!(self.block == Some(block) && start <= block.capacity());
         // SAFETY: `start` lies within the block. (test: `writing_agrees_with_a_vec`)
-        let ptr = unsafe { block.data().add(start) };
-        let room = (block.capacity() - start).min(limit);
-        Writer { ptr, len: 0, room, limit, start, block, source, attached: None }
+        self.ptr = unsafe { block.data().add(start) };
+        self.len = 0;
+        self.limit = limit;
+        self.room = (block.capacity() - start).min(limit);
+        if self.attached.is_some() {
+            self.attached = None;
+        }
+    }
+
+    /// The block, and where in it the message lies.
+    #[inline]
+    pub(crate) fn written_range(&self) -> (Block, usize, usize) {
+        let block = self.block.expect("a message was begun");
+        let start = self.ptr.as_ptr().addr() - block.data().as_ptr().addr();
+        (block, start, self.len)
+    }
+
+    pub(crate) fn take_attached(&mut self) -> Option<Segment> {
+        self.attached.take()
+    }
+
+    pub(crate) fn lend(&self, min: usize) -> Block {
+        self.source.lend(min)
+    }
+
+    /// Goes on in another block; lets go of the current one.
+    pub(crate) fn next_block(&mut self, min: usize) -> Block {
+        let next = self.source.lend(min);
+        self.let_go();
+        self.block = Some(next);
+        next
+    }
+
+    /// Lets go of the current block; what was written is forgotten.
+    pub(crate) fn let_go(&mut self) {
+        (self.len, self.room) = (0, 0);
+        if let Some(block) = self.block.take() {
+            // SAFETY: the writer owned one count of it, from its source. (test: `receiving_rewinds`)
+            unsafe { self.source.release(block) };
+        }
     }
 
     /// How many bytes were written, without what is attached.
@@ -159,42 +230,27 @@ impl Writer {
         let block = self.source.lend(needed.saturating_mul(2).min(self.limit.max(needed)));
         // SAFETY: both ranges hold `len` bytes and lie in different blocks. (test: `writing_agrees_with_a_vec`)
         unsafe { block.data().copy_from_nonoverlapping(self.ptr, self.len) };
-        let outgrown = core::mem::replace(&mut self.block, block);
-        // SAFETY: the writer owned one count of it. (test: `writing_agrees_with_a_vec`)
-        unsafe { self.source.release(outgrown) };
+        if let Some(outgrown) = self.block.replace(block) {
+            // SAFETY: the writer owned one count of it. (test: `writing_agrees_with_a_vec`)
+            unsafe { self.source.release(outgrown) };
+        }
         self.ptr = block.data();
-        self.start = 0;
         self.room = block.capacity().min(self.limit);
         Ok(())
     }
 
-    /// The block with its count, and where the message lies.
-    pub(crate) fn into_local(self) -> (Block, usize, usize, Option<Segment>) {
-        assert!(matches!(self.source, Source::Local(_)), "the writer is from an arena");
-        let (block, start, len) = (self.block, self.start, self.len);
-        (block, start, len, self.dissolve())
-    }
-
-    pub(crate) fn into_shared(self) -> (SharedChunk, Option<Segment>) {
+    /// Freezes what was written into a block of a shared pool.
+    pub(crate) fn into_shared(mut self) -> (SharedChunk, Option<Segment>) {
         assert!(matches!(self.source, Source::Shared(_)), "the writer is from a shared pool");
-        let chunk = SharedChunk::from_parts(self.ptr, self.len, Some(self.block));
-        (chunk, self.dissolve())
-    }
-
-    /// Drops all but the count of the block, which the caller takes over.
-    fn dissolve(self) -> Option<Segment> {
-        let mut this = core::mem::ManuallyDrop::new(self);
-        let attached = this.attached.take();
-        // SAFETY: `this` is not dropped, so the source is dropped only here. (test: `a_chunk_outlives_its_pool`)
-        unsafe { core::ptr::drop_in_place(&mut this.source) };
-        attached
+        let attached = self.attached.take();
+        // The chunk takes over the count.
+        (SharedChunk::from_parts(self.ptr, self.len, self.block.take()), attached)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // SAFETY: a writer owns one count of its block, from its source. (test: `an_abandoned_writer_changes_nothing`)
-        unsafe { self.source.release(self.block) };
+        self.let_go();
     }
 }
 
@@ -207,7 +263,7 @@ impl fmt::Debug for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Arena, Chunk};
+    use crate::Arena;
     use alloc::vec::Vec;
     use bytes::Bytes;
 
@@ -217,7 +273,7 @@ mod tests {
             let pool = Pool::new(1 << 20);
             let mut arena = Arena::new(&pool, 4096);
             let mut model: Vec<u8> = Vec::new();
-            let mut writer = arena.writer(limit);
+            let writer = arena.begin(limit);
             for (byte, len) in parts {
                 let part = alloc::vec![byte; usize::from(len % 3000)];
                 let fits = model.len() + part.len() <= limit;
@@ -227,55 +283,36 @@ mod tests {
                 }
                 assert_eq!(writer.written(), &model[..]);
             }
-            let (chunk, _) = arena.finish(writer);
+            let chunk = arena.finish();
             assert_eq!(&*chunk, &model[..]);
             assert!(chunk.is_aligned_to(16));
         }
     }
 
     #[test]
-    fn an_abandoned_writer_changes_nothing() {
+    fn an_abandoned_frame_changes_nothing() {
         let pool = Pool::new(1 << 20);
         let mut arena = Arena::new(&pool, 4096);
-        let mut writer = arena.writer(100);
-        writer.put(b"kept").unwrap();
-        let (kept, _) = arena.finish(writer);
-        let mut writer = arena.writer(100);
-        writer.put(b"gone").unwrap();
-        drop(writer);
-        let mut writer = arena.writer(100);
-        writer.put(b"next").unwrap();
-        let (next, _) = arena.finish(writer);
+        arena.begin(100).put(b"kept").unwrap();
+        let kept = arena.finish();
+        arena.begin(100).put(b"gone").unwrap();
+        arena.begin(100).put(b"next").unwrap();
+        let next = arena.finish();
         assert_eq!((&*kept, &*next), (&b"kept"[..], &b"next"[..]));
-    }
-
-    #[test]
-    fn writers_nest() {
-        // An encoder that itself sends something gets another block.
-        let pool = Pool::new(1 << 20);
-        let mut arena = Arena::new(&pool, 4096);
-        let mut outer = arena.writer(100);
-        outer.put(b"outer").unwrap();
-        let mut inner = arena.writer(100);
-        inner.put(b"inner").unwrap();
-        let (inner, _): (Chunk, _) = arena.finish(inner);
-        outer.put(b"more").unwrap();
-        let (outer, _) = arena.finish(outer);
-        assert_eq!((&*outer, &*inner), (&b"outermore"[..], &b"inner"[..]));
     }
 
     #[test]
     fn attaching_ends_the_message() {
         let pool = Pool::new(0);
         let mut arena = Arena::new(&pool, 4096);
-        let mut writer = arena.writer(10);
+        let writer = arena.begin(10);
         writer.put(b"head").unwrap();
         assert_eq!(writer.attach(Bytes::from_static(b"too long").into()), Err(Full { limit: 10 }));
         writer.attach(Bytes::from_static(b"tail").into()).unwrap();
         assert_eq!(writer.message_len(), 8);
         assert!(writer.put(b"x").is_err());
         assert!(writer.attach(Bytes::from_static(b"x").into()).is_err());
-        let (head, tail) = arena.finish(writer);
+        let (head, tail) = (arena.finish(), arena.take_attached());
         assert_eq!(&*head, b"head");
         assert_eq!(tail.unwrap().as_slice(), Some(&b"tail"[..]));
     }

@@ -1,10 +1,12 @@
 //! The memory that the connections of a shard share.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
-use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut, Pool, Segment, Writer};
+use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut, Pool};
 
 /// The pool, outgoing arena and budgets of a shard. A handle: clones are the same memory.
 #[derive(Clone)]
@@ -16,7 +18,8 @@ struct Inner {
     /// What bodies that are arriving hold.
     landing: Cell<usize>,
     landing_max: usize,
-    lent_bytes_max: usize,
+    /// Beyond so many bytes in use, bodies must not pin receive blocks.
+    hoard_bytes: usize,
 }
 
 /// How much memory a shard may use.
@@ -54,7 +57,7 @@ impl Memory {
             outgoing: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
             landing: Cell::new(0),
             landing_max: limits.landing_bytes,
-            lent_bytes_max: limits.lent_bytes,
+            hoard_bytes: limits.lent_bytes / 4 * 3,
             pool,
         }))
     }
@@ -65,19 +68,24 @@ impl Memory {
         &self.0.pool
     }
 
+    /// The arena that frames are built in. Whoever is building one already, an encoder that makes a call
+    /// itself, gets another.
     #[inline]
-    pub(crate) fn writer(&self, limit: usize) -> Writer {
-        self.0.outgoing.borrow_mut().writer(limit)
+    pub(crate) fn arena(&self) -> OutgoingArena<'_> {
+        match self.0.outgoing.try_borrow_mut() {
+            Ok(arena) => OutgoingArena::Common(arena),
+            Err(_) => self.another_arena(),
+        }
     }
 
-    #[inline]
-    pub(crate) fn finish(&self, writer: Writer) -> (Chunk, Option<Segment>) {
-        self.0.outgoing.borrow_mut().finish(writer)
+    #[cold]
+    fn another_arena(&self) -> OutgoingArena<'_> {
+        OutgoingArena::Own(Box::new(Arena::new(&self.0.pool, BLOCK_BYTES)))
     }
 
     /// A copy of a few bytes in the outgoing arena.
     pub(crate) fn outgoing(&self, bytes: &[u8]) -> Chunk {
-        let mut range = self.0.outgoing.borrow_mut().allot(bytes.len(), 0);
+        let mut range = self.arena().allot(bytes.len(), 0);
         range.extend_from_slice(bytes);
         range.freeze()
     }
@@ -108,7 +116,35 @@ impl Memory {
     /// Whether so much is in use that bodies should not pin receive buffers.
     #[inline]
     pub(crate) fn is_hoarded(&self) -> bool {
-        self.0.pool.stats().lent_bytes > self.0.lent_bytes_max / 4 * 3
+        self.0.pool.stats().lent_bytes > self.0.hoard_bytes
+    }
+}
+
+/// The common arena, or one for a frame that is built while another is.
+pub(crate) enum OutgoingArena<'a> {
+    Common(RefMut<'a, Arena>),
+    Own(Box<Arena>),
+}
+
+impl Deref for OutgoingArena<'_> {
+    type Target = Arena;
+
+    #[inline]
+    fn deref(&self) -> &Arena {
+        match self {
+            OutgoingArena::Common(arena) => arena,
+            OutgoingArena::Own(arena) => arena,
+        }
+    }
+}
+
+impl DerefMut for OutgoingArena<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Arena {
+        match self {
+            OutgoingArena::Common(arena) => arena,
+            OutgoingArena::Own(arena) => arena,
+        }
     }
 }
 

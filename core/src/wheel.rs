@@ -72,6 +72,7 @@ impl Wheel {
     }
 
     /// Arms or moves the timer of `key`. [`Instant::FAR`] disarms it.
+    #[inline]
     pub fn arm(&mut self, key: u32, at: Instant) {
         self.cancel(key);
         if at == Instant::FAR {

@@ -72,7 +72,13 @@ impl<T> Calls<T> {
 
     /// Begins a call in a slot that [`vacant`](Self::vacant) gave.
     #[inline]
-    pub(super) fn open(&mut self, slot: u32, input: CallInput, ticket: Option<T>) -> MessageId {
+    pub(super) fn open(
+        &mut self,
+        slot: u32,
+        input: CallInput,
+        ticket: Option<T>,
+        number: u64,
+    ) -> MessageId {
         if self.free.last() == Some(&slot) {
             self.free.pop();
         } else {
@@ -82,11 +88,11 @@ impl<T> Calls<T> {
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         entry.ticket = ticket;
-        entry.number = 0;
+        entry.number = number;
         entry.one_way = false;
-        let id = MessageId::new(self.side, entry.generation, slot);
-        self.step(slot, input);
-        id
+        debug_assert_eq!(entry.state, CallState::Free);
+        entry.state = CallState::Free.on(input).unwrap_or(CallState::Free);
+        MessageId::new(self.side, entry.generation, slot)
     }
 
     /// The call with this id, if it is still in its slot.
@@ -100,6 +106,17 @@ impl<T> Calls<T> {
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
+    }
+
+    /// Frees the slot of a call that waits, and whose reply is here whole.
+    #[inline]
+    pub(super) fn end_plain(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
+        debug_assert_eq!(entry.state.on(CallInput::ReplyEnds), FREE);
+        entry.state = FREE.unwrap_or(CallState::Waiting);
+        self.free.push(slot);
+        self.live -= 1;
     }
 
     /// Replies that are arriving.
@@ -148,7 +165,7 @@ mod tests {
         let mut ids = Vec::new();
         for i in 0..5 {
             let slot = calls.vacant(10).unwrap();
-            let id = calls.open(slot, CallInput::SendLast, Some(i));
+            let id = calls.open(slot, CallInput::SendLast, Some(i), 0);
             assert_eq!(id.slot(), 0, "the warm slot is used again");
             assert!(calls.find(id).is_some());
             assert!(ids.iter().all(|&old| calls.find(old).is_none()));
@@ -164,7 +181,7 @@ mod tests {
         let mut calls: Calls<u32> = Calls::new(Side::Client, 0);
         for i in 0..4 {
             let slot = calls.vacant(4).unwrap();
-            calls.open(slot, CallInput::SendLast, Some(i));
+            calls.open(slot, CallInput::SendLast, Some(i), 0);
         }
         assert_eq!(calls.vacant(4), None);
         calls.step(3, CallInput::ReplyEnds);
@@ -172,7 +189,7 @@ mod tests {
         calls.step(1, CallInput::ReplyEnds);
         calls.step(2, CallInput::ReplyEnds);
         assert_eq!(calls.vacant(2), Some(1));
-        calls.open(1, CallInput::SendLast, Some(9));
+        calls.open(1, CallInput::SendLast, Some(9), 0);
         assert_eq!(calls.vacant(2), None);
         assert_eq!(calls.live(), 2);
     }

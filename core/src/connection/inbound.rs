@@ -48,6 +48,9 @@ enum Mode {
     Padding { left: usize },
 }
 
+/// What the header of a request or reply has without extensions.
+const PLAIN_HEADER_LEN: usize = 32;
+
 const BETWEEN: Mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
 
 /// What was found in the received bytes.
@@ -119,6 +122,41 @@ impl Inbound {
             self.mode = after_body(*padding);
         }
         true
+    }
+
+    /// Looks whether a whole frame lies in front of us whose header is 32 bytes, whose body is at most
+    /// `body_max`, and whose padding is zero: its head, and its header.
+    #[inline]
+    pub(super) fn peek_plain(&mut self, body_max: usize) -> Option<(Head, &[u8])> {
+        let Mode::Head { have: 0, .. } = self.mode else { return None };
+        if self.current.is_empty() {
+            self.current = self.waiting.pop_front()?;
+        }
+        let head = Head::parse(self.current.first_chunk::<{ Head::LEN }>()?);
+        let length = head.length as usize;
+        // Bounded before it is used: `body_max` is far from overflowing.
+        if usize::from(head.header_len) != PLAIN_HEADER_LEN
+            || length < PLAIN_HEADER_LEN
+            || length > body_max.saturating_add(PLAIN_HEADER_LEN)
+        {
+            return None;
+        }
+        let frame = self.current.get(Head::LEN..head.frame_len()?)?;
+        let (header, body) = frame.split_at_checked(PLAIN_HEADER_LEN)?;
+        if head.padding() != 0 {
+            let padding = body.get(head.body_len()?..)?;
+            if padding.iter().any(|&byte| byte != 0) {
+                return None;
+            }
+        }
+        Some((head, header))
+    }
+
+    /// Takes the frame that [`peek_plain`](Self::peek_plain) found, and of it the body.
+    #[inline]
+    pub(super) fn take_plain_body(&mut self, head: &Head) -> Chunk {
+        let front = Head::LEN.saturating_add(PLAIN_HEADER_LEN);
+        self.current.cut(head.frame_len().unwrap_or(0), front, head.body_len().unwrap_or(0))
     }
 
     /// The next thing in the received bytes, `None` when more are needed.

@@ -6,6 +6,7 @@ mod calls;
 mod credit;
 mod inbound;
 mod outbound;
+mod plain;
 mod receive;
 mod replies;
 mod requests;
@@ -454,6 +455,14 @@ impl<T> Connection<T> {
     /// much it takes at a time. `None`: nothing until something is handled.
     #[inline]
     pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
+        match self.poll_plain(now) {
+            Some(event) => Some(event),
+            None => self.poll_any(now),
+        }
+    }
+
+    /// The next event, whatever it is.
+    fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -546,10 +555,7 @@ impl<T> Connection<T> {
         payload: &P,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        match self.begin_call(now, call, payload) {
-            Ok(begun) => Ok(self.enter_call(call, begun, ticket)),
-            Err(cause) => Err(Refused { ticket, failure: Failure::not_sent(cause) }),
-        }
+        self.make_call(now, call, payload, ticket)
     }
 
     /// Gives a call up. Its ticket comes back; the other side is told once, and the slot is free again

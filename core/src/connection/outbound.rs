@@ -6,7 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Chunk, Segment};
+use ringcall_buf::{Arena, Chunk, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
@@ -24,19 +24,24 @@ pub trait SendQueue {
 
 #[derive(Debug)]
 pub(super) struct Outbound {
-    /// Whole frames in order.
+    /// Whole frames in order, that do not lie behind each other in memory.
     ready: VecDeque<Ready>,
+    /// The last of them: frames that do.
+    run: Chunk,
+    /// How many bytes of the run are replies.
+    run_replies: usize,
     /// Bodies with credit, of which a part is sent in turn.
     bodies: VecDeque<Body>,
     /// Requests that wait for credit.
     pub(super) held_calls: VecDeque<Body>,
     /// Replies that wait for credit.
     pub(super) held_replies: VecDeque<Body>,
-    /// All bytes that wait here, and those of them that are replies.
-    queued: usize,
-    queued_replies: usize,
-    /// Bytes of whole frames that wait for nothing but the transport.
+    /// Bytes of whole frames that wait for nothing but the transport, and how many of them are replies.
     ready_bytes: usize,
+    ready_replies: usize,
+    /// Bytes of bodies apart, and how many of them are replies.
+    body_bytes: usize,
+    body_replies: usize,
     /// How many bodies have been queued.
     entered: u64,
     /// How many REQUEST frames have been numbered.
@@ -45,10 +50,18 @@ pub(super) struct Outbound {
     taken: u64,
 }
 
-/// One or more whole frames.
+/// What a whole frame is, as far as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    Request,
+    Reply,
+    Control,
+}
+
+/// Whole frames that lie behind each other in memory.
 #[derive(Debug)]
 struct Ready {
-    segment: Segment,
+    run: Chunk,
     /// How many REQUESTs have been numbered at its end.
     numbered: u64,
     /// How many of its bytes are replies.
@@ -92,32 +105,37 @@ impl Outbound {
     pub(super) fn new() -> Outbound {
         Outbound {
             ready: VecDeque::new(),
+            run: Chunk::empty(),
+            run_replies: 0,
             bodies: VecDeque::new(),
             held_calls: VecDeque::new(),
             held_replies: VecDeque::new(),
-            queued: 0,
-            queued_replies: 0,
             ready_bytes: 0,
+            ready_replies: 0,
+            body_bytes: 0,
+            body_replies: 0,
             entered: 0,
             numbered: 0,
             taken: 0,
         }
     }
 
+    /// All bytes that wait here.
+    #[inline]
     pub(super) fn queued(&self) -> usize {
-        self.queued
+        self.ready_bytes + self.body_bytes
     }
 
     /// How much of it are replies.
     #[inline]
     pub(super) fn queued_replies(&self) -> usize {
-        self.queued_replies
+        self.ready_replies + self.body_replies
     }
 
     /// Whether there is something that could be sent now.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
-        !self.ready.is_empty() || !self.bodies.is_empty()
+        !self.run.is_empty() || !self.ready.is_empty() || !self.bodies.is_empty()
     }
 
     /// Whether all that could be sent is replies that wait for credit.
@@ -135,43 +153,60 @@ impl Outbound {
         self.taken
     }
 
-    /// The next REQUEST's number.
+    /// The number that the next REQUEST frame will have.
     #[inline]
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.numbered += 1;
-        self.numbered
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbered + 1
+    }
+
+    /// Appends the frame that was begun in an arena.
+    #[inline]
+    pub(super) fn push_begun(&mut self, arena: &mut Arena, what: Frame) {
+        let len = arena.frame().len();
+        if let Some(run) = arena.finish_onto(&mut self.run) {
+            self.end_run(run);
+        }
+        self.count(len, what);
     }
 
     /// Appends a whole frame.
-    #[inline]
-    pub(super) fn push(&mut self, mut segment: Segment, is_reply: bool) {
-        let len = segment.len();
-        let replies = if is_reply { len } else { 0 };
-        self.queued += len;
-        self.ready_bytes += len;
-        self.queued_replies += replies;
-        if let (Segment::Local(chunk), Some(last)) = (&mut segment, self.ready.back_mut())
-            && let Segment::Local(before) = &mut last.segment
-        {
-            match before.try_join(core::mem::take(chunk)) {
-                Ok(()) => {
-                    last.numbered = self.numbered;
-                    last.replies += replies;
-                    return;
-                }
-                Err(apart) => *chunk = apart,
-            }
+    pub(super) fn push(&mut self, frame: Chunk, what: Frame) {
+        let len = frame.len();
+        if let Err(frame) = self.run.try_join(frame) {
+            let run = core::mem::replace(&mut self.run, frame);
+            self.end_run(run);
         }
-        self.ready.push_back(Ready { segment, numbered: self.numbered, replies });
+        self.count(len, what);
+    }
+
+    #[inline]
+    fn count(&mut self, len: usize, what: Frame) {
+        self.ready_bytes += len;
+        match what {
+            Frame::Request => self.numbered += 1,
+            Frame::Reply => {
+                self.ready_replies += len;
+                self.run_replies += len;
+            }
+            Frame::Control => {}
+        }
+    }
+
+    /// What was the run cannot be continued.
+    fn end_run(&mut self, run: Chunk) {
+        let replies = core::mem::take(&mut self.run_replies);
+        if !run.is_empty() {
+            self.ready.push_back(Ready { run, replies, numbered: self.numbered });
+        }
     }
 
     /// Appends the frame of a body that is too long, or has no credit, to go out at once.
     pub(super) fn push_body(&mut self, mut body: Body, queue: Queue) {
         self.entered += 1;
         body.entered = self.entered;
-        self.queued += body.total;
+        self.body_bytes += body.total;
         if !body.header.is_request() {
-            self.queued_replies += body.total;
+            self.body_replies += body.total;
         }
         match queue {
             Queue::Funded => self.bodies.push_back(body),
@@ -195,6 +230,7 @@ impl Outbound {
     pub(super) fn is_past(&self, mark: u64) -> bool {
         let mut requests = self.bodies.iter().chain(&self.held_calls);
         self.ready.is_empty()
+            && self.run.is_empty()
             && !requests.any(|body| body.header.is_request() && body.entered <= mark)
     }
 
@@ -212,13 +248,13 @@ impl Outbound {
     /// spent.
     pub(super) fn abandon_request(&mut self, id: MessageId) -> usize {
         if let Some(at) = self.held_calls.iter().position(|body| body.id == id) {
-            self.queued -= self.held_calls.remove(at).map_or(0, |body| body.total);
+            self.body_bytes -= self.held_calls.remove(at).map_or(0, |body| body.total);
             return 0;
         }
         let of_call = |body: &Body| body.id == id && body.header.is_request();
         let Some(at) = self.bodies.iter().position(of_call) else { return 0 };
         let Some(body) = self.bodies.remove(at) else { return 0 };
-        self.queued -= body.total - body.sent;
+        self.body_bytes -= body.total - body.sent;
         if body.sent == 0 { body.total } else { 0 }
     }
 
@@ -228,8 +264,8 @@ impl Outbound {
             return false;
         };
         let total = self.held_replies.remove(at).map_or(0, |body| body.total);
-        self.queued -= total;
-        self.queued_replies -= total;
+        self.body_bytes -= total;
+        self.body_replies -= total;
         true
     }
 
@@ -243,14 +279,22 @@ impl Outbound {
     #[inline]
     pub(super) fn send_ready(&mut self, queue: &mut impl SendQueue) -> bool {
         while queue.room() > 0 {
-            let Some(ready) = self.ready.pop_front() else { return true };
-            self.queued -= ready.segment.len();
-            self.ready_bytes -= ready.segment.len();
-            self.queued_replies -= ready.replies;
+            let Some(ready) = self.ready.pop_front() else {
+                if !self.run.is_empty() {
+                    self.taken = self.numbered;
+                    self.ready_bytes = 0;
+                    self.ready_replies = 0;
+                    self.run_replies = 0;
+                    queue.push(core::mem::take(&mut self.run).into());
+                }
+                return true;
+            };
+            self.ready_bytes -= ready.run.len();
+            self.ready_replies -= ready.replies;
             self.taken = ready.numbered;
-            queue.push(ready.segment);
+            queue.push(ready.run.into());
         }
-        self.ready.is_empty()
+        self.ready.is_empty() && self.run.is_empty()
     }
 
     /// Moves one part of the next body to `queue`.
@@ -274,11 +318,12 @@ impl Outbound {
         if last && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
         }
-        self.queued -= part;
+        self.body_bytes -= part;
         if !is_request {
-            self.queued_replies -= part;
+            self.body_replies -= part;
         }
         let number = (first && is_request).then(|| self.next_number());
+        self.numbered = number.unwrap_or(self.numbered);
         self.taken = number.unwrap_or(self.taken);
         let progress = Progress { id: body.id, is_request, number, last };
         if !last {

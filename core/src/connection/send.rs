@@ -1,9 +1,9 @@
 //! What the application's verbs, and the clock, put into the outgoing queue.
 
 use bytes::Bytes;
-use ringcall_buf::Writer;
+use ringcall_buf::{Arena, Chunk, Full, Segment};
 
-use super::outbound::{Body, BodyHeader, Queue, wire_deadline};
+use super::outbound::{Body, BodyHeader, Frame, Queue, wire_deadline};
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
 use super::{
     BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key,
@@ -14,47 +14,45 @@ use crate::frame::{
 };
 use crate::payload::Empty;
 use crate::{
-    CallId, Cause, CloseCode, EncodeError, Instant, MessageId, Payload, RequestId, Status,
+    CallId, Cause, CloseCode, Codec, EncodeError, Failure, Instant, MessageId, Payload, Refused,
+    RequestId, Status,
 };
 
 /// Head and fixed header of a REQUEST, and of a REPLY.
 const FRONT_LEN: usize = Head::LEN + RequestHeader::LEN;
 const _: () = assert!(RequestHeader::LEN == ReplyHeader::LEN);
 
-/// A call whose body is encoded and which has a slot.
-pub(super) struct Begun {
-    slot: u32,
-    header: RequestHeader,
-    deadline: Instant,
-    frame: Writer,
-}
-
 impl<T> Connection<T> {
     // ---- calls ----
 
+    /// Makes a call, or gives its ticket back and says why.
     #[inline]
-    pub(super) fn begin_call<P: Payload + ?Sized>(
+    pub(super) fn make_call<P: Payload + ?Sized>(
         &mut self,
         now: Instant,
         call: &Call,
         payload: &P,
-    ) -> Result<Begun, Cause> {
+        ticket: T,
+    ) -> Result<CallId, Refused<T>> {
         let Some(peer) = self.peer.as_ref().filter(|_| self.state == ConnectionState::Open) else {
-            return Err(self.why_not_open());
+            return refused(ticket, self.why_not_open());
         };
         if call.deadline <= now {
-            return Err(Cause::Expired);
+            return refused(ticket, Cause::Expired);
         }
         if self.outbound.queued() >= self.config.send_queue_max {
-            return Err(Cause::QueueFull);
+            return refused(ticket, Cause::QueueFull);
         }
         let limit = peer.message_bytes_max;
-        let slot = self.calls.vacant(peer.in_flight_max).ok_or(Cause::InFlightMax)?;
-        let frame = self.encode(call.codec, call.in_signature, payload, limit);
-        let frame = frame.map_err(|error| match error {
-            EncodeError::Full(_) => Cause::TooLarge { limit },
-            _ => Cause::Encode,
-        })?;
+        let Some(slot) = self.calls.vacant(peer.in_flight_max) else {
+            return refused(ticket, Cause::InFlightMax);
+        };
+        let mut arena = self.memory.arena();
+        let body_len = match encode(&mut arena, call.codec, call.in_signature, payload, limit) {
+            Ok(body_len) => body_len,
+            Err(EncodeError::Full(_)) => return refused(ticket, Cause::TooLarge { limit }),
+            Err(_) => return refused(ticket, Cause::Encode),
+        };
         let header = RequestHeader {
             method: call.method,
             in_signature: call.in_signature,
@@ -65,48 +63,62 @@ impl<T> Connection<T> {
             priority: call.priority,
             attempt: call.attempt,
         };
-        Ok(Begun { slot, header, deadline: call.deadline, frame })
-    }
-
-    #[inline]
-    pub(super) fn enter_call(&mut self, call: &Call, begun: Begun, ticket: T) -> CallId {
-        let Begun { slot, header, deadline, frame } = begun;
+        self.counters.calls_made += 1;
         let flags = call.flags
             & (request_flags::ONE_WAY | request_flags::RETRIED | request_flags::IDEMPOTENT);
-        self.counters.calls_made += 1;
-        let body_len = frame.message_len() - FRONT_LEN;
-        let funded = body_len == 0
+        let is_funded = body_len == 0
             || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
-        if !funded || body_len > self.config.cut_bytes || frame.len() != frame.message_len() {
-            let id = self.calls.open(slot, CallInput::Hold, Some(ticket));
-            let header = BodyHeader::Request(header, deadline);
-            let queue = if funded { Queue::Funded } else { Queue::Calls };
-            self.push_body(id, header, flags, frame, queue);
-            self.deadlines.arm(call_key(slot), deadline);
-            if let Some(entry) = self.calls.at(slot) {
-                entry.one_way = flags & request_flags::ONE_WAY != 0;
-            }
-            return CallId(id);
+        let is_small = is_funded
+            && body_len <= self.config.cut_bytes
+            && arena.frame().message_len() == arena.frame().len();
+        if !is_small || flags & request_flags::ONE_WAY != 0 {
+            let (front, rest) = (arena.finish(), arena.take_attached());
+            drop(arena);
+            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
+            return Ok(self.make_unusual_call(encoded, is_funded, is_small, ticket));
         }
         let number = self.outbound.next_number();
-        let id = if flags & request_flags::ONE_WAY == 0 {
-            let id = self.calls.open(slot, CallInput::SendLast, Some(ticket));
-            self.deadlines.arm(call_key(slot), deadline);
-            if let Some(entry) = self.calls.at(slot) {
-                entry.number = number;
-            }
-            id
-        } else {
+        let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
+        self.deadlines.arm(call_key(slot), call.deadline);
+        finish_frame(&mut arena, Kind::Request, flags, id, &header.encode());
+        self.outbound.push_begun(&mut arena, Frame::Request);
+        Ok(CallId(id))
+    }
+
+    /// A call that is one-way, large, or waits for credit.
+    #[cold]
+    fn make_unusual_call(
+        &mut self,
+        call: EncodedCall,
+        is_funded: bool,
+        is_small: bool,
+        ticket: T,
+    ) -> CallId {
+        let EncodedCall { slot, header, flags, deadline, mut front, rest } = call;
+        let is_one_way = flags & request_flags::ONE_WAY != 0;
+        front.advance(FRONT_LEN);
+        if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
-            let id = self.calls.open(slot, CallInput::SendLast, None);
+            let number = self.outbound.next_number();
+            let id = self.calls.open(slot, CallInput::SendLast, None, number);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
-            id
-        };
-        self.push_frame(Kind::Request, flags, id, &header.encode(), frame);
+            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            self.outbound.push(frame, Frame::Request);
+            return CallId(id);
+        }
+        let id = self.calls.open(slot, CallInput::Hold, Some(ticket), 0);
+        if let Some(entry) = self.calls.at(slot) {
+            entry.one_way = is_one_way;
+        }
+        self.deadlines.arm(call_key(slot), deadline);
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
+        let queue = if is_funded { Queue::Funded } else { Queue::Calls };
+        self.outbound.push_body(body, queue);
         CallId(id)
     }
 
+    #[cold]
     fn why_not_open(&self) -> Cause {
         match (self.ending, self.state) {
             (Some(ending), _) => Cause::Closed(ending.reason),
@@ -184,34 +196,35 @@ impl<T> Connection<T> {
             header.handler_us = now.micros_since(received);
         }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
-        match self.encode(header.codec, header.signature, payload, limit) {
-            Ok(frame) => {
-                self.push_answer(id, header, frame);
-                Ok(())
-            }
+        let mut arena = self.memory.arena();
+        let body_len = match encode(&mut arena, header.codec, header.signature, payload, limit) {
+            Ok(body_len) => body_len,
             Err(error) => {
-                let handler_us = header.handler_us;
-                let header = ReplyHeader { handler_us, ..ReplyHeader::new(Status::REPLY_FAILED) };
-                if let Ok(frame) = self.encode(header.codec, 0, &Empty, 0) {
-                    self.push_answer(id, header, frame);
-                }
-                Err(ReplyError::Encode(error))
+                drop(arena);
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_status(id, Status::REPLY_FAILED);
+                return Err(ReplyError::Encode(error));
             }
-        }
-    }
-
-    #[inline]
-    fn push_answer(&mut self, id: MessageId, header: ReplyHeader, frame: Writer) {
-        let body_len = frame.message_len() - FRONT_LEN;
-        let funded = body_len == 0
+        };
+        let is_funded = body_len == 0
             || (self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body_len));
-        if !funded || body_len > self.config.cut_bytes || frame.len() != frame.message_len() {
+        let is_small = is_funded
+            && body_len <= self.config.cut_bytes
+            && arena.frame().message_len() == arena.frame().len();
+        if !is_small {
+            let (mut front, rest) = (arena.finish(), arena.take_attached());
+            drop(arena);
+            front.advance(FRONT_LEN);
             self.served.step(id.slot(), ServedInput::ReplyPart);
-            let queue = if funded { Queue::Funded } else { Queue::Replies };
-            return self.push_body(id, BodyHeader::Reply(header), 0, frame, queue);
+            let body = Body::new(id, BodyHeader::Reply(header), 0, front, rest);
+            let queue = if is_funded { Queue::Funded } else { Queue::Replies };
+            self.outbound.push_body(body, queue);
+            return Ok(());
         }
-        self.served.step(id.slot(), ServedInput::ReplyLast);
-        self.push_frame(Kind::Reply, 0, id, &header.encode(), frame);
+        self.served.end_plain(id.slot());
+        finish_frame(&mut arena, Kind::Reply, 0, id, &header.encode());
+        self.outbound.push_begun(&mut arena, Frame::Reply);
+        Ok(())
     }
 
     /// Core's own answer to a request that the application never sees.
@@ -228,82 +241,31 @@ impl<T> Connection<T> {
 
     // ---- frames ----
 
-    /// Room for head and header, and the encoded body behind it.
-    #[inline]
-    fn encode<P: Payload + ?Sized>(
+    /// A frame whose body was encoded apart and is small.
+    fn body_frame(
         &self,
-        codec: crate::Codec,
-        signature: u64,
-        payload: &P,
-        limit: u64,
-    ) -> Result<Writer, EncodeError> {
-        // The padding behind the body is not part of the message.
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(FRONT_LEN + ALIGN);
-        let mut frame = self.memory.writer(limit);
-        frame.put(&[0; FRONT_LEN])?;
-        payload.encode(codec, signature, &mut frame)?;
-        if frame.message_len() > limit - ALIGN {
-            return Err(EncodeError::Full(ringcall_buf::Full { limit: limit - FRONT_LEN - ALIGN }));
-        }
-        Ok(frame)
-    }
-
-    /// Completes and queues a frame whose body was encoded behind room for its head.
-    #[inline]
-    fn push_frame(
-        &mut self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         header: &[u8; RequestHeader::LEN],
-        mut frame: Writer,
-    ) {
-        let head = Head {
-            length: (frame.len() - Head::LEN) as u32,
-            kind: kind as u8,
-            flags,
-            header_len: RequestHeader::LEN as u16,
-            id,
-        };
-        if let Some((place, rest)) = frame.written().split_first_chunk_mut::<{ Head::LEN }>() {
-            *place = head.encode();
-            if let Some(place) = rest.first_chunk_mut::<{ RequestHeader::LEN }>() {
-                *place = *header;
-            }
-        }
-        // The writer's limit leaves room for it.
-        let padded = frame.pad_to(ALIGN);
-        debug_assert!(padded.is_ok());
-        let (chunk, _) = self.memory.finish(frame);
-        self.outbound.push(chunk.into(), kind == Kind::Reply);
-    }
-
-    fn push_body(
-        &mut self,
-        id: MessageId,
-        header: BodyHeader,
-        flags: u8,
-        frame: Writer,
-        queue: Queue,
-    ) {
-        let (mut front, rest) = self.memory.finish(frame);
-        front.advance(FRONT_LEN);
-        self.outbound.push_body(Body::new(id, header, flags, front, rest), queue);
+        body: &[u8],
+    ) -> Chunk {
+        let mut arena = self.memory.arena();
+        let frame = arena.begin(FRONT_LEN + body.len() + ALIGN);
+        let written = frame.put(&[0; FRONT_LEN]).and_then(|()| frame.put(body));
+        debug_assert!(written.is_ok());
+        finish_frame(&mut arena, kind, flags, id, header);
+        arena.finish()
     }
 
     /// Queues a frame without a body, behind what is queued already.
     fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
-        self.outbound.push(chunk.into(), kind == Kind::Reply);
+        let what = if kind == Kind::Reply { Frame::Reply } else { Frame::Control };
+        self.outbound.push(chunk, what);
     }
 
-    fn control_frame(
-        &self,
-        kind: Kind,
-        flags: u8,
-        id: MessageId,
-        fixed: &[u8],
-    ) -> ringcall_buf::Chunk {
+    fn control_frame(&self, kind: Kind, flags: u8, id: MessageId, fixed: &[u8]) -> Chunk {
         let mut bytes = [0; Head::LEN + Hello::LEN];
         let len = Head::LEN + fixed.len();
         let head = Head {
@@ -397,7 +359,7 @@ impl<T> Connection<T> {
         if let Some((limits, _)) = self.control.limits_ack.take() {
             let connection = MessageId::CONNECTION;
             let frame = self.control_frame(Kind::Limits, FLAG_ACK, connection, &limits.encode());
-            self.outbound.push(frame.into(), false);
+            self.outbound.push(frame, Frame::Control);
         }
     }
 
@@ -441,4 +403,67 @@ impl<T> Connection<T> {
             }
         }
     }
+}
+
+#[cold]
+fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> {
+    Err(Refused { ticket, failure: Failure::not_sent(cause) })
+}
+
+/// A call whose body is encoded and which has a slot.
+struct EncodedCall {
+    slot: u32,
+    header: RequestHeader,
+    flags: u8,
+    deadline: Instant,
+    /// Room for head and header, and the body or its front.
+    front: Chunk,
+    rest: Option<Segment>,
+}
+
+/// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.
+#[inline]
+fn encode<P: Payload + ?Sized>(
+    arena: &mut Arena,
+    codec: Codec,
+    signature: u64,
+    payload: &P,
+    limit: u64,
+) -> Result<usize, EncodeError> {
+    // The padding behind the body is not part of the message.
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let frame = arena.begin(limit.saturating_add(FRONT_LEN + ALIGN));
+    frame.put(&[0; FRONT_LEN])?;
+    payload.encode(codec, signature, frame)?;
+    let body_len = frame.message_len() - FRONT_LEN;
+    if body_len > limit {
+        return Err(EncodeError::Full(Full { limit }));
+    }
+    Ok(body_len)
+}
+
+/// Completes the frame that was begun: head and header in front, zeros behind.
+#[inline]
+fn finish_frame(
+    arena: &mut Arena,
+    kind: Kind,
+    flags: u8,
+    id: MessageId,
+    header: &[u8; RequestHeader::LEN],
+) {
+    let frame = arena.frame();
+    let head = Head {
+        length: (frame.len() - Head::LEN) as u32,
+        kind: kind as u8,
+        flags,
+        header_len: RequestHeader::LEN as u16,
+        id,
+    };
+    if let Some(front) = frame.written().first_chunk_mut::<FRONT_LEN>() {
+        front[..Head::LEN].copy_from_slice(&head.encode());
+        front[Head::LEN..].copy_from_slice(header);
+    }
+    // The writer's limit leaves room for it.
+    let padded = frame.pad_to(ALIGN);
+    debug_assert!(padded.is_ok());
 }

@@ -76,6 +76,37 @@ impl Served {
         slot
     }
 
+    /// Makes the slot of a new call that is here whole, if it is free, below `limit`, and was used before;
+    /// `false`, and nothing has happened, otherwise.
+    #[inline]
+    pub(super) fn run_plain(
+        &mut self,
+        id: MessageId,
+        limit: u32,
+        charged: usize,
+        now: Instant,
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return false };
+        if slot.state != ServedState::Free || id.slot() >= limit {
+            return false;
+        }
+        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
+        slot.state = RUNNING.unwrap_or(ServedState::Free);
+        (slot.id, slot.charged, slot.received) = (id, charged, now);
+        self.live += 1;
+        true
+    }
+
+    /// Frees the slot of a running call whose answer is whole.
+    #[inline]
+    pub(super) fn end_plain(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        const FREE: Option<ServedState> = ServedState::Running.on(ServedInput::ReplyLast);
+        debug_assert_eq!(slot.state.on(ServedInput::ReplyLast), FREE);
+        slot.state = FREE.unwrap_or(ServedState::Running);
+        self.live -= 1;
+    }
+
     /// Calls whose bodies are arriving.
     pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<Request>> {
         let arriving = self.slots.iter().filter_map(|slot| slot.arriving.as_deref());

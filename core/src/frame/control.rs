@@ -1,6 +1,6 @@
 //! Headers of frames without a body: CREDIT, CANCEL, PING, PONG, GOAWAY, LIMITS.
 
-use super::{Fields, Reader};
+use super::{Fields, fixed};
 use crate::CloseCode;
 
 /// The header of a CREDIT frame: the other side may send `amount` more.
@@ -45,22 +45,22 @@ impl Credit {
     /// Reads the fixed part; what follows it are TLVs. `None` also for an unknown pool or unit.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(Credit, &[u8])> {
-        let mut fields = Reader::new(header);
-        let amount = fields.u64()?;
-        let pool = match fields.u8()? {
+        let (mut fields, rest) = fixed::<{ Credit::LEN }>(header)?;
+        let amount = fields.u64();
+        let pool = match fields.u8() {
             0 => CreditPool::Call,
             1 => CreditPool::Calls,
             2 => CreditPool::Replies,
             _ => return None,
         };
-        let unit = match fields.u8()? {
+        let unit = match fields.u8() {
             0 => CreditUnit::Bytes,
             1 => CreditUnit::Items,
             2 => CreditUnit::Requests,
             _ => return None,
         };
-        let _reserved = fields.take::<6>()?;
-        Some((Credit { amount, pool, unit }, fields.rest()))
+
+        Some((Credit { amount, pool, unit }, rest))
     }
 
     /// The fixed part's bytes.
@@ -99,14 +99,14 @@ impl Cancel {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(Cancel, &[u8])> {
-        let mut fields = Reader::new(header);
-        let reason = match fields.u8()? {
+        let (mut fields, rest) = fixed::<{ Cancel::LEN }>(header)?;
+        let reason = match fields.u8() {
             1 => CancelReason::Expired,
             2 => CancelReason::Superseded,
             _ => CancelReason::Dropped,
         };
-        let _reserved = fields.take::<15>()?;
-        Some((Cancel { reason }, fields.rest()))
+
+        Some((Cancel { reason }, rest))
     }
 
     /// The fixed part's bytes.
@@ -130,9 +130,9 @@ impl Ping {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(Ping, &[u8])> {
-        let mut fields = Reader::new(header);
-        let opaque = fields.take()?;
-        Some((Ping { opaque }, fields.rest()))
+        let (mut fields, rest) = fixed::<{ Ping::LEN }>(header)?;
+        let opaque = fields.take();
+        Some((Ping { opaque }, rest))
     }
 
     /// The fixed part's bytes.
@@ -161,11 +161,11 @@ impl GoAway {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(GoAway, &[u8])> {
-        let mut fields = Reader::new(header);
-        let accepted = fields.u64()?;
-        let code = CloseCode(fields.u16()?);
-        let _reserved = fields.take::<6>()?;
-        Some((GoAway { accepted, code }, fields.rest()))
+        let (mut fields, rest) = fixed::<{ GoAway::LEN }>(header)?;
+        let accepted = fields.u64();
+        let code = CloseCode(fields.u16());
+
+        Some((GoAway { accepted, code }, rest))
     }
 
     /// The fixed part's bytes.
@@ -191,11 +191,11 @@ impl Limits {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(Limits, &[u8])> {
-        let mut fields = Reader::new(header);
-        let in_flight_max = fields.u32()?;
-        let _reserved = fields.u32()?;
-        let message_bytes_max = fields.u64()?;
-        Some((Limits { in_flight_max, message_bytes_max }, fields.rest()))
+        let (mut fields, rest) = fixed::<{ Limits::LEN }>(header)?;
+        let in_flight_max = fields.u32();
+        let _reserved = fields.u32();
+        let message_bytes_max = fields.u64();
+        Some((Limits { in_flight_max, message_bytes_max }, rest))
     }
 
     /// The fixed part's bytes.

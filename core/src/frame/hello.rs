@@ -1,6 +1,6 @@
 //! HELLO: what one side is and accepts.
 
-use super::{Fields, Reader};
+use super::{Fields, fixed};
 
 /// Bits of [`Hello::features`].
 pub mod features {
@@ -74,26 +74,26 @@ impl Hello {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(Hello, &[u8])> {
-        let mut fields = Reader::new(header);
-        let version_min = fields.u8()?;
-        let version_max = fields.u8()?;
-        let archive = ArchiveFormat(fields.u8()?);
-        let _reserved = fields.u8()?;
+        let (mut fields, rest) = fixed::<{ Hello::LEN }>(header)?;
+        let version_min = fields.u8();
+        let version_max = fields.u8();
+        let archive = ArchiveFormat(fields.u8());
+        let _reserved = fields.u8();
         let hello = Hello {
             version_min,
             version_max,
             archive,
-            in_flight_max: fields.u32()?,
-            features: fields.u64()?,
-            codecs: fields.u64()?,
-            message_bytes_max: fields.u64()?,
-            calls_window: fields.u64()?,
-            replies_window: fields.u64()?,
-            stream_window: fields.u64()?,
-            table_digest: fields.u64()?,
-            instance: InstanceId(fields.take()?),
+            in_flight_max: fields.u32(),
+            features: fields.u64(),
+            codecs: fields.u64(),
+            message_bytes_max: fields.u64(),
+            calls_window: fields.u64(),
+            replies_window: fields.u64(),
+            stream_window: fields.u64(),
+            table_digest: fields.u64(),
+            instance: InstanceId(fields.take()),
         };
-        Some((hello, fields.rest()))
+        Some((hello, rest))
     }
 
     /// The fixed part's bytes.

@@ -1,6 +1,6 @@
 //! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
 
-use super::{Fields, Reader};
+use super::{Fields, fixed};
 use crate::{Codec, Status};
 
 /// Flags of a REQUEST.
@@ -50,18 +50,18 @@ impl RequestHeader {
     #[inline]
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(RequestHeader, &[u8])> {
-        let mut fields = Reader::new(header);
+        let (mut fields, rest) = fixed::<{ RequestHeader::LEN }>(header)?;
         let parsed = RequestHeader {
-            method: fields.u64()?,
-            in_signature: fields.u64()?,
-            out_signature: fields.u64()?,
-            deadline_us: fields.u32()?,
-            codec: Codec(fields.u8()?),
-            compression: fields.u8()?,
-            priority: fields.u8()?,
-            attempt: fields.u8()?,
+            method: fields.u64(),
+            in_signature: fields.u64(),
+            out_signature: fields.u64(),
+            deadline_us: fields.u32(),
+            codec: Codec(fields.u8()),
+            compression: fields.u8(),
+            priority: fields.u8(),
+            attempt: fields.u8(),
         };
-        Some((parsed, fields.rest()))
+        Some((parsed, rest))
     }
 
     /// The fixed part's bytes.
@@ -125,20 +125,20 @@ impl ReplyHeader {
     #[inline]
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(ReplyHeader, &[u8])> {
-        let mut fields = Reader::new(header);
+        let (mut fields, rest) = fixed::<{ ReplyHeader::LEN }>(header)?;
         let parsed = ReplyHeader {
-            signature: fields.u64()?,
-            status: Status::from_wire(fields.u16()?),
-            codec: Codec(fields.u8()?),
-            compression: fields.u8()?,
-            queue_us: fields.u32()?,
-            handler_us: fields.u32()?,
-            load: fields.u16()?,
-            retry_after_ms: fields.u16()?,
-            admission: fields.u8()?,
+            signature: fields.u64(),
+            status: Status::from_wire(fields.u16()),
+            codec: Codec(fields.u8()),
+            compression: fields.u8(),
+            queue_us: fields.u32(),
+            handler_us: fields.u32(),
+            load: fields.u16(),
+            retry_after_ms: fields.u16(),
+            admission: fields.u8(),
         };
-        let _reserved = fields.take::<7>()?;
-        Some((parsed, fields.rest()))
+
+        Some((parsed, rest))
     }
 
     /// The fixed part's bytes.
@@ -172,10 +172,10 @@ impl DataHeader {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(DataHeader, &[u8])> {
-        let mut fields = Reader::new(header);
-        let offset = fields.u64()?;
-        let _reserved = fields.u64()?;
-        Some((DataHeader { offset }, fields.rest()))
+        let (mut fields, rest) = fixed::<{ DataHeader::LEN }>(header)?;
+        let offset = fields.u64();
+        let _reserved = fields.u64();
+        Some((DataHeader { offset }, rest))
     }
 
     /// The fixed part's bytes.
@@ -203,12 +203,12 @@ impl ItemHeader {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(ItemHeader, &[u8])> {
-        let mut fields = Reader::new(header);
-        let signature = fields.u64()?;
-        let codec = Codec(fields.u8()?);
-        let compression = fields.u8()?;
-        let _reserved = fields.take::<6>()?;
-        Some((ItemHeader { signature, codec, compression }, fields.rest()))
+        let (mut fields, rest) = fixed::<{ ItemHeader::LEN }>(header)?;
+        let signature = fields.u64();
+        let codec = Codec(fields.u8());
+        let compression = fields.u8();
+
+        Some((ItemHeader { signature, codec, compression }, rest))
     }
 
     /// The fixed part's bytes.

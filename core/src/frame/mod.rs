@@ -218,45 +218,49 @@ impl Head {
     }
 }
 
-/// Takes numbers off the front of a header.
+/// Splits the fixed part off a header.
+#[inline]
+fn fixed<const N: usize>(header: &[u8]) -> Option<(Reader<'_>, &[u8])> {
+    let (fixed, rest) = header.split_first_chunk::<N>()?;
+    Some((Reader(fixed), rest))
+}
+
+/// Takes numbers off the front of the fixed part of a header, whose length is known.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    #[inline]
-    fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader(bytes)
+impl Reader<'_> {
+    /// The next field. The fields of a fixed part are as long as it is, so there always is one, and the
+    /// compiler knows.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        match self.0.split_first_chunk::<N>() {
+            Some((front, rest)) => {
+                self.0 = rest;
+                *front
+            }
+            None => [0; N],
+        }
     }
 
-    #[inline]
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (front, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*front)
+    #[inline(always)]
+    fn u8(&mut self) -> u8 {
+        let [byte] = self.take();
+        byte
     }
 
-    #[inline]
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
+    #[inline(always)]
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.take())
     }
 
-    #[inline]
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
+    #[inline(always)]
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
     }
 
-    #[inline]
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    #[inline]
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    #[inline]
-    fn rest(self) -> &'a [u8] {
-        self.0
+    #[inline(always)]
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
     }
 }
 
@@ -267,12 +271,12 @@ struct Fields<const N: usize> {
 }
 
 impl<const N: usize> Fields<N> {
-    #[inline]
+    #[inline(always)]
     fn new() -> Fields<N> {
         Fields { bytes: [0; N], at: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn put<const M: usize>(mut self, field: [u8; M]) -> Self {
         let end = self.at.saturating_add(M);
         if let Some(place) = self.bytes.get_mut(self.at..end) {
@@ -282,7 +286,7 @@ impl<const N: usize> Fields<N> {
         self
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> [u8; N] {
         debug_assert!(self.at <= N, "the fields fit their header");
         self.bytes
