@@ -72,14 +72,16 @@ impl Arena {
         ChunkMut::from_block(block, at, len)
     }
 
-    /// Begins a frame at a multiple of 16; at most `limit` bytes will be accepted. A frame that was
-    /// begun and not finished is forgotten.
+    /// Begins a frame at a multiple of 16, with `front` bytes (at most 256) that are filled in later, by
+    /// [`Writer::written`]: until then they are what was there before. At most `limit` bytes will be
+    /// accepted, these among them. A frame that was begun and not finished is forgotten.
     #[inline]
     #[must_use]
-    pub fn begin(&mut self, limit: usize) -> &mut Writer {
+    pub fn begin(&mut self, front: usize, limit: usize) -> &mut Writer {
+        debug_assert!(front <= 256 && front <= limit);
         // Room for a small frame at least, so that most never move to another block.
         let (block, at) = self.reserve(512, 0);
-        self.writer.begin(block, at, limit);
+        self.writer.begin(block, at, front, limit);
         &mut self.writer
     }
 
@@ -211,7 +213,7 @@ mod tests {
         let (_pool, mut arena) = arena();
         let mut run = Chunk::empty();
         for i in 0..20u8 {
-            arena.begin(1 << 20).put(&[i; 32]).unwrap();
+            arena.begin(0, 1 << 20).put(&[i; 32]).unwrap();
             let chunk = arena.finish();
             assert!(arena.take_attached().is_none() && chunk.is_aligned_to(16));
             if let Err(chunk) = run.try_join(chunk) {
@@ -224,14 +226,14 @@ mod tests {
     #[test]
     fn a_large_message_takes_its_block_along() {
         let (pool, mut arena) = arena();
-        let writer = arena.begin(1 << 20);
+        let writer = arena.begin(0, 1 << 20);
         for i in 0..1000u32 {
             writer.put(&i.to_le_bytes().repeat(25)).unwrap();
         }
         let large = arena.finish();
         assert!(large.chunks(100).zip(0u32..).all(|(part, i)| part == i.to_le_bytes().repeat(25)));
         drop(large);
-        arena.begin(1 << 20).put(b"small").unwrap();
+        arena.begin(0, 1 << 20).put(b"small").unwrap();
         assert_eq!(&*arena.finish(), b"small");
         assert_eq!(pool.stats().lent_bytes, 4096);
     }

@@ -37,6 +37,8 @@ pub(crate) struct PoolInner {
     kept_bytes_max: usize,
     /// Without what ended on other threads.
     lent_bytes: Cell<usize>,
+    high_water: Cell<usize>,
+    is_high: Cell<bool>,
 }
 
 /// What a pool holds at the moment, in bytes.
@@ -58,7 +60,23 @@ impl Pool {
             kept_bytes: Cell::new(0),
             kept_bytes_max,
             lent_bytes: Cell::new(0),
+            high_water: Cell::new(usize::MAX),
+            is_high: Cell::new(false),
         }))
+    }
+
+    /// From how many lent bytes on [`is_high`](Pool::is_high) says so.
+    pub fn set_high_water(&self, bytes: usize) {
+        self.0.high_water.set(bytes);
+        self.0.look_at_the_water();
+    }
+
+    /// Whether more is lent than the high-water mark. What ended on other threads is noticed when the
+    /// next block is lent or comes back.
+    #[inline]
+    #[must_use]
+    pub fn is_high(&self) -> bool {
+        self.0.is_high.get()
     }
 
     /// How much memory [`take`](Pool::take) uses for `len` bytes.
@@ -87,11 +105,7 @@ impl Pool {
     #[inline]
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        let ended_elsewhere = self.0.home.ended_bytes.load(Ordering::Relaxed);
-        PoolStats {
-            lent_bytes: self.0.lent_bytes.get().wrapping_sub(ended_elsewhere),
-            kept_bytes: self.0.kept_bytes.get(),
-        }
+        PoolStats { lent_bytes: self.0.lent_bytes(), kept_bytes: self.0.kept_bytes.get() }
     }
 
     /// A block of at least `min` bytes, lent to the caller as its only local handle.
@@ -105,6 +119,7 @@ impl Pool {
         };
         block.lend_local(&self.0);
         self.0.lent_bytes.set(self.0.lent_bytes.get().wrapping_add(block.capacity()));
+        self.0.look_at_the_water();
         block
     }
 }
@@ -116,6 +131,15 @@ impl fmt::Debug for Pool {
 }
 
 impl PoolInner {
+    fn lent_bytes(&self) -> usize {
+        let ended_elsewhere = self.home.ended_bytes.load(Ordering::Relaxed);
+        self.lent_bytes.get().wrapping_sub(ended_elsewhere)
+    }
+
+    fn look_at_the_water(&self) {
+        self.is_high.set(self.lent_bytes() > self.high_water.get());
+    }
+
     fn take_free(&self, class: usize) -> Option<Block> {
         let mut free = self.free.borrow_mut();
         if free[class].is_empty() && !self.home.returns.is_empty() {
@@ -131,6 +155,7 @@ impl PoolInner {
     /// Takes back a block that nobody holds any more.
     pub(crate) fn recycle(&self, block: Block) {
         self.lent_bytes.set(self.lent_bytes.get().wrapping_sub(block.capacity()));
+        self.look_at_the_water();
         self.keep(&mut self.free.borrow_mut(), block);
     }
 

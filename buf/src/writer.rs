@@ -99,11 +99,11 @@ impl Writer {
 
     /// Begins a message in the current block.
     #[inline]
-    pub(crate) fn begin(&mut self, block: Block, start: usize, limit: usize) {
-        debug_assert!(self.block == Some(block) && start <= block.capacity());
+    pub(crate) fn begin(&mut self, block: Block, start: usize, front: usize, limit: usize) {
+        debug_assert!(self.block == Some(block) && start + front <= block.capacity());
         // SAFETY: `start` lies within the block. (test: `writing_agrees_with_a_vec`)
         self.ptr = unsafe { block.data().add(start) };
-        self.len = 0;
+        self.len = front;
         self.limit = limit;
         self.room = (block.capacity() - start).min(limit);
         if self.attached.is_some() {
@@ -273,7 +273,7 @@ mod tests {
             let pool = Pool::new(1 << 20);
             let mut arena = Arena::new(&pool, 4096);
             let mut model: Vec<u8> = Vec::new();
-            let writer = arena.begin(limit);
+            let writer = arena.begin(0, limit);
             for (byte, len) in parts {
                 let part = alloc::vec![byte; usize::from(len % 3000)];
                 let fits = model.len() + part.len() <= limit;
@@ -293,10 +293,10 @@ mod tests {
     fn an_abandoned_frame_changes_nothing() {
         let pool = Pool::new(1 << 20);
         let mut arena = Arena::new(&pool, 4096);
-        arena.begin(100).put(b"kept").unwrap();
+        arena.begin(0, 100).put(b"kept").unwrap();
         let kept = arena.finish();
-        arena.begin(100).put(b"gone").unwrap();
-        arena.begin(100).put(b"next").unwrap();
+        arena.begin(0, 100).put(b"gone").unwrap();
+        arena.begin(0, 100).put(b"next").unwrap();
         let next = arena.finish();
         assert_eq!((&*kept, &*next), (&b"kept"[..], &b"next"[..]));
     }
@@ -305,7 +305,7 @@ mod tests {
     fn attaching_ends_the_message() {
         let pool = Pool::new(0);
         let mut arena = Arena::new(&pool, 4096);
-        let writer = arena.begin(10);
+        let writer = arena.begin(0, 10);
         writer.put(b"head").unwrap();
         assert_eq!(writer.attach(Bytes::from_static(b"too long").into()), Err(Full { limit: 10 }));
         writer.attach(Bytes::from_static(b"tail").into()).unwrap();

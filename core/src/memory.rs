@@ -2,9 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
-use core::cell::{Cell, RefCell, RefMut};
+use core::cell::Cell;
 use core::fmt;
-use core::ops::{Deref, DerefMut};
 
 use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut, Pool};
 
@@ -14,12 +13,10 @@ pub struct Memory(Rc<Inner>);
 
 struct Inner {
     pool: Pool,
-    outgoing: RefCell<Arena>,
+    outgoing: Cell<Option<Box<Arena>>>,
     /// What bodies that are arriving hold.
     landing: Cell<usize>,
     landing_max: usize,
-    /// Beyond so many bytes in use, bodies must not pin receive blocks.
-    hoard_bytes: usize,
 }
 
 /// How much memory a shard may use.
@@ -53,11 +50,11 @@ impl Memory {
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Memory {
         let pool = Pool::new(limits.kept_bytes);
+        pool.set_high_water(limits.lent_bytes / 4 * 3);
         Memory(Rc::new(Inner {
-            outgoing: RefCell::new(Arena::new(&pool, BLOCK_BYTES)),
+            outgoing: Cell::new(None),
             landing: Cell::new(0),
             landing_max: limits.landing_bytes,
-            hoard_bytes: limits.lent_bytes / 4 * 3,
             pool,
         }))
     }
@@ -68,24 +65,31 @@ impl Memory {
         &self.0.pool
     }
 
-    /// The arena that frames are built in. Whoever is building one already, an encoder that makes a call
-    /// itself, gets another.
+    /// Takes the arena that frames are built in; give it back with [`put_arena`](Self::put_arena). Whoever
+    /// comes in between, an encoder that makes a call itself, gets another.
     #[inline]
-    pub(crate) fn arena(&self) -> OutgoingArena<'_> {
-        match self.0.outgoing.try_borrow_mut() {
-            Ok(arena) => OutgoingArena::Common(arena),
-            Err(_) => self.another_arena(),
+    pub(crate) fn take_arena(&self) -> Box<Arena> {
+        match self.0.outgoing.take() {
+            Some(arena) => arena,
+            None => self.new_arena(),
         }
     }
 
     #[cold]
-    fn another_arena(&self) -> OutgoingArena<'_> {
-        OutgoingArena::Own(Box::new(Arena::new(&self.0.pool, BLOCK_BYTES)))
+    fn new_arena(&self) -> Box<Arena> {
+        Box::new(Arena::new(&self.0.pool, BLOCK_BYTES))
+    }
+
+    #[inline]
+    pub(crate) fn put_arena(&self, arena: Box<Arena>) {
+        self.0.outgoing.set(Some(arena));
     }
 
     /// A copy of a few bytes in the outgoing arena.
     pub(crate) fn outgoing(&self, bytes: &[u8]) -> Chunk {
-        let mut range = self.arena().allot(bytes.len(), 0);
+        let mut arena = self.take_arena();
+        let mut range = arena.allot(bytes.len(), 0);
+        self.put_arena(arena);
         range.extend_from_slice(bytes);
         range.freeze()
     }
@@ -116,35 +120,7 @@ impl Memory {
     /// Whether so much is in use that bodies should not pin receive buffers.
     #[inline]
     pub(crate) fn is_hoarded(&self) -> bool {
-        self.0.pool.stats().lent_bytes > self.0.hoard_bytes
-    }
-}
-
-/// The common arena, or one for a frame that is built while another is.
-pub(crate) enum OutgoingArena<'a> {
-    Common(RefMut<'a, Arena>),
-    Own(Box<Arena>),
-}
-
-impl Deref for OutgoingArena<'_> {
-    type Target = Arena;
-
-    #[inline]
-    fn deref(&self) -> &Arena {
-        match self {
-            OutgoingArena::Common(arena) => arena,
-            OutgoingArena::Own(arena) => arena,
-        }
-    }
-}
-
-impl DerefMut for OutgoingArena<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Arena {
-        match self {
-            OutgoingArena::Common(arena) => arena,
-            OutgoingArena::Own(arena) => arena,
-        }
+        self.0.pool.is_high()
     }
 }
 

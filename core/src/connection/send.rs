@@ -47,11 +47,15 @@ impl<T> Connection<T> {
         let Some(slot) = self.calls.vacant(peer.in_flight_max) else {
             return refused(ticket, Cause::InFlightMax);
         };
-        let mut arena = self.memory.arena();
+        let mut arena = self.memory.take_arena();
         let body_len = match encode(&mut arena, call.codec, call.in_signature, payload, limit) {
             Ok(body_len) => body_len,
-            Err(EncodeError::Full(_)) => return refused(ticket, Cause::TooLarge { limit }),
-            Err(_) => return refused(ticket, Cause::Encode),
+            Err(error) => {
+                self.memory.put_arena(arena);
+                let is_full = matches!(error, EncodeError::Full(_));
+                let cause = if is_full { Cause::TooLarge { limit } } else { Cause::Encode };
+                return refused(ticket, cause);
+            }
         };
         let header = RequestHeader {
             method: call.method,
@@ -73,7 +77,7 @@ impl<T> Connection<T> {
             && arena.frame().message_len() == arena.frame().len();
         if !is_small || flags & request_flags::ONE_WAY != 0 {
             let (front, rest) = (arena.finish(), arena.take_attached());
-            drop(arena);
+            self.memory.put_arena(arena);
             let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
             return Ok(self.make_unusual_call(encoded, is_funded, is_small, ticket));
         }
@@ -82,6 +86,7 @@ impl<T> Connection<T> {
         self.deadlines.arm(call_key(slot), call.deadline);
         finish_frame(&mut arena, Kind::Request, flags, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Request);
+        self.memory.put_arena(arena);
         Ok(CallId(id))
     }
 
@@ -196,11 +201,11 @@ impl<T> Connection<T> {
             header.handler_us = now.micros_since(received);
         }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
-        let mut arena = self.memory.arena();
+        let mut arena = self.memory.take_arena();
         let body_len = match encode(&mut arena, header.codec, header.signature, payload, limit) {
             Ok(body_len) => body_len,
             Err(error) => {
-                drop(arena);
+                self.memory.put_arena(arena);
                 self.served.step(id.slot(), ServedInput::ReplyLast);
                 self.send_status(id, Status::REPLY_FAILED);
                 return Err(ReplyError::Encode(error));
@@ -213,7 +218,7 @@ impl<T> Connection<T> {
             && arena.frame().message_len() == arena.frame().len();
         if !is_small {
             let (mut front, rest) = (arena.finish(), arena.take_attached());
-            drop(arena);
+            self.memory.put_arena(arena);
             front.advance(FRONT_LEN);
             self.served.step(id.slot(), ServedInput::ReplyPart);
             let body = Body::new(id, BodyHeader::Reply(header), 0, front, rest);
@@ -224,6 +229,7 @@ impl<T> Connection<T> {
         self.served.end_plain(id.slot());
         finish_frame(&mut arena, Kind::Reply, 0, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Reply);
+        self.memory.put_arena(arena);
         Ok(())
     }
 
@@ -250,12 +256,13 @@ impl<T> Connection<T> {
         header: &[u8; RequestHeader::LEN],
         body: &[u8],
     ) -> Chunk {
-        let mut arena = self.memory.arena();
-        let frame = arena.begin(FRONT_LEN + body.len() + ALIGN);
-        let written = frame.put(&[0; FRONT_LEN]).and_then(|()| frame.put(body));
+        let mut arena = self.memory.take_arena();
+        let written = arena.begin(FRONT_LEN, FRONT_LEN + body.len() + ALIGN).put(body);
         debug_assert!(written.is_ok());
         finish_frame(&mut arena, kind, flags, id, header);
-        arena.finish()
+        let frame = arena.finish();
+        self.memory.put_arena(arena);
+        frame
     }
 
     /// Queues a frame without a body, behind what is queued already.
@@ -432,8 +439,7 @@ fn encode<P: Payload + ?Sized>(
 ) -> Result<usize, EncodeError> {
     // The padding behind the body is not part of the message.
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let frame = arena.begin(limit.saturating_add(FRONT_LEN + ALIGN));
-    frame.put(&[0; FRONT_LEN])?;
+    let frame = arena.begin(FRONT_LEN, limit.saturating_add(FRONT_LEN + ALIGN));
     payload.encode(codec, signature, frame)?;
     let body_len = frame.message_len() - FRONT_LEN;
     if body_len > limit {

@@ -68,13 +68,18 @@ impl RequestHeader {
     #[inline]
     #[must_use]
     pub fn encode(&self) -> [u8; RequestHeader::LEN] {
-        Fields::new()
-            .put(self.method.to_le_bytes())
-            .put(self.in_signature.to_le_bytes())
-            .put(self.out_signature.to_le_bytes())
-            .put(self.deadline_us.to_le_bytes())
-            .put([self.codec.0, self.compression, self.priority, self.attempt])
-            .finish()
+        let mut bytes = [0; RequestHeader::LEN];
+        bytes[0..8].copy_from_slice(&self.method.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.in_signature.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.out_signature.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.deadline_us.to_le_bytes());
+        bytes[28..32].copy_from_slice(&[
+            self.codec.0,
+            self.compression,
+            self.priority,
+            self.attempt,
+        ]);
+        bytes
     }
 }
 
@@ -145,16 +150,16 @@ impl ReplyHeader {
     #[inline]
     #[must_use]
     pub fn encode(&self) -> [u8; ReplyHeader::LEN] {
-        Fields::new()
-            .put(self.signature.to_le_bytes())
-            .put(self.status.to_wire().to_le_bytes())
-            .put([self.codec.0, self.compression])
-            .put(self.queue_us.to_le_bytes())
-            .put(self.handler_us.to_le_bytes())
-            .put(self.load.to_le_bytes())
-            .put(self.retry_after_ms.to_le_bytes())
-            .put([self.admission])
-            .finish()
+        let mut bytes = [0; ReplyHeader::LEN];
+        bytes[0..8].copy_from_slice(&self.signature.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.status.to_wire().to_le_bytes());
+        bytes[10..12].copy_from_slice(&[self.codec.0, self.compression]);
+        bytes[12..16].copy_from_slice(&self.queue_us.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.handler_us.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.load.to_le_bytes());
+        bytes[22..24].copy_from_slice(&self.retry_after_ms.to_le_bytes());
+        bytes[24] = self.admission;
+        bytes
     }
 }
 
