@@ -79,7 +79,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         now = now + Duration::from_micros(10);
         drive(&mut near, &mut client, &memory, now, |client, event| match event {
             Event::Established(hello) => {
-                println!("client: established, the server takes {} calls at a time", hello.in_flight_max);
+                println!(
+                    "client: established, the server takes {} calls at a time",
+                    hello.in_flight_max
+                );
                 let argument = memory.pool().copy(b"hello, core");
                 client.call(now, &shout, &argument, "my ticket").expect("it is established");
             }
@@ -88,7 +91,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let counters = client.counters();
                 println!(
                     "client: {:?} {text:?} after {} call, {} bytes copied",
-                    reply.header.status, counters.calls_made, counters.copied_bytes(),
+                    reply.header.status,
+                    counters.calls_made,
+                    counters.copied_bytes(),
                 );
                 answered = true;
             }

@@ -173,7 +173,9 @@ fn mirror(address: &str, destination: &str) -> Result<(), Box<dyn Error>> {
     let mismatched = copy_all(&files, destination, plan.files, &progress)?;
     progress.finish_and_clear();
     if !mismatched.is_empty() {
-        return Err(format!("{} files differ, the first is {:?}", mismatched.len(), mismatched[0]).into());
+        return Err(
+            format!("{} files differ, the first is {:?}", mismatched.len(), mismatched[0]).into()
+        );
     }
     println!(
         "mirrored {count} files, {} in {:.1} s; every checksum is equal",

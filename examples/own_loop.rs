@@ -56,7 +56,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut next_tick = Instant::now();
     while counted.get() < 3000 || ticks < 3 {
         // Not longer than until our own work is due, nor than the shard's timers.
-        let wait = next_tick.saturating_duration_since(Instant::now()).min(Duration::from_millis(5));
+        let wait =
+            next_tick.saturating_duration_since(Instant::now()).min(Duration::from_millis(5));
         if shard.turn(Wait::AtMost(wait)) == Turn::MoreWork {
             continue;
         }

@@ -50,7 +50,9 @@ struct Book;
 impl Quotes for Book {
     async fn last(&self, symbol: View<Symbol>) -> Result<Quote, NoSuch> {
         match symbol.code.strip_prefix("S") {
-            Some(number) => Ok(Quote { price: 42.5, size: 100, number: number.parse().unwrap_or(0) }),
+            Some(number) => {
+                Ok(Quote { price: 42.5, size: 100, number: number.parse().unwrap_or(0) })
+            }
             None => Err(NoSuch),
         }
     }

@@ -1,0 +1,131 @@
+//! What a warm call allocates and copies: nothing. One test only, since everything in the process
+//! counts.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
+use ringcall::{BlockingClient, Channel, View};
+
+#[ringcall::service]
+trait Mirror {
+    /// The reply is built from the message that was received, without owning it.
+    async fn sum(&self, order: View<Order>) -> u64;
+}
+
+struct Sums;
+
+impl Mirror for Sums {
+    async fn sum(&self, order: View<Order>) -> u64 {
+        order.levels.iter().map(|level| u64::from(level.size.to_native())).sum()
+    }
+}
+
+const CALLS: u64 = 10_000;
+
+#[test]
+fn a_warm_call_allocates_and_copies_nothing() {
+    let server = bind(common::Socket::Tcp)
+        .service(Sums.into_mirror())
+        .service(Cook::default().into_kitchen())
+        .start()
+        .unwrap();
+    let blocking = BlockingClient::connect(server.address()).unwrap();
+    one_by_one("BlockingClient, one in flight", &MirrorClient::new(&blocking));
+    many_at_a_time(&blocking);
+    let shared = MirrorClient::connect(server.address()).wait().unwrap();
+    one_by_one("Client on another thread, one in flight", &shared);
+    assert_eq!(blocking.counters().copied_bytes(), 0);
+    // That the counter counts: an owned message has strings and vectors.
+    let kitchen = KitchenClient::new(&blocking);
+    let order = order(4);
+    let owned = count(|| drop(kitchen.taste(&order).wait().unwrap()));
+    assert!(owned > 0);
+    drop((blocking, shared));
+    assert_eq!(server.stop().copied_bytes(), 0);
+}
+
+fn one_by_one<C>(what: &str, client: &MirrorClient<C>)
+where
+    C: Channel + ringcall::BlockOn,
+    C::Body: ringcall::__private::IntoOwned,
+{
+    let order = order(4);
+    let run = |calls| {
+        for _ in 0..calls {
+            assert_eq!(client.sum(&order).wait().unwrap().to_native(), 6);
+        }
+    };
+    run(1000);
+    let allocations = count(|| run(CALLS));
+    println!("{what}: {allocations} allocations in {CALLS} calls");
+    // The threads of the machine's own libraries may allocate now and then; a call never does.
+    assert!(allocations < CALLS / 1000, "{what}: {allocations} allocations in {CALLS} calls");
+}
+
+fn many_at_a_time(blocking: &BlockingClient) {
+    let left = Rc::new(Cell::new(0));
+    let running = Rc::new(Cell::new(64));
+    let go = Rc::new(Cell::new(false));
+    for task in 0..64 {
+        let client = MirrorClient::new(blocking.local().clone());
+        let (left, running, go) = (Rc::clone(&left), Rc::clone(&running), Rc::clone(&go));
+        let shard = blocking.shard().clone();
+        blocking.shard().spawn(async move {
+            let order = order(task % 5);
+            let sum: u64 = order.levels.iter().map(|level| u64::from(level.size)).sum();
+            loop {
+                while left.get() > 0 {
+                    left.set(left.get() - 1);
+                    assert_eq!(client.sum(&order).await.unwrap().to_native(), sum);
+                }
+                if go.get() {
+                    break;
+                }
+                shard.sleep(std::time::Duration::from_millis(1)).await;
+            }
+            running.set(running.get() - 1);
+        });
+    }
+    let run = |calls| {
+        left.set(calls);
+        blocking.shard().run(|| left.get() > 0);
+    };
+    run(2000);
+    let allocations = count(|| run(CALLS));
+    println!("BlockingClient, 64 in flight: {allocations} allocations in {CALLS} calls");
+    assert!(allocations < CALLS / 1000, "{allocations} allocations");
+    go.set(true);
+    blocking.shard().run(|| running.get() > 0);
+}
+
+fn count(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    work();
+    ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: hands everything on to the system's allocator. (test: this one)
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise. (test: this one)
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise. (test: this one)
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
