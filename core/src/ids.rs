@@ -46,6 +46,13 @@ impl MessageId {
         MessageId(initiator << 63 | generation << 32 | slot as u64)
     }
 
+    /// The id of the next call in the same slot.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn next(self) -> MessageId {
+        MessageId::new(self.side(), self.generation().wrapping_add(1), self.slot())
+    }
+
     /// From a frame's head.
     #[inline]
     #[must_use]

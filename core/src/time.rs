@@ -35,6 +35,13 @@ impl Instant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// So many microseconds later.
+    #[inline]
+    #[must_use]
+    pub const fn after_micros(self, micros: u32) -> Instant {
+        Instant(self.0.saturating_add(micros as u64 * 1_000))
+    }
+
     /// Whole microseconds after `earlier`, at most `u32::MAX`.
     #[must_use]
     pub fn micros_since(self, earlier: Instant) -> u32 {

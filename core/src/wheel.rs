@@ -19,7 +19,15 @@ const NONE: u32 = u32::MAX;
 /// How far ahead the wheel reaches, in ticks: about 13 days. Later timers wait at its rim.
 const REACH: u64 = 1 << (SLOTS_LOG2 * LEVELS as u32);
 
+/// The due tick of a timer that is not armed.
+const NEVER: u64 = u64::MAX;
+
 /// Timers by key; each key has at most one.
+///
+/// Most timers are deadlines that are cancelled, and armed again a little later, long before their
+/// time. So a cancelled key stays in its list, and a key that is armed for later than it is listed does,
+/// too: both are put right when their list's time comes, which costs once a list what it would otherwise
+/// cost each time.
 #[derive(Debug)]
 pub struct Wheel {
     /// The tick up to which everything has been expired.
@@ -28,20 +36,22 @@ pub struct Wheel {
     nodes: Vec<Node>,
     /// First key of each slot's list, level by level; absent until the first timer is armed.
     heads: Option<Box<[u32; LEVELS * SLOTS]>>,
-    /// Which slots of a level have timers.
+    /// Which slots of a level have keys.
     occupied: [u64; LEVELS],
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    tick: u64,
+    /// When it fires, or [`NEVER`].
+    due: u64,
+    /// When its list's time comes, not after `due`; [`NEVER`] if it is in none.
+    listed: u64,
     next: u32,
     previous: u32,
-    /// The list it is in, or [`NONE`].
     list: u32,
 }
 
-const IDLE: Node = Node { tick: 0, next: NONE, previous: NONE, list: NONE };
+const IDLE: Node = Node { due: NEVER, listed: NEVER, next: NONE, previous: NONE, list: NONE };
 
 impl Wheel {
     /// How much later than asked a timer may fire.
@@ -74,33 +84,51 @@ impl Wheel {
     /// Arms or moves the timer of `key`. [`Instant::FAR`] disarms it.
     #[inline]
     pub fn arm(&mut self, key: u32, at: Instant) {
-        self.cancel(key);
         if at == Instant::FAR {
-            return;
+            return self.cancel(key);
         }
+        // Rounded up, so that nothing fires early.
+        let tick = at.as_nanos().saturating_add((1 << TICK_LOG2) - 1) >> TICK_LOG2;
+        match self.nodes.get_mut(key as usize) {
+            Some(node) if node.listed <= tick => {
+                self.armed += usize::from(node.due == NEVER);
+                node.due = tick;
+            }
+            _ => self.arm_and_list(key, tick),
+        }
+    }
+
+    /// Arms a key that is in no list, or in one that comes too late.
+    #[cold]
+    fn arm_and_list(&mut self, key: u32, tick: u64) {
         let index = key as usize;
         if index >= self.nodes.len() {
             self.nodes.resize(index + 1, IDLE);
         }
-        // Rounded up, so that nothing fires early.
-        let tick = at.as_nanos().div_ceil(1 << TICK_LOG2);
-        self.nodes[index].tick = tick;
-        self.armed += 1;
+        if self.nodes[index].listed != NEVER {
+            self.unlink(key);
+        }
+        self.armed += usize::from(self.nodes[index].due == NEVER);
+        self.nodes[index].due = tick;
         self.link(key, tick);
     }
 
     /// Disarms the timer of `key`, if it is armed.
     #[inline]
     pub fn cancel(&mut self, key: u32) {
-        if self.nodes.get(key as usize).is_some_and(|node| node.list != NONE) {
-            self.unlink(key);
-            self.armed -= 1;
+        if let Some(node) = self.nodes.get_mut(key as usize) {
+            self.armed -= usize::from(node.due != NEVER);
+            node.due = NEVER;
         }
     }
 
     /// When to call [`expire`](Self::expire) next: not after the earliest timer, perhaps before it.
+    #[inline]
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
+        if self.armed == 0 {
+            return None;
+        }
         self.next_list().map(|(_, tick)| Instant::from_nanos(tick.saturating_mul(1 << TICK_LOG2)))
     }
 
@@ -114,13 +142,21 @@ impl Wheel {
             // Everything before this list's slot is empty, so time can move up to it.
             self.elapsed = self.elapsed.max(tick);
             let key = self.head(list);
-            if self.nodes[key as usize].tick <= self.elapsed {
-                self.unlink(key);
+            let Node { due, listed, .. } = self.nodes[key as usize];
+            if listed > self.elapsed {
+                // A coarse slot whose time has begun: spread its timers over the finer levels.
+                self.cascade(list);
+                continue;
+            }
+            self.unlink(key);
+            if due <= self.elapsed {
+                self.nodes[key as usize].due = NEVER;
                 self.armed -= 1;
                 return Some(key);
             }
-            // A coarse slot whose time has begun: spread its timers over the finer levels.
-            self.cascade(list);
+            if due != NEVER {
+                self.link(key, due);
+            }
         }
         self.elapsed = self.elapsed.max(now);
         None
@@ -142,12 +178,15 @@ impl Wheel {
         None
     }
 
+    /// Lists a slot's keys anew, by when they are due.
     fn cascade(&mut self, list: usize) {
         let mut key = self.head(list);
         while key != NONE {
-            let Node { tick, next, .. } = self.nodes[key as usize];
+            let Node { due, next, .. } = self.nodes[key as usize];
             self.unlink(key);
-            self.link(key, tick);
+            if due != NEVER {
+                self.link(key, due);
+            }
             key = next;
         }
     }
@@ -156,7 +195,6 @@ impl Wheel {
         self.heads.as_ref().map_or(NONE, |heads| heads[list])
     }
 
-    #[inline]
     fn link(&mut self, key: u32, tick: u64) {
         // At the rim at most; when it comes near, `cascade` places the timer again. The rim is the
         // end of the last coarse slot that is not the current one's next turn.
@@ -172,13 +210,12 @@ impl Wheel {
         let heads = self.heads.get_or_insert_with(|| Box::new([NONE; LEVELS * SLOTS]));
         let next = core::mem::replace(&mut heads[list], key);
         let node = &mut self.nodes[key as usize];
-        (node.next, node.previous, node.list) = (next, NONE, list as u32);
+        (node.listed, node.next, node.previous, node.list) = (tick, next, NONE, list as u32);
         if next != NONE {
             self.nodes[next as usize].previous = key;
         }
     }
 
-    #[inline]
     fn unlink(&mut self, key: u32) {
         let Node { next, previous, list, .. } = self.nodes[key as usize];
         if next != NONE {
@@ -192,7 +229,7 @@ impl Wheel {
                 self.occupied[list as usize / SLOTS] &= !(1 << (list as usize % SLOTS));
             }
         }
-        self.nodes[key as usize].list = NONE;
+        self.nodes[key as usize].listed = NEVER;
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) struct Calls<T> {
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub(super) state: CallState,
-    generation: u32,
+    /// Of the call that has the slot, or had it last.
+    id: MessageId,
     /// Given back when the call ends for its caller.
     pub(super) ticket: Option<T>,
     /// The how-many-th REQUEST of the connection it is; zero while it has not been numbered.
@@ -55,10 +56,11 @@ impl<T> Calls<T> {
                 // The limit was lowered meanwhile; the slot is found again when it is raised.
                 Some(_) => return self.free.iter().rev().copied().find(|&slot| slot < limit),
                 None if self.slots() < limit => {
-                    self.free.push(self.slots());
+                    let slot = self.slots();
+                    self.free.push(slot);
                     self.slots.push(Entry {
                         state: CallState::Free,
-                        generation: self.first_generation,
+                        id: MessageId::new(self.side, self.first_generation, slot),
                         ticket: None,
                         number: 0,
                         one_way: false,
@@ -86,37 +88,40 @@ impl<T> Calls<T> {
         }
         self.live += 1;
         let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.id = entry.id.next();
         entry.ticket = ticket;
         entry.number = number;
         entry.one_way = false;
         debug_assert_eq!(entry.state, CallState::Free);
         entry.state = CallState::Free.on(input).unwrap_or(CallState::Free);
-        MessageId::new(self.side, entry.generation, slot)
+        entry.id
     }
 
     /// The call with this id, if it is still in its slot.
     #[inline]
     pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
-        let side = self.side;
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        let current = MessageId::new(side, entry.generation, id.slot());
-        (entry.state != CallState::Free && current == id).then_some(entry)
+        (entry.state != CallState::Free && entry.id == id).then_some(entry)
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
     }
 
-    /// Frees the slot of a call that waits, and whose reply is here whole.
-    #[inline]
-    pub(super) fn end_plain(&mut self, slot: u32) {
-        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+    /// Frees the slot of a call that waits, whose reply is here whole, and that was not given up; `None`,
+    /// and nothing has happened, if it is another.
+    #[inline(always)]
+    pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
+        let entry = self.slots.get_mut(id.slot() as usize)?;
+        if entry.state != CallState::Waiting || entry.id != id {
+            return None;
+        }
+        let ticket = entry.ticket.take()?;
         const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
-        debug_assert_eq!(entry.state.on(CallInput::ReplyEnds), FREE);
         entry.state = FREE.unwrap_or(CallState::Waiting);
-        self.free.push(slot);
-        self.live -= 1;
+        self.free.push(id.slot());
+        self.live = self.live.wrapping_sub(1);
+        Some(ticket)
     }
 
     /// Replies that are arriving.
@@ -135,8 +140,7 @@ impl<T> Calls<T> {
     }
 
     pub(super) fn id_at(&self, slot: u32) -> Option<MessageId> {
-        let entry = self.slots.get(slot as usize)?;
-        Some(MessageId::new(self.side, entry.generation, slot))
+        self.slots.get(slot as usize).map(|entry| entry.id)
     }
 
     /// Changes a call's state by the table; frees its slot when that is the new state. Says whether

@@ -68,11 +68,23 @@ impl Window {
         }
     }
 
+    /// A whole body is here and belongs to somebody; `false`, and nothing has happened, if it is more than
+    /// was granted.
+    #[inline(always)]
+    pub(super) fn try_charge(&mut self, bytes: usize) -> bool {
+        match self.granted.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.granted = left;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A body begins to arrive: all of it is charged at once.
     #[inline]
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
-        self.granted = self.granted.checked_sub(bytes as u64).ok_or(CloseReason::CreditExceeded)?;
-        Ok(())
+        if self.try_charge(bytes) { Ok(()) } else { Err(CloseReason::CreditExceeded) }
     }
 
     /// Body bytes are no longer held.

@@ -30,6 +30,8 @@ pub(super) struct Inbound {
     mode: Mode,
     /// The largest `length` that a head may have.
     length_max: u32,
+    /// That of an ordinary frame; zero before the connection is established.
+    plain_length_max: u32,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,17 @@ enum Mode {
 
 /// What the header of a request or reply has without extensions.
 const PLAIN_HEADER_LEN: usize = 32;
+/// What lies in front of its body.
+const PLAIN_FRONT_LEN: usize = Head::LEN + PLAIN_HEADER_LEN;
+
+/// A frame that lies in front of us whole, with a header of 32 bytes and no padding but zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Plain {
+    pub(super) head: Head,
+    pub(super) header: [u8; PLAIN_HEADER_LEN],
+    pub(super) body_len: usize,
+    frame_len: usize,
+}
 
 const BETWEEN: Mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
 
@@ -72,12 +85,15 @@ impl Inbound {
             waiting: VecDeque::new(),
             mode: Mode::Preface { bytes: [0; PREFACE_LEN], have: 0 },
             length_max: frame::HANDSHAKE_FRAME_MAX as u32,
+            plain_length_max: 0,
         }
     }
 
-    /// From now on frames may be this long, header and body.
-    pub(super) fn set_length_max(&mut self, length_max: u32) {
-        self.length_max = length_max;
+    /// The connection is established, or has new limits: from now on bodies may be this long.
+    pub(super) fn set_body_max(&mut self, body_max: usize) {
+        let length_max = |header: usize| u32::try_from(body_max.saturating_add(header));
+        self.length_max = length_max(frame::HEADER_LEN_MAX).unwrap_or(u32::MAX);
+        self.plain_length_max = length_max(PLAIN_HEADER_LEN).unwrap_or(u32::MAX);
     }
 
     #[inline]
@@ -124,39 +140,38 @@ impl Inbound {
         true
     }
 
-    /// Looks whether a whole frame lies in front of us whose header is 32 bytes, whose body is at most
-    /// `body_max`, and whose padding is zero: its head, and its header.
-    #[inline]
-    pub(super) fn peek_plain(&mut self, body_max: usize) -> Option<(Head, &[u8])> {
+    /// Looks whether an ordinary frame lies in front of us.
+    #[inline(always)]
+    pub(super) fn peek_plain(&mut self) -> Option<Plain> {
         let Mode::Head { have: 0, .. } = self.mode else { return None };
         if self.current.is_empty() {
             self.current = self.waiting.pop_front()?;
         }
-        let head = Head::parse(self.current.first_chunk::<{ Head::LEN }>()?);
-        let length = head.length as usize;
-        // Bounded before it is used: `body_max` is far from overflowing.
-        if usize::from(head.header_len) != PLAIN_HEADER_LEN
-            || length < PLAIN_HEADER_LEN
-            || length > body_max.saturating_add(PLAIN_HEADER_LEN)
-        {
+        let bytes = self.current.first_chunk::<PLAIN_FRONT_LEN>()?;
+        let (head, header) = bytes.split_first_chunk::<{ Head::LEN }>()?;
+        let (head, header) = (Head::parse(head), *header.first_chunk::<PLAIN_HEADER_LEN>()?);
+        let length = head.length;
+        if usize::from(head.header_len) != PLAIN_HEADER_LEN || length > self.plain_length_max {
             return None;
         }
-        let frame = self.current.get(Head::LEN..head.frame_len()?)?;
-        let (header, body) = frame.split_at_checked(PLAIN_HEADER_LEN)?;
+        let body_len = length.checked_sub(PLAIN_HEADER_LEN as u32)? as usize;
+        let frame_len = head.frame_len()?;
+        if frame_len > self.current.len() {
+            return None;
+        }
         if head.padding() != 0 {
-            let padding = body.get(head.body_len()?..)?;
+            let padding = self.current.get(PLAIN_FRONT_LEN.checked_add(body_len)?..frame_len)?;
             if padding.iter().any(|&byte| byte != 0) {
                 return None;
             }
         }
-        Some((head, header))
+        Some(Plain { head, header, body_len, frame_len })
     }
 
     /// Takes the frame that [`peek_plain`](Self::peek_plain) found, and of it the body.
-    #[inline]
-    pub(super) fn take_plain_body(&mut self, head: &Head) -> Chunk {
-        let front = Head::LEN.saturating_add(PLAIN_HEADER_LEN);
-        self.current.cut(head.frame_len().unwrap_or(0), front, head.body_len().unwrap_or(0))
+    #[inline(always)]
+    pub(super) fn take_plain_body(&mut self, plain: &Plain) -> Chunk {
+        self.current.cut(plain.frame_len, PLAIN_FRONT_LEN, plain.body_len)
     }
 
     /// The next thing in the received bytes, `None` when more are needed.

@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut};
 
-use crate::frame::{CancelReason, GoAway, HEADER_LEN_MAX, Hello, Limits, Ping, ReplyHeader};
+use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::wheel::Wheel;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
@@ -634,7 +634,7 @@ impl<T> Connection<T> {
         self.in_flight_max = self.in_flight_max.max(in_flight_max);
         self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
         if self.peer.is_some() {
-            self.inbound.set_length_max(length_max(self.message_bytes_max));
+            self.inbound.set_body_max(self.message_bytes_max);
         }
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
         self.control.limits = Some(limits);
@@ -1038,9 +1038,4 @@ fn call_key(slot: u32) -> u32 {
 
 fn served_key(slot: u32) -> u32 {
     slot * 2 + 1
-}
-
-/// The largest `length` of a head when bodies may have `message_bytes_max`.
-fn length_max(message_bytes_max: usize) -> u32 {
-    u32::try_from(message_bytes_max + HEADER_LEN_MAX).unwrap_or(u32::MAX)
 }

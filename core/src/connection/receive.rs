@@ -11,7 +11,7 @@ use ringcall_buf::Chunk;
 use super::credit::Allowance;
 use super::inbound::Found;
 use super::state::{CallInput, CallState, ConnectionInput};
-use super::{BodyTarget, Connection, Event, Outcome, call_key, length_max};
+use super::{BodyTarget, Connection, Event, Outcome, call_key};
 use crate::config::WINDOW_MAX;
 use crate::frame::{
     self, Credit, CreditPool, CreditUnit, Extensions, FLAG_ACK, GoAway, Head, Hello, Kind, Limits,
@@ -176,7 +176,7 @@ impl<T> Connection<T> {
         {
             return Err(CloseReason::BadHello);
         }
-        self.inbound.set_length_max(length_max(self.message_bytes_max));
+        self.inbound.set_body_max(self.message_bytes_max);
         self.credit.calls_out = Allowance::new(hello.calls_window);
         self.credit.replies_out = Allowance::new(hello.replies_window);
         self.watch.handshake = Instant::FAR;
@@ -212,7 +212,7 @@ impl<T> Connection<T> {
                 self.in_flight_max = limits.in_flight_max;
                 self.message_bytes_max =
                     usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
-                self.inbound.set_length_max(length_max(self.message_bytes_max));
+                self.inbound.set_body_max(self.message_bytes_max);
             }
             return Ok(());
         }

@@ -76,25 +76,22 @@ impl Served {
         slot
     }
 
-    /// Makes the slot of a new call that is here whole, if it is free, below `limit`, and was used before;
-    /// `false`, and nothing has happened, otherwise.
-    #[inline]
-    pub(super) fn run_plain(
-        &mut self,
-        id: MessageId,
-        limit: u32,
-        charged: usize,
-        now: Instant,
-    ) -> bool {
-        let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return false };
-        if slot.state != ServedState::Free || id.slot() >= limit {
-            return false;
-        }
+    /// Whether a call can have this slot at once: it is free, below `limit`, and was used before.
+    #[inline(always)]
+    pub(super) fn is_vacant(&self, index: u32, limit: u32) -> bool {
+        let slot = self.slots.get(index as usize);
+        index < limit && slot.is_some_and(|slot| slot.state == ServedState::Free)
+    }
+
+    /// Makes the slot, which is [vacant](Self::is_vacant), that of a new call that is here whole.
+    #[inline(always)]
+    pub(super) fn run_plain(&mut self, id: MessageId, charged: usize, now: Instant) {
+        let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return };
         const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
+        debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
         slot.state = RUNNING.unwrap_or(ServedState::Free);
         (slot.id, slot.charged, slot.received) = (id, charged, now);
-        self.live += 1;
-        true
+        self.live = self.live.wrapping_add(1);
     }
 
     /// Frees the slot of a running call whose answer is whole.

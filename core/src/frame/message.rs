@@ -1,6 +1,6 @@
 //! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
 
-use super::{Fields, fixed};
+use super::{Fields, Reader, fixed};
 use crate::{Codec, Status};
 
 /// Flags of a REQUEST.
@@ -50,8 +50,16 @@ impl RequestHeader {
     #[inline]
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(RequestHeader, &[u8])> {
-        let (mut fields, rest) = fixed::<{ RequestHeader::LEN }>(header)?;
-        let parsed = RequestHeader {
+        let (fixed, rest) = header.split_first_chunk()?;
+        Some((RequestHeader::decode(fixed), rest))
+    }
+
+    /// Reads the fixed part; every sequence of bytes is one.
+    #[inline]
+    #[must_use]
+    pub fn decode(fixed: &[u8; RequestHeader::LEN]) -> RequestHeader {
+        let mut fields = Reader(fixed);
+        RequestHeader {
             method: fields.u64(),
             in_signature: fields.u64(),
             out_signature: fields.u64(),
@@ -60,8 +68,7 @@ impl RequestHeader {
             compression: fields.u8(),
             priority: fields.u8(),
             attempt: fields.u8(),
-        };
-        Some((parsed, rest))
+        }
     }
 
     /// The fixed part's bytes.
@@ -130,8 +137,16 @@ impl ReplyHeader {
     #[inline]
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(ReplyHeader, &[u8])> {
-        let (mut fields, rest) = fixed::<{ ReplyHeader::LEN }>(header)?;
-        let parsed = ReplyHeader {
+        let (fixed, rest) = header.split_first_chunk()?;
+        Some((ReplyHeader::decode(fixed), rest))
+    }
+
+    /// Reads the fixed part; every sequence of bytes is one.
+    #[inline]
+    #[must_use]
+    pub fn decode(fixed: &[u8; ReplyHeader::LEN]) -> ReplyHeader {
+        let mut fields = Reader(fixed);
+        ReplyHeader {
             signature: fields.u64(),
             status: Status::from_wire(fields.u16()),
             codec: Codec(fields.u8()),
@@ -141,9 +156,7 @@ impl ReplyHeader {
             load: fields.u16(),
             retry_after_ms: fields.u16(),
             admission: fields.u8(),
-        };
-
-        Some((parsed, rest))
+        }
     }
 
     /// The fixed part's bytes.
