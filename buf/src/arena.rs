@@ -111,8 +111,8 @@ impl Arena {
     /// becomes the new run, and the old one is returned.
     #[inline]
     pub fn finish_onto(&mut self, run: &mut Chunk) -> Option<Chunk> {
-        let (block, start, len) = self.writer.written_range();
-        if run.extend_over(block, start, len) {
+        if self.writer.extend_run(run) {
+            let (_, start, len) = self.writer.written_range();
             self.cursor = start + len;
             return None;
         }

@@ -113,7 +113,7 @@ impl Chunk {
     ///
     /// # Panics
     /// When there are fewer.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn cut(&mut self, total: usize, skip: usize, len: usize) -> Chunk {
         assert!(skip <= total && len <= total - skip && total <= self.len(), "cut too much");
@@ -153,13 +153,11 @@ impl Chunk {
         self.block
     }
 
-    /// Appends `len` bytes at `start` of `block`, which must be ours to freeze, if they lie right behind.
+    /// Appends `len` bytes at `ptr` in `block`, which must be ours to freeze, if they lie right behind.
     #[inline]
-    pub(crate) fn extend_over(&mut self, block: Block, start: usize, len: usize) -> bool {
+    pub(crate) fn extend_over(&mut self, block: Block, ptr: NonNull<u8>, len: usize) -> bool {
         let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        let is_next = self.block == Some(block)
-            && !self.is_foreign
-            && behind == block.data().as_ptr().wrapping_add(start);
+        let is_next = self.block == Some(block) && !self.is_foreign && behind == ptr.as_ptr();
         if is_next {
             self.len += len as u32;
         }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use crate::block::Block;
 use crate::shared::{SharedChunk, SharedPool};
-use crate::{Pool, Segment};
+use crate::{Chunk, Pool, Segment};
 
 /// Appends to pooled memory, and moves to a larger block when one is full.
 ///
@@ -20,6 +20,7 @@ pub struct Writer {
     /// One count of the kind that `source` says.
     block: Option<Block>,
     attached: Option<Segment>,
+    attached_len: usize,
     source: Source,
 }
 
@@ -73,6 +74,7 @@ impl Writer {
             limit: 0,
             block: None,
             attached: None,
+            attached_len: 0,
             source: Source::Local(pool.clone()),
         }
     }
@@ -88,6 +90,7 @@ impl Writer {
             limit,
             block: Some(block),
             attached: None,
+            attached_len: 0,
             source,
         }
     }
@@ -106,8 +109,8 @@ impl Writer {
         self.len = front;
         self.limit = limit;
         self.room = (block.capacity() - start).min(limit);
-        if self.attached.is_some() {
-            self.attached = None;
+        if self.attached_len > 0 {
+            self.take_attached();
         }
     }
 
@@ -119,7 +122,14 @@ impl Writer {
         (block, start, self.len)
     }
 
+    /// Makes the message part of `run`, if it lies right behind it.
+    #[inline]
+    pub(crate) fn extend_run(&self, run: &mut Chunk) -> bool {
+        self.block.is_some_and(|block| run.extend_over(block, self.ptr, self.len))
+    }
+
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
+        self.attached_len = 0;
         self.attached.take()
     }
 
@@ -161,7 +171,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn message_len(&self) -> usize {
-        self.len + self.attached.as_ref().map_or(0, Segment::len)
+        self.len + self.attached_len
     }
 
     /// Appends bytes.
@@ -213,7 +223,9 @@ impl Writer {
         if self.attached.is_some() || segment.len() > self.limit - self.len {
             return Err(Full { limit: self.limit });
         }
-        self.attached = Some(segment);
+        self.attached_len = segment.len();
+        // What is empty need not be kept.
+        self.attached = Some(segment).filter(|segment| !segment.is_empty());
         // From here on every `put` of more than nothing fails.
         self.limit = self.len;
         self.room = self.len;

@@ -50,7 +50,8 @@ impl MessageId {
     #[inline]
     #[must_use]
     pub(crate) const fn next(self) -> MessageId {
-        MessageId::new(self.side(), self.generation().wrapping_add(1), self.slot())
+        const GENERATION: u64 = (GENERATION_MASK as u64) << 32;
+        MessageId(self.0 & !GENERATION | self.0.wrapping_add(1 << 32) & GENERATION)
     }
 
     /// From a frame's head.

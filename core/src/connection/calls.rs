@@ -14,7 +14,6 @@ pub(super) struct Calls<T> {
     slots: Vec<Entry<T>>,
     /// Free slots; the one used last is used next, its memory is warm.
     free: Vec<u32>,
-    live: usize,
     first_generation: u32,
 }
 
@@ -35,41 +34,49 @@ pub(super) struct Entry<T> {
 
 impl<T> Calls<T> {
     pub(super) fn new(side: Side, first_generation: u32) -> Calls<T> {
-        Calls { side, slots: Vec::new(), free: Vec::new(), live: 0, first_generation }
+        Calls { side, slots: Vec::new(), free: Vec::new(), first_generation }
     }
 
     /// How many slots are in use.
     pub(super) fn live(&self) -> usize {
-        self.live
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     pub(super) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }
 
-    /// A free slot below `limit`.
+    /// A free slot below `limit`; the next one that [`open`](Self::open) uses.
     #[inline]
     pub(super) fn vacant(&mut self, limit: u32) -> Option<u32> {
-        loop {
-            match self.free.last().copied() {
-                Some(slot) if slot < limit => return Some(slot),
-                // The limit was lowered meanwhile; the slot is found again when it is raised.
-                Some(_) => return self.free.iter().rev().copied().find(|&slot| slot < limit),
-                None if self.slots() < limit => {
-                    let slot = self.slots();
-                    self.free.push(slot);
-                    self.slots.push(Entry {
-                        state: CallState::Free,
-                        id: MessageId::new(self.side, self.first_generation, slot),
-                        ticket: None,
-                        number: 0,
-                        one_way: false,
-                        arriving: None,
-                    });
-                }
-                None => return None,
-            }
+        match self.free.last().copied() {
+            Some(slot) if slot < limit => Some(slot),
+            _ => self.find_vacant(limit),
         }
+    }
+
+    /// No slot is free, or the limit was lowered: slots beyond it wait until it is raised.
+    #[cold]
+    fn find_vacant(&mut self, limit: u32) -> Option<u32> {
+        if let Some(at) = self.free.iter().rposition(|&slot| slot < limit) {
+            let slot = self.free.remove(at);
+            self.free.push(slot);
+            return Some(slot);
+        }
+        let slot = self.slots();
+        if slot >= limit {
+            return None;
+        }
+        self.free.push(slot);
+        self.slots.push(Entry {
+            state: CallState::Free,
+            id: MessageId::new(self.side, self.first_generation, slot),
+            ticket: None,
+            number: 0,
+            one_way: false,
+            arriving: None,
+        });
+        Some(slot)
     }
 
     /// Begins a call in a slot that [`vacant`](Self::vacant) gave.
@@ -81,12 +88,8 @@ impl<T> Calls<T> {
         ticket: Option<T>,
         number: u64,
     ) -> MessageId {
-        if self.free.last() == Some(&slot) {
-            self.free.pop();
-        } else {
-            self.free.retain(|&free| free != slot);
-        }
-        self.live += 1;
+        let next = self.free.pop();
+        debug_assert_eq!(next, Some(slot));
         let entry = &mut self.slots[slot as usize];
         entry.id = entry.id.next();
         entry.ticket = ticket;
@@ -120,7 +123,6 @@ impl<T> Calls<T> {
         const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
         entry.state = FREE.unwrap_or(CallState::Waiting);
         self.free.push(id.slot());
-        self.live = self.live.wrapping_sub(1);
         Some(ticket)
     }
 
@@ -153,7 +155,6 @@ impl<T> Calls<T> {
         if next == CallState::Free {
             entry.arriving = None;
             self.free.push(slot);
-            self.live -= 1;
         }
         true
     }

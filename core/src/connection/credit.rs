@@ -81,17 +81,33 @@ impl Window {
         }
     }
 
+    /// A whole body is here and at once no longer held; `false`, and nothing has happened, if it is more
+    /// than was granted.
+    #[inline(always)]
+    pub(super) fn try_pass(&mut self, bytes: usize) -> bool {
+        let is_granted = self.try_charge(bytes);
+        if is_granted {
+            self.returned = self.returned.wrapping_add(bytes as u64);
+        }
+        is_granted
+    }
+
     /// A body begins to arrive: all of it is charged at once.
     #[inline]
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
         if self.try_charge(bytes) { Ok(()) } else { Err(CloseReason::CreditExceeded) }
     }
 
-    /// Body bytes are no longer held.
+    /// Body bytes that were charged are no longer held.
     #[inline]
     pub(super) fn release(&mut self, bytes: usize) {
-        // Never more than was charged, whatever the application says it has finished.
-        self.returned = self.returned.saturating_add(bytes as u64).min(self.size - self.granted);
+        debug_assert!(bytes as u64 <= self.held(), "released more than was charged");
+        self.returned = self.returned.wrapping_add(bytes as u64);
+    }
+
+    /// Body bytes are no longer held, as the application says, which may say it twice.
+    pub(super) fn release_at_most(&mut self, bytes: usize) {
+        self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
 
     /// Whether enough came together for a CREDIT frame: a quarter of the window. A window is at least

@@ -55,13 +55,13 @@ const PLAIN_HEADER_LEN: usize = 32;
 /// What lies in front of its body.
 const PLAIN_FRONT_LEN: usize = Head::LEN + PLAIN_HEADER_LEN;
 
-/// A frame that lies in front of us whole, with a header of 32 bytes and no padding but zeros.
-#[derive(Clone, Copy)]
-pub(super) struct Plain {
+/// A frame that lies in front of us whole and aligned, with a header of 32 bytes and no padding but
+/// zeros.
+pub(super) struct Plain<'a> {
     pub(super) head: Head,
-    pub(super) header: [u8; PLAIN_HEADER_LEN],
+    pub(super) header: &'a [u8; PLAIN_HEADER_LEN],
     pub(super) body_len: usize,
-    frame_len: usize,
+    pub(super) frame_len: usize,
 }
 
 const BETWEEN: Mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
@@ -115,6 +115,12 @@ impl Inbound {
         self.current.is_empty() && self.waiting.is_empty()
     }
 
+    /// Whether nothing waits to be parsed, and no frame has begun.
+    #[inline]
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self.mode, Mode::Head { have: 0, .. }) && self.is_drained()
+    }
+
     /// Whether a frame, or the preface, has begun whose end is not here.
     #[inline]
     pub(super) fn is_inside_frame(&self) -> bool {
@@ -142,21 +148,21 @@ impl Inbound {
 
     /// Looks whether an ordinary frame lies in front of us.
     #[inline(always)]
-    pub(super) fn peek_plain(&mut self) -> Option<Plain> {
+    pub(super) fn peek_plain(&mut self) -> Option<Plain<'_>> {
         let Mode::Head { have: 0, .. } = self.mode else { return None };
         if self.current.is_empty() {
             self.current = self.waiting.pop_front()?;
         }
         let bytes = self.current.first_chunk::<PLAIN_FRONT_LEN>()?;
         let (head, header) = bytes.split_first_chunk::<{ Head::LEN }>()?;
-        let (head, header) = (Head::parse(head), *header.first_chunk::<PLAIN_HEADER_LEN>()?);
+        let (head, header) = (Head::parse(head), header.first_chunk::<PLAIN_HEADER_LEN>()?);
         let length = head.length;
         if usize::from(head.header_len) != PLAIN_HEADER_LEN || length > self.plain_length_max {
             return None;
         }
         let body_len = length.checked_sub(PLAIN_HEADER_LEN as u32)? as usize;
         let frame_len = head.frame_len()?;
-        if frame_len > self.current.len() {
+        if frame_len > self.current.len() || !self.current.is_aligned_to(frame::ALIGN) {
             return None;
         }
         if head.padding() != 0 {
@@ -168,10 +174,10 @@ impl Inbound {
         Some(Plain { head, header, body_len, frame_len })
     }
 
-    /// Takes the frame that [`peek_plain`](Self::peek_plain) found, and of it the body.
+    /// Takes the body of the frame that [`peek_plain`](Self::peek_plain) found, and the frame.
     #[inline(always)]
-    pub(super) fn take_plain_body(&mut self, plain: &Plain) -> Chunk {
-        self.current.cut(plain.frame_len, PLAIN_FRONT_LEN, plain.body_len)
+    pub(super) fn take_plain_body(&mut self, frame_len: usize, body_len: usize) -> Chunk {
+        self.current.cut(frame_len, PLAIN_FRONT_LEN, body_len)
     }
 
     /// The next thing in the received bytes, `None` when more are needed.

@@ -463,6 +463,9 @@ impl<T> Connection<T> {
 
     /// The next event, whatever it is.
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
+        if self.is_at_rest() {
+            return None;
+        }
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -687,6 +690,16 @@ impl<T> Connection<T> {
     pub fn is_finished(&self) -> bool {
         self.ending.is_some_and(|ending| ending.told)
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
+    }
+
+    /// Whether nothing has come, or is left to do.
+    fn is_at_rest(&self) -> bool {
+        self.state == ConnectionState::Open
+            && self.inbound.is_at_rest()
+            && self.stalled.is_none()
+            && self.events.is_empty()
+            && self.parked.is_empty()
+            && !self.input_ended
     }
 
     /// Whether the transport's connection is known to be gone.

@@ -12,7 +12,7 @@ use ringcall_buf::Chunk;
 
 use super::inbound::Plain;
 use super::{Connection, Event, Outcome, Reply, Request, call_key};
-use crate::frame::{ALIGN, Kind, ReplyHeader, RequestHeader, request_flags};
+use crate::frame::{Kind, ReplyHeader, RequestHeader, request_flags};
 use crate::{Instant, RequestId};
 
 /// Flags of a request that change nothing here.
@@ -23,79 +23,68 @@ impl<T> Connection<T> {
     #[inline(always)]
     pub(super) fn poll_plain(&mut self, now: Instant) -> Option<Event<T>> {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
-        if !self.events.is_empty() || !self.parked.is_empty() || self.stalled.is_some() {
+        // Bodies are not copied here: see `settle`.
+        if !self.events.is_empty()
+            || !self.parked.is_empty()
+            || self.stalled.is_some()
+            || self.memory.is_hoarded()
+        {
             return None;
         }
-        let plain = self.inbound.peek_plain()?;
-        if plain.head.kind == Kind::Request as u8 {
-            self.plain_request(now, &plain)
-        } else if plain.head.kind == Kind::Reply as u8 {
-            self.plain_reply(&plain)
+        let Plain { head, header, body_len, frame_len } = self.inbound.peek_plain()?;
+        let slot = head.id.slot();
+        if head.kind == Kind::Request as u8 {
+            let header = RequestHeader::decode(header);
+            let is_plain = head.flags & !PLAIN_FLAGS == 0
+                && header.compression == 0
+                && !matches!(header.deadline_us, 0 | u32::MAX)
+                && head.id.side() != self.side
+                && self.goaway_sent.is_none()
+                && !self.is_choked()
+                && !self.is_paused()
+                && self.served.is_vacant(slot, self.in_flight_max);
+            if !is_plain || !self.credit.calls_in.try_charge(body_len) {
+                return None;
+            }
+            self.served.run_plain(head.id, body_len, now);
+            self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
+            Some(Event::Request(Request {
+                id: RequestId { id: head.id, one_way: None },
+                method: header.method,
+                in_signature: header.in_signature,
+                out_signature: header.out_signature,
+                deadline: now.after_micros(header.deadline_us),
+                received: now,
+                codec: header.codec,
+                priority: header.priority,
+                attempt: header.attempt,
+                flags: head.flags,
+                body: self.take_plain_body(frame_len, body_len),
+                extensions: Chunk::empty(),
+            }))
+        } else if head.kind == Kind::Reply as u8 {
+            let header = ReplyHeader::decode(header);
+            let is_plain = head.flags == 0
+                && header.compression == 0
+                && self.credit.replies_in.check(body_len).is_ok();
+            if !is_plain {
+                return None;
+            }
+            let ticket = self.calls.end_plain(head.id)?;
+            self.deadlines.cancel(call_key(slot));
+            // Checked above; and given back at once, see `reply_frame`.
+            let _passed = self.credit.replies_in.try_pass(body_len);
+            self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
+            let body = self.take_plain_body(frame_len, body_len);
+            Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body })))
         } else {
             None
         }
     }
 
     #[inline(always)]
-    fn plain_request(&mut self, now: Instant, plain: &Plain) -> Option<Event<T>> {
-        let Plain { ref head, ref header, body_len, .. } = *plain;
-        let header = RequestHeader::decode(header);
-        let is_plain = head.flags & !PLAIN_FLAGS == 0
-            && header.compression == 0
-            && !matches!(header.deadline_us, 0 | u32::MAX)
-            && head.id.side() != self.side
-            && self.goaway_sent.is_none()
-            && !self.is_choked()
-            && !self.is_paused()
-            && self.served.is_vacant(head.id.slot(), self.in_flight_max);
-        if !is_plain || !self.credit.calls_in.try_charge(body_len) {
-            return None;
-        }
-        self.served.run_plain(head.id, body_len, now);
-        self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
-        Some(Event::Request(Request {
-            id: RequestId { id: head.id, one_way: None },
-            method: header.method,
-            in_signature: header.in_signature,
-            out_signature: header.out_signature,
-            deadline: now.after_micros(header.deadline_us),
-            received: now,
-            codec: header.codec,
-            priority: header.priority,
-            attempt: header.attempt,
-            flags: head.flags,
-            body: self.take_plain_body(plain),
-            extensions: Chunk::empty(),
-        }))
-    }
-
-    #[inline(always)]
-    fn plain_reply(&mut self, plain: &Plain) -> Option<Event<T>> {
-        let Plain { ref head, ref header, body_len, .. } = *plain;
-        let header = ReplyHeader::decode(header);
-        if head.flags != 0
-            || header.compression != 0
-            || self.credit.replies_in.check(body_len).is_err()
-        {
-            return None;
-        }
-        let ticket = self.calls.end_plain(head.id)?;
-        self.deadlines.cancel(call_key(head.id.slot()));
-        // Checked above; and given back at once, see `reply_frame`.
-        let _charged = self.credit.replies_in.try_charge(body_len);
-        self.credit.replies_in.release(body_len);
-        self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
-        let body = self.take_plain_body(plain);
-        Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body })))
-    }
-
-    #[inline(always)]
-    fn take_plain_body(&mut self, plain: &Plain) -> Chunk {
+    fn take_plain_body(&mut self, frame_len: usize, body_len: usize) -> Chunk {
         self.counters.frames_received = self.counters.frames_received.wrapping_add(1);
-        let body = self.inbound.take_plain_body(plain);
-        if body.is_aligned_to(ALIGN) && !self.memory.is_hoarded() {
-            return body;
-        }
-        self.settle(body)
+        self.inbound.take_plain_body(frame_len, body_len)
     }
 }

@@ -181,7 +181,7 @@ impl<T> Connection<T> {
         if let Some(charged) = request.one_way {
             self.counters.requests_answered += 1;
             self.served.one_ways = self.served.one_ways.saturating_sub(1);
-            self.credit.calls_in.release(charged as usize);
+            self.credit.calls_in.release_at_most(charged as usize);
             return Ok(());
         }
         let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
@@ -429,7 +429,7 @@ struct EncodedCall {
 }
 
 /// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.
-#[inline]
+#[inline(always)]
 fn encode<P: Payload + ?Sized>(
     arena: &mut Arena,
     codec: Codec,
@@ -438,8 +438,8 @@ fn encode<P: Payload + ?Sized>(
     limit: u64,
 ) -> Result<usize, EncodeError> {
     // The padding behind the body is not part of the message.
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let frame = arena.begin(FRONT_LEN, limit.saturating_add(FRONT_LEN + ALIGN));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX / 2);
+    let frame = arena.begin(FRONT_LEN, limit + FRONT_LEN + ALIGN);
     payload.encode(codec, signature, frame)?;
     let body_len = frame.message_len() - FRONT_LEN;
     if body_len > limit {

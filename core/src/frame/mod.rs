@@ -176,13 +176,13 @@ impl Head {
     #[inline]
     #[must_use]
     pub fn parse(bytes: &[u8; Head::LEN]) -> Head {
-        let [l0, l1, l2, l3, kind, flags, h0, h1, id @ ..] = *bytes;
+        let mut fields = Reader(bytes);
         Head {
-            length: u32::from_le_bytes([l0, l1, l2, l3]),
-            kind,
-            flags,
-            header_len: u16::from_le_bytes([h0, h1]),
-            id: MessageId::from_wire(u64::from_le_bytes(id)),
+            length: fields.u32(),
+            kind: fields.u8(),
+            flags: fields.u8(),
+            header_len: fields.u16(),
+            id: MessageId::from_wire(fields.u64()),
         }
     }
 
