@@ -15,10 +15,10 @@ use rkyv::util::with_arena;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 
-use crate::WireType;
+use crate::{Shape, WireType};
 
-/// How deep an archive may nest. rkyv's own default has no limit, and a linked list of a megabyte
-/// would overflow the stack of whoever checks it.
+/// How many pointers deep an archive may nest. rkyv's own default has no limit, and a linked list of a
+/// megabyte would overflow the stack of whoever checks it.
 pub const DEPTH_MAX: usize = 64;
 
 /// Archives with these can be written by [`encode`] and read by [`check`]; a name for their bounds.
@@ -93,7 +93,10 @@ pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), E
 /// Checks that `bytes` are an archive of `T`, and finds its root.
 #[inline]
 pub(crate) fn check<T: Archivable>(bytes: &[u8]) -> Result<&Archived<T>, Invalid> {
-    let depth = const { NonZeroUsize::new(DEPTH_MAX) };
+    // Refuses to compile for types that cannot be checked, also if nobody asks for their shape.
+    let _: fn(&mut Shape) = T::describe;
+    // The validator counts the way to the root, and wants something to be left at the end.
+    let depth = const { NonZeroUsize::new(DEPTH_MAX + 2) };
     let mut validator = ArchiveValidator::with_max_depth(bytes, depth);
     access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator).map_err(|_| Invalid)
 }

@@ -10,6 +10,7 @@
 mod archive;
 mod message;
 mod shape;
+mod unix_time;
 mod view;
 mod wire_type;
 
@@ -17,9 +18,10 @@ pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
 #[doc(hidden)]
 pub use archive::{BodyWriter, Checkable, Encoder};
 #[doc(hidden)]
-pub use message::__private;
+pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
 pub use shape::{Shape, Signatures};
+pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};
 pub use wire_type::{WireType, WireWith};
 

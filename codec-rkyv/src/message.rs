@@ -17,7 +17,8 @@ use crate::{Shape, View, WireType};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",
     label = "cannot be an argument, a reply or an error of a method",
-    note = "put `#[ringcall::message]` on the type"
+    note = "put `#[ringcall::message]` on the type",
+    note = "what is about the call rather than in it is taken by reference: `&Context`"
 )]
 pub trait Message: Sized + 'static {
     /// What a receiver gets: a [`View`], or for raw bodies the bytes.
@@ -59,12 +60,14 @@ pub trait Message: Sized + 'static {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! impl_message {
-    ([$($generics:tt)*] $type:ty) => {
+    // Names of generic parameters are not hygienic: whoever has a type `B` must not meet another one here.
+    ([$($generics:tt)*] $type:ty $(where [$($bounds:tt)*])?) => {
         impl<$($generics)*> $crate::Message for $type
         where
             $type: $crate::Archivable,
+            $($($bounds)*)?
         {
-            type Received<B: $crate::__private::Frozen> = $crate::View<$type, B>;
+            type Received<__Body: $crate::__private::Frozen> = $crate::View<$type, __Body>;
 
             const CODEC: $crate::__private::Codec = $crate::__private::Codec::RKYV;
 
@@ -81,9 +84,9 @@ macro_rules! impl_message {
             }
 
             #[inline]
-            fn receive<B: $crate::__private::Frozen>(
-                body: B,
-            ) -> ::core::result::Result<$crate::View<$type, B>, $crate::Invalid> {
+            fn receive<__Body: $crate::__private::Frozen>(
+                body: __Body,
+            ) -> ::core::result::Result<$crate::View<$type, __Body>, $crate::Invalid> {
                 $crate::View::new(body)
             }
 
@@ -119,9 +122,9 @@ impl_message!([T: WireType] Option<T>);
 impl_message!([T: WireType] Box<T>);
 impl_message!([T: WireType, const N: usize] [T; N]);
 impl_message!([A: WireType] (A,));
-impl_message!([A: WireType, B0: WireType] (A, B0));
-impl_message!([A: WireType, B0: WireType, C: WireType] (A, B0, C));
-impl_message!([A: WireType, B0: WireType, C: WireType, D: WireType] (A, B0, C, D));
+impl_message!([A: WireType, B: WireType] (A, B));
+impl_message!([A: WireType, B: WireType, C: WireType] (A, B, C));
+impl_message!([A: WireType, B: WireType, C: WireType, D: WireType] (A, B, C, D));
 
 impl Message for Bytes {
     type Received<B: Frozen> = B;
@@ -185,7 +188,8 @@ impl Message for Infallible {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the argument of a method",
     label = "neither a message nor a view of one",
-    note = "take `View<Message>` to read it where it landed, `Message` to own it, or `Bytes` for a raw body"
+    note = "a message is a type with `#[ringcall::message]`: take `View<Message>` to read it where it landed, \
+            `Message` to own it, or `Bytes` for a raw body"
 )]
 pub trait FromBody: Sized {
     /// The message that travels.
@@ -240,11 +244,27 @@ impl FromBody for SharedChunk {
     }
 }
 
+/// An argument that the future of a handler may take to another thread.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument in a service with `send`",
+    label = "stays on the thread where it arrived",
+    note = "take `SharedView<Message>` instead of `View<Message>`, and `SharedBody` instead of `Body`"
+)]
+pub trait SendArgument {}
+
+impl<M: Message> SendArgument for M {}
+
+impl<T: Archivable + Message> SendArgument for View<T, SharedChunk> {}
+
+impl SendArgument for SharedChunk {}
+
 /// What a handler may return: a message, or a `Result` of two.
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "neither a message nor a `Result` of messages",
-    note = "return a `#[ringcall::message]` type, `Result<Message, Message>`, or `Bytes` for a raw body"
+    note = "a message is a type with `#[ringcall::message]`: return one, or a `Result` of two, or `Bytes` for a \
+            raw body"
 )]
 pub trait IntoReply {
     /// What it returns if all is well.

@@ -28,9 +28,10 @@ use crate::Shape;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a message",
     label = "not a wire type",
-    note = "put `#[ringcall::message]` on your own types; use a sorted `Vec` of pairs instead of a hash map, \
-            a plain value or `Box` instead of `Rc` and `Arc`, owned types instead of references",
-    note = "for types of other crates, say how to archive the field: `#[rkyv(with = …)]`"
+    note = "a type of your own: put `#[ringcall::message]` on it",
+    note = "a type of another crate: say how to archive the field, `#[rkyv(with = …)]`",
+    note = "instead of a map or a set send a sorted `Vec`, instead of `Rc` and `Arc` the value or a `Box`, \
+            instead of `usize` a `u64`, instead of borrowed data `String` and `Vec`"
 )]
 pub trait WireType: Archive + 'static {
     /// Fails to compile for types that can be named but not sent.
@@ -45,21 +46,16 @@ pub trait WireType: Archive + 'static {
 /// How a field of a foreign type is archived: for the `W` of `#[rkyv(with = W)]`.
 ///
 /// Whoever implements it for a wrapper of their own promises that its archived form is one that can be
-/// checked: none of what [`WireType`] leaves out.
+/// checked: none of what [`WireType`] leaves out, and all that passes its check can be deserialized.
+/// [`View::to_owned`](crate::View::to_owned) panics if not, with bytes that somebody else chose.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not known to archive `{F}` as something that can be checked",
     label = "not a wire wrapper",
-    note = "implement `ringcall::WireWith<{F}>` for `{Self}`"
+    note = "implement `ringcall::WireWith<{F}>` for a wrapper of your own"
 )]
 pub trait WireWith<F>: ArchiveWith<F> {
     /// Appends the description of the archived form, see [`Shape::opaque`].
     fn describe(shape: &mut Shape);
-}
-
-impl WireWith<std::time::SystemTime> for rkyv::with::AsUnixTime {
-    fn describe(shape: &mut Shape) {
-        shape.opaque::<<Self as ArchiveWith<std::time::SystemTime>>::Archived>("unix-time");
-    }
 }
 
 /// Evaluates checks.
@@ -106,7 +102,7 @@ where
         all(&[T::CHECK]);
         assert!(
             size_of::<Archived<T>>() != 0,
-            "a vector of a type without size cannot be sent: its length would be the sender's to choose"
+            "a vector of a type without size cannot be sent, its length would be the sender's to choose: send a number"
         );
     };
 

@@ -6,6 +6,7 @@ mod message;
 mod service;
 
 use proc_macro::TokenStream;
+use proc_macro2::Span;
 
 /// Makes a struct or enum a message: something a method can take, return or fail with.
 ///
@@ -72,4 +73,13 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     service::expand(arguments.into(), item.into())
         .unwrap_or_else(|error| error.into_compile_error())
         .into()
+}
+
+/// The same tokens in another place, for errors about them to be shown there.
+fn respan(tokens: proc_macro2::TokenStream, span: Span) -> proc_macro2::TokenStream {
+    let respanned = tokens.into_iter().map(|mut token| {
+        token.set_span(span);
+        token
+    });
+    respanned.collect()
 }

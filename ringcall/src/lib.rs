@@ -96,6 +96,7 @@ pub use ringcall_macros::{message, service};
 /// What the macros need. Not a public interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::client::IntoOwned;
     pub use crate::serve::{FromCall, Incoming, Mount, Responds};
     pub use ringcall_codec_rkyv as codec;
 }

@@ -1,17 +1,22 @@
 //! From what is known about a service to its trait, its server side, its client and its table.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
+use syn::Ident;
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 
 use super::parse::{Answer, Input, Method, Service, doc_text};
+use crate::respan;
 
 pub(super) fn expand(service: &Service) -> TokenStream {
+    let send_checks = service.send.then(|| send_checks(service));
     let the_trait = the_trait(service);
     let table = table(service);
     let server = server(service);
     let client = client(service);
     quote! {
+        #send_checks
         #the_trait
         #table
         #server
@@ -23,8 +28,7 @@ pub(super) fn expand(service: &Service) -> TokenStream {
 fn the_trait(service: &Service) -> TokenStream {
     let Service { visibility, name, attributes, .. } = service;
     let service_name = format_ident!("{name}Service");
-    let into = format_ident!("into_{}", snake_case(&name.to_string()));
-    let into_doc = format!("Makes a service of this implementation, to give to a server.");
+    let into = format_ident!("into_{}", snake_case(name));
     let methods = service.methods.iter().map(|method| {
         let attributes = &method.attributes;
         let signature = signature(service, method);
@@ -40,11 +44,28 @@ fn the_trait(service: &Service) -> TokenStream {
         #visibility trait #name #supertraits {
             #(#methods)*
 
-            #[doc = #into_doc]
+            /// Makes a service of this implementation, to give to a server.
             fn #into(self) -> #service_name<Self> {
                 #service_name::new(self)
             }
         }
+    }
+}
+
+/// Complains at the argument that keeps the future of its method on one thread, where otherwise each
+/// implementation would be told that its own code does.
+fn send_checks(service: &Service) -> TokenStream {
+    let ringcall = &service.ringcall;
+    let methods = service.methods.iter();
+    let methods = methods.filter(|method| matches!(method.answer, Answer::Returned(_)));
+    let bounds = methods.filter_map(Method::argument).map(|(_, ty)| {
+        let bound = respan(quote!(#ringcall::__private::codec::SendArgument), ty.span());
+        quote_spanned!(ty.span()=> #ty: #bound)
+    });
+    let name = format_ident!("__{}Arguments", service.name);
+    quote! {
+        #[allow(dead_code, trivial_bounds)]
+        struct #name where #(#bounds),*;
     }
 }
 
@@ -74,7 +95,7 @@ fn table(service: &Service) -> TokenStream {
     let wire_name = match &service.wire_name {
         Some(name) => quote!(#name),
         None => {
-            let name = name.to_string();
+            let name = name.unraw().to_string();
             quote!(::core::concat!(::core::env!("CARGO_PKG_NAME"), ".", #name))
         }
     };
@@ -101,8 +122,8 @@ fn method_table(service: &Service, method: &Method) -> TokenStream {
     let idempotent = options.idempotent.then(|| quote!(.idempotent()));
     let one_way = options.one_way.then(|| quote!(.one_way()));
     let deadline = options.deadline.map(|deadline| {
-        let nanos = deadline.as_nanos() as u64;
-        quote!(.deadline(::core::time::Duration::from_nanos(#nanos)))
+        let (secs, nanos) = (deadline.as_secs(), deadline.subsec_nanos());
+        quote!(.deadline(::core::time::Duration::new(#secs, #nanos)))
     });
     quote! {
         #ringcall::MethodTable::new::<#argument, #value, #error>(#name, #docs)
@@ -181,7 +202,7 @@ fn server(service: &Service) -> TokenStream {
         }
 
         #[automatically_derived]
-        impl<S: #name #bounds> #ringcall::Service for #service_name<S> {
+        impl<__S: #name #bounds> #ringcall::Service for #service_name<__S> {
             fn table(&self) -> &'static #ringcall::ServiceTable {
                 #table()
             }
@@ -213,15 +234,18 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let Service { ringcall, name: trait_name, .. } = service;
     let codec = quote!(#ringcall::__private::codec);
     let name = &method.name;
+    // Parameters of the method become variables: these must not be among them.
+    let call = Ident::new("call", Span::mixed_site());
+    let held = Ident::new("held", Span::mixed_site());
     // On the shard a call counts the service without atomics.
-    let held = if place == Place::Shard { quote!(service) } else { quote!(self) };
+    let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
     let take_argument = method.argument().map(|(name, ty)| {
-        quote_spanned!(ty.span()=> let #name = <#ty as #codec::FromBody>::from_body(call.take_body())
+        quote_spanned!(ty.span()=> let #name = <#ty as #codec::FromBody>::from_body(#call.take_body())
             .map_err(|_| #ringcall::Status::BAD_BODY)?;)
     });
     let take_contexts = method.inputs.iter().filter_map(|input| match input {
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
-            let #name = <#ty as #ringcall::__private::FromCall>::from_call(&call);
+            let #name = <#ty as #ringcall::__private::FromCall>::from_call(&#call);
         }),
         Input::Argument(..) => None,
     });
@@ -242,7 +266,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
             quote! {
                 ::core::result::Result::Ok(async move {
                     #codec::IntoReply::into_reply(
-                        #trait_name::#name(held.get(), #(#passed),*).await,
+                        #trait_name::#name(#held.get(), #(#passed),*).await,
                     )
                 })
             },
@@ -253,19 +277,19 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
                 Place::Pool => quote!(offloaded_responder),
             },
             quote! {
-                let #responder = <#ty as #ringcall::__private::Responds>::from_call(&call);
-                #trait_name::#name(held.get(), #(#passed,)* #responder);
+                let #responder = <#ty as #ringcall::__private::Responds>::from_call(&#call);
+                #trait_name::#name(#held.get(), #(#passed,)* #responder);
                 ::core::result::Result::Ok(())
             },
         ),
     };
     quote! {
         {
-            let held = ::core::clone::Clone::clone(&#held);
-            mount.#verb(#index, move |#[allow(unused_mut)] mut call: #ringcall::__private::Incoming| {
+            let #held = ::core::clone::Clone::clone(&#kept);
+            mount.#verb(#index, move |#[allow(unused_mut)] mut #call: #ringcall::__private::Incoming| {
                 #take_argument
                 #(#take_contexts)*
-                let held = ::core::clone::Clone::clone(&held);
+                let #held = ::core::clone::Clone::clone(&#held);
                 #run
             });
         }
@@ -320,7 +344,10 @@ fn client(service: &Service) -> TokenStream {
             #visibility fn channel(&self) -> &C {
                 &self.channel
             }
+        }
 
+        #[allow(dead_code)]
+        impl<__C: #ringcall::Channel> #client_name<__C> {
             #(#methods)*
         }
     }
@@ -340,8 +367,8 @@ fn client_method(service: &Service, method: &Method, index: usize) -> TokenStrea
         None => (TokenStream::new(), quote!(&())),
     };
     let returned = match method.options.one_way {
-        true => quote!(#ringcall::OneWay<'a, C, #argument>),
-        false => quote!(#ringcall::Call<'a, C, #argument, #value, #error>),
+        true => quote!(#ringcall::OneWay<'a, __C, #argument>),
+        false => quote!(#ringcall::Call<'a, __C, #argument, #value, #error>),
     };
     let made = match method.options.one_way {
         true => quote!(#ringcall::OneWay),
@@ -357,12 +384,13 @@ fn client_method(service: &Service, method: &Method, index: usize) -> TokenStrea
     }
 }
 
-fn table_name(service: &Service) -> syn::Ident {
-    format_ident!("__ringcall_{}_table", snake_case(&service.name.to_string()))
+fn table_name(service: &Service) -> Ident {
+    format_ident!("__ringcall_{}_table", snake_case(&service.name))
 }
 
 /// `OrderBook` to `order_book`.
-fn snake_case(name: &str) -> String {
+fn snake_case(name: &Ident) -> String {
+    let name = name.unraw().to_string();
     let mut snake = String::new();
     let mut before_was_lower = false;
     for c in name.chars() {

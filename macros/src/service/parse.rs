@@ -116,21 +116,32 @@ fn service_name(name: LitStr) -> Result<LitStr> {
         return Err(Error::new(name.span(), "write a name such as \"market.Quotes\", without `/`"));
     }
     if text.starts_with("ringcall.") {
-        return Err(Error::new(name.span(), "names that begin with `ringcall.` are reserved"));
+        return Err(Error::new(
+            name.span(),
+            "names that begin with `ringcall.` are reserved: write one such as \"market.Quotes\"",
+        ));
     }
     Ok(name)
 }
 
 fn check_trait(item: &ItemTrait) -> Result<()> {
+    if let Some(unsafety) = item.unsafety {
+        return Err(Error::new(
+            unsafety.span(),
+            "a service cannot be unsafe: calls come from elsewhere",
+        ));
+    }
     if !item.generics.params.is_empty() {
         return Err(Error::new(
             item.generics.span(),
             "a service cannot be generic: one method would have many layouts; write a service for each type",
         ));
     }
-    if !item.supertraits.is_empty() {
+    let bounds = item.generics.where_clause.as_ref().map(|bounds| bounds.where_token.span);
+    let supertraits = (!item.supertraits.is_empty()).then(|| item.supertraits.span());
+    if let Some(span) = supertraits.or(bounds) {
         return Err(Error::new(
-            item.supertraits.span(),
+            span,
             "a service has no supertraits; for futures that may move between threads write `#[service(send)]`",
         ));
     }
@@ -142,12 +153,18 @@ fn check_names(methods: &[Method]) -> Result<()> {
         if methods[..index].iter().any(|other| other.wire_name == method.wire_name) {
             return Err(Error::new(
                 method.name.span(),
-                format!("another method is called \"{}\" on the wire already", method.wire_name),
+                format!(
+                    "another method is called \"{}\" on the wire already: give one of them another name, `#[method(name = \"…\")]`",
+                    method.wire_name
+                ),
             ));
         }
     }
     Ok(())
 }
+
+/// Methods that every client has.
+const OF_CLIENTS: [&str; 4] = ["new", "connect", "with_options", "channel"];
 
 impl Method {
     fn parse(item: TraitItemFn) -> Result<Method> {
@@ -162,8 +179,15 @@ impl Method {
             answer: Answer::Returned(syn::parse_quote!(())),
             options: Options::default(),
         };
-        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("method")) {
-            method.method_attribute(attribute)?;
+        for attribute in &attributes {
+            if attribute.path().is_ident("method") {
+                method.method_attribute(attribute)?;
+            } else if attribute.path().is_ident("cfg") {
+                return Err(Error::new(
+                    attribute.span(),
+                    "a method cannot depend on `cfg`: put `cfg` on the whole trait, or the method into a trait of its own",
+                ));
+            }
         }
         attributes.retain(|attribute| !attribute.path().is_ident("method"));
         method.attributes = attributes;
@@ -173,10 +197,23 @@ impl Method {
                 "a method of a service has no body here: implement the trait",
             ));
         }
-        if !item.sig.generics.params.is_empty() {
+        let generics = &item.sig.generics;
+        if !generics.params.is_empty() || generics.where_clause.is_some() {
             return Err(Error::new(
-                item.sig.generics.span(),
-                "a method of a service cannot be generic: its types must be known on the wire",
+                generics.params.first().map_or(item.sig.ident.span(), Spanned::span),
+                "a method of a service cannot be generic: its types must be known on the wire; write a method for each type",
+            ));
+        }
+        if item.sig.unsafety.is_some() || item.sig.abi.is_some() || item.sig.constness.is_some() {
+            return Err(Error::new(item.sig.span(), "write `async fn`: calls come from elsewhere"));
+        }
+        if OF_CLIENTS.iter().any(|name| item.sig.ident == name) {
+            return Err(Error::new(
+                item.sig.ident.span(),
+                format!(
+                    "the client has a method `{0}` of its own: call this one otherwise, and `#[method(name = \"{0}\")]` if the name on the wire matters",
+                    item.sig.ident
+                ),
             ));
         }
         method.parameters(item.sig.inputs.into_iter().collect(), item.sig.fn_token.span)?;
@@ -227,7 +264,10 @@ impl Method {
         for input in inputs {
             let FnArg::Typed(input) = input else { continue };
             let Pat::Ident(name) = &*input.pat else {
-                return Err(Error::new(input.pat.span(), "give the parameter a plain name"));
+                return Err(Error::new(
+                    input.pat.span(),
+                    "give the parameter a plain name, and take it apart in the implementation",
+                ));
             };
             let name = name.ident.clone();
             match *input.ty {
@@ -254,7 +294,10 @@ impl Method {
         match (is_async, returned) {
             (true, returned) => {
                 if let (true, Some(ty)) = (self.options.one_way, &returned) {
-                    return Err(Error::new(ty.span(), "a one-way method returns nothing"));
+                    return Err(Error::new(
+                        ty.span(),
+                        "a one-way method returns nothing: remove the reply, or `one_way`",
+                    ));
                 }
                 self.answer = Answer::Returned(returned.unwrap_or_else(|| syn::parse_quote!(())));
                 Ok(())
@@ -266,7 +309,10 @@ impl Method {
             (false, None) => match self.inputs.pop() {
                 Some(Input::Argument(name, ty)) => {
                     if self.options.one_way {
-                        return Err(Error::new(name.span(), "a one-way method has no responder"));
+                        return Err(Error::new(
+                            name.span(),
+                            "a one-way method has no responder: remove it, or `one_way`",
+                        ));
                     }
                     self.answer = Answer::Responder(name, ty);
                     Ok(())
@@ -280,11 +326,11 @@ impl Method {
     }
 
     fn check_arguments(&self) -> Result<()> {
-        let arguments = self.inputs.iter().filter_map(|input| match input {
+        let mut arguments = self.inputs.iter().filter_map(|input| match input {
             Input::Argument(name, _) => Some(name),
             Input::Context(..) => None,
         });
-        match arguments.skip(1).next() {
+        match arguments.nth(1) {
             None => Ok(()),
             Some(second) => Err(Error::new(
                 second.span(),
@@ -316,7 +362,10 @@ fn duration(text: &LitStr) -> Result<Duration> {
         _ => return Err(wrong()),
     };
     if duration.is_zero() {
-        return Err(Error::new(text.span(), "a deadline of zero has always passed"));
+        return Err(Error::new(
+            text.span(),
+            "a deadline of zero has always passed: leave it out, or write one such as \"5ms\"",
+        ));
     }
     Ok(duration)
 }

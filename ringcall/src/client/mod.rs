@@ -8,7 +8,9 @@ mod shared;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
-pub use call::{BlockOn, Call, CallFuture, CallOptions, CallResult, OneWay, OneWayFuture};
+pub use call::{
+    BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
+};
 pub(crate) use local::ClientConnection;
 pub use local::LocalClient;
 pub use shared::{Client, Connect};

@@ -1,0 +1,72 @@
+//! `WireType`: what a type says about itself for its shape.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Data, DataEnum, DeriveInput, Fields, parse_quote};
+
+use super::with;
+
+pub(super) fn wire_type(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
+    let name = &input.ident;
+    let text = name.unraw().to_string();
+    let (kind, inner) = match &input.data {
+        Data::Struct(data) => ("struct", describe_fields(&data.fields)),
+        Data::Enum(data) => ("enum", describe_variants(data)),
+        Data::Union(_) => ("union", TokenStream::new()),
+    };
+    let (_, type_generics, _) = input.generics.split_for_impl();
+    let mut generics = input.generics.clone();
+    if generics.type_params().next().is_some() {
+        for parameter in generics.type_params_mut() {
+            parameter.bounds.push(parse_quote!(#codec::WireType));
+        }
+        let bounds = &mut generics.make_where_clause().predicates;
+        bounds.push(parse_quote!(#name #type_generics: #codec::rkyv::Archive));
+    }
+    let (impl_generics, _, bounds) = generics.split_for_impl();
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics #codec::WireType for #name #type_generics #bounds {
+            fn describe(shape: &mut #codec::Shape) {
+                let _ = &shape;
+                shape.user::<Self>(#kind, #text, |shape| { let _ = &shape; #inner });
+            }
+        }
+    }
+}
+
+/// The archive of an enum has the discriminants of the enum, so they are what its variants are told
+/// apart by.
+fn describe_variants(data: &DataEnum) -> TokenStream {
+    let (mut base, mut since) = (quote!(0), 0_usize);
+    let variants = data.variants.iter().map(|variant| {
+        if let Some((_, discriminant)) = &variant.discriminant {
+            base = quote!({ const TAG: u8 = #discriminant; TAG as usize });
+            since = 0;
+        }
+        let text = variant.ident.unraw().to_string();
+        let fields = describe_fields(&variant.fields);
+        let described = quote! {
+            shape.variant(#text, #base + #since, |shape| { let _ = &shape; #fields });
+        };
+        since += 1;
+        described
+    });
+    quote!(#(#variants)*)
+}
+
+fn describe_fields(fields: &Fields) -> TokenStream {
+    let described = fields.iter().enumerate().map(|(index, field)| {
+        let name = field.ident.as_ref().map_or(index.to_string(), |name| name.unraw().to_string());
+        let ty = &field.ty;
+        match with(field) {
+            Some(with) => quote_spanned! {with.span()=>
+                shape.field_with::<#ty, #with>(#name);
+            },
+            None => quote_spanned!(ty.span()=> shape.field::<#ty>(#name);),
+        }
+    });
+    quote!(#(#described)*)
+}

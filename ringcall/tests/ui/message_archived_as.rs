@@ -1,0 +1,7 @@
+#[ringcall::message]
+#[rkyv(as = ArchivedOther)]
+struct Order {
+    size: u32,
+}
+
+fn main() {}

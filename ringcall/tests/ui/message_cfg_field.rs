@@ -1,0 +1,8 @@
+#[ringcall::message]
+struct Order {
+    size: u32,
+    #[cfg(feature = "venues")]
+    venue: String,
+}
+
+fn main() {}

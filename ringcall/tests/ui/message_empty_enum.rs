@@ -1,0 +1,4 @@
+#[ringcall::message]
+enum Never {}
+
+fn main() {}

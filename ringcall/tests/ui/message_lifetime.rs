@@ -1,0 +1,6 @@
+#[ringcall::message]
+struct Order<'a> {
+    symbol: &'a str,
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[ringcall::message]
+fn order() {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+struct Symbol(String);
+
+#[ringcall::message]
+struct Order {
+    symbol: Symbol,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[ringcall::message]
+struct Order {
+    symbol: &'static str,
+}
+
+fn main() {}

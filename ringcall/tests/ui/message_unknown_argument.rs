@@ -1,0 +1,6 @@
+#[ringcall::message(also = Old)]
+struct Order {
+    size: u32,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+#[ringcall::message]
+struct Tick;
+
+#[ringcall::message]
+struct Ticks {
+    ticks: Option<Vec<Tick>>,
+}
+
+fn main() {}

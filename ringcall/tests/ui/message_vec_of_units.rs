@@ -1,0 +1,6 @@
+#[ringcall::message]
+struct Ticks {
+    ticks: Vec<()>,
+}
+
+fn main() {}

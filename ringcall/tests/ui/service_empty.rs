@@ -1,0 +1,4 @@
+#[ringcall::service]
+trait Orders {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[ringcall::service]
+trait Orders<T> {
+    async fn put(&self, order: T) -> bool;
+}
+
+fn main() {}

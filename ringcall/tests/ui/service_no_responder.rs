@@ -1,0 +1,6 @@
+#[ringcall::service]
+trait Orders {
+    fn put(&self);
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[ringcall::service]
+struct Orders;
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[ringcall::service]
+trait Orders {
+    async fn put(&self, (size, price): (u32, f64)) -> bool;
+}
+
+fn main() {}
