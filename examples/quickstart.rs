@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! $ cargo run --release --example quickstart
-//! transport  epoll (the only engine that this version has)
-//! 64 in flight, spinning   1000000 calls   …/s   p50 … µs   p99 … µs   p99.9 … µs
+//! transport  epoll (…)
+//! park   1 in flight    … calls/s  p50 … µs  p99 … µs  p99.9 … µs  allocations 0.000 a call  copied bytes 0 …
+//! park  64 in flight    …
 //! …
 //! ```
 //!
@@ -74,11 +75,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let client = BlockingClient::connect_with(server.address(), config)?;
         for in_flight in [1, TASKS] {
             let measured = measure(&client, calls, in_flight)?;
-            println!("{in_flight:>3} in flight, {wait:?}  {measured}");
+            println!("{wait:<4}  {in_flight:>2} in flight  {measured}");
         }
         drop(client);
         let served = server.stop();
-        println!("    server  {}", copies(&served));
+        println!("{wait:<4}  server        {}", copies(&served));
     }
     Ok(())
 }
@@ -94,11 +95,9 @@ fn measure(client: &BlockingClient, calls: u64, in_flight: u64) -> Result<String
     });
     let quotes = Rc::new(QuotesClient::new(client.local().clone()));
     client.run(work(&quotes, &state, &progress, 1000)); // warm up
-    let (allocations, counted) = (ALLOCATIONS.load(Ordering::Relaxed), client.counters());
-    let _ = (allocations, counted);
     *state.left.borrow_mut() = calls;
     state.latencies.borrow_mut().reset();
-    let before = (ALLOCATIONS.load(Ordering::Relaxed), client.counters());
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
     let start = Instant::now();
     for _ in 0..in_flight {
         let (quotes, state, progress) = (Rc::clone(&quotes), Rc::clone(&state), progress.clone());
@@ -110,11 +109,11 @@ fn measure(client: &BlockingClient, calls: u64, in_flight: u64) -> Result<String
     client.shard().run(|| *state.running.borrow() > 0);
     let seconds = start.elapsed().as_secs_f64();
     progress.finish_and_clear();
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before.0;
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - allocations;
     let latencies = state.latencies.borrow();
     let micros = |quantile: f64| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(format!(
-        "{calls} calls  {:.0}/s  p50 {:.1} µs  p99 {:.1} µs  p99.9 {:.1} µs  {:.3} allocations/call  {}",
+        "{:>9.0} calls/s  p50 {:.1} µs  p99 {:.1} µs  p99.9 {:.1} µs  allocations {:.3} a call  {}",
         calls as f64 / seconds,
         micros(0.5),
         micros(0.99),
@@ -162,7 +161,7 @@ async fn work(
 /// Body bytes that were copied on their way to the application, by reason.
 fn copies(counters: &Counters) -> String {
     format!(
-        "copied bytes: {} straddle, {} misaligned, {} hoard",
+        "copied bytes {} straddling, {} misaligned, {} hoarded",
         counters.copied_straddle, counters.copied_misaligned, counters.copied_hoard
     )
 }

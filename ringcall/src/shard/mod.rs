@@ -42,6 +42,15 @@ pub enum WaitPolicy {
     Spin,
 }
 
+impl fmt::Display for WaitPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            WaitPolicy::Park => "park",
+            WaitPolicy::Spin => "spin",
+        })
+    }
+}
+
 /// How long one [`Shard::turn`] may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
