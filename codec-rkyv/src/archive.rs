@@ -21,7 +21,7 @@ use crate::{Shape, WireType};
 /// megabyte would overflow the stack of whoever checks it.
 pub const DEPTH_MAX: usize = 64;
 
-/// Archives with these can be written by [`encode`] and read by [`check`]; a name for their bounds.
+/// Archives with these can be written and checked; a name for their bounds.
 ///
 /// Neither sharing (`Rc`, `Arc`) nor pooling is supported, on purpose.
 pub trait Archivable:

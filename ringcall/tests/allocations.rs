@@ -1,5 +1,6 @@
 //! What a warm call allocates and copies: nothing. One test only, since everything in the process
 //! counts.
+#![allow(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
 
 mod common;
 

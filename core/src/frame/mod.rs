@@ -1,4 +1,4 @@
-//! Wire format v1: how frames look. What they mean is in [`connection`](crate::connection); the
+//! Wire format v1: how frames look. What they mean is in `connection`; the
 //! specification is `docs/PROTOCOL.md`, whose vectors the tests of this crate read.
 //!
 //! Everything in this module parses bytes of a peer: it returns `None` or an error and never panics.

@@ -176,7 +176,7 @@ pub fn order(id: u64) -> Order {
         id,
         symbol: format!("S{id}"),
         levels: (0..id % 5).map(|n| Level { price: n as f64 * 0.5, size: n as u32 }).collect(),
-        note: (id % 2 == 0).then(|| "no onions".to_owned()),
+        note: (id.is_multiple_of(2)).then(|| "no onions".to_owned()),
     }
 }
 
