@@ -100,3 +100,8 @@ pub mod __private {
     pub use crate::serve::{FromCall, Incoming, Mount, Responds};
     pub use ringcall_codec_rkyv as codec;
 }
+
+/// The program of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
