@@ -5,10 +5,14 @@
 
 mod accept;
 mod doorbell;
+mod slots;
 mod socket;
+mod transfer;
 
 pub use accept::AcceptGate;
 pub use doorbell::Doorbell;
+pub use slots::Slots;
 pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,
 };
+pub use transfer::{receive_some, send_some};

@@ -72,7 +72,10 @@ pub enum ServeError {
         error: TransportError,
     },
     /// The engine could not be set up.
-    Engine(TransportError),
+    Engine {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A setting makes no sense.
     Config(ConfigError),
     /// Two methods have the same number on the wire.
@@ -97,7 +100,7 @@ impl fmt::Display for ServeError {
             ServeError::Listen { address, error } => {
                 write!(f, "cannot listen at {address}: {error}")
             }
-            ServeError::Engine(error) => write!(f, "cannot set up the engine: {error}"),
+            ServeError::Engine { reason } => write!(f, "cannot set up the engine: {reason}"),
             ServeError::Config(error) => write!(f, "{error}"),
             ServeError::MethodTaken { method, by } => write!(
                 f,

@@ -79,7 +79,10 @@ pub use serve::{
     CallInfo, Context, ErasedMessage, Handlers, MethodTable, Responder, RunningServer, SendContext,
     Server, Service, ServiceTable,
 };
-pub use shard::{Shard, ShardConfig, TransportInfo, Turn, Wait, WaitPolicy};
+pub use shard::{
+    Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy,
+    transport_fallbacks,
+};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;

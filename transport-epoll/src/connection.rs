@@ -1,19 +1,14 @@
 //! One socket: what is received into, what waits to be sent.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
 use ringcall_core::{Batch, Receive, Segment, TransportError};
-use ringcall_net::transport_error;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use ringcall_net::{receive_some, send_some};
 use socket2::Socket;
 
 /// A receive is worth its system call only with at least this much room.
 const ROOM_MIN: usize = BLOCK_BYTES / 4;
-/// How many segments go into one system call.
-const IOVECS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -112,7 +107,7 @@ impl Connection {
             Receive::More => {
                 let phase = (self.received.wrapping_add(8) % 16) as usize;
                 let room = arena.spare(ROOM_MIN, phase);
-                match receive(&self.socket, room)? {
+                match receive_some(&self.socket, room)? {
                     None => Ok(Input::Nothing),
                     Some(0) => Ok(Input::End),
                     Some(n) => {
@@ -124,7 +119,7 @@ impl Connection {
             Receive::Land(buffer, len) => {
                 let room = buffer.spare();
                 let room_len = room.len().min(*len);
-                match receive(&self.socket, &mut room[..room_len])? {
+                match receive_some(&self.socket, &mut room[..room_len])? {
                     None => Ok(Input::Nothing),
                     Some(0) => Ok(Input::End),
                     Some(n) => {
@@ -179,47 +174,6 @@ impl Connection {
             }
             n -= segment.len();
             self.unsent.pop_front();
-        }
-    }
-}
-
-/// Receives into `room`; `None` if there is nothing.
-fn receive(socket: &Socket, room: &mut [u8]) -> Result<Option<usize>, TransportError> {
-    loop {
-        match recv(socket, &mut *room, RecvFlags::empty()) {
-            Ok((n, _)) => return Ok(Some(n)),
-            Err(Errno::INTR) => {}
-            // Out of kernel memory passes; the socket stays readable.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(None),
-            Err(errno) => return Err(transport_error(&errno.into())),
-        }
-    }
-}
-
-/// Sends the first segments in one call; how many bytes the kernel took.
-fn send_some<'a>(
-    socket: &Socket,
-    segments: impl Iterator<Item = &'a Segment>,
-) -> Result<usize, TransportError> {
-    let mut slices = [IoSlice::new(&[]); IOVECS];
-    let mut count = 0;
-    for (slice, segment) in slices.iter_mut().zip(segments) {
-        // File bodies are not made by anybody yet.
-        let bytes = segment.as_slice().ok_or(TransportError::Unsupported)?;
-        *slice = IoSlice::new(bytes);
-        count += 1;
-    }
-    loop {
-        let flags = SendFlags::NOSIGNAL;
-        let sent = match &slices[..count] {
-            [one] => send(socket, one, flags),
-            many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
-        };
-        match sent {
-            Ok(n) => return Ok(n),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
-            Err(errno) => return Err(transport_error(&errno.into())),
         }
     }
 }

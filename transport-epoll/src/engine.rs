@@ -10,14 +10,14 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, ListenOptions, ListenSocket, connect, set_up_accepted, transport_error,
+    AcceptGate, Doorbell, ListenOptions, ListenSocket, Slots, connect, set_up_accepted,
+    transport_error,
 };
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use socket2::Socket;
 
 use crate::connection::{Connection, Input, Stage, Watching};
-use crate::slots::Slots;
 
 type Event = TransportEvent<Socket>;
 

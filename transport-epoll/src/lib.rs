@@ -9,6 +9,5 @@
 
 mod connection;
 mod engine;
-mod slots;
 
 pub use engine::{Epoll, EpollConfig};

@@ -7,7 +7,7 @@ use ringcall_core::{Channel, Chunk, Counters, Outgoing, Payload};
 
 use super::{BlockOn, LocalClient, ToAddress};
 use crate::shard::{Shard, ShardConfig, TransportInfo};
-use crate::{CallError, ServeError};
+use crate::{CallError, CloseReason, TransportError};
 
 /// A client that owns a shard and drives it on the calling thread: no thread is crossed, so it has the
 /// lowest latency. Calls are waited for one by one with [`wait`](crate::Call::wait), or many at a time
@@ -38,11 +38,7 @@ impl BlockingClient {
     ) -> Result<BlockingClient, CallError> {
         let shard = Shard::new(config).map_err(|error| {
             log::error!("{error}");
-            let error = match error {
-                ServeError::Engine(error) => error,
-                _ => ringcall_core::TransportError::Unsupported,
-            };
-            let reason = ringcall_core::CloseReason::Transport(error);
+            let reason = CloseReason::Transport(TransportError::Unsupported);
             ringcall_core::Failure::not_sent(ringcall_core::Cause::Closed(reason))
         })?;
         let client = shard.block_on(shard.connect(address))?;
@@ -69,7 +65,7 @@ impl BlockingClient {
 
     /// Which engine moves the bytes, and why this one.
     #[must_use]
-    pub fn transport(&self) -> TransportInfo {
+    pub fn transport(&self) -> &TransportInfo {
         self.shard.transport()
     }
 

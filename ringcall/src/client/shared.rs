@@ -414,8 +414,10 @@ fn background() -> Result<Arc<Remote>, TransportError> {
                 let _ = started.send(Ok(Arc::clone(&shard.inner().remote)));
                 shard.run(|| true);
             }
-            Err(crate::ServeError::Engine(error)) => drop(started.send(Err(error))),
-            Err(_) => drop(started.send(Err(TransportError::Unsupported))),
+            Err(error) => {
+                log::error!("the shard of the clients cannot be started: {error}");
+                drop(started.send(Err(TransportError::Unsupported)));
+            }
         }
     });
     spawned.map_err(|_| TransportError::Exhausted)?;

@@ -13,7 +13,8 @@ use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
 use crate::shard::{
-    DRAIN_TIMEOUT, Notice, Remote, Shard, ShardConfig, TransportInfo, Wait, WaitPolicy,
+    DRAIN_TIMEOUT, Notice, Remote, Shard, ShardConfig, TransportChoice, TransportInfo, Wait,
+    WaitPolicy,
 };
 
 /// Where the handlers of a server run.
@@ -102,6 +103,12 @@ impl Server {
     /// How shards wait for something to do; they sleep by default.
     pub fn wait(mut self, wait: WaitPolicy) -> Server {
         self.config.wait = wait;
+        self
+    }
+
+    /// Which engine moves the bytes: io_uring if it works here, by default.
+    pub fn transport(mut self, choice: TransportChoice) -> Server {
+        self.config.transport = choice;
         self
     }
 
@@ -288,10 +295,11 @@ impl RunningServer {
         &self.address
     }
 
-    /// Which engine moves the bytes, and why this one.
+    /// Which engine moves the bytes of its first shard, and why this one.
     #[must_use]
-    pub fn transport(&self) -> TransportInfo {
-        TransportInfo::of_engine()
+    pub fn transport(&self) -> &TransportInfo {
+        // A server has at least one shard.
+        self.remotes[0].transport()
     }
 
     /// How many connections its shards have.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId};
 
+use super::choice::TransportInfo;
 use super::engine::{Bell, Socket};
 use crate::client::{ConnectSlot, RemoteEnd, RemoteSlot};
 
@@ -20,6 +21,7 @@ const CALLS_MAX: usize = 4096;
 /// A shard, as other threads see it.
 pub(crate) struct Remote {
     bell: Bell,
+    transport: TransportInfo,
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -66,9 +68,10 @@ pub(crate) enum Notice {
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell) -> Arc<Remote> {
+    pub(crate) fn new(bell: Bell, transport: TransportInfo) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
+            transport,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),
@@ -110,6 +113,11 @@ impl Remote {
     pub(crate) fn wake_root(&self) {
         self.root_woken.store(true, Ordering::Release);
         self.bell.ring();
+    }
+
+    /// Which engine it runs on.
+    pub(crate) fn transport(&self) -> &TransportInfo {
+        &self.transport
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -1,5 +1,6 @@
 //! A shard: an engine, its connections and a small executor, on one thread.
 
+mod choice;
 mod clock;
 mod engine;
 mod executor;
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
 
+pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub(crate) use clock::MachineClock;
-pub use engine::TransportInfo;
 pub(crate) use executor::Task;
 pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
 pub(crate) use mail::{Notice, Remote, RemoteCall};
@@ -29,6 +30,7 @@ use crate::client::{LocalClient, ToAddress};
 use crate::offload::Pool;
 use crate::serve::{Mount, Service};
 use crate::{CallError, ServeError};
+use engine::Engine;
 use inner::InnerConfig;
 
 /// How a shard waits for something to do.
@@ -81,6 +83,8 @@ pub struct ShardConfig {
     pub client: Config,
     /// How much memory it may use.
     pub memory: MemoryLimits,
+    /// Which engine moves its bytes.
+    pub transport: TransportChoice,
     /// How it waits in [`Shard::run`] and [`Shard::block_on`].
     pub wait: WaitPolicy,
     /// How many connections it accepts at most; half of `ulimit -n` if `None`.
@@ -157,8 +161,8 @@ impl Shard {
             config.archive_format(format).instance(inner::instance_id()).validate()
         };
         let memory = Memory::new(config.memory);
-        let engine = engine::new_engine(&memory, config.reuse_port).map_err(ServeError::Engine)?;
-        let remote = Remote::new(engine.bell());
+        let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
+        let remote = Remote::new(engine.bell(), transport);
         let inner_config = InnerConfig {
             server: prepare(config.server)?,
             client: prepare(config.client)?,
@@ -287,8 +291,8 @@ impl Shard {
 
     /// Which engine moves the bytes, and why this one.
     #[must_use]
-    pub fn transport(&self) -> TransportInfo {
-        TransportInfo::of_engine()
+    pub fn transport(&self) -> &TransportInfo {
+        self.inner.remote.transport()
     }
 
     /// What its connections have done so far.

@@ -1,0 +1,69 @@
+//! The buffers that the kernel picks from when data arrives.
+
+use ringcall_buf::{ChunkMut, Pool};
+
+use crate::Kernel;
+
+/// Blocks of the pool that are with the kernel, by number.
+///
+/// Provided buffers are used in the order in which they were provided, so all of them pass through the
+/// caches. Hence there are few at first, and twice as many each time they run out.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    pool: Pool,
+    bytes: usize,
+    /// With the kernel, by number.
+    lent: Vec<Option<ChunkMut>>,
+    /// Numbers without a buffer.
+    vacant: Vec<u16>,
+    limit: usize,
+}
+
+impl Buffers {
+    /// Lends nothing yet. `limit` is the size of the kernel's ring.
+    pub(crate) fn new(pool: &Pool, bytes: usize, first: usize, limit: u16) -> Buffers {
+        let limit = usize::from(limit);
+        let mut buffers =
+            Buffers { pool: pool.clone(), bytes, lent: Vec::new(), vacant: Vec::new(), limit };
+        buffers.resize(first.min(limit));
+        buffers
+    }
+
+    fn resize(&mut self, count: usize) {
+        let before = self.lent.len();
+        self.lent.resize_with(count, || None);
+        // The kernel gets low numbers first.
+        self.vacant.extend((before..count).rev().map(|number| number as u16));
+    }
+
+    /// They ran out.
+    pub(crate) fn grow(&mut self) {
+        self.resize((self.lent.len() * 2).clamp(1, self.limit.max(self.lent.len())));
+    }
+
+    /// The buffer with this number comes back with data. `None`: the kernel does not have it.
+    pub(crate) fn take(&mut self, number: u16) -> Option<ChunkMut> {
+        let buffer = self.lent.get_mut(usize::from(number))?.take()?;
+        self.vacant.push(number);
+        Some(buffer)
+    }
+
+    /// Gives the kernel a buffer for each that came back.
+    pub(crate) fn refill(&mut self, kernel: &mut impl Kernel) {
+        if self.vacant.is_empty() {
+            return;
+        }
+        for number in self.vacant.drain(..) {
+            let mut buffer = self.pool.take(self.bytes);
+            let spare = buffer.spare();
+            kernel.provide(number, spare.as_mut_ptr(), spare.len() as u32);
+            self.lent[usize::from(number)] = Some(buffer);
+        }
+        kernel.publish();
+    }
+
+    /// Never gives back what the kernel has: it may still write there.
+    pub(crate) fn leak(&mut self) {
+        self.lent.drain(..).for_each(std::mem::forget);
+    }
+}
