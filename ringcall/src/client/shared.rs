@@ -19,7 +19,9 @@ use ringcall_core::{
 use super::{BlockOn, ToAddress};
 use crate::CallError;
 use crate::block_on::block_on;
-use crate::shard::{Notice, Remote, RemoteCall, Shard, ShardConfig, WaitPolicy};
+use crate::shard::{
+    Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
+};
 
 type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
 
@@ -56,6 +58,12 @@ impl Client {
     /// Connects to a server. Await it, or `.wait()` for it.
     pub fn connect(address: impl ToAddress) -> Connect<Client> {
         Connect::new(address, |client| client)
+    }
+
+    /// Which engine moves the bytes, and why this one.
+    #[must_use]
+    pub fn transport(&self) -> &TransportInfo {
+        self.0.remote.transport()
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -307,6 +315,7 @@ impl RemoteSlot {
 #[must_use = "nothing happens before it is awaited or waited for"]
 pub struct Connect<T> {
     stage: ConnectStage,
+    choice: TransportChoice,
     make: fn(Client) -> T,
 }
 
@@ -319,7 +328,14 @@ impl<T> Connect<T> {
     #[doc(hidden)]
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
-        Connect { stage: ConnectStage::New(address.resolve(), address.to_text()), make }
+        let stage = ConnectStage::New(address.resolve(), address.to_text());
+        Connect { stage, choice: TransportChoice::Auto, make }
+    }
+
+    /// Which engine moves the bytes. Clients that make the same choice share a shard.
+    pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
+        self.choice = choice;
+        self
     }
 
     /// Waits until the connection is established.
@@ -355,7 +371,7 @@ impl<T> Future for Connect<T> {
             };
             let slot = Arc::new(ConnectSlot::default());
             slot.waker.register(cx.waker());
-            match background() {
+            match background(self.choice) {
                 Ok(remote) => remote.notify(Notice::Connect(address, Arc::clone(&slot))),
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }
@@ -398,17 +414,18 @@ impl ConnectSlot {
     }
 }
 
-/// The shard of all clients of this process; started when it is first needed.
-fn background() -> Result<Arc<Remote>, TransportError> {
-    static BACKGROUND: Mutex<Option<Arc<Remote>>> = Mutex::new(None);
+/// The shard of all clients of this process that made this choice; started when it is first needed.
+fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
+    static BACKGROUND: Mutex<Vec<(TransportChoice, Arc<Remote>)>> = Mutex::new(Vec::new());
     let mut background = BACKGROUND.lock();
-    if let Some(remote) = background.as_ref().filter(|remote| !remote.is_gone()) {
+    background.retain(|(_, remote)| !remote.is_gone());
+    if let Some((_, remote)) = background.iter().find(|(other, _)| *other == choice) {
         return Ok(Arc::clone(remote));
     }
     let (started, waiting) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("ringcall-client".into());
     let spawned = thread.spawn(move || {
-        let config = ShardConfig { wait: WaitPolicy::Park, ..ShardConfig::default() };
+        let config = ShardConfig { transport: choice, ..ShardConfig::default() };
         match Shard::new(config) {
             Ok(shard) => {
                 let _ = started.send(Ok(Arc::clone(&shard.inner().remote)));
@@ -422,6 +439,6 @@ fn background() -> Result<Arc<Remote>, TransportError> {
     });
     spawned.map_err(|_| TransportError::Exhausted)?;
     let remote = waiting.recv().unwrap_or(Err(TransportError::Exhausted))?;
-    *background = Some(Arc::clone(&remote));
+    background.push((choice, Arc::clone(&remote)));
     Ok(remote)
 }

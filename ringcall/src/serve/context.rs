@@ -62,9 +62,7 @@ impl Context {
     pub fn is_cancelled(&self) -> bool {
         match &self.home {
             Home::Shard(_) => self.facts.deadline <= self.now(),
-            Home::Elsewhere(_, flag) => {
-                flag.cancelled().is_some() || self.facts.deadline <= self.now()
-            }
+            Home::Elsewhere(_, flag) => flag.is_cancelled(self.facts.deadline <= self.now()),
         }
     }
 
@@ -146,8 +144,8 @@ impl SendContext {
     /// Whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.remaining().is_zero()
-            || self.flag.as_ref().is_some_and(|flag| flag.cancelled().is_some())
+        let has_expired = self.remaining().is_zero();
+        self.flag.as_ref().map_or(has_expired, |flag| flag.is_cancelled(has_expired))
     }
 
     /// Ready after a while.

@@ -54,6 +54,17 @@ impl CancelFlag {
         self.0.store(status.to_wire(), Ordering::Release);
     }
 
+    /// Asks for the handler. Once it was told that its time is over, no answer of it goes out, even if
+    /// the shard has not noticed yet.
+    pub(crate) fn is_cancelled(&self, has_expired: bool) -> bool {
+        if has_expired {
+            let expired = Status::EXPIRED_RUNNING.to_wire();
+            // Cancelled already is cancelled as well.
+            let _ = self.0.compare_exchange(0, expired, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        self.cancelled().is_some()
+    }
+
     /// The status, once nobody waits any more.
     pub(crate) fn cancelled(&self) -> Option<Status> {
         match self.0.load(Ordering::Acquire) {

@@ -5,6 +5,7 @@
     unreachable_pub,
     missing_docs,
     missing_debug_implementations,
+    clippy::print_stderr,
     reason = "a module of tests"
 )]
 
@@ -13,7 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringcall::{Body, Bytes, Context, Responder, RunningServer, Server, View};
+use ringcall::{
+    BlockingClient, Body, Bytes, Client, Context, Responder, RunningServer, Server, Shard,
+    ShardConfig, TransportChoice, View,
+};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -185,6 +189,102 @@ pub fn order(id: u64) -> Order {
 pub enum Socket {
     Tcp,
     Unix,
+}
+
+/// What a test runs over: an engine on either side, and a kind of socket between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    pub server: TransportChoice,
+    pub client: TransportChoice,
+    pub socket: Socket,
+}
+
+/// Runs a test's body over every pair of engines that works here, and every kind of socket.
+pub fn over_every_pair(body: impl Fn(Pair)) {
+    let engines = engines();
+    for &server in &engines {
+        for &client in &engines {
+            for socket in [Socket::Tcp, Socket::Unix] {
+                let pair = Pair { server, client, socket };
+                let run = std::panic::AssertUnwindSafe(|| body(pair));
+                if let Err(panic) = std::panic::catch_unwind(run) {
+                    eprintln!("over {pair:?}");
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+/// The engines that work here, or the one that the environment asks for. A machine that should have
+/// io_uring says `RINGCALL_REQUIRE_URING=1`: then its absence is a failure.
+pub fn engines() -> Vec<TransportChoice> {
+    if let Ok(choice) = std::env::var("RINGCALL_TRANSPORT")
+        && choice != "auto"
+    {
+        return vec![choice.parse().expect("a transport")];
+    }
+    let mut engines = Vec::new();
+    for choice in [TransportChoice::Epoll, TransportChoice::Uring] {
+        let mut config = ShardConfig::default();
+        config.transport = choice;
+        match Shard::new(config) {
+            Ok(shard) => {
+                assert_eq!(shard.transport().name, choice.to_string());
+                engines.push(choice);
+            }
+            Err(error) => {
+                assert!(std::env::var_os("RINGCALL_REQUIRE_URING").is_none(), "{error}");
+                eprintln!("skipped: {choice}: {error}");
+            }
+        }
+    }
+    engines
+}
+
+impl Pair {
+    /// A server for a test; its unix socket's file goes with it.
+    pub fn bind(&self) -> Server {
+        bind(self.socket).transport(self.server)
+    }
+
+    pub fn serve(&self) -> (RunningServer, Arc<Seen>) {
+        let cook = Cook::default();
+        let seen = Arc::clone(&cook.seen);
+        (self.start(self.bind().service(cook.into_kitchen())), seen)
+    }
+
+    pub fn start(&self, server: Server) -> RunningServer {
+        let server = server.start().expect("the server starts");
+        assert_eq!(server.transport().name, self.server.to_string());
+        server
+    }
+
+    /// A client of any thread.
+    pub fn kitchen(&self, server: &RunningServer) -> KitchenClient<Client> {
+        let client = KitchenClient::connect(server.address()).transport(self.client);
+        let client = client.wait().expect("the server accepts");
+        assert_eq!(client.channel().transport().name, self.client.to_string());
+        client
+    }
+
+    pub fn blocking(&self, server: &RunningServer) -> BlockingClient {
+        self.blocking_with(server, ShardConfig::default())
+    }
+
+    pub fn blocking_with(&self, server: &RunningServer, mut config: ShardConfig) -> BlockingClient {
+        config.transport = self.client;
+        let client = BlockingClient::connect_with(server.address(), config);
+        let client = client.expect("the server accepts");
+        assert_eq!(client.transport().name, self.client.to_string());
+        client
+    }
+
+    pub fn shard(&self) -> Shard {
+        let mut config = ShardConfig::default();
+        config.transport = self.server;
+        Shard::new(config).expect("the engine works")
+    }
 }
 
 /// Runs a test's body over every kind of socket.
