@@ -27,10 +27,6 @@ const COMPLETIONS_A_REAP: usize = 4096;
 const OWN_BYTES: usize = 16 * 1024 - 16;
 /// How much of a body is received at once: its progress is watched.
 const LAND_BYTES: usize = 256 * 1024;
-/// Up to so many connections sending in a turn each send with a system call of its own; more are
-/// operations, so that one call sends for all. (A send that is an operation tells of its end, which would
-/// wake the engine for nothing but that.)
-const SENDS_DIRECT: usize = 1;
 /// How long a dropped engine waits for its operations to end before it leaks what they use.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -49,6 +45,10 @@ pub struct UringConfig {
     pub buffers: usize,
     /// How many there are at most; a power of two. 1024 by default.
     pub buffers_max: u16,
+    /// When fewer connections than this send in a turn, each sends with a system call of its own; more are
+    /// operations, so that one call sends for all. (A send that is an operation tells of its end, which
+    /// would wake the engine for nothing but that.) 2 by default.
+    pub direct_sends: usize,
 }
 
 impl Default for UringConfig {
@@ -59,6 +59,7 @@ impl Default for UringConfig {
             buffer_bytes: BLOCK_BYTES,
             buffers: 8,
             buffers_max: 1024,
+            direct_sends: 2,
         }
     }
 }
@@ -747,7 +748,7 @@ impl<K: Kernel> Transport for Uring<K> {
         let mut events = std::mem::take(&mut self.done);
         let mut is_sent = false;
         self.sends += 1;
-        if self.sends_before <= SENDS_DIRECT {
+        if self.sends_before < self.config.direct_sends {
             match connection.send_now() {
                 Ok(sent) if sent == len => is_sent = true,
                 // The rest is an operation.

@@ -1,0 +1,267 @@
+//! The same engine over the kernel's own ring, with everything and with each thing missing.
+#![allow(clippy::print_stderr, reason = "what is skipped says why")]
+
+use std::time::Duration;
+
+use ringcall_core::{
+    Address, Batch, Handle, Memory, MemoryLimits, Park, Receive, Segment, SendQueue, Transport,
+    TransportEvent,
+};
+use ringcall_uring::{Features, Refusal, Uring, UringConfig};
+use socket2::Socket;
+
+/// Every feature alone, some together, and all.
+const MISSING: [&str; 12] = [
+    "",
+    "no_sqarray",
+    "submit_all",
+    "coop_taskrun",
+    "taskrun_flag",
+    "defer_taskrun",
+    "single_issuer",
+    "defer_taskrun, coop_taskrun",
+    "multishot_accept",
+    "multishot_receive",
+    "provided_buffers",
+    "no_sqarray, single_issuer, coop_taskrun, submit_all, multishot_accept, provided_buffers",
+];
+
+/// Runs the body with what works of every mask. Where there is no ring at all, says so.
+fn with_every_mask(body: impl Fn(Features)) {
+    for missing in MISSING {
+        let wanted = Features::without(missing).unwrap();
+        match Features::probe(wanted) {
+            Ok(features) => {
+                let lacks_more = features.missing().count() > wanted.missing().count();
+                if lacks_more {
+                    eprintln!("this kernel lacks more than {missing:?}: {features:?}");
+                }
+                body(features);
+            }
+            Err(refusal) => {
+                let is_required = std::env::var_os("RINGCALL_REQUIRE_URING").is_some();
+                assert!(!is_required, "without {missing:?}: {refusal}");
+                eprintln!("skipped: without {missing:?}: {refusal}");
+            }
+        }
+    }
+}
+
+fn engine(features: Features, config: UringConfig) -> (Memory, Uring) {
+    let memory = Memory::new(MemoryLimits::default());
+    let engine = Uring::new(&memory, features, config).unwrap();
+    (memory, engine)
+}
+
+/// Waits for an event that is asked for; the others are given back, in order.
+fn wait<T>(
+    engine: &mut Uring,
+    others: &mut Vec<TransportEvent<Socket>>,
+    mut wanted: impl FnMut(&TransportEvent<Socket>) -> Option<T>,
+) -> T {
+    let mut events = Vec::new();
+    for _ in 0..1000 {
+        engine.arm();
+        engine.park(Some(Duration::from_millis(20)));
+        engine.reap(&mut events);
+        let mut found = None;
+        for event in events.drain(..) {
+            match found.is_none().then(|| wanted(&event)).flatten() {
+                Some(value) => {
+                    found = Some(value);
+                    if let TransportEvent::Accepted(..) = event {
+                        others.push(event);
+                    }
+                }
+                None => others.push(event),
+            }
+        }
+        if let Some(value) = found {
+            return value;
+        }
+    }
+    panic!("it never happened; instead: {others:?}");
+}
+
+/// Two connected handles of one engine.
+fn connect(engine: &mut Uring, address: &Address) -> (Handle, Handle) {
+    let listener = engine.listen(address).unwrap();
+    let to = engine.local_address(listener).unwrap();
+    let ours = engine.connect(&to).unwrap();
+    let (mut connected, mut socket, mut events) = (false, None, Vec::new());
+    for _ in 0..1000 {
+        engine.park(Some(Duration::from_millis(20)));
+        engine.reap(&mut events);
+        for event in events.drain(..) {
+            match event {
+                TransportEvent::Connected(handle) => connected = handle == ours,
+                TransportEvent::Accepted(_, accepted) => socket = Some(accepted),
+                other => panic!("not yet: {other:?}"),
+            }
+        }
+        if connected && socket.is_some() {
+            break;
+        }
+    }
+    let theirs = engine.adopt(socket.expect("accepted")).unwrap();
+    engine.unlisten(listener);
+    (ours, theirs)
+}
+
+fn addresses() -> [Address; 2] {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("ringcall-ring-{}-{number}", std::process::id()));
+    ["127.0.0.1:0".parse().unwrap(), Address::Unix(path.display().to_string())]
+}
+
+#[test]
+fn the_kernel_agrees() {
+    with_every_mask(|features| {
+        for address in addresses() {
+            for direct_sends in [0, 2] {
+                let mut config = UringConfig::default();
+                config.direct_sends = direct_sends;
+                config.buffer_bytes = 4096;
+                config.buffers = 2;
+                echo(features, &address, config);
+            }
+        }
+    });
+}
+
+/// Bytes of many lengths go there, partly as bodies that land, and arrive in order.
+fn echo(features: Features, address: &Address, config: UringConfig) {
+    let (memory, mut engine) = engine(features, config);
+    let (ours, theirs) = connect(&mut engine, address);
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    let mut batch = Batch::new(1 << 20);
+    for (round, len) in [8, 16, 4088, 1, 70_000, 300_000, 15, 100, 1 << 20].into_iter().enumerate()
+    {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + round) as u8).collect();
+        for part in bytes.chunks(len / 3 + 1) {
+            batch.push(Segment::Local(memory.pool().copy(part)));
+        }
+        sent.extend_from_slice(&bytes);
+        let mut is_sent = engine.send(ours, &mut batch);
+        let mut events = Vec::new();
+        while received.len() < sent.len() || !is_sent {
+            engine.arm();
+            engine.park(Some(Duration::from_secs(5)));
+            engine.reap(&mut events);
+            for event in events.drain(..) {
+                match event {
+                    TransportEvent::Received(handle, chunk) => {
+                        assert_eq!(handle, theirs);
+                        received.extend_from_slice(&chunk);
+                        let left = sent.len() - received.len();
+                        if left > 10_000 {
+                            let body = memory.pool().take(left);
+                            engine.receive(theirs, Receive::Land(body, left - 5));
+                        }
+                    }
+                    TransportEvent::Landed(handle, buffer, n) => {
+                        assert_eq!((handle, buffer.filled_len()), (theirs, n));
+                        received.extend_from_slice(buffer.filled());
+                        engine.receive(theirs, Receive::More);
+                    }
+                    TransportEvent::Sent { handle, done, .. } => {
+                        assert_eq!(handle, ours);
+                        is_sent = done;
+                    }
+                    other => panic!("not expected: {other:?}"),
+                }
+            }
+        }
+        assert!(received == sent, "after {len} more bytes over {address}");
+    }
+    let mut others = Vec::new();
+    engine.shutdown(ours);
+    wait(&mut engine, &mut others, |event| match event {
+        TransportEvent::InputEnd(handle) => (*handle == theirs).then_some(()),
+        _ => None,
+    });
+    for handle in [ours, theirs] {
+        engine.close(handle);
+        wait(&mut engine, &mut others, |event| match event {
+            TransportEvent::Released(released) => (*released == handle).then_some(()),
+            _ => None,
+        });
+    }
+    drop(others);
+    drop(engine);
+    assert_eq!(memory.pool().stats().lent_bytes, 0, "all memory comes back");
+}
+
+#[test]
+fn e17_dropping_an_engine_takes_everything_back() {
+    with_every_mask(|features| {
+        let (memory, mut engine) = engine(features, UringConfig::default());
+        let [tcp, unix] = addresses();
+        let _first = connect(&mut engine, &tcp);
+        let (second, _) = connect(&mut engine, &unix);
+        engine.receive(second, Receive::Land(memory.pool().take(5000), 5000));
+        engine.park(Some(Duration::ZERO));
+        assert!(engine.in_flight() > 0);
+        drop(engine);
+        assert_eq!(memory.pool().stats().lent_bytes, 0);
+    });
+}
+
+#[test]
+fn e13_more_completions_than_the_queue_holds_all_arrive() {
+    with_every_mask(|features| {
+        let mut config = UringConfig::default();
+        config.entries = 2; // and a completion queue of 16
+        config.direct_sends = 0;
+        let (memory, mut engine) = engine(features, config);
+        let pairs: Vec<_> = (0..40).map(|_| connect(&mut engine, &addresses()[0])).collect();
+        let mut batch = Batch::new(1 << 20);
+        for (ours, _) in &pairs {
+            batch.push(Segment::Local(memory.pool().copy(b"hello")));
+            let _ = engine.send(*ours, &mut batch);
+        }
+        let (mut received, mut events) = (0, Vec::new());
+        for _ in 0..2000 {
+            engine.park(Some(Duration::from_millis(20)));
+            engine.reap(&mut events);
+            for event in events.drain(..) {
+                if let TransportEvent::Received(_, chunk) = event {
+                    assert_eq!(&*chunk, b"hello");
+                    received += 1;
+                }
+            }
+            if received == pairs.len() {
+                break;
+            }
+        }
+        assert_eq!(received, pairs.len());
+    });
+}
+
+#[test]
+fn a_bell_wakes_a_parked_ring() {
+    with_every_mask(|features| {
+        let (_memory, mut engine) = engine(features, UringConfig::default());
+        for _ in 0..50 {
+            let bell = engine.bell();
+            engine.arm();
+            let ringer = std::thread::spawn(move || ringcall_core::Bell::ring(&bell));
+            // Returns because of the bell: nothing else happens.
+            engine.park(None);
+            ringer.join().unwrap();
+            let mut events = Vec::new();
+            engine.reap(&mut events);
+            assert!(events.is_empty());
+        }
+    });
+}
+
+#[test]
+fn e10_what_a_refusal_means() {
+    for number in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOMEM, libc::EMFILE] {
+        let text = Refusal::Os(number).to_string();
+        assert!(text.contains(": "), "says what to do: {text}");
+    }
+}
