@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::BLOCK_ALIGN;
 use crate::pool::{Home, PoolInner};
 
+#[cfg(ringcall_poison)]
+const POISON: u8 = 0xdb;
+
 /// In front of a block's memory.
 ///
 /// `local` counts handles on the thread that owns the block. `shared` counts one for all of those
@@ -85,6 +88,25 @@ impl Block {
     pub(crate) fn data(self) -> NonNull<u8> {
         // SAFETY: the memory follows its header in the same allocation. (test: `blocks_are_zeroed_and_aligned`)
         unsafe { self.0.add(1).cast() }
+    }
+
+    /// Overwrites the memory of a block that nobody holds, in builds with `--cfg ringcall_poison`: whoever
+    /// still reads it gets nonsense.
+    #[cfg(ringcall_poison)]
+    pub(crate) fn poison(self) {
+        // SAFETY: the whole of the block's memory, which nobody holds. (test: `poison_is_checked`)
+        unsafe { ptr::write_bytes(self.data().as_ptr(), POISON, self.capacity()) };
+    }
+
+    /// Finds out whether somebody wrote to a block that nobody holds.
+    ///
+    /// # Panics
+    /// When somebody did.
+    #[cfg(ringcall_poison)]
+    pub(crate) fn check_poison(self) {
+        // SAFETY: the whole of the block's memory, which nobody holds. (test: `poison_is_checked`)
+        let bytes = unsafe { core::slice::from_raw_parts(self.data().as_ptr(), self.capacity()) };
+        assert!(bytes.iter().all(|&byte| byte == POISON), "written to after it was given back");
     }
 
     /// Gives a free block to local handles; the caller becomes the first of them.

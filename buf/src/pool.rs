@@ -147,6 +147,8 @@ impl PoolInner {
                 self.keep(&mut free, block);
             }
         }
+        #[cfg(ringcall_poison)]
+        free[class].last()?.check_poison();
         let block = free[class].pop()?;
         self.kept_bytes.set(self.kept_bytes.get() - block.capacity());
         Some(block)
@@ -163,6 +165,8 @@ impl PoolInner {
         let kept = self.kept_bytes.get() + block.capacity();
         match class_of(block.capacity()) {
             Some(class) if kept <= self.kept_bytes_max => {
+                #[cfg(ringcall_poison)]
+                block.poison();
                 free[class].push(block);
                 self.kept_bytes.set(kept);
             }
@@ -284,5 +288,19 @@ mod tests {
         assert_eq!(pool.stats().lent_bytes, 0);
         let _taken = pool.take(10);
         assert_eq!(pool.stats().kept_bytes, (RETURNS - 1) * 256);
+    }
+
+    /// Run with `RUSTFLAGS="--cfg ringcall_poison"`.
+    #[cfg(ringcall_poison)]
+    #[test]
+    #[should_panic(expected = "written to after it was given back")]
+    fn poison_is_checked() {
+        let pool = Pool::new(1 << 20);
+        let mut buffer = pool.take(4096);
+        let stale = buffer.spare().as_mut_ptr();
+        drop(buffer);
+        // SAFETY: the pool keeps the block, so the memory is still mapped; that is the bug to be found.
+        unsafe { stale.add(100).write(1) };
+        let _again = pool.take(4096);
     }
 }
