@@ -9,12 +9,11 @@ use ringcall_core::{EncodeError, Writer};
 use rkyv::api::{access_with_context, serialize_using};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Failure, Strategy};
-use rkyv::ser::allocator::ArenaHandle;
 use rkyv::ser::{Positional, Serializer};
-use rkyv::util::with_arena;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 
+use crate::scratch::Scratch;
 use crate::{Shape, WireType};
 
 /// How many pointers deep an archive may nest. rkyv's own default has no limit, and a linked list of a
@@ -44,8 +43,8 @@ pub trait Checkable: for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>>
 
 impl<T> Checkable for T where T: for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>> {}
 
-/// What archives are written with: into outgoing memory, scratch from a thread's own arena.
-pub type Encoder<'a> = Serializer<BodyWriter<'a>, ArenaHandle<'a>, ()>;
+/// What archives are written with: into outgoing memory, with scratch memory of the thread's.
+pub type Encoder<'a> = Serializer<BodyWriter<'a>, Scratch, ()>;
 
 /// The body of a frame under construction, as rkyv sees it.
 #[derive(Debug)]
@@ -79,15 +78,13 @@ impl rkyv::ser::Writer<Failure> for BodyWriter<'_> {
 pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {
     let start = out.len();
     debug_assert_eq!(start % 16, 0);
-    with_arena(|scratch| {
-        let writer = BodyWriter { out, start, full: None };
-        let mut encoder = Serializer::new(writer, scratch.acquire(), ());
-        match serialize_using::<_, Failure>(value, &mut encoder) {
-            Ok(_) => Ok(()),
-            // If it was not for want of room, a type's own archiving failed.
-            Err(Failure) => Err(encoder.writer.full.map_or(EncodeError::Failed, EncodeError::Full)),
-        }
-    })
+    let writer = BodyWriter { out, start, full: None };
+    let mut encoder = Serializer::new(writer, Scratch::new(), ());
+    match serialize_using::<_, Failure>(value, &mut encoder) {
+        Ok(_) => Ok(()),
+        // If it was not for want of room, a type's own archiving failed.
+        Err(Failure) => Err(encoder.writer.full.map_or(EncodeError::Failed, EncodeError::Full)),
+    }
 }
 
 /// Checks that `bytes` are an archive of `T`, and finds its root.

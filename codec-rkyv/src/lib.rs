@@ -9,6 +9,7 @@
 
 mod archive;
 mod message;
+mod scratch;
 mod shape;
 mod unix_time;
 mod view;
@@ -20,6 +21,8 @@ pub use archive::{BodyWriter, Checkable, Encoder};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
+#[doc(hidden)]
+pub use scratch::Scratch;
 pub use shape::{Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};

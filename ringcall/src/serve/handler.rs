@@ -44,7 +44,10 @@ pin_project! {
         #[pin]
         future: Option<Fut>,
         call: Option<(Rc<Inner>, Facts)>,
-        home: Rc<Slots<Fut>>,
+        // It was not ready at once, so that the shard knows of it.
+        is_kept: bool,
+        // Where it goes when the call has ended; `None` there, or it would keep its home alive.
+        home: Option<Rc<Slots<Fut>>>,
     }
 }
 
@@ -72,18 +75,21 @@ where
         };
         let taken = self.slots.borrow_mut().pop();
         let mut slot = taken.unwrap_or_else(|| {
-            Box::pin(Slot { future: None, call: None, home: Rc::clone(&self.slots) })
+            Box::pin(Slot { future: None, call: None, is_kept: false, home: None })
         });
         {
             let mut slot = slot.as_mut().project();
             slot.future.set(Some(future));
             *slot.call = Some((Rc::clone(&shard), facts));
+            *slot.is_kept = false;
+            *slot.home = Some(Rc::clone(&self.slots));
         }
         let index = shard.executor.reserve();
         if shard.executor.poll_with(index, |cx| slot.as_mut().poll(cx)).is_ready() {
             shard.executor.release(index);
             slot.recycle();
         } else {
+            *slot.as_mut().project().is_kept = true;
             shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
             shard.executor.put(index, slot);
         }
@@ -114,7 +120,9 @@ where
             }
             Err(_) => panicked(shard, facts),
         }
-        shard.ended_running(facts.handle, facts.request);
+        if *this.is_kept {
+            shard.ended_running(facts.handle, facts.request);
+        }
         Poll::Ready(())
     }
 
@@ -124,8 +132,9 @@ where
             // Drops what the handler held, in place.
             this.future.set(None);
             *this.call = None;
-            Rc::clone(this.home)
+            this.home.take()
         };
+        let Some(home) = home else { return };
         let mut slots = home.borrow_mut();
         if slots.len() < SLOTS_KEPT {
             slots.push(self);

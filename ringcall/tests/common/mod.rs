@@ -216,6 +216,12 @@ pub fn over_every_pair(body: impl Fn(Pair)) {
     }
 }
 
+/// Runs a test's body over one pair: what it is about has nothing to do with engines, and takes long.
+pub fn over_one_pair(body: impl Fn(Pair)) {
+    let engine = engines()[0];
+    body(Pair { server: engine, client: engine, socket: Socket::Tcp });
+}
+
 /// The engines that work here, or the one that the environment asks for. A machine that should have
 /// io_uring says `RINGCALL_REQUIRE_URING=1`: then its absence is a failure.
 pub fn engines() -> Vec<TransportChoice> {
