@@ -1,0 +1,36 @@
+//! What the project does with itself, beyond `cargo test`.
+//!
+//! ```text
+//! cargo xtask doctor          what this machine offers, what it costs, what to do about it
+//! cargo xtask masks           the tests of calls with each feature of the ring missing in turn
+//! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
+//! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
+
+mod doctor;
+mod run;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["doctor"] => {
+            doctor::examine();
+            Ok(())
+        }
+        ["masks"] => run::masks(),
+        ["asan"] => run::asan(),
+        ["fuzz", seconds] => run::fuzz(seconds),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("{what}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Long runs of what exists already.
+
+use std::process::Command;
+
+/// What kernels lacked at some time, together.
+const MASKS: [&str; 5] = [
+    "no_sqarray, single_issuer",
+    "taskrun_flag, multishot_accept",
+    "coop_taskrun, single_issuer",
+    "multishot_receive",
+    "provided_buffers",
+];
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+pub(crate) fn masks() -> Result<(), String> {
+    for mask in MASKS {
+        println!("without {mask}");
+        let mut tests = cargo(&["test", "--quiet", "-p", "ringcall", "--test", "calls"]);
+        tests.env("RINGCALL_TRANSPORT", "uring").env("RINGCALL_URING_WITHOUT", mask);
+        run(tests)?;
+    }
+    Ok(())
+}
+
+/// Receive buffers are overwritten when they are given back, and checked when they are lent again.
+pub(crate) fn asan() -> Result<(), String> {
+    let parts = [
+        "-p ringcall-buf -p ringcall-uring -p ringcall-codec-rkyv --tests",
+        "-p ringcall --test calls --test messages --test smoke",
+    ];
+    for part in parts {
+        let mut tests = cargo(&["+nightly", "test", "--quiet", "--target", TARGET]);
+        tests.args(["--target-dir", "target/asan"]).args(part.split(' '));
+        tests.env("RUSTFLAGS", "-Zsanitizer=address --cfg ringcall_poison");
+        run(tests)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn fuzz(seconds: &str) -> Result<(), String> {
+    let mut script = Command::new("fuzz/run");
+    script.arg(seconds);
+    run(script)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    // Not `$CARGO`, which would not know another toolchain.
+    let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+fn run(mut command: Command) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+}
