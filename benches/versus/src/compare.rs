@@ -1,0 +1,160 @@
+//! Runs every subject in every case, in rounds, each time with processes of its own.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cases::{self, Case};
+use crate::meter::Measured;
+use crate::report::Row;
+use crate::subjects::{self, Kind, Subject};
+use crate::{Result, machine};
+
+/// The first argument of the program as a server, and as a client.
+pub(crate) const SERVE: &str = "serve-one";
+pub(crate) const CALL: &str = "call-one";
+/// How a child says that it cannot be measured here.
+pub(crate) const SKIPPED: &str = "skipped: ";
+
+/// What to run; nothing named means all.
+pub(crate) struct Plan {
+    pub(crate) cases: Vec<&'static Case>,
+    pub(crate) subjects: Vec<&'static Subject>,
+    rounds: usize,
+    seconds: f64,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan { cases: Vec::new(), subjects: Vec::new(), rounds: 3, seconds: 4.0 }
+    }
+}
+
+impl Plan {
+    pub(crate) fn be_quick(&mut self) {
+        (self.rounds, self.seconds) = (1, 2.0);
+    }
+
+    /// Each pair in the order of the tables.
+    fn pairs(&self) -> Vec<(&'static Case, &'static Subject)> {
+        let is_wanted = |case: &Case| self.cases.is_empty() || self.cases.contains(&case);
+        let cases = cases::ALL.iter().filter(|case| is_wanted(case));
+        let subjects = |case| {
+            let is_wanted = |subject: &&Subject| {
+                self.subjects.is_empty()
+                    || self.subjects.iter().any(|wanted| wanted.name == subject.name)
+            };
+            subjects::ALL.iter().filter(is_wanted).map(move |subject| (case, subject))
+        };
+        cases.flat_map(subjects).collect()
+    }
+}
+
+/// The medians of all rounds.
+pub(crate) fn run(plan: &Plan) -> Result<Vec<Row>> {
+    if machine::cores()?.len() < 2 {
+        eprintln!("versus: there is one core only, which server and client have to share");
+    }
+    let pairs = plan.pairs();
+    let mut results: HashMap<(&str, &str), Vec<Finding>> = HashMap::new();
+    let progress = ProgressBar::new((pairs.len() * plan.rounds) as u64);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?);
+    // Rounds are interleaved, so that a noisy minute does not fall on one subject alone.
+    for _ in 0..plan.rounds {
+        for (case, subject) in &pairs {
+            progress.set_message(format!("{} {}", case.id, subject.name));
+            let found = results.entry((case.id, subject.name)).or_default();
+            if !matches!(found.last(), Some(Finding::Skipped)) {
+                found.push(measure(case, subject, plan.seconds, &progress)?);
+            }
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    let rows = pairs.iter().filter_map(|(case, subject)| {
+        let found = results.remove(&(case.id, subject.name))?;
+        let rounds: Vec<_> = found.into_iter().filter_map(Finding::figures).collect();
+        Row::median(case, subject, &rounds)
+    });
+    Ok(rows.collect())
+}
+
+enum Finding {
+    Skipped,
+    Figures(String, Measured),
+}
+
+impl Finding {
+    fn figures(self) -> Option<(String, Measured)> {
+        match self {
+            Finding::Skipped => None,
+            Finding::Figures(transport, measured) => Some((transport, measured)),
+        }
+    }
+}
+
+fn measure(
+    case: &Case,
+    subject: &Subject,
+    seconds: f64,
+    progress: &ProgressBar,
+) -> Result<Finding> {
+    let skipped = |why: &str| {
+        let line = format!("skipped: {} in {}: {why}", subject.name, case.id);
+        progress.suspend(|| eprintln!("{line}"));
+        Ok(Finding::Skipped)
+    };
+    let failed = |side: &str| format!("the {side} of {} failed in {}", subject.name, case.id);
+    let mut server = Running::start(subject, &[SERVE, subject.name, case.id])?;
+    let line = server.first_line()?;
+    if let Some(why) = line.strip_prefix(SKIPPED) {
+        return skipped(why);
+    }
+    let (address, transport) = line.split_once(' ').ok_or_else(|| failed("server"))?;
+    let (pid, time) = (server.0.id().to_string(), seconds.to_string());
+    let arguments = [CALL, subject.name, case.id, address, &pid, &time];
+    let said = Running::start(subject, &arguments)?.output()?;
+    match said.strip_prefix(SKIPPED) {
+        Some(why) => skipped(why.trim_end()),
+        None => {
+            let measured = serde_json::from_str(&said).map_err(|_| failed("client"))?;
+            Ok(Finding::Figures(transport.to_owned(), measured))
+        }
+    }
+}
+
+/// This program again. It ends when this is dropped, in whatever way that comes about.
+struct Running(Child);
+
+impl Running {
+    fn start(subject: &Subject, arguments: &[&str]) -> Result<Running> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        if let Kind::Ringcall(ours) = subject.kind {
+            command.env("RINGCALL_TRANSPORT", ours.engine.name());
+        }
+        Ok(Running(command.spawn()?))
+    }
+
+    fn first_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.take().ok_or("read before")?).read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn output(mut self) -> Result<String> {
+        let mut output = String::new();
+        self.0.stdout.take().ok_or("read before")?.read_to_string(&mut output)?;
+        Ok(output)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

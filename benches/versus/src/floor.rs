@@ -1,0 +1,307 @@
+//! The floor: bytes there and back over bare sockets, as many as ringcall puts on the wire, and as many
+//! at a time. What a framework takes beyond this is its own.
+
+#![expect(clippy::disallowed_methods, reason = "measures")]
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
+
+use ringcall::WaitPolicy;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+
+use crate::Result;
+use crate::cases::Case;
+use crate::meter::{self, Measured, Watch, mismatch};
+use crate::ours::wire_bytes;
+use crate::payload::compare_bytes;
+use crate::subjects::announce;
+
+/// The most that one receive takes: what stays in the caches.
+const RECEIVE_BYTES: usize = 256 << 10;
+
+pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    announce(listener.local_addr()?, "tcp")?;
+    let mut links = Vec::new();
+    for _ in 0..case.connections {
+        let (socket, _) = listener.accept()?;
+        socket.set_nodelay(true)?;
+        links.push(Echo { socket, buffer: vec![0; RECEIVE_BYTES], start: 0, end: 0 });
+    }
+    match drive(&mut links, wait, || false) {
+        Err(error) if error.is::<Gone>() => Ok(()),
+        other => other,
+    }
+}
+
+pub(crate) fn call(
+    case: &Case,
+    wait: WaitPolicy,
+    server: SocketAddr,
+    watch: Watch,
+) -> Result<Measured> {
+    let frame = wire_bytes(case.message)?;
+    let mut links = Vec::new();
+    for index in 0..case.connections {
+        let socket = TcpStream::connect(server)?;
+        socket.set_nodelay(true)?;
+        links.push(Calls::new(socket, frame, case, index));
+    }
+    meter::begin(case, watch)?;
+    let now = Instant::now();
+    for link in &mut links {
+        link.send(now)?;
+    }
+    drive(&mut links, wait, meter::is_over)?;
+    meter::finish()
+}
+
+// ---- the loop of both sides ----
+
+trait Link {
+    fn socket(&self) -> &TcpStream;
+
+    /// Whether there is something that could not be sent yet.
+    fn has_more(&self) -> bool;
+
+    /// Receives what is there, or waits for something if it may, and sends what is to be sent. Says
+    /// whether there was anything to receive.
+    fn turn(&mut self, flags: RecvFlags) -> Result<bool>;
+}
+
+fn drive<L: Link>(links: &mut [L], wait: WaitPolicy, is_over: impl Fn() -> bool) -> Result<()> {
+    match links {
+        [link] => drive_one(link, wait, is_over),
+        links => drive_many(links, wait, is_over),
+    }
+}
+
+/// Without asking which socket is ready: there is one.
+fn drive_one<L: Link>(link: &mut L, wait: WaitPolicy, is_over: impl Fn() -> bool) -> Result<()> {
+    while !is_over() {
+        if wait == WaitPolicy::Spin {
+            link.turn(RecvFlags::DONTWAIT)?;
+        } else if !link.has_more() {
+            link.turn(RecvFlags::empty())?;
+        } else if !link.turn(RecvFlags::DONTWAIT)? && link.has_more() {
+            let both = PollFlags::IN | PollFlags::OUT;
+            poll(&mut [PollFd::new(link.socket(), both)], None)?;
+        }
+    }
+    Ok(())
+}
+
+fn drive_many<L: Link>(
+    links: &mut [L],
+    wait: WaitPolicy,
+    is_over: impl Fn() -> bool,
+) -> Result<()> {
+    let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (index, link) in links.iter().enumerate() {
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(&ready, link.socket(), data, epoll::EventFlags::IN)?;
+    }
+    let mut events = Vec::with_capacity(links.len());
+    let now = Default::default();
+    let timeout = if wait == WaitPolicy::Spin { Some(&now) } else { None };
+    while !is_over() {
+        events.clear();
+        epoll::wait(&ready, rustix::buffer::spare_capacity(&mut events), timeout)?;
+        for event in &events {
+            let link = &mut links[event.data.u64() as usize];
+            link.turn(RecvFlags::DONTWAIT)?;
+            // Small frames, one at a time on each socket: there is always room for them.
+            while link.has_more() {
+                link.turn(RecvFlags::DONTWAIT)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes, or none if it would have to wait.
+fn unless_blocked(done: rustix::io::Result<usize>) -> Result<usize> {
+    match done {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        // It has left while replies were on their way.
+        Err(Errno::CONNRESET | Errno::PIPE) => Err(Gone.into()),
+        other => Ok(other?),
+    }
+}
+
+fn receive(socket: &TcpStream, buffer: &mut [u8], flags: RecvFlags) -> Result<usize> {
+    match recv(socket, buffer, flags) {
+        Ok((0, _)) => Err(Gone.into()),
+        other => unless_blocked(other.map(|(len, _)| len)),
+    }
+}
+
+/// The other side has ended the connection.
+#[derive(Debug)]
+struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the other side has gone")
+    }
+}
+
+impl std::error::Error for Gone {}
+
+// ---- the server ----
+
+/// Sends what it receives, while it receives more: a ring, so that both directions flow at once.
+struct Echo {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    /// What is to be sent begins and ends here, counted without end.
+    start: usize,
+    end: usize,
+}
+
+impl Link for Echo {
+    fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    fn has_more(&self) -> bool {
+        self.start < self.end
+    }
+
+    fn turn(&mut self, flags: RecvFlags) -> Result<bool> {
+        let size = self.buffer.len();
+        if self.start == self.end {
+            // The front of the buffer is in the cache.
+            (self.start, self.end) = (0, 0);
+        }
+        let at = self.end % size;
+        let room = (size - (self.end - self.start)).min(size - at);
+        let received = match room {
+            0 => 0,
+            _ => receive(&self.socket, &mut self.buffer[at..at + room], flags)?,
+        };
+        self.end += received;
+        if self.has_more() {
+            let at = self.start % size;
+            let len = (self.end - self.start).min(size - at);
+            let sent = send(&self.socket, &self.buffer[at..at + len], SendFlags::DONTWAIT);
+            self.start += unless_blocked(sent)?;
+        }
+        Ok(received > 0)
+    }
+}
+
+// ---- the client ----
+
+/// Keeps so many frames in flight.
+struct Calls {
+    socket: TcpStream,
+    frame: usize,
+    in_flight: u64,
+    /// Two different frames for each one in flight, sent and expected in this order, over and over.
+    wire: Vec<u8>,
+    /// Bytes, counted without end.
+    sent: u64,
+    received: u64,
+    /// When frames that are in flight and timed were sent.
+    timed: VecDeque<(u64, Instant)>,
+    stride: u64,
+    buffer: Vec<u8>,
+}
+
+impl Calls {
+    fn new(socket: TcpStream, frame: usize, case: &Case, index: usize) -> Calls {
+        let frames = (index * case.in_flight * 2..).take(case.in_flight * 2);
+        let filled = |number: usize| {
+            (number as u64).to_le_bytes().into_iter().chain((8..frame).map(|at| at as u8))
+        };
+        Calls {
+            socket,
+            frame,
+            in_flight: case.in_flight as u64,
+            wire: frames.flat_map(filled).collect(),
+            sent: 0,
+            received: 0,
+            timed: VecDeque::new(),
+            stride: case.stride(),
+            buffer: vec![0; RECEIVE_BYTES],
+        }
+    }
+
+    /// How many bytes may have been sent by now.
+    fn allowed(&self) -> u64 {
+        let frame = self.frame as u64;
+        (self.received / frame + self.in_flight) * frame
+    }
+
+    fn send(&mut self, now: Instant) -> Result<()> {
+        let len = (self.allowed() - self.sent) as usize;
+        let at = (self.sent % self.wire.len() as u64) as usize;
+        let until_end = len.min(self.wire.len() - at);
+        let parts = [
+            IoSlice::new(&self.wire[at..at + until_end]),
+            IoSlice::new(&self.wire[..len - until_end]),
+        ];
+        let parts = if until_end == len { &parts[..1] } else { &parts[..] };
+        let mut none = SendAncillaryBuffer::default();
+        let before = self.sent.div_ceil(self.frame as u64);
+        let sent = sendmsg(&self.socket, parts, &mut none, SendFlags::DONTWAIT);
+        self.sent += unless_blocked(sent)? as u64;
+        let begun = before..self.sent.div_ceil(self.frame as u64);
+        let timed = begun.filter(|number| number.is_multiple_of(self.stride));
+        self.timed.extend(timed.map(|number| (number, now)));
+        Ok(())
+    }
+
+    /// Compares what arrived with what was sent.
+    fn compare(&self, len: usize) -> Result<()> {
+        let at = (self.received % self.wire.len() as u64) as usize;
+        let until_end = len.min(self.wire.len() - at);
+        let (front, back) = self.buffer[..len].split_at(until_end);
+        for (reply, sent) in [(front, &self.wire[at..]), (back, &self.wire[..])] {
+            let sent = &sent[..reply.len()];
+            // As for everybody else: large messages are not compared byte by byte.
+            match self.frame <= RECEIVE_BYTES {
+                true if reply != sent => return Err(mismatch()),
+                true => {}
+                false => compare_bytes(reply, sent)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Link for Calls {
+    fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    fn has_more(&self) -> bool {
+        self.sent < self.allowed()
+    }
+
+    fn turn(&mut self, flags: RecvFlags) -> Result<bool> {
+        let len = receive(&self.socket, &mut self.buffer, flags)?;
+        if len > 0 {
+            self.compare(len)?;
+            let before = self.received / self.frame as u64;
+            self.received += len as u64;
+            let ended = self.received / self.frame as u64;
+            let now = Instant::now();
+            let latencies = std::iter::from_fn(|| {
+                let (_, start) = self.timed.pop_front_if(|(number, _)| *number < ended)?;
+                Some(now - start)
+            });
+            meter::done_many(ended - before, latencies, now);
+        }
+        if self.has_more() {
+            self.send(Instant::now())?;
+        }
+        Ok(len > 0)
+    }
+}

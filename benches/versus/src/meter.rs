@@ -1,0 +1,199 @@
+//! Counts calls and times some of them. Thread-local, since each client makes its calls on one thread,
+//! and its tasks may have to be `Send`.
+#![expect(clippy::disallowed_methods, reason = "measures")]
+
+use std::cell::RefCell;
+use std::fmt;
+use std::process;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::cases::Case;
+use crate::machine::cpu_seconds;
+use crate::{Error, Result};
+
+const WARM_UP: Duration = Duration::from_millis(300);
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
+/// What a client found out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) calls_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    /// Of both processes together.
+    pub(crate) cpu_s_per_mcall: f64,
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// How long to measure, and whose time.
+pub(crate) struct Watch {
+    time: Duration,
+    server: u32,
+}
+
+impl Watch {
+    pub(crate) fn new(time: Duration, server: u32) -> Watch {
+        Watch { time, server }
+    }
+
+    fn cpu_seconds(&self) -> Result<f64> {
+        Ok(cpu_seconds(self.server)? + cpu_seconds(process::id())?)
+    }
+}
+
+/// Makes one call and compares what comes back with what was sent.
+pub(crate) trait Caller {
+    /// `turn` is 0 or 1: two messages in turns, so that the reply to an earlier call is noticed.
+    async fn call(&mut self, turn: usize) -> Result<()>;
+}
+
+pub(crate) fn mismatch() -> Error {
+    "a reply is not what was sent".into()
+}
+
+/// Makes calls, one after the other, until the time is over. `index` is which of several callers it is.
+pub(crate) async fn work(mut caller: impl Caller, index: usize) {
+    let stride = with(|meter| meter.stride);
+    let mut number = index as u64;
+    while !is_over() {
+        let start = number.is_multiple_of(stride).then(Instant::now);
+        if let Err(error) = caller.call((number % 2) as usize).await {
+            return fail(error);
+        }
+        done(start);
+        number += 1;
+    }
+}
+
+struct Meter {
+    watch: Watch,
+    stride: u64,
+    stage: Stage,
+    until: Instant,
+    since: Instant,
+    cpu_seconds: f64,
+    calls: u64,
+    latencies: Histogram<u64>,
+    end: Option<Result<Measured>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    WarmingUp,
+    Measuring,
+    Over,
+}
+
+thread_local! {
+    static METER: RefCell<Option<Meter>> = const { RefCell::new(None) };
+}
+
+fn with<T>(act: impl FnOnce(&mut Meter) -> T) -> T {
+    METER.with_borrow_mut(|meter| act(meter.as_mut().expect("begun before the first call")))
+}
+
+/// All connections are there; calls begin.
+pub(crate) fn begin(case: &Case, watch: Watch) -> Result<()> {
+    let now = Instant::now();
+    let meter = Meter {
+        watch,
+        stride: case.stride(),
+        stage: Stage::WarmingUp,
+        until: now + WARM_UP,
+        since: now,
+        cpu_seconds: 0.0,
+        calls: 0,
+        latencies: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)?,
+        end: None,
+    };
+    METER.set(Some(meter));
+    Ok(())
+}
+
+/// What came of it, when all callers have stopped.
+pub(crate) fn finish() -> Result<Measured> {
+    with(|meter| meter.end.take()).unwrap_or_else(|| Err("the calls stopped early".into()))
+}
+
+pub(crate) fn is_over() -> bool {
+    with(|meter| meter.stage == Stage::Over)
+}
+
+/// A call has ended; `start` is when it began, if it is one that is timed.
+pub(crate) fn done(start: Option<Instant>) {
+    with(|meter| {
+        meter.calls += 1;
+        if let Some(start) = start {
+            let now = Instant::now();
+            meter.record(now - start);
+            meter.look_at(now);
+        }
+    });
+}
+
+/// Several calls have ended, of which some were timed.
+pub(crate) fn done_many(calls: u64, latencies: impl Iterator<Item = Duration>, now: Instant) {
+    with(|meter| {
+        meter.calls += calls;
+        latencies.for_each(|latency| meter.record(latency));
+        meter.look_at(now);
+    });
+}
+
+/// The first failure counts.
+pub(crate) fn fail(error: Error) {
+    with(|meter| meter.stop(Err(error)));
+}
+
+impl Meter {
+    fn record(&mut self, latency: Duration) {
+        self.latencies.saturating_record((latency.as_nanos() as u64).max(1));
+    }
+
+    fn look_at(&mut self, now: Instant) {
+        if now < self.until {
+            return;
+        }
+        match (self.stage, self.watch.cpu_seconds()) {
+            (Stage::Over, _) => {}
+            (_, Err(error)) => self.stop(Err(error)),
+            (Stage::WarmingUp, Ok(cpu_seconds)) => {
+                self.stage = Stage::Measuring;
+                self.cpu_seconds = cpu_seconds;
+                self.calls = 0;
+                self.latencies.reset();
+                self.since = Instant::now();
+                self.until = self.since + self.watch.time;
+            }
+            (Stage::Measuring, Ok(cpu_seconds)) => {
+                let measured = self.measured(now - self.since, cpu_seconds - self.cpu_seconds);
+                self.stop(Ok(measured));
+            }
+        }
+    }
+
+    fn stop(&mut self, end: Result<Measured>) {
+        self.stage = Stage::Over;
+        self.end.get_or_insert(end);
+    }
+
+    fn measured(&self, time: Duration, cpu_seconds: f64) -> Measured {
+        let micros = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        Measured {
+            calls_per_s: self.calls as f64 / time.as_secs_f64(),
+            p50_us: micros(0.5),
+            p99_us: micros(0.99),
+            p999_us: micros(0.999),
+            cpu_s_per_mcall: cpu_seconds * 1e6 / self.calls as f64,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! ringcall itself, in all the ways to drive it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use ringcall::__private::IntoOwned;
+use ringcall::{
+    BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, Server, Shard, ShardConfig,
+    View, WaitPolicy,
+};
+use ringcall_core::SharedPool;
+
+use crate::Result;
+use crate::cases::{Case, Message};
+use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
+use crate::payload::{ArchivedLeg, ArchivedOrder, Leg, Order, Payload, compare_bytes};
+use crate::peers::tokio_runtime;
+use crate::subjects::{announce, skip};
+
+/// Which ringcall.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ours {
+    pub(crate) engine: Engine,
+    pub(crate) client: ClientKind,
+    /// Bytes as they are, instead of a message that has one field.
+    pub(crate) raw: bool,
+}
+
+/// Chosen a process, by `RINGCALL_TRANSPORT`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Epoll,
+    Uring,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    /// Tasks of a shard.
+    Shard,
+    /// `BlockingClient`: one call after the other, or futures in its `run`.
+    Blocking,
+    /// The `Client` that works from any thread, awaited on a tokio runtime.
+    CrossThread,
+    /// A shard that tokio drives.
+    Hosted,
+}
+
+impl Engine {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Engine::Epoll => "epoll",
+            Engine::Uring => "uring",
+        }
+    }
+
+    fn check(self, is: &str) -> Result<()> {
+        if self.name() == is {
+            return Ok(());
+        }
+        skip(format!("asked for the {} engine and got {is}", self.name()))
+    }
+}
+
+// ---- the service ----
+
+#[ringcall::message]
+#[derive(Clone)]
+struct Blob {
+    data: Vec<u8>,
+}
+
+#[ringcall::service(name = "versus.Echo")]
+trait Echo {
+    async fn blob(&self, blob: View<Blob>) -> Blob;
+    async fn raw(&self, body: Body) -> Bytes;
+    async fn order(&self, order: View<Order>) -> Order;
+}
+
+struct Mirror;
+
+impl Echo for Mirror {
+    async fn blob(&self, blob: View<Blob>) -> Blob {
+        Blob { data: blob.data.to_vec() }
+    }
+
+    async fn raw(&self, body: Body) -> Bytes {
+        body.share().into()
+    }
+
+    async fn order(&self, order: View<Order>) -> Order {
+        order.to_owned()
+    }
+}
+
+impl Ours {
+    pub(crate) fn serve(self, wait: WaitPolicy) -> Result<()> {
+        let server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).wait(wait).start();
+        let server = match server {
+            Err(error) if self.engine == Engine::Uring => return skip(error.to_string()),
+            server => server?,
+        };
+        let transport = server.transport().name;
+        self.engine.check(transport)?;
+        announce(server.address(), transport)?;
+        loop {
+            std::thread::park();
+        }
+    }
+
+    pub(crate) fn call(
+        self,
+        case: &Case,
+        wait: WaitPolicy,
+        server: SocketAddr,
+        watch: Watch,
+    ) -> Result<Measured> {
+        if self.raw && case.message == Message::Order {
+            return skip("a raw body has no fields");
+        }
+        let mut config = ShardConfig::default();
+        config.wait = wait;
+        match self.client {
+            ClientKind::Shard => self.call_on_shard(case, config, server, watch),
+            ClientKind::Blocking => self.call_blocking(case, config, server, watch),
+            ClientKind::CrossThread => self.call_across_threads(case, server, watch),
+            // The adapter's place: a tokio runtime as in `call_across_threads`, and on it a shard with
+            // local clients as in `call_on_shard`.
+            ClientKind::Hosted => skip("there is no adapter for tokio yet"),
+        }
+    }
+
+    fn call_on_shard(
+        self,
+        case: &Case,
+        config: ShardConfig,
+        server: SocketAddr,
+        watch: Watch,
+    ) -> Result<Measured> {
+        let shard = Shard::new(config)?;
+        self.engine.check(shard.transport().name)?;
+        let clients = connect(&shard, case, server)?;
+        meter::begin(case, watch)?;
+        let running = Rc::new(Cell::new(case.calls_at_a_time()));
+        for index in 0..case.calls_at_a_time() {
+            let caller = self.caller(case, index, clients[index % clients.len()].clone());
+            let running = Rc::clone(&running);
+            shard.spawn(async move {
+                work(caller, index).await;
+                running.set(running.get() - 1);
+            });
+        }
+        shard.run(|| running.get() > 0);
+        meter::finish()
+    }
+
+    fn call_blocking(
+        self,
+        case: &Case,
+        config: ShardConfig,
+        server: SocketAddr,
+        watch: Watch,
+    ) -> Result<Measured> {
+        if case.connections > 1 {
+            return skip("a blocking client has one connection");
+        }
+        let client = BlockingClient::connect_with(server, config)?;
+        self.engine.check(client.transport().name)?;
+        meter::begin(case, watch)?;
+        if case.in_flight == 1 {
+            one_by_one(&client, case);
+        } else {
+            let callers = (0..case.in_flight)
+                .map(|index| work(self.caller(case, index, client.local().clone()), index));
+            let mut callers: FuturesUnordered<_> = callers.collect();
+            client.run(async { while callers.next().await.is_some() {} });
+        }
+        meter::finish()
+    }
+
+    fn call_across_threads(
+        self,
+        case: &Case,
+        server: SocketAddr,
+        watch: Watch,
+    ) -> Result<Measured> {
+        tokio_runtime()?.block_on(async {
+            let mut clients = Vec::new();
+            for _ in 0..case.connections {
+                clients.push(EchoClient::connect(server).await?.channel().clone());
+            }
+            meter::begin(case, watch)?;
+            let mut tasks = Vec::new();
+            for index in 0..case.calls_at_a_time() {
+                let caller = self.caller(case, index, clients[index % clients.len()].clone());
+                tasks.push(tokio::spawn(work(caller, index)));
+            }
+            for task in tasks {
+                task.await?;
+            }
+            meter::finish()
+        })
+    }
+
+    fn caller<C: Channel>(self, case: &Case, index: usize, channel: C) -> EchoCaller<C> {
+        // Longer than the default, for machines that are busy with other things.
+        let options = CallOptions::new().deadline(Duration::from_secs(10));
+        EchoCaller {
+            client: EchoClient::new(channel).with_options(options),
+            payload: Payload::new(
+                case.message,
+                index,
+                |data| match self.raw {
+                    true => Bytesish::Raw(data.into()),
+                    false => Bytesish::Blob(Blob { data }),
+                },
+                |order| order,
+            ),
+        }
+    }
+}
+
+fn connect(shard: &Shard, case: &Case, server: SocketAddr) -> Result<Vec<LocalClient>> {
+    let connect = |_| shard.block_on(shard.connect(server));
+    Ok((0..case.connections).map(connect).collect::<Result<_, _>>()?)
+}
+
+enum Bytesish {
+    Raw(Bytes),
+    Blob(Blob),
+}
+
+struct EchoCaller<C> {
+    client: EchoClient<C>,
+    payload: Payload<Bytesish, Order>,
+}
+
+impl<C: Channel<Body: IntoOwned>> Caller for EchoCaller<C> {
+    async fn call(&mut self, turn: usize) -> Result<()> {
+        match &self.payload {
+            Payload::Blobs(blobs) => match &blobs[turn] {
+                Bytesish::Raw(body) => compare_bytes(self.client.raw(body).await?.as_ref(), body),
+                Bytesish::Blob(blob) => {
+                    compare_bytes(&self.client.blob(blob).await?.data, &blob.data)
+                }
+            },
+            Payload::Orders(orders) => {
+                let reply = self.client.order(&orders[turn]).await?;
+                compare_order(&reply, &orders[turn])
+            }
+        }
+    }
+}
+
+/// Read where it landed, field by field.
+fn compare_order(reply: &ArchivedOrder, sent: &Order) -> Result<()> {
+    let is_same_leg = |(reply, sent): (&ArchivedLeg, &Leg)| {
+        reply.symbol.as_str() == sent.symbol
+            && reply.venue.as_str() == sent.venue
+            && reply.ratio == sent.ratio
+            && reply.price == sent.price
+            && reply.size == sent.size
+    };
+    let is_same = reply.id == sent.id
+        && reply.account.as_str() == sent.account
+        && reply.symbol.as_str() == sent.symbol
+        && reply.is_buy == sent.is_buy
+        && reply.price == sent.price
+        && reply.legs.len() == sent.legs.len()
+        && reply.legs.iter().zip(&sent.legs).all(is_same_leg)
+        && reply.notes.len() == sent.notes.len()
+        && reply.notes.iter().zip(&sent.notes).all(|(reply, sent)| reply.as_str() == sent);
+    if is_same { Ok(()) } else { Err(mismatch()) }
+}
+
+/// The way without futures: `.wait()`.
+fn one_by_one(client: &BlockingClient, case: &Case) {
+    #![expect(clippy::disallowed_methods, reason = "measures")]
+    let payload = Payload::new(case.message, 0, |data| Blob { data }, |order| order);
+    let echo = EchoClient::new(client);
+    let mut turn = 0;
+    while !meter::is_over() {
+        let start = std::time::Instant::now();
+        let compared = match &payload {
+            Payload::Blobs(blobs) => match echo.blob(&blobs[turn]).wait() {
+                Ok(reply) => compare_bytes(&reply.data, &blobs[turn].data),
+                Err(error) => Err(error.into()),
+            },
+            Payload::Orders(orders) => match echo.order(&orders[turn]).wait() {
+                Ok(reply) => compare_order(&reply, &orders[turn]),
+                Err(error) => Err(error.into()),
+            },
+        };
+        if let Err(error) = compared {
+            return meter::fail(error);
+        }
+        meter::done(Some(start));
+        turn = 1 - turn;
+    }
+}
+
+// ---- what goes over the wire, for the floor ----
+
+/// From this on a body is sent in parts: the default of `Config::cut_bytes`.
+const CUT_BYTES: usize = 256 << 10;
+const HEAD: usize = 16;
+const HEADER: usize = 32;
+
+/// How many bytes a call takes on the wire, which are as many as its reply takes.
+pub(crate) fn wire_bytes(message: Message) -> Result<usize> {
+    let payload = Payload::new(message, 0, |data| Blob { data }, |order| order);
+    let pool = SharedPool::new(4096);
+    let mut body = pool.writer(2 << 20);
+    match payload {
+        Payload::Blobs([blob, _]) => ringcall::Message::encode(&blob, &mut body)?,
+        Payload::Orders([order, _]) => ringcall::Message::encode(&order, &mut body)?,
+    }
+    let len = body.len();
+    let padded = len.next_multiple_of(HEAD);
+    if len <= CUT_BYTES {
+        return Ok(HEAD + HEADER + padded);
+    }
+    // The first part says how long the whole is; each of the others has a head and 16 bytes of header.
+    let parts = padded.div_ceil(CUT_BYTES) - 1;
+    Ok(HEAD + HEADER + 16 + parts * (HEAD + 16) + padded)
+}

@@ -1,0 +1,43 @@
+//! The others, each through its ordinary typed API: what a user would write, with the settings that its
+//! documentation recommends for speed. All run on tokio, on a runtime of one thread.
+
+mod tarpc;
+mod tonic;
+
+use std::net::SocketAddr;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::Result;
+use crate::cases::Case;
+use crate::meter::{Measured, Watch};
+use crate::subjects::{Peer, skip};
+
+/// More than any message here.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// At least as many as any case has.
+const IN_FLIGHT_MAX: usize = 1024;
+/// What moves the peers' bytes.
+const TRANSPORT: &str = "tokio";
+
+pub(crate) fn tokio_runtime() -> Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+pub(crate) fn serve(peer: Peer) -> Result<()> {
+    let runtime = tokio_runtime()?;
+    match peer {
+        Peer::Tonic => runtime.block_on(tonic::serve()),
+        Peer::Tarpc => runtime.block_on(tarpc::serve()),
+        Peer::VoloThrift | Peer::CapnpRpc => skip("not written yet"),
+    }
+}
+
+pub(crate) fn call(peer: Peer, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+    let runtime = tokio_runtime()?;
+    match peer {
+        Peer::Tonic => runtime.block_on(tonic::call(case, server, watch)),
+        Peer::Tarpc => runtime.block_on(tarpc::call(case, server, watch)),
+        Peer::VoloThrift | Peer::CapnpRpc => skip("not written yet"),
+    }
+}

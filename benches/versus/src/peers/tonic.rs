@@ -1,0 +1,160 @@
+//! tonic, with prost.
+//!
+//! Tuned: nodelay; windows that no message fills; frames that hold a whole large message; as many streams
+//! as calls; `Bytes` as the field, so that nothing is copied out of the frame; larger codec buffers do
+//! not help.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, TRANSPORT};
+use crate::Result;
+use crate::cases::Case;
+use crate::meter::{self, Caller, Measured, Watch, work};
+use crate::payload::{self, Payload, compare, compare_bytes};
+use crate::subjects::announce;
+use echo_client::EchoClient;
+use echo_server::{Echo, EchoServer};
+
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const FRAME_BYTES_MAX: u32 = (2 << 20) - 1;
+
+// What a `.proto` file would say: `build.rs` has the service.
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Blob {
+    #[prost(bytes = "bytes", tag = "1")]
+    data: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Leg {
+    #[prost(string, tag = "1")]
+    symbol: String,
+    #[prost(string, tag = "2")]
+    venue: String,
+    #[prost(int32, tag = "3")]
+    ratio: i32,
+    #[prost(double, tag = "4")]
+    price: f64,
+    #[prost(int64, tag = "5")]
+    size: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Order {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(string, tag = "2")]
+    account: String,
+    #[prost(string, tag = "3")]
+    symbol: String,
+    #[prost(bool, tag = "4")]
+    is_buy: bool,
+    #[prost(double, tag = "5")]
+    price: f64,
+    #[prost(message, repeated, tag = "6")]
+    legs: Vec<Leg>,
+    #[prost(string, repeated, tag = "7")]
+    notes: Vec<String>,
+}
+
+include!(concat!(env!("OUT_DIR"), "/versus.Echo.rs"));
+
+struct Mirror;
+
+#[tonic::async_trait]
+impl Echo for Mirror {
+    async fn blob(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        Ok(Response::new(Blob { data: request.into_inner().data }))
+    }
+
+    async fn order(&self, request: Request<Order>) -> Result<Response<Order>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
+}
+
+pub(super) async fn serve() -> Result<()> {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
+    announce(incoming.local_addr()?, TRANSPORT)?;
+    let service = EchoServer::new(Mirror)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(IN_FLIGHT_MAX as u32)
+        .add_service(service)
+        .serve_with_incoming(incoming)
+        .await?;
+    Ok(())
+}
+
+async fn connect(server: SocketAddr) -> Result<EchoClient<Channel>> {
+    let channel = Endpoint::from_shared(format!("http://{server}"))?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .buffer_size(IN_FLIGHT_MAX)
+        .connect()
+        .await?;
+    Ok(EchoClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+    let mut clients = Vec::new();
+    for _ in 0..case.connections {
+        clients.push(connect(server).await?);
+    }
+    meter::begin(case, watch)?;
+    let tasks = (0..case.calls_at_a_time()).map(|index| {
+        let client = clients[index % clients.len()].clone();
+        let blob = |data: Vec<u8>| Blob { data: data.into() };
+        let payload = Payload::new(case.message, index, blob, Order::from);
+        tokio::spawn(work(EchoCaller { client, payload }, index))
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await?;
+    }
+    meter::finish()
+}
+
+struct EchoCaller {
+    client: EchoClient<Channel>,
+    payload: Payload<Blob, Order>,
+}
+
+impl Caller for EchoCaller {
+    async fn call(&mut self, turn: usize) -> Result<()> {
+        match &self.payload {
+            Payload::Blobs(blobs) => {
+                let reply = self.client.blob(blobs[turn].clone()).await?.into_inner();
+                compare_bytes(&reply.data, &blobs[turn].data)
+            }
+            Payload::Orders(orders) => {
+                let reply = self.client.order(orders[turn].clone()).await?.into_inner();
+                compare(&reply, &orders[turn])
+            }
+        }
+    }
+}
+
+impl From<payload::Order> for Order {
+    fn from(order: payload::Order) -> Order {
+        let payload::Order { id, account, symbol, is_buy, price, legs, notes } = order;
+        let legs = legs.into_iter().map(|leg| {
+            let payload::Leg { symbol, venue, ratio, price, size } = leg;
+            Leg { symbol, venue, ratio, price, size }
+        });
+        Order { id, account, symbol, is_buy, price, legs: legs.collect(), notes }
+    }
+}

@@ -1,0 +1,105 @@
+//! Medians, as a table and as JSON.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use ringcall::WaitPolicy;
+use serde::Serialize;
+
+use crate::Result;
+use crate::cases::Case;
+use crate::meter::Measured;
+use crate::subjects::{Kind, Subject};
+
+/// The medians of one subject in one case.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    case: &'static str,
+    subject: &'static str,
+    transport: String,
+    wait: &'static str,
+    #[serde(flatten)]
+    measured: Measured,
+    #[serde(skip)]
+    kind: Kind,
+}
+
+impl Row {
+    pub(crate) fn median(
+        case: &'static Case,
+        subject: &'static Subject,
+        rounds: &[(String, Measured)],
+    ) -> Option<Row> {
+        let median = |figure: fn(&Measured) -> f64| {
+            let mut figures: Vec<f64> = rounds.iter().map(|(_, round)| figure(round)).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        let (transport, _) = rounds.first()?;
+        Some(Row {
+            case: case.id,
+            subject: subject.name,
+            transport: transport.clone(),
+            wait: if subject.wait == WaitPolicy::Spin { "spin" } else { "park" },
+            measured: Measured {
+                calls_per_s: median(|round| round.calls_per_s),
+                p50_us: median(|round| round.p50_us),
+                p99_us: median(|round| round.p99_us),
+                p999_us: median(|round| round.p999_us),
+                cpu_s_per_mcall: median(|round| round.cpu_s_per_mcall),
+            },
+            kind: subject.kind,
+        })
+    }
+}
+
+pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<()> {
+    let mut json = serde_json::to_string_pretty(rows)?;
+    json.push('\n');
+    Ok(fs::write(path, json)?)
+}
+
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut table = String::new();
+    for case in rows.chunk_by(|row, next| row.case == next.case) {
+        let _ = write!(
+            table,
+            "{:<26}{:>12}{:>11}{:>11}{:>11}{:>13}{:>12}{:>9}\n",
+            case[0].case,
+            "calls/s",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "CPU s/Mcall",
+            "best peer",
+            "floor",
+        );
+        let peers = case.iter().filter(|row| matches!(row.kind, Kind::Peer(_)));
+        let best_peer = peers.map(|row| row.measured.calls_per_s).max_by(f64::total_cmp);
+        case.iter().for_each(|row| line(&mut table, row, best_peer, floor_of(row, case)));
+        table.push('\n');
+    }
+    table
+}
+
+/// The floor of the same wait policy.
+fn floor_of(row: &Row, case: &[Row]) -> Option<f64> {
+    let floor = case.iter().find(|other| other.kind == Kind::Floor && other.wait == row.wait)?;
+    Some(floor.measured.calls_per_s)
+}
+
+fn line(table: &mut String, row: &Row, best_peer: Option<f64>, floor: Option<f64>) {
+    let Measured { calls_per_s, p50_us, p99_us, p999_us, cpu_s_per_mcall } = &row.measured;
+    let ratio = |to: Option<f64>| match to {
+        Some(to) => format!("{:.2}×", calls_per_s / to),
+        None => "–".to_owned(),
+    };
+    let _ = write!(
+        table,
+        "  {:<24}{calls_per_s:>12.0}{p50_us:>11.1}{p99_us:>11.1}{p999_us:>11.1}{cpu_s_per_mcall:>13.2}{:>12}{:>9}\n",
+        row.subject,
+        ratio(best_peer),
+        ratio(floor),
+    );
+}

@@ -1,0 +1,130 @@
+//! Who is measured.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+
+use ringcall::WaitPolicy;
+
+use crate::cases::Case;
+use crate::meter::{Measured, Watch};
+use crate::ours::{ClientKind, Engine, Ours};
+use crate::{Result, floor, peers};
+
+/// One row of a table.
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) wait: WaitPolicy,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Bare sockets.
+    Floor,
+    Ringcall(Ours),
+    Peer(Peer),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Tonic,
+    Tarpc,
+    VoloThrift,
+    CapnpRpc,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
+}
+
+const fn floor(name: &'static str, wait: WaitPolicy) -> Subject {
+    Subject { name, wait, kind: Kind::Floor }
+}
+
+const fn ours(
+    name: &'static str,
+    wait: WaitPolicy,
+    engine: Engine,
+    client: ClientKind,
+    raw: bool,
+) -> Subject {
+    Subject { name, wait, kind: Kind::Ringcall(Ours { engine, client, raw }) }
+}
+
+const fn peer(name: &'static str, peer: Peer) -> Subject {
+    Subject { name, wait: WaitPolicy::Park, kind: Kind::Peer(peer) }
+}
+
+pub(crate) const ALL: &[Subject] = &{
+    use ClientKind::{Blocking, CrossThread, Hosted, Shard};
+    use Engine::{Epoll, Uring};
+    use WaitPolicy::{Park, Spin};
+    [
+        floor("floor-spin", Spin),
+        floor("floor-park", Park),
+        ours("ringcall-epoll-spin", Spin, Epoll, Shard, false),
+        ours("ringcall-epoll-park", Park, Epoll, Shard, false),
+        ours("ringcall-uring-spin", Spin, Uring, Shard, false),
+        ours("ringcall-uring-park", Park, Uring, Shard, false),
+        ours("ringcall-blocking-spin", Spin, Epoll, Blocking, false),
+        ours("ringcall-blocking-park", Park, Epoll, Blocking, false),
+        ours("ringcall-client-tokio", Park, Epoll, CrossThread, false),
+        ours("ringcall-hosted-tokio", Park, Epoll, Hosted, false),
+        ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, true),
+        ours("ringcall-raw-epoll-park", Park, Epoll, Shard, true),
+        peer("tonic", Peer::Tonic),
+        peer("tarpc", Peer::Tarpc),
+        peer("volo-thrift", Peer::VoloThrift),
+        peer("capnp-rpc", Peer::CapnpRpc),
+    ]
+};
+
+impl Subject {
+    pub(crate) fn named(name: &str) -> Result<&'static Subject, String> {
+        let found = ALL.iter().find(|subject| subject.name == name);
+        found.ok_or_else(|| format!("there is no subject `{name}`; see --list"))
+    }
+
+    /// Serves until the process is ended from outside.
+    pub(crate) fn serve(&self, case: &Case) -> Result<()> {
+        match self.kind {
+            Kind::Floor => floor::serve(case, self.wait),
+            Kind::Ringcall(ours) => ours.serve(self.wait),
+            Kind::Peer(peer) => peers::serve(peer),
+        }
+    }
+
+    pub(crate) fn call(&self, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+        match self.kind {
+            Kind::Floor => floor::call(case, self.wait, server, watch),
+            Kind::Ringcall(ours) => ours.call(case, self.wait, server, watch),
+            Kind::Peer(peer) => peers::call(peer, case, server, watch),
+        }
+    }
+}
+
+/// Tells whoever started this server where it is, and what moves its bytes.
+pub(crate) fn announce(address: impl fmt::Display, transport: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{address} {transport}")?;
+    Ok(out.flush()?)
+}
+
+/// Why a subject cannot be measured here. Not a failure.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
+pub(crate) fn skip<T>(why: impl Into<String>) -> Result<T> {
+    Err(Skipped(why.into()).into())
+}
