@@ -44,6 +44,8 @@ pin_project! {
         #[pin]
         future: Option<Fut>,
         call: Option<(Rc<Inner>, Facts)>,
+        // Whether it has become a task, of which the shard keeps a record.
+        is_kept: bool,
         home: Rc<Slots<Fut>>,
     }
 }
@@ -72,7 +74,8 @@ where
         };
         let taken = self.slots.borrow_mut().pop();
         let mut slot = taken.unwrap_or_else(|| {
-            Box::pin(Slot { future: None, call: None, home: Rc::clone(&self.slots) })
+            let home = Rc::clone(&self.slots);
+            Box::pin(Slot { future: None, call: None, is_kept: false, home })
         });
         {
             let mut slot = slot.as_mut().project();
@@ -84,6 +87,7 @@ where
             shard.executor.release(index);
             slot.recycle();
         } else {
+            *slot.as_mut().project().is_kept = true;
             shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
             shard.executor.put(index, slot);
         }
@@ -114,7 +118,10 @@ where
             }
             Err(_) => panicked(shard, facts),
         }
-        shard.ended_running(facts.handle, facts.request);
+        // Most calls were answered at once, and looking for their record costs more than answering.
+        if *this.is_kept {
+            shard.ended_running(facts.handle, facts.request);
+        }
         Poll::Ready(())
     }
 
@@ -124,6 +131,7 @@ where
             // Drops what the handler held, in place.
             this.future.set(None);
             *this.call = None;
+            *this.is_kept = false;
             Rc::clone(this.home)
         };
         let mut slots = home.borrow_mut();
