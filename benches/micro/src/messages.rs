@@ -76,7 +76,7 @@ pub fn book() -> Book {
         size: u64::from(n) * 100,
         symbol: format!("XNYS:SYMBOL-{n:05}"),
         venue: n % 10,
-        is_open: n % 2 == 0,
+        is_open: n.is_multiple_of(2),
     };
     Book { rows: (0..1000).map(row).collect() }
 }
