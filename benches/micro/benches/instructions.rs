@@ -21,8 +21,10 @@ use ringcall_benches::timers::Timers;
 
 const CALLS: u64 = 1000;
 
-/// At most so many instructions for the bare protocol, there and back.
-const CORE_LIMIT: u64 = 800;
+/// At most so many instructions for the bare protocol, there and back: a little more than it takes, so that
+/// it does not creep up. Core's own budget of 800 is held by `core/examples/call_cost.rs`; the README says
+/// why the two differ.
+const CORE_LIMIT: u64 = 900;
 
 // What was set up is given back, so that its end is not counted.
 
