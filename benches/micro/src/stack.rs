@@ -1,0 +1,251 @@
+//! Core, codec and futures, without kernel, shard and executor: a generated client calls through a
+//! [`Channel`] over an endpoint, and at the other endpoint's side a handler reads a view and answers.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ringcall::{Answer, Channel, Message, View};
+use ringcall_codec_rkyv::Typed;
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{
+    Address, Call, Chunk, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant, Memory,
+    Outcome, Outgoing, Payload, Plain, Request, Status,
+};
+
+use crate::IN_FLIGHT;
+use crate::dispatch::SumsClient;
+use crate::memory::MemoryEnd;
+use crate::messages::{Order, Summed, order};
+use crate::tally::Tally;
+
+/// The ticket of a call is the number of the task that waits for it.
+type End = Endpoint<MemoryEnd, Plain, u32>;
+
+/// Tasks that call, and a handler that answers them.
+pub struct Stack {
+    client: Rc<ClientEnd>,
+    server: End,
+    config: Rc<Config>,
+    tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
+    tally: Rc<Tally>,
+    now: Instant,
+}
+
+impl Stack {
+    /// A connection that has been used already.
+    #[must_use]
+    pub fn new() -> Stack {
+        let now = Instant::from_nanos(1_000_000_000);
+        let config = Rc::new(Config::new().validate().expect("the defaults make sense"));
+        let memory = Memory::default();
+        let ends = MemoryEnd::pair(&memory);
+        let [mut client, server] = ends.map(|end| End::new(end, memory.clone(), |_| Plain, now));
+        let nowhere = Address::Unix("memory".to_owned());
+        let handle = client.connect(now, &nowhere, &config).expect("memory connects");
+        let client = Rc::new(ClientEnd {
+            endpoint: RefCell::new(client),
+            handle,
+            is_open: Cell::new(false),
+            current: Cell::new(0),
+            outcomes: RefCell::new((0..IN_FLIGHT).map(|_| None).collect()),
+            now,
+        });
+        let tally = Rc::<Tally>::default();
+        let tasks = (0..IN_FLIGHT).map(|_| caller(&client, &tally)).collect();
+        let mut stack = Stack { client, server, config, tasks, tally, now };
+        while !stack.client.is_open.get() {
+            stack.turn();
+        }
+        stack.run(4 * IN_FLIGHT);
+        stack
+    }
+
+    /// Makes so many calls, [`IN_FLIGHT`] at a time. Returns the sum of the replies.
+    pub fn run(&mut self, calls: u64) -> u64 {
+        self.tally.begin(calls);
+        for task in 0..IN_FLIGHT as u32 {
+            self.poll_task(task);
+        }
+        while self.tally.ended() < calls {
+            self.turn();
+        }
+        self.tally.sum()
+    }
+
+    /// What the body of a turn of a shard is, for either side.
+    #[inline]
+    fn turn(&mut self) {
+        self.client.endpoint.borrow_mut().flush(self.now);
+        self.serve();
+        self.client.endpoint.borrow_mut().reap(self.now);
+        loop {
+            // Borrowed for the question only: the task makes its next call.
+            let event = self.client.endpoint.borrow_mut().poll_event(self.now);
+            match event {
+                Some(EndpointEvent::Connection(_, Event::Completed(task, outcome))) => {
+                    self.client.outcomes.borrow_mut()[task as usize] = Some(outcome);
+                    self.poll_task(task);
+                }
+                Some(EndpointEvent::Connection(_, Event::Established(_))) => {
+                    self.client.is_open.set(true);
+                }
+                Some(event) => panic!("unexpected: {event:?}"),
+                None => break,
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_task(&mut self, task: u32) {
+        self.client.current.set(task);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(self.tasks[task as usize].as_mut().poll(&mut cx).is_pending());
+    }
+
+    #[inline]
+    fn serve(&mut self) {
+        self.server.reap(self.now);
+        while let Some(event) = self.server.poll_event(self.now) {
+            match event {
+                EndpointEvent::Connection(handle, Event::Request(request)) => {
+                    self.answer(handle, request);
+                }
+                EndpointEvent::Connection(_, Event::Established(_)) => {}
+                EndpointEvent::Accepted(_, ()) => {
+                    self.server.adopt(self.now, (), &self.config).expect("memory is adopted");
+                }
+                event => panic!("unexpected: {event:?}"),
+            }
+        }
+        self.server.flush(self.now);
+    }
+
+    #[inline]
+    fn answer(&mut self, handle: Handle, request: Request) {
+        let order = View::<Order>::new(request.body).expect("it is an order");
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
+        let signature = request.out_signature;
+        let header = ReplyHeader { signature, codec: u64::CODEC, ..ReplyHeader::new(Status::OK) };
+        let replied = self.server.reply(self.now, handle, request.id, header, &Typed(&sum));
+        replied.expect("it is awaited");
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Stack {
+        Stack::new()
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+async fn handler(order: View<Order>) -> u64 {
+    Order::sum_received(&order)
+}
+
+fn caller(client: &Rc<ClientEnd>, tally: &Rc<Tally>) -> Pin<Box<dyn Future<Output = ()>>> {
+    let (client, tally) = (SumsClient::new(MemoryChannel(Rc::clone(client))), Rc::clone(tally));
+    Box::pin(async move {
+        let order = order();
+        loop {
+            poll_fn(|cx| tally.poll_admit(cx)).await;
+            let sum = client.sum(&order).await.expect("it is answered");
+            tally.end(sum.to_native());
+        }
+    })
+}
+
+/// The calling side, as its tasks see it.
+struct ClientEnd {
+    endpoint: RefCell<End>,
+    handle: Handle,
+    is_open: Cell<bool>,
+    /// The task that is being polled.
+    current: Cell<u32>,
+    /// How the call of each task has ended.
+    outcomes: RefCell<Vec<Option<Outcome>>>,
+    now: Instant,
+}
+
+struct MemoryChannel(Rc<ClientEnd>);
+
+impl Channel for MemoryChannel {
+    type Body = Chunk;
+    type Pending<'a, P>
+        = MemoryCall<'a, P>
+    where
+        P: Payload + 'a;
+
+    #[inline]
+    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> MemoryCall<'a, P> {
+        MemoryCall { client: &self.0, call, payload, task: None }
+    }
+}
+
+struct MemoryCall<'a, P> {
+    client: &'a ClientEnd,
+    call: Outgoing,
+    payload: P,
+    /// Who waits, once it is sent.
+    task: Option<u32>,
+}
+
+impl<P> Unpin for MemoryCall<'_, P> {}
+
+impl<P: Payload> Future for MemoryCall<'_, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let client = self.client;
+        let Some(task) = self.task else {
+            let task = client.current.get();
+            let call = Call {
+                method: self.call.method,
+                in_signature: self.call.in_signature,
+                out_signature: self.call.out_signature,
+                deadline: client.now + self.call.timeout,
+                codec: self.call.codec,
+                priority: self.call.priority,
+                attempt: 0,
+                flags: self.call.flags,
+            };
+            let mut endpoint = client.endpoint.borrow_mut();
+            let made = endpoint.call(client.now, client.handle, &call, &self.payload, task);
+            made.map_err(|refused| refused.failure).expect("there is room");
+            drop(endpoint);
+            self.task = Some(task);
+            return Poll::Pending;
+        };
+        let Some(outcome) = client.outcomes.borrow_mut()[task as usize].take() else {
+            return Poll::Pending;
+        };
+        let reply = outcome.into_answer()?;
+        Poll::Ready(Ok(Answer { header: reply.header, body: reply.body }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_gets_its_sum() {
+        let mut stack = Stack::new();
+        for calls in [1, IN_FLIGHT, 1000] {
+            assert_eq!(stack.run(calls), calls * order().sum());
+        }
+        let counters = stack.server.counters();
+        assert_eq!(counters.requests_answered, 1001 + 5 * IN_FLIGHT);
+        assert_eq!(counters.copied_bytes(), 0);
+    }
+}
