@@ -1175,6 +1175,19 @@ fn nothing_follows_closed() {
     assert!(connection.poll_event(now + 2 * SECOND).is_none());
 }
 
+/// Found: An answer that comes too late still gives credit, behind the GOAWAY.
+#[test]
+fn nothing_is_said_after_the_last_word() {
+    let mut raw = server();
+    raw.send(&[request(0, &[0; 3 << 20])]);
+    let now = raw.now;
+    raw.connection.close(now, End::Local);
+    assert!(raw.sent().pop().is_some_and(|frame| frame.is(Kind::GoAway)));
+    raw.answer_all();
+    assert!(!raw.connection.wants_transmit());
+    assert!(raw.sent().is_empty());
+}
+
 // What two sides do to each other that both keep the protocol.
 
 /// Found: LIMITS is confirmed before calls and bodies above it have left: code 12 or 3.

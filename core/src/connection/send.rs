@@ -325,7 +325,7 @@ impl<T> Connection<T> {
             let hello = self.own_hello().encode();
             queue.push(self.control_frame(Kind::Hello, 0, connection, &hello).into());
         }
-        if self.peer.is_none() {
+        if self.peer.is_none() || self.ending.is_some() {
             return;
         }
         if self.control.is_waiting() {

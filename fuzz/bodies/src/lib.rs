@@ -1,0 +1,37 @@
+//! What the fuzz targets do, as plain functions of bytes.
+//!
+//! `cargo test` replays their corpora and runs each for a while on damaged ones, so that they are of use
+//! without libFuzzer; `fuzz/run` runs them under it. A body panics when something is wrong.
+//! `docs/FUZZING.md` says what each of them holds.
+
+#![forbid(unsafe_code)]
+
+mod canary;
+mod connection;
+mod frames;
+mod handshake;
+pub mod havoc;
+mod shapes;
+mod views;
+
+#[path = "../../../core/tests/harness/mod.rs"]
+mod harness;
+
+pub use canary::canary;
+pub use connection::connection;
+pub use frames::frames;
+pub use handshake::handshake;
+pub use shapes::shapes;
+pub use views::views;
+
+/// A body, and its name: that of its target and its corpus.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them but the [`canary`].
+pub const TARGETS: [Target; 5] = [
+    ("frames", frames),
+    ("handshake", handshake),
+    ("connection", connection),
+    ("views", views),
+    ("shapes", shapes),
+];
