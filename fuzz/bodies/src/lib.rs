@@ -4,23 +4,29 @@
 //! without libFuzzer; `fuzz/run` runs them under it. A body panics when something is wrong.
 //! `docs/FUZZING.md` says what each of them holds.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod canary;
 mod connection;
 mod frames;
 mod handshake;
 pub mod havoc;
+mod ring;
 mod shapes;
 mod views;
 
 #[path = "../../../core/tests/harness/mod.rs"]
 mod harness;
 
+#[allow(unsafe_code, reason = "it writes to memory as the kernel would")]
+#[path = "../../../transport-uring/tests/script/mod.rs"]
+mod script;
+
 pub use canary::canary;
 pub use connection::connection;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use ring::ring;
 pub use shapes::shapes;
 pub use views::views;
 
@@ -28,10 +34,11 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
     ("views", views),
     ("shapes", shapes),
+    ("ring", ring),
 ];

@@ -72,6 +72,11 @@ fn shapes() {
 }
 
 #[test]
+fn ring() {
+    holds("ring");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let source = include_str!("replay.rs");
     for (name, _) in TARGETS {

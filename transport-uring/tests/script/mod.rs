@@ -5,6 +5,8 @@
 //! AddressSanitizer an owner that lets go too early is found by that.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "a module of tests")]
 
+pub mod world;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
 use std::time::Duration;
