@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{Cook, Kitchen, KitchenClient, Rejected, eventually, order, over_every_pair};
 use ringcall::{
     BlockingClient, Bytes, CallError, CallOptions, Cause, Failure, FailureClass, Handlers, Server,
-    Shard, ShardConfig, Status, Wait, WaitPolicy,
+    ShardConfig, Status, Wait, WaitPolicy,
 };
 
 fn failure<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Failure {
