@@ -21,6 +21,7 @@ use ringcall::{
     ShardConfig, TransportChoice, Turn,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
 
 /// No test waits for so long, unless a wake was lost.
 const LOST: Duration = Duration::from_secs(20);
@@ -54,16 +55,26 @@ impl Host {
 
     /// Waits for so long at most; whether the descriptor was readable.
     fn wait(&self, timeout: Duration) -> bool {
+        loop {
+            match self.wait_once(timeout) {
+                // io_uring interrupts a waiting thread to do its work there.
+                Err(Errno::INTR) => {}
+                count => return count.unwrap() > 0,
+            }
+        }
+    }
+
+    fn wait_once(&self, timeout: Duration) -> Result<usize, Errno> {
         let timeout = Timespec::try_from(timeout).unwrap();
         match &self.watch {
             Watch::State => {
                 let mut fds = [PollFd::new(&self.shard, PollFlags::IN)];
-                poll(&mut fds, Some(&timeout)).unwrap() > 0
+                poll(&mut fds, Some(&timeout))
             }
             Watch::Change(outer) => {
                 let mut events = Vec::with_capacity(1);
                 let room = rustix::buffer::spare_capacity(&mut events);
-                epoll::wait(outer, room, Some(&timeout)).unwrap() > 0
+                epoll::wait(outer, room, Some(&timeout))
             }
         }
     }

@@ -49,6 +49,9 @@ use crate::ServeError;
 /// case the timeout has moved, too: ask for it again before each wait, not once a turn. Telling costs one
 /// system call a wait at most, and none while the shard is being turned.
 ///
+/// The wait may be interrupted (`EINTR`) more often than usual: io_uring does some of its work on the
+/// waiting thread. Wait again then, or turn.
+///
 /// The descriptor is only to be waited for. It stays the same, and open until this is dropped.
 ///
 /// # Who turns
