@@ -1,15 +1,19 @@
-//! A `Send` client in tokio tasks, on a runtime with several threads. The client does not know tokio: its
-//! bytes are moved by a shard in the background, and its futures run on any executor.
+//! Two ways to be used from tokio. Either a `Send` client in tasks of a runtime with several threads: the
+//! client does not know tokio, its bytes are moved by a shard in the background. Or a shard inside a
+//! runtime of one thread, with everything that belongs to it: no thread of ours, no hop between threads.
 //!
 //! ```text
 //! $ cargo run --release --example from_tokio
 //! 16 tasks, 16000 calls: every task got its own answers
 //! a call that took too long: the deadline passed (may have run)
+//! hosted: 16 tasks, 16000 calls, all on one thread
 //! ```
 
 use std::time::Duration;
 
-use ringcall::{Context, Server};
+use ringcall::{Address, Context, Server, Shard, ShardConfig};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{LocalSet, spawn_local};
 
 #[ringcall::message]
 struct Job {
@@ -38,11 +42,21 @@ impl Worker for Diligent {
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let server = Server::bind("127.0.0.1:0").service(Diligent.into_worker()).start()?;
-    let worker = WorkerClient::connect(server.address()).await?;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+fn main() -> Result<()> {
+    let server = Server::bind("127.0.0.1:0").service(Diligent.into_worker()).start()?;
+    let many = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    many.block_on(from_any_thread(server.address()))?;
+    server.stop();
+
+    let one = Builder::new_current_thread().enable_all().build()?;
+    hosted(&one)
+}
+
+/// A client that any task may use, on any thread.
+async fn from_any_thread(address: &Address) -> Result<()> {
+    let worker = WorkerClient::connect(address).await?;
     let tasks: Vec<_> = (0..16)
         .map(|task| {
             let worker = worker.clone();
@@ -62,6 +76,40 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let late = worker.ponder(&10_000).await;
     println!("a call that took too long: {}", late.expect_err("20 ms are not 10 s"));
-    server.stop();
     Ok(())
+}
+
+/// A service and its clients, all in one runtime of one thread.
+fn hosted(runtime: &Runtime) -> Result<()> {
+    let shard = Shard::new(ShardConfig::default())?;
+    shard.serve(Diligent.into_worker())?;
+    let address = shard.listen("127.0.0.1:0")?;
+    // Looking on a little before it waits is worth several times as many calls; see its documentation.
+    let hosted = shard.clone().hosted()?.polling(Duration::from_micros(50));
+
+    runtime.block_on(LocalSet::new().run_until(async {
+        let driver = spawn_local(ringcall::host::tokio::drive(hosted));
+        let worker = WorkerClient::new(shard.connect(&address).await?);
+        let tasks: Vec<_> = (0..16)
+            .map(|task| {
+                let worker = worker.clone();
+                spawn_local(async move {
+                    for number in 0..1000 {
+                        let answer = worker.work(&Job { task, number }).await?;
+                        let expected = u64::from(task) * 1_000_000 + u64::from(number);
+                        assert_eq!(answer.to_native(), expected);
+                    }
+                    Ok::<_, ringcall::CallError>(())
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await??;
+        }
+        let calls = shard.counters().requests_taken;
+        println!("hosted: 16 tasks, {calls} calls, all on one thread");
+        // The shard ends with its driver.
+        driver.abort();
+        Ok(())
+    }))
 }

@@ -1,19 +1,23 @@
-//! A shard in a loop of your own: no thread of ours, you say when it may work and how long it may wait.
+//! A shard in a loop of your own, beside other things: no thread of ours. The loop waits for the shard's
+//! file descriptor and for one of its own, here a pipe, and turns the shard when it is told to.
 //!
 //! ```text
 //! $ cargo run --release --example own_loop
 //! listening at 127.0.0.1:…
-//! tick 1: counted to 1000
-//! tick 2: counted to 2000
-//! tick 3: counted to 3000
+//! from the pipe: tick 1
+//! from the pipe: tick 2
+//! from the pipe: tick 3
 //! 3 ticks, 3000 calls
 //! ```
 
 use std::cell::Cell;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
-use ringcall::{Shard, ShardConfig, Turn, Wait};
+use ringcall::{HostedShard, Shard, ShardConfig, Turn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[ringcall::service]
 trait Counter {
@@ -51,23 +55,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
 
-    // The loop: whatever the program has to do, and the shard in between.
+    // The loop: whatever the program waits for, and the shard beside it.
+    let hosted = shard.hosted()?;
+    let (mut pipe, writer) = std::io::pipe()?;
+    // A clone, so that the pipe does not end with the thread.
+    write_ticks(writer.try_clone()?);
     let mut ticks = 0;
-    let mut next_tick = Instant::now();
     while counted.get() < 3000 || ticks < 3 {
-        // Not longer than until our own work is due, nor than the shard's timers.
-        let wait =
-            next_tick.saturating_duration_since(Instant::now()).min(Duration::from_millis(5));
-        if shard.turn(Wait::AtMost(wait)) == Turn::MoreWork {
-            continue;
-        }
-        let due = (ticks + 1) * 1000;
-        if Instant::now() >= next_tick && counted.get() >= due {
+        let is_idle = hosted.turn() == Turn::Idle;
+        if wait(&hosted, &pipe, is_idle)? {
+            let mut line = [0; 7];
+            pipe.read_exact(&mut line)?;
             ticks += 1;
-            next_tick = Instant::now() + Duration::from_millis(10);
-            println!("tick {ticks}: counted to {}", counted.get());
+            print!("from the pipe: {}", String::from_utf8_lossy(&line));
         }
     }
-    println!("{ticks} ticks, {} calls", shard.counters().requests_taken);
+    println!("{ticks} ticks, {} calls", hosted.shard().counters().requests_taken);
     Ok(())
+}
+
+/// Waits for the shard and for the pipe, or only looks if the shard has more to do. Says whether there is
+/// something in the pipe.
+fn wait(hosted: &HostedShard, pipe: &PipeReader, is_idle: bool) -> std::io::Result<bool> {
+    // Asked for before each wait: it moves with whatever is done with the shard.
+    let timeout = if is_idle { hosted.next_timeout() } else { Some(Duration::ZERO) };
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    let mut fds = [PollFd::new(hosted, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => Ok(!fds[1].revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Another thread writes three lines, one every ten milliseconds.
+fn write_ticks(mut pipe: PipeWriter) {
+    thread::spawn(move || {
+        for tick in 1..=3 {
+            thread::sleep(Duration::from_millis(10));
+            writeln!(pipe, "tick {tick}").expect("the loop reads three lines");
+        }
+    });
 }

@@ -125,7 +125,8 @@ impl fmt::Debug for Handle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listener(pub u32);
 
-/// Waits. A transport that runs its own loop has this; one that is hosted by another loop does not.
+/// Waits. A transport that runs its own loop has this. When another loop waits for it, by one file
+/// descriptor, that takes more: `ringcall_net::Hosted`.
 pub trait Park {
     /// What wakes it.
     type Bell: Bell;

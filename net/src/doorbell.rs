@@ -51,6 +51,12 @@ impl Doorbell {
         }
     }
 
+    /// Empties the fd, whoever wrote to it: for an engine that lets the kernel write to it as well.
+    pub fn drain(&self) {
+        // Fails only if it is empty.
+        let _ = rustix::io::read(&self.0.fd, &mut [0; 8]);
+    }
+
     /// Becomes readable when it is rung while armed.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {

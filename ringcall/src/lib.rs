@@ -55,6 +55,8 @@
 //! * [`BlockingClient`] owns a shard and drives it on the calling thread: the lowest latency.
 //! * [`LocalClient`] is for code that runs on a shard: handlers, and tasks of your own loop.
 //! * [`Shard`] itself is for your own loop: [`Shard::turn`].
+//! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
+//!   `tokio` and `async-io` a shard is a future there: `ringcall::host`.
 //!
 //! # Errors
 //!
@@ -66,6 +68,8 @@
 mod block_on;
 mod client;
 mod error;
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+pub mod host;
 mod offload;
 mod serve;
 mod shard;
@@ -80,8 +84,8 @@ pub use serve::{
     Server, Service, ServiceTable,
 };
 pub use shard::{
-    Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy,
-    transport_fallbacks,
+    HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
+    WaitPolicy, transport_fallbacks,
 };
 
 #[doc(no_inline)]

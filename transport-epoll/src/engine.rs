@@ -10,7 +10,7 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, ListenOptions, ListenSocket, Slots, connect, set_up_accepted,
+    AcceptGate, Doorbell, Hosted, ListenOptions, ListenSocket, Slots, connect, set_up_accepted,
     transport_error,
 };
 use rustix::event::{Timespec, epoll};
@@ -61,6 +61,8 @@ pub struct Epoll {
     ready: Ready,
     /// Whether `ready` was filled by a park and not reaped yet.
     has_ready: bool,
+    /// Whether the last wait found something, so that there may be more.
+    is_listed: bool,
     /// Whether a listener may have to be watched again.
     gates_closed: bool,
 }
@@ -103,14 +105,9 @@ impl Epoll {
             done: Vec::new(),
             ready: Ready(Vec::with_capacity(EVENTS)),
             has_ready: false,
+            is_listed: true,
             gates_closed: false,
         })
-    }
-
-    /// Readable when something can be reaped: for a loop of somebody else that hosts this engine.
-    #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
     }
 
     /// How many connections were closed unseen because file descriptors ran out.
@@ -133,6 +130,7 @@ impl Epoll {
             timeout.as_ref(),
         );
         self.has_ready = true;
+        self.is_listed = !self.ready.0.is_empty();
     }
 
     // ---- readiness ----
@@ -253,13 +251,14 @@ impl Epoll {
         self.gates_closed = any_closed;
     }
 
-    /// How long until the first closed gate opens.
+    /// How long until the first closed gate opens, or is found open by the next reap.
     fn gate_timeout(&mut self) -> Option<Duration> {
         if !self.gates_closed {
             return None;
         }
         let now = now();
-        self.listeners.iter_mut().flatten().filter_map(|l| l.gate.closed_for(now)).min()
+        let closed = self.listeners.iter_mut().flatten().filter(|l| !l.is_watched);
+        closed.map(|l| l.gate.closed_for(now).unwrap_or_default()).min()
     }
 
     fn broken(&mut self, handle: Handle, error: TransportError, events: &mut Vec<Event>) {
@@ -450,6 +449,35 @@ impl Park for Epoll {
 
     fn bell(&self) -> Doorbell {
         self.bell.clone()
+    }
+}
+
+impl Hosted for Epoll {
+    fn host(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn rest(&mut self) -> bool {
+        self.bell.arm();
+        // A socket that was readable stays on epoll's list until a wait finds that it is not any more,
+        // and while something is on the list the fd of epoll is readable and need not change.
+        if self.is_listed && !self.has_ready {
+            self.wait(Some(Duration::ZERO));
+            self.has_ready = !self.ready.0.is_empty();
+        }
+        self.done.is_empty() && !self.has_ready
+    }
+
+    fn wake(&mut self) {
+        self.bell.disarm();
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        self.gate_timeout()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The engine: operations and what comes of them.
 
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use ringcall_buf::{Arena, BLOCK_BYTES};
@@ -10,9 +10,10 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, ListenOptions, ListenSocket, Slots, connect, receive_some,
+    AcceptGate, Doorbell, Hosted, ListenOptions, ListenSocket, Slots, connect, receive_some,
     set_up_accepted, transport_error,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
 use crate::buffers::Buffers;
@@ -586,13 +587,45 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
-    /// How long until the first closed gate opens.
+    /// How long until the first closed gate opens, or is found open by the next reap.
     fn gate_timeout(&mut self) -> Option<Duration> {
         if !self.gates_closed {
             return None;
         }
         let now = now();
-        self.listeners.iter_mut().flatten().filter_map(|l| l.gate.closed_for(now)).min()
+        let closed = self.listeners.iter_mut().flatten().filter(|l| !l.is_accepting);
+        closed.filter(|l| !l.is_leaving).map(|l| l.gate.closed_for(now).unwrap_or_default()).min()
+    }
+
+    /// Parks although another loop hosts the engine: nothing in the ring watches the bell any more.
+    fn park_hosted(&mut self, timeout: Option<Duration>) {
+        if !self.has_something() {
+            let timeout = match (timeout, self.gate_timeout()) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            let mut fds = [PollFd::from_borrowed_fd(self.bell.fd(), PollFlags::IN)];
+            let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        }
+        self.bell.disarm();
+        self.bell.drain();
+    }
+
+    /// Begins what is to be begun. Whether something can be reaped then.
+    fn has_something(&mut self) -> bool {
+        let mut events = std::mem::take(&mut self.done);
+        self.prepare(&mut events);
+        if self.kernel.wants_enter() {
+            self.kernel.enter(Some(Duration::ZERO));
+        }
+        let completion = self.kernel.next();
+        let any = completion.is_some() || !events.is_empty() || !self.listed.is_empty();
+        if let Some(completion) = completion {
+            self.complete(completion, &mut events);
+        }
+        self.done = events;
+        any
     }
 
     fn watch_bell(&mut self) {
@@ -834,6 +867,9 @@ impl<K: Kernel> Park for Uring<K> {
     }
 
     fn park(&mut self, timeout: Option<Duration>) {
+        if self.is_hosted {
+            return self.park_hosted(timeout);
+        }
         let mut events = std::mem::take(&mut self.done);
         self.prepare(&mut events);
         let timeout = match (timeout, self.gate_timeout()) {
@@ -849,6 +885,43 @@ impl<K: Kernel> Park for Uring<K> {
 
     fn bell(&self) -> Doorbell {
         self.bell.clone()
+    }
+}
+
+impl<K: Kernel> Hosted for Uring<K> {
+    /// The ring's own fd does not become readable while its work is deferred to this thread; an eventfd
+    /// that is registered with it does.
+    fn host(&mut self) -> Result<(), TransportError> {
+        if self.is_hosted {
+            return Ok(());
+        }
+        if !self.kernel.notify(self.bell.fd().as_raw_fd()) {
+            return Err(TransportError::Unsupported);
+        }
+        self.is_hosted = true;
+        // The other loop sees the bell by itself.
+        self.cancel(Token::Bell);
+        Ok(())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.bell.fd()
+    }
+
+    fn rest(&mut self) -> bool {
+        // In this order: the kernel writes once for all work that is deferred, so what came before the
+        // fd was emptied must be seen below.
+        self.bell.drain();
+        self.bell.arm();
+        !self.has_something()
+    }
+
+    fn wake(&mut self) {
+        self.bell.disarm();
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        self.gate_timeout()
     }
 }
 

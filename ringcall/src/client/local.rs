@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ringcall_core::frame::CancelReason;
 use ringcall_core::{
     Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
     Outgoing, Payload,
@@ -110,6 +109,7 @@ impl Drop for Local {
             } else {
                 connection.close(now, CloseReason::Local);
             }
+            self.shard.left_work();
         }
     }
 }
@@ -123,6 +123,9 @@ impl LocalClient {
         shard: &Rc<Inner>,
         address: impl ToAddress,
     ) -> Result<LocalClient, CallError> {
+        if shard.remote.is_gone() {
+            return Err(Failure::not_sent(Cause::Shutdown).into());
+        }
         let failed = |error| Failure::not_sent(Cause::Closed(CloseReason::Transport(error)));
         let address = address.resolve().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
@@ -316,10 +319,8 @@ impl<P> Drop for LocalCall<'_, P> {
         let Stage::Sent { waiter, id } = self.stage else { return };
         let shard = &self.client.0.shard;
         let handle = self.client.0.connection.handle;
-        let now = shard.now();
-        let ticket = shard.endpoint.borrow_mut().cancel(now, handle, id, CancelReason::Dropped);
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
-        drop(ticket);
+        drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);
     }
 }

@@ -1,5 +1,6 @@
 //! The engine of a shard: whichever were compiled in, chosen when the shard is made.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use ringcall_core::{
@@ -8,7 +9,7 @@ use ringcall_core::{
 };
 #[cfg(feature = "epoll")]
 use ringcall_epoll::{Epoll, EpollConfig};
-use ringcall_net::Doorbell;
+use ringcall_net::{Doorbell, Hosted};
 #[cfg(feature = "uring")]
 use ringcall_uring::{Uring, UringConfig};
 
@@ -162,5 +163,29 @@ impl Park for Engine {
 
     fn bell(&self) -> Doorbell {
         either!(self, engine => engine.bell())
+    }
+}
+
+impl Hosted for Engine {
+    fn host(&mut self) -> Result<(), TransportError> {
+        either!(self, engine => engine.host())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        either!(self, engine => engine.fd())
+    }
+
+    #[inline]
+    fn rest(&mut self) -> bool {
+        either!(self, engine => engine.rest())
+    }
+
+    #[inline]
+    fn wake(&mut self) {
+        either!(self, engine => engine.wake());
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        either!(self, engine => engine.timeout())
     }
 }

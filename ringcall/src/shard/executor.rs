@@ -45,6 +45,8 @@ pub(crate) struct Executor {
     ready: Rc<ReadyQueue>,
     remote: Arc<Remote>,
     panics: Cell<u64>,
+    /// How many times it is entered.
+    depth: Cell<u32>,
 }
 
 struct Slot {
@@ -112,10 +114,12 @@ impl Current {
 }
 
 /// While it lives, wakes of this shard's tasks on this thread take the short way.
-pub(crate) struct Entered;
+pub(crate) struct Entered<'a>(&'a Executor);
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        let depth = &self.0.depth;
+        depth.set(depth.get() - 1);
         CURRENT.with(|current| current.0.borrow_mut().pop());
     }
 }
@@ -128,13 +132,27 @@ impl Executor {
             ready: Rc::default(),
             remote: Arc::clone(remote),
             panics: Cell::new(0),
+            depth: Cell::new(0),
         }
     }
 
-    pub(crate) fn enter(&self) -> Entered {
+    pub(crate) fn enter(&self) -> Entered<'_> {
         let entry = (Arc::clone(&self.remote), Rc::clone(&self.ready));
         CURRENT.with(|current| current.0.borrow_mut().push(entry));
-        Entered
+        self.depth.set(self.depth.get() + 1);
+        Entered(self)
+    }
+
+    /// Whether its shard is being turned: what is done now is seen before the turn ends.
+    #[inline]
+    pub(crate) fn is_entered(&self) -> bool {
+        self.depth.get() > 0
+    }
+
+    /// Drops all tasks: nobody will poll them any more.
+    pub(crate) fn clear(&self) {
+        let tasks = self.slots.borrow().len() as u32;
+        (0..tasks).for_each(|index| self.remove(index));
     }
 
     /// How many spawned tasks have panicked.

@@ -56,6 +56,10 @@ pub(crate) struct Inner {
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
+    was_busy: Cell<bool>,
+    /// Another loop waits for it.
+    pub(crate) is_hosted: Cell<bool>,
+    listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
     router: RefCell<Rc<Router>>,
     /// Calls of others that are not answered yet and were not answered at once.
@@ -138,6 +142,9 @@ impl Inner {
             client_config: Rc::new(config.client),
             clock,
             now: Cell::new(now),
+            was_busy: Cell::new(false),
+            is_hosted: Cell::new(false),
+            listeners: RefCell::default(),
             server_config: Rc::new(config.server),
             router: RefCell::default(),
             running: RefCell::default(),
@@ -153,10 +160,10 @@ impl Inner {
         }
     }
 
-    /// The time of this turn.
+    /// The time of this turn; between turns, when nothing else reads the clock, the time.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
-        self.now.get()
+        if self.executor.is_entered() { self.now.get() } else { self.read_clock() }
     }
 
     pub(crate) fn read_clock(&self) -> Instant {
@@ -165,25 +172,42 @@ impl Inner {
         now
     }
 
+    /// To be called after whatever leaves work for the next turn: whoever waits outside of a turn must
+    /// hear of it.
+    #[inline]
+    pub(crate) fn left_work(&self) {
+        if !self.executor.is_entered() {
+            self.remote.ring();
+        }
+    }
+
     // ---- a turn ----
 
     /// Everything of a turn but waiting. Says whether something is left to do.
     pub(crate) fn work(self: &Rc<Self>) -> bool {
         let now = self.read_clock();
+        let mut any = self.remote.has_mail();
         self.take_notices();
         self.take_calls();
-        self.endpoint.borrow_mut().reap(now);
-        self.timers.expire(now);
+        any |= self.endpoint.borrow_mut().reap(now);
+        any |= self.timers.expire(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
             if !events && !tasks {
                 break;
             }
+            any = true;
         }
+        self.was_busy.set(any);
         self.endpoint.borrow_mut().flush(now);
         self.admit_crowds();
         self.has_work()
+    }
+
+    /// Whether the last turn had anything to do.
+    pub(crate) fn was_busy(&self) -> bool {
+        self.was_busy.get()
     }
 
     /// Whether there is something to do without anything new happening.
@@ -195,6 +219,11 @@ impl Inner {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let endpoint = self.endpoint.borrow().next_timeout();
         [endpoint, self.timers.next(), self.stop_at.get()].into_iter().flatten().min()
+    }
+
+    /// Whether somebody may be waiting outside of a turn for something later than this.
+    pub(crate) fn is_waited_longer(&self, at: Instant) -> bool {
+        !self.executor.is_entered() && self.next_timeout().is_none_or(|next| at < next)
     }
 
     fn deliver(self: &Rc<Self>) -> bool {
@@ -341,7 +370,17 @@ impl Inner {
             attempt: 0,
             flags: outgoing.flags,
         };
-        self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket)
+        let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
+        self.left_work();
+        called
+    }
+
+    /// Gives up a call that [`call`](Self::call) has made. `None` if it has ended meanwhile.
+    pub(crate) fn cancel(&self, handle: Handle, id: CallId) -> Option<Ticket> {
+        let now = self.now();
+        let ticket = self.endpoint.borrow_mut().cancel(now, handle, id, CancelReason::Dropped);
+        self.left_work();
+        ticket
     }
 
     #[inline]
@@ -368,6 +407,7 @@ impl Inner {
         let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
         let client = Rc::new(ClientConnection::new(handle));
         self.clients.borrow_mut().insert(handle, Rc::clone(&client));
+        self.left_work();
         Ok(client)
     }
 
@@ -419,10 +459,15 @@ impl Inner {
         let mut endpoint = self.endpoint.borrow_mut();
         let listener = endpoint.transport_mut().listen(address)?;
         let local = endpoint.transport().local_address(listener).unwrap_or(address.clone());
+        self.listeners.borrow_mut().push(listener);
+        self.left_work();
         Ok((listener, local))
     }
 
     fn accepted(&self, _: Listener, socket: Socket) {
+        if self.remote.is_gone() {
+            return;
+        }
         let siblings = self.siblings.borrow();
         let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
         let total: usize = siblings.iter().map(load).sum();
@@ -558,9 +603,7 @@ impl Inner {
                 _ => return,
             }
         };
-        let now = self.now();
-        let ticket = self.endpoint.borrow_mut().cancel(now, handle, id, CancelReason::Dropped);
-        if let Some(ticket) = ticket {
+        if let Some(ticket) = self.cancel(handle, id) {
             self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
         }
     }
@@ -610,6 +653,34 @@ impl Inner {
                 connection.go_away(now, true);
             }
         }
+    }
+
+    /// Nobody will turn the shard any more: connections are closed, so that calls end, here and on the
+    /// other side; tasks are dropped.
+    pub(crate) fn end(self: &Rc<Self>) {
+        self.remote.close();
+        let _entered = self.executor.enter();
+        let now = self.read_clock();
+        let listeners = std::mem::take(&mut *self.listeners.borrow_mut());
+        {
+            let mut endpoint = self.endpoint.borrow_mut();
+            for listener in listeners {
+                endpoint.transport_mut().unlisten(listener);
+            }
+            let handles: Vec<Handle> = endpoint.handles().collect();
+            for handle in handles {
+                if let Some(connection) = endpoint.connection_mut(handle) {
+                    connection.close(now, CloseReason::Local);
+                }
+            }
+        }
+        self.deliver();
+        // Dropping tasks may give up calls, which are over.
+        self.executor.clear();
+        self.endpoint.borrow_mut().flush(now);
+        // An engine may have kept the last words until it is asked again.
+        self.endpoint.borrow_mut().reap(now);
+        self.deliver();
     }
 
     /// Whether a shard that was told to stop may end.

@@ -120,6 +120,11 @@ impl Remote {
         &self.transport
     }
 
+    /// Work was left elsewhere than in the mailbox.
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
     }

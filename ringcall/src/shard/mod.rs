@@ -4,6 +4,7 @@ mod choice;
 mod clock;
 mod engine;
 mod executor;
+mod hosted;
 mod inner;
 mod mail;
 mod timers;
@@ -22,6 +23,7 @@ use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub(crate) use clock::MachineClock;
 pub(crate) use executor::Task;
+pub use hosted::HostedShard;
 pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
 pub(crate) use mail::{Notice, Remote, RemoteCall};
 pub(crate) use timers::SleepUntil;
@@ -98,7 +100,8 @@ pub struct ShardConfig {
 /// An engine, its connections and a small executor, driven by your own loop.
 ///
 /// A shard stays on the thread that made it. It does nothing except in [`turn`](Shard::turn) and the
-/// methods that turn it: [`run`](Shard::run), [`block_on`](Shard::block_on).
+/// methods that turn it: [`run`](Shard::run), [`block_on`](Shard::block_on). A loop that waits for other
+/// things as well waits for the shard's file descriptor: [`hosted`](Shard::hosted).
 ///
 /// ```no_run
 /// use ringcall::{Shard, ShardConfig, Wait};

@@ -28,14 +28,16 @@ impl Timers {
         self.0.borrow().wheel.next()
     }
 
-    /// Wakes whoever's time has come.
-    pub(crate) fn expire(&self, now: Instant) {
+    /// Wakes whoever's time has come. Says whether there was anybody.
+    pub(crate) fn expire(&self, now: Instant) -> bool {
+        let mut any = false;
         loop {
             let waker = {
                 let mut state = self.0.borrow_mut();
-                let Some(key) = state.wheel.expire(now) else { return };
+                let Some(key) = state.wheel.expire(now) else { return any };
                 state.wakers[key as usize].take()
             };
+            any = true;
             waker.into_iter().for_each(Waker::wake);
         }
     }
@@ -88,7 +90,13 @@ impl Future for SleepUntil {
             return Poll::Ready(());
         }
         match self.key {
-            None => self.key = Some(self.shard.timers.arm(self.at, cx.waker().clone())),
+            None => {
+                let is_waited_longer = self.shard.is_waited_longer(self.at);
+                self.key = Some(self.shard.timers.arm(self.at, cx.waker().clone()));
+                if is_waited_longer {
+                    self.shard.left_work();
+                }
+            }
             Some(key) => {
                 if !self.shard.timers.poll(key, cx.waker()) {
                     return Poll::Ready(());

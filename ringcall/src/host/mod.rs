@@ -1,0 +1,28 @@
+//! A shard as a future of somebody else's runtime: no thread of ours, no hop between threads.
+//!
+//! Each runtime has a feature of its name and a module here: `tokio`, for runtimes of one thread and
+//! for a `LocalSet`, and `async_io`, for smol, async-std and anything else with that reactor. A runtime
+//! that has neither is served by hand: see [`HostedShard`](crate::HostedShard).
+//!
+//! In each, `run(shard)` is a future that drives the shard for as long as it is polled, and ends the shard
+//! when it is dropped. `drive` does the same with settings, such as brief polling.
+
+#[cfg(feature = "async-io")]
+pub mod async_io;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
+use std::task::Poll;
+
+/// Lets the runtime's other tasks have a turn.
+async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

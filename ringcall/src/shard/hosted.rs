@@ -1,0 +1,187 @@
+//! A shard in a loop of somebody else, as one file descriptor and a timeout.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringcall_core::Clock;
+use ringcall_net::Hosted;
+
+use super::{MachineClock, Shard, Turn, Wait};
+#[cfg(doc)]
+use crate::LocalClient;
+use crate::ServeError;
+
+/// A shard that a loop of somebody else drives: poll(2), mio, libuv, or a runtime's reactor, for which
+/// `ringcall::host` has adapters.
+///
+/// The loop turns the shard, and when there is nothing left to do, waits for its file descriptor or its
+/// timeout beside everything else that it waits for:
+///
+/// ```no_run
+/// use std::os::fd::AsFd;
+/// # use std::os::fd::BorrowedFd;
+///
+/// use ringcall::{HostedShard, Shard, ShardConfig, Turn};
+/// # fn wait_until_readable(_: BorrowedFd<'_>, _: Option<std::time::Duration>) {}
+///
+/// let shard = Shard::new(ShardConfig::default())?;
+/// let hosted: HostedShard = shard.hosted()?;
+/// loop {
+///     if hosted.turn() == Turn::Idle {
+///         wait_until_readable(hosted.as_fd(), hosted.next_timeout());
+///     }
+/// }
+/// # Ok::<(), ringcall::ServeError>(())
+/// ```
+///
+/// # When to turn
+///
+/// * [`Turn::MoreWork`]: turn again without waiting, perhaps after a round of whatever else the loop does.
+/// * [`Turn::Idle`]: wait until the descriptor is readable, or [`next_timeout`](HostedShard::next_timeout)
+///   has passed, then turn. What has come when `turn` says so is dealt with: loops that are told of
+///   changes only (epoll's edge triggering) miss nothing, as do those that are told of states.
+///
+/// The descriptor becomes readable when a connection has something to say, when another thread has left
+/// something for the shard, and when something was done with the shard on its own thread between two
+/// turns: a call on a [`LocalClient`], a spawned task, a sleep that ends before all others. In the last
+/// case the timeout has moved, too: ask for it again before each wait, not once a turn. Telling costs one
+/// system call a wait at most, and none while the shard is being turned.
+///
+/// The wait may be interrupted (`EINTR`) more often than usual: io_uring does some of its work on the
+/// waiting thread. Wait again then, or turn.
+///
+/// The descriptor is only to be waited for. It stays the same, and open until this is dropped.
+///
+/// # Who turns
+///
+/// Only whoever has this, on the shard's thread: it can be sent nowhere. [`Shard`]s and [`LocalClient`]s
+/// of the same shard are for everything else on that thread. Do not [`run`](Shard::run) or
+/// [`block_on`](Shard::block_on) them meanwhile, which would block the loop.
+///
+/// # The end
+///
+/// Dropping it ends the shard, since nobody is left to turn it: it stops listening, its connections are
+/// closed, calls end with an error that says whether they may have run, tasks and handlers are dropped,
+/// and whoever tries to call or connect on it is refused.
+pub struct HostedShard {
+    shard: Shard,
+    fd: OwnedFd,
+    polling: Duration,
+}
+
+impl Shard {
+    /// Hands the shard to a loop of somebody else. Make clones first, to use it for other things than
+    /// turning.
+    ///
+    /// # Errors
+    /// When the system has no file descriptor left, or the shard is hosted already.
+    pub fn hosted(self) -> Result<HostedShard, ServeError> {
+        let failed = |reason: String| ServeError::Engine { reason };
+        if self.inner.is_hosted.replace(true) {
+            return Err(failed("the shard is hosted already".to_owned()));
+        }
+        let fd = {
+            let mut endpoint = self.inner.endpoint.borrow_mut();
+            let engine = endpoint.transport_mut();
+            engine.host().map_err(|error| failed(format!("it cannot be hosted: {error}")))?;
+            engine.fd().try_clone_to_owned().map_err(|error| failed(error.to_string()))?
+        };
+        Ok(HostedShard { shard: self, fd, polling: Duration::ZERO })
+    }
+}
+
+impl HostedShard {
+    /// For how long, at most, a turn that finds nothing to do looks on before it says [`Turn::Idle`].
+    /// Zero by default: not at all.
+    ///
+    /// To wait and to be woken costs tens of microseconds, so under a steady load, or for calls one after
+    /// another, some 50 µs of polling are worth several times as many calls. They block whatever else the
+    /// loop has to do for as long, once before each wait, and keep a core busy when a peer's pace is close
+    /// to it. A turn that did find something to do says [`Turn::MoreWork`], so that others have their turn
+    /// before the polling.
+    #[must_use]
+    pub fn polling(mut self, at_most: Duration) -> HostedShard {
+        self.polling = at_most;
+        self
+    }
+
+    /// Does a bounded amount of what there is to do. It waits for nothing; but see
+    /// [`polling`](HostedShard::polling).
+    pub fn turn(&self) -> Turn {
+        let inner = &self.shard.inner;
+        inner.endpoint.borrow_mut().transport_mut().wake();
+        // Of a `block_on` that is over: nobody would ever poll it.
+        inner.remote.take_root_woken();
+        if self.shard.turn(Wait::Now) == Turn::MoreWork {
+            return Turn::MoreWork;
+        }
+        if !self.polling.is_zero() && (inner.was_busy() || self.poll()) {
+            return Turn::MoreWork;
+        }
+        self.rest()
+    }
+
+    /// Turns until there was something to do, for a bounded time. Says whether there was.
+    fn poll(&self) -> bool {
+        let until = MachineClock.now() + self.polling;
+        while MachineClock.now() < until {
+            std::hint::spin_loop();
+            if self.shard.turn(Wait::Now) == Turn::MoreWork || self.shard.inner.was_busy() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gets ready to be waited for.
+    fn rest(&self) -> Turn {
+        let inner = &self.shard.inner;
+        let may_wait = inner.endpoint.borrow_mut().transport_mut().rest();
+        // From here on whoever leaves work rings; what was left before is seen here.
+        if may_wait && !inner.has_work() { Turn::Idle } else { Turn::MoreWork }
+    }
+
+    /// When [`turn`](HostedShard::turn) is due although the descriptor is not readable: how long from now.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        let engine = self.shard.inner.endpoint.borrow_mut().transport_mut().timeout();
+        [engine, self.shard.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// The shard, to use it.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl Drop for HostedShard {
+    fn drop(&mut self) {
+        let inner = Rc::clone(&self.shard.inner);
+        inner.end();
+    }
+}
+
+impl AsFd for HostedShard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for HostedShard {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for HostedShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostedShard")
+            .field("shard", &self.shard)
+            .field("fd", &self.fd.as_raw_fd())
+            .field("polling", &self.polling)
+            .finish()
+    }
+}
