@@ -18,20 +18,24 @@ use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Measured, Watch, mismatch};
 use crate::ours::wire_bytes;
-use crate::payload::compare_bytes;
+use crate::payload::{COMPARED_WHOLE_MAX, compare_bytes};
 use crate::subjects::announce;
 
-/// The most that one receive takes: what stays in the caches.
-const RECEIVE_BYTES: usize = 256 << 10;
+/// The most that one receive takes. Smaller than what is in flight, so that both sides work at the same
+/// time instead of in turns.
+fn receive_bytes(frame: usize) -> usize {
+    (16 * frame).clamp(32 << 10, 256 << 10)
+}
 
 pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
+    let size = receive_bytes(wire_bytes(case.message)?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     announce(listener.local_addr()?, "tcp")?;
     let mut links = Vec::new();
     for _ in 0..case.connections {
         let (socket, _) = listener.accept()?;
         socket.set_nodelay(true)?;
-        links.push(Echo { socket, buffer: vec![0; RECEIVE_BYTES], start: 0, end: 0 });
+        links.push(Echo { socket, buffer: vec![0; size], start: 0, end: 0 });
     }
     match drive(&mut links, wait, || false) {
         Err(error) if error.is::<Gone>() => Ok(()),
@@ -229,7 +233,7 @@ impl Calls {
             received: 0,
             timed: VecDeque::new(),
             stride: case.stride(),
-            buffer: vec![0; RECEIVE_BYTES],
+            buffer: vec![0; receive_bytes(frame)],
         }
     }
 
@@ -266,7 +270,7 @@ impl Calls {
         for (reply, sent) in [(front, &self.wire[at..]), (back, &self.wire[..])] {
             let sent = &sent[..reply.len()];
             // As for everybody else: large messages are not compared byte by byte.
-            match self.frame <= RECEIVE_BYTES {
+            match self.frame <= COMPARED_WHOLE_MAX {
                 true if reply != sent => return Err(mismatch()),
                 true => {}
                 false => compare_bytes(reply, sent)?,

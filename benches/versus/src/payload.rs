@@ -84,7 +84,7 @@ fn make_order(number: usize) -> Order {
 }
 
 /// Above this a comparison of all bytes would take a good part of the time of a call.
-const COMPARED_WHOLE_MAX: usize = 8 << 10;
+pub(crate) const COMPARED_WHOLE_MAX: usize = 8 << 10;
 const PROBE_EVERY: usize = 4 << 10;
 
 /// Whether the bytes of a reply are those that were sent: all of them, or 16 in each 4 KiB of a large

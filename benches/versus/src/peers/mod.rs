@@ -1,8 +1,11 @@
 //! The others, each through its ordinary typed API: what a user would write, with the settings that its
 //! documentation recommends for speed. All run on tokio, on a runtime of one thread.
 
+mod capnp_rpc;
+mod generated;
 mod tarpc;
 mod tonic;
+mod volo_thrift;
 
 use std::net::SocketAddr;
 
@@ -11,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Result;
 use crate::cases::Case;
 use crate::meter::{Measured, Watch};
-use crate::subjects::{Peer, skip};
+use crate::subjects::Peer;
 
 /// More than any message here.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -29,7 +32,8 @@ pub(crate) fn serve(peer: Peer) -> Result<()> {
     match peer {
         Peer::Tonic => runtime.block_on(tonic::serve()),
         Peer::Tarpc => runtime.block_on(tarpc::serve()),
-        Peer::VoloThrift | Peer::CapnpRpc => skip("not written yet"),
+        Peer::VoloThrift => runtime.block_on(volo_thrift::serve()),
+        Peer::CapnpRpc => runtime.block_on(capnp_rpc::serve()),
     }
 }
 
@@ -38,6 +42,7 @@ pub(crate) fn call(peer: Peer, case: &Case, server: SocketAddr, watch: Watch) ->
     match peer {
         Peer::Tonic => runtime.block_on(tonic::call(case, server, watch)),
         Peer::Tarpc => runtime.block_on(tarpc::call(case, server, watch)),
-        Peer::VoloThrift | Peer::CapnpRpc => skip("not written yet"),
+        Peer::VoloThrift => runtime.block_on(volo_thrift::call(case, server, watch)),
+        Peer::CapnpRpc => runtime.block_on(capnp_rpc::call(case, server, watch)),
     }
 }

@@ -27,13 +27,13 @@ const FRAME_BYTES_MAX: u32 = (2 << 20) - 1;
 // What a `.proto` file would say: `build.rs` has the service.
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Blob {
+pub(super) struct Blob {
     #[prost(bytes = "bytes", tag = "1")]
     data: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Leg {
+pub(super) struct Leg {
     #[prost(string, tag = "1")]
     symbol: String,
     #[prost(string, tag = "2")]
@@ -47,7 +47,7 @@ struct Leg {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Order {
+pub(super) struct Order {
     #[prost(int64, tag = "1")]
     id: i64,
     #[prost(string, tag = "2")]
