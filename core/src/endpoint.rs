@@ -406,7 +406,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// A connection has no event for now: tells the transport what that means.
     fn settle(&mut self, now: Instant, index: u32) {
         let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
-        if link.connection.wants_transmit() || link.connection.is_finished() {
+        // While a batch is under way there is nothing to do about another: its end will be noticed.
+        let can_transmit = link.sending.is_none() && link.connection.wants_transmit();
+        if can_transmit || link.connection.is_finished() {
             let handle = link.handle;
             self.mark_dirty(handle);
         }
@@ -465,6 +467,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
 
     fn transmit(&mut self, now: Instant, index: u32) {
         let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        let mut any = false;
         while link.sending.is_none() && link.stage == Stage::Up {
             debug_assert!(self.batch.is_empty());
             link.connection.poll_transmit(now, &mut self.batch);
@@ -477,6 +480,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             if self.batch.is_empty() {
                 break;
             }
+            any = true;
             if self.transport.send(link.handle, &mut self.batch) {
                 link.connection.handle_transmitted(now, plain);
             } else {
@@ -485,7 +489,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         let handle = link.handle;
         // What was sent may let parked calls go on, or receiving.
-        let wants_poll = link.connection.wants_poll() || link.receiving == Receiving::Paused;
+        let may_resume = any && link.receiving == Receiving::Paused;
+        let wants_poll = link.connection.wants_poll() || may_resume;
         if wants_poll && !link.connection.is_finished() {
             self.mark_readable(handle);
         }

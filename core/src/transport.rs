@@ -88,7 +88,8 @@ pub enum TransportEvent<S> {
     Received(Handle, Chunk),
     /// So many bytes have arrived in the buffer, which comes back.
     Landed(Handle, ChunkMut, usize),
-    /// The peer has ended its sending direction.
+    /// The peer has ended its sending direction. Nothing is received from then on, until asked: then this
+    /// is told again.
     InputEnd(Handle),
     /// A part of a batch has been sent; with `done` its last one.
     Sent {

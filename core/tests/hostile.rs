@@ -466,6 +466,21 @@ fn a09_any_byte_may_be_corrupted() {
     }
 }
 
+/// Until checksums are checked, whoever insists on one is told that nobody would.
+#[test]
+fn a08_a_checksum_that_is_insisted_upon_is_refused() {
+    let crc32c = [1, 2, 3, 4];
+    let mut raw = server();
+    raw.send(&[request(0, b"x").tlv(tag::CRITICAL | tag::CRC32C, &crc32c)]);
+    raw.send(&[cut(1, 20).tlv(tag::CRITICAL | tag::CRC32C, &crc32c), data(id(1), 16, b"four")]);
+    assert_eq!(raw.statuses(), [Status::UNSUPPORTED; 2]);
+    assert!(raw.requests.is_empty());
+    let mut raw = client(1);
+    raw.send(&[reply(id(0), b"x").tlv(tag::CRITICAL | tag::CRC32C, &crc32c)]);
+    let (_, Outcome::Failed(failure)) = &raw.done[0] else { panic!("{:?}", raw.done) };
+    assert_eq!(*failure, Failure::unknown(Cause::BadReply));
+}
+
 // ---- ids ----
 
 #[test]
@@ -541,6 +556,60 @@ fn b02_b03_a_slot_has_one_owner() {
     let now = raw.now;
     raw.connection.handle_timeout(now + 2 * SECOND);
     assert_at_rest(&raw);
+}
+
+#[test]
+fn b09_a_reply_on_another_connection_is_nobodys() {
+    let (mut asked, mut other) = (client(1), client(0));
+    other.send(&[reply(id(0), b"for the other one")]);
+    assert_eq!((other.closed, other.connection.counters().replies_unknown), (None, 1));
+    assert!(asked.done.is_empty() && other.done.is_empty());
+    asked.send(&[reply(id(0), b"right")]);
+    assert_eq!(asked.answer(0), b"right");
+}
+
+/// Every order of what may end a call at the same time.
+#[test]
+fn b14_the_first_end_of_a_call_is_its_only_one() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum What {
+        Reply,
+        Deadline,
+        Cancel,
+        Close,
+    }
+    let ends = [What::Reply, What::Deadline, What::Cancel, What::Close];
+    let orders =
+        ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b);
+    for (first, second) in orders {
+        let mut raw = client(0);
+        let call = raw.call(0, b"x", 0).unwrap();
+        raw.sent();
+        // From now on all of them are due.
+        raw.now = raw.now + 2 * SECOND;
+        let (now, mut back) = (raw.now, Vec::new());
+        for end in [first, second].into_iter().chain(ends) {
+            match end {
+                What::Reply => raw.send(&[reply(id(0), b"answer")]),
+                What::Deadline => raw.peer.connection.handle_timeout(now),
+                What::Cancel => {
+                    back.extend(raw.connection.cancel(now, call, CancelReason::Dropped));
+                }
+                What::Close => raw.end(RESET),
+            }
+            raw.peer.drain(now);
+        }
+        let outcome = raw.done.first().map(|(_, outcome)| outcome);
+        let as_expected = match (first, outcome) {
+            (What::Reply, Some(Outcome::Reply(reply))) => *reply.body == b"answer"[..],
+            (What::Deadline, Some(Outcome::Failed(f))) => *f == Failure::unknown(Cause::Expired),
+            (What::Close, Some(Outcome::Failed(f))) => *f == Failure::unknown(Cause::Closed(RESET)),
+            (What::Cancel, None) => back == [0],
+            _ => false,
+        };
+        assert!(as_expected, "{first:?}, then {second:?}: {outcome:?}, {back:?}");
+        assert_each_once(&raw, back, 1);
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct UringConfig {
     /// operations, so that one call sends for all. (A send that is an operation tells of its end, which
     /// would wake the engine for nothing but that.) 2 by default.
     pub direct_sends: usize,
+    /// When a send is tried again that could neither be done nor be waited for. 10 ms by default.
+    pub retry_after: Duration,
 }
 
 impl Default for UringConfig {
@@ -61,6 +63,7 @@ impl Default for UringConfig {
             buffers: 8,
             buffers_max: 1024,
             direct_sends: 2,
+            retry_after: Duration::from_millis(10),
         }
     }
 }
@@ -81,8 +84,9 @@ pub struct Uring<K: Kernel = Ring> {
     listener_generation: u32,
     /// Connections whose receive may have to be begun or ended.
     listed: Vec<Handle>,
-    /// Connections that could not send for want of memory.
+    /// Connections that could not send, for reasons that pass.
     retries: Vec<Handle>,
+    retry_at: Option<std::time::Instant>,
     /// What happened between two reaps.
     done: Vec<Event>,
     /// Batches since the last reap, and between the two before.
@@ -149,6 +153,7 @@ impl<K: Kernel> Uring<K> {
             listener_generation: 0,
             listed: Vec::new(),
             retries: Vec::new(),
+            retry_at: None,
             done: Vec::new(),
             sends: 0,
             sends_before: 0,
@@ -422,9 +427,27 @@ impl<K: Kernel> Uring<K> {
             }
             error => match -error {
                 libc::EINTR | libc::ECANCELED => self.send_on(handle, events),
-                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.retries.push(handle),
+                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.retry_later(handle),
                 _ => self.broken(handle, os_error(error), events),
             },
+        }
+    }
+
+    /// The kernel is out of memory; or the socket is full and its peer has ended its own direction: every
+    /// poll of a ring then says that there is news (POLLRDHUP), so that no operation can wait for room.
+    fn retry_later(&mut self, handle: Handle) {
+        self.retries.push(handle);
+        self.retry_at.get_or_insert_with(|| now() + self.config.retry_after);
+    }
+
+    fn retry(&mut self, events: &mut Vec<Event>) {
+        if self.retry_at.is_some_and(|at| now() < at) {
+            return;
+        }
+        self.retry_at = None;
+        for _ in 0..self.retries.len() {
+            let Some(handle) = self.retries.pop() else { break };
+            self.send_on(handle, events);
         }
     }
 
@@ -467,9 +490,8 @@ impl<K: Kernel> Uring<K> {
                 }
             }
         }
-        for _ in 0..self.retries.len() {
-            let Some(handle) = self.retries.pop() else { break };
-            self.send_on(handle, events);
+        if !self.retries.is_empty() {
+            self.retry(events);
         }
         if !self.bell_is_armed && !self.is_hosted {
             self.watch_bell();
@@ -597,10 +619,16 @@ impl<K: Kernel> Uring<K> {
         closed.filter(|l| !l.is_leaving).map(|l| l.gate.closed_for(now).unwrap_or_default()).min()
     }
 
+    /// How long until something is due that no operation tells of.
+    fn own_timeout(&mut self) -> Option<Duration> {
+        let retry = self.retry_at.map(|at| at.saturating_duration_since(now()));
+        [self.gate_timeout(), retry].into_iter().flatten().min()
+    }
+
     /// Parks although another loop hosts the engine: nothing in the ring watches the bell any more.
     fn park_hosted(&mut self, timeout: Option<Duration>) {
         if !self.has_something() {
-            let timeout = match (timeout, self.gate_timeout()) {
+            let timeout = match (timeout, self.own_timeout()) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
@@ -801,6 +829,10 @@ impl<K: Kernel> Transport for Uring<K> {
 
     fn receive(&mut self, handle: Handle, how: Receive) {
         if let Some(connection) = self.connections.get(handle) {
+            if connection.input == Input::Told && !matches!(how, Receive::Pause) {
+                // Whoever asks again is told again.
+                connection.input = Input::Ended;
+            }
             connection.want = how;
             self.list(handle);
         }
@@ -872,7 +904,7 @@ impl<K: Kernel> Park for Uring<K> {
         }
         let mut events = std::mem::take(&mut self.done);
         self.prepare(&mut events);
-        let timeout = match (timeout, self.gate_timeout()) {
+        let timeout = match (timeout, self.own_timeout()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
@@ -921,7 +953,7 @@ impl<K: Kernel> Hosted for Uring<K> {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        self.gate_timeout()
+        self.own_timeout()
     }
 }
 

@@ -155,9 +155,14 @@ impl Executor {
         (0..tasks).for_each(|index| self.remove(index));
     }
 
-    /// How many spawned tasks have panicked.
+    /// How many spawned tasks, and callbacks of calls, have panicked.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.get()
+    }
+
+    /// Somebody's code has, and that was caught.
+    pub(crate) fn panicked(&self) {
+        self.panics.set(self.panics.get() + 1);
     }
 
     pub(crate) fn has_ready(&self) -> bool {
@@ -217,7 +222,7 @@ impl Executor {
             self.free.borrow_mut().push(index);
             // Dropping a future runs somebody's code.
             if catch_unwind(AssertUnwindSafe(|| task.recycle())).is_err() {
-                self.panics.set(self.panics.get() + 1);
+                self.panicked();
             }
         }
     }
@@ -248,7 +253,7 @@ impl Executor {
         let mut cx = Context::from_waker(&waker.waker);
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
         if polled.is_err() {
-            self.panics.set(self.panics.get() + 1);
+            self.panicked();
             log::error!("a task panicked; it is dropped, the shard goes on");
         }
         let is_done = {
@@ -265,7 +270,7 @@ impl Executor {
         };
         self.free.borrow_mut().push(index);
         if catch_unwind(AssertUnwindSafe(|| is_done.recycle())).is_err() {
-            self.panics.set(self.panics.get() + 1);
+            self.panicked();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -385,7 +386,9 @@ impl Inner {
 
     #[inline]
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) {
-        match ticket {
+        // Callbacks and wakers are somebody's code: with a panic of theirs, all other calls of the
+        // shard would be lost.
+        let told = catch_unwind(AssertUnwindSafe(|| match ticket {
             Ticket::Waiter(index) => self.waiters.complete(index, outcome),
             Ticket::Callback(callback) => callback(outcome),
             Ticket::Remote(index) => {
@@ -394,6 +397,10 @@ impl Inner {
                     end.complete(outcome);
                 }
             }
+        }));
+        if told.is_err() {
+            self.executor.panicked();
+            log::error!("the callback of a call panicked; the shard goes on");
         }
     }
 

@@ -310,7 +310,8 @@ impl Shard {
         self.inner.endpoint.borrow().connections()
     }
 
-    /// How many spawned tasks have panicked. A task that panics is dropped, the shard goes on.
+    /// How many spawned tasks, and callbacks of calls, have panicked. A task that panics is dropped, the
+    /// shard goes on.
     #[must_use]
     pub fn panics(&self) -> u64 {
         self.inner.executor.panics()

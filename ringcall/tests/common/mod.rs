@@ -9,6 +9,8 @@
     reason = "a module of tests"
 )]
 
+pub mod raw;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -302,16 +304,23 @@ pub fn over_every_socket(body: impl Fn(Socket)) {
 
 /// A server for a test; its unix socket's file goes with it.
 pub fn bind(socket: Socket) -> Server {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Server::bind(address(socket))
+}
+
+/// Where to listen.
+pub fn address(socket: Socket) -> String {
     match socket {
-        Socket::Tcp => Server::bind("127.0.0.1:0"),
-        Socket::Unix => {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("ringcall-test-{}-{number}.sock", std::process::id());
-            let path: PathBuf = std::env::temp_dir().join(name);
-            Server::bind(format!("unix:{}", path.display()))
-        }
+        Socket::Tcp => "127.0.0.1:0".to_owned(),
+        Socket::Unix => format!("unix:{}", socket_path().display()),
     }
+}
+
+/// A path for a unix socket, that nobody else uses.
+pub fn socket_path() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringcall-test-{}-{number}.sock", std::process::id());
+    std::env::temp_dir().join(name)
 }
 
 pub fn serve(socket: Socket) -> (RunningServer, Arc<Seen>) {

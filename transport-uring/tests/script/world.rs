@@ -50,6 +50,7 @@ impl<D: Decide + Debug> World<D> {
         config.buffers = 2;
         config.buffers_max = 8;
         config.direct_sends = 0;
+        config.retry_after = std::time::Duration::ZERO;
         let engine = Uring::over(script, &memory, config).unwrap();
         World {
             engine,
@@ -194,7 +195,6 @@ impl<D: Decide + Debug> World<D> {
             }
             TransportEvent::InputEnd(handle) => {
                 let user = self.user(handle);
-                assert!(!user.has_ended, "the end is told once");
                 user.has_ended = true;
                 user.is_landing = false;
             }

@@ -1,0 +1,120 @@
+//! The engine by itself, over pairs of sockets.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use bytes::Bytes;
+use ringcall_core::{
+    Batch, Handle, Memory, MemoryLimits, Receive, Segment, SendQueue, Transport, TransportEvent,
+};
+use ringcall_epoll::{Epoll, EpollConfig};
+use socket2::Socket;
+
+fn engine() -> Epoll {
+    Epoll::new(&Memory::new(MemoryLimits::default()), EpollConfig::default()).unwrap()
+}
+
+/// A socket for the engine, and its other end.
+fn pair() -> (Socket, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    (near.into(), far)
+}
+
+fn reap(engine: &mut Epoll) -> Vec<TransportEvent<Socket>> {
+    let mut events = Vec::new();
+    engine.reap(&mut events);
+    events
+}
+
+/// Segments of all lengths, in more system calls than one, to somebody who reads so much at a time.
+#[test]
+fn e01_short_writes_go_on_where_they_stopped() {
+    let segments: Vec<Bytes> = (0..200_usize)
+        .map(|n| (0..[1, n, 4096 - n, 2 * n + 1, 13][n % 5]).map(|i| (n * 7 + i) as u8).collect())
+        .filter(|segment: &Bytes| !segment.is_empty())
+        .collect();
+    let expected = segments.concat();
+    for step in [1, 2, 15, 100, 4095, 4096, 4097, 100_000] {
+        let (near, mut far) = pair();
+        near.set_send_buffer_size(1).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let mut engine = engine();
+        let handle = engine.adopt(near).unwrap();
+        let mut batch = Batch::new(usize::MAX);
+        segments.iter().for_each(|segment| batch.push(Segment::Bytes(segment.clone())));
+        assert!(!engine.send(handle, &mut batch), "the kernel cannot have taken all");
+        assert!(batch.is_empty());
+        let (mut read, mut sent, mut done) = (Vec::new(), 0, false);
+        let mut room = vec![0; step];
+        while read.len() < expected.len() {
+            for event in reap(&mut engine) {
+                let TransportEvent::Sent { bytes, done: last, .. } = event else {
+                    panic!("{event:?}")
+                };
+                assert!(!done, "nothing follows the last one");
+                (sent, done) = (sent + bytes, last);
+            }
+            if let Ok(n) = far.read(&mut room) {
+                read.extend_from_slice(&room[..n]);
+            }
+        }
+        assert!(read == expected, "{step} bytes at a time");
+        // What went at once is counted by nobody but whoever reads `done`.
+        assert!(done && sent <= expected.len() && reap(&mut engine).is_empty());
+    }
+}
+
+#[test]
+fn e22_a_stale_event_finds_nothing() {
+    let mut engine = engine();
+    let ((first, first_far), (second, second_far)) = (pair(), pair());
+    let (closed, kept) = (engine.adopt(first).unwrap(), engine.adopt(second).unwrap());
+    for mut far in [&first_far, &second_far] {
+        std::io::Write::write_all(&mut far, b"readable").unwrap();
+    }
+    // Both are known to be readable before one is closed.
+    ringcall_core::Park::park(&mut engine, None);
+    engine.close(closed);
+    let (third, _third_far) = pair();
+    let new = engine.adopt(third).unwrap();
+    let mut received = Vec::new();
+    for event in reap(&mut engine) {
+        match event {
+            TransportEvent::Received(handle, chunk) => received.push((handle, chunk.to_vec())),
+            TransportEvent::Released(handle) => assert_eq!(handle, closed),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(received, [(kept, b"readable".to_vec())]);
+    assert!(new != closed && new != kept);
+}
+
+#[test]
+fn e22_an_old_handle_is_nobodys() {
+    let mut engine = engine();
+    let (first, _first_far) = pair();
+    let old = engine.adopt(first).unwrap();
+    engine.close(old);
+    assert!(matches!(reap(&mut engine)[..], [TransportEvent::Released(handle)] if handle == old));
+    let (second, mut far) = pair();
+    let new = engine.adopt(second).unwrap();
+    assert!(new.index == old.index && new != old, "the place is used again");
+    let mut batch = Batch::new(usize::MAX);
+    batch.push(Segment::Bytes(Bytes::from_static(b"stale")));
+    assert!(!engine.send(old, &mut batch));
+    engine.receive(old, Receive::Pause);
+    engine.shutdown(old);
+    engine.close(old);
+    let never = Handle { index: 77, generation: 0 };
+    engine.close(never);
+    assert!(reap(&mut engine).is_empty());
+    std::io::Write::write_all(&mut far, b"for the new one").unwrap();
+    let events = reap(&mut engine);
+    assert!(
+        matches!(&events[..], [TransportEvent::Received(handle, _)] if *handle == new),
+        "{events:?}"
+    );
+    far.set_nonblocking(true).unwrap();
+    assert!(far.read(&mut [0; 16]).is_err(), "nothing was sent, and it is still open");
+}
