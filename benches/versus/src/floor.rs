@@ -298,8 +298,11 @@ impl Link for Calls {
             let ended = self.received / self.frame as u64;
             let now = Instant::now();
             let latencies = std::iter::from_fn(|| {
-                let (_, start) = self.timed.pop_front_if(|(number, _)| *number < ended)?;
-                Some(now - start)
+                let (number, start) = *self.timed.front()?;
+                (number < ended).then(|| {
+                    self.timed.pop_front();
+                    now - start
+                })
             });
             meter::done_many(ended - before, latencies, now);
         }
