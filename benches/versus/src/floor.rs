@@ -18,14 +18,19 @@ use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Measured, Watch, mismatch};
 use crate::ours::wire_bytes;
-use crate::payload::{COMPARED_WHOLE_MAX, compare_bytes};
+use crate::payload::{COMPARED_WHOLE_MAX, bytes, compare_bytes};
 use crate::subjects::announce;
 
 /// The most that one receive takes. Smaller than what is in flight, so that both sides work at the same
 /// time instead of in turns.
 fn receive_bytes(frame: usize) -> usize {
-    (16 * frame).clamp(32 << 10, 256 << 10)
+    (16 * frame).clamp(32 << 10, 64 << 10)
 }
+
+/// What is sent, over and over: few enough bytes to stay in the cache, and not as many as a whole number
+/// of frames.
+const PATTERN_BYTES: usize = (16 << 10) - 8;
+const SEND_PARTS_MAX: usize = 16;
 
 pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
     let size = receive_bytes(wire_bytes(case.message)?);
@@ -207,8 +212,7 @@ struct Calls {
     socket: TcpStream,
     frame: usize,
     in_flight: u64,
-    /// Two different frames for each one in flight, sent and expected in this order, over and over.
-    wire: Vec<u8>,
+    pattern: Vec<u8>,
     /// Bytes, counted without end.
     sent: u64,
     received: u64,
@@ -220,15 +224,11 @@ struct Calls {
 
 impl Calls {
     fn new(socket: TcpStream, frame: usize, case: &Case, index: usize) -> Calls {
-        let frames = (index * case.in_flight * 2..).take(case.in_flight * 2);
-        let filled = |number: usize| {
-            (number as u64).to_le_bytes().into_iter().chain((8..frame).map(|at| at as u8))
-        };
         Calls {
             socket,
             frame,
             in_flight: case.in_flight as u64,
-            wire: frames.flat_map(filled).collect(),
+            pattern: bytes(PATTERN_BYTES, index),
             sent: 0,
             received: 0,
             timed: VecDeque::new(),
@@ -243,18 +243,27 @@ impl Calls {
         (self.received / frame + self.in_flight) * frame
     }
 
+    /// So many bytes of the stream from somewhere on, in parts.
+    fn expected(&self, from: u64, mut len: usize) -> impl Iterator<Item = &[u8]> {
+        let mut at = (from % PATTERN_BYTES as u64) as usize;
+        std::iter::from_fn(move || {
+            let part = &self.pattern[at..PATTERN_BYTES.min(at + len)];
+            (at, len) = (0, len - part.len());
+            (!part.is_empty()).then_some(part)
+        })
+    }
+
     fn send(&mut self, now: Instant) -> Result<()> {
         let len = (self.allowed() - self.sent) as usize;
-        let at = (self.sent % self.wire.len() as u64) as usize;
-        let until_end = len.min(self.wire.len() - at);
-        let parts = [
-            IoSlice::new(&self.wire[at..at + until_end]),
-            IoSlice::new(&self.wire[..len - until_end]),
-        ];
-        let parts = if until_end == len { &parts[..1] } else { &parts[..] };
+        let mut parts = [IoSlice::new(&[]); SEND_PARTS_MAX];
+        let mut count = 0;
+        for (part, bytes) in parts.iter_mut().zip(self.expected(self.sent, len)) {
+            *part = IoSlice::new(bytes);
+            count += 1;
+        }
         let mut none = SendAncillaryBuffer::default();
+        let sent = sendmsg(&self.socket, &parts[..count], &mut none, SendFlags::DONTWAIT);
         let before = self.sent.div_ceil(self.frame as u64);
-        let sent = sendmsg(&self.socket, parts, &mut none, SendFlags::DONTWAIT);
         self.sent += unless_blocked(sent)? as u64;
         let begun = before..self.sent.div_ceil(self.frame as u64);
         let timed = begun.filter(|number| number.is_multiple_of(self.stride));
@@ -264,16 +273,15 @@ impl Calls {
 
     /// Compares what arrived with what was sent.
     fn compare(&self, len: usize) -> Result<()> {
-        let at = (self.received % self.wire.len() as u64) as usize;
-        let until_end = len.min(self.wire.len() - at);
-        let (front, back) = self.buffer[..len].split_at(until_end);
-        for (reply, sent) in [(front, &self.wire[at..]), (back, &self.wire[..])] {
-            let sent = &sent[..reply.len()];
+        let mut reply = &self.buffer[..len];
+        for sent in self.expected(self.received, len) {
+            let (part, rest) = reply.split_at(sent.len());
+            reply = rest;
             // As for everybody else: large messages are not compared byte by byte.
             match self.frame <= COMPARED_WHOLE_MAX {
-                true if reply != sent => return Err(mismatch()),
+                true if part != sent => return Err(mismatch()),
                 true => {}
-                false => compare_bytes(reply, sent)?,
+                false => compare_bytes(part, sent)?,
             }
         }
         Ok(())
@@ -298,8 +306,11 @@ impl Link for Calls {
             let ended = self.received / self.frame as u64;
             let now = Instant::now();
             let latencies = std::iter::from_fn(|| {
-                let (_, start) = self.timed.pop_front_if(|(number, _)| *number < ended)?;
-                Some(now - start)
+                let (number, start) = *self.timed.front()?;
+                (number < ended).then(|| {
+                    self.timed.pop_front();
+                    now - start
+                })
             });
             meter::done_many(ended - before, latencies, now);
         }

@@ -53,7 +53,7 @@ impl<B, O> Payload<B, O> {
 }
 
 /// Bytes that differ from those of other numbers in every word.
-fn bytes(len: usize, number: usize) -> Vec<u8> {
+pub(crate) fn bytes(len: usize, number: usize) -> Vec<u8> {
     let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;

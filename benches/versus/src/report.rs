@@ -63,9 +63,9 @@ pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<()> {
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = String::new();
     for case in rows.chunk_by(|row, next| row.case == next.case) {
-        let _ = write!(
+        let _ = writeln!(
             table,
-            "{:<26}{:>12}{:>11}{:>11}{:>11}{:>13}{:>12}{:>9}\n",
+            "{:<26}{:>12}{:>11}{:>11}{:>11}{:>13}{:>12}{:>9}",
             case[0].case,
             "calls/s",
             "p50 µs",
@@ -95,9 +95,9 @@ fn line(table: &mut String, row: &Row, best_peer: Option<f64>, floor: Option<f64
         Some(to) => format!("{:.2}×", calls_per_s / to),
         None => "–".to_owned(),
     };
-    let _ = write!(
+    let _ = writeln!(
         table,
-        "  {:<24}{calls_per_s:>12.0}{p50_us:>11.1}{p99_us:>11.1}{p999_us:>11.1}{cpu_s_per_mcall:>13.2}{:>12}{:>9}\n",
+        "  {:<24}{calls_per_s:>12.0}{p50_us:>11.1}{p99_us:>11.1}{p999_us:>11.1}{cpu_s_per_mcall:>13.2}{:>12}{:>9}",
         row.subject,
         ratio(best_peer),
         ratio(floor),
