@@ -54,7 +54,7 @@ fn e02_calls_go_on_while_every_thread_is_interrupted() {
             let (server, _) = serve(socket);
             let options = CallOptions::new().deadline(Duration::from_secs(60));
             let client = KitchenClient::connect(server.address()).wait().unwrap();
-            let client = client.with_options(options.clone());
+            let client = client.with_options(options);
             let callers: Vec<_> = (0..3)
                 .map(|caller| {
                     let client = client.clone();
