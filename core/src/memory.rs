@@ -35,7 +35,7 @@ pub struct MemoryLimits {
 
 impl Default for MemoryLimits {
     fn default() -> MemoryLimits {
-        MemoryLimits { landing_bytes: 64 << 20, lent_bytes: 64 << 20, kept_bytes: 16 << 20 }
+        MemoryLimits { landing_bytes: 64 << 20, lent_bytes: 64 << 20, kept_bytes: 64 << 20 }
     }
 }
 
