@@ -29,7 +29,7 @@ pub struct MemoryLimits {
     /// Of blocks in use: beyond three quarters of it, bodies that arrived whole are copied out of
     /// their receive buffers, so that a few that are held long do not pin much. 64 MiB by default.
     pub lent_bytes: usize,
-    /// Of free blocks kept for the next user. 16 MiB by default.
+    /// Of free blocks kept for the next user. 64 MiB by default.
     pub kept_bytes: usize,
 }
 
