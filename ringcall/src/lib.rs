@@ -75,7 +75,7 @@ mod serve;
 mod shard;
 
 pub use client::{
-    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect,
+    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect, IntoOwned,
     LocalClient, OneWay, OneWayFuture, ToAddress,
 };
 pub use error::{CallError, ServeError};

@@ -53,7 +53,7 @@ fn a_warm_call_allocates_and_copies_nothing() {
 fn one_by_one<C>(what: &str, client: &MirrorClient<C>)
 where
     C: Channel + ringcall::BlockOn,
-    C::Body: ringcall::__private::IntoOwned,
+    C::Body: ringcall::IntoOwned,
 {
     let order = order(4);
     let run = |calls| {

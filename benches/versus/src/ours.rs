@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use ringcall::__private::IntoOwned;
+use ringcall::IntoOwned;
 use ringcall::{
     BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, Server, Shard, ShardConfig,
     View, WaitPolicy,

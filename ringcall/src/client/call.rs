@@ -195,9 +195,10 @@ where
     }
 }
 
-/// A body of which an owned message can be made, wherever it is held.
-#[doc(hidden)]
+/// A body of which an owned message can be made, wherever it is held: the bound on `C::Body` for code that
+/// awaits calls over any [`Channel`](crate::Channel).
 pub trait IntoOwned: Frozen {
+    /// The message, out of what was received of it.
     fn into_owned<M: Message>(received: M::Received<Self>) -> M
     where
         Self: Sized;
