@@ -82,10 +82,9 @@ fn disabled() -> Finding {
 
 fn locked_memory() -> Finding {
     let limit = getrlimit(Resource::Memlock).current;
-    // Rings and provided buffers have not been counted since 5.12.
     let is = limit.map_or("unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
-    let advice = limit.filter(|bytes| *bytes < 64 * 1024).map(|_| {
-        "kernels before 5.12 count rings: a ring may be refused. Raise `ulimit -l`.".to_owned()
+    let advice = limit.filter(|bytes| *bytes < 1024 * 1024).map(|_| {
+        "a ring of a user without rights takes about 100 KiB of it, and is refused otherwise: epoll then. Raise `ulimit -l`.".to_owned()
     });
     Finding { what: "locked memory", is, advice }
 }
