@@ -211,10 +211,7 @@ impl<K: Kernel> Uring<K> {
         // Whoever it was for: a buffer that comes back is the driver's again.
         let buffer = completion.buffer.and_then(|number| self.buffers.take(number));
         let Some(token) = Token::unpack(completion.token) else { return };
-        if token == Token::Cancel {
-            return;
-        }
-        if !completion.more {
+        if !completion.more && token != Token::Cancel {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         match token {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ringcall_buf::Pool;
@@ -144,15 +143,6 @@ impl Features {
 impl Default for Features {
     fn default() -> Features {
         Features::ALL
-    }
-}
-
-impl FromStr for Features {
-    type Err = UnknownFeature;
-
-    /// See [`Features::without`].
-    fn from_str(names: &str) -> Result<Features, UnknownFeature> {
-        Features::without(names)
     }
 }
 

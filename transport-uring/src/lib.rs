@@ -18,7 +18,7 @@
 //! # Where it runs
 //!
 //! [`Features::probe`] sets a ring up with everything, and without one flag after another where the
-//! kernel refuses, and then proves on a socket pair that data arrives. Kernels before 5.19, and systems
+//! kernel refuses, and then proves on a socket pair that data arrives. Kernels before 5.11, and systems
 //! that forbid io_uring (a seccomp profile such as Docker's, `kernel.io_uring_disabled`), give a
 //! [`Refusal`] that says why.
 
