@@ -178,10 +178,14 @@ fn echo(features: Features, address: &Address, config: UringConfig) {
     }
     let mut others = Vec::new();
     engine.shutdown(ours);
-    wait(&mut engine, &mut others, |event| match event {
-        TransportEvent::InputEnd(handle) => (*handle == theirs).then_some(()),
-        _ => None,
-    });
+    for _ in 0..2 {
+        wait(&mut engine, &mut others, |event| match event {
+            TransportEvent::InputEnd(handle) => (*handle == theirs).then_some(()),
+            _ => None,
+        });
+        // Whoever asks again is told again: a connection that lingers waits for that.
+        engine.receive(theirs, Receive::More);
+    }
     for handle in [ours, theirs] {
         engine.close(handle);
         wait(&mut engine, &mut others, |event| match event {
