@@ -13,6 +13,7 @@ mod requests;
 mod send;
 mod served;
 mod state;
+mod streams;
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -25,7 +26,7 @@ use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::wheel::Wheel;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side,
+    Memory, MessageId, Payload, Refused, RequestId, Side, StreamId,
 };
 
 use assembly::Siblings;
@@ -36,6 +37,7 @@ use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
 use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+pub use streams::{Item, ItemError};
 
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
@@ -195,6 +197,16 @@ pub enum Event<T> {
     Cancelled(RequestId, Cancellation),
     /// A call of this side has ended. Its ticket comes back, exactly once.
     Completed(T, Outcome),
+    /// The other side has begun to answer a call of this side with a stream: items follow, and the end
+    /// of the call with its ticket.
+    Answering(CallId, ReplyHeader),
+    /// An item of a stream. Say [`consumed`](Connection::consumed) when it is no longer held, exactly
+    /// once an item, whether or not its call still exists.
+    Item(StreamId, Item),
+    /// The caller sends no further items.
+    ItemsEnd(RequestId),
+    /// A stream that was [`Blocked`](ItemError::Blocked) may go on.
+    Writable(StreamId),
     /// The other side has answered a [`ping`](Connection::ping).
     Pong([u8; 16]),
     /// The other side takes no new calls.
@@ -300,7 +312,8 @@ pub struct Call {
     pub priority: u8,
     /// 0 for the first attempt.
     pub attempt: u8,
-    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `RETRIED` and `IDEMPOTENT`; others are ignored.
+    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `ITEMS_IN`, `ITEMS_OUT`, `RETRIED` and
+    /// `IDEMPOTENT`; others are ignored.
     pub flags: u8,
 }
 
@@ -585,6 +598,45 @@ impl<T> Connection<T> {
         payload: &P,
     ) -> Result<(), ReplyError> {
         self.answer(now, id, header, payload)
+    }
+
+    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it.
+    ///
+    /// # Errors
+    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items.
+    pub fn begin_items(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        header: ReplyHeader,
+    ) -> Result<(), ReplyError> {
+        self.begin_stream(now, request, header)
+    }
+
+    /// Sends an item: of the argument's stream of a call that this side made, or of the answer that was
+    /// [begun](Self::begin_items).
+    ///
+    /// # Errors
+    /// [`ItemError::Blocked`] when it must wait for [`Event::Writable`], which follows.
+    pub fn send_item<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Result<(), ItemError> {
+        self.send_stream_item(now, stream, codec, signature, payload)
+    }
+
+    /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
+    pub fn end_items(&mut self, now: Instant, call: CallId) {
+        self.end_stream(now, call);
+    }
+
+    /// An item with a body of `bytes` is no longer held: its sender may send more.
+    pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
+        self.item_consumed(stream, bytes);
     }
 
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
