@@ -1,5 +1,6 @@
 //! Settings of the engine.
 
+use std::io;
 use std::time::Duration;
 
 use ringcall_buf::BLOCK_BYTES;
@@ -39,5 +40,63 @@ impl Default for UringConfig {
             direct_sends: 2,
             retry_after: Duration::from_millis(10),
         }
+    }
+}
+
+/// With fewer a ring takes no fewer pages.
+const ENTRIES_MIN: u32 = 16;
+
+impl UringConfig {
+    /// A ring of this size, or else the largest for which there is memory. Rings count as locked memory
+    /// of users without rights, who often may lock little.
+    pub(super) fn as_large_as_possible<R>(
+        mut self,
+        mut set_up: impl FnMut(&UringConfig) -> io::Result<R>,
+    ) -> io::Result<(R, UringConfig)> {
+        loop {
+            match set_up(&self) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOMEM) && self.entries > ENTRIES_MIN =>
+                {
+                    self.entries = (self.entries / 4).max(ENTRIES_MIN);
+                }
+                made => return made.map(|ring| (ring, self)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is tried, when so many entries are one too many, and what comes of it.
+    fn tried(too_many: u32) -> (Vec<u32>, Option<u32>) {
+        let mut tried = Vec::new();
+        let made = UringConfig::default().as_large_as_possible(|config| {
+            tried.push(config.entries);
+            match config.entries < too_many {
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+            }
+        });
+        (tried, made.ok().map(|((), config)| config.entries))
+    }
+
+    #[test]
+    fn e11_smaller_rings_are_tried_until_there_is_memory() {
+        assert_eq!(tried(1000), (vec![256], Some(256)));
+        assert_eq!(tried(256), (vec![256, 64], Some(64)));
+        assert_eq!(tried(0), (vec![256, 64, 16], None));
+    }
+
+    #[test]
+    fn other_errors_have_nothing_to_do_with_its_size() {
+        let mut tried = 0;
+        let made = UringConfig::default().as_large_as_possible(|_| -> io::Result<()> {
+            tried += 1;
+            Err(io::Error::from_raw_os_error(libc::EMFILE))
+        });
+        assert_eq!((made.unwrap_err().raw_os_error(), tried), (Some(libc::EMFILE), 1));
     }
 }

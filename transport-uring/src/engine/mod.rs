@@ -61,14 +61,18 @@ pub struct Uring<K: Kernel = Ring> {
 
 impl Uring {
     /// An engine without sockets; receive memory comes from `memory`. What the ring uses of the kernel
-    /// is what [`Features::probe`] has found.
+    /// is what [`Features::probe`] has found. Where there is too little memory to lock, the ring is
+    /// smaller than asked for: [`config`](Uring::config) says how large it is.
     ///
     /// # Errors
     /// When a ring cannot be set up here.
     pub fn new(memory: &Memory, features: Features, config: UringConfig) -> Result<Uring, Refusal> {
-        let buffers = config.buffers_max.next_power_of_two();
         let refusal = |error: std::io::Error| Refusal::Os(error.raw_os_error().unwrap_or(0));
-        let ring = Ring::new(features, config.entries, buffers).map_err(refusal)?;
+        let set_up = |config: &UringConfig| {
+            Ring::new(features, config.entries, config.buffers_max.next_power_of_two())
+        };
+        let (ring, mut config) = config.as_large_as_possible(set_up).map_err(refusal)?;
+        config.buffers_max = ring.buffers().unwrap_or(config.buffers_max);
         Uring::over(ring, memory, config).map_err(refusal)
     }
 
@@ -112,6 +116,12 @@ impl<K: Kernel> Uring<K> {
         engine.buffers.refill(&mut engine.kernel);
         engine.watch_bell();
         Ok(engine)
+    }
+
+    /// Its settings, which may be less than what was asked for.
+    #[must_use]
+    pub fn config(&self) -> &UringConfig {
+        &self.config
     }
 
     /// What it uses of the kernel.
