@@ -275,6 +275,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let call = Ident::new("call", Span::mixed_site());
     let held = Ident::new("held", Span::mixed_site());
     let streams = Ident::new("streams", Span::mixed_site());
+    let sink = Ident::new("sink", Span::mixed_site());
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
     let take_argument = method.argument().map(|(name, ty)| {
@@ -301,11 +302,11 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let called = quote!(#trait_name::#name(#held.get(), #(#passed),*).await);
     let (verb, run) = match &method.answer {
         Answer::Items(reply) => {
-            let pump = pump(service, reply);
+            let pump = pump(service, reply, &sink);
             (
                 quote!(streaming),
                 quote! {
-                    let sink = #streams.sink();
+                    let #sink = #streams.sink();
                     ::core::result::Result::Ok(async move {
                         let answer = #called;
                         #pump
@@ -360,7 +361,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
 }
 
 /// Sends the stream that a handler has returned, in the handler's own task.
-fn pump(service: &Service, reply: &ReplyStream) -> TokenStream {
+fn pump(service: &Service, reply: &ReplyStream, sink: &Ident) -> TokenStream {
     let ringcall = &service.ringcall;
     let item = &reply.item;
     let error = match &reply.error {
@@ -368,7 +369,7 @@ fn pump(service: &Service, reply: &ReplyStream) -> TokenStream {
         None => quote!(::core::convert::Infallible),
     };
     let verb = if reply.may_end_with_error { quote!(results) } else { quote!(items) };
-    let send = quote!(sink.#verb::<#item, #error>(items).await);
+    let send = quote!(#sink.#verb::<#item, #error>(items).await);
     if !reply.may_fail {
         return quote! { let items = answer; #send };
     }

@@ -13,11 +13,7 @@ pub(super) fn parameter(ty: &Type) -> Result<Option<Type>> {
     if let Type::ImplTrait(stream) = ty {
         return item(stream).map(Some);
     }
-    let Some(("Items", arguments)) =
-        last_segment(ty).as_ref().map(|(name, arguments)| (&**name, arguments))
-    else {
-        return Ok(None);
-    };
+    let Some(arguments) = arguments_of("Items", ty) else { return Ok(None) };
     let mut types = types(arguments);
     match (types.next(), types.next()) {
         (Some(item), None) => Ok(Some(item.clone())),
@@ -30,11 +26,7 @@ pub(super) fn reply(ty: &Type) -> Result<Option<ReplyStream>> {
     if let Type::ImplTrait(stream) = ty {
         return stream_of(ty, item(stream)?, None).map(Some);
     }
-    let Some(("Result", arguments)) =
-        last_segment(ty).as_ref().map(|(name, arguments)| (&**name, arguments))
-    else {
-        return Ok(None);
-    };
+    let Some(arguments) = arguments_of("Result", ty) else { return Ok(None) };
     let mut types = types(arguments);
     let Some(Type::ImplTrait(stream)) = types.next() else { return Ok(None) };
     let item = item(stream)?;
@@ -51,11 +43,9 @@ fn stream_of(ty: &Type, item: Type, error: Option<Type>) -> Result<ReplyStream> 
     let may_fail = error.is_some();
     let mut reply =
         ReplyStream { ty: ty.clone(), item, error, may_fail, may_end_with_error: false };
-    if let Some((name, arguments)) = last_segment(&reply.item)
-        && name == "Result"
-    {
-        let mut types = types(&arguments).cloned();
-        let (Some(item), Some(error)) = (types.next(), types.next()) else {
+    if let Some(arguments) = arguments_of("Result", &reply.item) {
+        let both: Vec<Type> = types(arguments).cloned().collect();
+        let Ok([item, error]) = <[Type; 2]>::try_from(both) else {
             return Err(Error::new(
                 reply.item.span(),
                 "write the error, too: `impl Stream<Item = Result<Message, Error>>`",
@@ -90,14 +80,12 @@ fn item(stream: &TypeImplTrait) -> Result<Type> {
     })
 }
 
-/// The last name of a path and what is in its angle brackets.
-fn last_segment(ty: &Type) -> Option<(String, AngleBracketedGenericArguments)> {
+/// What is in the angle brackets of a path that ends with this name.
+fn arguments_of<'a>(name: &str, ty: &'a Type) -> Option<&'a AngleBracketedGenericArguments> {
     let Type::Path(path) = ty else { return None };
     let last = path.path.segments.last()?;
     match &last.arguments {
-        PathArguments::AngleBracketed(arguments) => {
-            Some((last.ident.to_string(), arguments.clone()))
-        }
+        PathArguments::AngleBracketed(arguments) if last.ident == name => Some(arguments),
         _ => None,
     }
 }
