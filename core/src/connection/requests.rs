@@ -53,6 +53,7 @@ impl<T> Connection<T> {
             let slot = self.served.enter(head.id);
             slot.charged = body_len;
             slot.received = now;
+            slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
         }
         if let Some(status) = refusal(&header, head.flags, announced.unknown_critical.is_some()) {
@@ -128,9 +129,11 @@ impl<T> Connection<T> {
             self.credit.calls_in.release(arriving.ignore());
         }
         let is_announced = arriving.is_announced();
+        let deadline = arriving.header.deadline;
         let slot = self.served.enter(head.id);
         slot.charged = 0;
         slot.received = now;
+        slot.deadline = deadline;
         slot.arriving = Some(Box::new(arriving));
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
         if !is_ignored {
@@ -177,12 +180,14 @@ impl<T> Connection<T> {
         self.deliver(request)
     }
 
-    pub(super) fn cancelled(&mut self, head: &Head, frame: &Chunk) -> Received<T> {
+    pub(super) fn cancelled(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
         let cancel = plain_header(head, frame, Cancel::parse)?;
         let id = head.id;
         if id.side() == self.side {
             return Err(CloseReason::BadId);
         }
+        let times = self.served.find(id).map(|slot| (slot.received, slot.deadline));
+        self.count_cancel(now, cancel.reason, times)?;
         // One that was answered already is no fault: the answer and the CANCEL crossed.
         let Some(slot) = self.served.find(id) else { return Ok(None) };
         let before = slot.state;
