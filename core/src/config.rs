@@ -194,8 +194,8 @@ impl Config {
         self
     }
 
-    /// How many CREDIT, LIMITS, PONG and GOAWAY frames the other side may send in ten seconds, or as many
-    /// as there are calls if that is more: 1024 by default.
+    /// How many CREDIT, LIMITS, PONG and GOAWAY frames the other side may send in ten seconds, or four
+    /// for each call and item if that is more: 1024 by default.
     #[must_use]
     pub fn control_frames_max(mut self, frames: u32) -> Config {
         self.control_frames_max = frames;

@@ -19,6 +19,10 @@ use crate::{CloseReason, Instant};
 const PINGS_BURST: u32 = 5;
 /// So many more, too early, are forgiven until there is a pause.
 const PING_STRIKES_MAX: u32 = 2;
+/// An item may earn credit in bytes and items, for its stream and its pool.
+const CONTROL_FRAMES_A_CALL: u64 = 4;
+/// A call that was there for so long is no quick one, whyever it is cancelled.
+const CANCEL_AGE_MAX: Duration = Duration::from_secs(1);
 /// A call that is cancelled younger than this was not cancelled because it took long.
 const CANCEL_AGE_MIN: Duration = Duration::from_millis(1);
 /// DATA with fewer bytes than this, more of the body following, costs more than it brings.
@@ -103,13 +107,15 @@ impl<T> Connection<T> {
         if is_fine { Ok(()) } else { Err(CloseReason::TooManyPings) }
     }
 
-    /// A control frame that belongs to what is sent and received: at most one for each call.
+    /// A control frame that belongs to what is sent and received: at most four for each call or item.
     pub(super) fn count_control(&mut self, now: Instant) -> Result<(), CloseReason> {
         let counters = &self.counters;
         let traffic = counters
             .calls_made
             .wrapping_add(counters.requests_taken)
-            .wrapping_add(counters.requests_answered);
+            .wrapping_add(counters.requests_answered)
+            .wrapping_add(counters.items_sent);
+        let traffic = traffic.saturating_mul(CONTROL_FRAMES_A_CALL);
         let max = u64::from(self.config.control_frames_max);
         match self.floods.control.add(now, 1, max, traffic) {
             true => Ok(()),
@@ -125,11 +131,12 @@ impl<T> Connection<T> {
         reason: CancelReason,
         call: Option<(Instant, Instant)>,
     ) -> Result<(), CloseReason> {
-        if reason == CancelReason::Expired
-            && let Some((received, deadline)) = call
-        {
+        if let Some((received, deadline)) = call {
             let age = now.since(received);
-            if age >= CANCEL_AGE_MIN && age.saturating_mul(2) >= deadline.since(received) {
+            let has_waited = reason == CancelReason::Expired
+                && age >= CANCEL_AGE_MIN
+                && age.saturating_mul(2) >= deadline.since(received);
+            if has_waited || age >= CANCEL_AGE_MAX {
                 return Ok(());
             }
         }

@@ -6,6 +6,7 @@ mod calls;
 mod credit;
 mod floods;
 mod inbound;
+mod items;
 mod liveness;
 mod outbound;
 mod plain;
@@ -15,6 +16,7 @@ mod requests;
 mod send;
 mod served;
 mod state;
+mod stream;
 mod streams;
 
 use alloc::collections::VecDeque;
@@ -41,6 +43,7 @@ use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
 use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+use streams::Crowded;
 pub use streams::{Item, ItemError};
 
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
@@ -92,6 +95,8 @@ pub struct Connection<T> {
     watch: Watch,
     liveness: Liveness,
     floods: Floods,
+    /// Streams that wait for the connection.
+    crowded: Crowded,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -127,6 +132,11 @@ struct Credit {
     calls_in: Window,
     /// For the other side's replies.
     replies_in: Window,
+    /// The same four, for numbers of items.
+    call_items_out: Allowance,
+    reply_items_out: Allowance,
+    call_items_in: Window,
+    reply_items_in: Window,
 }
 
 /// Control frames that wait to be sent; at most one of each kind.
@@ -138,6 +148,10 @@ struct Control {
     limits: Option<Limits>,
     /// With the mark behind which it may be sent.
     limits_ack: Option<(Limits, u64)>,
+    /// Streams that get credit; each at most once.
+    grants: VecDeque<MessageId>,
+    /// There are some, or a pool gets credit in items.
+    has_stream_credit: bool,
 }
 
 /// Looks after what must make progress.
@@ -190,6 +204,8 @@ enum BodyTarget {
     Nothing,
     Request(MessageId),
     Reply(MessageId),
+    /// The item of a stream that is arriving, whoever made the call.
+    Item(MessageId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -390,6 +406,10 @@ impl<T> Connection<T> {
                 replies_out: Allowance::default(),
                 calls_in: Window::new(config.calls_window),
                 replies_in: Window::new(config.replies_window),
+                call_items_out: Allowance::default(),
+                reply_items_out: Allowance::default(),
+                call_items_in: Window::new(stream::pool_items(config.calls_window)),
+                reply_items_in: Window::new(stream::pool_items(config.replies_window)),
             },
             deadlines: Wheel::new(now),
             watch: Watch {
@@ -405,6 +425,7 @@ impl<T> Connection<T> {
             },
             liveness: Liveness::new(),
             floods: Floods::new(now),
+            crowded: Crowded::default(),
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -641,20 +662,21 @@ impl<T> Connection<T> {
     ///
     /// # Errors
     /// [`ItemError::Blocked`] when it must wait for [`Event::Writable`], which follows.
+    #[inline]
     pub fn send_item<P: Payload + ?Sized>(
         &mut self,
-        now: Instant,
+        _now: Instant,
         stream: StreamId,
         codec: Codec,
         signature: u64,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(now, stream, codec, signature, payload)
+        self.send_stream_item(stream, codec, signature, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
-    pub fn end_items(&mut self, now: Instant, call: CallId) {
-        self.end_stream(now, call);
+    pub fn end_items(&mut self, _now: Instant, call: CallId) {
+        self.end_stream(call);
     }
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
@@ -666,7 +688,7 @@ impl<T> Connection<T> {
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running {
+        if slot.state == ServedState::Running && deadline != Instant::FAR {
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -796,6 +818,12 @@ impl<T> Connection<T> {
         self.served.live() + self.served.one_ways as usize
     }
 
+    /// Items of the other side that this side holds: of calls, and of replies.
+    #[must_use]
+    pub fn items_held(&self) -> (u64, u64) {
+        (self.credit.call_items_in.held(), self.credit.reply_items_in.held())
+    }
+
     /// How many calls the other side accepts at once; zero before its HELLO.
     #[must_use]
     pub fn in_flight_limit(&self) -> u32 {
@@ -894,6 +922,9 @@ impl<T> Connection<T> {
             if let Some(arriving) = &mut entry.arriving {
                 self.credit.replies_in.release(arriving.ignore());
             }
+            if let Some(id) = self.calls.id_at(slot) {
+                self.stop_streams(id);
+            }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
             if let Some(ticket) = ticket {
@@ -914,7 +945,8 @@ impl<T> Connection<T> {
             self.deadlines.cancel(served_key(slot));
             match state {
                 // Its answer, which can no longer be sent, frees the slot.
-                ServedState::Running => {
+                ServedState::Running | ServedState::Streaming => {
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::Cancel);
                     let id = RequestId { id, one_way: None };
                     return Some(Event::Cancelled(id, Cancellation::Closed));
@@ -924,6 +956,7 @@ impl<T> Connection<T> {
                     let arriving = served.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
                     let charged = arriving + core::mem::take(&mut served.charged);
                     self.credit.calls_in.release(charged);
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::End);
                 }
             }
@@ -958,8 +991,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() {
             return self.fail(now, CloseReason::Truncated);
         }
-        // Nobody will answer our calls any more.
+        // Nobody will answer our calls any more, nor give credit or items to streams.
         self.end_own_calls(CloseReason::PeerClosed);
+        self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
         if is_waiting || !self.events.is_empty() {
             return;
@@ -976,6 +1010,22 @@ impl<T> Connection<T> {
         let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
         while let Some(event) = self.hand_back_next(&mut ending) {
             self.events.push_back(event);
+        }
+    }
+
+    fn cancel_served_streams(&mut self) {
+        for slot in 0..self.served.slots() {
+            let Some(served) = self.served.at(slot) else { continue };
+            let id = served.id;
+            let is_running = matches!(served.state, ServedState::Running | ServedState::Streaming);
+            if served.streams.is_none() {
+                continue;
+            }
+            self.stop_streams(id);
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
+                let id = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
+            }
         }
     }
 
@@ -1005,6 +1055,7 @@ impl<T> Connection<T> {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
             if self.served.step(slot, state::ServedInput::Cancel) {
+                self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
         }
@@ -1045,7 +1096,8 @@ impl<T> Connection<T> {
         if self.landing.any() {
             let requests = self.served.arriving().map(|arriving| arriving.progress);
             let replies = self.calls.arriving().map(|arriving| arriving.progress);
-            oldest = requests.chain(replies).fold(oldest, Instant::min);
+            let items = self.served.items_progress().chain(self.calls.items_progress());
+            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
         if oldest + stall <= now {
             return self.fail(now, CloseReason::BodyStalled);
@@ -1100,6 +1152,8 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Request(id) => self.served.arriving_at(id),
             BodyTarget::Reply(id) => self.calls.arriving_at(id),
+            BodyTarget::Item(id) if id.side() == self.side => self.calls.item_at(id),
+            BodyTarget::Item(id) => self.served.item_at(id),
         };
         assembly.is_some_and(assembly::Assembly::can_lend)
     }
@@ -1108,7 +1162,11 @@ impl<T> Connection<T> {
 impl Control {
     #[inline]
     fn is_waiting(&self) -> bool {
-        self.hello || self.pong.is_some() || self.ping.is_some() || self.limits.is_some()
+        self.hello
+            || self.pong.is_some()
+            || self.ping.is_some()
+            || self.limits.is_some()
+            || self.has_stream_credit
     }
 }
 
