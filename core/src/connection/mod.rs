@@ -4,8 +4,10 @@ mod assembly;
 mod bodies;
 mod calls;
 mod credit;
+mod floods;
 mod inbound;
 mod items;
+mod liveness;
 mod outbound;
 mod plain;
 mod receive;
@@ -34,7 +36,9 @@ use crate::{
 use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
+use floods::Floods;
 use inbound::{Found, Inbound};
+use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
@@ -45,6 +49,9 @@ pub use streams::{Item, ItemError};
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// How many bytes a second the other side must read at least while something waits for it.
+const SEND_RATE_MIN: u64 = 1024;
 
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,6 +93,8 @@ pub struct Connection<T> {
     /// Deadlines of calls made (even keys) and served (odd keys).
     deadlines: Wheel,
     watch: Watch,
+    liveness: Liveness,
+    floods: Floods,
     /// Streams that wait for the connection.
     crowded: Crowded,
     /// How many streams of callers are open.
@@ -159,6 +168,13 @@ struct Watch {
     /// Bytes given to the transport that it has not sent yet.
     unsent: usize,
     send_progress: Instant,
+    /// Since when there is something that it has not sent.
+    backlog: Instant,
+    /// When its pace was last looked at, and how much it had sent by then.
+    paced: Instant,
+    paced_sent: u64,
+    /// How soon to look after something was sent.
+    every: Duration,
 }
 
 /// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
@@ -407,7 +423,13 @@ impl<T> Connection<T> {
                 received: now,
                 unsent: 0,
                 send_progress: now,
+                backlog: now,
+                paced: now,
+                paced_sent: 0,
+                every: config.look_after_every(),
             },
+            liveness: Liveness::new(),
+            floods: Floods::new(now),
             crowded: Crowded::default(),
             open_inputs: 0,
             events: VecDeque::new(),
@@ -535,9 +557,10 @@ impl<T> Connection<T> {
         if sent > 0 {
             if self.watch.unsent == 0 {
                 self.watch.send_progress = now;
+                self.watch.backlog = now;
             }
             self.watch.unsent += sent;
-            self.look_after_by(now + self.config.stall_timeout);
+            self.look_after_by(now + self.watch.every);
         }
     }
 
@@ -677,10 +700,11 @@ impl<T> Connection<T> {
     }
 
     /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
-    /// sent yet is replaced.
-    pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
+    /// sent yet is replaced. It waits until the one before is answered and
+    /// [`Config::ping_interval_min`] ago, since the other side counts.
+    pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
         if self.ending.is_none() {
-            self.control.ping = Some(Ping { opaque });
+            self.want_ping(now, Ping { opaque });
         }
     }
 
@@ -1061,6 +1085,9 @@ impl<T> Connection<T> {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
+            if self.is_taken_too_slowly(now) {
+                return self.fail(now, CloseReason::SendStalled);
+            }
         }
         if self.open_inputs > 0 {
             self.look_after_streams(now);
@@ -1085,6 +1112,27 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
+        if let Err(reason) = self.keep_alive(now) {
+            self.fail(now, reason);
+        }
+    }
+
+    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
+    fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
+        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
+        let watch = &mut self.watch;
+        let is_due = watch.paced + stall <= now;
+        if is_due && watch.backlog <= watch.paced {
+            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
+            if sent - watch.paced_sent < least {
+                return true;
+            }
+        }
+        if is_due || watch.backlog > watch.paced {
+            (watch.paced, watch.paced_sent) = (now, sent);
+        }
+        self.look_after_by(self.watch.paced + stall);
+        false
     }
 
     #[inline]

@@ -84,7 +84,9 @@ impl Pair {
             .replies_window(WINDOW)
             .stream_window(STREAM_WINDOW)
             .send_queue_soft(QUEUE_MAX / 4)
-            .send_queue_max(QUEUE_MAX);
+            .send_queue_max(QUEUE_MAX)
+            // The input may cancel whatever it makes.
+            .cancels_max(u32::MAX);
         if options & 2 != 0 {
             config = config.cut_bytes(4096);
         }
@@ -597,8 +599,9 @@ fn is_nobodys_fault(reason: CloseReason) -> bool {
         | CloseReason::HandshakeTimeout
         | CloseReason::BodyStalled
         | CloseReason::SendStalled
+        | CloseReason::PeerSilent
         | CloseReason::Transport(_) => true,
-        CloseReason::GoAway(code) => matches!(code.0, 0 | 21..=23),
+        CloseReason::GoAway(code) => matches!(code.0, 0 | 21..=24),
         _ => false,
     }
 }
