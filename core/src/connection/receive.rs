@@ -180,6 +180,7 @@ impl<T> Connection<T> {
         self.credit.calls_out = Allowance::new(hello.calls_window);
         self.credit.replies_out = Allowance::new(hello.replies_window);
         self.watch.handshake = Instant::FAR;
+        self.look_after_by(self.retirement.next());
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))
@@ -213,6 +214,7 @@ impl<T> Connection<T> {
                 self.message_bytes_max =
                     usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
                 self.inbound.set_body_max(self.message_bytes_max);
+                self.limits_confirmed();
             }
             return Ok(());
         }

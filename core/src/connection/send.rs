@@ -266,7 +266,7 @@ impl<T> Connection<T> {
     }
 
     /// Queues a frame without a body, behind what is queued already.
-    fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
+    pub(super) fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
         let what = if kind == Kind::Reply { Frame::Reply } else { Frame::Control };
         self.outbound.push(chunk, what);
