@@ -42,6 +42,10 @@ counters! {
     calls_expired,
     /// Calls cancelled here.
     calls_cancelled,
+    /// Items of streams sent.
+    items_sent,
+    /// Items of streams received, and wanted.
+    items_received,
     /// Frames received, of any kind.
     frames_received,
     /// Bytes received.

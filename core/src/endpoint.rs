@@ -17,15 +17,15 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::connection::{Call, Connection, Event, ReceiveHint, ReplyError};
+use crate::connection::{Call, Connection, Event, ItemError, ReceiveHint, ReplyError};
 use crate::frame::{CancelReason, ReplyHeader};
 use crate::transport::{
     Address, Batch, ByteLayer, Handle, Listener, Receive, Transport, TransportEvent,
 };
 use crate::wheel::Wheel;
 use crate::{
-    CallId, Cause, CloseReason, Config, Counters, Failure, Instant, Memory, Payload, Refused,
-    RequestId, Side, TransportError,
+    CallId, Cause, CloseReason, Codec, Config, Counters, Failure, Instant, Memory, Payload,
+    Refused, RequestId, Side, StreamId, TransportError,
 };
 
 /// A connection's share of a turn before the next one has its own.
@@ -284,6 +284,51 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     ) -> Result<(), ReplyError> {
         let link = self.mark_dirty(handle).ok_or(ReplyError::NotRunning)?;
         link.connection.reply(now, request, header, payload)
+    }
+
+    /// Begins to answer a call with items, see [`Connection::begin_items`].
+    ///
+    /// # Errors
+    /// As there; also when the connection is gone.
+    pub fn begin_items(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+    ) -> Result<(), ReplyError> {
+        let link = self.mark_dirty(handle).ok_or(ReplyError::NotRunning)?;
+        link.connection.begin_items(now, request, header)
+    }
+
+    /// Sends an item, see [`Connection::send_item`].
+    ///
+    /// # Errors
+    /// As there; also when the connection is gone.
+    pub fn send_item<P: Payload + ?Sized>(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        stream: StreamId,
+        (codec, signature): (Codec, u64),
+        payload: &P,
+    ) -> Result<(), ItemError> {
+        let link = self.mark_dirty(handle).ok_or(ItemError::Ended)?;
+        link.connection.send_item(now, stream, codec, signature, payload)
+    }
+
+    /// Ends the items of a call's argument, see [`Connection::end_items`].
+    pub fn end_items(&mut self, now: Instant, handle: Handle, call: CallId) {
+        if let Some(link) = self.mark_dirty(handle) {
+            link.connection.end_items(now, call);
+        }
+    }
+
+    /// An item is no longer held, see [`Connection::consumed`].
+    pub fn consumed(&mut self, handle: Handle, stream: StreamId, bytes: usize) {
+        if let Some(link) = self.mark_dirty(handle) {
+            link.connection.consumed(stream, bytes);
+        }
     }
 
     /// How many connections there are, in any state.

@@ -54,6 +54,8 @@ pub enum CloseReason {
     NotNegotiated,
     /// The stream ended inside a frame.
     Truncated,
+    /// An ITEM, an END, or a REPLY that begins a stream, where the call has no such stream, or has no more.
+    BadStream,
 
     // The other side took too long.
     /// No HELLO in time.
@@ -147,13 +149,14 @@ impl CloseReason {
             CloseReason::HandshakeTimeout => 21,
             CloseReason::BodyStalled => 22,
             CloseReason::SendStalled => 23,
+            CloseReason::BadStream => 30,
         })
     }
 
     /// Whether the other side broke the protocol (rather than ended, or was slow).
     #[must_use]
     pub const fn is_protocol_error(self) -> bool {
-        matches!(self.code().0, 1..=20) && !matches!(self, CloseReason::GoAway(_))
+        matches!(self.code().0, 1..=20 | 30..=39) && !matches!(self, CloseReason::GoAway(_))
     }
 }
 
@@ -205,6 +208,9 @@ impl fmt::Display for CloseReason {
             CloseReason::UnknownReplies => "the peer answered too many calls that do not exist",
             CloseReason::TooMuchIgnored => "the peer sent too much that had to be ignored",
             CloseReason::NotNegotiated => "the peer used a feature that was not agreed upon",
+            CloseReason::BadStream => {
+                "the peer sent an item or an end that its call's streams do not allow"
+            }
             CloseReason::Truncated => "the connection ended inside a frame",
             CloseReason::HandshakeTimeout => {
                 "the peer did not finish the handshake in time (`Config::handshake_timeout`)"

@@ -108,6 +108,36 @@ pub struct RequestId {
     pub(crate) one_way: Option<u32>,
 }
 
+/// The streams of a call, whichever side made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamId(pub(crate) MessageId);
+
+impl StreamId {
+    /// Where both ends keep the call: below the in-flight limit of the side that serves it.
+    #[must_use]
+    pub fn slot(self) -> u32 {
+        self.0.slot()
+    }
+
+    /// Which side made the call.
+    #[must_use]
+    pub fn caller(self) -> Side {
+        self.0.side()
+    }
+}
+
+impl From<CallId> for StreamId {
+    fn from(call: CallId) -> StreamId {
+        StreamId(call.0)
+    }
+}
+
+impl From<RequestId> for StreamId {
+    fn from(request: RequestId) -> StreamId {
+        StreamId(request.id)
+    }
+}
+
 impl RequestId {
     /// Whether the caller expects no answer.
     #[must_use]

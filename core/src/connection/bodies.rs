@@ -47,6 +47,9 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
+        if let Some(known) = self.item_data(now, id, header, len) {
+            return known;
+        }
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
@@ -68,6 +71,9 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
+        if let Some(known) = self.item_data(now, id, header, len) {
+            return known;
+        }
         // Its call was cancelled or answered meanwhile.
         let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
@@ -81,6 +87,23 @@ impl<T> Connection<T> {
         }
         self.count_ignored(len);
         Ok(())
+    }
+
+    /// A part of an item that is arriving, or of one that nobody wants any more.
+    fn item_data(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        header: DataHeader,
+        len: usize,
+    ) -> Option<Result<(), CloseReason>> {
+        let input = self.streams(id).and_then(|streams| streams.input.as_mut());
+        if let Some(arriving) = input.and_then(|input| input.arriving.as_mut()) {
+            let announced = arriving.announce(header.offset, len, now);
+            self.body_target = BodyTarget::Item(id);
+            return Some(announced);
+        }
+        self.take_late(id, len).then_some(Ok(()))
     }
 
     /// Bytes of a body whose frame was announced.
@@ -119,6 +142,9 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Request(id) => self.served.find(id)?.arriving.as_mut()?.assembly.as_mut(),
             BodyTarget::Reply(id) => self.calls.find(id)?.arriving.as_mut()?.assembly.as_mut(),
+            BodyTarget::Item(id) => {
+                self.streams(id)?.input.as_mut()?.arriving.as_mut()?.assembly.as_mut()
+            }
         }
     }
 
@@ -131,6 +157,7 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Reply(id) => self.reply_done(id),
             BodyTarget::Request(id) => self.request_done(now, id),
+            BodyTarget::Item(id) => self.item_done(id),
         }
     }
 

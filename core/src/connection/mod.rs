@@ -6,6 +6,7 @@ mod calls;
 mod credit;
 mod drain;
 mod inbound;
+mod items;
 mod outbound;
 mod plain;
 mod receive;
@@ -14,6 +15,8 @@ mod requests;
 mod send;
 mod served;
 mod state;
+mod stream;
+mod streams;
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -26,7 +29,7 @@ use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::wheel::Wheel;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side,
+    Memory, MessageId, Payload, Refused, RequestId, Side, StreamId,
 };
 
 use assembly::Siblings;
@@ -38,6 +41,8 @@ use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
 use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+use streams::Crowded;
+pub use streams::{Item, ItemError};
 
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
@@ -84,6 +89,8 @@ pub struct Connection<T> {
     deadlines: Wheel,
     watch: Watch,
     retirement: Retirement,
+    /// Streams that wait for the connection.
+    crowded: Crowded,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -119,6 +126,11 @@ struct Credit {
     calls_in: Window,
     /// For the other side's replies.
     replies_in: Window,
+    /// The same four, for numbers of items.
+    call_items_out: Allowance,
+    reply_items_out: Allowance,
+    call_items_in: Window,
+    reply_items_in: Window,
 }
 
 /// Control frames that wait to be sent; at most one of each kind.
@@ -130,6 +142,8 @@ struct Control {
     limits: Option<Limits>,
     /// With the mark behind which it may be sent.
     limits_ack: Option<(Limits, u64)>,
+    /// Streams that get credit; each at most once.
+    grants: VecDeque<MessageId>,
 }
 
 /// Looks after what must make progress.
@@ -175,6 +189,8 @@ enum BodyTarget {
     Nothing,
     Request(MessageId),
     Reply(MessageId),
+    /// The item of a stream that is arriving, whoever made the call.
+    Item(MessageId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +214,16 @@ pub enum Event<T> {
     Cancelled(RequestId, Cancellation),
     /// A call of this side has ended. Its ticket comes back, exactly once.
     Completed(T, Outcome),
+    /// The other side has begun to answer a call of this side with a stream: items follow, and the end
+    /// of the call with its ticket.
+    Answering(CallId, ReplyHeader),
+    /// An item of a stream. Say [`consumed`](Connection::consumed) when it is no longer held, exactly
+    /// once an item, whether or not its call still exists.
+    Item(StreamId, Item),
+    /// The caller sends no further items.
+    ItemsEnd(RequestId),
+    /// A stream that was [`Blocked`](ItemError::Blocked) may go on.
+    Writable(StreamId),
     /// The other side has answered a [`ping`](Connection::ping).
     Pong([u8; 16]),
     /// The other side takes no new calls.
@@ -303,7 +329,8 @@ pub struct Call {
     pub priority: u8,
     /// 0 for the first attempt.
     pub attempt: u8,
-    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `RETRIED` and `IDEMPOTENT`; others are ignored.
+    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `ITEMS_IN`, `ITEMS_OUT`, `RETRIED` and
+    /// `IDEMPOTENT`; others are ignored.
     pub flags: u8,
 }
 
@@ -364,6 +391,10 @@ impl<T> Connection<T> {
                 replies_out: Allowance::default(),
                 calls_in: Window::new(config.calls_window),
                 replies_in: Window::new(config.replies_window),
+                call_items_out: Allowance::default(),
+                reply_items_out: Allowance::default(),
+                call_items_in: Window::new(stream::pool_items(config.calls_window)),
+                reply_items_in: Window::new(stream::pool_items(config.replies_window)),
             },
             deadlines: Wheel::new(now),
             watch: Watch {
@@ -374,6 +405,7 @@ impl<T> Connection<T> {
                 send_progress: now,
             },
             retirement: Retirement::new(side, &config, now),
+            crowded: Crowded::default(),
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -518,6 +550,8 @@ impl<T> Connection<T> {
             && (self.control.is_waiting()
                 || self.credit.calls_in.is_grant_due()
                 || self.credit.replies_in.is_grant_due()
+                || self.credit.call_items_in.is_grant_due()
+                || self.credit.reply_items_in.is_grant_due()
                 || self.limits_ack_is_due())
     }
 
@@ -591,11 +625,51 @@ impl<T> Connection<T> {
         self.answer(now, id, header, payload)
     }
 
+    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it.
+    ///
+    /// # Errors
+    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items.
+    pub fn begin_items(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        header: ReplyHeader,
+    ) -> Result<(), ReplyError> {
+        self.begin_stream(now, request, header)
+    }
+
+    /// Sends an item: of the argument's stream of a call that this side made, or of the answer that was
+    /// [begun](Self::begin_items).
+    ///
+    /// # Errors
+    /// [`ItemError::Blocked`] when it must wait for [`Event::Writable`], which follows.
+    #[inline]
+    pub fn send_item<P: Payload + ?Sized>(
+        &mut self,
+        _now: Instant,
+        stream: StreamId,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Result<(), ItemError> {
+        self.send_stream_item(stream, codec, signature, payload)
+    }
+
+    /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
+    pub fn end_items(&mut self, _now: Instant, call: CallId) {
+        self.end_stream(call);
+    }
+
+    /// An item with a body of `bytes` is no longer held: its sender may send more.
+    pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
+        self.item_consumed(stream, bytes);
+    }
+
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running {
+        if slot.state == ServedState::Running && deadline != Instant::FAR {
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -721,6 +795,12 @@ impl<T> Connection<T> {
         self.served.live() + self.served.one_ways as usize
     }
 
+    /// Items of the other side that this side holds: of calls, and of replies.
+    #[must_use]
+    pub fn items_held(&self) -> (u64, u64) {
+        (self.credit.call_items_in.held(), self.credit.reply_items_in.held())
+    }
+
     /// How many calls the other side accepts at once; zero before its HELLO.
     #[must_use]
     pub fn in_flight_limit(&self) -> u32 {
@@ -819,6 +899,9 @@ impl<T> Connection<T> {
             if let Some(arriving) = &mut entry.arriving {
                 self.credit.replies_in.release(arriving.ignore());
             }
+            if let Some(id) = self.calls.id_at(slot) {
+                self.stop_streams(id);
+            }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
             if let Some(ticket) = ticket {
@@ -839,7 +922,8 @@ impl<T> Connection<T> {
             self.deadlines.cancel(served_key(slot));
             match state {
                 // Its answer, which can no longer be sent, frees the slot.
-                ServedState::Running => {
+                ServedState::Running | ServedState::Streaming => {
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::Cancel);
                     let id = RequestId { id, one_way: None };
                     return Some(Event::Cancelled(id, Cancellation::Closed));
@@ -849,6 +933,7 @@ impl<T> Connection<T> {
                     let arriving = served.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
                     let charged = arriving + core::mem::take(&mut served.charged);
                     self.credit.calls_in.release(charged);
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::End);
                 }
             }
@@ -883,8 +968,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() {
             return self.fail(now, CloseReason::Truncated);
         }
-        // Nobody will answer our calls any more.
+        // Nobody will answer our calls any more, nor give credit or items to streams.
         self.end_own_calls(CloseReason::PeerClosed);
+        self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
         if is_waiting || !self.events.is_empty() {
             return;
@@ -901,6 +987,22 @@ impl<T> Connection<T> {
         let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
         while let Some(event) = self.hand_back_next(&mut ending) {
             self.events.push_back(event);
+        }
+    }
+
+    fn cancel_served_streams(&mut self) {
+        for slot in 0..self.served.slots() {
+            let Some(served) = self.served.at(slot) else { continue };
+            let id = served.id;
+            let is_running = matches!(served.state, ServedState::Running | ServedState::Streaming);
+            if served.streams.is_none() {
+                continue;
+            }
+            self.stop_streams(id);
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
+                let id = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
+            }
         }
     }
 
@@ -930,6 +1032,7 @@ impl<T> Connection<T> {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
             if self.served.step(slot, state::ServedInput::Cancel) {
+                self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
         }
@@ -968,7 +1071,8 @@ impl<T> Connection<T> {
         if self.landing.any() {
             let requests = self.served.arriving().map(|arriving| arriving.progress);
             let replies = self.calls.arriving().map(|arriving| arriving.progress);
-            oldest = requests.chain(replies).fold(oldest, Instant::min);
+            let items = self.served.items_progress().chain(self.calls.items_progress());
+            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
         if oldest + stall <= now {
             return self.fail(now, CloseReason::BodyStalled);
@@ -1002,6 +1106,8 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Request(id) => self.served.arriving_at(id),
             BodyTarget::Reply(id) => self.calls.arriving_at(id),
+            BodyTarget::Item(id) if id.side() == self.side => self.calls.item_at(id),
+            BodyTarget::Item(id) => self.served.item_at(id),
         };
         assembly.is_some_and(assembly::Assembly::can_lend)
     }
@@ -1010,7 +1116,11 @@ impl<T> Connection<T> {
 impl Control {
     #[inline]
     fn is_waiting(&self) -> bool {
-        self.hello || self.pong.is_some() || self.ping.is_some() || self.limits.is_some()
+        self.hello
+            || self.pong.is_some()
+            || self.ping.is_some()
+            || self.limits.is_some()
+            || !self.grants.is_empty()
     }
 }
 
