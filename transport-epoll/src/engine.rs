@@ -10,8 +10,8 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, Hosted, ListenOptions, ListenSocket, Slots, connect, set_up_accepted,
-    transport_error,
+    AcceptGate, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Slots, connect,
+    set_up_accepted, transport_error,
 };
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -302,6 +302,21 @@ impl Epoll {
         let _ = epoll::modify(&self.epoll, socket, data, flags);
     }
 
+    fn watch_new(&mut self, socket: ListenSocket) -> Result<Listener, TransportError> {
+        let index = self.listeners.iter().position(Option::is_none);
+        let index = index.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
+        let listener = Listener(index as u32);
+        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
+        epoll::add(&self.epoll, socket.socket(), data, epoll::EventFlags::IN)
+            .map_err(|errno| transport_error(&errno.into()))?;
+        self.listeners[index] =
+            Some(Listening { socket, gate: AcceptGate::new(), is_watched: true });
+        Ok(listener)
+    }
+
     fn register(&mut self, mut connection: Connection) -> Result<Handle, TransportError> {
         let handle = self.connections.vacant();
         connection.watching = connection.wanted();
@@ -317,19 +332,7 @@ impl Transport for Epoll {
     type Socket = Socket;
 
     fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
-        let socket = ListenSocket::bind(address, self.config.listen)?;
-        let index = self.listeners.iter().position(Option::is_none);
-        let index = index.unwrap_or_else(|| {
-            self.listeners.push(None);
-            self.listeners.len() - 1
-        });
-        let listener = Listener(index as u32);
-        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
-        epoll::add(&self.epoll, socket.socket(), data, epoll::EventFlags::IN)
-            .map_err(|errno| transport_error(&errno.into()))?;
-        self.listeners[index] =
-            Some(Listening { socket, gate: AcceptGate::new(), is_watched: true });
-        Ok(listener)
+        self.watch_new(ListenSocket::bind(address, self.config.listen)?)
     }
 
     fn local_address(&self, listener: Listener) -> Option<Address> {
@@ -341,6 +344,10 @@ impl Transport for Epoll {
         if let Some(listening) = self.listeners.get_mut(listener.0 as usize).and_then(Option::take)
         {
             self.shed += listening.gate.shed();
+            let waiting = std::iter::from_fn(|| listening.socket.accept_waiting());
+            self.done.extend(waiting.map(|socket| Event::Accepted(listener, socket)));
+            // Closing does not end the interest while others have the socket, too.
+            let _ = epoll::delete(&self.epoll, listening.socket.socket());
         }
     }
 
@@ -449,6 +456,17 @@ impl Park for Epoll {
 
     fn bell(&self) -> Doorbell {
         self.bell.clone()
+    }
+}
+
+impl Handover for Epoll {
+    fn listen_on(&mut self, socket: Socket) -> Result<Listener, TransportError> {
+        self.watch_new(ListenSocket::from_socket(socket)?)
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Socket, TransportError> {
+        let listening = self.listeners.get_mut(listener.0 as usize).and_then(Option::as_mut);
+        listening.ok_or(TransportError::BadAddress)?.socket.share()
     }
 }
 

@@ -10,8 +10,8 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, Hosted, ListenOptions, ListenSocket, Slots, connect, receive_some,
-    set_up_accepted, transport_error,
+    AcceptGate, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Slots, connect,
+    receive_some, set_up_accepted, transport_error,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
@@ -557,13 +557,6 @@ impl<K: Kernel> Uring<K> {
         let Some(slot) = self.listeners.get_mut(listener as usize) else { return };
         let Some(listening) = slot.as_mut().filter(|l| l.generation == generation) else { return };
         listening.is_accepting = completion.more;
-        if listening.is_leaving {
-            if !completion.more {
-                self.shed += listening.gate.shed();
-                *slot = None;
-            }
-            return;
-        }
         match accepted {
             Some(socket) => {
                 listening.gate.accepted();
@@ -571,6 +564,7 @@ impl<K: Kernel> Uring<K> {
                     events.push(Event::Accepted(Listener(listener), socket));
                 }
             }
+            None if listening.is_leaving => {}
             None => {
                 let error = std::io::Error::from_raw_os_error(-completion.result);
                 if transport_error(&error) == TransportError::Exhausted {
@@ -580,7 +574,41 @@ impl<K: Kernel> Uring<K> {
                 }
             }
         }
+        if listening.is_leaving {
+            if !completion.more {
+                self.forget_listener(listener, events);
+            }
+            return;
+        }
         self.accept_on(Listener(listener));
+    }
+
+    /// Closes a listener of which nothing is in flight, after a look at what still waits.
+    fn forget_listener(&mut self, listener: u32, events: &mut Vec<Event>) {
+        let slot = self.listeners.get_mut(listener as usize);
+        let Some(listening) = slot.and_then(Option::take) else { return };
+        self.shed += listening.gate.shed();
+        let waiting = std::iter::from_fn(|| listening.socket.accept_waiting());
+        events.extend(waiting.map(|socket| Event::Accepted(Listener(listener), socket)));
+    }
+
+    fn accept_from(&mut self, socket: ListenSocket) -> Listener {
+        let index = self.listeners.iter().position(Option::is_none);
+        let index = index.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
+        self.listener_generation += 1;
+        self.listeners[index] = Some(Listening {
+            socket,
+            generation: self.listener_generation & 0x0fff_ffff,
+            gate: AcceptGate::new(),
+            is_accepting: false,
+            is_leaving: false,
+        });
+        let listener = Listener(index as u32);
+        self.accept_on(listener);
+        listener
     }
 
     fn accept_on(&mut self, listener: Listener) {
@@ -730,23 +758,7 @@ impl<K: Kernel> Transport for Uring<K> {
     type Socket = Socket;
 
     fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
-        let socket = ListenSocket::bind(address, self.config.listen)?;
-        let index = self.listeners.iter().position(Option::is_none);
-        let index = index.unwrap_or_else(|| {
-            self.listeners.push(None);
-            self.listeners.len() - 1
-        });
-        self.listener_generation += 1;
-        self.listeners[index] = Some(Listening {
-            socket,
-            generation: self.listener_generation & 0x0fff_ffff,
-            gate: AcceptGate::new(),
-            is_accepting: false,
-            is_leaving: false,
-        });
-        let listener = Listener(index as u32);
-        self.accept_on(listener);
-        Ok(listener)
+        Ok(self.accept_from(ListenSocket::bind(address, self.config.listen)?))
     }
 
     fn local_address(&self, listener: Listener) -> Option<Address> {
@@ -755,16 +767,14 @@ impl<K: Kernel> Transport for Uring<K> {
     }
 
     fn unlisten(&mut self, listener: Listener) {
-        let Some(slot) = self.listeners.get_mut(listener.0 as usize) else { return };
-        let Some(listening) = slot else { return };
+        let Some(Some(listening)) = self.listeners.get_mut(listener.0 as usize) else { return };
         listening.is_leaving = true;
         if !listening.is_accepting {
-            self.shed += listening.gate.shed();
-            *slot = None;
+            let mut done = std::mem::take(&mut self.done);
+            self.forget_listener(listener.0, &mut done);
+            self.done = done;
             return;
         }
-        // Nobody is accepted from here on, although the socket stays until its operation has ended.
-        let _ = listening.socket.socket().shutdown(Shutdown::Both);
         let generation = listening.generation;
         self.cancel(Token::Accept { listener: listener.0, generation });
     }
@@ -914,6 +924,17 @@ impl<K: Kernel> Park for Uring<K> {
 
     fn bell(&self) -> Doorbell {
         self.bell.clone()
+    }
+}
+
+impl<K: Kernel> Handover for Uring<K> {
+    fn listen_on(&mut self, socket: Socket) -> Result<Listener, TransportError> {
+        Ok(self.accept_from(ListenSocket::from_socket(socket)?))
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Socket, TransportError> {
+        let listening = self.listeners.get_mut(listener.0 as usize).and_then(Option::as_mut);
+        listening.ok_or(TransportError::BadAddress)?.socket.share()
     }
 }
 
