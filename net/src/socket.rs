@@ -113,7 +113,10 @@ impl ListenSocket {
     /// The next connection that waits already, set up; `None` if there is none, or if it is left to
     /// those who share the socket.
     pub fn accept_waiting(&self) -> Option<Socket> {
-        while !self.is_shared {
+        if self.is_shared {
+            return None;
+        }
+        loop {
             match self.socket.accept() {
                 Ok((socket, _)) if set_up_accepted(&socket, self).is_ok() => return Some(socket),
                 Ok(_) => {}
@@ -122,7 +125,6 @@ impl ListenSocket {
                 Err(_) => return None,
             }
         }
-        None
     }
 
     /// Where it listens, with the port that was chosen.

@@ -13,10 +13,10 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) fn new(window: u64) -> Allowance {
-        Allowance { left: window, reserve: window / 8 }
+        Allowance { left: window, reserve: window / 4 }
     }
 
-    /// Takes credit for an item. Items leave an eighth of the window to whole messages: streams that
+    /// Takes credit for an item. Items leave a quarter of the window to whole messages: streams that
     /// nobody reads would otherwise stop all calls.
     #[inline]
     pub(super) fn take_item(&mut self, bytes: usize) -> bool {
@@ -122,11 +122,14 @@ impl Window {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
 
-    /// Whether enough came together for a CREDIT frame: a quarter of the window. A window is at least
-    /// twice the largest message, so what is kept back can never be what a message waits for.
+    /// Whether enough came together for a CREDIT frame: a quarter of the window, or a sixteenth when the
+    /// other side has little left. A window is at least twice the largest message, so what is kept back
+    /// can never be what a message waits for.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
-        self.returned >= self.size / 4
+        // In this order, since little has come back as a rule.
+        self.returned > self.size / 16
+            && (self.returned >= self.size / 4 || self.granted < self.size / 4)
     }
 
     pub(super) fn take_grant(&mut self) -> u64 {

@@ -191,6 +191,7 @@ impl<T> Connection<T> {
         let input = self.streams(id).and_then(|streams| streams.input.as_mut());
         if input.is_some_and(|input| input.release(bytes)) {
             self.control.grants.push_back(id);
+            self.control.has_stream_credit = true;
         }
     }
 
@@ -210,6 +211,7 @@ impl<T> Connection<T> {
         };
         pool.release_at_most(bytes);
         items.release_at_most(1);
+        self.control.has_stream_credit |= items.is_grant_due();
     }
 
     // ---- what nobody wants ----
@@ -241,9 +243,9 @@ impl<T> Connection<T> {
             false => self.served.last(id).map(|slot| &mut slot.late),
         };
         let bytes = (len as u64).saturating_add(Head::LEN as u64);
-        let Some(late) = late else { return false };
-        let Some(left) = late.checked_sub(bytes) else { return false };
-        *late = left;
+        let Some(late) = late.filter(|late| late.id == id) else { return false };
+        let Some(left) = late.bytes.checked_sub(bytes) else { return false };
+        late.bytes = left;
         self.counters.bytes_ignored = self.counters.bytes_ignored.wrapping_add(len as u64);
         true
     }

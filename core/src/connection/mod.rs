@@ -144,6 +144,8 @@ struct Control {
     limits_ack: Option<(Limits, u64)>,
     /// Streams that get credit; each at most once.
     grants: VecDeque<MessageId>,
+    /// There are some, or a pool gets credit in items.
+    has_stream_credit: bool,
 }
 
 /// Looks after what must make progress.
@@ -550,8 +552,6 @@ impl<T> Connection<T> {
             && (self.control.is_waiting()
                 || self.credit.calls_in.is_grant_due()
                 || self.credit.replies_in.is_grant_due()
-                || self.credit.call_items_in.is_grant_due()
-                || self.credit.reply_items_in.is_grant_due()
                 || self.limits_ack_is_due())
     }
 
@@ -1120,7 +1120,7 @@ impl Control {
             || self.pong.is_some()
             || self.ping.is_some()
             || self.limits.is_some()
-            || !self.grants.is_empty()
+            || self.has_stream_credit
     }
 }
 

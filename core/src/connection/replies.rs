@@ -102,7 +102,7 @@ impl<T> Connection<T> {
         }
         let is_announced = arriving.is_announced();
         self.stop_sending(head.id);
-        self.stop_streams(head.id);
+        self.stop_answered_streams(head.id);
         self.calls.step(head.id.slot(), CallInput::ReplyBegins);
         if let Some(entry) = self.calls.find(head.id) {
             entry.arriving = Some(Box::new(arriving));
@@ -159,7 +159,7 @@ impl<T> Connection<T> {
         if entry.state == CallState::Sending {
             self.stop_sending(id);
         }
-        self.stop_streams(id);
+        self.stop_answered_streams(id);
         self.deadlines.cancel(call_key(id.slot()));
         self.calls.step(id.slot(), CallInput::ReplyEnds);
         let counter = match ticket {
@@ -168,6 +168,14 @@ impl<T> Connection<T> {
         };
         *counter = counter.wrapping_add(1);
         ticket
+    }
+
+    /// The other side has ended a call: nothing more may come of its items.
+    fn stop_answered_streams(&mut self, id: MessageId) {
+        self.stop_streams(id);
+        if let Some(entry) = self.calls.find(id) {
+            entry.late.bytes = 0;
+        }
     }
 
     fn unknown_reply(&mut self, now: Instant) -> Result<(), CloseReason> {

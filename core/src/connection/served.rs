@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
-use super::stream::Streams;
+use super::stream::{Late, Streams};
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(super) struct Slot {
     pub(super) arriving: Option<Box<Arriving<Request>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
-    /// How many bytes of items may still arrive that were sent before the other side knew of the end.
-    pub(super) late: u64,
+    /// What may still arrive of its items, sent before the other side knew of the end.
+    pub(super) late: Late,
 }
 
 impl Served {
@@ -74,13 +74,12 @@ impl Served {
                 received: Instant::ZERO,
                 arriving: None,
                 streams: None,
-                late: 0,
+                late: Late::default(),
             });
         }
         let slot = &mut self.slots[index];
         slot.arriving = None;
         slot.streams = None;
-        slot.late = 0;
         slot.id = id;
         slot
     }
@@ -106,7 +105,7 @@ impl Served {
         const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
         debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
         slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged, slot.received, slot.late) = (id, charged, now, 0);
+        (slot.id, slot.charged, slot.received) = (id, charged, now);
         self.live = self.live.wrapping_add(1);
     }
 

@@ -10,7 +10,7 @@ use super::outbound::{Body, BodyHeader, Frame, Pool, Queue};
 use super::requests::STREAM_FLAGS;
 use super::send::{FRONT_LEN, encode, finish_frame};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
-use super::stream::{Input, Output, Streams};
+use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Connection, Event, ReplyError, served_key};
 use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
 use crate::{
@@ -201,7 +201,7 @@ impl<T> Connection<T> {
         // Otherwise its own credit, or the end of what it is sending, brings it back.
         if may_send && !core::mem::replace(&mut output.is_listed, true) {
             let pool = self.pool_of_output(id);
-            self.crowded.of(pool).push_back(id);
+            self.crowded.push(pool, id);
         }
         Ok(false)
     }
@@ -384,7 +384,7 @@ impl<T> Connection<T> {
         let Some(mut input) = self.streams(id).and_then(|streams| streams.input.take()) else {
             return;
         };
-        let late = input.late_bytes(message_bytes_max);
+        let late = Late { id, bytes: input.late_bytes(message_bytes_max) };
         self.leave_body(BodyTarget::Item(id));
         let is_own = id.side() == self.side;
         match is_own {
@@ -411,7 +411,7 @@ impl<T> Connection<T> {
             output.is_blocked = false;
             self.events.push_back(Event::Writable(StreamId(id)));
         } else if !core::mem::replace(&mut output.is_listed, true) {
-            self.crowded.of(pool).push_back(id);
+            self.crowded.push(pool, id);
         }
     }
 
@@ -419,12 +419,16 @@ impl<T> Connection<T> {
     /// which they came to wait.
     #[inline]
     pub(super) fn wake_crowded(&mut self) {
-        if self.crowded.is_empty() {
-            return;
+        if !self.crowded.is_empty() {
+            self.wake_some();
         }
+    }
+
+    #[cold]
+    fn wake_some(&mut self) {
         for pool in [Pool::Calls, Pool::Replies] {
             while !self.is_crowded(pool) {
-                let Some(id) = self.crowded.of(pool).pop_front() else { break };
+                let Some(id) = self.crowded.pop(pool) else { break };
                 if let Some(output) = self.output(id) {
                     output.is_listed = false;
                 }
@@ -439,6 +443,7 @@ impl<T> Connection<T> {
 pub(super) struct Crowded {
     calls: VecDeque<MessageId>,
     replies: VecDeque<MessageId>,
+    len: usize,
 }
 
 impl Crowded {
@@ -449,7 +454,19 @@ impl Crowded {
         }
     }
 
+    fn push(&mut self, pool: Pool, id: MessageId) {
+        self.len += 1;
+        self.of(pool).push_back(id);
+    }
+
+    fn pop(&mut self, pool: Pool) -> Option<MessageId> {
+        let id = self.of(pool).pop_front()?;
+        self.len -= 1;
+        Some(id)
+    }
+
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.replies.is_empty()
+        self.len == 0
     }
 }
