@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::frame::{self, ArchiveFormat, InstanceId};
+use crate::{Entropy, Instant, Side};
 
 /// Limits and timeouts of a connection: what this side accepts, and how long it waits.
 ///
@@ -23,6 +24,9 @@ pub struct Config {
     pub(crate) handshake_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) stream_idle_timeout: Duration,
+    /// `None`: as is usual for the side.
+    pub(crate) idle_close: Option<Option<Duration>>,
+    pub(crate) connection_age_max: Option<Duration>,
     pub(crate) send_queue_soft: usize,
     pub(crate) send_queue_max: usize,
     pub(crate) ignored_bytes_max: u64,
@@ -83,6 +87,8 @@ impl Config {
             handshake_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
             stream_idle_timeout: Duration::from_secs(600),
+            idle_close: None,
+            connection_age_max: None,
             send_queue_soft: 1 << 20,
             send_queue_max: 8 << 20,
             ignored_bytes_max: 1 << 20,
@@ -228,6 +234,37 @@ impl Config {
         self
     }
 
+    /// How long a connection may be without a call in either direction before it is drained; late by a
+    /// quarter at most. By default 10 minutes for connections that were accepted, and for ever for those
+    /// that were opened; `None` is for ever. Pings are no use.
+    #[must_use]
+    pub fn idle_close(mut self, after: impl Into<Option<Duration>>) -> Config {
+        self.idle_close = Some(after.into());
+        self
+    }
+
+    /// How old a connection that was accepted may become before it is drained, give or take a tenth, so
+    /// that connections that began together do not end together. For ever by default. For clients behind
+    /// a balancer, that spreads connections over servers that came later.
+    #[must_use]
+    pub fn connection_age_max(mut self, age: Duration) -> Config {
+        self.connection_age_max = Some(age);
+        self
+    }
+
+    /// How long a connection may be idle.
+    pub(crate) fn idle_span(&self, side: Side) -> Option<Duration> {
+        self.idle_close.unwrap_or((side == Side::Server).then_some(IDLE_CLOSE))
+    }
+
+    /// When a connection that begins at `now` is to be drained because of its age.
+    pub fn drain_at(&self, now: Instant, rng: &mut impl Entropy) -> Option<Instant> {
+        let age = self.connection_age_max?;
+        let tenth = u64::try_from(age.as_nanos() / 10).unwrap_or(u64::MAX / 2);
+        let jitter = Duration::from_nanos(rng.below(2 * tenth + 1));
+        Some(now + age.saturating_sub(Duration::from_nanos(tenth)) + jitter)
+    }
+
     /// From how many bytes that wait to be sent the other side's calls are no longer taken: 1 MiB by
     /// default.
     #[must_use]
@@ -332,6 +369,16 @@ impl Config {
                         && !self.keepalive_busy.answer.is_zero()),
             ),
             (
+                "idle_close",
+                "more than zero",
+                self.idle_close.flatten().is_none_or(|span| !span.is_zero()),
+            ),
+            (
+                "connection_age_max",
+                "more than zero",
+                self.connection_age_max.is_none_or(|age| !age.is_zero()),
+            ),
+            (
                 "send_queue_max",
                 "at least `send_queue_soft`",
                 self.send_queue_max >= self.send_queue_soft,
@@ -343,6 +390,9 @@ impl Config {
         }
     }
 }
+
+/// How long a connection that was accepted may be idle unless said otherwise.
+const IDLE_CLOSE: Duration = Duration::from_secs(10 * 60);
 
 /// No window can hold more credit than this.
 pub(crate) const WINDOW_MAX: u64 = 1 << 48;

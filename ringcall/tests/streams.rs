@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::{Pair, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    BlockingClient, Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer, Status,
-    Stream, View,
+    BlockingClient, Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer,
+    Status, Stream, View,
 };
 
 #[ringcall::message]

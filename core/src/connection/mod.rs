@@ -4,6 +4,7 @@ mod assembly;
 mod bodies;
 mod calls;
 mod credit;
+mod drain;
 mod floods;
 mod inbound;
 mod items;
@@ -36,6 +37,7 @@ use crate::{
 use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
+use drain::Retirement;
 use floods::Floods;
 use inbound::{Found, Inbound};
 use liveness::Liveness;
@@ -95,6 +97,7 @@ pub struct Connection<T> {
     watch: Watch,
     liveness: Liveness,
     floods: Floods,
+    retirement: Retirement,
     /// Streams that wait for the connection.
     crowded: Crowded,
     /// How many streams of callers are open.
@@ -430,6 +433,7 @@ impl<T> Connection<T> {
             },
             liveness: Liveness::new(),
             floods: Floods::new(now),
+            retirement: Retirement::new(side, &config, now),
             crowded: Crowded::default(),
             open_inputs: 0,
             events: VecDeque::new(),
@@ -710,18 +714,14 @@ impl<T> Connection<T> {
 
     /// Tells the other side to stop making calls. With `refuse`, calls that have not arrived yet will
     /// not be run; without, it is only asked to stop soon. Calls in progress are finished; when the
-    /// last one is, the connection closes.
+    /// last one is, the connection closes. [`drain`](Self::drain) does both, in such a way that no call
+    /// is lost.
     pub fn go_away(&mut self, now: Instant, refuse: bool) {
         if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
             return;
         }
         let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
-        if self.goaway_sent.is_some_and(|sent| sent <= accepted) {
-            return;
-        }
-        self.goaway_sent = Some(accepted);
-        self.send_go_away(accepted, CloseCode::NONE);
-        self.step(ConnectionInput::GoAway);
+        self.announce(accepted);
         let _ = self.after_input(now).map(|event| self.events.push_back(event));
     }
 
@@ -744,6 +744,7 @@ impl<T> Connection<T> {
             self.inbound.set_body_max(self.message_bytes_max);
         }
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
+        self.fence_is_passed();
         self.control.limits = Some(limits);
         self.announced = Some(limits);
     }
@@ -1079,6 +1080,7 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
+        self.look_after_retirement(now);
         let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {

@@ -211,6 +211,7 @@ impl<T> Connection<T> {
         self.credit.call_items_out = Allowance::new(pool_items(hello.calls_window));
         self.credit.reply_items_out = Allowance::new(pool_items(hello.replies_window));
         self.watch.handshake = Instant::FAR;
+        self.look_after_by(self.retirement.next());
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))
@@ -255,6 +256,7 @@ impl<T> Connection<T> {
                 self.message_bytes_max =
                     usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
                 self.inbound.set_body_max(self.message_bytes_max);
+                self.limits_confirmed();
             }
             return Ok(());
         }

@@ -320,7 +320,7 @@ impl<T> Connection<T> {
     }
 
     /// Queues a frame without a body, behind what is queued already.
-    fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
+    pub(super) fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
         let is_answer = matches!(kind, Kind::Reply | Kind::End);
         let what = if is_answer { Frame::Reply } else { Frame::Control };
