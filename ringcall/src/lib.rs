@@ -76,16 +76,16 @@ mod shard;
 
 pub use client::{
     BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect, IntoOwned,
-    LocalClient, OneWay, OneWayFuture, ToAddress,
+    LocalClient, LocalConnect, OneWay, OneWayFuture, Peer, ToAddress,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
     CallInfo, Context, ErasedMessage, Handlers, MethodTable, Responder, RunningServer, SendContext,
-    Server, Service, ServiceTable,
+    Server, Service, ServiceTable, ShardClock,
 };
 pub use shard::{
-    HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
-    WaitPolicy, transport_fallbacks,
+    HostedShard, MachineClock, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
+    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 
 #[doc(no_inline)]

@@ -4,6 +4,7 @@ mod address;
 mod blocking;
 mod call;
 mod local;
+mod peer;
 mod shared;
 
 pub use address::ToAddress;
@@ -12,9 +13,11 @@ pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
 pub(crate) use local::ClientConnection;
-pub use local::LocalClient;
+pub use local::{LocalClient, LocalConnect};
+pub use peer::Peer;
+pub(crate) use peer::PeerShared;
 pub use shared::{Client, Connect};
-pub(crate) use shared::{ConnectSlot, RemoteEnd, RemoteSlot};
+pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
 
 use std::time::Duration;
 
