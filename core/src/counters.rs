@@ -56,6 +56,8 @@ counters! {
     replies_unknown,
     /// Replies to calls that were cancelled or had expired.
     replies_late,
+    /// PINGs that came too soon after others.
+    ping_strikes,
     /// Requests dropped because they came after our GOAWAY.
     requests_after_goaway,
     /// Bytes of frames and bodies that were ignored.

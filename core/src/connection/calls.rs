@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::assembly::{Arriving, Assembly};
 use super::state::{CallInput, CallState};
-use super::stream::Streams;
+use super::stream::{Late, Streams};
 use crate::frame::ReplyHeader;
 use crate::{Instant, MessageId, Side};
 
@@ -33,8 +33,8 @@ pub(super) struct Entry<T> {
     pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
-    /// How many bytes of items may still arrive that were sent before the other side knew of the end.
-    pub(super) late: u64,
+    /// What may still arrive of its items, sent before the other side knew of the end.
+    pub(super) late: Late,
 }
 
 impl<T> Calls<T> {
@@ -81,7 +81,7 @@ impl<T> Calls<T> {
             one_way: false,
             arriving: None,
             streams: None,
-            late: 0,
+            late: Late::default(),
         });
         Some(slot)
     }
@@ -102,7 +102,6 @@ impl<T> Calls<T> {
         entry.ticket = ticket;
         entry.number = number;
         entry.one_way = false;
-        entry.late = 0;
         debug_assert_eq!(entry.state, CallState::Free);
         entry.state = CallState::Free.on(input).unwrap_or(CallState::Free);
         entry.id

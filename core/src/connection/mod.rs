@@ -4,8 +4,11 @@ mod assembly;
 mod bodies;
 mod calls;
 mod credit;
+mod drain;
+mod floods;
 mod inbound;
 mod items;
+mod liveness;
 mod outbound;
 mod plain;
 mod receive;
@@ -34,7 +37,10 @@ use crate::{
 use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
+use drain::Retirement;
+use floods::Floods;
 use inbound::{Found, Inbound};
+use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
@@ -45,6 +51,9 @@ pub use streams::{Item, ItemError};
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// How many bytes a second the other side must read at least while something waits for it.
+const SEND_RATE_MIN: u64 = 1024;
 
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,8 +95,13 @@ pub struct Connection<T> {
     /// Deadlines of calls made (even keys) and served (odd keys).
     deadlines: Wheel,
     watch: Watch,
+    liveness: Liveness,
+    floods: Floods,
+    retirement: Retirement,
     /// Streams that wait for the connection.
     crowded: Crowded,
+    /// How many streams of callers are open.
+    open_inputs: u32,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -141,6 +155,8 @@ struct Control {
     limits_ack: Option<(Limits, u64)>,
     /// Streams that get credit; each at most once.
     grants: VecDeque<MessageId>,
+    /// There are some, or a pool gets credit in items.
+    has_stream_credit: bool,
 }
 
 /// Looks after what must make progress.
@@ -155,6 +171,13 @@ struct Watch {
     /// Bytes given to the transport that it has not sent yet.
     unsent: usize,
     send_progress: Instant,
+    /// Since when there is something that it has not sent.
+    backlog: Instant,
+    /// When its pace was last looked at, and how much it had sent by then.
+    paced: Instant,
+    paced_sent: u64,
+    /// How soon to look after something was sent.
+    every: Duration,
 }
 
 /// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
@@ -238,6 +261,9 @@ pub enum Cancellation {
     Caller(CancelReason),
     /// Its deadline passed, see [`Connection::watch_deadline`].
     Expired,
+    /// Its caller's stream was open and nothing happened, see
+    /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
+    Idle,
     /// The connection ended.
     Closed,
 }
@@ -400,8 +426,16 @@ impl<T> Connection<T> {
                 received: now,
                 unsent: 0,
                 send_progress: now,
+                backlog: now,
+                paced: now,
+                paced_sent: 0,
+                every: config.look_after_every(),
             },
+            liveness: Liveness::new(),
+            floods: Floods::new(now),
+            retirement: Retirement::new(side, &config, now),
             crowded: Crowded::default(),
+            open_inputs: 0,
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -527,9 +561,10 @@ impl<T> Connection<T> {
         if sent > 0 {
             if self.watch.unsent == 0 {
                 self.watch.send_progress = now;
+                self.watch.backlog = now;
             }
             self.watch.unsent += sent;
-            self.look_after_by(now + self.config.stall_timeout);
+            self.look_after_by(now + self.watch.every);
         }
     }
 
@@ -546,8 +581,6 @@ impl<T> Connection<T> {
             && (self.control.is_waiting()
                 || self.credit.calls_in.is_grant_due()
                 || self.credit.replies_in.is_grant_due()
-                || self.credit.call_items_in.is_grant_due()
-                || self.credit.reply_items_in.is_grant_due()
                 || self.limits_ack_is_due())
     }
 
@@ -642,13 +675,13 @@ impl<T> Connection<T> {
     #[inline]
     pub fn send_item<P: Payload + ?Sized>(
         &mut self,
-        _now: Instant,
+        now: Instant,
         stream: StreamId,
         codec: Codec,
         signature: u64,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(stream, codec, signature, payload)
+        self.send_stream_item(now, stream, codec, signature, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
@@ -671,27 +704,24 @@ impl<T> Connection<T> {
     }
 
     /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
-    /// sent yet is replaced.
-    pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
+    /// sent yet is replaced. It waits until the one before is answered and
+    /// [`Config::ping_interval_min`] ago, since the other side counts.
+    pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
         if self.ending.is_none() {
-            self.control.ping = Some(Ping { opaque });
+            self.want_ping(now, Ping { opaque });
         }
     }
 
     /// Tells the other side to stop making calls. With `refuse`, calls that have not arrived yet will
     /// not be run; without, it is only asked to stop soon. Calls in progress are finished; when the
-    /// last one is, the connection closes.
+    /// last one is, the connection closes. [`drain`](Self::drain) does both, in such a way that no call
+    /// is lost.
     pub fn go_away(&mut self, now: Instant, refuse: bool) {
         if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
             return;
         }
         let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
-        if self.goaway_sent.is_some_and(|sent| sent <= accepted) {
-            return;
-        }
-        self.goaway_sent = Some(accepted);
-        self.send_go_away(accepted, CloseCode::NONE);
-        self.step(ConnectionInput::GoAway);
+        self.announce(accepted);
         let _ = self.after_input(now).map(|event| self.events.push_back(event));
     }
 
@@ -714,6 +744,7 @@ impl<T> Connection<T> {
             self.inbound.set_body_max(self.message_bytes_max);
         }
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
+        self.fence_is_passed();
         self.control.limits = Some(limits);
         self.announced = Some(limits);
     }
@@ -1049,12 +1080,19 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
+        self.look_after_retirement(now);
         let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
+            if self.is_taken_too_slowly(now) {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+        }
+        if self.open_inputs > 0 {
+            self.look_after_streams(now);
         }
         if self.stalled.is_some() {
             // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
@@ -1076,6 +1114,27 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
+        if let Err(reason) = self.keep_alive(now) {
+            self.fail(now, reason);
+        }
+    }
+
+    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
+    fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
+        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
+        let watch = &mut self.watch;
+        let is_due = watch.paced + stall <= now;
+        if is_due && watch.backlog <= watch.paced {
+            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
+            if sent - watch.paced_sent < least {
+                return true;
+            }
+        }
+        if is_due || watch.backlog > watch.paced {
+            (watch.paced, watch.paced_sent) = (now, sent);
+        }
+        self.look_after_by(self.watch.paced + stall);
+        false
     }
 
     #[inline]
@@ -1118,7 +1177,7 @@ impl Control {
             || self.pong.is_some()
             || self.ping.is_some()
             || self.limits.is_some()
-            || !self.grants.is_empty()
+            || self.has_stream_credit
     }
 }
 

@@ -174,7 +174,7 @@ impl<T> Connection<T> {
     fn stop_answered_streams(&mut self, id: MessageId) {
         self.stop_streams(id);
         if let Some(entry) = self.calls.find(id) {
-            entry.late = 0;
+            entry.late.bytes = 0;
         }
     }
 

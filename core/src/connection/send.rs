@@ -46,10 +46,6 @@ impl<T> Connection<T> {
             return refused(ticket, Cause::QueueFull);
         }
         let limit = peer.message_bytes_max;
-        let has_streams = call.flags & STREAM_FLAGS != 0;
-        if has_streams && let Some(cause) = why_no_streams(call.flags, peer.features) {
-            return refused(ticket, cause);
-        }
         let Some(slot) = self.calls.vacant(peer.in_flight_max) else {
             return refused(ticket, Cause::InFlightMax);
         };
@@ -69,7 +65,7 @@ impl<T> Connection<T> {
             method: call.method,
             in_signature: call.in_signature,
             out_signature: call.out_signature,
-            deadline_us: wire_deadline(now, call.deadline, has_streams),
+            deadline_us: wire_deadline(now, call.deadline, false),
             codec: call.codec,
             compression: 0,
             priority: call.priority,
@@ -86,36 +82,43 @@ impl<T> Connection<T> {
         let is_small = is_funded
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
-        if !is_small || flags & request_flags::ONE_WAY != 0 {
+        if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
             let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
             let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
-            return Ok(self.make_unusual_call(encoded, is_funded, is_small, ticket));
+            return self.make_unusual_call(now, encoded, is_funded.then_some(body_len), ticket);
         }
         let number = self.outbound.next_number();
         let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
-        if has_streams {
-            self.open_call_streams(id, flags, true);
-        }
-        self.arm_call(slot, call.deadline);
+        self.deadlines.arm(call_key(slot), call.deadline);
         finish_frame::<FRONT_LEN>(&mut arena, Kind::Request, flags, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
         Ok(CallId(id))
     }
 
-    /// A call that is one-way, large, or waits for credit.
+    /// A call that is one-way, large, has streams, or waits for credit: `funded` is the length of a body that
+    /// has it.
     #[cold]
     fn make_unusual_call(
         &mut self,
+        now: Instant,
         call: EncodedCall,
-        is_funded: bool,
-        is_small: bool,
+        funded: Option<usize>,
         ticket: T,
-    ) -> CallId {
-        let EncodedCall { slot, header, flags, deadline, mut front, rest } = call;
+    ) -> Result<CallId, Refused<T>> {
+        let EncodedCall { slot, mut header, flags, deadline, mut front, rest } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
+        let has_streams = flags & STREAM_FLAGS != 0;
+        if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
+            self.credit.calls_out.untake(funded.unwrap_or(0));
+            self.counters.calls_made -= 1;
+            return refused(ticket, cause);
+        }
         front.advance(FRONT_LEN);
+        header.deadline_us = wire_deadline(now, deadline, has_streams);
+        let is_small =
+            funded.is_some_and(|body_len| body_len <= self.config.cut_bytes) && rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
             let number = self.outbound.next_number();
@@ -124,27 +127,38 @@ impl<T> Connection<T> {
             self.one_ways.push_back((number, ticket));
             let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
             self.outbound.push(frame, Frame::Request);
-            return CallId(id);
+            return Ok(CallId(id));
         }
-        let id = self.calls.open(slot, CallInput::Hold, Some(ticket), 0);
+        let (input, number) = match is_small {
+            true => (CallInput::SendLast, self.outbound.next_number()),
+            false => (CallInput::Hold, 0),
+        };
+        let id = self.calls.open(slot, input, Some(ticket), number);
         if let Some(entry) = self.calls.at(slot) {
             entry.one_way = is_one_way;
         }
-        if flags & STREAM_FLAGS != 0 {
-            self.open_call_streams(id, flags, false);
+        if has_streams {
+            self.open_call_streams(now, id, flags, is_small);
         }
-        self.arm_call(slot, deadline);
-        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
-        let queue = if is_funded { Queue::Funded } else { Queue::Calls };
-        self.outbound.push_body(body, queue);
-        CallId(id)
-    }
-
-    #[inline]
-    fn arm_call(&mut self, slot: u32, deadline: Instant) {
         if deadline != Instant::FAR {
             self.deadlines.arm(call_key(slot), deadline);
         }
+        if is_small {
+            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            self.outbound.push(frame, Frame::Request);
+            return Ok(CallId(id));
+        }
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
+        let queue = if funded.is_some() { Queue::Funded } else { Queue::Calls };
+        self.outbound.push_body(body, queue);
+        Ok(CallId(id))
+    }
+
+    fn why_no_streams(&self, is_one_way: bool) -> Option<Cause> {
+        if !self.has_streams() {
+            return Some(Cause::Status(Status::UNSUPPORTED));
+        }
+        is_one_way.then_some(Cause::Status(Status::BAD_REQUEST))
     }
 
     #[cold]
@@ -306,7 +320,7 @@ impl<T> Connection<T> {
     }
 
     /// Queues a frame without a body, behind what is queued already.
-    fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
+    pub(super) fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
         let is_answer = matches!(kind, Kind::Reply | Kind::End);
         let what = if is_answer { Frame::Reply } else { Frame::Control };
@@ -393,31 +407,35 @@ impl<T> Connection<T> {
                 queue.push(frame.into());
             }
         }
-        self.transmit_stream_credit(queue);
-        let windows = [
-            (CreditPool::Calls, CreditUnit::Bytes),
-            (CreditPool::Replies, CreditUnit::Bytes),
-            (CreditPool::Calls, CreditUnit::Items),
-            (CreditPool::Replies, CreditUnit::Items),
-        ];
-        for (pool, unit) in windows {
-            let window = match (pool, unit) {
-                (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_in,
-                (CreditPool::Calls, _) => &mut self.credit.call_items_in,
-                (_, CreditUnit::Bytes) => &mut self.credit.replies_in,
-                _ => &mut self.credit.reply_items_in,
-            };
-            if window.is_grant_due() {
-                let amount = window.take_grant();
-                let credit = Credit { amount, pool, unit };
-                let frame = self.control_frame(Kind::Credit, 0, connection, &credit.encode());
-                queue.push(frame.into());
-            }
+        if core::mem::take(&mut self.control.has_stream_credit) {
+            self.transmit_stream_credit(queue);
+        }
+        for pool in [CreditPool::Calls, CreditPool::Replies] {
+            self.transmit_credit(pool, CreditUnit::Bytes, queue);
+        }
+    }
+
+    #[inline]
+    fn transmit_credit(&mut self, pool: CreditPool, unit: CreditUnit, queue: &mut impl SendQueue) {
+        let window = match (pool, unit) {
+            (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_in,
+            (CreditPool::Calls, _) => &mut self.credit.call_items_in,
+            (_, CreditUnit::Bytes) => &mut self.credit.replies_in,
+            _ => &mut self.credit.reply_items_in,
+        };
+        if window.is_grant_due() {
+            let amount = window.take_grant();
+            let credit = Credit { amount, pool, unit };
+            let id = MessageId::CONNECTION;
+            queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
         }
     }
 
     /// Credit for streams, in the order in which it fell due.
     fn transmit_stream_credit(&mut self, queue: &mut impl SendQueue) {
+        for pool in [CreditPool::Calls, CreditPool::Replies] {
+            self.transmit_credit(pool, CreditUnit::Items, queue);
+        }
         while let Some(id) = self.control.grants.pop_front() {
             let input = self.streams(id).and_then(|streams| streams.input.as_mut());
             let Some((bytes, items)) = input.map(Input::take_grant) else { continue };
@@ -489,14 +507,6 @@ impl<T> Connection<T> {
             }
         }
     }
-}
-
-#[cold]
-fn why_no_streams(flags: u8, peer_features: u64) -> Option<Cause> {
-    if peer_features & features::STREAMS == 0 {
-        return Some(Cause::Status(Status::UNSUPPORTED));
-    }
-    (flags & request_flags::ONE_WAY != 0).then_some(Cause::Status(Status::BAD_REQUEST))
 }
 
 #[cold]

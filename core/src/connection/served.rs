@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
-use super::stream::Streams;
+use super::stream::{Late, Streams};
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -25,12 +25,14 @@ pub(super) struct Slot {
     pub(super) charged: usize,
     /// When the request was complete.
     pub(super) received: Instant,
+    /// When its caller stops waiting.
+    pub(super) deadline: Instant,
     /// A body that is still arriving, or being ignored.
     pub(super) arriving: Option<Box<Arriving<Request>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
-    /// How many bytes of items may still arrive that were sent before the other side knew of the end.
-    pub(super) late: u64,
+    /// What may still arrive of its items, sent before the other side knew of the end.
+    pub(super) late: Late,
 }
 
 impl Served {
@@ -72,15 +74,15 @@ impl Served {
                 id: MessageId::default(),
                 charged: 0,
                 received: Instant::ZERO,
+                deadline: Instant::FAR,
                 arriving: None,
                 streams: None,
-                late: 0,
+                late: Late::default(),
             });
         }
         let slot = &mut self.slots[index];
         slot.arriving = None;
         slot.streams = None;
-        slot.late = 0;
         slot.id = id;
         slot
     }
@@ -101,12 +103,19 @@ impl Served {
 
     /// Makes the slot, which is [vacant](Self::is_vacant), that of a new call that is here whole.
     #[inline(always)]
-    pub(super) fn run_plain(&mut self, id: MessageId, charged: usize, now: Instant) {
+    pub(super) fn run_plain(
+        &mut self,
+        id: MessageId,
+        charged: usize,
+        now: Instant,
+        deadline: Instant,
+    ) {
         let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return };
         const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
         debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
         slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged, slot.received, slot.late) = (id, charged, now, 0);
+        (slot.id, slot.charged) = (id, charged);
+        (slot.received, slot.deadline) = (now, deadline);
         self.live = self.live.wrapping_add(1);
     }
 
