@@ -280,3 +280,297 @@ fn a_server_streams() {
         eventually("all streams are dropped", || seen.dropped.load(Ordering::SeqCst) == 5);
     });
 }
+
+#[test]
+fn a_client_streams_and_gets_one_reply() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        over_clients!(pair, server, client => {
+            let mut upload = client.sum(&1000).wait().unwrap();
+            for number in 0..2000 {
+                upload.send_wait(&(number * 20)).unwrap();
+            }
+            assert_eq!(upload.finish_wait().unwrap().to_native(), 1000 + 1999 * 1000 * 20);
+            // Nothing at all is a stream, too.
+            let upload = client.sum(&7).wait().unwrap();
+            assert_eq!(upload.finish_wait().unwrap().to_native(), 7);
+        });
+        assert_eq!(seen.read.load(Ordering::SeqCst), 4000);
+        let blocking = pair.blocking(&server);
+        let client = PressClient::new(blocking.local().clone());
+        blocking.run(async {
+            let mut upload = client.sum(&0).await.unwrap();
+            let parts = Count(20, 120, Arc::clone(&seen), |number| number);
+            upload.send_all(parts).await.unwrap();
+            assert_eq!(upload.finish().await.unwrap().to_native(), (20..120).sum::<u64>());
+        });
+    });
+}
+
+#[test]
+fn both_stream() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        over_clients!(pair, server, client => {
+            let (mut say, mut heard) = client.echo(&"echo".into()).wait().unwrap();
+            for number in 0..300 {
+                say.send_wait(&line(number)).unwrap();
+                let got = heard.next_wait().unwrap().unwrap();
+                assert_eq!(got.number, number);
+                assert_eq!(got.text, format!("echo: line {number}"));
+            }
+            say.end();
+            assert!(heard.next_wait().is_none());
+        });
+        // The halves in threads of their own.
+        let client = shared(&pair, &server);
+        let (mut say, mut heard) = client.echo(&"both".into()).wait().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 0..5000 {
+                    say.send_wait(&line(number)).unwrap();
+                }
+                // Dropped, which ends it.
+            });
+            let mut count = 0;
+            for got in heard.wait_each() {
+                assert_eq!(got.unwrap().number, count);
+                count += 1;
+            }
+            assert_eq!(count, 5000);
+        });
+    });
+}
+
+#[test]
+fn errors_come_at_the_start_and_at_the_end() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        over_clients!(pair, server, client => {
+            let error = client.print(&Range { from: 2, to: 1 }).wait().map(|_| ()).unwrap_err();
+            assert_eq!(error, CallError::App(Refusal::Backwards));
+            let error = client.break_after(&u64::MAX).wait().map(|_| ()).unwrap_err();
+            assert_eq!(error, CallError::App(Refusal::Backwards));
+
+            let mut numbers = client.break_after(&2500).wait().unwrap();
+            for number in 0..2500 {
+                assert_eq!(numbers.next_wait().unwrap().unwrap().to_native(), number);
+            }
+            let error = numbers.next_wait().unwrap().map(|_| ()).unwrap_err();
+            assert_eq!(error, CallError::App(Refusal::After(2500)));
+            assert!(numbers.next_wait().is_none());
+
+            let mut numbers = client.panic_at(&5).wait().unwrap();
+            let last = numbers.wait_each().last().unwrap();
+            assert_eq!(cause(last), Cause::Status(Status::INTERNAL));
+        });
+    });
+}
+
+#[test]
+fn a_server_may_answer_before_the_last_item() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        over_clients!(pair, server, client => {
+            // With an error: whoever sends gets it.
+            let mut upload = client.sum(&0).wait().unwrap();
+            upload.send_wait(&1).unwrap();
+            upload.send_wait(&13).unwrap();
+            let error = (0..1_000_000).find_map(|_| upload.send_wait(&2).err()).unwrap();
+            assert_eq!(error, CallError::App(Refusal::After(1)));
+            assert_eq!(cause(upload.finish_wait()), Cause::StreamEnded);
+            // With a value: `finish` gives it.
+            let range = Range { from: 0, to: 2 };
+            let mut upload = client.some(&range).wait().unwrap();
+            let error = (0..1_000_000).find_map(|number| upload.send_wait(&line(number)).err());
+            assert_eq!(cause(Err::<(), _>(error.unwrap())), Cause::StreamEnded);
+            assert!(upload.finish_wait().unwrap().to_native() >= 2);
+        });
+    });
+}
+
+#[test]
+fn a_caller_that_does_not_read_stops_the_handler() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        over_clients!(pair, server, client => {
+            let before = seen.made.load(Ordering::SeqCst);
+            let made = || seen.made.load(Ordering::SeqCst) - before;
+            let mut lines = client.print(&Range { from: 0, to: 10_000 }).wait().unwrap();
+            // It stands still when the window is used up.
+            eventually("it makes some", || made() >= 1000);
+            client.unary(&1).wait().unwrap();
+            client.unary(&1).wait().unwrap();
+            assert!(made() < 3000, "{}", made());
+            let mut count = 0;
+            for got in lines.wait_each() {
+                assert_eq!(got.unwrap().number, count);
+                count += 1;
+            }
+            assert_eq!((count, made()), (10_000, 10_000));
+        });
+    });
+}
+
+#[test]
+fn a_handler_that_does_not_read_stops_its_caller() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let blocking = pair.blocking(&server);
+        let client = PressClient::new(blocking.local().clone());
+        // It reads one item in ten seconds.
+        let mut upload =
+            blocking.run(async { client.some(&Range { from: 10_000, to: 10_000 }).await.unwrap() });
+        let sent = AtomicU64::new(0);
+        blocking.run(async {
+            let mut sending = std::pin::pin!(async {
+                for number in 0..10_000 {
+                    upload.send(&line(number)).await.unwrap();
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            for _ in 0..20 {
+                std::future::poll_fn(|cx| {
+                    assert!(sending.as_mut().poll(cx).is_pending(), "all was sent");
+                    Poll::Ready(())
+                })
+                .await;
+                client.unary(&1).await.unwrap();
+            }
+        });
+        let sent = sent.load(Ordering::SeqCst);
+        assert!((1000..3000).contains(&sent), "{sent}");
+        drop(upload);
+        blocking.run(async { client.unary(&1).await.unwrap() });
+        eventually("the handler is dropped", || seen.given_up.load(Ordering::SeqCst) == 1);
+        assert_eq!(seen.read.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn dropping_either_half_is_heard() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let mut dropped = 0;
+        over_clients!(pair, server, client => {
+            // The stream of a reply.
+            let mut lines = client.print(&Range { from: 0, to: u64::MAX }).wait().unwrap();
+            lines.next_wait().unwrap().unwrap();
+            drop(lines);
+            dropped += 1;
+            client.unary(&1).wait().unwrap();
+            eventually("the stream is dropped", || seen.dropped.load(Ordering::SeqCst) == dropped);
+            // One that never said anything.
+            let given_up = seen.given_up.load(Ordering::SeqCst);
+            drop(client.silent().wait().unwrap());
+            client.unary(&1).wait().unwrap();
+            eventually("it, too", || seen.given_up.load(Ordering::SeqCst) == given_up + 1);
+            // An upload.
+            let mut upload = client.some(&Range { from: 0, to: 9 }).wait().unwrap();
+            upload.send_wait(&line(0)).unwrap();
+            client.unary(&1).wait().unwrap();
+            drop(upload);
+            client.unary(&1).wait().unwrap();
+            eventually("and it", || seen.given_up.load(Ordering::SeqCst) == given_up + 2);
+            // What is heard of a pair ends the whole.
+            let (mut say, heard) = client.echo(&"drop".into()).wait().unwrap();
+            drop(heard);
+            assert_eq!(cause(say.send_wait(&line(1))), Cause::StreamEnded);
+            // What is said does not.
+            let (say, mut heard) = client.echo(&"drop".into()).wait().unwrap();
+            drop(say);
+            assert!(heard.next_wait().is_none());
+        });
+    });
+}
+
+#[test]
+fn the_deadline_is_for_the_first_frame() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        over_clients!(pair, server, client => {
+            let late = client.late(&10_000).deadline(Duration::from_millis(20)).wait();
+            assert_eq!(cause(late), Cause::Expired);
+            // What has begun may take longer.
+            let given_up = seen.given_up.load(Ordering::SeqCst);
+            let silent = client.silent().deadline(Duration::from_millis(20)).wait().unwrap();
+            client.late(&60).wait().unwrap();
+            assert_eq!(seen.given_up.load(Ordering::SeqCst), given_up);
+            drop(silent);
+        });
+    });
+}
+
+#[test]
+fn large_items_go_both_ways() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        let client = shared(&pair, &server);
+        let blob = |number: usize| {
+            let len = [1 << 20, 100, 300_000, 0, 16_384][number % 5];
+            Bytes::from((0..len).map(|i| (i + number) as u8).collect::<Vec<_>>())
+        };
+        let (mut say, mut heard) = client.blobs().wait().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || (0..20).for_each(|n| say.send_wait(&blob(n)).unwrap()));
+            for number in 0..20 {
+                assert!(heard.next_wait().unwrap().unwrap()[..] == blob(number)[..], "{number}");
+            }
+            assert!(heard.next_wait().is_none());
+        });
+        let blocking = pair.blocking(&server);
+        let client = PressClient::new(&blocking);
+        let (mut say, mut heard) = client.blobs().wait().unwrap();
+        for number in 0..10 {
+            say.send_wait(&blob(number)).unwrap();
+            assert!(heard.next_wait().unwrap().unwrap()[..] == blob(number)[..], "{number}");
+        }
+    });
+}
+
+#[test]
+fn a_thousand_streams_at_the_same_time() {
+    over_one_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let blocking = pair.blocking(&server);
+        let client = PressClient::new(blocking.local().clone());
+        blocking.run(async {
+            let mut streams = Vec::new();
+            for from in 0..1000 {
+                streams.push(client.print(&Range { from, to: from + 50 }).await.unwrap());
+            }
+            for round in 0..50 {
+                for (from, stream) in streams.iter_mut().enumerate() {
+                    let got = stream.next().await.unwrap().unwrap();
+                    assert_eq!(got.number, from as u64 + round);
+                }
+            }
+            for stream in &mut streams {
+                assert!(stream.next().await.is_none());
+            }
+        });
+        assert_eq!(seen.made.load(Ordering::SeqCst), 50_000);
+    });
+}
+
+#[test]
+fn the_end_of_a_server_ends_streams() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        let client = shared(&pair, &server);
+        let mut silent = client.silent().wait().unwrap();
+        let (mut say, mut heard) = client.echo(&"end".into()).wait().unwrap();
+        say.send_wait(&line(1)).unwrap();
+        heard.next_wait().unwrap().unwrap();
+        let waiting = std::thread::spawn(move || silent.next_wait().map(|item| item.map(|_| ())));
+        // Two streams would keep it from stopping: their callers' connection goes first.
+        drop(server);
+        let failure = waiting.join().unwrap().unwrap().unwrap_err();
+        assert!(!failure.is_safe_to_retry(), "{failure:?}");
+        let failure = heard.next_wait().unwrap().map(|_| ()).unwrap_err();
+        assert!(!failure.is_safe_to_retry(), "{failure:?}");
+        assert_eq!(cause(say.send_wait(&line(2))), Cause::StreamEnded);
+        let failure = client.silent().wait().map(|_| ()).unwrap_err();
+        assert!(failure.is_safe_to_retry(), "{failure:?}");
+    });
+}
