@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
@@ -10,8 +12,7 @@ use std::time::Duration;
 
 use common::{Pair, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    BlockingClient, Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer,
-    Status, Stream, View,
+    Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer, Status, Stream, View,
 };
 
 #[ringcall::message]
@@ -534,19 +535,23 @@ fn a_thousand_streams_at_the_same_time() {
         let (server, seen) = serve(&pair);
         let blocking = pair.blocking(&server);
         let client = PressClient::new(blocking.local().clone());
-        blocking.run(async {
-            let mut streams = Vec::new();
-            for from in 0..1000 {
-                streams.push(client.print(&Range { from, to: from + 50 }).await.unwrap());
-            }
-            for round in 0..50 {
-                for (from, stream) in streams.iter_mut().enumerate() {
-                    let got = stream.next().await.unwrap().unwrap();
-                    assert_eq!(got.number, from as u64 + round);
+        let read = Rc::new(Cell::new(0));
+        for from in 0..1000 {
+            let (client, read) = (client.clone(), Rc::clone(&read));
+            blocking.shard().spawn(async move {
+                let mut lines = client.print(&Range { from, to: from + 50 }).await.unwrap();
+                let mut next = from;
+                while let Some(got) = lines.next().await {
+                    assert_eq!(got.unwrap().number, next);
+                    next += 1;
                 }
-            }
-            for stream in &mut streams {
-                assert!(stream.next().await.is_none());
+                assert_eq!(next, from + 50);
+                read.set(read.get() + 1);
+            });
+        }
+        blocking.run(async {
+            while read.get() < 1000 {
+                client.unary(&1).await.unwrap();
             }
         });
         assert_eq!(seen.made.load(Ordering::SeqCst), 50_000);
