@@ -58,6 +58,8 @@ struct State<T> {
     subscribers: Vec<Option<Subscriber<T>>>,
     /// Publishers that wait for room.
     publishers: Vec<Waker>,
+    /// Room for those who are being woken, so that publishing allocates nothing when warm.
+    scratch: Vec<Waker>,
     /// No topic is left.
     is_over: bool,
 }
@@ -94,7 +96,12 @@ impl<T: Clone> Topic<T> {
     #[must_use]
     pub fn new(capacity: usize, policy: SlowConsumer) -> Topic<T> {
         assert!(capacity > 0, "a subscriber needs room for an item");
-        let state = State { subscribers: Vec::new(), publishers: Vec::new(), is_over: false };
+        let state = State {
+            subscribers: Vec::new(),
+            publishers: Vec::new(),
+            scratch: Vec::new(),
+            is_over: false,
+        };
         Topic(Arc::new(Owner(Arc::new(Shared { capacity, policy, state: Mutex::new(state) }))))
     }
 
@@ -158,7 +165,7 @@ impl<T: Clone> Topic<T> {
             state.publishers.extend(waiting.cloned());
             return Err(item);
         }
-        let mut wakers = Vec::new();
+        let mut wakers = std::mem::take(&mut state.scratch);
         for subscriber in state.subscribers.iter_mut().flatten() {
             if subscriber.is_closed {
                 continue;
@@ -175,7 +182,10 @@ impl<T: Clone> Topic<T> {
             wakers.extend(subscriber.waker.take());
         }
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        if wakers.capacity() > 0 {
+            wakers.drain(..).for_each(Waker::wake);
+            self.0.0.state.lock().scratch = wakers;
+        }
         Ok(())
     }
 }
