@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use ringcall_buf::Frozen;
 
-use crate::{Codec, Failure, ItemError, Payload, frame::ReplyHeader};
+use crate::{Clock, Codec, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -127,21 +127,28 @@ pub enum Arrived<B> {
     End(Result<Answer<B>, Failure>),
 }
 
-/// A channel whose calls have at most a given time: for calls that a handler makes in turn.
+/// A channel whose calls end at a given time, if not before: for calls that a handler makes in turn. How
+/// much of it is left is asked when a call is made.
 #[derive(Clone, Debug)]
-pub struct Within<C> {
+pub struct Within<C, K> {
     channel: C,
-    left: Duration,
+    deadline: Instant,
+    clock: K,
 }
 
-impl<C> Within<C> {
-    /// Calls of `channel` get at most `left`.
-    pub fn new(channel: C, left: Duration) -> Within<C> {
-        Within { channel, left }
+impl<C, K> Within<C, K> {
+    /// Calls of `channel` get at most what is left until `deadline`.
+    pub fn new(channel: C, deadline: Instant, clock: K) -> Within<C, K> {
+        Within { channel, deadline, clock }
+    }
+
+    /// The channel, whose calls may take longer.
+    pub fn channel(&self) -> &C {
+        &self.channel
     }
 }
 
-impl<C: Channel> Channel for Within<C> {
+impl<C: Channel, K: Clock> Channel for Within<C, K> {
     type Body = C::Body;
     type Pending<'a, P>
         = C::Pending<'a, P>
@@ -150,7 +157,8 @@ impl<C: Channel> Channel for Within<C> {
         P: Payload + 'a;
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
-        self.channel.call(Outgoing { timeout: call.timeout.min(self.left), ..call }, payload)
+        let left = self.deadline.since(self.clock.now());
+        self.channel.call(Outgoing { timeout: call.timeout.min(left), ..call }, payload)
     }
 }
 
@@ -167,7 +175,7 @@ impl<C: Channel> Channel for &C {
     }
 }
 
-impl<C: StreamChannel> StreamChannel for Within<C> {
+impl<C: StreamChannel, K: Clock> StreamChannel for Within<C, K> {
     type Call = C::Call;
     type Opening<'a, P>
         = C::Opening<'a, P>
@@ -176,7 +184,8 @@ impl<C: StreamChannel> StreamChannel for Within<C> {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        self.channel.open(Outgoing { timeout: call.timeout.min(self.left), ..call }, payload)
+        let left = self.deadline.since(self.clock.now());
+        self.channel.open(Outgoing { timeout: call.timeout.min(left), ..call }, payload)
     }
 }
 

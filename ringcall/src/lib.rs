@@ -131,17 +131,17 @@ mod topic;
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall, ItemsFuture, ItemsOf,
-    LocalClient, LocalStream, OneWay, OneWayFuture, RemoteStream, ReplyItems, ToAddress, Upload,
-    UploadCall, UploadFuture,
+    LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems,
+    ToAddress, Upload, UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
     CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
-    SendContext, Server, Service, ServiceTable,
+    SendContext, Server, Service, ServiceTable, ShardClock,
 };
 pub use shard::{
-    HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
-    WaitPolicy, transport_fallbacks,
+    HostedShard, MachineClock, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
+    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
 

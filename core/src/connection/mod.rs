@@ -28,10 +28,11 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, ChunkMut};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
+use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side, StreamId,
+    Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
 };
 
 use assembly::Siblings;
@@ -694,6 +695,15 @@ impl<T> Connection<T> {
         self.item_consumed(stream, bytes);
     }
 
+    /// Refuses a request whose time was over before its handler could start, and counts it apart.
+    pub fn refuse_expired(&mut self, now: Instant, id: RequestId) {
+        let header = ReplyHeader::new(Status::EXPIRED);
+        if self.answer(now, id, header, &Empty).is_ok() {
+            self.counters.requests_refused += 1;
+            self.counters.requests_expired += 1;
+        }
+    }
+
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
@@ -795,6 +805,19 @@ impl<T> Connection<T> {
     pub fn is_finished(&self) -> bool {
         self.ending.is_some_and(|ending| ending.told)
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
+    }
+
+    /// Whether [`Event::Closed`] has been handed out: nothing follows.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ending.is_some_and(|ending| ending.told)
+    }
+
+    /// Whether this call, the last one that was made, has to wait until the other side gives credit for
+    /// its body.
+    #[must_use]
+    pub fn waits_for_credit(&self, call: CallId) -> bool {
+        self.outbound.held_calls.back().is_some_and(|body| body.id == call.0)
     }
 
     /// Whether nothing has come, or is left to do.

@@ -40,6 +40,7 @@ impl<T> Connection<T> {
             return refused(ticket, self.why_not_open());
         };
         if call.deadline <= now {
+            self.counters.calls_expired += 1;
             return refused(ticket, Cause::Expired);
         }
         if self.outbound.queued() >= self.config.send_queue_max {

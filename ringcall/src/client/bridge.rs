@@ -13,7 +13,8 @@ use ringcall_core::{
     SharedChunk, StreamCall, StreamChannel,
 };
 
-use super::{BlockOn, Client, LocalClient, LocalStream};
+use super::shared::{Line, Outbox};
+use super::{BlockOn, Client, LocalClient, LocalStream, Peer};
 use crate::block_on::block_on;
 use crate::shard::{Notice, RemoteOpening};
 
@@ -249,15 +250,17 @@ impl Drop for EndOfTask<'_> {
 
 // ---- on the caller's thread ----
 
-/// A call with streams of a [`Client`]. It keeps the connection.
+/// A call with streams of a [`Client`], whose connection it keeps, or of a [`Peer`].
 ///
 /// An item that is larger than the server accepts ends the call, since that is seen on the shard only.
 #[derive(Clone)]
 pub struct RemoteStream(Arc<Opened>);
 
 struct Opened {
-    client: Client,
+    outbox: Outbox,
     bridge: Arc<Bridge>,
+    /// Keeps its connection; a peer's is not kept.
+    _client: Option<Client>,
 }
 
 impl Opened {
@@ -297,27 +300,53 @@ impl StreamChannel for Client {
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
         // Encoded here, so that the future need not take the payload to another thread.
-        let payload = self.encode(&call, &payload);
+        let payload = self.line().encode(&call, &payload);
         Box::pin(async move {
-            let bridge = Arc::new(Bridge::default());
-            let opened = RemoteStream(Arc::new(Opened {
-                client: self.clone(),
-                bridge: Arc::clone(&bridge),
-            }));
-            let client = self.index();
-            let opening = RemoteOpening { client, outgoing: call, payload: payload?, bridge };
-            self.remote().notify(Notice::Open(Box::new(opening)));
-            if self.remote().is_gone() {
-                // Whoever closed the mailbox may have looked into it before this was there.
-                opened.0.bridge.shut_down();
-            }
-            poll_fn(|cx| opened.poll_opened(cx)).await?;
-            Ok(opened)
+            RemoteStream::open(self.line(), call, payload?, Some(self.clone())).await
+        })
+    }
+}
+
+impl StreamChannel for Peer {
+    type Call = RemoteStream;
+    type Opening<'a, P>
+        = Pin<Box<dyn Future<Output = Result<RemoteStream, Failure>> + Send + 'a>>
+    where
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        let line = self.open_line();
+        let payload = line.and_then(|line| Ok((line, line.encode(&call, &payload)?)));
+        Box::pin(async move {
+            let (line, payload) = payload?;
+            RemoteStream::open(line, call, payload, None).await
         })
     }
 }
 
 impl RemoteStream {
+    async fn open(
+        line: &Line,
+        outgoing: Outgoing,
+        payload: Encoded,
+        client: Option<Client>,
+    ) -> Result<RemoteStream, Failure> {
+        let bridge = Arc::new(Bridge::default());
+        let opened = RemoteStream(Arc::new(Opened {
+            outbox: line.outbox().clone(),
+            bridge: Arc::clone(&bridge),
+            _client: client,
+        }));
+        let opening = RemoteOpening { to: line.to(), outgoing, payload, bridge };
+        line.remote.notify(Notice::Open(Box::new(opening)));
+        if line.remote.is_gone() {
+            // Whoever closed the mailbox may have looked into it before this was there.
+            opened.0.bridge.shut_down();
+        }
+        poll_fn(|cx| opened.poll_opened(cx)).await?;
+        Ok(opened)
+    }
+
     fn poll_opened(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let mut state = self.0.bridge.0.lock();
         if state.is_opened {
@@ -351,7 +380,7 @@ impl StreamCall for RemoteStream {
                 return Poll::Pending;
             }
         }
-        let payload = self.0.client.encode_body(codec, signature, payload);
+        let payload = self.0.outbox.encode(codec, signature, payload);
         let (payload, bytes) = payload.map_err(ItemError::Encode)?;
         let shard = {
             let mut state = self.0.bridge.0.lock();

@@ -9,10 +9,10 @@ mod server;
 mod streams;
 mod table;
 
-pub use context::{CallInfo, Context, FromCall, SendContext};
+pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
-pub(crate) use mount::Router;
+pub(crate) use mount::{Method, Router};
 pub use mount::{Mount, Service};
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};

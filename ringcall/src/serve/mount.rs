@@ -115,6 +115,12 @@ impl Mount {
         Mount { router, pool: Arc::clone(&shard.pool), table: None, taken: None }
     }
 
+    /// For one connection of a shard, beside what the shard serves.
+    pub(crate) fn apart(shard: &Rc<Inner>) -> Mount {
+        let pool = Arc::clone(&shard.pool);
+        Mount { router: Router::default(), pool, table: None, taken: None }
+    }
+
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
         self.table = Some(service.table());
         service.mount(self);
