@@ -42,6 +42,10 @@ counters! {
     calls_expired,
     /// Calls cancelled here.
     calls_cancelled,
+    /// Items of streams sent.
+    items_sent,
+    /// Items of streams received, and wanted.
+    items_received,
     /// Frames received, of any kind.
     frames_received,
     /// Bytes received.
@@ -52,6 +56,8 @@ counters! {
     replies_unknown,
     /// Replies to calls that were cancelled or had expired.
     replies_late,
+    /// PINGs that came too soon after others.
+    ping_strikes,
     /// Requests dropped because they came after our GOAWAY.
     requests_after_goaway,
     /// Bytes of frames and bodies that were ignored.

@@ -30,7 +30,9 @@ pub trait Transport {
     /// Where a listener listens; tells the port when port 0 was asked for.
     fn local_address(&self, listener: Listener) -> Option<Address>;
 
-    /// Stops listening.
+    /// Stops listening. What waits to be accepted is accepted first, since closing would reset it, and told
+    /// by the next reaps; when [`local_address`](Self::local_address) knows nothing of the listener any
+    /// more, that was all.
     fn unlisten(&mut self, listener: Listener);
 
     /// Begins to connect; ends with [`TransportEvent::Connected`] or [`TransportEvent::Closed`].

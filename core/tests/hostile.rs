@@ -28,6 +28,11 @@ fn server() -> Raw {
     Raw::new(Side::Server, Config::new()).open()
 }
 
+/// A server whose client does not know streams.
+fn without_streams() -> Raw {
+    Raw::new(Side::Server, Config::new()).open_with(|hello| hello.features = 0)
+}
+
 /// A server that takes no calls while a reply of 4 KiB waits to be sent.
 fn choked() -> Raw {
     let config = Config::new().send_queue_soft(4096).send_queue_max(8192);
@@ -39,7 +44,9 @@ fn choked() -> Raw {
 
 /// A client that has sent calls 0 to `calls`, with the ids of their slots.
 fn client(calls: Ticket) -> Raw {
-    let mut raw = Raw::new(Side::Client, Config::new()).open();
+    // That the other side is silent for a while is not what these tests are about.
+    let config = Config::new().keepalive_busy(Duration::ZERO, Duration::ZERO);
+    let mut raw = Raw::new(Side::Client, config).open();
     for ticket in 0..calls {
         raw.call(ticket, &bytes(ticket, 100), 0).unwrap();
     }
@@ -171,7 +178,8 @@ fn a01_the_first_frame_is_a_sensible_hello() {
         (spare(3996), None),
         (with(|h| h.features = u64::MAX), None),
         (own.clone().patch(0, &[0, 255]), None),
-        (with(|h| (h.in_flight_max, h.stream_window) = (u32::MAX, u64::MAX)), None),
+        (with(|h| (h.in_flight_max, h.stream_window) = (u32::MAX, 1 << 48)), None),
+        (with(|h| h.stream_window = (1 << 48) + 1), Some(End::BadHello)),
         (with(|h| h.calls_window = 1 << 48).tlv(0x7000, b"x"), None),
     ];
     for (frame, end) in cases {
@@ -700,7 +708,7 @@ fn d01_core_refuses_what_it_cannot_run() {
             (frame.clone().deadline(u32::MAX), Status::BAD_REQUEST),
         ];
         for (frame, status) in cases {
-            let mut raw = server();
+            let mut raw = without_streams();
             raw.send(&[frame.clone(), frame.clone().flags(ONE_WAY).id(id(1))]);
             assert_eq!(raw.statuses(), [status], "one-way calls get no answer");
             // Its caller goes on until it has read the answer, and then uses the slot again.
@@ -713,7 +721,9 @@ fn d01_core_refuses_what_it_cannot_run() {
         }
     }
     let items = [Kind::Item, Kind::End].map(|kind| plain(kind).flags(FLAG_MORE).body(&[1; 100]));
-    goes_on(&items);
+    let mut raw = without_streams();
+    raw.send(&items);
+    assert_eq!(raw.closed, None);
 }
 
 // ---- credit ----
@@ -727,8 +737,14 @@ fn c05_credit_is_checked() {
         }
         goes_on(&[credit(pool, room)]);
     }
-    for (at, value) in [(8, 0), (8, 3), (8, 255), (9, 1), (9, 2), (9, 3), (9, 255)] {
+    for (at, value) in [(8, 3), (8, 255), (9, 2), (9, 3), (9, 255)] {
         closes(&[credit(CreditPool::Calls, 5).patch(at, &[value])], End::NotNegotiated);
+    }
+    for (at, value) in [(8, 0), (9, 1)] {
+        let frame = credit(CreditPool::Calls, 5).patch(at, &[value]);
+        let mut raw = without_streams();
+        raw.send(&[frame]);
+        assert_eq!(raw.closed, Some(End::NotNegotiated));
     }
     let (body, most) = (bytes(1, MAX), || [request(0, &bytes(1, MAX)), request(1, &bytes(1, MAX))]);
     goes_on(&most());
@@ -786,7 +802,9 @@ fn goaway_may_lower_its_number_and_never_raise_it() {
 
 #[test]
 fn c03_c04_floods_of_control_frames_have_one_answer() {
-    let mut raw = server();
+    let config = Config::new().ping_interval_min(Duration::ZERO);
+    let config = config.cancels_max(u32::MAX).control_frames_max(u32::MAX);
+    let mut raw = Raw::new(Side::Server, config).open();
     let lent = raw.lent();
     for n in 0..10_000 {
         raw.send(&[ping(n as u8), limits(1 + n, 1000), cancel(id(7))]);

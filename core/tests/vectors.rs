@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use ringcall_core::frame::{
     ArchiveFormat, Cancel, CancelReason, Credit, CreditPool, CreditUnit, DataHeader, Extension,
-    ExtensionWriter, Extensions, FLAG_ACK, FLAG_MORE, GoAway, Head, Hello, InstanceId, ItemHeader,
-    Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader, request_flags, tag,
+    ExtensionWriter, Extensions, FLAG_ACK, FLAG_ITEMS, FLAG_MORE, GoAway, Head, Hello, InstanceId,
+    ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader, request_flags, tag,
 };
 use ringcall_core::{CloseCode, Codec, MessageId, Side, Status, method_id};
 
@@ -125,6 +125,13 @@ fn meant() -> BTreeMap<&'static str, Vec<u8>> {
     let one_way = MessageId::new(Side::Client, 1, 0);
     let second = RequestHeader { attempt: 1, ..request() };
     let item = ItemHeader { signature: 0x0807_0605_0403_0201, codec: Codec::RKYV, compression: 0 };
+    let stream_credit = Credit { amount: 256, pool: CreditPool::Call, unit: CreditUnit::Items };
+    let begins = ReplyHeader {
+        signature: 0x0807_0605_0403_0201,
+        queue_us: 5,
+        handler_us: 42,
+        ..ReplyHeader::new(Status::OK)
+    };
     let credit = Credit { amount: 2 << 20, pool: CreditPool::Calls, unit: CreditUnit::Bytes };
     let go_away = GoAway { accepted: 41, code: CloseCode::NONE };
     let front = b"front of a body ";
@@ -158,7 +165,9 @@ fn meant() -> BTreeMap<&'static str, Vec<u8>> {
         ("data", frame(Kind::Data, 0, call(), &[&DataHeader { offset: 16 }.encode()], b"tail")),
         ("item", frame(Kind::Item, 0, call(), &[&item.encode()], b"item")),
         ("end", frame(Kind::End, 0, call(), &[&ReplyHeader::new(Status::OK).encode()], b"")),
+        ("reply-items", frame(Kind::Reply, FLAG_ITEMS, call(), &[&begins.encode()], b"")),
         ("credit", frame(Kind::Credit, 0, none(), &[&credit.encode()], b"")),
+        ("credit-stream", frame(Kind::Credit, 0, call(), &[&stream_credit.encode()], b"")),
         (
             "cancel",
             frame(

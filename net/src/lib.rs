@@ -1,11 +1,12 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
-//! set up, how an engine listens and what it does when file descriptors run out, how another thread wakes
-//! a parked engine, and how a loop of somebody else hosts one.
+//! set up, how an engine listens and what it does when file descriptors run out, how a listener goes to a
+//! successor, how another thread wakes a parked engine, and how a loop of somebody else hosts one.
 
 #![forbid(unsafe_code)]
 
 mod accept;
 mod doorbell;
+mod handover;
 mod hosted;
 mod listeners;
 mod slots;
@@ -14,6 +15,7 @@ mod transfer;
 
 pub use accept::AcceptGate;
 pub use doorbell::Doorbell;
+pub use handover::Handover;
 pub use hosted::Hosted;
 pub use listeners::{Accepted, Listeners, Listening};
 pub use slots::Slots;

@@ -28,11 +28,13 @@ impl Default for ListenOptions {
     }
 }
 
-/// A listening socket. Takes the file of a unix socket away when it is dropped.
+/// A listening socket. Takes the file of a unix socket away when it is dropped, unless it is shared.
 #[derive(Debug)]
 pub struct ListenSocket {
     socket: Socket,
     address: Address,
+    /// Others listen on the same socket: what is done to it is done to theirs.
+    is_shared: bool,
 }
 
 impl ListenSocket {
@@ -62,7 +64,67 @@ impl ListenSocket {
             }
         };
         let address = bind().map_err(|error| transport_error(&error))?;
-        Ok(ListenSocket { socket, address })
+        Ok(ListenSocket { socket, address, is_shared: false })
+    }
+
+    /// Goes on with a socket that listens already: handed over by another process, or by whoever started
+    /// this one.
+    ///
+    /// # Errors
+    /// When it is not a listening stream socket, or of a family that is not known here.
+    pub fn from_socket(socket: Socket) -> Result<ListenSocket, TransportError> {
+        let check = || -> io::Result<Option<Address>> {
+            let address = socket.local_addr()?;
+            let address = match (address.as_socket(), address.as_pathname()) {
+                (Some(tcp), _) => Some(Address::Tcp(tcp)),
+                (None, Some(path)) => path.to_str().map(|path| Address::Unix(path.to_owned())),
+                (None, None) => None,
+            };
+            socket.set_nonblocking(true)?;
+            socket.set_cloexec(true)?;
+            let is_stream = socket.r#type()? == Type::STREAM;
+            Ok(address.filter(|_| is_stream))
+        };
+        let address = check().map_err(|error| transport_error(&error))?;
+        let is_listening = socket.is_listener().unwrap_or(false);
+        match address.filter(|_| is_listening) {
+            Some(address) => Ok(ListenSocket { socket, address, is_shared: true }),
+            None => Err(TransportError::BadAddress),
+        }
+    }
+
+    /// Another descriptor of the same socket, for a successor. From then on what waits to be accepted is
+    /// the successor's, and so is the file of a unix socket.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn share(&mut self) -> Result<Socket, TransportError> {
+        let socket = self.socket.try_clone().map_err(|error| transport_error(&error))?;
+        self.is_shared = true;
+        Ok(socket)
+    }
+
+    /// Whether others may listen on the same socket.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// The next connection that waits already, set up; `None` if there is none, or if it is left to
+    /// those who share the socket.
+    pub fn accept_waiting(&self) -> Option<Socket> {
+        if self.is_shared {
+            return None;
+        }
+        loop {
+            match self.socket.accept() {
+                Ok((socket, _)) if set_up_accepted(&socket, self).is_ok() => return Some(socket),
+                Ok(_) => {}
+                // One that died while it waited.
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Where it listens, with the port that was chosen.
@@ -80,7 +142,9 @@ impl ListenSocket {
 
 impl Drop for ListenSocket {
     fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
+        if let Address::Unix(path) = &self.address
+            && !self.is_shared
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -174,6 +238,13 @@ pub fn transport_error(error: &io::Error) -> TransportError {
     }
 }
 
+/// Whether accepting failed because of the connection, so that the next one may be accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let reason = transport_error(error);
+    error.kind() == io::ErrorKind::Interrupted
+        || matches!(reason, TransportError::Reset | TransportError::Unreachable)
+}
+
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
@@ -217,5 +288,33 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "as a killed process leaves it");
         ListenSocket::bind(&address, ListenOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn e21_a_listener_that_was_handed_over_goes_on_and_keeps_its_file() {
+        let path = std::env::temp_dir().join(format!("ringcall-hand-{}.sock", std::process::id()));
+        let address = Address::Unix(path.to_str().unwrap().into());
+        let mut first = ListenSocket::bind(&address, ListenOptions::default()).unwrap();
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let second = ListenSocket::from_socket(first.share().unwrap()).unwrap();
+        assert_eq!((second.address(), second.is_shared()), (&address, true));
+        assert!(first.accept_waiting().is_none(), "it is the successor's");
+        drop(first);
+        let _later = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(second.socket().accept().is_ok() && second.socket().accept().is_ok());
+        std::fs::remove_file(path).unwrap();
+        let no_listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let taken = ListenSocket::from_socket(no_listener);
+        assert_eq!(taken.unwrap_err(), TransportError::BadAddress);
+    }
+
+    #[test]
+    fn what_waits_is_accepted() {
+        let local = "127.0.0.1:0".parse().unwrap();
+        let listener = ListenSocket::bind(&local, ListenOptions::default()).unwrap();
+        let Address::Tcp(to) = listener.address() else { panic!("it is tcp") };
+        let clients = [(); 3].map(|()| std::net::TcpStream::connect(to).unwrap());
+        let accepted = std::iter::from_fn(|| listener.accept_waiting());
+        assert_eq!(accepted.count(), clients.len());
     }
 }

@@ -10,7 +10,7 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    Accepted, Doorbell, Hosted, ListenOptions, ListenSocket, Listeners, Slots, connect,
+    Accepted, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Listeners, Slots, connect,
     transport_error,
 };
 use rustix::event::{Timespec, epoll};
@@ -265,6 +265,19 @@ impl Epoll {
         let _ = epoll::modify(&self.epoll, socket, listener_data(listener), flags);
     }
 
+    fn watch_new(&mut self, socket: ListenSocket) -> Result<Listener, TransportError> {
+        let listener = self.listeners.add(socket, ());
+        let added = self.listeners.get(listener).map(|listening| {
+            let (socket, data) = (listening.socket.socket(), listener_data(listener));
+            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
+        });
+        if let Some(Err(errno)) = added {
+            self.listeners.remove(listener);
+            return Err(transport_error(&errno.into()));
+        }
+        Ok(listener)
+    }
+
     fn register(&mut self, mut connection: Connection) -> Result<Handle, TransportError> {
         let handle = self.connections.vacant();
         connection.watching = connection.wanted();
@@ -280,17 +293,7 @@ impl Transport for Epoll {
     type Socket = Socket;
 
     fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
-        let socket = ListenSocket::bind(address, self.config.listen)?;
-        let listener = self.listeners.add(socket, ());
-        let added = self.listeners.get(listener).map(|listening| {
-            let (socket, data) = (listening.socket.socket(), listener_data(listener));
-            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
-        });
-        if let Some(Err(errno)) = added {
-            self.listeners.remove(listener);
-            return Err(transport_error(&errno.into()));
-        }
-        Ok(listener)
+        self.watch_new(ListenSocket::bind(address, self.config.listen)?)
     }
 
     fn local_address(&self, listener: Listener) -> Option<Address> {
@@ -298,7 +301,12 @@ impl Transport for Epoll {
     }
 
     fn unlisten(&mut self, listener: Listener) {
-        self.listeners.remove(listener);
+        if let Some(listening) = self.listeners.remove(listener) {
+            let waiting = std::iter::from_fn(|| listening.socket.accept_waiting());
+            self.done.extend(waiting.map(|socket| Event::Accepted(listener, socket)));
+            // Closing does not end the interest while others have the socket, too.
+            let _ = epoll::delete(&self.epoll, listening.socket.socket());
+        }
     }
 
     fn connect(&mut self, address: &Address) -> Result<Handle, TransportError> {
@@ -404,6 +412,17 @@ impl Park for Epoll {
 
     fn bell(&self) -> Doorbell {
         self.bell.clone()
+    }
+}
+
+impl Handover for Epoll {
+    fn listen_on(&mut self, socket: Socket) -> Result<Listener, TransportError> {
+        self.watch_new(ListenSocket::from_socket(socket)?)
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Socket, TransportError> {
+        let listening = self.listeners.get(listener);
+        listening.ok_or(TransportError::BadAddress)?.socket.share()
     }
 }
 

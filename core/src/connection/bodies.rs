@@ -9,6 +9,7 @@
 use ringcall_buf::{Chunk, ChunkMut};
 
 use super::assembly::Assembly;
+use super::floods::SMALL_PART;
 use super::receive::{Received, plain_header};
 use super::state::ServedInput;
 use super::{BodyTarget, Connection, Event};
@@ -47,12 +48,16 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
+        if let Some(known) = self.item_data(now, id, header, len) {
+            return known;
+        }
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
+        let is_small = len < SMALL_PART && !arriving.is_announced();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Reply(id);
-            return Ok(());
+            return if is_small { self.count_small_part(now) } else { Ok(()) };
         }
         if arriving.is_announced() {
             self.ignored_reply_ends(id);
@@ -68,19 +73,40 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
+        if let Some(known) = self.item_data(now, id, header, len) {
+            return known;
+        }
         // Its call was cancelled or answered meanwhile.
         let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
+        let is_small = len < SMALL_PART && !arriving.is_announced();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Request(id);
-            return Ok(());
+            return if is_small { self.count_small_part(now) } else { Ok(()) };
         }
         if arriving.is_announced() {
             self.served.step(id.slot(), ServedInput::BodyEnds);
         }
         self.count_ignored(len);
         Ok(())
+    }
+
+    /// A part of an item that is arriving, or of one that nobody wants any more.
+    fn item_data(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        header: DataHeader,
+        len: usize,
+    ) -> Option<Result<(), CloseReason>> {
+        let input = self.streams(id).and_then(|streams| streams.input.as_mut());
+        if let Some(arriving) = input.and_then(|input| input.arriving.as_mut()) {
+            let announced = arriving.announce(header.offset, len, now);
+            self.body_target = BodyTarget::Item(id);
+            return Some(announced);
+        }
+        self.take_late(id, len).then_some(Ok(()))
     }
 
     /// Bytes of a body whose frame was announced.
@@ -119,6 +145,9 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Request(id) => self.served.find(id)?.arriving.as_mut()?.assembly.as_mut(),
             BodyTarget::Reply(id) => self.calls.find(id)?.arriving.as_mut()?.assembly.as_mut(),
+            BodyTarget::Item(id) => {
+                self.streams(id)?.input.as_mut()?.arriving.as_mut()?.assembly.as_mut()
+            }
         }
     }
 
@@ -131,6 +160,7 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Reply(id) => self.reply_done(id),
             BodyTarget::Request(id) => self.request_done(now, id),
+            BodyTarget::Item(id) => self.item_done(id),
         }
     }
 

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use super::assembly::{Arriving, Assembly};
 use super::state::{CallInput, CallState};
+use super::stream::{Late, Streams};
 use crate::frame::ReplyHeader;
-use crate::{MessageId, Side};
+use crate::{Instant, MessageId, Side};
 
 #[derive(Debug)]
 pub(super) struct Calls<T> {
@@ -30,6 +31,10 @@ pub(super) struct Entry<T> {
     pub(super) one_way: bool,
     /// A reply that is still arriving.
     pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
+    /// What a call with streams has beside.
+    pub(super) streams: Option<Box<Streams>>,
+    /// What may still arrive of its items, sent before the other side knew of the end.
+    pub(super) late: Late,
 }
 
 impl<T> Calls<T> {
@@ -75,6 +80,8 @@ impl<T> Calls<T> {
             number: 0,
             one_way: false,
             arriving: None,
+            streams: None,
+            late: Late::default(),
         });
         Some(slot)
     }
@@ -116,7 +123,7 @@ impl<T> Calls<T> {
     #[inline(always)]
     pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        if entry.state != CallState::Waiting || entry.id != id {
+        if entry.state != CallState::Waiting || entry.id != id || entry.streams.is_some() {
             return None;
         }
         let ticket = entry.ticket.take()?;
@@ -132,6 +139,18 @@ impl<T> Calls<T> {
         arriving.filter(|arriving| arriving.assembly.is_some())
     }
 
+    /// When the items that are arriving in parts last went on.
+    pub(super) fn items_progress(&self) -> impl Iterator<Item = Instant> {
+        self.slots.iter().filter_map(|entry| {
+            Some(entry.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.progress)
+        })
+    }
+
+    /// The slot of the call that has this id, or had it last.
+    pub(super) fn last(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
+        self.slots.get_mut(id.slot() as usize).filter(|entry| entry.id == id)
+    }
+
     /// Where the body of this call's reply goes.
     pub(super) fn arriving_at(&self, id: MessageId) -> Option<&Assembly> {
         if self.id_at(id.slot()) != Some(id) {
@@ -139,6 +158,12 @@ impl<T> Calls<T> {
         }
         let entry = self.slots.get(id.slot() as usize)?;
         entry.arriving.as_ref()?.assembly.as_ref()
+    }
+
+    /// Where the body of the item of its stream goes.
+    pub(super) fn item_at(&self, id: MessageId) -> Option<&Assembly> {
+        let entry = self.slots.get(id.slot() as usize).filter(|entry| entry.id == id)?;
+        entry.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.assembly.as_ref()
     }
 
     pub(super) fn id_at(&self, slot: u32) -> Option<MessageId> {
@@ -154,6 +179,7 @@ impl<T> Calls<T> {
         entry.state = next;
         if next == CallState::Free {
             entry.arriving = None;
+            entry.streams = None;
             self.free.push(slot);
         }
         true

@@ -5,11 +5,23 @@ use crate::config::WINDOW_MAX;
 
 /// What this side may still send of a pool.
 #[derive(Debug, Default)]
-pub(super) struct Allowance(u64);
+pub(super) struct Allowance {
+    left: u64,
+    /// What items leave to whole messages.
+    reserve: u64,
+}
 
 impl Allowance {
     pub(super) fn new(window: u64) -> Allowance {
-        Allowance(window)
+        Allowance { left: window, reserve: window / 4 }
+    }
+
+    /// Takes credit for an item. Items leave a quarter of the window to whole messages: streams that
+    /// nobody reads would otherwise stop all calls.
+    #[inline]
+    pub(super) fn take_item(&mut self, bytes: usize) -> bool {
+        self.left.checked_sub(self.reserve).is_some_and(|free| bytes as u64 <= free)
+            && self.take(bytes)
     }
 
     /// Takes credit for a whole body, or nothing. It is spent with the body's first byte, however much
@@ -19,9 +31,9 @@ impl Allowance {
     /// two such bodies could wait for each other for ever.
     #[inline]
     pub(super) fn take(&mut self, bytes: usize) -> bool {
-        match self.0.checked_sub(bytes as u64) {
+        match self.left.checked_sub(bytes as u64) {
             Some(left) => {
-                self.0 = left;
+                self.left = left;
                 true
             }
             None => false,
@@ -30,18 +42,18 @@ impl Allowance {
 
     /// Gives back credit for a body of which nothing was sent.
     pub(super) fn untake(&mut self, bytes: usize) {
-        self.0 += bytes as u64;
+        self.left += bytes as u64;
     }
 
     /// The other side grants more.
     pub(super) fn grant(&mut self, amount: u64) -> Result<(), CloseReason> {
-        let sum = self.0.checked_add(amount).filter(|&sum| amount > 0 && sum <= WINDOW_MAX);
-        self.0 = sum.ok_or(CloseReason::BadCredit)?;
+        let sum = self.left.checked_add(amount).filter(|&sum| amount > 0 && sum <= WINDOW_MAX);
+        self.left = sum.ok_or(CloseReason::BadCredit)?;
         Ok(())
     }
 
     pub(super) fn available(&self) -> u64 {
-        self.0
+        self.left
     }
 }
 
@@ -110,11 +122,14 @@ impl Window {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
 
-    /// Whether enough came together for a CREDIT frame: a quarter of the window. A window is at least
-    /// twice the largest message, so what is kept back can never be what a message waits for.
+    /// Whether enough came together for a CREDIT frame: a quarter of the window, or a sixteenth when the
+    /// other side has little left. A window is at least twice the largest message, so what is kept back
+    /// can never be what a message waits for.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
-        self.returned >= self.size / 4
+        // In this order, since little has come back as a rule.
+        self.returned > self.size / 16
+            && (self.returned >= self.size / 4 || self.granted < self.size / 4)
     }
 
     pub(super) fn take_grant(&mut self) -> u64 {

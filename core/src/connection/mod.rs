@@ -4,7 +4,11 @@ mod assembly;
 mod bodies;
 mod calls;
 mod credit;
+mod drain;
+mod floods;
 mod inbound;
+mod items;
+mod liveness;
 mod outbound;
 mod plain;
 mod receive;
@@ -13,6 +17,7 @@ mod requests;
 mod send;
 mod served;
 mod state;
+mod stream;
 mod streams;
 
 use alloc::collections::VecDeque;
@@ -32,16 +37,23 @@ use crate::{
 use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
+use drain::Retirement;
+use floods::Floods;
 use inbound::{Found, Inbound};
+use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
 use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+use streams::Crowded;
 pub use streams::{Item, ItemError};
 
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// How many bytes a second the other side must read at least while something waits for it.
+const SEND_RATE_MIN: u64 = 1024;
 
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,6 +95,13 @@ pub struct Connection<T> {
     /// Deadlines of calls made (even keys) and served (odd keys).
     deadlines: Wheel,
     watch: Watch,
+    liveness: Liveness,
+    floods: Floods,
+    retirement: Retirement,
+    /// Streams that wait for the connection.
+    crowded: Crowded,
+    /// How many streams of callers are open.
+    open_inputs: u32,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -118,6 +137,11 @@ struct Credit {
     calls_in: Window,
     /// For the other side's replies.
     replies_in: Window,
+    /// The same four, for numbers of items.
+    call_items_out: Allowance,
+    reply_items_out: Allowance,
+    call_items_in: Window,
+    reply_items_in: Window,
 }
 
 /// Control frames that wait to be sent; at most one of each kind.
@@ -129,6 +153,10 @@ struct Control {
     limits: Option<Limits>,
     /// With the mark behind which it may be sent.
     limits_ack: Option<(Limits, u64)>,
+    /// Streams that get credit; each at most once.
+    grants: VecDeque<MessageId>,
+    /// There are some, or a pool gets credit in items.
+    has_stream_credit: bool,
 }
 
 /// Looks after what must make progress.
@@ -143,6 +171,13 @@ struct Watch {
     /// Bytes given to the transport that it has not sent yet.
     unsent: usize,
     send_progress: Instant,
+    /// Since when there is something that it has not sent.
+    backlog: Instant,
+    /// When its pace was last looked at, and how much it had sent by then.
+    paced: Instant,
+    paced_sent: u64,
+    /// How soon to look after something was sent.
+    every: Duration,
 }
 
 /// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
@@ -174,6 +209,8 @@ enum BodyTarget {
     Nothing,
     Request(MessageId),
     Reply(MessageId),
+    /// The item of a stream that is arriving, whoever made the call.
+    Item(MessageId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -224,6 +261,9 @@ pub enum Cancellation {
     Caller(CancelReason),
     /// Its deadline passed, see [`Connection::watch_deadline`].
     Expired,
+    /// Its caller's stream was open and nothing happened, see
+    /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
+    Idle,
     /// The connection ended.
     Closed,
 }
@@ -374,6 +414,10 @@ impl<T> Connection<T> {
                 replies_out: Allowance::default(),
                 calls_in: Window::new(config.calls_window),
                 replies_in: Window::new(config.replies_window),
+                call_items_out: Allowance::default(),
+                reply_items_out: Allowance::default(),
+                call_items_in: Window::new(stream::pool_items(config.calls_window)),
+                reply_items_in: Window::new(stream::pool_items(config.replies_window)),
             },
             deadlines: Wheel::new(now),
             watch: Watch {
@@ -382,7 +426,16 @@ impl<T> Connection<T> {
                 received: now,
                 unsent: 0,
                 send_progress: now,
+                backlog: now,
+                paced: now,
+                paced_sent: 0,
+                every: config.look_after_every(),
             },
+            liveness: Liveness::new(),
+            floods: Floods::new(now),
+            retirement: Retirement::new(side, &config, now),
+            crowded: Crowded::default(),
+            open_inputs: 0,
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -508,9 +561,10 @@ impl<T> Connection<T> {
         if sent > 0 {
             if self.watch.unsent == 0 {
                 self.watch.send_progress = now;
+                self.watch.backlog = now;
             }
             self.watch.unsent += sent;
-            self.look_after_by(now + self.config.stall_timeout);
+            self.look_after_by(now + self.watch.every);
         }
     }
 
@@ -618,6 +672,7 @@ impl<T> Connection<T> {
     ///
     /// # Errors
     /// [`ItemError::Blocked`] when it must wait for [`Event::Writable`], which follows.
+    #[inline]
     pub fn send_item<P: Payload + ?Sized>(
         &mut self,
         now: Instant,
@@ -630,8 +685,8 @@ impl<T> Connection<T> {
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
-    pub fn end_items(&mut self, now: Instant, call: CallId) {
-        self.end_stream(now, call);
+    pub fn end_items(&mut self, _now: Instant, call: CallId) {
+        self.end_stream(call);
     }
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
@@ -643,33 +698,30 @@ impl<T> Connection<T> {
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running {
+        if slot.state == ServedState::Running && deadline != Instant::FAR {
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
 
     /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
-    /// sent yet is replaced.
-    pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
+    /// sent yet is replaced. It waits until the one before is answered and
+    /// [`Config::ping_interval_min`] ago, since the other side counts.
+    pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
         if self.ending.is_none() {
-            self.control.ping = Some(Ping { opaque });
+            self.want_ping(now, Ping { opaque });
         }
     }
 
     /// Tells the other side to stop making calls. With `refuse`, calls that have not arrived yet will
     /// not be run; without, it is only asked to stop soon. Calls in progress are finished; when the
-    /// last one is, the connection closes.
+    /// last one is, the connection closes. [`drain`](Self::drain) does both, in such a way that no call
+    /// is lost.
     pub fn go_away(&mut self, now: Instant, refuse: bool) {
         if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
             return;
         }
         let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
-        if self.goaway_sent.is_some_and(|sent| sent <= accepted) {
-            return;
-        }
-        self.goaway_sent = Some(accepted);
-        self.send_go_away(accepted, CloseCode::NONE);
-        self.step(ConnectionInput::GoAway);
+        self.announce(accepted);
         let _ = self.after_input(now).map(|event| self.events.push_back(event));
     }
 
@@ -692,6 +744,7 @@ impl<T> Connection<T> {
             self.inbound.set_body_max(self.message_bytes_max);
         }
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
+        self.fence_is_passed();
         self.control.limits = Some(limits);
         self.announced = Some(limits);
     }
@@ -770,6 +823,12 @@ impl<T> Connection<T> {
     #[must_use]
     pub fn calls_served(&self) -> usize {
         self.served.live() + self.served.one_ways as usize
+    }
+
+    /// Items of the other side that this side holds: of calls, and of replies.
+    #[must_use]
+    pub fn items_held(&self) -> (u64, u64) {
+        (self.credit.call_items_in.held(), self.credit.reply_items_in.held())
     }
 
     /// How many calls the other side accepts at once; zero before its HELLO.
@@ -870,6 +929,9 @@ impl<T> Connection<T> {
             if let Some(arriving) = &mut entry.arriving {
                 self.credit.replies_in.release(arriving.ignore());
             }
+            if let Some(id) = self.calls.id_at(slot) {
+                self.stop_streams(id);
+            }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
             if let Some(ticket) = ticket {
@@ -890,7 +952,8 @@ impl<T> Connection<T> {
             self.deadlines.cancel(served_key(slot));
             match state {
                 // Its answer, which can no longer be sent, frees the slot.
-                ServedState::Running => {
+                ServedState::Running | ServedState::Streaming => {
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::Cancel);
                     let id = RequestId { id, one_way: None };
                     return Some(Event::Cancelled(id, Cancellation::Closed));
@@ -900,6 +963,7 @@ impl<T> Connection<T> {
                     let arriving = served.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
                     let charged = arriving + core::mem::take(&mut served.charged);
                     self.credit.calls_in.release(charged);
+                    self.stop_streams(id);
                     self.served.step(slot, state::ServedInput::End);
                 }
             }
@@ -934,8 +998,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() {
             return self.fail(now, CloseReason::Truncated);
         }
-        // Nobody will answer our calls any more.
+        // Nobody will answer our calls any more, nor give credit or items to streams.
         self.end_own_calls(CloseReason::PeerClosed);
+        self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
         if is_waiting || !self.events.is_empty() {
             return;
@@ -952,6 +1017,22 @@ impl<T> Connection<T> {
         let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
         while let Some(event) = self.hand_back_next(&mut ending) {
             self.events.push_back(event);
+        }
+    }
+
+    fn cancel_served_streams(&mut self) {
+        for slot in 0..self.served.slots() {
+            let Some(served) = self.served.at(slot) else { continue };
+            let id = served.id;
+            let is_running = matches!(served.state, ServedState::Running | ServedState::Streaming);
+            if served.streams.is_none() {
+                continue;
+            }
+            self.stop_streams(id);
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
+                let id = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
+            }
         }
     }
 
@@ -981,6 +1062,7 @@ impl<T> Connection<T> {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
             if self.served.step(slot, state::ServedInput::Cancel) {
+                self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
         }
@@ -998,12 +1080,19 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
+        self.look_after_retirement(now);
         let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
+            if self.is_taken_too_slowly(now) {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+        }
+        if self.open_inputs > 0 {
+            self.look_after_streams(now);
         }
         if self.stalled.is_some() {
             // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
@@ -1018,12 +1107,34 @@ impl<T> Connection<T> {
         if self.landing.any() {
             let requests = self.served.arriving().map(|arriving| arriving.progress);
             let replies = self.calls.arriving().map(|arriving| arriving.progress);
-            oldest = requests.chain(replies).fold(oldest, Instant::min);
+            let items = self.served.items_progress().chain(self.calls.items_progress());
+            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
         if oldest + stall <= now {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
+        if let Err(reason) = self.keep_alive(now) {
+            self.fail(now, reason);
+        }
+    }
+
+    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
+    fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
+        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
+        let watch = &mut self.watch;
+        let is_due = watch.paced + stall <= now;
+        if is_due && watch.backlog <= watch.paced {
+            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
+            if sent - watch.paced_sent < least {
+                return true;
+            }
+        }
+        if is_due || watch.backlog > watch.paced {
+            (watch.paced, watch.paced_sent) = (now, sent);
+        }
+        self.look_after_by(self.watch.paced + stall);
+        false
     }
 
     #[inline]
@@ -1052,6 +1163,8 @@ impl<T> Connection<T> {
             BodyTarget::Nothing => None,
             BodyTarget::Request(id) => self.served.arriving_at(id),
             BodyTarget::Reply(id) => self.calls.arriving_at(id),
+            BodyTarget::Item(id) if id.side() == self.side => self.calls.item_at(id),
+            BodyTarget::Item(id) => self.served.item_at(id),
         };
         assembly.is_some_and(assembly::Assembly::can_lend)
     }
@@ -1060,7 +1173,11 @@ impl<T> Connection<T> {
 impl Control {
     #[inline]
     fn is_waiting(&self) -> bool {
-        self.hello || self.pong.is_some() || self.ping.is_some() || self.limits.is_some()
+        self.hello
+            || self.pong.is_some()
+            || self.ping.is_some()
+            || self.limits.is_some()
+            || self.has_stream_credit
     }
 }
 

@@ -10,7 +10,8 @@ use ringcall_buf::{Arena, Chunk, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
-    DataHeader, ExtensionWriter, FLAG_MORE, Head, Kind, ReplyHeader, RequestHeader, tag,
+    DataHeader, ExtensionWriter, FLAG_MORE, Head, ItemHeader, Kind, ReplyHeader, RequestHeader,
+    request_flags, tag,
 };
 use crate::{Instant, Memory, MessageId};
 
@@ -36,6 +37,10 @@ pub(super) struct Outbound {
     pub(super) held_calls: VecDeque<Body>,
     /// Replies that wait for credit.
     pub(super) held_replies: VecDeque<Body>,
+    /// Items that wait for credit: those of calls, and those of replies. Apart, so that streams that nobody
+    /// reads do not hold up calls.
+    pub(super) held_call_items: VecDeque<Body>,
+    pub(super) held_reply_items: VecDeque<Body>,
     /// Bytes of whole frames that wait for nothing but the transport, and how many of them are replies.
     ready_bytes: usize,
     ready_replies: usize,
@@ -55,6 +60,7 @@ pub(super) struct Outbound {
 pub(super) enum Frame {
     Request,
     Reply,
+    Item,
     Control,
 }
 
@@ -87,16 +93,36 @@ pub(super) enum BodyHeader {
     /// With its deadline, since the time left is known only when it is sent.
     Request(RequestHeader, Instant),
     Reply(ReplyHeader),
+    /// An item of a stream.
+    Item(ItemHeader),
+    /// The end of a stream that is an answer.
+    End(ReplyHeader),
+}
+
+/// A pool of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pool {
+    Calls,
+    Replies,
 }
 
 /// What a part of a body did to its call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) id: MessageId,
-    pub(super) is_request: bool,
+    pub(super) of: Part,
     /// The number of the REQUEST frame, if this was its first part.
     pub(super) number: Option<u64>,
     pub(super) last: bool,
+}
+
+/// What a part of a body belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Request,
+    Item,
+    /// An answer, or the end of one.
+    Reply,
 }
 
 const ZEROS: [u8; 16] = [0; 16];
@@ -110,6 +136,8 @@ impl Outbound {
             bodies: VecDeque::new(),
             held_calls: VecDeque::new(),
             held_replies: VecDeque::new(),
+            held_call_items: VecDeque::new(),
+            held_reply_items: VecDeque::new(),
             ready_bytes: 0,
             ready_replies: 0,
             body_bytes: 0,
@@ -140,12 +168,14 @@ impl Outbound {
 
     /// Whether all that could be sent is replies that wait for credit.
     pub(super) fn is_only_held_replies(&self) -> bool {
-        !self.is_waiting() && self.held_calls.is_empty()
+        !self.is_waiting() && self.held_calls.is_empty() && self.held_call_items.is_empty()
     }
 
     /// Whether nothing waits, with or without credit.
     pub(super) fn is_empty(&self) -> bool {
-        !self.is_waiting() && self.held_calls.is_empty() && self.held_replies.is_empty()
+        self.is_only_held_replies()
+            && self.held_replies.is_empty()
+            && self.held_reply_items.is_empty()
     }
 
     /// How many REQUEST frames were in batches that a transport took.
@@ -188,7 +218,7 @@ impl Outbound {
                 self.ready_replies += len;
                 self.run_replies += len;
             }
-            Frame::Control => {}
+            Frame::Item | Frame::Control => {}
         }
     }
 
@@ -205,13 +235,15 @@ impl Outbound {
         self.entered += 1;
         body.entered = self.entered;
         self.body_bytes += body.total;
-        if !body.header.is_request() {
+        if body.header.part() == Part::Reply {
             self.body_replies += body.total;
         }
         match queue {
             Queue::Funded => self.bodies.push_back(body),
             Queue::Calls => self.held_calls.push_back(body),
             Queue::Replies => self.held_replies.push_back(body),
+            Queue::Items(Pool::Calls) => self.held_call_items.push_back(body),
+            Queue::Items(Pool::Replies) => self.held_reply_items.push_back(body),
         }
     }
 
@@ -236,11 +268,41 @@ impl Outbound {
 
     /// Moves bodies that wait for credit on, as far as it reaches.
     pub(super) fn fund(&mut self, calls: &mut Allowance, replies: &mut Allowance) {
-        for (held, allowance) in [(&mut self.held_calls, calls), (&mut self.held_replies, replies)]
-        {
+        let held = [(&mut self.held_calls, &mut *calls), (&mut self.held_replies, &mut *replies)];
+        for (held, allowance) in held {
             while held.front().is_some_and(|body| allowance.take(body.total)) {
                 self.bodies.extend(held.pop_front());
             }
+        }
+        self.fund_items(calls, replies);
+    }
+
+    /// Items come after whole messages, and leave a reserve to them.
+    fn fund_items(&mut self, calls: &mut Allowance, replies: &mut Allowance) {
+        let calls = (&mut self.held_call_items, self.held_calls.is_empty(), calls);
+        let replies = (&mut self.held_reply_items, self.held_replies.is_empty(), replies);
+        for (held, may_take, allowance) in [calls, replies] {
+            while may_take && held.front().is_some_and(|body| allowance.take_item(body.total)) {
+                self.bodies.extend(held.pop_front());
+            }
+        }
+    }
+
+    /// Stops sending the item of a call that is under way, if one is.
+    pub(super) fn abandon_item(&mut self, id: MessageId) -> Unsent {
+        let of_call = |body: &Body| body.id == id && body.header.part() == Part::Item;
+        for held in [&mut self.held_call_items, &mut self.held_reply_items] {
+            if let Some(at) = held.iter().position(of_call) {
+                self.body_bytes -= held.remove(at).map_or(0, |body| body.total);
+                return Unsent { bytes: 0, items: 1 };
+            }
+        }
+        let Some(at) = self.bodies.iter().position(of_call) else { return Unsent::default() };
+        let Some(body) = self.bodies.remove(at) else { return Unsent::default() };
+        self.body_bytes -= body.total - body.sent;
+        match body.sent {
+            0 => Unsent { bytes: body.total, items: 1 },
+            _ => Unsent::default(),
         }
     }
 
@@ -312,25 +374,32 @@ impl Outbound {
         let part = cut.min(body.total - body.sent);
         let first = body.sent == 0;
         let last = body.sent + part == body.total;
-        let is_request = body.header.is_request();
+        let of = body.header.part();
         queue.push(memory.outgoing(&body.head(now, part, last)).into());
         body.take(part, queue);
         if last && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
         }
         self.body_bytes -= part;
-        if !is_request {
+        if of == Part::Reply {
             self.body_replies -= part;
         }
-        let number = (first && is_request).then(|| self.next_number());
+        let number = (first && of == Part::Request).then(|| self.next_number());
         self.numbered = number.unwrap_or(self.numbered);
         self.taken = number.unwrap_or(self.taken);
-        let progress = Progress { id: body.id, is_request, number, last };
+        let progress = Progress { id: body.id, of, number, last };
         if !last {
             self.bodies.push_back(body);
         }
         Some(progress)
     }
+}
+
+/// Credit that an abandoned item had taken and has not spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unsent {
+    pub(super) bytes: usize,
+    pub(super) items: usize,
 }
 
 /// Which queue a body waits in.
@@ -342,11 +411,21 @@ pub(super) enum Queue {
     Calls,
     /// For credit of the replies pool.
     Replies,
+    /// For credit that items may take of a pool.
+    Items(Pool),
 }
 
 impl BodyHeader {
     fn is_request(&self) -> bool {
         matches!(self, BodyHeader::Request(..))
+    }
+
+    fn part(&self) -> Part {
+        match self {
+            BodyHeader::Request(..) => Part::Request,
+            BodyHeader::Item(..) => Part::Item,
+            BodyHeader::Reply(_) | BodyHeader::End(_) => Part::Reply,
+        }
     }
 }
 
@@ -382,12 +461,19 @@ impl Body {
         let total = total.finish();
         match &self.header {
             BodyHeader::Request(header, deadline) => {
-                let deadline_us = wire_deadline(now, *deadline);
+                let has_streams = self.flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT);
+                let deadline_us = wire_deadline(now, *deadline, has_streams != 0);
                 let header = RequestHeader { deadline_us, ..*header }.encode();
                 bytes.frame(Kind::Request, self.flags | more, self.id, &header, &total, part)
             }
             BodyHeader::Reply(header) => {
                 bytes.frame(Kind::Reply, self.flags | more, self.id, &header.encode(), &total, part)
+            }
+            BodyHeader::Item(header) => {
+                bytes.frame(Kind::Item, more, self.id, &header.encode(), &total, part)
+            }
+            BodyHeader::End(header) => {
+                bytes.frame(Kind::End, more, self.id, &header.encode(), &total, part)
             }
         }
     }
@@ -412,9 +498,13 @@ impl Body {
     }
 }
 
-/// What is left of a deadline, as a REQUEST says it: never 0 while there is something left.
+/// What is left of a deadline, as a REQUEST says it: never 0 while there is something left. Only a call
+/// with a stream may have none.
 #[inline]
-pub(super) fn wire_deadline(now: Instant, deadline: Instant) -> u32 {
+pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) -> u32 {
+    if has_streams && deadline == Instant::FAR {
+        return u32::MAX;
+    }
     let left = deadline.micros_since(now).min(u32::MAX - 1);
     if left == 0 && deadline > now { 1 } else { left }
 }

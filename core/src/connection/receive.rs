@@ -11,6 +11,7 @@ use ringcall_buf::Chunk;
 use super::credit::Allowance;
 use super::inbound::Found;
 use super::state::{CallInput, CallState, ConnectionInput};
+use super::stream::pool_items;
 use super::{BodyTarget, Connection, Event, Outcome, call_key};
 use crate::config::WINDOW_MAX;
 use crate::frame::{
@@ -53,6 +54,7 @@ impl<T> Connection<T> {
                 return Ok(self.events.pop_front());
             }
         }
+        self.liveness.paused();
         Ok(None)
     }
 
@@ -76,6 +78,8 @@ impl<T> Connection<T> {
         match self.classify(&head)? {
             Some(Kind::Request) => self.request(now, head, frame),
             Some(Kind::Reply) => self.reply_frame(now, head, frame),
+            Some(Kind::Item) if self.has_streams() => self.item_frame(now, head, frame),
+            Some(Kind::End) if self.is_end_of_reply(&head) => self.reply_frame(now, head, frame),
             Some(Kind::Data) => self.data_frame(now, head, &frame),
             Some(kind) => self.other(now, kind, head, &frame),
             None => self.ignore(now, head.length as usize).map(|()| None),
@@ -98,10 +102,27 @@ impl<T> Connection<T> {
                 }
                 Ok(None)
             }
+            Some(Kind::End) if self.is_end_of_reply(&head) => {
+                if !self.large_reply(now, &head, &header)? {
+                    self.stall(now, Found::Large(head, header));
+                }
+                Ok(None)
+            }
+            Some(Kind::Item) if self.has_streams() => {
+                if !self.large_item(now, &head, &header)? {
+                    self.stall(now, Found::Large(head, header));
+                }
+                Ok(None)
+            }
             Some(Kind::Data) => self.data(now, &head, &header).map(|()| None),
             Some(kind) => self.other(now, kind, head, &header),
             None => self.ignore(now, head.length as usize).map(|()| None),
         }
+    }
+
+    /// Whether an END is the end of an answer to a call of this side.
+    fn is_end_of_reply(&self, head: &Head) -> bool {
+        self.has_streams() && head.id.side() == self.side
     }
 
     /// The landing budget does not allow the body now: `poll_event` tries again.
@@ -142,21 +163,28 @@ impl<T> Connection<T> {
         if !is_about_a_call && head.id != MessageId::CONNECTION {
             return Err(CloseReason::BadId);
         }
+        if matches!(kind, Kind::Credit | Kind::Pong | Kind::GoAway | Kind::Limits) {
+            self.count_control(now)?;
+        }
         match kind {
             Kind::Hello => return self.hello(&head, frame).map(Some),
-            Kind::Credit => self.granted(&head, frame)?,
-            Kind::Cancel => return self.cancelled(&head, frame),
-            Kind::Ping => self.control.pong = Some(plain_header(&head, frame, Ping::parse)?),
+            Kind::Credit => self.granted(now, &head, frame)?,
+            Kind::Cancel => return self.cancelled(now, &head, frame),
+            Kind::Ping => {
+                self.control.pong = Some(plain_header(&head, frame, Ping::parse)?);
+                self.count_ping(now)?;
+            }
             Kind::Pong => {
                 let pong = plain_header(&head, frame, Ping::parse)?;
-                return Ok(Some(Event::Pong(pong.opaque)));
+                return Ok(self.ponged(now, pong.opaque));
             }
             Kind::GoAway => {
                 let go_away = plain_header(&head, frame, GoAway::parse)?;
                 return self.go_away_received(go_away);
             }
             Kind::Limits => self.limits(&head, frame)?,
-            // Streams are refused when they are asked for, so these belong to nothing.
+            Kind::End if self.has_streams() => return self.caller_ends(now, &head, frame),
+            // Without streams they are refused when they are asked for, so these belong to nothing.
             Kind::Item | Kind::End => self.skip_stream(now, &head)?,
             Kind::Request | Kind::Reply | Kind::Data => {}
         }
@@ -172,6 +200,7 @@ impl<T> Connection<T> {
         let mut windows = [hello.calls_window, hello.replies_window].into_iter();
         if hello.in_flight_max == 0
             || hello.message_bytes_max == 0
+            || hello.stream_window > WINDOW_MAX
             || windows.any(|window| window / 2 < hello.message_bytes_max || window > WINDOW_MAX)
         {
             return Err(CloseReason::BadHello);
@@ -179,19 +208,32 @@ impl<T> Connection<T> {
         self.inbound.set_body_max(self.message_bytes_max);
         self.credit.calls_out = Allowance::new(hello.calls_window);
         self.credit.replies_out = Allowance::new(hello.replies_window);
+        self.credit.call_items_out = Allowance::new(pool_items(hello.calls_window));
+        self.credit.reply_items_out = Allowance::new(pool_items(hello.replies_window));
         self.watch.handshake = Instant::FAR;
+        self.look_after_by(self.retirement.next());
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))
     }
 
-    fn granted(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
+    fn granted(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
         // An unknown pool or unit belongs to a feature that was not agreed upon.
         let (credit, extensions) = Credit::parse(frame).ok_or(CloseReason::NotNegotiated)?;
         check_extensions(extensions)?;
+        let has_streams = self.has_streams();
         let allowance = match (credit.pool, credit.unit) {
             (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_out,
             (CreditPool::Replies, CreditUnit::Bytes) => &mut self.credit.replies_out,
+            (CreditPool::Call, _) if has_streams => {
+                return self.stream_granted(now, head.id, &credit);
+            }
+            (CreditPool::Calls, CreditUnit::Items) if has_streams => {
+                &mut self.credit.call_items_out
+            }
+            (CreditPool::Replies, CreditUnit::Items) if has_streams => {
+                &mut self.credit.reply_items_out
+            }
             _ => return Err(CloseReason::NotNegotiated),
         };
         if head.id != MessageId::CONNECTION {
@@ -199,6 +241,7 @@ impl<T> Connection<T> {
         }
         allowance.grant(credit.amount)?;
         self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+        self.wake_crowded();
         Ok(())
     }
 
@@ -213,6 +256,7 @@ impl<T> Connection<T> {
                 self.message_bytes_max =
                     usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
                 self.inbound.set_body_max(self.message_bytes_max);
+                self.limits_confirmed();
             }
             return Ok(());
         }
@@ -260,6 +304,9 @@ impl<T> Connection<T> {
                 && let Some(id) = self.calls.id_at(slot)
             {
                 self.stop_sending(id);
+            }
+            if let Some(id) = self.calls.id_at(slot) {
+                self.stop_streams(id);
             }
             if let Some(mut arriving) = self.calls.at(slot).and_then(|entry| entry.arriving.take())
             {

@@ -14,8 +14,9 @@ use super::assembly::{Arriving, Assembly};
 use super::inbound::Found;
 use super::receive::{Announced, Received, split_header};
 use super::state::{CallInput, CallState};
+use super::stream::Streams;
 use super::{BodyTarget, Connection, Event, Outcome, Reply, call_key};
-use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, ReplyHeader};
+use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, Kind, ReplyHeader};
 use crate::{Cause, CloseReason, Failure, Instant, MessageId};
 
 impl<T> Connection<T> {
@@ -43,8 +44,11 @@ impl<T> Connection<T> {
         // Credit for replies returns on delivery: whether a caller keeps its reply is its own matter.
         self.credit.replies_in.charge(body_len)?;
         self.credit.replies_in.release(body_len);
-        if !self.expects_reply(head.id) {
+        if !self.expects_reply(&head) {
             return self.unknown_reply(now).map(|()| None);
+        }
+        if head.flags & FLAG_ITEMS != 0 && self.streams(head.id).is_some_and(asked_for_items) {
+            return self.answering(&head, header);
         }
         let Some(ticket) = self.end_call(head.id) else { return Ok(None) };
         if announced.unknown_critical.is_some() || !is_readable(&head, &header) {
@@ -69,7 +73,10 @@ impl<T> Connection<T> {
         let announced = Announced::parse(extensions)?;
         let total = announced.total(head, self.message_bytes_max)?;
         self.credit.replies_in.check(total)?;
-        let expected = self.expects_reply(head.id);
+        let expected = self.expects_reply(head);
+        if head.flags & FLAG_ITEMS != 0 && self.streams(head.id).is_some_and(asked_for_items) {
+            return Err(CloseReason::BadStream);
+        }
         let is_wanted = expected
             && self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some())
             && announced.unknown_critical.is_none()
@@ -95,6 +102,7 @@ impl<T> Connection<T> {
         }
         let is_announced = arriving.is_announced();
         self.stop_sending(head.id);
+        self.stop_answered_streams(head.id);
         self.calls.step(head.id.slot(), CallInput::ReplyBegins);
         if let Some(entry) = self.calls.find(head.id) {
             entry.arriving = Some(Box::new(arriving));
@@ -127,12 +135,19 @@ impl<T> Connection<T> {
         Some(Event::Completed(ticket, Outcome::Reply(reply)))
     }
 
-    /// Whether a REPLY frame with this id can be one.
+    /// Whether a REPLY, or an END, can be that of its call.
     #[inline]
-    fn expects_reply(&mut self, id: MessageId) -> bool {
-        self.calls
-            .find(id)
-            .is_some_and(|entry| entry.state != CallState::Held && entry.arriving.is_none())
+    fn expects_reply(&mut self, head: &Head) -> bool {
+        let is_end = head.kind == Kind::End as u8;
+        self.calls.find(head.id).is_some_and(|entry| {
+            entry.arriving.is_none()
+                && match entry.state {
+                    CallState::Held => false,
+                    // It was given up: whichever ends it.
+                    CallState::Abandoned => true,
+                    state => is_end == (state == CallState::Streaming),
+                }
+        })
     }
 
     /// The call is answered: frees its slot and returns its ticket, if somebody still wants it.
@@ -144,6 +159,7 @@ impl<T> Connection<T> {
         if entry.state == CallState::Sending {
             self.stop_sending(id);
         }
+        self.stop_answered_streams(id);
         self.deadlines.cancel(call_key(id.slot()));
         self.calls.step(id.slot(), CallInput::ReplyEnds);
         let counter = match ticket {
@@ -154,6 +170,14 @@ impl<T> Connection<T> {
         ticket
     }
 
+    /// The other side has ended a call: nothing more may come of its items.
+    fn stop_answered_streams(&mut self, id: MessageId) {
+        self.stop_streams(id);
+        if let Some(entry) = self.calls.find(id) {
+            entry.late.bytes = 0;
+        }
+    }
+
     fn unknown_reply(&mut self, now: Instant) -> Result<(), CloseReason> {
         self.counters.replies_unknown = self.counters.replies_unknown.wrapping_add(1);
         match self.unknown_replies.add(now, 1, u64::from(self.config.unknown_replies_max)) {
@@ -161,6 +185,10 @@ impl<T> Connection<T> {
             false => Err(CloseReason::UnknownReplies),
         }
     }
+}
+
+fn asked_for_items(streams: &mut Streams) -> bool {
+    streams.asked_for_items
 }
 
 /// Whether this side can make sense of a reply: streams and compression were not asked for.

@@ -46,6 +46,7 @@ impl<T> Connection<T> {
         if announced.has_others {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
+        let refused = self.refusal(&header, head.flags, announced.unknown_critical.is_some());
         if head.flags & request_flags::ONE_WAY != 0 {
             request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
             self.served.one_ways = self.served.one_ways.saturating_add(1);
@@ -53,9 +54,14 @@ impl<T> Connection<T> {
             let slot = self.served.enter(head.id);
             slot.charged = body_len;
             slot.received = now;
+            slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
+            if head.flags & STREAM_FLAGS != 0 && refused.is_none() {
+                let streams = self.served_streams(now, head.flags);
+                self.served.attach(head.id, streams);
+            }
         }
-        if let Some(status) = refusal(&header, head.flags, announced.unknown_critical.is_some()) {
+        if let Some(status) = refused {
             self.count_expired(status == Status::EXPIRED);
             self.refuse(now, request.id, status);
             return Ok(None);
@@ -66,11 +72,11 @@ impl<T> Connection<T> {
     }
 
     /// Hands a request to the application, now or when enough replies have been sent. A one-way call
-    /// causes no reply, so it never waits for that.
+    /// causes no reply, so it never waits for that; nor does one with streams, whose items come next.
     #[inline]
     fn deliver(&mut self, request: Request) -> Option<Event<T>> {
         let may_go = !self.is_choked() && self.parked.is_empty();
-        if may_go || request.id.is_one_way() {
+        if may_go || request.id.is_one_way() || request.flags & STREAM_FLAGS != 0 {
             return Some(Event::Request(request));
         }
         self.served.step(request.id.id.slot(), ServedInput::Park);
@@ -104,7 +110,7 @@ impl<T> Connection<T> {
         let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
         let total = announced.total(head, self.message_bytes_max)?;
-        let refused = refusal(&header, head.flags, announced.unknown_critical.is_some());
+        let refused = self.refusal(&header, head.flags, announced.unknown_critical.is_some());
         self.check_request(head)?;
         self.credit.calls_in.check(total)?;
         let mut assembly = None;
@@ -128,10 +134,14 @@ impl<T> Connection<T> {
             self.credit.calls_in.release(arriving.ignore());
         }
         let is_announced = arriving.is_announced();
+        let deadline = arriving.header.deadline;
+        let streams = (!is_ignored).then(|| self.served_streams(now, head.flags)).flatten();
         let slot = self.served.enter(head.id);
         slot.charged = 0;
         slot.received = now;
+        slot.deadline = deadline;
         slot.arriving = Some(Box::new(arriving));
+        slot.streams = streams;
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
         if !is_ignored {
             self.body_target = BodyTarget::Request(head.id);
@@ -177,12 +187,14 @@ impl<T> Connection<T> {
         self.deliver(request)
     }
 
-    pub(super) fn cancelled(&mut self, head: &Head, frame: &Chunk) -> Received<T> {
+    pub(super) fn cancelled(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
         let cancel = plain_header(head, frame, Cancel::parse)?;
         let id = head.id;
         if id.side() == self.side {
             return Err(CloseReason::BadId);
         }
+        let times = self.served.find(id).map(|slot| (slot.received, slot.deadline));
+        self.count_cancel(now, cancel.reason, times)?;
         // One that was answered already is no fault: the answer and the CANCEL crossed.
         let Some(slot) = self.served.find(id) else { return Ok(None) };
         let before = slot.state;
@@ -198,8 +210,11 @@ impl<T> Connection<T> {
         self.credit.calls_in.release(held.saturating_add(charged));
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
         self.served.step(id.slot(), ServedInput::Cancel);
+        let kind = self.terminal_kind(id);
+        let had_last = self.output(id).is_some_and(|output| output.last.is_some());
+        self.stop_streams(id);
         match before {
-            ServedState::Running => {
+            ServedState::Running | ServedState::Streaming => {
                 self.deadlines.cancel(served_key(id.slot()));
                 let id = RequestId { id, one_way: None };
                 return Ok(Some(Event::Cancelled(id, Cancellation::Caller(cancel.reason))));
@@ -216,10 +231,10 @@ impl<T> Connection<T> {
                 self.send_status(id, Status::CANCELLED);
             }
             // Nobody wants a reply that still waits for credit: an empty one does as the last word.
-            ServedState::Replying if self.outbound.unhold_reply(id) => {
+            ServedState::Replying if had_last || self.outbound.unhold_reply(id) => {
                 self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
                 self.served.step(id.slot(), ServedInput::ReplyLast);
-                self.send_status(id, Status::CANCELLED_RUNNING);
+                self.send_terminal(kind, id, Status::CANCELLED_RUNNING);
             }
             _ => {}
         }
@@ -267,7 +282,10 @@ impl Request {
             method: header.method,
             in_signature: header.in_signature,
             out_signature: header.out_signature,
-            deadline: now + Duration::from_micros(u64::from(header.deadline_us)),
+            deadline: match header.deadline_us {
+                u32::MAX => Instant::FAR,
+                left => now + Duration::from_micros(u64::from(left)),
+            },
             received: now,
             codec: header.codec,
             priority: header.priority,
@@ -279,17 +297,30 @@ impl Request {
     }
 }
 
-/// Whether core itself refuses a request.
-#[inline]
-fn refusal(header: &RequestHeader, flags: u8, unknown_extension: bool) -> Option<Status> {
-    let streams = flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT) != 0;
-    if unknown_extension || streams || header.compression != 0 {
-        return Some(Status::UNSUPPORTED);
-    }
-    match header.deadline_us {
-        0 => Some(Status::EXPIRED),
-        // Only a stream may go without a deadline.
-        u32::MAX => Some(Status::BAD_REQUEST),
-        _ => None,
+/// Flags of a call with streams.
+pub(super) const STREAM_FLAGS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+
+impl<T> Connection<T> {
+    /// Whether core itself refuses a request.
+    #[inline]
+    fn refusal(
+        &self,
+        header: &RequestHeader,
+        flags: u8,
+        unknown_extension: bool,
+    ) -> Option<Status> {
+        let has_streams = flags & STREAM_FLAGS != 0;
+        if unknown_extension || header.compression != 0 || (has_streams && !self.has_streams()) {
+            return Some(Status::UNSUPPORTED);
+        }
+        if has_streams && flags & request_flags::ONE_WAY != 0 {
+            return Some(Status::BAD_REQUEST);
+        }
+        match header.deadline_us {
+            0 => Some(Status::EXPIRED),
+            // Only a stream may go without a deadline.
+            u32::MAX if !has_streams => Some(Status::BAD_REQUEST),
+            _ => None,
+        }
     }
 }

@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use ringcall_buf::{Arena, Chunk, Full, Segment};
 
-use super::outbound::{Body, BodyHeader, Frame, Queue, wire_deadline};
+use super::outbound::{Body, BodyHeader, Frame, Part, Queue, wire_deadline};
+use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
+use super::stream::Input;
 use super::{
     BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key,
 };
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
-    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
+    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, features, request_flags,
 };
 use crate::payload::Empty;
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// Head and fixed header of a REQUEST, and of a REPLY.
-const FRONT_LEN: usize = Head::LEN + RequestHeader::LEN;
+pub(super) const FRONT_LEN: usize = Head::LEN + RequestHeader::LEN;
 const _: () = assert!(RequestHeader::LEN == ReplyHeader::LEN);
 
 impl<T> Connection<T> {
@@ -48,7 +50,9 @@ impl<T> Connection<T> {
             return refused(ticket, Cause::InFlightMax);
         };
         let mut arena = self.memory.take_arena();
-        let body_len = match encode(&mut arena, call.codec, call.in_signature, payload, limit) {
+        let encoded =
+            encode::<FRONT_LEN, P>(&mut arena, call.codec, call.in_signature, payload, limit);
+        let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
                 self.memory.put_arena(arena);
@@ -61,7 +65,7 @@ impl<T> Connection<T> {
             method: call.method,
             in_signature: call.in_signature,
             out_signature: call.out_signature,
-            deadline_us: wire_deadline(now, call.deadline),
+            deadline_us: wire_deadline(now, call.deadline, false),
             codec: call.codec,
             compression: 0,
             priority: call.priority,
@@ -69,39 +73,52 @@ impl<T> Connection<T> {
         };
         self.counters.calls_made += 1;
         let flags = call.flags
-            & (request_flags::ONE_WAY | request_flags::RETRIED | request_flags::IDEMPOTENT);
+            & (request_flags::ONE_WAY
+                | STREAM_FLAGS
+                | request_flags::RETRIED
+                | request_flags::IDEMPOTENT);
         let is_funded = body_len == 0
             || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
         let is_small = is_funded
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
-        if !is_small || flags & request_flags::ONE_WAY != 0 {
+        if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
             let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
             let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
-            return Ok(self.make_unusual_call(encoded, is_funded, is_small, ticket));
+            return self.make_unusual_call(now, encoded, is_funded.then_some(body_len), ticket);
         }
         let number = self.outbound.next_number();
         let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
         self.deadlines.arm(call_key(slot), call.deadline);
-        finish_frame(&mut arena, Kind::Request, flags, id, &header.encode());
+        finish_frame::<FRONT_LEN>(&mut arena, Kind::Request, flags, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
         Ok(CallId(id))
     }
 
-    /// A call that is one-way, large, or waits for credit.
+    /// A call that is one-way, large, has streams, or waits for credit: `funded` is the length of a body that
+    /// has it.
     #[cold]
     fn make_unusual_call(
         &mut self,
+        now: Instant,
         call: EncodedCall,
-        is_funded: bool,
-        is_small: bool,
+        funded: Option<usize>,
         ticket: T,
-    ) -> CallId {
-        let EncodedCall { slot, header, flags, deadline, mut front, rest } = call;
+    ) -> Result<CallId, Refused<T>> {
+        let EncodedCall { slot, mut header, flags, deadline, mut front, rest } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
+        let has_streams = flags & STREAM_FLAGS != 0;
+        if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
+            self.credit.calls_out.untake(funded.unwrap_or(0));
+            self.counters.calls_made -= 1;
+            return refused(ticket, cause);
+        }
         front.advance(FRONT_LEN);
+        header.deadline_us = wire_deadline(now, deadline, has_streams);
+        let is_small =
+            funded.is_some_and(|body_len| body_len <= self.config.cut_bytes) && rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
             let number = self.outbound.next_number();
@@ -110,17 +127,38 @@ impl<T> Connection<T> {
             self.one_ways.push_back((number, ticket));
             let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
             self.outbound.push(frame, Frame::Request);
-            return CallId(id);
+            return Ok(CallId(id));
         }
-        let id = self.calls.open(slot, CallInput::Hold, Some(ticket), 0);
+        let (input, number) = match is_small {
+            true => (CallInput::SendLast, self.outbound.next_number()),
+            false => (CallInput::Hold, 0),
+        };
+        let id = self.calls.open(slot, input, Some(ticket), number);
         if let Some(entry) = self.calls.at(slot) {
             entry.one_way = is_one_way;
         }
-        self.deadlines.arm(call_key(slot), deadline);
+        if has_streams {
+            self.open_call_streams(now, id, flags, is_small);
+        }
+        if deadline != Instant::FAR {
+            self.deadlines.arm(call_key(slot), deadline);
+        }
+        if is_small {
+            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            self.outbound.push(frame, Frame::Request);
+            return Ok(CallId(id));
+        }
         let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
-        let queue = if is_funded { Queue::Funded } else { Queue::Calls };
+        let queue = if funded.is_some() { Queue::Funded } else { Queue::Calls };
         self.outbound.push_body(body, queue);
-        CallId(id)
+        Ok(CallId(id))
+    }
+
+    fn why_no_streams(&self, is_one_way: bool) -> Option<Cause> {
+        if !self.has_streams() {
+            return Some(Cause::Status(Status::UNSUPPORTED));
+        }
+        is_one_way.then_some(Cause::Status(Status::BAD_REQUEST))
     }
 
     #[cold]
@@ -142,6 +180,7 @@ impl<T> Connection<T> {
             self.credit.replies_in.release(arriving.ignore());
         }
         self.leave_body(BodyTarget::Reply(id));
+        self.stop_streams(id);
         self.deadlines.cancel(call_key(id.slot()));
         match state {
             CallState::Held | CallState::Sending => self.stop_sending(id),
@@ -153,7 +192,7 @@ impl<T> Connection<T> {
             _ => {}
         }
         self.calls.step(id.slot(), CallInput::GiveUp);
-        if matches!(state, CallState::Sending | CallState::Waiting) {
+        if matches!(state, CallState::Sending | CallState::Waiting | CallState::Streaming) {
             let cancel = Cancel { reason };
             self.push_control(Kind::Cancel, id, &cancel.encode());
         }
@@ -185,14 +224,19 @@ impl<T> Connection<T> {
             return Ok(());
         }
         let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
-        if !matches!(slot.state, ServedState::Running | ServedState::Cancelling) {
+        if !matches!(
+            slot.state,
+            ServedState::Running | ServedState::Streaming | ServedState::Cancelling
+        ) {
             return Err(ReplyError::NotRunning);
         }
         let (received, charged) = (slot.received, core::mem::take(&mut slot.charged));
+        let has_streams = slot.streams.is_some();
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
         self.deadlines.cancel(served_key(id.slot()));
         if self.ending.is_some() {
+            self.stop_streams(id);
             self.served.step(id.slot(), ServedInput::ReplyLast);
             return Err(ReplyError::NotRunning);
         }
@@ -200,9 +244,14 @@ impl<T> Connection<T> {
         if now != received {
             header.handler_us = now.micros_since(received);
         }
+        if has_streams {
+            return self.answer_with_streams(id, header, payload);
+        }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         let mut arena = self.memory.take_arena();
-        let body_len = match encode(&mut arena, header.codec, header.signature, payload, limit) {
+        let encoded =
+            encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
+        let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
                 self.memory.put_arena(arena);
@@ -227,7 +276,7 @@ impl<T> Connection<T> {
             return Ok(());
         }
         self.served.end_plain(id.slot());
-        finish_frame(&mut arena, Kind::Reply, 0, id, &header.encode());
+        finish_frame::<FRONT_LEN>(&mut arena, Kind::Reply, 0, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
@@ -242,7 +291,12 @@ impl<T> Connection<T> {
 
     /// A terminal answer without a body, whatever the state of the slot.
     pub(super) fn send_status(&mut self, id: MessageId, status: Status) {
-        self.push_control(Kind::Reply, id, &ReplyHeader::new(status).encode());
+        self.send_terminal(Kind::Reply, id, status);
+    }
+
+    /// The same, by REPLY or by END.
+    pub(super) fn send_terminal(&mut self, kind: Kind, id: MessageId, status: Status) {
+        self.push_control(kind, id, &ReplyHeader::new(status).encode());
     }
 
     // ---- frames ----
@@ -259,20 +313,27 @@ impl<T> Connection<T> {
         let mut arena = self.memory.take_arena();
         let written = arena.begin(FRONT_LEN, FRONT_LEN + body.len() + ALIGN).put(body);
         debug_assert!(written.is_ok());
-        finish_frame(&mut arena, kind, flags, id, header);
+        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header);
         let frame = arena.finish();
         self.memory.put_arena(arena);
         frame
     }
 
     /// Queues a frame without a body, behind what is queued already.
-    fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
+    pub(super) fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
-        let what = if kind == Kind::Reply { Frame::Reply } else { Frame::Control };
+        let is_answer = matches!(kind, Kind::Reply | Kind::End);
+        let what = if is_answer { Frame::Reply } else { Frame::Control };
         self.outbound.push(chunk, what);
     }
 
-    fn control_frame(&self, kind: Kind, flags: u8, id: MessageId, fixed: &[u8]) -> Chunk {
+    pub(super) fn control_frame(
+        &self,
+        kind: Kind,
+        flags: u8,
+        id: MessageId,
+        fixed: &[u8],
+    ) -> Chunk {
         let mut bytes = [0; Head::LEN + Hello::LEN];
         let len = Head::LEN + fixed.len();
         let head = Head {
@@ -303,18 +364,22 @@ impl<T> Connection<T> {
         }
         self.one_ways_sent();
         if !all {
-            return;
+            return self.wake_crowded();
         }
         while let Some(progress) =
             self.outbound.send_part(now, self.config.cut_bytes, &self.memory, queue)
         {
-            if progress.is_request {
-                self.request_progress(progress.id, progress.number, progress.last);
-            } else if progress.last {
-                self.served.step(progress.id.slot(), ServedInput::ReplyLast);
+            match progress.of {
+                Part::Request => self.request_progress(progress.id, progress.number, progress.last),
+                Part::Item if progress.last => self.output_part_ends(progress.id),
+                Part::Reply if progress.last => {
+                    self.served.step(progress.id.slot(), ServedInput::ReplyLast);
+                }
+                Part::Item | Part::Reply => {}
             }
         }
         self.one_ways_sent();
+        self.wake_crowded();
     }
 
     /// Control frames pass everything that waits, so that nobody waits for them.
@@ -342,16 +407,44 @@ impl<T> Connection<T> {
                 queue.push(frame.into());
             }
         }
+        if core::mem::take(&mut self.control.has_stream_credit) {
+            self.transmit_stream_credit(queue);
+        }
         for pool in [CreditPool::Calls, CreditPool::Replies] {
-            let window = match pool {
-                CreditPool::Calls => &mut self.credit.calls_in,
-                _ => &mut self.credit.replies_in,
-            };
-            if window.is_grant_due() {
-                let amount = window.take_grant();
-                let credit = Credit { amount, pool, unit: CreditUnit::Bytes };
-                let frame = self.control_frame(Kind::Credit, 0, connection, &credit.encode());
-                queue.push(frame.into());
+            self.transmit_credit(pool, CreditUnit::Bytes, queue);
+        }
+    }
+
+    #[inline]
+    fn transmit_credit(&mut self, pool: CreditPool, unit: CreditUnit, queue: &mut impl SendQueue) {
+        let window = match (pool, unit) {
+            (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_in,
+            (CreditPool::Calls, _) => &mut self.credit.call_items_in,
+            (_, CreditUnit::Bytes) => &mut self.credit.replies_in,
+            _ => &mut self.credit.reply_items_in,
+        };
+        if window.is_grant_due() {
+            let amount = window.take_grant();
+            let credit = Credit { amount, pool, unit };
+            let id = MessageId::CONNECTION;
+            queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
+        }
+    }
+
+    /// Credit for streams, in the order in which it fell due.
+    fn transmit_stream_credit(&mut self, queue: &mut impl SendQueue) {
+        for pool in [CreditPool::Calls, CreditPool::Replies] {
+            self.transmit_credit(pool, CreditUnit::Items, queue);
+        }
+        while let Some(id) = self.control.grants.pop_front() {
+            let input = self.streams(id).and_then(|streams| streams.input.as_mut());
+            let Some((bytes, items)) = input.map(Input::take_grant) else { continue };
+            for (amount, unit) in [(bytes, CreditUnit::Bytes), (items, CreditUnit::Items)] {
+                if amount > 0 {
+                    let credit = Credit { amount, pool: CreditPool::Call, unit };
+                    let frame = self.control_frame(Kind::Credit, 0, id, &credit.encode());
+                    queue.push(frame.into());
+                }
             }
         }
     }
@@ -376,7 +469,7 @@ impl<T> Connection<T> {
             version_max: VERSION,
             archive: self.config.archive,
             in_flight_max: self.in_flight_max,
-            features: 0,
+            features: features::STREAMS,
             codecs: self.config.codecs,
             message_bytes_max: self.message_bytes_max as u64,
             calls_window: self.config.calls_window,
@@ -391,7 +484,11 @@ impl<T> Connection<T> {
         let Some(entry) = self.calls.find(id) else { return };
         entry.number = number.unwrap_or(entry.number);
         let number = entry.number;
+        let has_streams = entry.streams.is_some();
         self.calls.step(id.slot(), if last { CallInput::SendLast } else { CallInput::SendPart });
+        if has_streams && last {
+            self.output_part_ends(id);
+        }
         if let Some(entry) = self.calls.find(id).filter(|entry| last && entry.one_way) {
             let ticket = entry.ticket.take();
             self.deadlines.cancel(call_key(id.slot()));
@@ -430,7 +527,7 @@ struct EncodedCall {
 
 /// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.
 #[inline(always)]
-fn encode<P: Payload + ?Sized>(
+pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
     codec: Codec,
     signature: u64,
@@ -439,9 +536,9 @@ fn encode<P: Payload + ?Sized>(
 ) -> Result<usize, EncodeError> {
     // The padding behind the body is not part of the message.
     let limit = usize::try_from(limit).unwrap_or(usize::MAX / 2);
-    let frame = arena.begin(FRONT_LEN, limit + FRONT_LEN + ALIGN);
+    let frame = arena.begin(FRONT, limit + FRONT + ALIGN);
     payload.encode(codec, signature, frame)?;
-    let body_len = frame.message_len() - FRONT_LEN;
+    let body_len = frame.message_len() - FRONT;
     if body_len > limit {
         return Err(EncodeError::Full(Full { limit }));
     }
@@ -450,22 +547,23 @@ fn encode<P: Payload + ?Sized>(
 
 /// Completes the frame that was begun: head and header in front, zeros behind.
 #[inline]
-fn finish_frame(
+pub(super) fn finish_frame<const FRONT: usize>(
     arena: &mut Arena,
     kind: Kind,
     flags: u8,
     id: MessageId,
-    header: &[u8; RequestHeader::LEN],
+    header: &[u8],
 ) {
+    debug_assert_eq!(Head::LEN + header.len(), FRONT);
     let frame = arena.frame();
     let head = Head {
         length: (frame.len() - Head::LEN) as u32,
         kind: kind as u8,
         flags,
-        header_len: RequestHeader::LEN as u16,
+        header_len: (FRONT - Head::LEN) as u16,
         id,
     };
-    if let Some(front) = frame.written().first_chunk_mut::<FRONT_LEN>() {
+    if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {
         front[..Head::LEN].copy_from_slice(&head.encode());
         front[Head::LEN..].copy_from_slice(header);
     }

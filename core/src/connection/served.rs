@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
+use super::stream::{Late, Streams};
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -24,8 +25,14 @@ pub(super) struct Slot {
     pub(super) charged: usize,
     /// When the request was complete.
     pub(super) received: Instant,
+    /// When its caller stops waiting.
+    pub(super) deadline: Instant,
     /// A body that is still arriving, or being ignored.
     pub(super) arriving: Option<Box<Arriving<Request>>>,
+    /// What a call with streams has beside.
+    pub(super) streams: Option<Box<Streams>>,
+    /// What may still arrive of its items, sent before the other side knew of the end.
+    pub(super) late: Late,
 }
 
 impl Served {
@@ -67,13 +74,24 @@ impl Served {
                 id: MessageId::default(),
                 charged: 0,
                 received: Instant::ZERO,
+                deadline: Instant::FAR,
                 arriving: None,
+                streams: None,
+                late: Late::default(),
             });
         }
         let slot = &mut self.slots[index];
         slot.arriving = None;
+        slot.streams = None;
         slot.id = id;
         slot
+    }
+
+    /// Gives a call its streams.
+    pub(super) fn attach(&mut self, id: MessageId, streams: Option<Box<Streams>>) {
+        if let Some(slot) = self.find(id) {
+            slot.streams = streams;
+        }
     }
 
     /// Whether a call can have this slot at once: it is free, below `limit`, and was used before.
@@ -85,12 +103,19 @@ impl Served {
 
     /// Makes the slot, which is [vacant](Self::is_vacant), that of a new call that is here whole.
     #[inline(always)]
-    pub(super) fn run_plain(&mut self, id: MessageId, charged: usize, now: Instant) {
+    pub(super) fn run_plain(
+        &mut self,
+        id: MessageId,
+        charged: usize,
+        now: Instant,
+        deadline: Instant,
+    ) {
         let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return };
         const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
         debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
         slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged, slot.received) = (id, charged, now);
+        (slot.id, slot.charged) = (id, charged);
+        (slot.received, slot.deadline) = (now, deadline);
         self.live = self.live.wrapping_add(1);
     }
 
@@ -110,6 +135,24 @@ impl Served {
         arriving.filter(|arriving| arriving.assembly.is_some())
     }
 
+    /// When the items that are arriving in parts last went on.
+    pub(super) fn items_progress(&self) -> impl Iterator<Item = Instant> {
+        self.slots.iter().filter_map(|slot| {
+            Some(slot.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.progress)
+        })
+    }
+
+    /// The slot of the call that has this id, or had it last.
+    pub(super) fn last(&mut self, id: MessageId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.slot() as usize).filter(|slot| slot.id == id)
+    }
+
+    /// Where the body of the item of this call's stream goes.
+    pub(super) fn item_at(&self, id: MessageId) -> Option<&Assembly> {
+        let slot = self.slots.get(id.slot() as usize).filter(|slot| slot.id == id)?;
+        slot.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.assembly.as_ref()
+    }
+
     /// Where the body of this call goes.
     pub(super) fn arriving_at(&self, id: MessageId) -> Option<&Assembly> {
         let slot = self.slots.get(id.slot() as usize).filter(|slot| slot.id == id)?;
@@ -121,7 +164,10 @@ impl Served {
         let running = |slot: &&Slot| {
             matches!(
                 slot.state,
-                ServedState::Running | ServedState::Cancelling | ServedState::Parked
+                ServedState::Running
+                    | ServedState::Streaming
+                    | ServedState::Cancelling
+                    | ServedState::Parked
             )
         };
         self.slots.iter().filter(running).count() + self.one_ways as usize
@@ -147,6 +193,7 @@ impl Served {
         self.live = self.live + usize::from(is_live(next)) - usize::from(is_live(slot.state));
         if next == ServedState::Free {
             slot.arriving = None;
+            slot.streams = None;
         }
         slot.state = next;
         true

@@ -96,7 +96,9 @@ machine! {
         Sending,
         /// All of it is in the send order.
         Waiting,
-        /// A part of the reply has arrived.
+        /// The reply is a stream, and has begun.
+        Streaming,
+        /// A part of the reply, or of its end, has arrived.
         Receiving,
         /// The caller gave up; the slot waits for the terminal reply.
         Abandoned,
@@ -108,9 +110,11 @@ machine! {
         SendPart,
         /// Its last byte is in the send order.
         SendLast,
-        /// A reply whose body continues.
+        /// A reply whose items follow.
+        ItemsBegin,
+        /// A reply, or end of one, whose body continues.
         ReplyBegins,
-        /// The reply is complete.
+        /// The reply, or its end, is complete.
         ReplyEnds,
         /// The caller cancels, or the deadline passes.
         GiveUp,
@@ -121,9 +125,10 @@ machine! {
         Free: Hold => Held, SendPart => Sending, SendLast => Waiting;
         Held: SendPart => Sending, SendLast => Waiting, GiveUp => Free, End => Free;
         Sending: SendLast => Waiting, ReplyBegins => Receiving, ReplyEnds => Free, GiveUp => Abandoned, End => Free;
-        Waiting: ReplyBegins => Receiving, ReplyEnds => Free, GiveUp => Abandoned, End => Free;
+        Waiting: ItemsBegin => Streaming, ReplyBegins => Receiving, ReplyEnds => Free, GiveUp => Abandoned, End => Free;
+        Streaming: ReplyBegins => Receiving, ReplyEnds => Free, GiveUp => Abandoned, End => Free;
         Receiving: ReplyEnds => Free, GiveUp => Abandoned, End => Free;
-        Abandoned: ReplyBegins => Abandoned, ReplyEnds => Free, End => Free;
+        Abandoned: ItemsBegin => Abandoned, ReplyBegins => Abandoned, ReplyEnds => Free, End => Free;
     }
 }
 
@@ -139,6 +144,8 @@ machine! {
         Parked,
         /// The application has it.
         Running,
+        /// The application has it and has begun to answer with a stream.
+        Streaming,
         /// The application has it and was told that nobody waits for it.
         Cancelling,
         /// A part of the reply is in the send order, or waits for credit.
@@ -159,6 +166,8 @@ machine! {
         Unpark,
         /// The caller gave up.
         Cancel,
+        /// The answer is a stream, and its first frame is in the send order.
+        ItemsBegin,
         /// The answer's last byte is in the send order, or there is no answer to send.
         ReplyLast,
         /// A part of the answer is in the send order, or it waits for credit.
@@ -172,10 +181,69 @@ machine! {
         Free: RequestWhole => Running, RequestBegins => Receiving;
         Receiving: BodyEnds => Running, Cancel => Free, RefuseEarly => Discarding, End => Free;
         Parked: Unpark => Running, Cancel => Free, End => Free;
-        Running: Park => Parked, Cancel => Cancelling, ReplyLast => Free, ReplyPart => Replying;
+        Running: Park => Parked, Cancel => Cancelling, ItemsBegin => Streaming, ReplyLast => Free, ReplyPart => Replying;
+        Streaming: Cancel => Cancelling, ReplyLast => Free, ReplyPart => Replying;
         Cancelling: Cancel => Cancelling, ReplyLast => Free, ReplyPart => Replying;
         Replying: Cancel => Replying, ReplyPart => Replying, ReplyLast => Free, End => Free;
         Discarding: BodyEnds => Free, Cancel => Free, End => Free, RequestWhole => Running, RequestBegins => Receiving;
+    }
+}
+
+machine! {
+    /// The items of a call that this side sends.
+    OutputState by OutputInput;
+    states {
+        /// The answer that they belong to has not begun.
+        Idle,
+        /// An item may be sent.
+        Open,
+        /// An item, or the request in front of it, is not in the send order whole.
+        Busy,
+        /// The same, and the end waits behind it.
+        Ending,
+        /// Nothing follows.
+        Ended,
+    }
+    inputs {
+        /// The answer's first frame is in the send order.
+        Begin,
+        /// An item that is sent in parts, or waits for credit.
+        PartBegins,
+        /// Its last byte is in the send order.
+        PartEnds,
+        /// The application has no further item.
+        End,
+        /// The call is over, or nobody wants its items.
+        Stop,
+    }
+    table {
+        Idle: Begin => Open, End => Ended, Stop => Ended;
+        Open: PartBegins => Busy, End => Ended, Stop => Ended;
+        Busy: PartEnds => Open, End => Ending, Stop => Ended;
+        Ending: PartEnds => Ended, Stop => Ended;
+    }
+}
+
+machine! {
+    /// The items of a call that this side receives.
+    InputState by InputInput;
+    states {
+        /// The answer that they belong to has not begun.
+        Idle,
+        /// An item may come.
+        Open,
+        /// Nothing follows.
+        Ended,
+    }
+    inputs {
+        /// The answer's first frame.
+        Begin,
+        /// The other side's END.
+        End,
+    }
+    table {
+        Idle: Begin => Open;
+        Open: End => Ended;
     }
 }
 
@@ -191,6 +259,8 @@ mod tests {
             ("A connection", ConnectionState::table()),
             ("A call made", CallState::table()),
             ("A call served", ServedState::table()),
+            ("Items sent", OutputState::table()),
+            ("Items received", InputState::table()),
         ] {
             let section =
                 format!("## {name}\n\n| state | input | next state |\n|---|---|---|\n{table}");

@@ -1,12 +1,26 @@
-//! Calls with streams of items: in either direction, with credit of their own.
+//! Sending items: verbs of the application, and what lets a stream that was told to wait go on.
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::fmt;
+use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
-use super::{Connection, ReplyError};
-use crate::frame::ReplyHeader;
-use crate::{CallId, Codec, EncodeError, Instant, Payload, RequestId, StreamId};
+use super::outbound::{Body, BodyHeader, Frame, Pool, Queue};
+use super::requests::STREAM_FLAGS;
+use super::send::{FRONT_LEN, encode, finish_frame};
+use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
+use super::stream::{Input, Late, Output, Streams};
+use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
+use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
+use crate::{
+    CallId, Codec, EncodeError, Instant, MessageId, Payload, RequestId, Status, StatusClass,
+    StreamId,
+};
+
+/// Head and header of an ITEM.
+const ITEM_FRONT_LEN: usize = Head::LEN + ItemHeader::LEN;
 
 /// One message of a stream.
 #[derive(Clone, Debug)]
@@ -47,27 +61,460 @@ impl fmt::Display for ItemError {
 impl core::error::Error for ItemError {}
 
 impl<T> Connection<T> {
+    /// Whether both sides know streams.
+    #[inline]
+    pub(super) fn has_streams(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.features & features::STREAMS != 0)
+    }
+
+    /// The streams of a call that this side has made; `is_whole` if its request is in the send order.
+    pub(super) fn open_call_streams(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        flags: u8,
+        is_whole: bool,
+    ) {
+        let state = if is_whole { OutputState::Open } else { OutputState::Busy };
+        let window = self.peer.map_or(0, |peer| peer.stream_window);
+        let output = (flags & request_flags::ITEMS_IN != 0).then(|| Output::new(state, window));
+        let own = self.config.stream_window;
+        let input =
+            (flags & request_flags::ITEMS_OUT != 0).then(|| Input::new(InputState::Idle, own));
+        if let Some(entry) = self.calls.find(id) {
+            let asked_for_items = input.is_some();
+            entry.streams =
+                Some(Box::new(Streams { output, input, asked_for_items, touched: now }));
+        }
+    }
+
+    /// The streams of a call that the other side makes.
+    pub(super) fn served_streams(&mut self, now: Instant, flags: u8) -> Option<Box<Streams>> {
+        if flags & STREAM_FLAGS == 0 {
+            return None;
+        }
+        let window = self.peer.map_or(0, |peer| peer.stream_window);
+        let output =
+            (flags & request_flags::ITEMS_OUT != 0).then(|| Output::new(OutputState::Idle, window));
+        let own = self.config.stream_window;
+        let input =
+            (flags & request_flags::ITEMS_IN != 0).then(|| Input::new(InputState::Open, own));
+        if input.is_some() {
+            self.open_inputs += 1;
+            self.look_after_by(now + self.stream_idle_timeout());
+        }
+        Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
+    }
+
+    pub(super) fn streams(&mut self, id: MessageId) -> Option<&mut Streams> {
+        match id.side() == self.side {
+            true => self.calls.find(id)?.streams.as_deref_mut(),
+            false => self.served.find(id)?.streams.as_deref_mut(),
+        }
+    }
+
+    pub(super) fn output(&mut self, id: MessageId) -> Option<&mut Output> {
+        self.streams(id)?.output.as_mut()
+    }
+
+    // ---- verbs ----
+
     pub(super) fn begin_stream(
         &mut self,
-        _now: Instant,
-        _request: RequestId,
-        _header: ReplyHeader,
+        now: Instant,
+        request: RequestId,
+        mut header: ReplyHeader,
     ) -> Result<(), ReplyError> {
-        Err(ReplyError::NotRunning)
+        let id = request.id;
+        let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
+        let (state, received) = (slot.state, slot.received);
+        let output = slot.streams.as_mut().and_then(|streams| streams.output.as_mut());
+        let output = output.ok_or(ReplyError::NotRunning)?;
+        if state != ServedState::Running || self.ending.is_some() {
+            return Err(ReplyError::NotRunning);
+        }
+        output.has_begun = true;
+        output.step(OutputInput::Begin);
+        self.served.step(id.slot(), ServedInput::ItemsBegin);
+        // A deadline bounds the time to here.
+        self.deadlines.cancel(served_key(id.slot()));
+        header.handler_us = now.micros_since(received);
+        let frame = self.control_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode());
+        self.outbound.push(frame, Frame::Reply);
+        Ok(())
     }
 
+    #[inline]
     pub(super) fn send_stream_item<P: Payload + ?Sized>(
         &mut self,
-        _now: Instant,
-        _stream: StreamId,
-        _codec: Codec,
-        _signature: u64,
-        _payload: &P,
+        now: Instant,
+        stream: StreamId,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
     ) -> Result<(), ItemError> {
-        Err(ItemError::Ended)
+        let id = stream.0;
+        if !self.may_send_item(id)? {
+            return Err(ItemError::Blocked);
+        }
+        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let mut arena = self.memory.take_arena();
+        let encoded = encode::<ITEM_FRONT_LEN, P>(&mut arena, codec, signature, payload, limit);
+        let body_len = match encoded {
+            Ok(body_len) => body_len,
+            Err(error) => {
+                self.memory.put_arena(arena);
+                return Err(ItemError::Encode(error));
+            }
+        };
+        let pool = self.pool_of_output(id);
+        let is_funded = self.fund_item(pool, body_len);
+        if let Some(streams) = self.streams(id) {
+            streams.touched = now;
+            if let Some(output) = &mut streams.output {
+                output.spend(body_len);
+            }
+        }
+        self.counters.items_sent += 1;
+        let header = ItemHeader { signature, codec, compression: 0 };
+        let is_small = is_funded
+            && body_len <= self.config.cut_bytes
+            && arena.frame().message_len() == arena.frame().len();
+        if is_small {
+            finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode());
+            self.outbound.push_begun(&mut arena, Frame::Item);
+            self.memory.put_arena(arena);
+            return Ok(());
+        }
+        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        self.memory.put_arena(arena);
+        front.advance(ITEM_FRONT_LEN);
+        if let Some(output) = self.output(id) {
+            output.step(OutputInput::PartBegins);
+        }
+        let body = Body::new(id, BodyHeader::Item(header), 0, front, rest);
+        let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
+        self.outbound.push_body(body, queue);
+        Ok(())
     }
 
-    pub(super) fn end_stream(&mut self, _now: Instant, _call: CallId) {}
+    /// Whether an item of this stream may be sent now; if not, its application will be told when.
+    #[inline]
+    fn may_send_item(&mut self, id: MessageId) -> Result<bool, ItemError> {
+        if self.ending.is_some() {
+            return Err(ItemError::Ended);
+        }
+        let is_crowded = self.is_crowded(self.pool_of_output(id));
+        let output = self.output(id).ok_or(ItemError::Ended)?;
+        if matches!(output.state(), OutputState::Idle | OutputState::Ending | OutputState::Ended) {
+            return Err(ItemError::Ended);
+        }
+        let may_send = output.may_send();
+        if may_send && !is_crowded {
+            return Ok(true);
+        }
+        output.is_blocked = true;
+        // Otherwise its own credit, or the end of what it is sending, brings it back.
+        if may_send && !core::mem::replace(&mut output.is_listed, true) {
+            let pool = self.pool_of_output(id);
+            self.crowded.push(pool, id);
+        }
+        Ok(false)
+    }
 
-    pub(super) fn item_consumed(&mut self, _stream: StreamId, _bytes: usize) {}
+    /// Whether no stream may send for now: enough waits for the transport, or a pool has no credit for
+    /// another item.
+    #[inline]
+    fn is_crowded(&self, pool: Pool) -> bool {
+        let items = match pool {
+            Pool::Calls => &self.credit.call_items_out,
+            Pool::Replies => &self.credit.reply_items_out,
+        };
+        items.available() == 0 || self.outbound.ready_bytes() >= self.config.cut_bytes
+    }
+
+    fn pool_of_output(&self, id: MessageId) -> Pool {
+        if id.side() == self.side { Pool::Calls } else { Pool::Replies }
+    }
+
+    /// Takes credit for an item from a pool; what does not get any waits in the send order.
+    fn fund_item(&mut self, pool: Pool, body_len: usize) -> bool {
+        let (items, bytes, is_first) = match pool {
+            Pool::Calls => (
+                &mut self.credit.call_items_out,
+                &mut self.credit.calls_out,
+                self.outbound.held_call_items.is_empty() && self.outbound.held_calls.is_empty(),
+            ),
+            Pool::Replies => (
+                &mut self.credit.reply_items_out,
+                &mut self.credit.replies_out,
+                self.outbound.held_reply_items.is_empty() && self.outbound.held_replies.is_empty(),
+            ),
+        };
+        let counted = items.take(1);
+        debug_assert!(counted, "looked at before");
+        is_first && bytes.take_item(body_len)
+    }
+
+    pub(super) fn end_stream(&mut self, call: CallId) {
+        let Some(output) = self.output(call.0) else { return };
+        match output.state() {
+            OutputState::Open => {
+                output.step(OutputInput::End);
+                self.push_end(call.0);
+            }
+            OutputState::Busy => drop(output.step(OutputInput::End)),
+            _ => {}
+        }
+    }
+
+    /// The caller's END.
+    fn push_end(&mut self, id: MessageId) {
+        let header = ReplyHeader::new(Status::OK).encode();
+        let frame = self.control_frame(Kind::End, 0, id, &header);
+        self.outbound.push(frame, Frame::Item);
+    }
+
+    // ---- the end of an answer ----
+
+    /// Ends a call with streams: by END if its answer has begun, by REPLY if not. An answer waits for the
+    /// item that is under way, a failure does not.
+    #[cold]
+    pub(super) fn answer_with_streams<P: Payload + ?Sized>(
+        &mut self,
+        id: MessageId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        let is_answer = matches!(header.status.class(), StatusClass::Ok | StatusClass::Application);
+        let busy = |output: &mut Output| output.state() == OutputState::Busy;
+        let waits = is_answer && self.output(id).is_some_and(busy);
+        if waits {
+            self.stop_input(id);
+            self.output(id).map(|output| output.step(OutputInput::End));
+        } else {
+            self.stop_streams(id);
+        }
+        let kind = self.terminal_kind(id);
+        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let mut arena = self.memory.take_arena();
+        let encoded =
+            encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
+        let body_len = match encoded {
+            Ok(body_len) => body_len,
+            Err(error) => {
+                self.memory.put_arena(arena);
+                self.stop_streams(id);
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_terminal(kind, id, Status::REPLY_FAILED);
+                return Err(ReplyError::Encode(error));
+            }
+        };
+        let is_whole = arena.frame().message_len() == arena.frame().len();
+        let is_small = !waits && body_len <= self.config.cut_bytes && is_whole;
+        if is_small && self.fund_reply(body_len) {
+            self.served.step(id.slot(), ServedInput::ReplyLast);
+            finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode());
+            self.outbound.push_begun(&mut arena, Frame::Reply);
+            self.memory.put_arena(arena);
+            return Ok(());
+        }
+        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        self.memory.put_arena(arena);
+        front.advance(FRONT_LEN);
+        let header = match kind {
+            Kind::End => BodyHeader::End(header),
+            _ => BodyHeader::Reply(header),
+        };
+        self.served.step(id.slot(), ServedInput::ReplyPart);
+        let body = Body::new(id, header, 0, front, rest);
+        match self.output(id).filter(|_| waits) {
+            Some(output) => output.last = Some(Box::new(body)),
+            // It was small, and has been refused credit: it is not asked for twice.
+            None if is_small => self.outbound.push_body(body, Queue::Replies),
+            None => self.push_terminal(body),
+        }
+        Ok(())
+    }
+
+    /// Which frame ends a call that this side serves.
+    pub(super) fn terminal_kind(&mut self, id: MessageId) -> Kind {
+        match self.output(id) {
+            Some(output) if output.has_begun => Kind::End,
+            _ => Kind::Reply,
+        }
+    }
+
+    fn fund_reply(&mut self, body_len: usize) -> bool {
+        body_len == 0
+            || (self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body_len))
+    }
+
+    fn push_terminal(&mut self, body: Body) {
+        let queue = if self.fund_reply(body.total) { Queue::Funded } else { Queue::Replies };
+        self.outbound.push_body(body, queue);
+    }
+
+    /// The last byte of an item, or of the request in front of the first one, is in the send order.
+    pub(super) fn output_part_ends(&mut self, id: MessageId) {
+        let Some(output) = self.output(id) else { return };
+        output.step(OutputInput::PartEnds);
+        if output.state() == OutputState::Open {
+            return self.wake(id);
+        }
+        match (output.last.take(), id.side() == self.side) {
+            (Some(last), _) => self.push_terminal(*last),
+            (None, true) => self.push_end(id),
+            (None, false) => {}
+        }
+    }
+
+    // ---- stopping ----
+
+    /// The call is over for its application, or for the other side: nothing more is sent or delivered of
+    /// its items. What still arrives is charged to what was granted.
+    pub(super) fn stop_streams(&mut self, id: MessageId) {
+        if self.streams(id).is_none() {
+            return;
+        }
+        self.stop_input(id);
+        if let Some(output) = self.output(id) {
+            output.step(OutputInput::Stop);
+            output.last = None;
+        }
+        let unsent = self.outbound.abandon_item(id);
+        let (bytes, items) = match self.pool_of_output(id) {
+            Pool::Calls => (&mut self.credit.calls_out, &mut self.credit.call_items_out),
+            Pool::Replies => (&mut self.credit.replies_out, &mut self.credit.reply_items_out),
+        };
+        bytes.untake(unsent.bytes);
+        items.untake(unsent.items);
+        if unsent.items > 0 {
+            // Those that waited behind it may have their turn.
+            self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+        }
+    }
+
+    fn stop_input(&mut self, id: MessageId) {
+        let message_bytes_max = self.message_bytes_max;
+        let Some(mut input) = self.streams(id).and_then(|streams| streams.input.take()) else {
+            return;
+        };
+        self.open_inputs -= u32::from(input.is_open() && id.side() != self.side);
+        let late = Late { id, bytes: input.late_bytes(message_bytes_max) };
+        self.leave_body(BodyTarget::Item(id));
+        let is_own = id.side() == self.side;
+        match is_own {
+            true => drop(self.calls.find(id).map(|entry| entry.late = late)),
+            false => drop(self.served.find(id).map(|slot| slot.late = late)),
+        }
+        if let Some(arriving) = &mut input.arriving {
+            let bytes = arriving.ignore();
+            self.release_item(is_own, bytes);
+        }
+    }
+
+    /// How long a caller's stream may rest.
+    fn stream_idle_timeout(&self) -> Duration {
+        match self.config.stream_idle_timeout {
+            Duration::ZERO => Duration::MAX,
+            timeout => timeout,
+        }
+    }
+
+    /// Cancels calls whose callers have streams open in which nothing happens.
+    pub(super) fn look_after_streams(&mut self, now: Instant) {
+        let timeout = self.stream_idle_timeout();
+        for slot in 0..self.served.slots() {
+            let Some(served) = self.served.at(slot) else { continue };
+            let id = served.id;
+            let Some(streams) = &served.streams else { continue };
+            let idle_at = streams.touched + timeout;
+            if !streams.input.as_ref().is_some_and(Input::is_open) {
+                continue;
+            }
+            if idle_at > now {
+                self.look_after_by(idle_at);
+                continue;
+            }
+            if self.served.step(slot, ServedInput::Cancel) {
+                self.stop_streams(id);
+                let id = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
+            }
+        }
+    }
+
+    // ---- going on ----
+
+    /// A stream may have become able to send: tells its application, if that waits.
+    pub(super) fn wake(&mut self, id: MessageId) {
+        let pool = self.pool_of_output(id);
+        let is_crowded = self.is_crowded(pool);
+        let Some(output) = self.output(id) else { return };
+        if !output.is_blocked || !output.may_send() {
+            return;
+        }
+        if !is_crowded {
+            output.is_blocked = false;
+            self.events.push_back(Event::Writable(StreamId(id)));
+        } else if !core::mem::replace(&mut output.is_listed, true) {
+            self.crowded.push(pool, id);
+        }
+    }
+
+    /// The transport has taken something, or there is credit again: streams may go on, in the order in
+    /// which they came to wait.
+    #[inline]
+    pub(super) fn wake_crowded(&mut self) {
+        if !self.crowded.is_empty() {
+            self.wake_some();
+        }
+    }
+
+    #[cold]
+    fn wake_some(&mut self) {
+        for pool in [Pool::Calls, Pool::Replies] {
+            while !self.is_crowded(pool) {
+                let Some(id) = self.crowded.pop(pool) else { break };
+                if let Some(output) = self.output(id) {
+                    output.is_listed = false;
+                }
+                self.wake(id);
+            }
+        }
+    }
+}
+
+/// Streams that wait for the connection rather than for their own credit, by the pool of their items.
+#[derive(Debug, Default)]
+pub(super) struct Crowded {
+    calls: VecDeque<MessageId>,
+    replies: VecDeque<MessageId>,
+    len: usize,
+}
+
+impl Crowded {
+    fn of(&mut self, pool: Pool) -> &mut VecDeque<MessageId> {
+        match pool {
+            Pool::Calls => &mut self.calls,
+            Pool::Replies => &mut self.replies,
+        }
+    }
+
+    fn push(&mut self, pool: Pool, id: MessageId) {
+        self.len += 1;
+        self.of(pool).push_back(id);
+    }
+
+    fn pop(&mut self, pool: Pool) -> Option<MessageId> {
+        let id = self.of(pool).pop_front()?;
+        self.len -= 1;
+        Some(id)
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Call, CallId, Cancellation, Chunk, CloseReason, Codec, Config, Connection, Entropy, Event,
-    Instant, Memory, MemoryLimits, Outcome, ReceiveHint, Refused, Request, RequestId, Segment,
-    SendQueue, Side, SplitMix64, Status,
+    Instant, ItemError, Memory, MemoryLimits, Outcome, ReceiveHint, Refused, ReplyError, Request,
+    RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
 };
 
 /// What a caller gets back with the end of its call.
@@ -67,6 +67,15 @@ pub struct Peer {
     pub established: bool,
     /// Answers every request at once with its own body.
     pub echo: bool,
+    /// Calls of this side that are being answered with items.
+    pub answering: Vec<CallId>,
+    /// Items, in order.
+    pub items: Vec<(StreamId, Vec<u8>)>,
+    /// Those that are not given back at once.
+    pub held: Vec<(StreamId, usize)>,
+    pub hold_items: bool,
+    pub items_ended: Vec<RequestId>,
+    pub writable: Vec<StreamId>,
     /// What is on its way to the other side: when it arrives, and the bytes.
     wire: VecDeque<(Instant, Vec<u8>)>,
     /// Bytes received so far, for their phase.
@@ -117,6 +126,12 @@ impl Peer {
             closed: None,
             established: false,
             echo: true,
+            answering: Vec::new(),
+            items: Vec::new(),
+            held: Vec::new(),
+            hold_items: false,
+            items_ended: Vec::new(),
+            writable: Vec::new(),
             wire: VecDeque::new(),
             received: 0,
             mute: false,
@@ -144,9 +159,48 @@ impl Peer {
                 Event::Pong(opaque) => self.pongs.push(opaque),
                 Event::GoAway(_) => self.goaways += 1,
                 Event::Closed(reason) => self.closed = Some(reason),
+                Event::Answering(call, _) => self.answering.push(call),
+                Event::Item(stream, item) => {
+                    self.items.push((stream, item.body.to_vec()));
+                    match self.hold_items {
+                        true => self.held.push((stream, item.body.len())),
+                        false => self.connection.consumed(stream, item.body.len()),
+                    }
+                }
+                Event::ItemsEnd(request) => self.items_ended.push(request),
+                Event::Writable(stream) => self.writable.push(stream),
                 other => panic!("an event these tests do not know: {other:?}"),
             }
         }
+    }
+
+    /// Sends a RAW item.
+    pub fn item(
+        &mut self,
+        now: Instant,
+        stream: impl Into<StreamId>,
+        body: &[u8],
+    ) -> Result<(), ItemError> {
+        let body = Bytes::copy_from_slice(body);
+        self.connection.send_item(now, stream.into(), Codec::RAW, 0, &body)
+    }
+
+    /// Begins to answer with items.
+    pub fn begin(&mut self, now: Instant, request: RequestId) -> Result<(), ReplyError> {
+        self.connection.begin_items(now, request, ReplyHeader::new(Status::OK))
+    }
+
+    /// Gives back the items that are held.
+    pub fn consume(&mut self) {
+        for (stream, bytes) in std::mem::take(&mut self.held) {
+            self.connection.consumed(stream, bytes);
+        }
+    }
+
+    /// The items of one stream.
+    pub fn items_of(&self, stream: impl Into<StreamId>) -> Vec<Vec<u8>> {
+        let stream = stream.into();
+        self.items.iter().filter(|(of, _)| *of == stream).map(|(_, body)| body.clone()).collect()
     }
 
     pub fn reply(

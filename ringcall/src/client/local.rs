@@ -141,6 +141,10 @@ impl LocalClient {
         &self.0.connection
     }
 
+    pub(crate) fn shard(&self) -> &Rc<Inner> {
+        &self.0.shard
+    }
+
     /// Waits until calls can be made.
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
         let connection = &self.0.connection;

@@ -12,8 +12,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_core::{
-    Answer, Cause, Channel, EncodeError, Encoded, Failure, Outcome, Outgoing, Payload, SharedChunk,
-    SharedPool, TransportError,
+    Answer, Cause, Channel, Codec, EncodeError, Encoded, Failure, Outcome, Outgoing, Payload,
+    SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ToAddress};
@@ -70,16 +70,41 @@ impl Client {
         self.0.slots.pop().unwrap_or_default()
     }
 
-    fn encode<P: Payload>(&self, call: &Outgoing, payload: &P) -> Result<Encoded, Failure> {
-        let mut writer = self.0.bodies.writer(MESSAGE_BYTES_MAX);
-        payload.encode(call.codec, call.in_signature, &mut writer).map_err(|error| {
+    /// The connection's number on its shard.
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.0.remote
+    }
+
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        let encoded = self.encode_body(call.codec, call.in_signature, payload);
+        encoded.map(|(encoded, _)| encoded).map_err(|error| {
             Failure::not_sent(match error {
                 EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
                 _ => Cause::Encode,
             })
-        })?;
+        })
+    }
+
+    /// The body, and how long it is.
+    pub(crate) fn encode_body<P: Payload>(
+        &self,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Result<(Encoded, usize), EncodeError> {
+        let mut writer = self.0.bodies.writer(MESSAGE_BYTES_MAX);
+        payload.encode(codec, signature, &mut writer)?;
+        let bytes = writer.message_len();
         let (body, attached) = self.0.bodies.finish(writer);
-        Ok(Encoded { body, attached })
+        Ok((Encoded { body, attached }, bytes))
     }
 
     /// Makes a call whose end is told to a callback, on the shard's thread.

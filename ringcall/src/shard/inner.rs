@@ -18,7 +18,8 @@ use ringcall_core::{
 
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
-use super::mail::{Notice, Remote, RemoteCall};
+use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+use super::streams::{OpenStream, Streams};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, ConnectSlot, LocalClient, RemoteEnd, RemoteSlot};
@@ -33,6 +34,8 @@ pub(crate) enum Ticket {
     Callback(Box<dyn FnOnce(Outcome)>),
     /// A caller on another thread, by its place in `remote_calls`.
     Remote(u32),
+    /// The caller of a call with streams.
+    Stream(Rc<OpenStream>),
 }
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
@@ -53,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
+    pub(crate) streams: Streams,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -139,6 +143,7 @@ impl Inner {
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
+            streams: Streams::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -274,7 +279,7 @@ impl Inner {
                     }
                 }
             }
-            _ => {}
+            event => self.stream_event(handle, event),
         }
     }
 
@@ -397,6 +402,7 @@ impl Inner {
                     end.complete(outcome);
                 }
             }
+            Ticket::Stream(stream) => stream.complete(outcome),
         }));
         if told.is_err() {
             self.executor.panicked();
@@ -575,6 +581,7 @@ impl Inner {
         while let Some(notice) = self.remote.next_notice() {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
+                Notice::Open(opening) => self.open_remote(*opening),
                 Notice::Connect(address, slot) => self.connect_remote(&address, slot),
                 Notice::Release(client) => {
                     let mut clients = self.remote_clients.borrow_mut();
@@ -612,6 +619,15 @@ impl Inner {
         };
         if let Some(ticket) = self.cancel(handle, id) {
             self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
+        }
+    }
+
+    fn open_remote(self: &Rc<Self>, opening: RemoteOpening) {
+        let RemoteOpening { client, outgoing, payload, bridge } = opening;
+        let client = self.remote_clients.borrow().get(client as usize).cloned().flatten();
+        match client {
+            Some(client) => self.spawn(bridge.carry(client, outgoing, payload)),
+            None => bridge.shut_down(),
         }
     }
 

@@ -1,11 +1,10 @@
 //! Accepting: an operation for each listener, as long as its gate is open.
 
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use ringcall_core::Listener;
-use ringcall_net::{Accepted, ListenSocket};
+use ringcall_core::{Listener, TransportError};
+use ringcall_net::{Accepted, Handover, ListenSocket};
 use socket2::Socket;
 
 use super::{Event, Uring, now};
@@ -21,7 +20,7 @@ pub(super) struct Accepting {
 }
 
 impl<K: Kernel> Uring<K> {
-    pub(super) fn listen_on(&mut self, socket: ListenSocket) -> Listener {
+    pub(super) fn accept_from(&mut self, socket: ListenSocket) -> Listener {
         self.listener_generation += 1;
         let generation = self.listener_generation & 0x0fff_ffff;
         let state = Accepting { generation, is_accepting: false, is_leaving: false };
@@ -34,13 +33,21 @@ impl<K: Kernel> Uring<K> {
         let Some(listening) = self.listeners.get(listener) else { return };
         let Accepting { generation, is_accepting, .. } = listening.state;
         if !is_accepting {
-            self.listeners.remove(listener);
+            let mut done = std::mem::take(&mut self.done);
+            self.forget_listener(listener, &mut done);
+            self.done = done;
             return;
         }
         listening.state.is_leaving = true;
-        // Nobody is accepted from here on, although the socket stays until its operation has ended.
-        let _ = listening.socket.socket().shutdown(Shutdown::Both);
         self.cancel(Token::Accept { listener: listener.0, generation });
+    }
+
+    /// Closes a listener of which nothing is in flight, after a look at what still waits.
+    fn forget_listener(&mut self, listener: Listener, events: &mut Vec<Event>) {
+        if let Some(listening) = self.listeners.remove(listener) {
+            let waiting = std::iter::from_fn(|| listening.socket.accept_waiting());
+            events.extend(waiting.map(|socket| Event::Accepted(listener, socket)));
+        }
     }
 
     pub(super) fn accepted(
@@ -63,18 +70,22 @@ impl<K: Kernel> Uring<K> {
             return;
         };
         state.is_accepting = completion.more;
-        if state.is_leaving {
-            if !completion.more {
-                self.listeners.remove(listener);
-            }
-            return;
-        }
-        match self.listeners.accepted(listener, accepted, now()) {
+        let is_leaving = state.is_leaving;
+        // Whoever was accepted before it ended is served; its own end is no failure.
+        let outcome = match accepted {
+            Err(_) if is_leaving => Accepted::Nobody,
+            accepted => self.listeners.accepted(listener, accepted, now()),
+        };
+        match outcome {
             Accepted::Connection(socket) => events.push(Event::Accepted(listener, socket)),
             Accepted::Useless | Accepted::Nobody => {}
             Accepted::Closed => return,
         }
-        self.accept_on(listener);
+        match is_leaving {
+            true if !completion.more => self.forget_listener(listener, events),
+            true => {}
+            false => self.accept_on(listener),
+        }
     }
 
     fn accept_on(&mut self, listener: Listener) {
@@ -103,5 +114,15 @@ impl<K: Kernel> Uring<K> {
     pub(super) fn gate_timeout(&mut self) -> Option<Duration> {
         // The machine is not asked for the time in vain.
         if self.listeners.any_closed() { self.listeners.timeout(now()) } else { None }
+    }
+}
+
+impl<K: Kernel> Handover for Uring<K> {
+    fn listen_on(&mut self, socket: Socket) -> Result<Listener, TransportError> {
+        Ok(self.accept_from(ListenSocket::from_socket(socket)?))
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Socket, TransportError> {
+        self.listeners.get(listener).ok_or(TransportError::BadAddress)?.socket.share()
     }
 }

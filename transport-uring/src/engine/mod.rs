@@ -302,7 +302,7 @@ impl<K: Kernel> Transport for Uring<K> {
 
     fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
         let socket = ListenSocket::bind(address, self.config.listen)?;
-        Ok(self.listen_on(socket))
+        Ok(self.accept_from(socket))
     }
 
     fn local_address(&self, listener: Listener) -> Option<Address> {

@@ -1,0 +1,273 @@
+//! Items of the other side, and the end of its streams: from frames to events.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+use alloc::boxed::Box;
+
+use ringcall_buf::Chunk;
+
+use super::assembly::{Arriving, Assembly};
+use super::inbound::Found;
+use super::receive::{Announced, Received, split_header};
+use super::state::{CallInput, InputInput, ServedInput, ServedState};
+use super::stream::{Input, Output};
+use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
+use crate::frame::{
+    Cancel, CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader,
+};
+use crate::{CallId, CloseReason, Instant, MessageId, RequestId, StatusClass, StreamId};
+
+impl<T> Connection<T> {
+    /// An ITEM frame that is here whole. Its body may continue in DATA frames.
+    #[inline]
+    pub(super) fn item_frame(&mut self, now: Instant, head: Head, mut frame: Chunk) -> Received<T> {
+        let header_len = usize::from(head.header_len);
+        if head.flags & FLAG_MORE != 0 {
+            let header = frame.slice(0..header_len);
+            if !self.large_item(now, &head, &header)? {
+                self.stall(now, Found::Frame(head, frame));
+                return Ok(None);
+            }
+            frame.advance(header_len);
+            return Ok(self.part(now, &frame));
+        }
+        let (header, extensions) = split_header(&head, &frame, ItemHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        if let Some(tag) = announced.unknown_critical {
+            return Err(CloseReason::UnknownExtension(tag));
+        }
+        let body_len = announced.total(&head, self.message_bytes_max)?;
+        let is_own = head.id.side() == self.side;
+        self.charge_item(is_own, body_len)?;
+        let Some(input) = self.touched_input(now, head.id) else {
+            self.release_item(is_own, body_len);
+            return self.unwanted(now, head.id, body_len).map(|()| None);
+        };
+        input.charge(body_len)?;
+        self.counters.items_received = self.counters.items_received.wrapping_add(1);
+        if header.compression != 0 {
+            return Err(CloseReason::NotNegotiated);
+        }
+        frame.advance(header_len);
+        let body = self.settle(frame);
+        let ItemHeader { signature, codec, .. } = header;
+        Ok(Some(Event::Item(StreamId(head.id), Item { signature, codec, body })))
+    }
+
+    /// Begins an item whose body arrives in parts; `false`, and nothing has happened, if there is no
+    /// memory for it now.
+    pub(super) fn large_item(
+        &mut self,
+        now: Instant,
+        head: &Head,
+        header_bytes: &Chunk,
+    ) -> Result<bool, CloseReason> {
+        self.body_target = BodyTarget::Nothing;
+        let (header, extensions) = split_header(head, header_bytes, ItemHeader::parse)?;
+        let announced = Announced::parse(extensions)?;
+        if let Some(tag) = announced.unknown_critical {
+            return Err(CloseReason::UnknownExtension(tag));
+        }
+        let total = announced.total(head, self.message_bytes_max)?;
+        let body_len = head.body_len().unwrap_or(0);
+        let is_own = head.id.side() == self.side;
+        let Some(input) = self.touched_input(now, head.id) else {
+            self.charge_item(is_own, total)?;
+            self.release_item(is_own, total);
+            return self.unwanted(now, head.id, body_len).map(|()| true);
+        };
+        input.check()?;
+        if header.compression != 0 {
+            return Err(CloseReason::NotNegotiated);
+        }
+        let Some(assembly) = Assembly::begin(total, &self.memory, &self.landing) else {
+            return Ok(false);
+        };
+        self.charge_item(is_own, total)?;
+        let arriving = Arriving::new(header, Some(assembly), total, body_len, now);
+        if let Some(input) = self.input(head.id) {
+            input.charge(total)?;
+            input.arriving = Some(Box::new(arriving));
+        }
+        self.counters.items_received = self.counters.items_received.wrapping_add(1);
+        self.body_target = BodyTarget::Item(head.id);
+        self.look_after_by(now + self.config.stall_timeout);
+        Ok(true)
+    }
+
+    /// The last byte of an item that came in parts is here.
+    pub(super) fn item_done(&mut self, id: MessageId) -> Option<Event<T>> {
+        let arriving = *self.input(id)?.arriving.take()?;
+        let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
+        let ItemHeader { signature, codec, .. } = arriving.header;
+        Some(Event::Item(StreamId(id), Item { signature, codec, body }))
+    }
+
+    /// A REPLY behind which items follow.
+    pub(super) fn answering(&mut self, head: &Head, header: ReplyHeader) -> Received<T> {
+        // Nothing but success can be followed by items.
+        let is_bare = head.body_len() == Some(0) && head.flags & FLAG_MORE == 0;
+        if !is_bare || header.status.class() != StatusClass::Ok {
+            return Err(CloseReason::BadStream);
+        }
+        if !self.calls.step(head.id.slot(), CallInput::ItemsBegin) {
+            return Err(CloseReason::BadStream);
+        }
+        // The deadline bounds the time to here.
+        self.deadlines.cancel(call_key(head.id.slot()));
+        let Some(input) = self.input(head.id) else { return Ok(None) };
+        input.step(InputInput::Begin);
+        Ok(Some(Event::Answering(CallId(head.id), header)))
+    }
+
+    /// The END of a caller: no further items.
+    pub(super) fn caller_ends(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
+        let (header, extensions) = split_header(head, frame, ReplyHeader::parse)?;
+        if let Some(tag) = Announced::parse(extensions)?.unknown_critical {
+            return Err(CloseReason::UnknownExtension(tag));
+        }
+        if head.body_len() != Some(0) || head.flags & FLAG_MORE != 0 {
+            return Err(CloseReason::BadLength);
+        }
+        let Some(input) = self.input(head.id) else {
+            return self.unwanted(now, head.id, 0).map(|()| None);
+        };
+        if !input.step(InputInput::End) {
+            return Err(CloseReason::BadStream);
+        }
+        let is_cut = input.arriving.is_some();
+        self.open_inputs = self.open_inputs.saturating_sub(1);
+        if header.status.class() == StatusClass::Ok && !is_cut {
+            let request = RequestId { id: head.id, one_way: None };
+            return Ok(Some(Event::ItemsEnd(request)));
+        }
+        // Broken off: nobody can use the rest.
+        self.stop_streams(head.id);
+        let is_running = self.served.step(head.id.slot(), ServedInput::Cancel);
+        let cancel = Cancel { reason: CancelReason::Dropped };
+        let id = RequestId { id: head.id, one_way: None };
+        let event = Event::Cancelled(id, Cancellation::Caller(cancel.reason));
+        Ok(is_running.then_some(event))
+    }
+
+    /// Credit for one stream of this side.
+    pub(super) fn stream_granted(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        credit: &Credit,
+    ) -> Result<(), CloseReason> {
+        if credit.amount == 0 {
+            return Err(CloseReason::BadCredit);
+        }
+        let Some(output) = self.touched_output(now, id) else {
+            // The end of the call and the credit crossed.
+            return match self.is_last(id) {
+                true => Ok(()),
+                false => self.ignore(now, 0),
+            };
+        };
+        match credit.unit {
+            CreditUnit::Bytes => output.grant_bytes(credit.amount)?,
+            CreditUnit::Items => output.grant_items(credit.amount)?,
+            CreditUnit::Requests => return Err(CloseReason::NotNegotiated),
+        }
+        self.wake(id);
+        Ok(())
+    }
+
+    // ---- credit of what is received ----
+
+    /// The application no longer holds an item.
+    pub(super) fn item_consumed(&mut self, stream: StreamId, bytes: usize) {
+        if self.ending.is_some() {
+            return;
+        }
+        let id = stream.0;
+        self.release_item(id.side() == self.side, bytes);
+        let input = self.streams(id).and_then(|streams| streams.input.as_mut());
+        if input.is_some_and(|input| input.release(bytes)) {
+            self.control.grants.push_back(id);
+            self.control.has_stream_credit = true;
+        }
+    }
+
+    fn charge_item(&mut self, is_own: bool, bytes: usize) -> Result<(), CloseReason> {
+        let (pool, items) = match is_own {
+            true => (&mut self.credit.replies_in, &mut self.credit.reply_items_in),
+            false => (&mut self.credit.calls_in, &mut self.credit.call_items_in),
+        };
+        pool.charge(bytes)?;
+        items.charge(1)
+    }
+
+    pub(super) fn release_item(&mut self, is_own: bool, bytes: usize) {
+        let (pool, items) = match is_own {
+            true => (&mut self.credit.replies_in, &mut self.credit.reply_items_in),
+            false => (&mut self.credit.calls_in, &mut self.credit.call_items_in),
+        };
+        pool.release_at_most(bytes);
+        items.release_at_most(1);
+        self.control.has_stream_credit |= items.is_grant_due();
+    }
+
+    // ---- what nobody wants ----
+
+    fn input(&mut self, id: MessageId) -> Option<&mut Input> {
+        let is_served = id.side() != self.side;
+        if is_served && self.served.find(id)?.state == ServedState::Receiving {
+            // Before the end of its argument a call has no items.
+            return None;
+        }
+        self.streams(id)?.input.as_mut()
+    }
+
+    /// The same, of a stream in which something happens.
+    fn touched_input(&mut self, now: Instant, id: MessageId) -> Option<&mut Input> {
+        self.streams(id)?.touched = now;
+        self.input(id)
+    }
+
+    fn touched_output(&mut self, now: Instant, id: MessageId) -> Option<&mut Output> {
+        let streams = self.streams(id)?;
+        streams.touched = now;
+        streams.output.as_mut()
+    }
+
+    /// A frame of a stream that this side does not read: legal as long as its sender may not know yet.
+    fn unwanted(&mut self, now: Instant, id: MessageId, len: usize) -> Result<(), CloseReason> {
+        if self.take_late(id, len) {
+            return Ok(());
+        }
+        match self.is_last(id) {
+            true => Err(CloseReason::BadStream),
+            false => self.ignore(now, len),
+        }
+    }
+
+    /// Whether a frame may still come for a call whose streams are over, and counts it.
+    pub(super) fn take_late(&mut self, id: MessageId, len: usize) -> bool {
+        let late = match id.side() == self.side {
+            true => self.calls.last(id).map(|entry| &mut entry.late),
+            false => self.served.last(id).map(|slot| &mut slot.late),
+        };
+        let bytes = (len as u64).saturating_add(Head::LEN as u64);
+        let Some(late) = late.filter(|late| late.id == id) else { return false };
+        let Some(left) = late.bytes.checked_sub(bytes) else { return false };
+        late.bytes = left;
+        self.counters.bytes_ignored = self.counters.bytes_ignored.wrapping_add(len as u64);
+        true
+    }
+
+    /// Whether a slot has this call, or had it last.
+    fn is_last(&mut self, id: MessageId) -> bool {
+        match id.side() == self.side {
+            true => self.calls.last(id).is_some(),
+            false => self.served.last(id).is_some(),
+        }
+    }
+}
