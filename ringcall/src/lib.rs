@@ -84,8 +84,8 @@ pub use serve::{
     Server, Service, ServiceTable,
 };
 pub use shard::{
-    HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
-    WaitPolicy, transport_fallbacks,
+    DrainReport, DrainStep, HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
+    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 
 #[doc(no_inline)]

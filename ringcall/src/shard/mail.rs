@@ -3,15 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId};
+use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId, TransportError};
 
 use super::choice::TransportInfo;
+use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use crate::client::{ConnectSlot, RemoteEnd, RemoteSlot};
 
@@ -63,8 +65,10 @@ pub(crate) enum Notice {
     },
     /// Wake somebody on another thread after a while.
     Timer(Duration, Waker),
-    /// Finish what runs, take nothing new, and end.
-    Stop,
+    /// End the service; and say when that has begun.
+    Goodbye(Goodbye, Option<SyncSender<()>>),
+    /// A successor wants the listener.
+    HandOver(SyncSender<Result<Socket, TransportError>>),
 }
 
 impl Remote {
