@@ -9,7 +9,7 @@ use ringcall_core::{
 };
 #[cfg(feature = "epoll")]
 use ringcall_epoll::{Epoll, EpollConfig};
-use ringcall_net::{Doorbell, Hosted};
+use ringcall_net::{Doorbell, Handover, Hosted};
 #[cfg(feature = "uring")]
 use ringcall_uring::{Uring, UringConfig};
 
@@ -153,6 +153,16 @@ impl Transport for Engine {
     #[inline]
     fn reap(&mut self, events: &mut Vec<TransportEvent<Self::Socket>>) {
         either!(self, engine => engine.reap(events))
+    }
+}
+
+impl Handover for Engine {
+    fn listen_on(&mut self, socket: Self::Socket) -> Result<Listener, TransportError> {
+        either!(self, engine => engine.listen_on(socket))
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Self::Socket, TransportError> {
+        either!(self, engine => engine.share(listener))
     }
 }
 

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
@@ -16,6 +15,9 @@ use ringcall_core::{
     TransportError,
 };
 
+use ringcall_net::Handover as _;
+
+use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
 use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
@@ -49,8 +51,6 @@ const EVENTS_A_FLUSH: u32 = 256;
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
 const ROUNDS_A_TURN: usize = 8;
-/// How long a stopping shard waits for what runs.
-pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
@@ -66,11 +66,11 @@ pub(crate) struct Inner {
     was_busy: Cell<bool>,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
-    listeners: RefCell<Vec<Listener>>,
+    pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
     routers: RefCell<Routers>,
     /// Calls of others that are not answered yet and were not answered at once.
-    running: RefCell<HashMap<(Handle, RequestId), Running>>,
+    pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
     /// Connections that this shard opened.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of the others by which somebody calls back.
@@ -84,8 +84,10 @@ pub(crate) struct Inner {
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
     turned_away: Cell<u64>,
-    /// When a shard that is told to stop stops waiting for what runs.
-    stop_at: Cell<Option<Instant>>,
+    /// Whether, and how far, it ends its service.
+    pub(super) drain: RefCell<Option<Drain>>,
+    /// For jitter.
+    rng: RefCell<SplitMix64>,
 }
 
 /// Who answers calls.
@@ -203,7 +205,8 @@ impl Inner {
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
             turned_away: Cell::new(0),
-            stop_at: Cell::new(None),
+            drain: RefCell::default(),
+            rng: RefCell::new(seeded()),
             remote,
         }
     }
@@ -250,6 +253,10 @@ impl Inner {
         self.was_busy.set(any);
         self.endpoint.borrow_mut().flush(now);
         self.admit_crowds();
+        if self.is_draining() {
+            self.go_on_draining();
+            self.endpoint.borrow_mut().flush(now);
+        }
         self.has_work()
     }
 
@@ -266,7 +273,9 @@ impl Inner {
     /// When there will be something to do if nothing happens before.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let endpoint = self.endpoint.borrow().next_timeout();
-        [endpoint, self.timers.next(), self.stop_at.get()].into_iter().flatten().min()
+        let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
+        let drain = drain.filter(|at| *at != Instant::FAR);
+        [endpoint, self.timers.next(), drain].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -305,6 +314,8 @@ impl Inner {
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
                     client.established();
+                } else if self.is_draining() {
+                    self.drain_late(handle);
                 }
             }
             Event::GoAway(_) => {
@@ -594,6 +605,24 @@ impl Inner {
         Ok((listener, local))
     }
 
+    /// Goes on listening on a socket that does already.
+    pub(crate) fn listen_on(&self, socket: Socket) -> Result<Address, TransportError> {
+        let mut endpoint = self.endpoint.borrow_mut();
+        let listener = endpoint.transport_mut().listen_on(socket)?;
+        let local = endpoint.transport().local_address(listener);
+        self.listeners.borrow_mut().push(listener);
+        drop(endpoint);
+        self.left_work();
+        local.ok_or(TransportError::BadAddress)
+    }
+
+    /// Another descriptor of the first listener's socket, for a successor.
+    fn share_listener(&self) -> Result<Socket, TransportError> {
+        let listener = self.listeners.borrow().first().copied();
+        let listener = listener.ok_or(TransportError::BadAddress)?;
+        self.endpoint.borrow_mut().transport_mut().share(listener)
+    }
+
     fn accepted(&self, _: Listener, socket: Socket) {
         if self.remote.is_gone() {
             return;
@@ -601,7 +630,7 @@ impl Inner {
         let siblings = self.siblings.borrow();
         let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
         let total: usize = siblings.iter().map(load).sum();
-        if total >= self.connections_max || self.stop_at.get().is_some() {
+        if total >= self.connections_max {
             // Dropping the socket closes it.
             self.turned_away.set(self.turned_away.get() + 1);
             if self.turned_away.get().is_power_of_two() {
@@ -612,7 +641,12 @@ impl Inner {
             }
             return;
         }
-        let Some(fewest) = siblings.iter().min_by_key(|shard| load(shard)) else { return };
+        // The siblings may have come to their end already.
+        let fewest = match self.is_draining() {
+            true => Some(&self.remote),
+            false => siblings.iter().min_by_key(|shard| load(shard)),
+        };
+        let Some(fewest) = fewest else { return };
         fewest.connections.fetch_add(1, Ordering::Relaxed);
         if Arc::ptr_eq(fewest, &self.remote) {
             self.adopt(socket);
@@ -624,10 +658,21 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
-        if let Err(error) = self.endpoint.borrow_mut().adopt(now, socket, &self.server_config) {
-            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-            log::warn!("an accepted connection could not be used: {error}");
+        let mut endpoint = self.endpoint.borrow_mut();
+        let handle = match endpoint.adopt(now, socket, &self.server_config) {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+                return log::warn!("an accepted connection could not be used: {error}");
+            }
+        };
+        if let Some(at) = self.server_config.drain_at(now, &mut *self.rng.borrow_mut())
+            && let Some(connection) = endpoint.connection_mut(handle)
+        {
+            connection.drain_at(at);
         }
+        drop(endpoint);
+        self.drain_counts();
     }
 
     /// How many connections were closed because there were too many.
@@ -750,7 +795,14 @@ impl Inner {
                         waker.wake();
                     });
                 }
-                Notice::Stop => self.stop(),
+                Notice::Goodbye(how, begun) => {
+                    self.say_goodbye(how);
+                    // Nobody waits for it any more if that took too long.
+                    let _ = begun.map(|begun| begun.send(()));
+                }
+                Notice::HandOver(to) => {
+                    let _ = to.send(self.share_listener());
+                }
             }
         }
     }
@@ -832,22 +884,6 @@ impl Inner {
         self.executor.spawn(Box::pin(Spawned { future }));
     }
 
-    /// Says goodbye on all connections: calls in progress are finished, new ones refused.
-    fn stop(&self) {
-        if self.stop_at.get().is_some() {
-            return;
-        }
-        let now = self.now();
-        self.stop_at.set(Some(now + DRAIN_TIMEOUT));
-        let mut endpoint = self.endpoint.borrow_mut();
-        let handles: Vec<Handle> = endpoint.handles().collect();
-        for handle in handles {
-            if let Some(connection) = endpoint.connection_mut(handle) {
-                connection.go_away(now, true);
-            }
-        }
-    }
-
     /// Nobody will turn the shard any more: connections are closed, so that calls end, here and on the
     /// other side; tasks are dropped.
     pub(crate) fn end(self: &Rc<Self>) {
@@ -875,21 +911,19 @@ impl Inner {
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
     }
-
-    /// Whether a shard that was told to stop may end.
-    pub(crate) fn has_stopped(&self) -> bool {
-        let Some(stop_at) = self.stop_at.get() else { return false };
-        self.endpoint.borrow().connections() == 0 || self.now() >= stop_at
-    }
 }
 
 /// A different number for each process and time.
 pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library's only source of random numbers.
-    let mut rng = SplitMix64::new(RandomState::new().hash_one(std::process::id()));
+    let mut rng = seeded();
     let mut id = [0; 16];
     id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
     ringcall_core::frame::InstanceId(id)
+}
+
+/// The standard library's only source of random numbers.
+fn seeded() -> SplitMix64 {
+    use std::hash::{BuildHasher, RandomState};
+    SplitMix64::new(RandomState::new().hash_one(std::process::id()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId,
+    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId, TransportError,
 };
 
 use super::choice::TransportInfo;
+use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
@@ -86,8 +88,10 @@ pub(crate) enum Notice {
     },
     /// Wake somebody on another thread after a while.
     Timer(Duration, Waker),
-    /// Finish what runs, take nothing new, and end.
-    Stop,
+    /// End the service; and say when that has begun.
+    Goodbye(Goodbye, Option<SyncSender<()>>),
+    /// A successor wants the listener.
+    HandOver(SyncSender<Result<Socket, TransportError>>),
 }
 
 impl Remote {

@@ -2,6 +2,7 @@
 
 mod choice;
 mod clock;
+mod drain;
 mod engine;
 mod executor;
 mod hosted;
@@ -13,6 +14,7 @@ mod waiters;
 
 use std::fmt;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,9 +25,11 @@ use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park
 
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub use clock::MachineClock;
+pub(crate) use drain::{DRAIN_TIMEOUT, Goodbye};
+pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
-pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
+pub(crate) use inner::{Inner, Ticket};
 pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
@@ -292,6 +296,28 @@ impl Shard {
             Ok((_, local)) => Ok(local),
             Err(error) => Err(ServeError::Listen { address: text, error }),
         }
+    }
+
+    /// Accepts connections on a socket that listens already, such as one that was handed over by another
+    /// process; returns where.
+    ///
+    /// # Errors
+    /// When it does not listen, or its family is not known here.
+    pub fn listen_on(&self, listener: impl Into<OwnedFd>) -> Result<Address, ServeError> {
+        self.inner.listen_on(listener.into().into()).map_err(|error| ServeError::Listen {
+            address: "a socket that was handed over".to_owned(),
+            error,
+        })
+    }
+
+    /// Ends serving without losing a call: closes the listeners, says goodbye to clients, finishes what
+    /// runs, and cancels what runs longer than `timeout`. Ready when the last connection that was accepted
+    /// is closed; connections that this shard opened, its tasks and the shard itself go on, and it may
+    /// listen again.
+    pub async fn drain(&self, timeout: Duration) -> DrainReport {
+        self.inner.say_goodbye(Goodbye::Drain(timeout));
+        self.inner.left_work();
+        self.inner.drained().await
     }
 
     /// Which engine moves the bytes, and why this one.
