@@ -23,6 +23,7 @@ pub struct Config {
     pub(crate) cut_bytes: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) stall_timeout: Duration,
+    pub(crate) stream_idle_timeout: Duration,
     /// `None`: as is usual for the side.
     pub(crate) idle_close: Option<Option<Duration>>,
     pub(crate) connection_age_max: Option<Duration>,
@@ -30,11 +31,25 @@ pub struct Config {
     pub(crate) send_queue_max: usize,
     pub(crate) ignored_bytes_max: u64,
     pub(crate) unknown_replies_max: u32,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) keepalive_idle: Duration,
+    pub(crate) keepalive_misses: u32,
+    pub(crate) keepalive_busy: Busy,
+    pub(crate) ping_interval_min: Duration,
+    pub(crate) cancels_max: u32,
+    pub(crate) control_frames_max: u32,
     pub(crate) archive: ArchiveFormat,
     pub(crate) codecs: u64,
     pub(crate) table_digest: u64,
     pub(crate) instance: InstanceId,
     pub(crate) first_generation: u32,
+}
+
+/// How a connection with calls in flight asks for signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy {
+    pub(crate) interval: Duration,
+    pub(crate) answer: Duration,
 }
 
 /// The setting that makes no sense, and what it must be.
@@ -71,12 +86,23 @@ impl Config {
             cut_bytes: 256 << 10,
             handshake_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
+            stream_idle_timeout: Duration::from_secs(600),
             idle_close: None,
             connection_age_max: None,
             send_queue_soft: 1 << 20,
             send_queue_max: 8 << 20,
             ignored_bytes_max: 1 << 20,
             unknown_replies_max: 64,
+            connect_timeout: Duration::from_secs(1),
+            keepalive_idle: Duration::from_secs(15),
+            keepalive_misses: 3,
+            keepalive_busy: Busy {
+                interval: Duration::from_secs(5),
+                answer: Duration::from_secs(4),
+            },
+            ping_interval_min: Duration::from_secs(1),
+            cancels_max: 1024,
+            control_frames_max: 1024,
             archive: ArchiveFormat::STANDARD,
             codecs: 0b11,
             table_digest: 0,
@@ -132,10 +158,79 @@ impl Config {
         self
     }
 
+    /// How long it may take until the transport is connected, before the handshake: 1 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Config {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long nothing may arrive before the other side is asked for a sign of life, and how many in a row
+    /// it may owe, each for this long again: 15 s and 3 by default, so that a silent peer is given up
+    /// after a minute. Zero switches it off.
+    ///
+    /// Whoever does not turn its shard cannot answer.
+    #[must_use]
+    pub fn keepalive_idle(mut self, interval: Duration, misses: u32) -> Config {
+        (self.keepalive_idle, self.keepalive_misses) = (interval, misses);
+        self
+    }
+
+    /// The same while own calls are in flight, and how long the other side may take to answer: 5 s and 4 s
+    /// by default, so that a silent peer is given up after nine. The answer comes behind what the kernel
+    /// has already taken, so it must be longer than that takes. An interval of zero means that
+    /// [`keepalive_idle`](Self::keepalive_idle) always holds.
+    #[must_use]
+    pub fn keepalive_busy(mut self, interval: Duration, answer: Duration) -> Config {
+        self.keepalive_busy = Busy { interval, answer };
+        self
+    }
+
+    /// How much time the other side leaves between two PINGs on average: 1 s by default. Own ones leave as
+    /// much. Zero allows any number.
+    #[must_use]
+    pub fn ping_interval_min(mut self, interval: Duration) -> Config {
+        self.ping_interval_min = interval;
+        self
+    }
+
+    /// How many calls the other side may cancel in ten seconds, or half of those that it makes if that is
+    /// more: 1024 by default.
+    #[must_use]
+    pub fn cancels_max(mut self, cancels: u32) -> Config {
+        self.cancels_max = cancels;
+        self
+    }
+
+    /// How many CREDIT, LIMITS, PONG and GOAWAY frames the other side may send in ten seconds, or four
+    /// for each call and item if that is more: 1024 by default.
+    #[must_use]
+    pub fn control_frames_max(mut self, frames: u32) -> Config {
+        self.control_frames_max = frames;
+        self
+    }
+
     /// How long the other side may stop inside a body, or not read: 10 s by default.
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Config {
         self.stall_timeout = timeout;
+        self
+    }
+
+    /// How many body bytes of one stream this side holds at most, and 1/1024 of that (but at least 16) in
+    /// items: 1 MiB by default. One item may exceed it.
+    #[must_use]
+    pub fn stream_window(mut self, bytes: u64) -> Config {
+        self.stream_window = bytes;
+        self
+    }
+
+    /// How long a caller's stream may be open with nothing happening in either direction of its call, before
+    /// the call is cancelled: 10 minutes by default, no limit if zero. A call that only its answer's items
+    /// keep open, such as a subscription, may rest for ever.
+    #[must_use]
+    pub fn stream_idle_timeout(mut self, timeout: Duration) -> Config {
+        self.stream_idle_timeout = timeout;
         self
     }
 
@@ -219,6 +314,12 @@ impl Config {
         self.message_bytes_max
     }
 
+    /// How soon a connection must be looked at again after it sent something.
+    pub(crate) fn look_after_every(&self) -> Duration {
+        let keepalive = [self.keepalive_idle, self.keepalive_busy.interval].into_iter();
+        keepalive.filter(|interval| !interval.is_zero()).fold(self.stall_timeout, Duration::min)
+    }
+
     /// Checks that the settings fit together.
     ///
     /// # Errors
@@ -244,6 +345,7 @@ impl Config {
             ),
             ("calls_window", "at most 2^48", self.calls_window <= WINDOW_MAX),
             ("replies_window", "at most 2^48", self.replies_window <= WINDOW_MAX),
+            ("stream_window", "1 KiB to 2^48", (1024..=WINDOW_MAX).contains(&self.stream_window)),
             (
                 "cut_bytes",
                 "a multiple of 16 from 1 KiB to 16 MiB",
@@ -252,6 +354,20 @@ impl Config {
             ),
             ("handshake_timeout", "more than zero", !self.handshake_timeout.is_zero()),
             ("stall_timeout", "more than zero", !self.stall_timeout.is_zero()),
+            ("connect_timeout", "more than zero", !self.connect_timeout.is_zero()),
+            (
+                "keepalive_idle",
+                "at least `ping_interval_min` with 1 miss or more, or zero",
+                self.keepalive_idle.is_zero()
+                    || (self.keepalive_idle >= self.ping_interval_min && self.keepalive_misses > 0),
+            ),
+            (
+                "keepalive_busy",
+                "at least `ping_interval_min` and more than zero to answer, or zero",
+                self.keepalive_busy.interval.is_zero()
+                    || (self.keepalive_busy.interval >= self.ping_interval_min
+                        && !self.keepalive_busy.answer.is_zero()),
+            ),
             (
                 "idle_close",
                 "more than zero",

@@ -34,11 +34,12 @@ counters! {
     requests_answered,
     /// Requests answered by core itself with a refusal.
     requests_refused,
-    /// Requests that had expired when they arrived.
+    /// Requests that had expired before their handler could start: when they arrived, or in a queue. Their
+    /// bodies were not looked at.
     requests_expired,
     /// Requests that the other side cancelled.
     requests_cancelled,
-    /// Calls that expired here.
+    /// Calls that expired here, also before they were made: those are not among `calls_made`.
     calls_expired,
     /// Calls cancelled here.
     calls_cancelled,
@@ -56,6 +57,8 @@ counters! {
     replies_unknown,
     /// Replies to calls that were cancelled or had expired.
     replies_late,
+    /// PINGs that came too soon after others.
+    ping_strikes,
     /// Requests dropped because they came after our GOAWAY.
     requests_after_goaway,
     /// Bytes of frames and bodies that were ignored.

@@ -69,6 +69,8 @@ struct Link<L, T> {
     is_dirty: bool,
     /// When its timer fires.
     armed: Instant,
+    /// When it must be connected.
+    connect_by: Instant,
     receiving: Receiving,
 }
 
@@ -446,6 +448,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.close(handle);
                 continue;
             }
+            if link.stage == Stage::Connecting && link.connect_by <= now {
+                let reason = CloseReason::Transport(TransportError::TimedOut);
+                link.connection.handle_closed(now, reason);
+            }
             link.connection.handle_timeout(now);
             self.touch(handle);
         }
@@ -508,9 +514,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         // A timer that fires too early finds nothing to do and is armed again, which is cheaper than
         // moving it with every call.
-        if let Some(at) = link.connection.poll_timeout()
-            && at < link.armed
-        {
+        let mut at = link.connection.poll_timeout().unwrap_or(Instant::FAR);
+        if link.stage == Stage::Connecting {
+            at = at.min(link.connect_by);
+        }
+        if at < link.armed {
             link.armed = at;
             self.timers.arm(index, at.max(now));
         }
@@ -601,6 +609,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             is_readable: false,
             is_dirty: false,
             armed: Instant::FAR,
+            connect_by: now + config.connect_timeout,
             receiving: Receiving::More,
         });
         self.connections += 1;

@@ -54,6 +54,14 @@ pub enum CloseReason {
     NotNegotiated,
     /// The stream ended inside a frame.
     Truncated,
+    /// It asks for signs of life too often.
+    TooManyPings,
+    /// It cancels more calls, right after making them, than anybody has a use for.
+    TooManyCancels,
+    /// Control frames that nothing calls for.
+    TooManyControlFrames,
+    /// Bodies in parts that are hardly more than their heads.
+    SmallParts,
     /// An ITEM, an END, or a REPLY that begins a stream, where the call has no such stream, or has no more.
     BadStream,
 
@@ -62,8 +70,10 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// An announced body stopped arriving.
     BodyStalled,
-    /// It stopped reading.
+    /// It stopped reading, or reads hardly anything.
     SendStalled,
+    /// It gave no sign of life, also when it was asked for one.
+    PeerSilent,
 
     // Orderly ends.
     /// The other side said goodbye with this code.
@@ -149,6 +159,11 @@ impl CloseReason {
             CloseReason::HandshakeTimeout => 21,
             CloseReason::BodyStalled => 22,
             CloseReason::SendStalled => 23,
+            CloseReason::PeerSilent => 24,
+            CloseReason::TooManyPings => 25,
+            CloseReason::TooManyCancels => 26,
+            CloseReason::TooManyControlFrames => 27,
+            CloseReason::SmallParts => 28,
             CloseReason::BadStream => 30,
         })
     }
@@ -156,7 +171,8 @@ impl CloseReason {
     /// Whether the other side broke the protocol (rather than ended, or was slow).
     #[must_use]
     pub const fn is_protocol_error(self) -> bool {
-        matches!(self.code().0, 1..=20 | 30..=39) && !matches!(self, CloseReason::GoAway(_))
+        matches!(self.code().0, 1..=20 | 25..=28 | 30..=39)
+            && !matches!(self, CloseReason::GoAway(_))
     }
 }
 
@@ -219,6 +235,19 @@ impl fmt::Display for CloseReason {
                 "the peer stopped sending inside a body (`Config::stall_timeout`)"
             }
             CloseReason::SendStalled => "the peer stopped reading (`Config::stall_timeout`)",
+            CloseReason::PeerSilent => {
+                "the peer is silent (`Config::keepalive_idle`, `Config::keepalive_busy`)"
+            }
+            CloseReason::TooManyPings => {
+                "the peer sent too many PINGs (`Config::ping_interval_min`)"
+            }
+            CloseReason::TooManyCancels => {
+                "the peer cancelled too many calls (`Config::cancels_max`)"
+            }
+            CloseReason::TooManyControlFrames => {
+                "the peer sent too many control frames (`Config::control_frames_max`)"
+            }
+            CloseReason::SmallParts => "the peer sent bodies in too small parts",
             CloseReason::PeerClosed => "the peer closed the connection",
             CloseReason::Local => "the connection was closed by this side",
         };
@@ -300,6 +329,8 @@ pub enum Cause {
     Encode,
     /// The reply is not what its signature says, or has another signature.
     BadReply,
+    /// The call takes no further items: it has ended, or its stream was ended.
+    StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
 }
@@ -375,6 +406,7 @@ impl fmt::Display for Cause {
             ),
             Cause::Encode => f.write_str("the message could not be encoded"),
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
+            Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),
         }
     }

@@ -148,10 +148,15 @@ fn a_client_that_drains_ends_its_calls_first() {
     assert!(pair.client.closed.is_some() || pair.server.closed.is_some());
 }
 
+/// Nobody is asked for signs of life, which these tests do not give.
+fn unhurried() -> Config {
+    Config::new().keepalive_idle(Duration::ZERO, 1).keepalive_busy(Duration::ZERO, Duration::ZERO)
+}
+
 #[test]
 fn an_idle_connection_is_drained() {
     let minute = SECOND * 60;
-    let mut raw = server(Config::new().idle_close(minute));
+    let mut raw = server(unhurried().idle_close(minute));
     raw.pass(SECOND * 40);
     raw.send(&[request(0, b"use")]);
     raw.pass(minute * 3);
@@ -182,18 +187,18 @@ fn only_those_who_accepted_are_impatient_by_default() {
         pair.run_for(SECOND * 10);
     }
     assert_eq!((pair.server.goaways, pair.client.goaways > 0), (1, true));
-    let never = Config::new().idle_close(None);
+    let never = unhurried().idle_close(None);
     let mut raw = server(never);
     raw.pass(SECOND * 100_000);
     assert_eq!(raw.sent().len(), 0);
-    let mut raw = Raw::new(Side::Client, Config::new()).open();
+    let mut raw = Raw::new(Side::Client, unhurried()).open();
     raw.pass(SECOND * 100_000);
     assert_eq!(raw.sent().len(), 0);
 }
 
 #[test]
 fn an_old_connection_is_drained() {
-    let mut raw = server(Config::new());
+    let mut raw = server(unhurried());
     let at = raw.now + SECOND * 100;
     raw.connection.drain_at(at);
     raw.send(&[request(0, b"runs")]);

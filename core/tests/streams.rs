@@ -12,8 +12,8 @@ use ringcall_core::frame::{
     request_flags,
 };
 use ringcall_core::{
-    Call, CallId, Cause, CloseReason, Config, Entropy, FailureClass, Instant, ItemError, Outcome,
-    RequestId, Side, SplitMix64, Status, StreamId,
+    Call, CallId, Cancellation, Cause, CloseReason, Config, Entropy, FailureClass, Instant,
+    ItemError, Outcome, RequestId, Side, SplitMix64, Status, StreamId,
 };
 
 const IN: u8 = request_flags::ITEMS_IN;
@@ -205,6 +205,38 @@ fn streams_that_nobody_reads_leave_room_for_calls() {
     assert_at_rest(&pair);
 }
 
+/// More items are ready than a connection may have unread; whoever reads a few gets a few more.
+#[test]
+fn a_pool_that_is_exhausted_goes_on_for_every_item_that_is_taken() {
+    let mut pair = pair(11);
+    pair.client.hold_items = true;
+    let requests: Vec<RequestId> = (0..400).map(|ticket| open(&mut pair, ticket, OUT).1).collect();
+    for request in &requests {
+        pair.server.begin(pair.now, *request).unwrap();
+    }
+    let mut waiting: Vec<StreamId> = requests.iter().map(|&request| request.into()).collect();
+    for stream in waiting.clone() {
+        for _ in 0..50 {
+            if pair.server.item(pair.now, stream, b"x").is_err() {
+                break;
+            }
+            pair.run();
+        }
+    }
+    assert_eq!(pair.client.items.len(), 8192, "1/1024 of 8 MiB");
+    pair.server.writable.clear();
+    for n in 1..10 {
+        let (stream, bytes) = pair.client.held.remove(0);
+        pair.client.connection.consumed(stream, bytes);
+        pair.run();
+        let next = pair.server.writable.pop().expect("somebody may go on");
+        pair.server.item(pair.now, next, b"x").unwrap();
+        waiting.retain(|&stream| stream != next);
+        pair.run();
+        assert_eq!(pair.client.items.len(), 8192 + n);
+    }
+}
+
 #[test]
 fn d07_either_side_may_end_early() {
     // The server answers in the middle of the caller's stream.
@@ -263,7 +295,7 @@ fn the_deadline_of_a_stream_is_for_its_first_frame() {
     // And one without a deadline does not.
     pair.call_with(3, b"", |call| (call.flags, call.deadline) = (IN, Instant::FAR)).unwrap();
     pair.run();
-    pair.run_for(Duration::from_secs(3600));
+    pair.run_for(Duration::from_secs(500));
     let request = pair.server.requests.pop().unwrap();
     assert_eq!(request.deadline, Instant::FAR);
     finish(&mut pair, request.id);
@@ -321,6 +353,43 @@ fn b15_a_dead_connection_ends_its_streams_once() {
     assert_eq!(pair.client.item(pair.now, call, b""), Err(ItemError::Ended));
     assert_eq!(pair.server.item(pair.now, request, b""), Err(ItemError::Ended));
     pair.server.consume();
+}
+
+#[test]
+fn c16_a_stream_that_its_caller_does_not_end_is_ended() {
+    let mut pair = pair(10);
+    let no_deadline = |call: &mut Call| (call.flags, call.deadline) = (IN, Instant::FAR);
+    pair.call_with(1, b"quiet", no_deadline).unwrap();
+    let (busy, request) = open(&mut pair, 2, IN | OUT);
+    let (pushed, push) = open(&mut pair, 3, OUT);
+    pair.server.begin(pair.now, request).unwrap();
+    pair.server.begin(pair.now, push).unwrap();
+    // The default is ten minutes; either direction counts, and a subscription may rest.
+    for minute in 0..20 {
+        match minute % 2 {
+            0 => pair.client.item(pair.now, busy, b"x").unwrap(),
+            _ => pair.server.item(pair.now, request, b"x").unwrap(),
+        }
+        pair.run();
+        pair.run_for(Duration::from_secs(60));
+        pair.run();
+        assert_eq!(pair.server.cancelled.len(), usize::from(minute >= 9), "{minute}");
+    }
+    assert_eq!(pair.server.cancelled[0].1, Cancellation::Idle);
+    assert!(matches!(pair.client.outcome(1), Outcome::Reply(reply)
+        if reply.header.status == Status::CANCELLED_RUNNING),);
+    pair.server.item(pair.now, push, b"still there").unwrap();
+    pair.run();
+    assert_eq!(pair.client.items_of(pushed).len(), 1);
+    // One that is ended waits for its answer only.
+    pair.client.connection.end_items(pair.now, busy);
+    pair.run();
+    pair.run_for(Duration::from_secs(3600));
+    assert_eq!(pair.server.cancelled.len(), 1);
+    finish(&mut pair, request);
+    finish(&mut pair, push);
+    pair.run();
+    assert_at_rest(&pair);
 }
 
 /// What an application does with its streams, at random; every item arrives once, in order, and in the

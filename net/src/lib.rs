@@ -1,6 +1,6 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
-//! set up, how another thread wakes a parked engine, how a loop of somebody else hosts one, how a
-//! listener goes to a successor, and what to do when file descriptors run out.
+//! set up, how an engine listens and what it does when file descriptors run out, how a listener goes to a
+//! successor, how another thread wakes a parked engine, and how a loop of somebody else hosts one.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod accept;
 mod doorbell;
 mod handover;
 mod hosted;
+mod listeners;
 mod slots;
 mod socket;
 mod transfer;
@@ -16,6 +17,7 @@ pub use accept::AcceptGate;
 pub use doorbell::Doorbell;
 pub use handover::Handover;
 pub use hosted::Hosted;
+pub use listeners::{Accepted, Listeners, Listening};
 pub use slots::Slots;
 pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,

@@ -58,6 +58,59 @@
 //! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
 //!   `tokio` and `async-io` a shard is a future there: `ringcall::host`.
 //!
+//! # Streams
+//!
+//! A method may take a stream of items, `parts: impl Stream<Item = Part>` or `parts: Items<Part>`, and
+//! return one, `Result<impl Stream<Item = Quote>, NoSuch>`:
+//!
+//! ```no_run
+//! # #[ringcall::message] pub struct Symbol { pub code: String }
+//! # #[ringcall::message] #[derive(Clone)] pub struct Quote { pub price: f64 }
+//! # #[ringcall::message] #[derive(Debug)] pub struct NoSuch;
+//! use ringcall::{Items, SlowConsumer, Stream, Topic, View};
+//!
+//! #[ringcall::service]
+//! trait Market {
+//!     async fn ticks(&self, symbol: View<Symbol>) -> Result<impl Stream<Item = Quote>, NoSuch>;
+//!     async fn mean(&self, quotes: Items<View<Quote>>) -> f64;
+//! }
+//!
+//! struct Floor {
+//!     quotes: Topic<Quote>,
+//! }
+//!
+//! impl Market for Floor {
+//!     async fn ticks(&self, symbol: View<Symbol>) -> Result<impl Stream<Item = Quote>, NoSuch> {
+//!         if symbol.code == "ABC" { Ok(self.quotes.subscribe()) } else { Err(NoSuch) }
+//!     }
+//!
+//!     async fn mean(&self, mut quotes: Items<View<Quote>>) -> f64 {
+//!         let (mut sum, mut count) = (0.0, 0.0);
+//!         while let Some(quote) = quotes.next().await {
+//!             sum += quote.price.to_native();
+//!             count += 1.0;
+//!         }
+//!         sum / count
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let market = MarketClient::connect("127.0.0.1:7000").await?;
+//! let mut ticks = market.ticks(&Symbol { code: "ABC".into() }).await?;
+//! while let Some(quote) = ticks.next().await {
+//!     println!("{}", quote?.price);
+//! }
+//! let mut upload = market.mean().await?;
+//! upload.send(&Quote { price: 42.0 }).await?;
+//! let mean = upload.finish().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Whoever sends waits when the other side does not take items: see [`Items`], [`ReplyItems`], [`Upload`]
+//! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
+//! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -73,30 +126,37 @@ pub mod host;
 mod offload;
 mod serve;
 mod shard;
+mod topic;
 
 pub use client::{
-    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect, IntoOwned,
-    LocalClient, OneWay, OneWayFuture, ToAddress,
+    BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
+    Connect, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall, ItemsFuture, ItemsOf,
+    LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems,
+    ToAddress, Upload, UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
-    CallInfo, Context, ErasedMessage, Handlers, MethodTable, Responder, RunningServer, SendContext,
-    Server, Service, ServiceTable,
+    CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
+    SendContext, Server, Service, ServiceTable, ShardClock,
 };
 pub use shard::{
-    DrainReport, DrainStep, HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
-    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
+    DrainReport, DrainStep, HostedShard, MachineClock, Shard, ShardConfig, TransportChoice,
+    TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
+pub use topic::{SlowConsumer, Subscription, Topic};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;
+#[doc(no_inline)]
+pub use futures_core::Stream;
 pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
 pub use ringcall_core::{
-    Address, Answer, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError, Counters,
-    Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
-    StatusClass, TransportError, Within, method_id,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
+    Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
+    SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
+    Within, method_id,
 };
 pub use ringcall_macros::{message, service};
 
@@ -104,7 +164,9 @@ pub use ringcall_macros::{message, service};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::IntoOwned;
-    pub use crate::serve::{FromCall, Incoming, Mount, Responds};
+    pub use crate::serve::{
+        Ending, FromCall, Incoming, ItemSink, ItemType, Mount, Responds, Streams,
+    };
     pub use ringcall_codec_rkyv as codec;
 }
 

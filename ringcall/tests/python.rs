@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Bytes, Context, Server};
+use ringcall::{Bytes, Context, Server, TransportChoice};
 
 #[ringcall::service(name = "demo.Echo")]
 trait Echo {
@@ -44,15 +44,23 @@ fn has_python() -> bool {
     version.is_ok_and(|status| status.success())
 }
 
-/// Runs a scenario of `client.py` against a server of its own, which stops when it is asked to leave.
+/// Runs a scenario of `client.py` against servers over io_uring, where it works, and over epoll.
 fn run(scenario: &str) {
     if !has_python() {
         println!("skipped: there is no python3");
         return;
     }
+    for engine in [TransportChoice::Auto, TransportChoice::Epoll] {
+        run_over(engine, scenario);
+    }
+}
+
+/// The server stops when it is asked to leave.
+fn run_over(engine: TransportChoice, scenario: &str) {
     let (leave, left) = sync_channel(1);
     let demo = Demo { leave: leave.clone() };
-    let server = Server::bind("127.0.0.1:0").service(demo.into_echo()).start().unwrap();
+    let server = Server::bind("127.0.0.1:0").transport(engine).service(demo.into_echo());
+    let server = server.start().unwrap();
     let client = Command::new("python3")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/client.py"))
         .arg(server.address().to_string())
@@ -68,7 +76,7 @@ fn run(scenario: &str) {
     stopping.join().unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{errors}");
+    assert!(output.status.success(), "over {engine}: {said}{errors}");
     assert_eq!(said.lines().last(), Some(format!("ok {scenario}").as_str()), "{said}{errors}");
 }
 

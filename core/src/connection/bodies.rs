@@ -9,6 +9,7 @@
 use ringcall_buf::{Chunk, ChunkMut};
 
 use super::assembly::Assembly;
+use super::floods::SMALL_PART;
 use super::receive::{Received, plain_header};
 use super::state::ServedInput;
 use super::{BodyTarget, Connection, Event};
@@ -53,9 +54,10 @@ impl<T> Connection<T> {
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
+        let is_small = len < SMALL_PART && !arriving.is_announced();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Reply(id);
-            return Ok(());
+            return if is_small { self.count_small_part(now) } else { Ok(()) };
         }
         if arriving.is_announced() {
             self.ignored_reply_ends(id);
@@ -78,9 +80,10 @@ impl<T> Connection<T> {
         let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
+        let is_small = len < SMALL_PART && !arriving.is_announced();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Request(id);
-            return Ok(());
+            return if is_small { self.count_small_part(now) } else { Ok(()) };
         }
         if arriving.is_announced() {
             self.served.step(id.slot(), ServedInput::BodyEnds);

@@ -5,8 +5,10 @@ mod bodies;
 mod calls;
 mod credit;
 mod drain;
+mod floods;
 mod inbound;
 mod items;
+mod liveness;
 mod outbound;
 mod plain;
 mod receive;
@@ -26,17 +28,20 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, ChunkMut};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
+use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side, StreamId,
+    Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
 };
 
 use assembly::Siblings;
 use calls::Calls;
 use credit::{Allowance, Window};
 use drain::Retirement;
+use floods::Floods;
 use inbound::{Found, Inbound};
+use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
@@ -47,6 +52,9 @@ pub use streams::{Item, ItemError};
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
+
+/// How many bytes a second the other side must read at least while something waits for it.
+const SEND_RATE_MIN: u64 = 1024;
 
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,9 +96,13 @@ pub struct Connection<T> {
     /// Deadlines of calls made (even keys) and served (odd keys).
     deadlines: Wheel,
     watch: Watch,
+    liveness: Liveness,
+    floods: Floods,
     retirement: Retirement,
     /// Streams that wait for the connection.
     crowded: Crowded,
+    /// How many streams of callers are open.
+    open_inputs: u32,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -160,6 +172,13 @@ struct Watch {
     /// Bytes given to the transport that it has not sent yet.
     unsent: usize,
     send_progress: Instant,
+    /// Since when there is something that it has not sent.
+    backlog: Instant,
+    /// When its pace was last looked at, and how much it had sent by then.
+    paced: Instant,
+    paced_sent: u64,
+    /// How soon to look after something was sent.
+    every: Duration,
 }
 
 /// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
@@ -243,6 +262,9 @@ pub enum Cancellation {
     Caller(CancelReason),
     /// Its deadline passed, see [`Connection::watch_deadline`].
     Expired,
+    /// Its caller's stream was open and nothing happened, see
+    /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
+    Idle,
     /// The connection ended.
     Closed,
 }
@@ -405,9 +427,16 @@ impl<T> Connection<T> {
                 received: now,
                 unsent: 0,
                 send_progress: now,
+                backlog: now,
+                paced: now,
+                paced_sent: 0,
+                every: config.look_after_every(),
             },
+            liveness: Liveness::new(),
+            floods: Floods::new(now),
             retirement: Retirement::new(side, &config, now),
             crowded: Crowded::default(),
+            open_inputs: 0,
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -533,9 +562,10 @@ impl<T> Connection<T> {
         if sent > 0 {
             if self.watch.unsent == 0 {
                 self.watch.send_progress = now;
+                self.watch.backlog = now;
             }
             self.watch.unsent += sent;
-            self.look_after_by(now + self.config.stall_timeout);
+            self.look_after_by(now + self.watch.every);
         }
     }
 
@@ -646,13 +676,13 @@ impl<T> Connection<T> {
     #[inline]
     pub fn send_item<P: Payload + ?Sized>(
         &mut self,
-        _now: Instant,
+        now: Instant,
         stream: StreamId,
         codec: Codec,
         signature: u64,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(stream, codec, signature, payload)
+        self.send_stream_item(now, stream, codec, signature, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
@@ -665,6 +695,15 @@ impl<T> Connection<T> {
         self.item_consumed(stream, bytes);
     }
 
+    /// Refuses a request whose time was over before its handler could start, and counts it apart.
+    pub fn refuse_expired(&mut self, now: Instant, id: RequestId) {
+        let header = ReplyHeader::new(Status::EXPIRED);
+        if self.answer(now, id, header, &Empty).is_ok() {
+            self.counters.requests_refused += 1;
+            self.counters.requests_expired += 1;
+        }
+    }
+
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
@@ -675,10 +714,11 @@ impl<T> Connection<T> {
     }
 
     /// Asks the other side for a sign of life; [`Event::Pong`] brings `opaque` back. One that was not
-    /// sent yet is replaced.
-    pub fn ping(&mut self, _now: Instant, opaque: [u8; 16]) {
+    /// sent yet is replaced. It waits until the one before is answered and
+    /// [`Config::ping_interval_min`] ago, since the other side counts.
+    pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
         if self.ending.is_none() {
-            self.control.ping = Some(Ping { opaque });
+            self.want_ping(now, Ping { opaque });
         }
     }
 
@@ -765,6 +805,19 @@ impl<T> Connection<T> {
     pub fn is_finished(&self) -> bool {
         self.ending.is_some_and(|ending| ending.told)
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
+    }
+
+    /// Whether [`Event::Closed`] has been handed out: nothing follows.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ending.is_some_and(|ending| ending.told)
+    }
+
+    /// Whether this call, the last one that was made, has to wait until the other side gives credit for
+    /// its body.
+    #[must_use]
+    pub fn waits_for_credit(&self, call: CallId) -> bool {
+        self.outbound.held_calls.back().is_some_and(|body| body.id == call.0)
     }
 
     /// Whether nothing has come, or is left to do.
@@ -1057,6 +1110,12 @@ impl<T> Connection<T> {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
+            if self.is_taken_too_slowly(now) {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+        }
+        if self.open_inputs > 0 {
+            self.look_after_streams(now);
         }
         if self.stalled.is_some() {
             // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
@@ -1078,6 +1137,27 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
+        if let Err(reason) = self.keep_alive(now) {
+            self.fail(now, reason);
+        }
+    }
+
+    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
+    fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
+        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
+        let watch = &mut self.watch;
+        let is_due = watch.paced + stall <= now;
+        if is_due && watch.backlog <= watch.paced {
+            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
+            if sent - watch.paced_sent < least {
+                return true;
+            }
+        }
+        if is_due || watch.backlog > watch.paced {
+            (watch.paced, watch.paced_sent) = (now, sent);
+        }
+        self.look_after_by(self.watch.paced + stall);
+        false
     }
 
     #[inline]

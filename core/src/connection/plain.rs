@@ -46,14 +46,15 @@ impl<T> Connection<T> {
             if !is_plain || !self.credit.calls_in.try_charge(body_len) {
                 return None;
             }
-            self.served.run_plain(head.id, body_len, now);
+            let deadline = now.after_micros(header.deadline_us);
+            self.served.run_plain(head.id, body_len, now, deadline);
             self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
             Some(Event::Request(Request {
                 id: RequestId { id: head.id, one_way: None },
                 method: header.method,
                 in_signature: header.in_signature,
                 out_signature: header.out_signature,
-                deadline: now.after_micros(header.deadline_us),
+                deadline,
                 received: now,
                 codec: header.codec,
                 priority: header.priority,

@@ -54,6 +54,7 @@ impl<T> Connection<T> {
                 return Ok(self.events.pop_front());
             }
         }
+        self.liveness.paused();
         Ok(None)
     }
 
@@ -162,14 +163,20 @@ impl<T> Connection<T> {
         if !is_about_a_call && head.id != MessageId::CONNECTION {
             return Err(CloseReason::BadId);
         }
+        if matches!(kind, Kind::Credit | Kind::Pong | Kind::GoAway | Kind::Limits) {
+            self.count_control(now)?;
+        }
         match kind {
             Kind::Hello => return self.hello(&head, frame).map(Some),
             Kind::Credit => self.granted(now, &head, frame)?,
-            Kind::Cancel => return self.cancelled(&head, frame),
-            Kind::Ping => self.control.pong = Some(plain_header(&head, frame, Ping::parse)?),
+            Kind::Cancel => return self.cancelled(now, &head, frame),
+            Kind::Ping => {
+                self.control.pong = Some(plain_header(&head, frame, Ping::parse)?);
+                self.count_ping(now)?;
+            }
             Kind::Pong => {
                 let pong = plain_header(&head, frame, Ping::parse)?;
-                return Ok(Some(Event::Pong(pong.opaque)));
+                return Ok(self.ponged(now, pong.opaque));
             }
             Kind::GoAway => {
                 let go_away = plain_header(&head, frame, GoAway::parse)?;

@@ -54,9 +54,10 @@ impl<T> Connection<T> {
             let slot = self.served.enter(head.id);
             slot.charged = body_len;
             slot.received = now;
+            slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
             if head.flags & STREAM_FLAGS != 0 && refused.is_none() {
-                let streams = self.served_streams(head.flags);
+                let streams = self.served_streams(now, head.flags);
                 self.served.attach(head.id, streams);
             }
         }
@@ -133,10 +134,12 @@ impl<T> Connection<T> {
             self.credit.calls_in.release(arriving.ignore());
         }
         let is_announced = arriving.is_announced();
-        let streams = (!is_ignored).then(|| self.served_streams(head.flags)).flatten();
+        let deadline = arriving.header.deadline;
+        let streams = (!is_ignored).then(|| self.served_streams(now, head.flags)).flatten();
         let slot = self.served.enter(head.id);
         slot.charged = 0;
         slot.received = now;
+        slot.deadline = deadline;
         slot.arriving = Some(Box::new(arriving));
         slot.streams = streams;
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
@@ -184,12 +187,14 @@ impl<T> Connection<T> {
         self.deliver(request)
     }
 
-    pub(super) fn cancelled(&mut self, head: &Head, frame: &Chunk) -> Received<T> {
+    pub(super) fn cancelled(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
         let cancel = plain_header(head, frame, Cancel::parse)?;
         let id = head.id;
         if id.side() == self.side {
             return Err(CloseReason::BadId);
         }
+        let times = self.served.find(id).map(|slot| (slot.received, slot.deadline));
+        self.count_cancel(now, cancel.reason, times)?;
         // One that was answered already is no fault: the answer and the CANCEL crossed.
         let Some(slot) = self.served.find(id) else { return Ok(None) };
         let before = slot.state;

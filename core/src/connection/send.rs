@@ -40,6 +40,7 @@ impl<T> Connection<T> {
             return refused(ticket, self.why_not_open());
         };
         if call.deadline <= now {
+            self.counters.calls_expired += 1;
             return refused(ticket, Cause::Expired);
         }
         if self.outbound.queued() >= self.config.send_queue_max {
@@ -138,7 +139,7 @@ impl<T> Connection<T> {
             entry.one_way = is_one_way;
         }
         if has_streams {
-            self.open_call_streams(id, flags, is_small);
+            self.open_call_streams(now, id, flags, is_small);
         }
         if deadline != Instant::FAR {
             self.deadlines.arm(call_key(slot), deadline);

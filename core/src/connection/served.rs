@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) charged: usize,
     /// When the request was complete.
     pub(super) received: Instant,
+    /// When its caller stops waiting.
+    pub(super) deadline: Instant,
     /// A body that is still arriving, or being ignored.
     pub(super) arriving: Option<Box<Arriving<Request>>>,
     /// What a call with streams has beside.
@@ -72,6 +74,7 @@ impl Served {
                 id: MessageId::default(),
                 charged: 0,
                 received: Instant::ZERO,
+                deadline: Instant::FAR,
                 arriving: None,
                 streams: None,
                 late: Late::default(),
@@ -100,12 +103,19 @@ impl Served {
 
     /// Makes the slot, which is [vacant](Self::is_vacant), that of a new call that is here whole.
     #[inline(always)]
-    pub(super) fn run_plain(&mut self, id: MessageId, charged: usize, now: Instant) {
+    pub(super) fn run_plain(
+        &mut self,
+        id: MessageId,
+        charged: usize,
+        now: Instant,
+        deadline: Instant,
+    ) {
         let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return };
         const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
         debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
         slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged, slot.received) = (id, charged, now);
+        (slot.id, slot.charged) = (id, charged);
+        (slot.received, slot.deadline) = (now, deadline);
         self.live = self.live.wrapping_add(1);
     }
 

@@ -45,6 +45,30 @@ impl BlockingClient {
         Ok(BlockingClient { shard, client })
     }
 
+    /// Of a shard and a client of it, for connections that are made in another way: that offer services,
+    /// for example. The server's calls run while a call is waited for.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service] trait Alarms { async fn ring(&self); }
+    /// # struct Bell;
+    /// # impl Alarms for Bell { async fn ring(&self) {} }
+    /// use ringcall::{BlockingClient, Shard, ShardConfig};
+    ///
+    /// let shard = Shard::new(ShardConfig::default())?;
+    /// let connect = shard.connect("127.0.0.1:7000").service(Bell.into_alarms());
+    /// let local = shard.block_on(connect)?;
+    /// let client = BlockingClient::new(shard, local);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// When the client is another shard's.
+    #[must_use]
+    pub fn new(shard: Shard, client: LocalClient) -> BlockingClient {
+        assert!(client.is_of(shard.inner()), "the client belongs to another shard");
+        BlockingClient { shard, client }
+    }
+
     /// Runs a future on the shard, which may make many calls at the same time through
     /// [`local`](BlockingClient::local), and waits for it.
     pub fn run<F: Future>(&self, future: F) -> F::Output {

@@ -11,10 +11,10 @@ use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
+    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
 };
 
-use super::{Client, DEFAULT_DEADLINE, LocalClient};
+use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
 use crate::CallError;
 use crate::serve::MethodTable;
 
@@ -40,6 +40,11 @@ impl CallOptions {
         self
     }
 
+    /// How long to wait, if these options or the method say it.
+    pub(super) fn stated_deadline(&self, method: &MethodTable) -> Option<Duration> {
+        self.deadline.or(method.default_deadline())
+    }
+
     /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
@@ -51,6 +56,12 @@ impl CallOptions {
 pub trait BlockOn {
     /// Waits for a future of this channel.
     fn block_on<F: Future>(&self, future: F) -> F::Output;
+}
+
+impl<C: BlockOn, K> BlockOn for Within<C, K> {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.channel().block_on(future)
+    }
 }
 
 impl<T: BlockOn> BlockOn for &T {
@@ -113,6 +124,19 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
 impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Client, A, R, E> {
     /// Makes the call at once and has `callback` run with its end, on the client's shard: it must not
     /// block. Nothing of the call is borrowed any more when this returns.
+    pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
+        let Outgoing { out_signature, .. } = self.outgoing;
+        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+            callback(outcome.map_err(CallError::Failed).and_then(|answer| {
+                receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
+            }));
+        });
+    }
+}
+
+impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Peer, A, R, E> {
+    /// Makes the call at once and has `callback` run with its end, on the shard of the connection: it must
+    /// not block. Nothing of the call is borrowed any more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
         self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
@@ -218,7 +242,7 @@ impl IntoOwned for SharedChunk {
 
 /// Checks an answer and makes what the caller asked for of it.
 #[inline]
-fn receive<R: Message, E: Message, B: Frozen>(
+pub(super) fn receive<R: Message, E: Message, B: Frozen>(
     answer: Answer<B>,
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
@@ -317,13 +341,13 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
     }
 }
 
-fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
+pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
     Outgoing {
         method: method.id(),
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,
         codec: method.argument_codec(),
-        timeout: options.deadline.or(method.default_deadline()).unwrap_or(DEFAULT_DEADLINE),
+        timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
         flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
     }

@@ -9,15 +9,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload,
+    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
+    Outgoing, Payload, Refused, TransportError,
 };
 
 use super::ToAddress;
-use crate::CallError;
+use crate::serve::{Mount, Service};
 use crate::shard::{Inner, SleepUntil, Ticket};
+use crate::{CallError, ServeError};
 
-/// A connection that this shard opened, as its callers see it.
+/// A connection as its callers on the shard see it.
 pub(crate) struct ClientConnection {
     handle: Handle,
     state: Cell<State>,
@@ -43,6 +44,13 @@ impl ClientConnection {
             arriving: RefCell::default(),
             crowd: RefCell::default(),
         }
+    }
+
+    /// One that calls came by.
+    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
+        let connection = ClientConnection::new(handle);
+        connection.state.set(State::Ready);
+        connection
     }
 
     pub(crate) fn handle(&self) -> Handle {
@@ -88,17 +96,40 @@ impl ClientConnection {
 /// Calls a server from code that runs on a shard: handlers, tasks of your own loop.
 ///
 /// It stays on its thread. Clones are the same connection, which ends with the last of them, when its
-/// calls are done.
+/// calls are done. That of [`Context::local_peer`](crate::Context::local_peer) does not keep or end the
+/// connection.
 #[derive(Clone)]
 pub struct LocalClient(Rc<Local>);
 
 struct Local {
     shard: Rc<Inner>,
     connection: Rc<ClientConnection>,
+    /// Whether the connection was opened for it; otherwise calls came by it.
+    is_owner: bool,
+}
+
+impl Local {
+    #[inline]
+    fn call<P: Payload>(
+        &self,
+        call: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        let handle = self.connection.handle;
+        match self.is_owner {
+            true => self.shard.call(handle, call, deadline, payload, ticket),
+            false => self.shard.call_at_once(handle, call, deadline, payload, ticket),
+        }
+    }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
+        if !self.is_owner {
+            return;
+        }
         let now = self.shard.now();
         // The shard may be in the middle of something if this is dropped by a task's own code.
         if let Ok(mut endpoint) = self.shard.endpoint.try_borrow_mut()
@@ -116,35 +147,35 @@ impl Drop for Local {
 
 impl LocalClient {
     pub(crate) fn new(shard: &Rc<Inner>, connection: Rc<ClientConnection>) -> LocalClient {
-        LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection }))
+        LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
-    pub(crate) async fn connect(
-        shard: &Rc<Inner>,
-        address: impl ToAddress,
-    ) -> Result<LocalClient, CallError> {
-        if shard.remote.is_gone() {
-            return Err(Failure::not_sent(Cause::Shutdown).into());
-        }
-        let failed = |error| Failure::not_sent(Cause::Closed(CloseReason::Transport(error)));
-        let address = address.resolve().map_err(|reason| {
-            log::warn!("cannot use the address {:?}: {reason}", address.to_text());
-            failed(ringcall_core::TransportError::BadAddress)
-        })?;
-        let connection = shard.connect(&address).map_err(failed)?;
-        let client = LocalClient::new(shard, connection);
-        client.ready().await?;
-        Ok(client)
+    /// Calls back on a connection that calls came by. They never wait for room, see
+    /// [`Peer`](crate::Peer#room).
+    pub(crate) fn peer(shard: &Rc<Inner>, connection: Rc<ClientConnection>) -> LocalClient {
+        LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: false }))
+    }
+
+    pub(crate) fn is_of(&self, shard: &Rc<Inner>) -> bool {
+        Rc::ptr_eq(&self.0.shard, shard)
     }
 
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
         &self.0.connection
     }
 
+    pub(crate) fn shard(&self) -> &Rc<Inner> {
+        &self.0.shard
+    }
+
     /// Waits until calls can be made.
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let connection = &self.0.connection;
-        std::future::poll_fn(|cx| match connection.state.get() {
+        match connection.state.get() {
             State::Ready => Poll::Ready(Ok(())),
             State::Connecting => {
                 connection.arriving.borrow_mut().push(cx.waker().clone());
@@ -152,8 +183,7 @@ impl LocalClient {
             }
             State::Draining => Poll::Ready(Err(Failure::not_sent(Cause::GoAway))),
             State::Closed(reason) => Poll::Ready(Err(Failure::not_sent(Cause::Closed(reason)))),
-        })
-        .await
+        }
     }
 
     /// Waits until a refused call may be tried again, or `until`.
@@ -186,8 +216,7 @@ impl LocalClient {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
         let ticket = Ticket::Callback(Box::new(callback));
-        let handle = self.0.connection.handle;
-        if let Err(refused) = shard.call(handle, &call, deadline, payload, ticket) {
+        if let Err(refused) = self.0.call(&call, deadline, payload, ticket) {
             shard.complete(refused.ticket, Outcome::Failed(refused.failure));
         }
     }
@@ -209,6 +238,77 @@ impl Channel for LocalClient {
     #[inline]
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
         LocalCall { client: self, call, payload, stage: Stage::New }
+    }
+}
+
+/// Connects from a shard: await it.
+///
+/// Services that it is given are offered to the server, which calls them through its
+/// [`Peer`](crate::Peer).
+#[must_use = "nothing happens before it is awaited"]
+pub struct LocalConnect {
+    shard: Rc<Inner>,
+    address: Result<Address, CallError>,
+    services: Option<Result<Mount, ServeError>>,
+    client: Option<LocalClient>,
+}
+
+impl LocalConnect {
+    pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
+        let address = address.resolve().map_err(|reason| {
+            log::warn!("cannot use the address {:?}: {reason}", address.to_text());
+            failed(TransportError::BadAddress).into()
+        });
+        LocalConnect { shard: Rc::clone(shard), address, services: None, client: None }
+    }
+
+    /// Offers a service to the server, on this connection alone. Without, the connection offers what the
+    /// shard serves.
+    pub fn service<S: Service>(mut self, service: S) -> LocalConnect {
+        let services = self.services.unwrap_or_else(|| Ok(Mount::apart(&self.shard)));
+        self.services = Some(services.and_then(|mut mount| mount.add(service).map(|()| mount)));
+        self
+    }
+
+    fn start(&mut self) -> Result<LocalClient, CallError> {
+        if self.shard.remote.is_gone() {
+            return Err(Failure::not_sent(Cause::Shutdown).into());
+        }
+        let address = self.address.clone()?;
+        let services = self.services.take().transpose().map_err(|error| {
+            log::error!("{error}");
+            failed(TransportError::Unsupported)
+        })?;
+        let router = services.map(Mount::finish);
+        let connection = self.shard.connect(&address, router).map_err(failed)?;
+        Ok(LocalClient::new(&self.shard, connection))
+    }
+}
+
+fn failed(error: TransportError) -> Failure {
+    Failure::not_sent(Cause::Closed(CloseReason::Transport(error)))
+}
+
+impl Future for LocalConnect {
+    type Output = Result<LocalClient, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => self.start()?,
+        };
+        match client.poll_ready(cx) {
+            Poll::Pending => self.client = Some(client),
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(client)),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure.into())),
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for LocalConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalConnect").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -241,16 +341,15 @@ impl<P: Payload> LocalCall<'_, P> {
     fn send(&mut self, deadline: Instant, waker: &Waker) -> Poll<Failure> {
         let shard = &self.client.0.shard;
         let waiter = shard.waiters.add(waker.clone());
-        let handle = self.client.0.connection.handle;
         let ticket = Ticket::Waiter(waiter);
-        match shard.call(handle, &self.call, deadline, &self.payload, ticket) {
+        match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
             Ok(id) => {
                 self.stage = Stage::Sent { waiter, id };
                 Poll::Pending
             }
             Err(refused) => {
                 shard.waiters.remove(waiter);
-                if !ClientConnection::may_wait(&refused.failure) {
+                if !self.client.0.is_owner || !ClientConnection::may_wait(&refused.failure) {
                     self.stage = Stage::Ended;
                     return Poll::Ready(refused.failure);
                 }

@@ -2,19 +2,32 @@
 
 mod address;
 mod blocking;
+mod bridge;
 mod call;
 mod local;
+mod local_stream;
+mod peer;
 mod shared;
+mod streams;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
+pub(crate) use bridge::Bridge;
+pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
 pub(crate) use local::ClientConnection;
-pub use local::LocalClient;
+pub use local::{LocalClient, LocalConnect};
+pub use local_stream::{BlockingStream, LocalStream};
+pub use peer::Peer;
+pub(crate) use peer::PeerShared;
 pub use shared::{Client, Connect};
-pub(crate) use shared::{ConnectSlot, RemoteEnd, RemoteSlot};
+pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
+pub use streams::{
+    DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
+    UploadCall, UploadFuture,
+};
 
 use std::time::Duration;
 

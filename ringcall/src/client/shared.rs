@@ -12,18 +12,19 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_core::{
-    Answer, Cause, Channel, EncodeError, Encoded, Failure, Outcome, Outgoing, Payload, SharedChunk,
-    SharedPool, TransportError,
+    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant, Outcome,
+    Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ToAddress};
-use crate::CallError;
 use crate::block_on::block_on;
+use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
-    Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
+    MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
 };
+use crate::{CallError, ServeError};
 
-type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
+pub(crate) type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
 
 /// How many slots a connection keeps for its next calls.
 const SLOTS_KEPT: usize = 1024;
@@ -41,16 +42,14 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub struct Client(Arc<Shared>);
 
 struct Shared {
-    remote: Arc<Remote>,
+    line: Line,
     /// The connection's number on its shard.
     index: u32,
-    bodies: SharedPool,
-    slots: ArrayQueue<Arc<RemoteSlot>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.remote.notify(Notice::Release(self.index));
+        self.line.remote.notify(Notice::Release(self.index));
     }
 }
 
@@ -63,23 +62,11 @@ impl Client {
     /// Which engine moves the bytes, and why this one.
     #[must_use]
     pub fn transport(&self) -> &TransportInfo {
-        self.0.remote.transport()
+        self.0.line.remote.transport()
     }
 
-    fn slot(&self) -> Arc<RemoteSlot> {
-        self.0.slots.pop().unwrap_or_default()
-    }
-
-    fn encode<P: Payload>(&self, call: &Outgoing, payload: &P) -> Result<Encoded, Failure> {
-        let mut writer = self.0.bodies.writer(MESSAGE_BYTES_MAX);
-        payload.encode(call.codec, call.in_signature, &mut writer).map_err(|error| {
-            Failure::not_sent(match error {
-                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-                _ => Cause::Encode,
-            })
-        })?;
-        let (body, attached) = self.0.bodies.finish(writer);
-        Ok(Encoded { body, attached })
+    pub(crate) fn line(&self) -> &Line {
+        &self.0.line
     }
 
     /// Makes a call whose end is told to a callback, on the shard's thread.
@@ -89,21 +76,139 @@ impl Client {
         payload: &P,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
+        self.0.line.call_with(call, payload, true, callback);
+    }
+}
+
+/// The way to a connection of a shard from other threads.
+pub(crate) struct Line {
+    pub(crate) remote: Arc<Remote>,
+    to: Destination,
+    outbox: Outbox,
+}
+
+/// Which connection of its shard a call is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination {
+    /// That of a client, by its number.
+    Client(u32),
+    /// One that calls came by.
+    Peer(Handle),
+}
+
+/// What calls from other threads are made of.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    bodies: SharedPool,
+    slots: Arc<ArrayQueue<Arc<RemoteSlot>>>,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            bodies: SharedPool::new(BODY_BLOCK_BYTES),
+            slots: Arc::new(ArrayQueue::new(SLOTS_KEPT)),
+        }
+    }
+}
+
+impl Outbox {
+    /// The body, and how long it is.
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Result<(Encoded, usize), EncodeError> {
+        let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX);
+        payload.encode(codec, signature, &mut writer)?;
+        let bytes = writer.message_len();
+        let (body, attached) = self.bodies.finish(writer);
+        Ok((Encoded { body, attached }, bytes))
+    }
+}
+
+impl Line {
+    pub(crate) fn new(remote: Arc<Remote>, to: Destination, outbox: Outbox) -> Line {
+        Line { remote, to, outbox }
+    }
+
+    fn slot(&self) -> Arc<RemoteSlot> {
+        self.outbox.slots.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn to(&self) -> Destination {
+        self.to
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        let encoded = self.outbox.encode(call.codec, call.in_signature, payload);
+        encoded.map(|(encoded, _)| encoded).map_err(|error| {
+            Failure::not_sent(match error {
+                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
+                _ => Cause::Encode,
+            })
+        })
+    }
+
+    pub(crate) fn call<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+        waits: bool,
+    ) -> RemoteFuture<'_, P> {
+        RemoteFuture { line: self, waits, stage: Stage::New { call, payload } }
+    }
+
+    /// A call that fails without having been made.
+    pub(crate) fn fail<P: Payload>(&self, failure: Failure) -> RemoteFuture<'_, P> {
+        RemoteFuture { line: self, waits: false, stage: Stage::Failed(failure) }
+    }
+
+    pub(crate) fn call_with<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: &P,
+        waits: bool,
+        callback: impl FnOnce(SharedAnswer) + Send + 'static,
+    ) {
         let payload = match self.encode(&call, payload) {
             Ok(payload) => payload,
             Err(failure) => return callback(Err(failure)),
         };
         let end = RemoteEnd::Callback(Box::new(callback));
-        let call = RemoteCall { client: self.0.index, outgoing: call, payload, end };
+        let call = RemoteCall::new(self.to, call, waits, payload, end);
         // A caller that cannot wait is refused when the mailbox is full.
-        let cause = if self.0.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
+        let cause = if self.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
         let left = match cause {
             Cause::Shutdown => Err(call),
-            _ => self.0.remote.call(call, Waker::noop()),
+            _ => self.remote.call(call, Waker::noop()),
         };
         if let Err(call) = left {
             call.end.tell(Err(Failure::not_sent(cause)));
         }
+    }
+}
+
+impl RemoteCall {
+    /// Its time runs from now on, also while it waits for its shard.
+    fn new(
+        to: Destination,
+        outgoing: Outgoing,
+        waits: bool,
+        payload: Encoded,
+        end: RemoteEnd,
+    ) -> RemoteCall {
+        let deadline: Instant = MachineClock.now() + outgoing.timeout;
+        RemoteCall { to, outgoing, deadline, waits, payload, end }
     }
 }
 
@@ -127,13 +232,15 @@ impl Channel for Client {
         P: Payload + 'a;
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
-        RemoteFuture { client: self, stage: Stage::New { call, payload } }
+        self.0.line.call(call, payload, true)
     }
 }
 
 /// A call made from another thread than its shard's.
 pub struct RemoteFuture<'a, P> {
-    client: &'a Client,
+    line: &'a Line,
+    /// Whether it waits for room on its connection.
+    waits: bool,
     stage: Stage<P>,
 }
 
@@ -145,6 +252,7 @@ enum Stage<P> {
     /// The mailbox was full.
     Crowded(RemoteCall, Arc<RemoteSlot>),
     Left(Arc<RemoteSlot>),
+    Failed(Failure),
     Ended,
 }
 
@@ -157,7 +265,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
         slot: Arc<RemoteSlot>,
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
-        let remote = &self.client.0.remote;
+        let remote = &self.line.remote;
         slot.waker.register(waker);
         let left = remote.call(call, waker);
         if remote.is_gone() {
@@ -178,7 +286,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
         let Some(answer) = slot.result.pop() else { return Poll::Pending };
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
-            let _full = self.client.0.slots.push(slot);
+            let _full = self.line.outbox.slots.push(slot);
         }
         Poll::Ready(answer)
     }
@@ -191,10 +299,10 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
         let this = self.get_mut();
         match std::mem::replace(&mut this.stage, Stage::Ended) {
             Stage::New { call, payload } => {
-                let payload = this.client.encode(&call, &payload)?;
-                let slot = this.client.slot();
+                let payload = this.line.encode(&call, &payload)?;
+                let slot = this.line.slot();
                 let end = RemoteEnd::Future(Arc::clone(&slot));
-                let call = RemoteCall { client: this.client.0.index, outgoing: call, payload, end };
+                let call = RemoteCall::new(this.line.to, call, this.waits, payload, end);
                 this.leave(call, slot, cx.waker())
             }
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
@@ -203,6 +311,7 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
                 this.stage = Stage::Left(slot);
                 this.take()
             }
+            Stage::Failed(failure) => Poll::Ready(Err(failure)),
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
     }
@@ -214,7 +323,7 @@ impl<P> Drop for RemoteFuture<'_, P> {
             && slot.result.is_empty()
         {
             slot.is_abandoned.store(true, Ordering::Release);
-            self.client.0.remote.notify(Notice::Cancel(slot));
+            self.line.remote.notify(Notice::Cancel(slot));
         }
     }
 }
@@ -316,6 +425,7 @@ impl RemoteSlot {
 pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
+    services: Services,
     make: fn(Client) -> T,
 }
 
@@ -329,7 +439,22 @@ impl<T> Connect<T> {
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
         let stage = ConnectStage::New(address.resolve(), address.to_text());
-        Connect { stage, choice: TransportChoice::Auto, make }
+        Connect { stage, choice: TransportChoice::Auto, services: Services::default(), make }
+    }
+
+    /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
+    /// connection alone. Handlers run on the shard that all clients of the process share, so what blocks
+    /// or computes long must go to the pool: `#[method(offload)]`, or [`handlers`](Connect::handlers).
+    pub fn service<S: Service + Send + Sync + 'static>(mut self, service: S) -> Connect<T> {
+        let add = |mount: &mut Mount, handlers| mount.add_with(service, handlers);
+        self.services.services.push(Box::new(add));
+        self
+    }
+
+    /// Where the handlers of these services run.
+    pub fn handlers(mut self, handlers: Handlers) -> Connect<T> {
+        self.services.handlers = handlers;
+        self
     }
 
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
@@ -344,6 +469,25 @@ impl<T> Connect<T> {
     /// When nobody answers there, or not in ringcall's protocol.
     pub fn wait(self) -> Result<T, CallError> {
         block_on(self)
+    }
+}
+
+type AddService = Box<dyn FnOnce(&mut Mount, Handlers) -> Result<(), ServeError> + Send>;
+
+/// What a connection offers to its server, before it is on its shard.
+#[derive(Default)]
+pub(crate) struct Services {
+    services: Vec<AddService>,
+    handlers: Handlers,
+}
+
+impl Services {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    pub(crate) fn add_to(self, mount: &mut Mount) -> Result<(), ServeError> {
+        self.services.into_iter().try_for_each(|add| add(mount, self.handlers))
     }
 }
 
@@ -372,7 +516,10 @@ impl<T> Future for Connect<T> {
             let slot = Arc::new(ConnectSlot::default());
             slot.waker.register(cx.waker());
             match background(self.choice) {
-                Ok(remote) => remote.notify(Notice::Connect(address, Arc::clone(&slot))),
+                Ok(remote) => {
+                    let services = std::mem::take(&mut self.services);
+                    remote.notify(Notice::Connect(address, services, Arc::clone(&slot)));
+                }
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }
             self.stage = ConnectStage::Left(slot);
@@ -384,12 +531,10 @@ impl<T> Future for Connect<T> {
         let make = self.make;
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
-            Ok((remote, index)) => Ok(make(Client(Arc::new(Shared {
-                remote,
-                index,
-                bodies: SharedPool::new(BODY_BLOCK_BYTES),
-                slots: ArrayQueue::new(SLOTS_KEPT),
-            })))),
+            Ok((remote, index)) => {
+                let line = Line::new(remote, Destination::Client(index), Outbox::default());
+                Ok(make(Client(Arc::new(Shared { line, index }))))
+            }
         })
     }
 }

@@ -13,9 +13,8 @@ use atomic_waker::AtomicWaker;
 use ringcall_core::{Clock, Instant, Within};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin};
-use crate::client::{LocalClient, ToAddress};
+use crate::client::{LocalClient, LocalConnect, Peer, ToAddress};
 use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
-use crate::{CallError, Client};
 
 /// What is about the call rather than in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +55,9 @@ impl Context {
         self.facts.deadline.since(self.now())
     }
 
-    /// Whether nobody waits for the answer any more. On a shard a handler is dropped when that happens,
-    /// so this is for work that was offloaded.
+    /// Whether nobody waits for the answer any more. A handler is dropped when that happens: on a shard at
+    /// once, on the pool when it awaits something; its own calls are given up with it. This is for code
+    /// on the pool that computes or blocks.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         match &self.home {
@@ -85,23 +85,48 @@ impl Context {
         }
     }
 
-    /// The same client, or any other channel, whose calls take no longer than this call has left. They
-    /// are given up when the handler is.
-    pub fn client<C: Clone>(&self, channel: &C) -> Within<C> {
-        Within::new(channel.clone(), self.remaining())
+    /// The same client, or any other channel, whose calls take no longer than this call has left when they
+    /// are made. They are given up when the handler is.
+    pub fn client<C: Clone>(&self, channel: &C) -> Within<C, ShardClock> {
+        let clock = ShardClock(match &self.home {
+            Home::Shard(shard) => Some(Rc::clone(shard)),
+            Home::Elsewhere(..) => None,
+        });
+        Within::new(channel.clone(), self.facts.deadline, clock)
     }
 
-    /// Connects to another server, for calls on this shard. Keep the client: connecting costs round
-    /// trips.
-    ///
-    /// # Errors
-    /// When nobody answers there, or not in ringcall's protocol.
+    /// The other side of the connection that the call came by, to be called back: now, or later from
+    /// anywhere. For calls back within this one, on a shard, [`local_peer`](Context::local_peer) is the
+    /// shorter way.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer::new(match &self.home {
+            Home::Shard(shard) => shard.remote.peer(self.facts.handle),
+            Home::Elsewhere(remote, _) => remote.peer(self.facts.handle),
+        })
+    }
+
+    /// The same for code on this shard: calls do not leave the thread. Like those of a [`Peer`] they are
+    /// refused rather than wait for room, see [there](Peer#room).
     ///
     /// # Panics
-    /// In an offloaded handler, which is on no shard: use a [`Client`] there.
-    pub async fn connect(&self, address: impl ToAddress) -> Result<LocalClient, CallError> {
+    /// In an offloaded handler, which is on no shard: use [`peer`](Context::peer) there.
+    #[must_use]
+    pub fn local_peer(&self) -> LocalClient {
         match &self.home {
-            Home::Shard(shard) => LocalClient::connect(shard, address).await,
+            Home::Shard(shard) => shard.local_peer(self.facts.handle),
+            Home::Elsewhere(..) => panic!("an offloaded handler is on no shard: use `peer`"),
+        }
+    }
+
+    /// Connects to another server, for calls on this shard: await it. Keep the client: connecting costs
+    /// round trips. It fails when nobody answers there, or not in ringcall's protocol.
+    ///
+    /// # Panics
+    /// In an offloaded handler, which is on no shard: use a [`Client`](crate::Client) there.
+    pub fn connect(&self, address: impl ToAddress) -> LocalConnect {
+        match &self.home {
+            Home::Shard(shard) => LocalConnect::new(shard, address),
             Home::Elsewhere(..) => panic!("an offloaded handler is on no shard: use a `Client`"),
         }
     }
@@ -153,16 +178,40 @@ impl SendContext {
         RemoteSleep::new(&self.remote, time)
     }
 
-    /// The same client, whose calls take no longer than this call has left.
+    /// The same client, or any other channel, whose calls take no longer than this call has left when they
+    /// are made. They are given up when the handler is.
     #[must_use]
-    pub fn client(&self, client: &Client) -> Within<Client> {
-        Within::new(client.clone(), self.remaining())
+    pub fn client<C: Clone>(&self, channel: &C) -> Within<C, MachineClock> {
+        Within::new(channel.clone(), self.facts.deadline, MachineClock)
+    }
+
+    /// The other side of the connection that the call came by, to be called back: now, or later from
+    /// anywhere.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        Peer::new(self.remote.peer(self.facts.handle))
     }
 }
 
 impl fmt::Debug for SendContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendContext").field("info", &self.info()).finish_non_exhaustive()
+    }
+}
+
+/// The time that a handler goes by: its shard's, or the machine's if it was offloaded.
+#[derive(Clone)]
+pub struct ShardClock(Option<Rc<Inner>>);
+
+impl Clock for ShardClock {
+    fn now(&self) -> Instant {
+        self.0.as_ref().map_or_else(|| MachineClock.now(), |shard| shard.now())
+    }
+}
+
+impl fmt::Debug for ShardClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardClock").finish_non_exhaustive()
     }
 }
 

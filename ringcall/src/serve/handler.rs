@@ -1,10 +1,10 @@
 //! How handlers are run: on the shard, on the pool, through a responder.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Encoded, Payload, SharedPool, Status};
+use ringcall_core::{Chunk, Clock, Encoded, Payload, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
 use crate::offload::Pool;
-use crate::shard::{Inner, Notice, Remote, Task};
+use crate::shard::{Inner, MachineClock, Notice, Remote, Task};
 
 /// Runs the handler of one method.
 pub(crate) trait Handler {
@@ -142,11 +142,11 @@ where
     }
 }
 
-fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
+pub(super) fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
     ReplyHeader { signature: facts.out_signature, codec: M::CODEC, ..ReplyHeader::new(status) }
 }
 
-fn panicked(shard: &Rc<Inner>, facts: &Facts) {
+pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
     log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
     shard.refuse(facts.handle, facts.request, Status::INTERNAL);
 }
@@ -209,10 +209,7 @@ where
             let facts = call.facts;
             let Origin::Elsewhere(remote, flag) = &call.origin else { return };
             let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
-            let ran = catch_unwind(AssertUnwindSafe(|| match handler(call) {
-                Ok(future) => Ok(block_on(future)),
-                Err(status) => Err(status),
-            }));
+            let ran = catch_unwind(AssertUnwindSafe(|| block_until(handler(call)?, &flag)));
             let answer = Away { remote, facts, replies };
             match (ran, flag.cancelled()) {
                 (_, Some(status)) => answer.status(status),
@@ -226,6 +223,15 @@ where
             }
         });
     }
+}
+
+/// Waits for a handler, which is dropped where it awaits something when nobody waits for it any more.
+fn block_until<F: Future>(future: F, flag: &CancelFlag) -> Result<F::Output, Status> {
+    let mut future = pin!(future);
+    block_on(poll_fn(|cx| match flag.poll_cancelled(cx) {
+        Poll::Ready(status) => Poll::Ready(Err(status)),
+        Poll::Pending => future.as_mut().poll(cx).map(Ok),
+    }))
 }
 
 /// A method that answers whenever it likes; called on the pool.
@@ -269,8 +275,12 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
-        // Nobody waits for it any more: it need not be started.
-        if let Some(status) = flag.cancelled() {
+        // Nobody waits for it any more: it need not be started, nor its body looked at. The shard may not
+        // have noticed yet that its time is over.
+        let has_expired = facts.deadline <= MachineClock.now();
+        if flag.is_cancelled(has_expired)
+            && let Some(status) = flag.cancelled()
+        {
             let status =
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away { remote, facts, replies: SharedPool::new(0) }.status(status);

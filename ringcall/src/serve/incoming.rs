@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll};
 
+use atomic_waker::AtomicWaker;
 use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::mount::Method;
@@ -47,11 +49,22 @@ pub(crate) enum Running {
 
 /// Tells a handler on another thread that nobody waits any more, and with which status it ends then.
 #[derive(Default)]
-pub(crate) struct CancelFlag(AtomicU16);
+pub(crate) struct CancelFlag {
+    status: AtomicU16,
+    /// Of the handler, while it awaits something.
+    waker: AtomicWaker,
+}
 
 impl CancelFlag {
     pub(crate) fn cancel(&self, status: Status) {
-        self.0.store(status.to_wire(), Ordering::Release);
+        self.status.store(status.to_wire(), Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Ready, with the status, once nobody waits any more.
+    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<Status> {
+        self.waker.register(cx.waker());
+        self.cancelled().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Asks for the handler. Once it was told that its time is over, no answer of it goes out, even if
@@ -60,14 +73,14 @@ impl CancelFlag {
         if has_expired {
             let expired = Status::EXPIRED_RUNNING.to_wire();
             // Cancelled already is cancelled as well.
-            let _ = self.0.compare_exchange(0, expired, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self.status.compare_exchange(0, expired, Ordering::AcqRel, Ordering::Relaxed);
         }
         self.cancelled().is_some()
     }
 
     /// The status, once nobody waits any more.
     pub(crate) fn cancelled(&self) -> Option<Status> {
-        match self.0.load(Ordering::Acquire) {
+        match self.status.load(Ordering::Acquire) {
             0 => None,
             status => Some(Status::from_wire(status)),
         }

@@ -7,13 +7,15 @@ mod mount;
 mod responder;
 mod server;
 mod signals;
+mod streams;
 mod table;
 
-pub use context::{CallInfo, Context, FromCall, SendContext};
+pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
-pub(crate) use mount::Router;
+pub(crate) use mount::{Method, Router};
 pub use mount::{Mount, Service};
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};
-pub use table::{ErasedMessage, MethodTable, ServiceTable};
+pub use streams::{Ending, ItemSink, Items, Streams};
+pub use table::{ErasedMessage, ItemType, MethodTable, ServiceTable};

@@ -4,7 +4,7 @@ use ringcall_core::{Clock, Instant};
 
 /// Monotonic time since the process first asked for it, the same on all its threads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MachineClock;
+pub struct MachineClock;
 
 impl Clock for MachineClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock at the edge")]

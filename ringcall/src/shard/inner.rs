@@ -20,12 +20,15 @@ use ringcall_net::Handover as _;
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
-use super::mail::{Notice, Remote, RemoteCall};
+use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+use super::streams::{OpenStream, Streams};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
-use crate::client::{ClientConnection, ConnectSlot, LocalClient, RemoteEnd, RemoteSlot};
+use crate::client::{
+    ClientConnection, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services,
+};
 use crate::offload::Pool;
-use crate::serve::{Incoming, Router, Running};
+use crate::serve::{Incoming, Method, Mount, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -35,6 +38,8 @@ pub(crate) enum Ticket {
     Callback(Box<dyn FnOnce(Outcome)>),
     /// A caller on another thread, by its place in `remote_calls`.
     Remote(u32),
+    /// The caller of a call with streams.
+    Stream(Rc<OpenStream>),
 }
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
@@ -53,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
+    pub(crate) streams: Streams,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -62,11 +68,13 @@ pub(crate) struct Inner {
     pub(crate) is_hosted: Cell<bool>,
     pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
-    router: RefCell<Rc<Router>>,
+    routers: RefCell<Routers>,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
     /// Connections that this shard opened.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
+    /// Those of the others by which somebody calls back.
+    peers: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of them on which callers wait for room.
     crowded: RefCell<Vec<Rc<ClientConnection>>>,
     /// Connections that clients on other threads use, by number.
@@ -80,6 +88,38 @@ pub(crate) struct Inner {
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
     rng: RefCell<SplitMix64>,
+}
+
+/// Who answers calls.
+#[derive(Default)]
+struct Routers {
+    /// On connections without services of their own.
+    shared: Rc<Router>,
+    /// Services that were offered on one connection, by its index.
+    own: Vec<Option<(Handle, Rc<Router>)>>,
+}
+
+impl Routers {
+    #[inline]
+    fn find(&self, handle: Handle, method: u64) -> Option<Rc<Method>> {
+        match self.own.get(handle.index as usize) {
+            Some(Some((of, router))) if *of == handle => router.find(method),
+            _ => self.shared.find(method),
+        }
+    }
+
+    fn offer(&mut self, handle: Handle, router: Router) {
+        let index = handle.index as usize;
+        if index >= self.own.len() {
+            self.own.resize_with(index + 1, || None);
+        }
+        self.own[index] = Some((handle, Rc::new(router)));
+    }
+
+    fn withdraw(&mut self, handle: Handle) -> Option<Rc<Router>> {
+        let own = self.own.get_mut(handle.index as usize)?;
+        own.take_if(|(of, _)| *of == handle).map(|(_, router)| router)
+    }
 }
 
 #[derive(Default)]
@@ -112,6 +152,11 @@ impl RemoteCalls {
         }
     }
 
+    fn is_abandoned(&self, index: u32) -> bool {
+        let entry = self.calls.get(index as usize);
+        entry.and_then(Option::as_ref).is_some_and(|entry| entry.end.is_abandoned())
+    }
+
     fn take(&mut self, index: u32) -> Option<RemoteEnd> {
         let entry = self.calls[index as usize].take()?;
         self.free.push(index);
@@ -141,6 +186,7 @@ impl Inner {
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
+            streams: Streams::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -149,9 +195,10 @@ impl Inner {
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
             server_config: Rc::new(config.server),
-            router: RefCell::default(),
+            routers: RefCell::default(),
             running: RefCell::default(),
             clients: RefCell::default(),
+            peers: RefCell::default(),
             crowded: RefCell::default(),
             remote_clients: RefCell::default(),
             remote_calls: RefCell::default(),
@@ -267,7 +314,8 @@ impl Inner {
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
                     client.established();
-                } else if self.is_draining() {
+                }
+                if self.is_draining() {
                     self.drain_late(handle);
                 }
             }
@@ -278,14 +326,9 @@ impl Inner {
             }
             Event::Closed(reason) => {
                 log::debug!("connection {handle:?} is over: {reason}");
-                match self.clients.borrow_mut().remove(&handle) {
-                    Some(client) => client.closed(reason),
-                    None => {
-                        self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-                    }
-                }
+                self.forget(handle, reason);
             }
-            _ => {}
+            event => self.stream_event(handle, event),
         }
     }
 
@@ -293,7 +336,7 @@ impl Inner {
 
     #[inline]
     fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
-        let method = self.router.borrow().find(request.method);
+        let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         };
@@ -306,6 +349,14 @@ impl Inner {
     /// Answers without a handler.
     pub(crate) fn refuse(&self, handle: Handle, request: RequestId, status: Status) {
         self.answer_with(handle, request, ReplyHeader::new(status), &Empty);
+    }
+
+    /// A call's time was over before its handler could start.
+    fn refuse_expired(&self, handle: Handle, request: RequestId) {
+        let now = self.now();
+        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
+            connection.refuse_expired(now, request);
+        }
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
@@ -362,6 +413,27 @@ impl Inner {
 
     // ---- own calls ----
 
+    /// A call to whoever calls this side: it is refused rather than wait for the other side, see
+    /// [`Peer`](crate::Peer#room).
+    pub(crate) fn call_at_once<P: Payload>(
+        &self,
+        handle: Handle,
+        outgoing: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        let id = self.call(handle, outgoing, deadline, payload, ticket)?;
+        let waits = {
+            let endpoint = self.endpoint.borrow();
+            endpoint.connection(handle).is_some_and(|connection| connection.waits_for_credit(id))
+        };
+        match waits.then(|| self.cancel(handle, id)).flatten() {
+            Some(ticket) => Err(Refused { ticket, failure: Failure::not_sent(Cause::QueueFull) }),
+            None => Ok(id),
+        }
+    }
+
     /// Makes a call on a connection of this shard.
     #[inline]
     pub(crate) fn call<P: Payload>(
@@ -408,6 +480,7 @@ impl Inner {
                     end.complete(outcome);
                 }
             }
+            Ticket::Stream(stream) => stream.complete(outcome),
         }));
         if told.is_err() {
             self.executor.panicked();
@@ -417,12 +490,17 @@ impl Inner {
 
     // ---- connections ----
 
+    /// Opens a connection, on which these services are offered, or else those of the shard.
     pub(crate) fn connect(
         self: &Rc<Self>,
         address: &Address,
+        services: Option<Router>,
     ) -> Result<Rc<ClientConnection>, TransportError> {
         let now = self.read_clock();
         let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
+        if let Some(router) = services {
+            self.routers.borrow_mut().offer(handle, router);
+        }
         let client = Rc::new(ClientConnection::new(handle));
         self.clients.borrow_mut().insert(handle, Rc::clone(&client));
         self.left_work();
@@ -431,6 +509,51 @@ impl Inner {
 
     fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
         self.clients.borrow().get(&handle).cloned()
+    }
+
+    /// The connection that calls came by, for calls back.
+    pub(crate) fn local_peer(self: &Rc<Self>, handle: Handle) -> LocalClient {
+        LocalClient::peer(self, self.connection_of_peer(handle))
+    }
+
+    fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
+        if let Some(connection) = self.peers.borrow().get(&handle) {
+            return Rc::clone(connection);
+        }
+        if let Some(client) = self.client(handle) {
+            return client;
+        }
+        let connection = Rc::new(ClientConnection::accepted(handle));
+        // Calls on one that is over fail by themselves.
+        if self.is_there(handle) {
+            self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
+        }
+        connection
+    }
+
+    /// Whether the connection's end has not been told yet.
+    fn is_there(&self, handle: Handle) -> bool {
+        let endpoint = self.endpoint.borrow();
+        endpoint.connection(handle).is_some_and(|connection| !connection.has_ended())
+    }
+
+    /// A connection is over.
+    fn forget(&self, handle: Handle, reason: CloseReason) {
+        let services = self.routers.borrow_mut().withdraw(handle);
+        let peer = self.peers.borrow_mut().remove(&handle);
+        let client = self.clients.borrow_mut().remove(&handle);
+        // What ends with it is somebody's code, and so is who is told.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            drop(services);
+            if client.is_none() {
+                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+            peer.into_iter().chain(client).for_each(|connection| connection.closed(reason));
+            self.remote.end_peer(handle, reason);
+        }));
+        if told.is_err() {
+            self.executor.panicked();
+        }
     }
 
     /// Callers wait on this connection until there is room.
@@ -462,11 +585,12 @@ impl Inner {
     // ---- serving ----
 
     pub(crate) fn set_router(&self, router: Router) {
-        *self.router.borrow_mut() = Rc::new(router);
+        let before = std::mem::replace(&mut self.routers.borrow_mut().shared, Rc::new(router));
+        drop(before);
     }
 
     pub(crate) fn router(&self) -> Rc<Router> {
-        Rc::clone(&self.router.borrow())
+        Rc::clone(&self.routers.borrow().shared)
     }
 
     pub(crate) fn set_siblings(&self, siblings: Vec<Arc<Remote>>) {
@@ -571,22 +695,40 @@ impl Inner {
     }
 
     fn take_call(self: &Rc<Self>, call: RemoteCall) {
-        let RemoteCall { client, outgoing, payload, end } = call;
-        let client = self.remote_clients.borrow().get(client as usize).cloned().flatten();
-        let Some(client) = client else { return end.shut_down() };
+        let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
+        let handle = match to {
+            Destination::Client(number) => match self.remote_client(number) {
+                Some(client) => client.connection().handle(),
+                None => return end.shut_down(),
+            },
+            Destination::Peer(handle) => handle,
+        };
         if end.is_abandoned() {
             return;
         }
-        let handle = client.connection().handle();
         let index = self.remote_calls.borrow_mut().add(end, handle);
-        let deadline = self.now() + outgoing.timeout;
-        match self.call(handle, &outgoing, deadline, &payload, Ticket::Remote(index)) {
+        let ticket = Ticket::Remote(index);
+        let called = match waits {
+            true => self.call(handle, &outgoing, deadline, &payload, ticket),
+            false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
+        };
+        match called {
             Ok(id) => self.remote_calls.borrow_mut().sent(index, id),
-            Err(refused) if ClientConnection::may_wait(&refused.failure) => {
-                self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+            Err(refused) if waits && ClientConnection::may_wait(&refused.failure) => {
+                let client = match to {
+                    Destination::Client(number) => self.remote_client(number),
+                    Destination::Peer(handle) => Some(self.local_peer(handle)),
+                };
+                if let Some(client) = client {
+                    self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+                }
             }
             Err(refused) => self.complete(refused.ticket, Outcome::Failed(refused.failure)),
         }
+    }
+
+    fn remote_client(&self, number: u32) -> Option<LocalClient> {
+        self.remote_clients.borrow().get(number as usize).cloned().flatten()
     }
 
     /// Makes a call as soon as its connection has room, or fails it at its deadline.
@@ -604,6 +746,10 @@ impl Inner {
             loop {
                 client.room(deadline).await;
                 let ticket = Ticket::Remote(index);
+                if shard.remote_calls.borrow().is_abandoned(index) {
+                    return shard
+                        .complete(ticket, Outcome::Failed(Failure::not_sent(Cause::Cancelled)));
+                }
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
                     Ok(id) => return shard.remote_calls.borrow_mut().sent(index, id),
                     Err(refused) if ClientConnection::may_wait(&refused.failure) => {}
@@ -620,7 +766,15 @@ impl Inner {
         while let Some(notice) = self.remote.next_notice() {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
-                Notice::Connect(address, slot) => self.connect_remote(&address, slot),
+                Notice::Open(opening) => self.open_remote(*opening),
+                Notice::Connect(address, services, slot) => {
+                    self.connect_remote(&address, services, slot);
+                }
+                Notice::Watch(handle) => {
+                    if !self.is_there(handle) {
+                        self.remote.end_peer(handle, CloseReason::Local);
+                    }
+                }
                 Notice::Release(client) => {
                     let mut clients = self.remote_clients.borrow_mut();
                     let released = clients.get_mut(client as usize).and_then(Option::take);
@@ -630,7 +784,10 @@ impl Inner {
                 Notice::Adopt(socket) => self.adopt(socket),
                 Notice::Reply { handle, request, header, payload } => {
                     self.ended_running(handle, request);
-                    self.answer_with(handle, request, header, &payload);
+                    match header.status {
+                        Status::EXPIRED => self.refuse_expired(handle, request),
+                        _ => self.answer_with(handle, request, header, &payload),
+                    }
                 }
                 Notice::Timer(after, waker) => {
                     let sleep = SleepUntil::new(self, self.now() + after);
@@ -667,8 +824,26 @@ impl Inner {
         }
     }
 
-    fn connect_remote(self: &Rc<Self>, address: &Address, slot: Arc<ConnectSlot>) {
-        let connection = match self.connect(address) {
+    fn open_remote(self: &Rc<Self>, opening: RemoteOpening) {
+        let RemoteOpening { to, outgoing, payload, bridge } = opening;
+        let client = match to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
+        };
+        match client {
+            Some(client) => self.spawn(bridge.carry(client, outgoing, payload)),
+            None => bridge.shut_down(),
+        }
+    }
+
+    fn connect_remote(
+        self: &Rc<Self>,
+        address: &Address,
+        services: Services,
+        slot: Arc<ConnectSlot>,
+    ) {
+        let connected = self.mount(services).and_then(|services| self.connect(address, services));
+        let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
                 let cause = Cause::Closed(CloseReason::Transport(error));
@@ -690,6 +865,18 @@ impl Inner {
             drop(clients);
             slot.complete(Ok((Arc::clone(&shard.remote), index as u32)));
         });
+    }
+
+    fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
+        if services.is_empty() {
+            return Ok(None);
+        }
+        let mut mount = Mount::apart(self);
+        services.add_to(&mut mount).map_err(|error| {
+            log::error!("{error}");
+            TransportError::Unsupported
+        })?;
+        Ok(Some(mount.finish()))
     }
 
     // ---- tasks, stopping ----

@@ -1,21 +1,25 @@
 //! What other threads leave for a shard.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId, TransportError};
+use ringcall_core::{
+    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId, TransportError,
+};
 
 use super::choice::TransportInfo;
 use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
-use crate::client::{ConnectSlot, RemoteEnd, RemoteSlot};
+use crate::client::{
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
+};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
 const CALLS_MAX: usize = 4096;
@@ -33,6 +37,10 @@ pub(crate) struct Remote {
     woken: SegQueue<u32>,
     /// The future that drives the shard wants to be polled.
     root_woken: AtomicBool,
+    /// The connections of which somebody holds a [`Peer`](crate::Peer).
+    peers: Mutex<HashMap<Handle, Arc<PeerShared>>>,
+    /// What their calls are made of.
+    outbox: OnceLock<Outbox>,
     /// How many connections the shard has, or is about to have.
     pub(crate) connections: AtomicUsize,
     /// The shard is gone: nobody will read what is left here.
@@ -41,17 +49,32 @@ pub(crate) struct Remote {
 
 /// A call that another thread makes.
 pub(crate) struct RemoteCall {
-    pub(crate) client: u32,
+    pub(crate) to: Destination,
     pub(crate) outgoing: Outgoing,
+    pub(crate) deadline: Instant,
+    /// Whether it waits for room on its connection, or is refused when there is none.
+    pub(crate) waits: bool,
     pub(crate) payload: Encoded,
     pub(crate) end: RemoteEnd,
+}
+
+/// A call with streams that another thread makes.
+pub(crate) struct RemoteOpening {
+    pub(crate) to: Destination,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) payload: Encoded,
+    pub(crate) bridge: Arc<Bridge>,
 }
 
 /// Anything else that another thread has to say.
 pub(crate) enum Notice {
     /// Nobody waits for this call any more.
     Cancel(Arc<RemoteSlot>),
-    Connect(Address, Arc<ConnectSlot>),
+    /// A call with streams.
+    Open(Box<RemoteOpening>),
+    Connect(Address, Services, Arc<ConnectSlot>),
+    /// Somebody wants to hear of the end of this connection, which may be over already.
+    Watch(Handle),
     /// The last client of a connection is gone.
     Release(u32),
     /// A connection that another shard has accepted.
@@ -81,6 +104,8 @@ impl Remote {
             notices: SegQueue::new(),
             woken: SegQueue::new(),
             root_woken: AtomicBool::new(false),
+            peers: Mutex::default(),
+            outbox: OnceLock::new(),
             connections: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
         })
@@ -129,6 +154,24 @@ impl Remote {
         self.bell.ring();
     }
 
+    /// The other side of a connection, for whoever wants to call it.
+    pub(crate) fn peer(self: &Arc<Self>, handle: Handle) -> Arc<PeerShared> {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.get(&handle) {
+            return Arc::clone(peer);
+        }
+        let outbox = self.outbox.get_or_init(Outbox::default).clone();
+        let peer = Arc::new(PeerShared::new(Arc::clone(self), handle, outbox));
+        if self.is_gone() {
+            peer.end(CloseReason::Local);
+            return peer;
+        }
+        peers.insert(handle, Arc::clone(&peer));
+        drop(peers);
+        self.notify(Notice::Watch(handle));
+        peer
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
     }
@@ -173,6 +216,14 @@ impl Remote {
         self.root_woken.swap(false, Ordering::AcqRel)
     }
 
+    /// A connection is over.
+    pub(crate) fn end_peer(&self, handle: Handle, reason: CloseReason) {
+        let peer = self.peers.lock().remove(&handle);
+        if let Some(peer) = peer {
+            peer.end(reason);
+        }
+    }
+
     /// The shard ends: whoever waits for it is told.
     pub(crate) fn close(&self) {
         self.is_gone.store(true, Ordering::Release);
@@ -180,11 +231,15 @@ impl Remote {
             call.end.shut_down();
         }
         while let Some(notice) = self.notices.pop() {
-            if let Notice::Connect(_, slot) = notice {
-                slot.shut_down();
+            match notice {
+                Notice::Connect(_, _, slot) => slot.shut_down(),
+                Notice::Open(opening) => opening.bridge.shut_down(),
+                _ => {}
             }
         }
         let crowd = std::mem::take(&mut *self.crowded.lock());
         crowd.into_iter().for_each(Waker::wake);
+        let peers = std::mem::take(&mut *self.peers.lock());
+        peers.into_values().for_each(|peer| peer.end(CloseReason::Local));
     }
 }

@@ -8,6 +8,7 @@ mod executor;
 mod hosted;
 mod inner;
 mod mail;
+mod streams;
 mod timers;
 mod waiters;
 
@@ -23,19 +24,20 @@ use std::time::Duration;
 use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
 
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
-pub(crate) use clock::MachineClock;
+pub use clock::MachineClock;
 pub(crate) use drain::{DRAIN_TIMEOUT, Goodbye};
 pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub(crate) use inner::{Inner, Ticket};
-pub(crate) use mail::{Notice, Remote, RemoteCall};
+pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
+pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
 
-use crate::client::{LocalClient, ToAddress};
+use crate::ServeError;
+use crate::client::{LocalConnect, ToAddress};
 use crate::offload::Pool;
 use crate::serve::{Mount, Service};
-use crate::{CallError, ServeError};
 use engine::Engine;
 use inner::InnerConfig;
 
@@ -261,13 +263,13 @@ impl Shard {
         SleepUntil::new(&self.inner, MachineClock.now() + time)
     }
 
-    /// Connects to a server, for use on this shard.
+    /// Connects to a server, for use on this shard: await it. With
+    /// [`service`](LocalConnect::service) the server can call back.
     ///
-    /// # Errors
-    /// When nobody answers there, or not in ringcall's protocol. A host name is looked up at once, which
-    /// may block.
-    pub async fn connect(&self, address: impl ToAddress) -> Result<LocalClient, CallError> {
-        LocalClient::connect(&self.inner, address).await
+    /// It fails when nobody answers there, or not in ringcall's protocol. A host name is looked up at
+    /// once, which may block.
+    pub fn connect(&self, address: impl ToAddress) -> LocalConnect {
+        LocalConnect::new(&self.inner, address)
     }
 
     /// Serves a service on this shard, beside those that it serves already.

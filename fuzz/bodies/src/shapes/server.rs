@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{MethodTable, Shard, ShardConfig, Wait};
+use ringcall::{Config, MethodTable, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
 use ringcall_core::{Codec, MessageId, Side, Status};
 
@@ -31,7 +31,10 @@ struct Sent {
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(ShardConfig::default()).expect("a shard can be made");
+        let mut config = ShardConfig::default();
+        // Each call has a PING behind it.
+        config.server = Config::new().ping_interval_min(Duration::ZERO);
+        let shard = Shard::new(config).expect("a shard can be made");
         let counting = Counting::default();
         shard.serve(counting.clone().into_target()).expect("nothing else is served");
         let address = shard.listen("127.0.0.1:0").expect("there is a free port").to_string();
@@ -166,12 +169,16 @@ impl Sent {
     fn expected(&self) -> Status {
         let Sent { header, flags, .. } = self;
         let streams = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
-        if self.is_critical || flags & streams != 0 || header.compression != 0 {
+        let has_streams = flags & streams != 0;
+        if self.is_critical || header.compression != 0 {
             return Status::UNSUPPORTED;
+        }
+        if has_streams && flags & request_flags::ONE_WAY != 0 {
+            return Status::BAD_REQUEST;
         }
         match header.deadline_us {
             0 => return Status::EXPIRED,
-            u32::MAX => return Status::BAD_REQUEST,
+            u32::MAX if !has_streams => return Status::BAD_REQUEST,
             _ => {}
         }
         let Some(method) = self.method else { return Status::UNKNOWN_METHOD };
@@ -184,7 +191,7 @@ impl Sent {
         {
             return Status::SHAPE_MISMATCH;
         }
-        if method.is_one_way() != (flags & request_flags::ONE_WAY != 0) {
+        if has_streams || method.is_one_way() != (flags & request_flags::ONE_WAY != 0) {
             return Status::BAD_REQUEST;
         }
         self.answer(method).map_or(Status::BAD_BODY, |(status, _)| status)

@@ -1,0 +1,476 @@
+//! When a silent peer is given up, and when one that says too much is; each with its honest twin.
+
+mod harness;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::raw::*;
+use harness::{Batch, Pair, raw_call};
+use ringcall_core::frame::{
+    Cancel, CancelReason, CreditPool, FLAG_ACK, Hello, Kind, PREFACE, request_flags,
+};
+use ringcall_core::{Cancellation, Cause, CloseReason as End, Config, Failure, Outcome, Side};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn off() -> Config {
+    Config::new().keepalive_idle(Duration::ZERO, 0).keepalive_busy(Duration::ZERO, Duration::ZERO)
+}
+
+/// What a connection does to which nothing is said any more: when it sends PINGs, and when and how it ends.
+fn silence(mut raw: Raw, wait: Duration) -> (Vec<u64>, Option<(u64, End)>) {
+    let (start, mut pings) = (raw.now, Vec::new());
+    while let Some(at) = raw.connection.poll_timeout().filter(|at| *at <= start + wait) {
+        let left = at.since(raw.now);
+        raw.pass(left);
+        let second = raw.now.since(start).as_secs();
+        pings.extend(raw.sent().iter().filter(|frame| frame.is(Kind::Ping)).map(|_| second));
+        if let Some(reason) = raw.closed {
+            return (pings, Some((second, reason)));
+        }
+    }
+    (pings, None)
+}
+
+fn open(side: Side, config: Config) -> Raw {
+    Raw::new(side, config).open()
+}
+
+/// A client with a call in flight that has an hour.
+fn calling(config: Config) -> Raw {
+    let mut raw = open(Side::Client, config);
+    call_for(&mut raw, 7);
+    raw.sent();
+    raw
+}
+
+fn call_for(raw: &mut Raw, ticket: u64) {
+    let mut call = raw_call(raw.now);
+    call.deadline = raw.now + 60 * MINUTE;
+    let now = raw.now;
+    raw.connection.call(now, &call, &Bytes::from_static(b"x"), ticket).unwrap();
+}
+
+// ---- keepalive ----
+
+#[test]
+fn e06_a_silent_peer_is_given_up_in_time() {
+    for side in [Side::Client, Side::Server] {
+        let idle = silence(open(side, Config::new()), 10 * MINUTE);
+        assert_eq!(idle, (vec![15, 30, 45], Some((60, End::PeerSilent))));
+    }
+    let busy = silence(calling(Config::new()), 10 * MINUTE);
+    assert_eq!(busy, (vec![5], Some((9, End::PeerSilent))));
+    let only_idle = Config::new().keepalive_busy(Duration::ZERO, Duration::ZERO);
+    let (pings, end) = silence(calling(only_idle), 10 * MINUTE);
+    assert_eq!((pings, end), (vec![15, 30, 45], Some((60, End::PeerSilent))));
+    assert_eq!(silence(open(Side::Client, off()), 10 * MINUTE), (vec![], None));
+    let only_busy = Config::new().keepalive_idle(Duration::ZERO, 0);
+    assert_eq!(silence(open(Side::Client, only_busy.clone()), 10 * MINUTE), (vec![], None));
+    assert_eq!(silence(calling(only_busy), MINUTE).1, Some((9, End::PeerSilent)));
+}
+
+#[test]
+fn e06_a_call_on_a_silent_connection_ends_nine_seconds_later() {
+    for quiet in 0..60 {
+        let mut raw = open(Side::Client, Config::new());
+        raw.pass(quiet * SECOND);
+        call_for(&mut raw, 7);
+        raw.sent();
+        let (_, end) = silence(raw, MINUTE);
+        let (after, reason) = end.expect("it ends");
+        assert!(after <= 9 && reason == End::PeerSilent, "{quiet}: {after} {reason}");
+    }
+}
+
+#[test]
+fn e06_calls_to_a_silent_peer_end_once_with_their_class() {
+    // Credit for one of the two: the other waits and is never sent.
+    let poor = |hello: &mut Hello| (hello.message_bytes_max, hello.calls_window) = (10, 20);
+    let mut raw = Raw::new(Side::Client, Config::new()).open_with(poor);
+    for ticket in 0..3 {
+        let mut call = raw_call(raw.now);
+        call.deadline = raw.now + MINUTE;
+        let now = raw.now;
+        raw.connection.call(now, &call, &Bytes::from_static(&[1; 10]), ticket).unwrap();
+    }
+    raw.sent();
+    raw.pass(9 * SECOND);
+    assert_eq!(raw.closed, Some(End::PeerSilent));
+    let cause = Cause::Closed(End::PeerSilent);
+    let failures = [0, 1, 2].map(|ticket| match raw.outcome(ticket) {
+        Outcome::Failed(failure) => *failure,
+        other => panic!("{other:?}"),
+    });
+    let expected = [Failure::unknown(cause), Failure::unknown(cause), Failure::not_sent(cause)];
+    assert_eq!(failures, expected);
+    let last = raw.sent().pop().expect("a last word, for a peer that comes back");
+    assert!(last.is(Kind::GoAway) && last.header[8..10] == [24, 0]);
+}
+
+#[test]
+fn e06_whatever_arrives_is_a_sign_of_life() {
+    let mut raw = calling(Config::new());
+    for _ in 0..100 {
+        raw.pass(Duration::from_millis(4900));
+        raw.send(&[unknown(200, b"")]);
+        assert_eq!((raw.closed, raw.sent().len()), (None, 0));
+    }
+    // So is the answer to the question, if it comes in time.
+    for _ in 0..100 {
+        raw.pass(5 * SECOND);
+        let asked = raw.sent().pop().expect("a PING");
+        raw.pass(Duration::from_millis(3900));
+        raw.send(&[plain(Kind::Pong).patch(0, &asked.header)]);
+        assert_eq!(raw.closed, None);
+    }
+    assert!(raw.pongs.is_empty(), "nobody has asked for them");
+}
+
+#[test]
+fn e06_whoever_does_not_read_cannot_say_that_nothing_comes() {
+    let config = Config::new().in_flight_max(1).keepalive_idle(SECOND, 1);
+    let mut raw = open(Side::Server, config);
+    raw.send(&[request(0, b"x").flags(request_flags::ONE_WAY)]);
+    assert!(raw.is_paused());
+    raw.pass(10 * MINUTE);
+    assert_eq!(raw.closed, None);
+    raw.answer_all();
+    assert!(!raw.is_paused());
+    let (pings, end) = silence(raw, MINUTE);
+    assert!(!pings.is_empty() && end.is_some_and(|(after, _)| after >= 1), "{pings:?} {end:?}");
+}
+
+#[test]
+fn e06_whoever_has_ended_its_stream_is_not_asked() {
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&[request(0, b"x").deadline(u32::MAX - 1)]);
+    raw.end_input();
+    let (pings, end) = silence(raw, 10 * MINUTE);
+    assert_eq!((pings, end), (vec![], None));
+}
+
+#[test]
+fn e25_whoever_was_stopped_itself_asks_again() {
+    let mut raw = calling(Config::new());
+    raw.pass(5 * SECOND);
+    let asked = raw.sent().pop().expect("a PING");
+    // This process is stopped for half a minute; the answer lies in the socket, unread.
+    raw.now = raw.now + 30 * SECOND;
+    let now = raw.now;
+    raw.connection.handle_timeout(now);
+    raw.peer.drain(now);
+    assert_eq!(raw.closed, None);
+    raw.send(&[plain(Kind::Pong).patch(0, &asked.header)]);
+    raw.pass(4 * SECOND);
+    assert_eq!(raw.closed, None);
+    assert_eq!(silence(raw, MINUTE).1.map(|(_, reason)| reason), Some(End::PeerSilent));
+}
+
+#[test]
+fn e25_a_peer_that_slept_goes_on() {
+    let mut pair = Pair::established(1);
+    pair.server.echo = false;
+    pair.call_with(1, b"x", |call| call.deadline = call.deadline + 10 * MINUTE).unwrap();
+    pair.run();
+    // Asked after 5 s, and answered after another 3.
+    pair.skip_to_timeout();
+    pair.client.drain(pair.now);
+    let ping = pair.client.transmit(pair.now, usize::MAX);
+    pair.now = pair.now + 3 * SECOND;
+    let (now, mut rng) = (pair.now, pair.rng.clone());
+    pair.server.receive(now, &ping, true, &mut rng);
+    pair.run();
+    for _ in 0..50 {
+        pair.skip_to_timeout();
+        pair.run();
+    }
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+}
+
+// ---- PINGs ----
+
+#[test]
+fn c03_a_flood_of_pings_closes() {
+    let mut raw = open(Side::Server, Config::new());
+    for n in 0..7 {
+        raw.send(&[ping(n)]);
+        assert_eq!(raw.closed, None, "{n}: five, and two strikes");
+        assert_eq!(raw.sent().len(), 1, "each is answered");
+    }
+    assert_eq!(raw.connection.counters().ping_strikes, 2);
+    raw.send(&[ping(7)]);
+    assert_eq!(raw.closed, Some(End::TooManyPings));
+    assert_eq!(raw.connection.counters().ping_strikes, 3);
+    // Nobody who does not read gets more than one answer.
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&[0, 1, 2, 3, 4, 5].map(ping));
+    assert_eq!(raw.sent().iter().filter(|frame| frame.is(Kind::Pong)).count(), 1);
+}
+
+#[test]
+fn c03_honest_pings_draw_no_strike() {
+    // A burst after each pause, and one a second for ever.
+    let mut raw = open(Side::Server, Config::new());
+    for _ in 0..100 {
+        raw.send(&[0, 1, 2, 3, 4].map(ping));
+        raw.pass(5 * SECOND);
+    }
+    for _ in 0..1000 {
+        raw.send(&[ping(0)]);
+        raw.pass(SECOND);
+    }
+    // Two strikes are forgotten after a pause.
+    for _ in 0..100 {
+        raw.send(&[0, 1, 2, 3, 4, 5, 6].map(ping));
+        raw.pass(6 * SECOND);
+    }
+    assert_eq!((raw.closed, raw.connection.counters().ping_strikes), (None, 200));
+}
+
+#[test]
+fn c03_this_implementation_never_draws_a_strike() {
+    for (seed, delay_ms) in [(1, 0), (2, 100), (3, 2000)] {
+        let mut pair = Pair::new(seed);
+        pair.net.delay_max = Duration::from_millis(delay_ms);
+        let mut pair = pair.open();
+        let end = pair.now + 30 * MINUTE;
+        let mut calls = 0;
+        while pair.now < end {
+            // An application that always asks, and calls that are always pending.
+            pair.client.connection.ping(pair.now, [1; 16]);
+            pair.server.connection.ping(pair.now, [2; 16]);
+            if pair.client.connection.calls_in_flight() == 0 {
+                pair.server.echo = calls % 3 == 0;
+                let later = |call: &mut ringcall_core::Call| call.deadline = call.deadline + MINUTE;
+                pair.call_with(calls, b"x", later).unwrap();
+                calls += 1;
+            }
+            if !pair.step() {
+                pair.skip_to_timeout();
+            }
+        }
+        for peer in [&pair.client, &pair.server] {
+            assert_eq!((peer.closed, peer.connection.counters().ping_strikes), (None, 0));
+            assert!(peer.pongs.len() > 100, "{}", peer.pongs.len());
+        }
+    }
+}
+
+// ---- control frames ----
+
+#[test]
+fn c04_control_frames_that_nothing_calls_for_close() {
+    let pong = plain(Kind::Pong);
+    let ack = limits(1, 1).flags(FLAG_ACK);
+    for frame in [limits(10, 1000), credit(CreditPool::Calls, 1), pong, ack] {
+        let mut raw = open(Side::Server, Config::new());
+        raw.send(&vec![frame.clone(); 1024]);
+        assert_eq!(raw.closed, None, "{frame:?}");
+        raw.pass(11 * SECOND);
+        raw.send(&vec![frame.clone(); 1024]);
+        assert_eq!(raw.closed, None, "{frame:?}");
+        raw.send(std::slice::from_ref(&frame));
+        assert_eq!(raw.closed, Some(End::TooManyControlFrames), "{frame:?}");
+    }
+}
+
+#[test]
+fn c05_credit_for_each_call_is_no_flood() {
+    let mut raw = open(Side::Server, Config::new());
+    for n in 1..=20_000 {
+        raw.send(&[request(0, b"hello").id(nth_id(0, n))]);
+        raw.answer_all();
+        raw.sent();
+        raw.send(&[credit(CreditPool::Replies, 5)]);
+    }
+    assert_eq!(raw.closed, None);
+}
+
+// ---- CANCELs ----
+
+fn expired(id: u64) -> Frame {
+    cancel(id).patch(0, &Cancel { reason: CancelReason::Expired }.encode())
+}
+
+/// Makes `n` calls one after another; every `keep`-th is answered, the others cancelled after `age`.
+fn cancelling(n: u32, keep: u32, age: Duration, how: fn(u64) -> Frame) -> Option<End> {
+    let mut raw = open(Side::Server, Config::new());
+    for n in 1..=n {
+        let id = nth_id(0, n);
+        raw.send(&[request(0, b"x").id(id).deadline(5000)]);
+        if n % keep == 0 {
+            raw.answer_all();
+        } else {
+            raw.pass(age);
+            raw.send(&[how(id)]);
+        }
+        raw.sent();
+    }
+    raw.closed
+}
+
+#[test]
+fn c01_rapid_resets_close() {
+    assert_eq!(cancelling(1024, u32::MAX, Duration::ZERO, cancel), None);
+    assert_eq!(cancelling(1025, u32::MAX, Duration::ZERO, cancel), Some(End::TooManyCancels));
+    assert_eq!(cancelling(5000, 5, Duration::ZERO, cancel), Some(End::TooManyCancels));
+    // A reason does not help, nor does a deadline.
+    assert_eq!(cancelling(1025, u32::MAX, Duration::ZERO, expired), Some(End::TooManyCancels));
+    // And CANCELs of nothing count as well.
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&vec![cancel(id(7)); 1025]);
+    assert_eq!(raw.closed, Some(End::TooManyCancels));
+}
+
+#[test]
+fn c01_honest_cancels_pass() {
+    // As many as are answered, for hedged calls; and any number that have waited in vain.
+    assert_eq!(cancelling(20_000, 2, Duration::ZERO, cancel), None);
+    assert_eq!(cancelling(5000, u32::MAX, Duration::from_millis(4), expired), None);
+    // All calls of a client whose server hangs: slots are free again only with the last word.
+    let mut pair = Pair::established(5);
+    pair.server.echo = false;
+    let mut ticket = 0;
+    for _ in 0..20 {
+        while pair.call(ticket, b"x").is_ok() {
+            ticket += 1;
+        }
+        pair.run();
+        pair.skip_to_timeout();
+        pair.run();
+    }
+    assert!(ticket > 5000, "{ticket}");
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+}
+
+#[test]
+fn c01_c02_a_call_holds_its_slot_until_its_handler_is_gone() {
+    // Whatever ends it: its caller, its deadline here, or a reply that cannot be sent.
+    for by_deadline in [false, true] {
+        let mut raw = open(Side::Server, Config::new());
+        raw.send(&[request(0, b"x").deadline(1000)]);
+        let running = raw.requests[0].clone();
+        if by_deadline {
+            let (id, deadline) = (running.id, running.deadline);
+            raw.connection.watch_deadline(id, deadline);
+            // These tests answer as soon as they are told: look before.
+            raw.now = deadline + SECOND;
+            raw.peer.connection.handle_timeout(deadline + SECOND);
+        }
+        let now = raw.now;
+        let told = raw.peer.connection.poll_event(now);
+        if by_deadline {
+            let expected = Cancellation::Expired;
+            assert!(
+                matches!(told, Some(ringcall_core::Event::Cancelled(_, why)) if why == expected)
+            );
+            assert_eq!(raw.connection.calls_served(), 1);
+        } else {
+            assert!(told.is_none());
+        }
+        raw.send(&[request(0, b"x").id(nth_id(0, 2))]);
+        assert_eq!(raw.closed, Some(End::IdReused));
+    }
+}
+
+// ---- small frames ----
+
+/// The first frame of a body of `total` bytes, and its rest in parts.
+fn in_parts(slot: u32, total: usize, part: usize) -> Vec<Frame> {
+    let mut frames = vec![request(slot, &vec![0; part]).cut(total as u64)];
+    for at in (part..total).step_by(part) {
+        frames.push(data(id(slot), at as u64, &vec![0; part.min(total - at)]));
+    }
+    frames
+}
+
+#[test]
+fn c06_bodies_in_tiny_parts_close() {
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&in_parts(0, 4 << 20, 16));
+    assert_eq!(raw.closed, Some(End::SmallParts));
+}
+
+#[test]
+fn c06_honest_small_frames_pass() {
+    // Bodies whose last part is small, in any number.
+    let mut raw = open(Side::Server, Config::new());
+    for n in 0..20_000 {
+        let slot = n % 1000;
+        let frames = in_parts(slot, 1025, 1024);
+        let id = nth_id(slot, 1 + n / 1000);
+        raw.send(&frames.into_iter().map(|frame| frame.id(id)).collect::<Vec<_>>());
+        raw.answer_all();
+        raw.sent();
+        raw.send(&[credit(CreditPool::Replies, 1025)]);
+    }
+    assert_eq!(raw.closed, None);
+    // Ten thousand replies of 16 bytes that nobody reads for a second.
+    let most = Config::new().in_flight_max(16_384);
+    let mut pair = Pair::with(3, Config::new(), most).open();
+    for ticket in 0..10_000 {
+        pair.call_with(ticket, &[1; 16], |call| call.deadline = call.deadline + MINUTE).unwrap();
+    }
+    pair.net.delay_max = SECOND;
+    pair.run();
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+    (0..10_000).for_each(|ticket| assert_eq!(pair.client.answer(ticket), [1; 16]));
+}
+
+// ---- slow peers ----
+
+/// How a connection ends whose replies are read at `rate` bytes a second, for two minutes at most.
+fn read_at(rate: usize) -> Option<End> {
+    let mut raw = open(Side::Server, off());
+    raw.send(&[request(0, &vec![7; 1 << 20]).deadline(u32::MAX - 1)]);
+    raw.answer_all();
+    let mut batch = Batch::new(usize::MAX);
+    let start = raw.now;
+    raw.connection.poll_transmit(start, &mut batch);
+    for _ in 0..120 {
+        raw.pass(SECOND);
+        let now = raw.now;
+        raw.connection.handle_transmitted(now, rate);
+    }
+    raw.closed
+}
+
+#[test]
+fn c09_a_trickle_is_no_reading() {
+    assert_eq!(read_at(1), Some(End::SendStalled));
+    assert_eq!(read_at(1000), Some(End::SendStalled));
+    assert_eq!(read_at(1300), None);
+    assert_eq!(read_at(100_000), None);
+    // Nor is a pause before something large a slow reader.
+    let mut raw = open(Side::Server, Config::new());
+    for n in 1..100 {
+        raw.send(&[request(0, &[1; 5000]).id(nth_id(0, n))]);
+        raw.answer_all();
+        let mut batch = Batch::new(usize::MAX);
+        let now = raw.now;
+        raw.connection.poll_transmit(now, &mut batch);
+        raw.pass(Duration::from_millis(100));
+        let now = raw.now;
+        raw.connection.handle_transmitted(now, batch.bytes.len());
+        raw.pass(Duration::from_millis(9900));
+        raw.send(&[unknown(200, b"")]);
+    }
+    assert_eq!(raw.closed, None);
+}
+
+#[test]
+fn c11_whoever_connects_and_never_speaks_has_five_seconds() {
+    for first in [&[][..], &PREFACE[..3], &PREFACE] {
+        let mut raw = Raw::new(Side::Server, Config::new());
+        let lent = raw.lent();
+        raw.send_bytes(first);
+        raw.pass(Duration::from_millis(4999));
+        assert_eq!(raw.closed, None);
+        assert!(raw.lent() <= lent + 4096);
+        raw.pass(SECOND);
+        assert_eq!(raw.closed, Some(End::HandshakeTimeout));
+    }
+}
