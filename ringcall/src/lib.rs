@@ -86,8 +86,8 @@ pub use serve::{
     SendContext, Server, Service, ServiceTable,
 };
 pub use shard::{
-    HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
-    WaitPolicy, transport_fallbacks,
+    HostedShard, Incidents, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
+    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 
 #[doc(no_inline)]

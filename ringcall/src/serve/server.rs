@@ -13,8 +13,8 @@ use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
 use crate::shard::{
-    DRAIN_TIMEOUT, Notice, Remote, Shard, ShardConfig, TransportChoice, TransportInfo, Wait,
-    WaitPolicy,
+    DRAIN_TIMEOUT, Incidents, Notice, Remote, Shard, ShardConfig, TransportChoice, TransportInfo,
+    Wait, WaitPolicy,
 };
 
 /// Where the handlers of a server run.
@@ -308,6 +308,14 @@ impl RunningServer {
         let load =
             |shard: &Arc<Remote>| shard.connections.load(std::sync::atomic::Ordering::Relaxed);
         self.remotes.iter().map(load).sum()
+    }
+
+    /// What has gone wrong on its shards so far, and was got over.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        let mut sum = Incidents::default();
+        self.remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
+        sum
     }
 
     /// How long [`stop`](RunningServer::stop) waits for calls that are in progress.

@@ -79,7 +79,6 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
-    turned_away: Cell<u64>,
     /// When a shard that is told to stop stops waiting for what runs.
     stop_at: Cell<Option<Instant>>,
 }
@@ -160,7 +159,6 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
-            turned_away: Cell::new(0),
             stop_at: Cell::new(None),
             remote,
         }
@@ -272,6 +270,11 @@ impl Inner {
             }
             Event::Closed(reason) => {
                 log::debug!("connection {handle:?} is over: {reason}");
+                let endpoint = self.endpoint.borrow();
+                let connection = endpoint.connection(handle);
+                let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
+                self.remote.register.closed(reason, had_hello);
+                drop(endpoint);
                 match self.clients.borrow_mut().remove(&handle) {
                     Some(client) => client.closed(reason),
                     None => {
@@ -486,8 +489,8 @@ impl Inner {
         let total: usize = siblings.iter().map(load).sum();
         if total >= self.connections_max || self.stop_at.get().is_some() {
             // Dropping the socket closes it.
-            self.turned_away.set(self.turned_away.get() + 1);
-            if self.turned_away.get().is_power_of_two() {
+            self.remote.register.turned_away.add();
+            if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
                     self.connections_max
@@ -511,11 +514,6 @@ impl Inner {
             self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             log::warn!("an accepted connection could not be used: {error}");
         }
-    }
-
-    /// How many connections were closed because there were too many.
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.get()
     }
 
     // ---- mail ----

@@ -13,6 +13,7 @@ use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId};
 
 use super::choice::TransportInfo;
 use super::engine::{Bell, Socket};
+use super::incidents::Register;
 use crate::client::{Bridge, ConnectSlot, RemoteEnd, RemoteSlot};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
@@ -22,6 +23,7 @@ const CALLS_MAX: usize = 4096;
 pub(crate) struct Remote {
     bell: Bell,
     transport: TransportInfo,
+    pub(crate) register: Register,
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -77,10 +79,11 @@ pub(crate) enum Notice {
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell, transport: TransportInfo) -> Arc<Remote> {
+    pub(crate) fn new(bell: Bell, transport: TransportInfo, register: Register) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
+            register,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),
