@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use ringcall::{MethodTable, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
-use ringcall_core::{Codec, MessageId, Side, Status};
+use ringcall_core::{Codec, Config, MessageId, Side, Status};
 
 use super::{Counting, Item, TURNS_MAX, Target, Wrong, body, decode, encode, spoil, table};
 use crate::harness::raw::{hello, ping, plain};
@@ -31,7 +31,11 @@ struct Sent {
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(ShardConfig::default()).expect("a shard can be made");
+        let mut config = ShardConfig::default();
+        // One PING for each call, as fast as they go.
+        config.server =
+            Config::default().ping_interval_min(Duration::ZERO).control_frames_max(u32::MAX);
+        let shard = Shard::new(config).expect("a shard can be made");
         let counting = Counting::default();
         shard.serve(counting.clone().into_target()).expect("nothing else is served");
         let address = shard.listen("127.0.0.1:0").expect("there is a free port").to_string();
