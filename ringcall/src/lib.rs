@@ -140,8 +140,8 @@ pub use serve::{
     SendContext, Server, Service, ServiceTable, ShardClock,
 };
 pub use shard::{
-    DrainReport, DrainStep, HostedShard, MachineClock, Shard, ShardConfig, TransportChoice,
-    TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
+    DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
+    TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
 

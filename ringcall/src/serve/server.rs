@@ -15,7 +15,7 @@ use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
 use crate::shard::{
-    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, MachineClock, Notice, Remote, Shard,
+    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
     ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
 };
 
@@ -422,6 +422,14 @@ impl RunningServer {
         socket
             .map(OwnedFd::from)
             .map_err(|error| ServeError::Listen { address: self.address.to_string(), error })
+    }
+
+    /// What has gone wrong on its shards so far, and was got over.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        let mut sum = Incidents::default();
+        self.remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
+        sum
     }
 
     /// Ends the server in such a way that a client that tries again loses nothing:

@@ -1,6 +1,7 @@
 //! The engine of a shard: whichever were compiled in, chosen when the shard is made.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::{
@@ -9,7 +10,7 @@ use ringcall_core::{
 };
 #[cfg(feature = "epoll")]
 use ringcall_epoll::{Epoll, EpollConfig};
-use ringcall_net::{Doorbell, Handover, Hosted};
+use ringcall_net::{Doorbell, Handover, Hosted, Tally};
 #[cfg(feature = "uring")]
 use ringcall_uring::{Uring, UringConfig};
 
@@ -66,6 +67,10 @@ impl Engine {
             }
         };
         made.map_err(|reason| ServeError::Engine { reason })
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        either!(self, engine => engine.tally())
     }
 }
 

@@ -83,7 +83,6 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
-    turned_away: Cell<u64>,
     /// Whether, and how far, it ends its service.
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
@@ -204,7 +203,6 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
-            turned_away: Cell::new(0),
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             remote,
@@ -326,6 +324,11 @@ impl Inner {
             }
             Event::Closed(reason) => {
                 log::debug!("connection {handle:?} is over: {reason}");
+                let endpoint = self.endpoint.borrow();
+                let connection = endpoint.connection(handle);
+                let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
+                self.remote.register.closed(reason, had_hello);
+                drop(endpoint);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -633,8 +636,8 @@ impl Inner {
         let total: usize = siblings.iter().map(load).sum();
         if total >= self.connections_max {
             // Dropping the socket closes it.
-            self.turned_away.set(self.turned_away.get() + 1);
-            if self.turned_away.get().is_power_of_two() {
+            self.remote.register.turned_away.add();
+            if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
                     self.connections_max
@@ -674,11 +677,6 @@ impl Inner {
         }
         drop(endpoint);
         self.drain_counts();
-    }
-
-    /// How many connections were closed because there were too many.
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.get()
     }
 
     // ---- mail ----

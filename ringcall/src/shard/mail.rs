@@ -17,6 +17,7 @@ use ringcall_core::{
 use super::choice::TransportInfo;
 use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
+use super::incidents::Register;
 use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
 };
@@ -28,6 +29,7 @@ const CALLS_MAX: usize = 4096;
 pub(crate) struct Remote {
     bell: Bell,
     transport: TransportInfo,
+    pub(crate) register: Register,
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -95,10 +97,11 @@ pub(crate) enum Notice {
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell, transport: TransportInfo) -> Arc<Remote> {
+    pub(crate) fn new(bell: Bell, transport: TransportInfo, register: Register) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
+            register,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),

@@ -6,6 +6,7 @@ mod drain;
 mod engine;
 mod executor;
 mod hosted;
+mod incidents;
 mod inner;
 mod mail;
 mod streams;
@@ -29,6 +30,7 @@ pub(crate) use drain::{DRAIN_TIMEOUT, Goodbye};
 pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
+pub use incidents::Incidents;
 pub(crate) use inner::{Inner, Ticket};
 pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
@@ -39,6 +41,7 @@ use crate::client::{LocalConnect, ToAddress};
 use crate::offload::Pool;
 use crate::serve::{Mount, Service};
 use engine::Engine;
+use incidents::Register;
 use inner::InnerConfig;
 
 /// How a shard waits for something to do.
@@ -171,7 +174,8 @@ impl Shard {
         };
         let memory = Memory::new(config.memory);
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
-        let remote = Remote::new(engine.bell(), transport);
+        let remote =
+            Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
         let inner_config = InnerConfig {
             server: prepare(config.server)?,
             client: prepare(config.client)?,
@@ -342,13 +346,19 @@ impl Shard {
     /// shard goes on.
     #[must_use]
     pub fn panics(&self) -> u64 {
-        self.inner.executor.panics()
+        self.inner.remote.register.panics.get()
     }
 
     /// How many accepted connections it closed because there were too many.
     #[must_use]
     pub fn turned_away(&self) -> u64 {
-        self.inner.turned_away()
+        self.inner.remote.register.turned_away.get()
+    }
+
+    /// What has gone wrong so far, and was got over.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        self.inner.remote.register.read()
     }
 
     pub(crate) fn inner(&self) -> &Rc<Inner> {
