@@ -630,7 +630,7 @@ fn c15_a_call_back_that_waits_for_credit_says_so() {
     let mut pair = roomy(31);
     (pair.client.echo, pair.server.echo) = (false, false);
     let now = pair.now;
-    let mut call = |peer: &mut harness::Peer, ticket, len: usize| {
+    let call = |peer: &mut harness::Peer, ticket, len: usize| {
         let body = Bytes::from(bytes(ticket, len));
         peer.connection.call(now, &raw_call(now), &body, ticket).unwrap()
     };
