@@ -23,6 +23,8 @@ pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
 #[doc(hidden)]
 pub use scratch::Scratch;
+#[doc(hidden)]
+pub use shape::ItemShape;
 pub use shape::{Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};

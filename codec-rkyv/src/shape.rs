@@ -119,9 +119,9 @@ impl Shape {
 /// The two signatures of a method, and the texts that they are digests of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signatures {
-    /// Of the argument; 0 for bytes as they are.
+    /// Of the argument and the items of the caller; 0 if both are bytes as they are.
     pub in_signature: u64,
-    /// Of the reply and the error; 0 for bytes as they are and no error.
+    /// Of the reply or its items, and the error; 0 for bytes as they are and no error.
     pub out_signature: u64,
     /// What the in-signature stands for.
     pub in_text: String,
@@ -136,29 +136,47 @@ impl Signatures {
         Signatures::with_items::<A, R, E>(None, None)
     }
 
-    /// Those of a method that also takes or gives a stream of items, each of the type that is described.
+    /// Those of a method that also takes or gives a stream of items.
     #[doc(hidden)]
     #[must_use]
     pub fn with_items<A: Message, R: Message, E: Message>(
-        items_in: Option<fn(&mut Shape)>,
-        items_out: Option<fn(&mut Shape)>,
+        items_in: Option<ItemShape>,
+        items_out: Option<ItemShape>,
     ) -> Signatures {
-        let text = |parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>| {
+        let text = |parts: &[fn(&mut Shape)], items: Option<ItemShape>| {
             let mut shape = Shape::of(parts);
             if let Some(items) = items {
                 shape.text.push_str(";items ");
-                items(&mut shape);
+                (items.describe)(&mut shape);
             }
             shape
         };
         let input = text(&[A::describe], items_in);
         let output = text(&[R::describe, E::describe], items_out);
-        let is_raw = |is_raw: bool, shape: &Shape| if is_raw { 0 } else { shape.signature() };
+        let is_in_raw = A::IS_RAW && items_in.is_none_or(|items| items.is_raw);
+        // A reply that is a stream has no body of its own.
+        let is_reply_raw = items_out.map_or(R::IS_RAW, |items| items.is_raw);
+        let signature = |is_raw: bool, shape: &Shape| if is_raw { 0 } else { shape.signature() };
         Signatures {
-            in_signature: is_raw(A::IS_RAW && items_in.is_none(), &input),
-            out_signature: is_raw(R::IS_RAW && E::IS_NEVER && items_out.is_none(), &output),
+            in_signature: signature(is_in_raw, &input),
+            out_signature: signature(is_reply_raw && E::IS_NEVER, &output),
             in_text: input.text,
             out_text: output.text,
         }
+    }
+}
+
+/// What signatures have to know of the type of a stream's items.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct ItemShape {
+    is_raw: bool,
+    describe: fn(&mut Shape),
+}
+
+impl ItemShape {
+    #[must_use]
+    pub fn of<M: Message>() -> ItemShape {
+        ItemShape { is_raw: M::IS_RAW, describe: M::describe }
     }
 }

@@ -1,12 +1,19 @@
 //! A client in Python, written from `docs/PROTOCOL.md` alone, calls this server.
+//!
+//! It is in `python/`: `wire.py` has frames and the vectors of the page, `connection.py` calls, streams and
+//! credit, `client.py` the scenarios, of which each test here runs one against a server of its own. Both
+//! sides check each other: the client closes with a code, too, if the server breaks the protocol, and the
+//! server's limits are set such that what is tested happens soon.
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Bytes, Context, Server, TransportChoice};
+use ringcall::{Bytes, Config, Context, Items, Server, Stream, TransportChoice};
 
 #[ringcall::service(name = "demo.Echo")]
 trait Echo {
@@ -15,11 +22,70 @@ trait Echo {
     async fn slow(&self, body: Bytes, context: &Context) -> Bytes;
     /// Replies after a moment, and lets the server leave at once.
     async fn leave(&self, body: Bytes, context: &Context) -> Bytes;
+    /// Items as the argument says, see [`Counted`].
+    async fn count(&self, body: Bytes) -> impl Stream<Item = Bytes>;
+    /// The same, and then an error; or an error at once, if it is said of no items.
+    async fn fail(&self, body: Bytes) -> Result<impl Stream<Item = Result<Bytes, Bytes>>, Bytes>;
+    /// Checks that these are the items of [`Counted`], and replies with their number and bytes.
+    async fn gather(&self, body: Bytes, parts: impl Stream<Item = Bytes>) -> Bytes;
+    /// Replies with the first item, and does not want more.
+    async fn first(&self, body: Bytes, parts: Items<Bytes>) -> Bytes;
+    /// Replies with every item.
+    async fn mirror(&self, body: Bytes, parts: Items<Bytes>) -> impl Stream<Item = Bytes>;
+    /// Neither reads an item nor replies.
+    async fn hold(&self, body: Bytes, parts: Items<Bytes>) -> Bytes;
 }
 
 #[derive(Clone)]
 struct Demo {
     leave: SyncSender<()>,
+}
+
+/// Numbered items of one length: `body` has their count and their length, as `u32` each.
+struct Counted {
+    next: u32,
+    count: u32,
+    len: usize,
+}
+
+impl Counted {
+    fn new(body: &Bytes) -> Counted {
+        let word = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().unwrap());
+        Counted { next: 0, count: word(0), len: word(4) as usize }
+    }
+
+    /// Its number, cut off or repeated.
+    fn item(number: u32, len: usize) -> Bytes {
+        number.to_le_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>().into()
+    }
+}
+
+impl Stream for Counted {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Bytes>> {
+        if self.next == self.count {
+            return Poll::Ready(None);
+        }
+        self.next += 1;
+        Poll::Ready(Some(Counted::item(self.next - 1, self.len)))
+    }
+}
+
+/// The same with an error at the end.
+struct Failing(Counted, bool);
+
+impl Stream for Failing {
+    type Item = Result<Bytes, Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let item = std::task::ready!(Pin::new(&mut self.0).poll_next(cx));
+        let has_failed = item.is_none() && std::mem::replace(&mut self.1, true);
+        Poll::Ready(match item {
+            Some(item) => Some(Ok(item)),
+            None => (!has_failed).then(|| Err("enough".into())),
+        })
+    }
 }
 
 impl Echo for Demo {
@@ -37,6 +103,38 @@ impl Echo for Demo {
         context.sleep(Duration::from_millis(100)).await;
         Bytes::new()
     }
+
+    async fn count(&self, body: Bytes) -> impl Stream<Item = Bytes> {
+        Counted::new(&body)
+    }
+
+    async fn fail(&self, body: Bytes) -> Result<impl Stream<Item = Result<Bytes, Bytes>>, Bytes> {
+        let items = Counted::new(&body);
+        if items.count == 0 { Err("nothing".into()) } else { Ok(Failing(items, false)) }
+    }
+
+    async fn gather(&self, _body: Bytes, parts: impl Stream<Item = Bytes>) -> Bytes {
+        let mut parts = std::pin::pin!(parts);
+        let (mut count, mut bytes) = (0_u32, 0);
+        while let Some(part) = std::future::poll_fn(|cx| parts.as_mut().poll_next(cx)).await {
+            assert!(part == Counted::item(count, part.len()), "item {count}");
+            count += 1;
+            bytes += u32::try_from(part.len()).unwrap();
+        }
+        [count.to_le_bytes(), bytes.to_le_bytes()].concat().into()
+    }
+
+    async fn first(&self, _body: Bytes, mut parts: Items<Bytes>) -> Bytes {
+        parts.next().await.unwrap_or_default()
+    }
+
+    async fn mirror(&self, _body: Bytes, parts: Items<Bytes>) -> impl Stream<Item = Bytes> {
+        parts
+    }
+
+    async fn hold(&self, _body: Bytes, _parts: Items<Bytes>) -> Bytes {
+        std::future::pending().await
+    }
 }
 
 fn has_python() -> bool {
@@ -44,24 +142,36 @@ fn has_python() -> bool {
     version.is_ok_and(|status| status.success())
 }
 
+/// Limits that a test of streams reaches soon.
+fn narrow() -> Config {
+    Config::new()
+        .message_bytes_max(512 << 10)
+        .calls_window(1 << 20)
+        .replies_window(1 << 20)
+        .stream_window(256 << 10)
+}
+
 /// Runs a scenario of `client.py` against servers over io_uring, where it works, and over epoll.
-fn run(scenario: &str) {
+fn run(scenario: &str, config: Config) {
     if !has_python() {
         println!("skipped: there is no python3");
         return;
     }
     for engine in [TransportChoice::Auto, TransportChoice::Epoll] {
-        run_over(engine, scenario);
+        run_over(engine, scenario, config.clone());
     }
 }
 
 /// The server stops when it is asked to leave.
-fn run_over(engine: TransportChoice, scenario: &str) {
+fn run_over(engine: TransportChoice, scenario: &str, config: Config) {
     let (leave, left) = sync_channel(1);
     let demo = Demo { leave: leave.clone() };
-    let server = Server::bind("127.0.0.1:0").transport(engine).service(demo.into_echo());
+    let server = Server::bind("127.0.0.1:0").transport(engine).config(config);
+    let server = server.service(demo.into_echo());
     let server = server.start().unwrap();
     let client = Command::new("python3")
+        // Leaves no compiled files behind.
+        .arg("-B")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/client.py"))
         .arg(server.address().to_string())
         .args(["--spec", concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md")])
@@ -82,20 +192,56 @@ fn run_over(engine: TransportChoice, scenario: &str) {
 
 #[test]
 fn bodies_of_every_size_come_back() {
-    run("echo");
+    run("echo", Config::new());
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    run("shape");
+    run("shape", Config::new());
 }
 
 #[test]
 fn the_server_leaves_and_finishes_what_it_accepted() {
-    run("goaway");
+    run("goaway", Config::new());
 }
 
 #[test]
 fn a_cancelled_call_ends_once() {
-    run("cancel");
+    run("cancel", Config::new());
+}
+
+#[test]
+fn streams_in_every_direction_are_longer_than_their_windows() {
+    run("streams", narrow());
+}
+
+#[test]
+fn without_credit_the_server_stops() {
+    run("credit", narrow());
+}
+
+#[test]
+fn items_are_cut_into_parts() {
+    run("cut", narrow());
+}
+
+#[test]
+fn either_side_ends_a_stream_early() {
+    run("early", narrow());
+}
+
+#[test]
+fn what_streams_do_not_allow_closes_the_connection() {
+    run("wrong", narrow());
+}
+
+#[test]
+fn a_drained_connection_loses_nothing() {
+    run("drain", narrow().connection_age_max(Duration::from_millis(500)));
+}
+
+#[test]
+fn pings_of_the_server_are_answered() {
+    let interval = Duration::from_millis(50);
+    run("pings", Config::new().ping_interval_min(interval).keepalive_idle(interval, 100));
 }

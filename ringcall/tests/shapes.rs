@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::num;
 use std::time::{Duration, SystemTime};
 
-use ringcall::__private::codec::UnixTime;
+use ringcall::__private::codec::{ItemShape, UnixTime};
 use ringcall::{Bytes, Message, Service, Shape, SharedView, Signatures, View, WireType, WireWith};
 
 const SPECIFICATION: &str = include_str!("../../docs/SHAPES.md");
@@ -306,6 +306,28 @@ fn how_a_handler_takes_its_argument_is_nobody_elses_matter() {
 
     let methods = Any.into_nodes().table().methods();
     assert!(methods.iter().all(|method| method.signatures() == methods[0].signatures()));
+}
+
+#[test]
+fn items_are_in_the_signature_unless_all_is_raw() {
+    let (raw, typed) = (Some(ItemShape::of::<Bytes>()), Some(ItemShape::of::<u8>()));
+    let both = Signatures::with_items::<Bytes, (), Infallible>(raw, raw);
+    assert_eq!((both.in_signature, both.out_signature), (0, 0));
+    let upload = Signatures::with_items::<Bytes, Bytes, Infallible>(raw, None);
+    assert_eq!((upload.in_signature, upload.out_signature), (0, 0));
+    let may_fail = Signatures::with_items::<Bytes, (), Bytes>(None, raw);
+    assert_eq!(may_fail.in_signature, 0);
+    assert_eq!(may_fail.out_text, "rkyv-0.8/2;unit:0:1;raw;items raw");
+    assert_ne!(may_fail.out_signature, 0);
+    let mixed = Signatures::with_items::<Bytes, (), Infallible>(typed, typed);
+    assert_eq!(mixed.in_text, "rkyv-0.8/2;raw;items u8:1:1");
+    assert_eq!(mixed.out_text, "rkyv-0.8/2;unit:0:1;never;items u8:1:1");
+    assert_ne!(mixed.in_signature, 0);
+    assert_ne!(mixed.out_signature, 0);
+    let no_argument = Signatures::with_items::<(), (), Infallible>(raw, raw);
+    assert_eq!(no_argument.in_text, "rkyv-0.8/2;unit:0:1;items raw");
+    assert_ne!(no_argument.in_signature, 0);
+    assert_eq!(no_argument.out_signature, 0);
 }
 
 // ---- the page ----

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{FromBody, Message, Typed};
-use ringcall_core::{Empty, Instant, ItemError, Status};
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{Codec, Empty, Instant, ItemError, Status};
 
 use super::MethodTable;
 use super::handler::{Handler, header, panicked};
@@ -110,8 +111,8 @@ impl fmt::Debug for Streams {
 pub enum Ending<V, E> {
     /// With a reply.
     Value(V),
-    /// With a stream that has ended.
-    Items,
+    /// With a stream that has ended, of items in this codec.
+    Items(Codec),
     /// With its own error.
     Error(E),
     /// Without an answer.
@@ -192,7 +193,7 @@ impl ItemSink {
                 yield_now().await;
             }
         }
-        Ending::Items
+        Ending::Items(M::CODEC)
     }
 }
 
@@ -314,8 +315,8 @@ where
                     let header = header::<V>(Status::OK, facts);
                     shard.answer_with(handle, request, header, &Typed(&value));
                 }
-                Ok(Poll::Ready(Ending::Items)) => {
-                    let header = header::<V>(Status::OK, facts);
+                Ok(Poll::Ready(Ending::Items(codec))) => {
+                    let header = ReplyHeader { codec, ..header::<V>(Status::OK, facts) };
                     shard.answer_with(handle, request, header, &Empty);
                 }
                 Ok(Poll::Ready(Ending::Error(error))) => {

@@ -4,7 +4,7 @@ use std::any::{Any, type_name};
 use std::fmt;
 use std::time::Duration;
 
-use ringcall_codec_rkyv::{Invalid, Message, Shape, Signatures};
+use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
 
@@ -86,14 +86,14 @@ impl MethodTable {
         items_in: Option<ItemType>,
         items_out: Option<ItemType>,
     ) -> MethodTable {
-        let described = |items: &Option<ItemType>| items.as_ref().map(|items| items.describe);
-        let (described_in, described_out) = (described(&items_in), described(&items_out));
+        let shape = |items: &Option<ItemType>| items.as_ref().map(|items| items.shape);
+        let (shape_in, shape_out) = (shape(&items_in), shape(&items_out));
         MethodTable {
             name,
             full_name: String::new(),
             id: 0,
             docs,
-            signatures: Signatures::with_items::<A, R, E>(described_in, described_out),
+            signatures: Signatures::with_items::<A, R, E>(shape_in, shape_out),
             argument: ErasedMessage::of::<A>(),
             reply: ErasedMessage::of::<R>(),
             error: ErasedMessage::of::<E>(),
@@ -219,14 +219,14 @@ impl MethodTable {
 /// What a stream of a method consists of. For the code that `#[service]` makes.
 pub struct ItemType {
     message: ErasedMessage,
-    describe: fn(&mut Shape),
+    shape: ItemShape,
 }
 
 impl ItemType {
     #[doc(hidden)]
     #[must_use]
     pub fn of<M: Message>() -> ItemType {
-        ItemType { message: ErasedMessage::of::<M>(), describe: M::describe }
+        ItemType { message: ErasedMessage::of::<M>(), shape: ItemShape::of::<M>() }
     }
 }
 

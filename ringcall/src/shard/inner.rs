@@ -314,7 +314,8 @@ impl Inner {
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
                     client.established();
-                } else if self.is_draining() {
+                }
+                if self.is_draining() {
                     self.drain_late(handle);
                 }
             }
