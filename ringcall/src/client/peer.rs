@@ -21,7 +21,8 @@ use crate::shard::Remote;
 ///
 /// It names one connection, and does not keep it open. When that is over, calls fail as *not sent*, and
 /// [`closed`](Peer::closed) ends; whoever connects again is another peer. Peers are equal if they are the
-/// same connection, so they can be kept in maps and sets.
+/// same connection, so they can be kept in maps and sets. (What clippy says about mutable keys does not
+/// apply; `ignore-interior-mutability` in `clippy.toml` tells it so.)
 ///
 /// # Room
 ///

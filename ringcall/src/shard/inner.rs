@@ -706,6 +706,8 @@ impl Inner {
         }
         let index = self.remote_calls.borrow_mut().add(end, handle);
         let ticket = Ticket::Remote(index);
+        // The time of this turn may be a little older than the call, which would seem to have more left.
+        let deadline = deadline.min(self.now() + outgoing.timeout);
         let called = match waits {
             true => self.call(handle, &outgoing, deadline, &payload, ticket),
             false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
