@@ -75,8 +75,8 @@ mod serve;
 mod shard;
 
 pub use client::{
-    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect, IntoOwned,
-    LocalClient, OneWay, OneWayFuture, ToAddress,
+    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect,
+    ConnectionState, IntoOwned, LocalClient, OneWay, OneWayFuture, ToAddress,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{

@@ -9,66 +9,155 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload,
+    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
+    Outcome, Outgoing, Payload, Status,
 };
 
-use super::ToAddress;
+use super::backoff::Backoff;
+use super::{ConnectionState, ToAddress, Watched};
 use crate::CallError;
 use crate::shard::{Inner, SleepUntil, Ticket};
 
-/// A connection that this shard opened, as its callers see it.
+/// A client's connection, which is another one after each loss and each goodbye; as its callers on the shard
+/// see it.
 pub(crate) struct ClientConnection {
-    handle: Handle,
-    state: Cell<State>,
-    /// Who waits for it to be established.
+    address: Address,
+    /// The one for new calls. Others that this client had may still finish theirs.
+    handle: Cell<Handle>,
+    /// Its server has asked to leave it.
+    is_leaving: Cell<bool>,
+    watched: Watched,
+    backoff: Cell<Backoff>,
+    /// Who waits for the state to change.
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
     crowd: RefCell<VecDeque<Waker>>,
 }
 
-#[derive(Clone, Copy)]
-enum State {
-    Connecting,
-    Ready,
-    Draining,
-    Closed(CloseReason),
+/// No connection has it.
+const NONE: Handle = Handle { index: u32::MAX, generation: u32::MAX };
+
+/// What a call that a connection did not take waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waits {
+    /// Calls before it must end.
+    Room,
+    /// The connection must change.
+    Change,
+    /// Nothing: this is its end.
+    Not(Failure),
 }
 
 impl ClientConnection {
-    pub(crate) fn new(handle: Handle) -> ClientConnection {
+    pub(crate) fn new(address: Address) -> ClientConnection {
         ClientConnection {
-            handle,
-            state: Cell::new(State::Connecting),
+            address,
+            handle: Cell::new(NONE),
+            is_leaving: Cell::new(false),
+            watched: Watched::new(ConnectionState::Idle),
+            backoff: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
         }
     }
 
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    #[inline]
     pub(crate) fn handle(&self) -> Handle {
-        self.handle
+        self.handle.get()
     }
 
-    pub(crate) fn established(&self) {
-        self.change(State::Ready);
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
     }
 
-    pub(crate) fn draining(&self) {
-        self.change(State::Draining);
+    // ---- what happens to it ----
+
+    /// An attempt begins.
+    pub(crate) fn tries(&self, now: Instant) {
+        self.update(|backoff| backoff.tries(now));
+        if self.watched.state() == ConnectionState::Idle {
+            self.change(ConnectionState::Connecting);
+        }
     }
 
-    pub(crate) fn closed(&self, reason: CloseReason) {
-        self.change(State::Closed(reason));
+    /// It has another connection, which is being opened.
+    pub(crate) fn opens(&self, handle: Handle) {
+        self.is_leaving.set(false);
+        self.handle.set(handle);
     }
 
-    fn change(&self, state: State) {
-        self.state.set(state);
+    pub(crate) fn failed(&self, reason: CloseReason) {
+        self.update(Backoff::failed);
+        self.change(ConnectionState::Broken(reason));
+    }
+
+    pub(crate) fn established(&self, handle: Handle) {
+        if handle == self.handle.get() {
+            self.update(Backoff::succeeded);
+            self.change(ConnectionState::Ready);
+        }
+    }
+
+    /// The server asks to leave; says whether another connection is wanted.
+    pub(crate) fn draining(&self, handle: Handle) -> bool {
+        if handle != self.handle.get() || self.is_leaving.replace(true) {
+            return false;
+        }
+        self.change(ConnectionState::Draining);
+        true
+    }
+
+    /// A connection is over; says whether another one is wanted.
+    pub(crate) fn closed(&self, handle: Handle, reason: CloseReason) -> bool {
+        if handle != self.handle.get() {
+            return false;
+        }
+        self.handle.set(NONE);
+        if self.is_leaving.get() {
+            // The next one was asked for when its server said goodbye.
+            return false;
+        }
+        match self.watched.state() {
+            ConnectionState::Ready => self.change(ConnectionState::Connecting),
+            _ => self.failed(reason),
+        }
+        true
+    }
+
+    /// Nobody will open another one.
+    pub(crate) fn end(&self) {
+        self.watched.end();
+        self.wake();
+    }
+
+    pub(crate) fn next_try(&self, rng: &mut impl Entropy) -> Instant {
+        self.backoff.get().next(rng)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Backoff)) {
+        let mut backoff = self.backoff.get();
+        change(&mut backoff);
+        self.backoff.set(backoff);
+    }
+
+    fn change(&self, state: ConnectionState) {
+        self.watched.set(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
         waiting.into_iter().for_each(Waker::wake);
-        if !matches!(state, State::Ready) {
+        if self.watched.state() != ConnectionState::Ready {
             self.admit(usize::MAX);
         }
     }
+
+    // ---- who waits for it ----
 
     /// Lets so many callers try again; says whether nobody waits any more.
     pub(crate) fn admit(&self, free: usize) -> bool {
@@ -79,16 +168,50 @@ impl ClientConnection {
         self.crowd.borrow().is_empty()
     }
 
-    /// Whether a refused call may be tried again when there is room.
-    pub(crate) fn may_wait(failure: &Failure) -> bool {
-        matches!(failure.cause, Cause::InFlightMax | Cause::QueueFull)
+    /// What becomes of a call that was not taken.
+    pub(crate) fn judge(&self, failure: Failure, wait_for_ready: bool) -> Waits {
+        match failure.cause {
+            Cause::InFlightMax | Cause::QueueFull => Waits::Room,
+            Cause::NotReady | Cause::GoAway | Cause::Closed(_) => match self.watched.state() {
+                ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
+                    Waits::Not(Failure::not_sent(Cause::Closed(reason)))
+                }
+                _ => Waits::Change,
+            },
+            _ => Waits::Not(failure),
+        }
+    }
+
+    /// Whether a call that ended so certainly did not run, only because of its connection: then it is made
+    /// again on the next one.
+    pub(crate) fn may_repeat(&self, handle: Handle, failure: &Failure) -> bool {
+        failure.is_safe_to_retry()
+            && match failure.cause {
+                Cause::NotReady | Cause::GoAway | Cause::Closed(_) => true,
+                Cause::Status(Status::DRAINING) => {
+                    handle != self.handle.get() || self.is_leaving.get()
+                }
+                _ => false,
+            }
+    }
+
+    fn queue_for_change(&self, waker: &Waker) {
+        let mut arriving = self.arriving.borrow_mut();
+        // One that is polled again and again before anything happens is kept once.
+        if !arriving.last().is_some_and(|last| last.will_wake(waker)) {
+            arriving.push(waker.clone());
+        }
     }
 }
 
 /// Calls a server from code that runs on a shard: handlers, tasks of your own loop.
 ///
-/// It stays on its thread. Clones are the same connection, which ends with the last of them, when its
-/// calls are done.
+/// It stays on its thread. Clones use the same connection, which ends with the last of them, when its
+/// calls are done. One that is lost, or whose server asks to leave, is replaced: see [`ConnectionState`].
+///
+/// Calls that certainly did not run because their connection ended, or that a stopping server refused, are
+/// made again on the next one until their deadline; others never are. A call with a callback is told
+/// instead.
 #[derive(Clone)]
 pub struct LocalClient(Rc<Local>);
 
@@ -100,9 +223,10 @@ struct Local {
 impl Drop for Local {
     fn drop(&mut self) {
         let now = self.shard.now();
+        self.connection.end();
         // The shard may be in the middle of something if this is dropped by a task's own code.
         if let Ok(mut endpoint) = self.shard.endpoint.try_borrow_mut()
-            && let Some(connection) = endpoint.connection_mut(self.connection.handle)
+            && let Some(connection) = endpoint.connection_mut(self.connection.handle())
         {
             if connection.is_open() {
                 connection.go_away(now, true);
@@ -115,7 +239,8 @@ impl Drop for Local {
 }
 
 impl LocalClient {
-    pub(crate) fn new(shard: &Rc<Inner>, connection: Rc<ClientConnection>) -> LocalClient {
+    pub(crate) fn new(shard: &Rc<Inner>, address: Address) -> LocalClient {
+        let connection = Rc::new(ClientConnection::new(address));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection }))
     }
 
@@ -131,33 +256,55 @@ impl LocalClient {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(ringcall_core::TransportError::BadAddress)
         })?;
-        let connection = shard.connect(&address).map_err(failed)?;
-        let client = LocalClient::new(shard, connection);
-        client.ready().await?;
+        let client = LocalClient::new(shard, address);
+        client.first().await?;
         Ok(client)
+    }
+
+    /// How its connection is doing.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.0.connection.watched.state()
+    }
+
+    /// Waits until the state is another than `from`, and gives it. One that never changes again is given at
+    /// once.
+    pub fn changed(&self, from: ConnectionState) -> impl Future<Output = ConnectionState> + use<> {
+        self.0.connection.watched.changed(from)
+    }
+
+    /// Waits until calls can be made, however long that takes.
+    ///
+    /// # Errors
+    /// When the shard has ended.
+    pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + use<> {
+        self.0.shard.wake_up(&self.0.connection);
+        let ready = self.0.connection.watched.ready();
+        async { ready.await.map_err(CallError::Failed) }
     }
 
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
         &self.0.connection
     }
 
-    /// Waits until calls can be made.
-    pub(crate) async fn ready(&self) -> Result<(), Failure> {
-        let connection = &self.0.connection;
-        std::future::poll_fn(|cx| match connection.state.get() {
-            State::Ready => Poll::Ready(Ok(())),
-            State::Connecting => {
-                connection.arriving.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
+    /// Makes the first attempt to connect, and waits for what comes of it.
+    pub(crate) async fn first(&self) -> Result<(), Failure> {
+        let watched = &self.0.connection.watched;
+        self.0.shard.wake_up(&self.0.connection);
+        let mut state = watched.state();
+        loop {
+            match state {
+                ConnectionState::Ready => return Ok(()),
+                ConnectionState::Broken(reason) => {
+                    return Err(Failure::not_sent(Cause::Closed(reason)));
+                }
+                _ => state = watched.changed(state).await,
             }
-            State::Draining => Poll::Ready(Err(Failure::not_sent(Cause::GoAway))),
-            State::Closed(reason) => Poll::Ready(Err(Failure::not_sent(Cause::Closed(reason)))),
-        })
-        .await
+        }
     }
 
-    /// Waits until a refused call may be tried again, or `until`.
-    pub(crate) async fn room(&self, until: Instant) {
+    /// Waits until a call that was not taken may be tried again, or `until`.
+    pub(crate) async fn room(&self, waits: Waits, until: Instant) {
         let mut sleep = SleepUntil::new(&self.0.shard, until);
         let mut is_queued = false;
         std::future::poll_fn(|cx| {
@@ -165,15 +312,25 @@ impl LocalClient {
                 return Poll::Ready(());
             }
             is_queued = true;
-            self.queue(cx.waker());
+            self.queue(waits, cx.waker());
             Poll::Pending
         })
         .await;
     }
 
-    fn queue(&self, waker: &Waker) {
-        self.0.connection.crowd.borrow_mut().push_back(waker.clone());
-        self.0.shard.crowd(&self.0.connection);
+    fn queue(&self, waits: Waits, waker: &Waker) {
+        let connection = &self.0.connection;
+        match waits {
+            Waits::Room => {
+                connection.crowd.borrow_mut().push_back(waker.clone());
+                self.0.shard.crowd(connection);
+            }
+            Waits::Change => {
+                connection.queue_for_change(waker);
+                self.0.shard.wake_up(connection);
+            }
+            Waits::Not(_) => {}
+        }
     }
 
     /// Makes a call whose end is told to a callback.
@@ -186,16 +343,31 @@ impl LocalClient {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
         let ticket = Ticket::Callback(Box::new(callback));
-        let handle = self.0.connection.handle;
-        if let Err(refused) = shard.call(handle, &call, deadline, payload, ticket) {
-            shard.complete(refused.ticket, Outcome::Failed(refused.failure));
-        }
+        let handle = self.0.connection.handle();
+        let Err(refused) = shard.call(handle, &call, deadline, payload, ticket) else { return };
+        let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
+            // Who cannot wait is told that there is no room.
+            Waits::Room => refused.failure,
+            Waits::Not(failure) => failure,
+            Waits::Change => match shard.encode(&call, payload) {
+                Ok(body) => {
+                    let waits = Some(Waits::Change);
+                    let client = self.clone();
+                    return shard.call_later(client, call, deadline, body, refused.ticket, waits);
+                }
+                Err(failure) => failure,
+            },
+        };
+        shard.complete(refused.ticket, Outcome::Failed(failure));
     }
 }
 
 impl fmt::Debug for LocalClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalClient").field(&self.0.connection.handle).finish()
+        f.debug_struct("LocalClient")
+            .field("address", &self.0.connection.address)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -222,14 +394,17 @@ pub struct LocalCall<'a, P> {
 
 enum Stage {
     New,
-    /// There was no room: tries again when there is, until its deadline.
-    Crowded {
+    /// It was not taken: tries again when it may be, until its deadline.
+    Waiting {
         deadline: Instant,
-        sleep: SleepUntil,
+        /// Wakes at the deadline.
+        _sleep: SleepUntil,
     },
     Sent {
         waiter: u32,
+        handle: Handle,
         id: CallId,
+        deadline: Instant,
     },
     Ended,
 }
@@ -238,28 +413,43 @@ impl<P> Unpin for LocalCall<'_, P> {}
 
 impl<P: Payload> LocalCall<'_, P> {
     /// Tries to make the call.
-    fn send(&mut self, deadline: Instant, waker: &Waker) -> Poll<Failure> {
+    #[inline]
+    fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         let shard = &self.client.0.shard;
-        let waiter = shard.waiters.add(waker.clone());
-        let handle = self.client.0.connection.handle;
+        let waiter = shard.waiters.add(cx.waker().clone());
+        let handle = self.client.0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
         match shard.call(handle, &self.call, deadline, &self.payload, ticket) {
             Ok(id) => {
-                self.stage = Stage::Sent { waiter, id };
+                self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
             }
             Err(refused) => {
                 shard.waiters.remove(waiter);
-                if !ClientConnection::may_wait(&refused.failure) {
-                    self.stage = Stage::Ended;
-                    return Poll::Ready(refused.failure);
-                }
-                self.client.queue(waker);
-                let sleep = SleepUntil::new(shard, deadline);
-                self.stage = Stage::Crowded { deadline, sleep };
-                Poll::Pending
+                self.wait(refused.failure, deadline, cx)
             }
         }
+    }
+
+    /// The call was not taken: waits until it may be.
+    #[cold]
+    fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        let waits = self.client.0.connection.judge(failure, self.call.wait_for_ready);
+        let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
+        let end = match waits {
+            Waits::Not(failure) => Some(failure),
+            _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
+                Some(Failure::not_sent(Cause::Expired))
+            }
+            _ => None,
+        };
+        if let Some(failure) = end {
+            self.stage = Stage::Ended;
+            return Poll::Ready(failure);
+        }
+        self.client.queue(waits, cx.waker());
+        self.stage = Stage::Waiting { deadline, _sleep: sleep };
+        Poll::Pending
     }
 }
 
@@ -273,29 +463,39 @@ impl<P: Payload> Future for LocalCall<'_, P> {
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
-                this.send(deadline, cx.waker()).map(Err)
+                this.send(deadline, cx).map(Err)
             }
-            Stage::Crowded { deadline, .. } => {
+            Stage::Waiting { deadline, .. } => {
                 let deadline = *deadline;
-                let sent = this.send(deadline, cx.waker()).map(Err);
-                // The deadline must be able to wake us, too.
-                if let Stage::Crowded { sleep, .. } = &mut this.stage
-                    && Pin::new(sleep).poll(cx).is_ready()
-                {
-                    this.stage = Stage::Ended;
-                    return Poll::Ready(Err(Failure::not_sent(Cause::Expired)));
-                }
-                sent
+                this.send(deadline, cx).map(Err)
             }
-            Stage::Sent { waiter, .. } => match shard.waiters.poll(*waiter, cx.waker()) {
-                None => Poll::Pending,
-                Some(outcome) => {
-                    this.stage = Stage::Ended;
-                    Poll::Ready(answer(outcome))
+            Stage::Sent { waiter, handle, deadline, .. } => {
+                let Some(outcome) = shard.waiters.poll(*waiter, cx.waker()) else {
+                    return Poll::Pending;
+                };
+                let (handle, deadline) = (*handle, *deadline);
+                this.stage = Stage::Ended;
+                if let Some(failure) = failure_of(&outcome)
+                    && this.client.0.connection.may_repeat(handle, &failure)
+                {
+                    return this.send(deadline, cx).map(Err);
                 }
-            },
+                Poll::Ready(answer(outcome))
+            }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+/// How a call failed, if perhaps only because of its connection.
+#[inline]
+pub(crate) fn failure_of(outcome: &Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Failed(failure) => Some(*failure),
+        Outcome::Reply(reply) if reply.header.status == Status::DRAINING => {
+            Failure::from_status(reply.header.status, reply.header.retry_after_ms)
+        }
+        _ => None,
     }
 }
 
@@ -316,9 +516,8 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
 
 impl<P> Drop for LocalCall<'_, P> {
     fn drop(&mut self) {
-        let Stage::Sent { waiter, id } = self.stage else { return };
+        let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.0.shard;
-        let handle = self.client.0.connection.handle;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
         drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);

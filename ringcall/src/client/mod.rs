@@ -1,20 +1,24 @@
 //! The calling side: clients for every place that calls come from.
 
 mod address;
+mod backoff;
 mod blocking;
 mod call;
 mod local;
 mod shared;
+mod state;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
-pub(crate) use local::ClientConnection;
 pub use local::LocalClient;
+pub(crate) use local::{ClientConnection, Waits, failure_of};
+pub(crate) use shared::{BODY_BLOCK_BYTES, ConnectSlot, RemoteEnd, RemoteSlot, encode};
 pub use shared::{Client, Connect};
-pub(crate) use shared::{ConnectSlot, RemoteEnd, RemoteSlot};
+pub use state::ConnectionState;
+pub(crate) use state::Watched;
 
 use std::time::Duration;
 

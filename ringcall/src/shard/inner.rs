@@ -12,8 +12,8 @@ use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Encoded,
     Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome,
-    Outgoing, Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport,
-    TransportError,
+    Outgoing, Payload, Plain, Refused, Request, RequestId, SharedPool, SplitMix64, Status,
+    Transport, TransportError,
 };
 
 use super::engine::{Engine, Socket};
@@ -21,7 +21,10 @@ use super::executor::{Executor, Spawned};
 use super::mail::{Notice, Remote, RemoteCall};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
-use crate::client::{ClientConnection, ConnectSlot, LocalClient, RemoteEnd, RemoteSlot};
+use crate::client::{
+    BODY_BLOCK_BYTES, ClientConnection, ConnectSlot, ConnectionState, LocalClient, RemoteEnd,
+    RemoteSlot, Waits, Watched, encode, failure_of,
+};
 use crate::offload::Pool;
 use crate::serve::{Incoming, Router, Running};
 
@@ -65,7 +68,7 @@ pub(crate) struct Inner {
     router: RefCell<Rc<Router>>,
     /// Calls of others that are not answered yet and were not answered at once.
     running: RefCell<HashMap<(Handle, RequestId), Running>>,
-    /// Connections that this shard opened.
+    /// Connections that this shard opened, also those that their clients have left.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of them on which callers wait for room.
     crowded: RefCell<Vec<Rc<ClientConnection>>>,
@@ -78,6 +81,13 @@ pub(crate) struct Inner {
     turned_away: Cell<u64>,
     /// When a shard that is told to stop stops waiting for what runs.
     stop_at: Cell<Option<Instant>>,
+    /// Clients that connect again, when their time has come.
+    redials: RefCell<Vec<(Instant, Rc<ClientConnection>)>>,
+    /// The first of these times; far if there is none.
+    redial_at: Cell<Instant>,
+    rng: RefCell<SplitMix64>,
+    /// For bodies that must wait.
+    bodies: SharedPool,
 }
 
 #[derive(Default)]
@@ -88,26 +98,36 @@ struct RemoteCalls {
 
 struct RemoteEntry {
     end: RemoteEnd,
+    client: u32,
     handle: Handle,
-    /// Unknown while the call waits for room.
+    /// Unknown while the call waits.
     id: Option<CallId>,
+    deadline: Instant,
+    /// To make it again, if its caller cannot.
+    again: Option<(Outgoing, Encoded)>,
 }
 
 impl RemoteCalls {
-    fn add(&mut self, end: RemoteEnd, handle: Handle) -> u32 {
+    fn add(&mut self, end: RemoteEnd, client: u32, deadline: Instant) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.calls.push(None);
             self.calls.len() as u32 - 1
         });
         end.set_index(index);
-        self.calls[index as usize] = Some(RemoteEntry { end, handle, id: None });
+        let handle = Handle { index: 0, generation: 0 };
+        let entry = RemoteEntry { end, client, handle, id: None, deadline, again: None };
+        self.calls[index as usize] = Some(entry);
         index
     }
 
-    fn sent(&mut self, index: u32, id: CallId) {
+    fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
         if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
-            entry.id = Some(id);
+            (entry.handle, entry.id) = (handle, Some(id));
         }
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut RemoteEntry> {
+        self.calls.get_mut(index as usize)?.as_mut()
     }
 
     fn take(&mut self, index: u32) -> Option<RemoteEnd> {
@@ -157,6 +177,10 @@ impl Inner {
             connections_max: config.connections_max,
             turned_away: Cell::new(0),
             stop_at: Cell::new(None),
+            redials: RefCell::default(),
+            redial_at: Cell::new(Instant::FAR),
+            rng: RefCell::new(entropy()),
+            bodies: SharedPool::new(BODY_BLOCK_BYTES),
             remote,
         }
     }
@@ -192,6 +216,7 @@ impl Inner {
         self.take_calls();
         any |= self.endpoint.borrow_mut().reap(now);
         any |= self.timers.expire(now);
+        any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
@@ -219,7 +244,8 @@ impl Inner {
     /// When there will be something to do if nothing happens before.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let endpoint = self.endpoint.borrow().next_timeout();
-        [endpoint, self.timers.next(), self.stop_at.get()].into_iter().flatten().min()
+        let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
+        [endpoint, self.timers.next(), self.stop_at.get(), redial].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -253,22 +279,37 @@ impl Inner {
     fn take_event(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
         match event {
             Event::Request(request) => self.dispatch(handle, request),
-            Event::Completed(ticket, outcome) => self.complete(ticket, outcome),
+            Event::Completed(ticket, outcome) => {
+                if let Ticket::Remote(index) = ticket
+                    && let Some(failure) = failure_of(&outcome)
+                    && self.repeat(index, &failure)
+                {
+                    return;
+                }
+                self.complete(ticket, outcome);
+            }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
-                    client.established();
+                    client.established(handle);
                 }
             }
             Event::GoAway(_) => {
-                if let Some(client) = self.client(handle) {
-                    client.draining();
+                if let Some(client) = self.client(handle)
+                    && client.draining(handle)
+                {
+                    self.redial(&client);
                 }
             }
             Event::Closed(reason) => {
                 log::debug!("connection {handle:?} is over: {reason}");
-                match self.clients.borrow_mut().remove(&handle) {
-                    Some(client) => client.closed(reason),
+                let client = self.clients.borrow_mut().remove(&handle);
+                match client {
+                    Some(client) => {
+                        if client.closed(handle, reason) {
+                            self.redial(&client);
+                        }
+                    }
                     None => {
                         self.remote.connections.fetch_sub(1, Ordering::Relaxed);
                     }
@@ -406,16 +447,65 @@ impl Inner {
 
     // ---- connections ----
 
-    pub(crate) fn connect(
-        self: &Rc<Self>,
-        address: &Address,
-    ) -> Result<Rc<ClientConnection>, TransportError> {
-        let now = self.read_clock();
-        let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
-        let client = Rc::new(ClientConnection::new(handle));
-        self.clients.borrow_mut().insert(handle, Rc::clone(&client));
+    /// Somebody needs this client: if it has never connected it does so now.
+    pub(crate) fn wake_up(&self, client: &Rc<ClientConnection>) {
+        if client.watched().state() == ConnectionState::Idle {
+            self.dial(client);
+        }
+    }
+
+    /// Connects as soon as that is not too soon after the last time.
+    fn redial(&self, client: &Rc<ClientConnection>) {
+        if client.watched().is_final() {
+            return;
+        }
+        if self.remote.is_gone() || self.stop_at.get().is_some() {
+            return client.end();
+        }
+        let at = client.next_try(&mut *self.rng.borrow_mut());
+        if at <= self.now() {
+            return self.dial(client);
+        }
+        self.redials.borrow_mut().push((at, Rc::clone(client)));
+        self.redial_at.set(self.redial_at.get().min(at));
         self.left_work();
-        Ok(client)
+    }
+
+    fn dial(&self, client: &Rc<ClientConnection>) {
+        let now = self.read_clock();
+        client.tries(now);
+        let address = client.address();
+        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        match connected {
+            Ok(handle) => {
+                client.opens(handle);
+                self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.left_work();
+            }
+            Err(error) => {
+                client.failed(CloseReason::Transport(error));
+                self.redial(client);
+            }
+        }
+    }
+
+    fn redial_due(&self, now: Instant) -> bool {
+        if self.redial_at.get() > now {
+            return false;
+        }
+        self.redial_at.set(Instant::FAR);
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        for (at, client) in redials {
+            if at > now {
+                self.redial_at.set(self.redial_at.get().min(at));
+                self.redials.borrow_mut().push((at, client));
+            } else if self.remote.is_gone() || self.stop_at.get().is_some() {
+                client.end();
+            } else if !client.watched().is_final() {
+                self.dial(&client);
+            }
+        }
+        true
     }
 
     fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
@@ -526,45 +616,108 @@ impl Inner {
     }
 
     fn take_call(self: &Rc<Self>, call: RemoteCall) {
-        let RemoteCall { client, outgoing, payload, end } = call;
-        let client = self.remote_clients.borrow().get(client as usize).cloned().flatten();
+        let RemoteCall { client: number, outgoing, payload, end } = call;
+        let client = self.remote_client(number);
         let Some(client) = client else { return end.shut_down() };
         if end.is_abandoned() {
             return;
         }
-        let handle = client.connection().handle();
-        let index = self.remote_calls.borrow_mut().add(end, handle);
+        let can_repeat = end.can_repeat();
         let deadline = self.now() + outgoing.timeout;
+        let index = self.remote_calls.borrow_mut().add(end, number, deadline);
+        let handle = client.connection().handle();
         match self.call(handle, &outgoing, deadline, &payload, Ticket::Remote(index)) {
-            Ok(id) => self.remote_calls.borrow_mut().sent(index, id),
-            Err(refused) if ClientConnection::may_wait(&refused.failure) => {
-                self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+            Ok(id) => {
+                let mut calls = self.remote_calls.borrow_mut();
+                calls.sent(index, handle, id);
+                if !can_repeat && let Some(entry) = calls.entry(index) {
+                    entry.again = Some((outgoing, payload));
+                }
             }
-            Err(refused) => self.complete(refused.ticket, Outcome::Failed(refused.failure)),
+            Err(Refused { ticket, failure }) => {
+                match client.connection().judge(failure, outgoing.wait_for_ready) {
+                    Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
+                    waits => {
+                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
+                    }
+                }
+            }
         }
     }
 
-    /// Makes a call as soon as its connection has room, or fails it at its deadline.
-    fn call_when_there_is_room(
+    fn remote_client(&self, number: u32) -> Option<LocalClient> {
+        self.remote_clients.borrow().get(number as usize).cloned().flatten()
+    }
+
+    /// Sees to it that a call from another thread that certainly did not run is made again; says whether it
+    /// has not ended yet.
+    fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
+        let mut calls = self.remote_calls.borrow_mut();
+        let Some(entry) = calls.entry(index) else { return false };
+        let Some(client) = self.remote_client(entry.client) else { return false };
+        if !client.connection().may_repeat(entry.handle, failure) {
+            return false;
+        }
+        let deadline = entry.deadline;
+        let Some((outgoing, payload)) = entry.again.take() else {
+            // Its caller has the argument.
+            entry.end.repeat_until(deadline);
+            return false;
+        };
+        entry.id = None;
+        drop(calls);
+        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
+        true
+    }
+
+    /// The body of a call whose argument is only borrowed, to be sent later.
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        encode(&self.bodies, call, payload)
+    }
+
+    /// Makes a call as soon as its connection takes it, or fails it at its deadline.
+    pub(crate) fn call_later(
         self: &Rc<Self>,
         client: LocalClient,
         outgoing: Outgoing,
         deadline: Instant,
         payload: Encoded,
-        index: u32,
+        mut ticket: Ticket,
+        mut waits: Option<Waits>,
     ) {
         let shard = Rc::clone(self);
         self.spawn(async move {
-            let handle = client.connection().handle();
             loop {
-                client.room(deadline).await;
-                let ticket = Ticket::Remote(index);
+                if let Some(waits) = waits {
+                    client.room(waits, deadline).await;
+                }
+                let handle = client.connection().handle();
+                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
-                    Ok(id) => return shard.remote_calls.borrow_mut().sent(index, id),
-                    Err(refused) if ClientConnection::may_wait(&refused.failure) => {}
+                    Ok(id) => {
+                        if let Some(index) = index {
+                            let mut calls = shard.remote_calls.borrow_mut();
+                            calls.sent(index, handle, id);
+                            if let Some(entry) = calls.entry(index)
+                                && !entry.end.can_repeat()
+                            {
+                                entry.again = Some((outgoing, payload));
+                            }
+                        }
+                        return;
+                    }
                     Err(refused) => {
-                        let outcome = Outcome::Failed(refused.failure);
-                        return shard.complete(refused.ticket, outcome);
+                        ticket = refused.ticket;
+                        match client.connection().judge(refused.failure, outgoing.wait_for_ready) {
+                            Waits::Not(failure) => {
+                                return shard.complete(ticket, Outcome::Failed(failure));
+                            }
+                            again => waits = Some(again),
+                        }
                     }
                 }
             }
@@ -575,7 +728,12 @@ impl Inner {
         while let Some(notice) = self.remote.next_notice() {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
-                Notice::Connect(address, slot) => self.connect_remote(&address, slot),
+                Notice::Connect(address, slot) => self.connect_remote(address, slot),
+                Notice::WakeUp(client) => {
+                    if let Some(client) = self.remote_client(client) {
+                        self.wake_up(client.connection());
+                    }
+                }
                 Notice::Release(client) => {
                     let mut clients = self.remote_clients.borrow_mut();
                     let released = clients.get_mut(client as usize).and_then(Option::take);
@@ -604,7 +762,7 @@ impl Inner {
             let calls = self.remote_calls.borrow();
             match calls.calls.get(slot.index() as usize) {
                 // The place may have been used again.
-                Some(Some(RemoteEntry { end, handle, id: Some(id) })) if end.is_of(slot) => {
+                Some(Some(RemoteEntry { end, handle, id: Some(id), .. })) if end.is_of(slot) => {
                     (*handle, *id)
                 }
                 _ => return,
@@ -615,29 +773,28 @@ impl Inner {
         }
     }
 
-    fn connect_remote(self: &Rc<Self>, address: &Address, slot: Arc<ConnectSlot>) {
-        let connection = match self.connect(address) {
-            Ok(connection) => connection,
-            Err(error) => {
-                let cause = Cause::Closed(CloseReason::Transport(error));
-                return slot.complete(Err(Failure::not_sent(cause)));
-            }
-        };
+    fn connect_remote(self: &Rc<Self>, address: Address, slot: Arc<ConnectSlot>) {
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, connection);
+        let client = LocalClient::new(self, address);
+        if slot.is_lazy() {
+            return slot.complete(Ok(self.enter_remote(client)));
+        }
         self.spawn(async move {
-            if let Err(failure) = client.ready().await {
-                return slot.complete(Err(failure));
-            }
-            let mut clients = shard.remote_clients.borrow_mut();
-            let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
-                clients.push(None);
-                clients.len() - 1
-            });
-            clients[index] = Some(client);
-            drop(clients);
-            slot.complete(Ok((Arc::clone(&shard.remote), index as u32)));
+            let connected = client.first().await;
+            slot.complete(connected.map(|()| shard.enter_remote(client)));
         });
+    }
+
+    /// Gives a client a number for other threads.
+    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
+        let watched = client.connection().watched().clone();
+        let mut clients = self.remote_clients.borrow_mut();
+        let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
+            clients.push(None);
+            clients.len() - 1
+        });
+        clients[index] = Some(client);
+        (Arc::clone(&self.remote), index as u32, watched)
     }
 
     // ---- tasks, stopping ----
@@ -682,6 +839,8 @@ impl Inner {
             }
         }
         self.deliver();
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        redials.into_iter().for_each(|(_, client)| client.end());
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.endpoint.borrow_mut().flush(now);
@@ -697,11 +856,15 @@ impl Inner {
     }
 }
 
-/// A different number for each process and time.
-pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
+fn entropy() -> SplitMix64 {
     use std::hash::{BuildHasher, RandomState};
     // The standard library's only source of random numbers.
-    let mut rng = SplitMix64::new(RandomState::new().hash_one(std::process::id()));
+    SplitMix64::new(RandomState::new().hash_one(std::process::id()))
+}
+
+/// A different number for each process and time.
+pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
+    let mut rng = entropy();
     let mut id = [0; 16];
     id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());

@@ -50,6 +50,8 @@ pub(crate) enum Notice {
     /// Nobody waits for this call any more.
     Cancel(Arc<RemoteSlot>),
     Connect(Address, Arc<ConnectSlot>),
+    /// Somebody waits for this client, which may not have connected yet.
+    WakeUp(u32),
     /// The last client of a connection is gone.
     Release(u32),
     /// A connection that another shard has accepted.
