@@ -58,11 +58,13 @@ fn a_client_outlives_its_server() {
         let (server, _) = pair.serve();
         let address = server.address().clone();
         let client = pair.kitchen(&server).with_options(WAIT);
-        let blocking = pair.blocking(&server);
-        let local = KitchenClient::new(&blocking).with_options(WAIT);
+        // A server waits for the goodbye of one that is not turned, so there is one of these in few pairs.
+        let is_few = pair.server == pair.client && pair.socket == Socket::Tcp;
+        let blocking = is_few.then(|| pair.blocking(&server));
+        let local = blocking.as_ref().map(|local| KitchenClient::new(local).with_options(WAIT));
         for _ in 0..3 {
             client.nothing().wait().unwrap();
-            local.nothing().wait().unwrap();
+            local.iter().for_each(|local| local.nothing().wait().unwrap());
         }
         drop(server);
         eventually("the loss is seen", || {
@@ -81,9 +83,9 @@ fn a_client_outlives_its_server() {
             cook_at(pair, &address)
         });
         client.nothing().wait().unwrap();
-        local.nothing().wait().unwrap();
+        local.iter().for_each(|local| local.nothing().wait().unwrap());
         assert_eq!(client.channel().state(), ConnectionState::Ready);
-        assert_eq!(blocking.state(), ConnectionState::Ready);
+        assert!(blocking.is_none_or(|local| local.state() == ConnectionState::Ready));
         drop(server.join().unwrap());
     });
 }
