@@ -133,12 +133,30 @@ impl Signatures {
     /// Those of a method from `A` to `R` or the error `E`.
     #[must_use]
     pub fn of<A: Message, R: Message, E: Message>() -> Signatures {
-        let input = Shape::of(&[A::describe]);
-        let output = Shape::of(&[R::describe, E::describe]);
+        Signatures::with_items::<A, R, E>(None, None)
+    }
+
+    /// Those of a method that also takes or gives a stream of items, each of the type that is described.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_items<A: Message, R: Message, E: Message>(
+        items_in: Option<fn(&mut Shape)>,
+        items_out: Option<fn(&mut Shape)>,
+    ) -> Signatures {
+        let text = |parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>| {
+            let mut shape = Shape::of(parts);
+            if let Some(items) = items {
+                shape.text.push_str(";items ");
+                items(&mut shape);
+            }
+            shape
+        };
+        let input = text(&[A::describe], items_in);
+        let output = text(&[R::describe, E::describe], items_out);
         let is_raw = |is_raw: bool, shape: &Shape| if is_raw { 0 } else { shape.signature() };
         Signatures {
-            in_signature: is_raw(A::IS_RAW, &input),
-            out_signature: is_raw(R::IS_RAW && E::IS_NEVER, &output),
+            in_signature: is_raw(A::IS_RAW && items_in.is_none(), &input),
+            out_signature: is_raw(R::IS_RAW && E::IS_NEVER && items_out.is_none(), &output),
             in_text: input.text,
             out_text: output.text,
         }

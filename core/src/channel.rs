@@ -1,11 +1,12 @@
 //! What typed clients are built on: somewhere to send a call.
 
 use core::future::Future;
+use core::task::{Context, Poll};
 use core::time::Duration;
 
 use ringcall_buf::Frozen;
 
-use crate::{Codec, Failure, Payload, frame::ReplyHeader};
+use crate::{Codec, Failure, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -38,7 +39,7 @@ pub struct Outgoing {
     pub out_signature: u64,
     /// How the argument is encoded.
     pub codec: Codec,
-    /// How long the caller waits.
+    /// How long the caller waits; [`Duration::MAX`] for ever, which only calls with streams may.
     pub timeout: Duration,
     /// 0 is the most ordinary.
     pub priority: u8,
@@ -55,6 +56,77 @@ pub struct Answer<B> {
     pub header: ReplyHeader,
     /// The body.
     pub body: B,
+}
+
+/// A channel that also makes calls with streams of items, in either direction.
+pub trait StreamChannel: Channel {
+    /// A call in progress.
+    type Call: StreamCall<Body = Self::Body>;
+
+    /// The future of a call that is being made. It borrows the channel, and the argument through its
+    /// payload; dropping it gives the call up.
+    type Opening<'a, P>: Future<Output = Result<Self::Call, Failure>> + 'a
+    where
+        Self: 'a,
+        P: Payload + 'a;
+
+    /// Makes a call whose flags are [`ITEMS_IN`](crate::frame::request_flags::ITEMS_IN),
+    /// [`ITEMS_OUT`](crate::frame::request_flags::ITEMS_OUT) or both. Ready when this side has accepted
+    /// the call.
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P>;
+}
+
+/// A call with streams, as its caller holds it. Clones are the same call; the last one that is dropped
+/// gives it up if it has not ended.
+///
+/// One task may send and another receive: each direction remembers the waker of whoever polled it last.
+pub trait StreamCall: Clone + Unpin {
+    /// How the bodies of what arrives are held.
+    type Body: Frozen;
+
+    /// Sends an item; pending until there is room.
+    ///
+    /// # Errors
+    /// [`ItemError::Ended`] when the call is over or its items were ended: what
+    /// [`poll_arrived`](Self::poll_arrived) gives says why. [`ItemError::Encode`] when the item cannot be
+    /// sent; nothing was, and the stream goes on.
+    fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>>;
+
+    /// There are no further items. Once is enough.
+    fn end_items(&self);
+
+    /// The next thing that the other side sent. What is given counts as taken: its sender may send more.
+    /// Pending for ever after [`Arrived::End`].
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Self::Body>>;
+
+    /// Gives the call up, if it has not ended: the other side is told once, and nothing arrives any
+    /// more.
+    fn cancel(&self);
+}
+
+/// What the caller of a call with streams gets, in this order: [`Began`](Arrived::Began), if the reply is
+/// a stream, its items, and the end.
+#[derive(Clone, Debug)]
+pub enum Arrived<B> {
+    /// The reply is a stream, which begins.
+    Began(ReplyHeader),
+    /// An item of it.
+    Item {
+        /// Shapes of the reply's items.
+        signature: u64,
+        /// How the body is encoded.
+        codec: Codec,
+        /// The body.
+        body: B,
+    },
+    /// The call is over. After [`Began`](Arrived::Began) an answer with status OK has no body.
+    End(Result<Answer<B>, Failure>),
 }
 
 /// A channel whose calls have at most a given time: for calls that a handler makes in turn.
@@ -94,5 +166,31 @@ impl<C: Channel> Channel for &C {
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
+    }
+}
+
+impl<C: StreamChannel> StreamChannel for Within<C> {
+    type Call = C::Call;
+    type Opening<'a, P>
+        = C::Opening<'a, P>
+    where
+        Self: 'a,
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        self.channel.open(Outgoing { timeout: call.timeout.min(self.left), ..call }, payload)
+    }
+}
+
+impl<C: StreamChannel> StreamChannel for &C {
+    type Call = C::Call;
+    type Opening<'a, P>
+        = C::Opening<'a, P>
+    where
+        Self: 'a,
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        (**self).open(call, payload)
     }
 }

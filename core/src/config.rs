@@ -22,6 +22,7 @@ pub struct Config {
     pub(crate) cut_bytes: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) stall_timeout: Duration,
+    pub(crate) stream_idle_timeout: Duration,
     pub(crate) send_queue_soft: usize,
     pub(crate) send_queue_max: usize,
     pub(crate) ignored_bytes_max: u64,
@@ -81,6 +82,7 @@ impl Config {
             cut_bytes: 256 << 10,
             handshake_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
+            stream_idle_timeout: Duration::from_secs(600),
             send_queue_soft: 1 << 20,
             send_queue_max: 8 << 20,
             ignored_bytes_max: 1 << 20,
@@ -209,6 +211,23 @@ impl Config {
         self
     }
 
+    /// How many body bytes of one stream this side holds at most, and 1/1024 of that (but at least 16) in
+    /// items: 1 MiB by default. One item may exceed it.
+    #[must_use]
+    pub fn stream_window(mut self, bytes: u64) -> Config {
+        self.stream_window = bytes;
+        self
+    }
+
+    /// How long a caller's stream may be open with nothing happening in either direction of its call, before
+    /// the call is cancelled: 10 minutes by default, no limit if zero. A call that only its answer's items
+    /// keep open, such as a subscription, may rest for ever.
+    #[must_use]
+    pub fn stream_idle_timeout(mut self, timeout: Duration) -> Config {
+        self.stream_idle_timeout = timeout;
+        self
+    }
+
     /// From how many bytes that wait to be sent the other side's calls are no longer taken: 1 MiB by
     /// default.
     #[must_use]
@@ -289,6 +308,7 @@ impl Config {
             ),
             ("calls_window", "at most 2^48", self.calls_window <= WINDOW_MAX),
             ("replies_window", "at most 2^48", self.replies_window <= WINDOW_MAX),
+            ("stream_window", "1 KiB to 2^48", (1024..=WINDOW_MAX).contains(&self.stream_window)),
             (
                 "cut_bytes",
                 "a multiple of 16 from 1 KiB to 16 MiB",

@@ -329,6 +329,8 @@ pub enum Cause {
     Encode,
     /// The reply is not what its signature says, or has another signature.
     BadReply,
+    /// The call takes no further items: it has ended, or its stream was ended.
+    StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
 }
@@ -404,6 +406,7 @@ impl fmt::Display for Cause {
             ),
             Cause::Encode => f.write_str("the message could not be encoded"),
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
+            Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),
         }
     }

@@ -81,6 +81,8 @@ statuses! {
     REPLY_FAILED = 0xc004, "the reply could not be encoded or is larger than the caller accepts";
     /// The server stopped while the handler ran.
     ABORTED = 0xc005, "the server stopped while the call ran";
+    /// An item is not what the signature says.
+    BAD_ITEM = 0xc006, "an item of the stream did not pass validation";
 }
 
 impl Status {
@@ -140,7 +142,7 @@ mod tests {
                 "OK" => StatusClass::Ok,
                 "APPLICATION_ERROR" => StatusClass::Application,
                 "INTERNAL" | "CANCELLED_RUNNING" | "EXPIRED_RUNNING" | "REPLY_FAILED"
-                | "ABORTED" => StatusClass::Unknown,
+                | "ABORTED" | "BAD_ITEM" => StatusClass::Unknown,
                 _ => StatusClass::Refused,
             };
             assert_eq!(status.class(), class, "{name}");

@@ -12,8 +12,8 @@ use ringcall_core::frame::{
     request_flags,
 };
 use ringcall_core::{
-    Call, CallId, Cause, CloseReason, Config, Entropy, FailureClass, Instant, ItemError, Outcome,
-    RequestId, Side, SplitMix64, Status, StreamId,
+    Call, CallId, Cancellation, Cause, CloseReason, Config, Entropy, FailureClass, Instant,
+    ItemError, Outcome, RequestId, Side, SplitMix64, Status, StreamId,
 };
 
 const IN: u8 = request_flags::ITEMS_IN;
@@ -263,7 +263,7 @@ fn the_deadline_of_a_stream_is_for_its_first_frame() {
     // And one without a deadline does not.
     pair.call_with(3, b"", |call| (call.flags, call.deadline) = (IN, Instant::FAR)).unwrap();
     pair.run();
-    pair.run_for(Duration::from_secs(3600));
+    pair.run_for(Duration::from_secs(500));
     let request = pair.server.requests.pop().unwrap();
     assert_eq!(request.deadline, Instant::FAR);
     finish(&mut pair, request.id);
@@ -321,6 +321,43 @@ fn b15_a_dead_connection_ends_its_streams_once() {
     assert_eq!(pair.client.item(pair.now, call, b""), Err(ItemError::Ended));
     assert_eq!(pair.server.item(pair.now, request, b""), Err(ItemError::Ended));
     pair.server.consume();
+}
+
+#[test]
+fn c16_a_stream_that_its_caller_does_not_end_is_ended() {
+    let mut pair = pair(10);
+    let no_deadline = |call: &mut Call| (call.flags, call.deadline) = (IN, Instant::FAR);
+    pair.call_with(1, b"quiet", no_deadline).unwrap();
+    let (busy, request) = open(&mut pair, 2, IN | OUT);
+    let (pushed, push) = open(&mut pair, 3, OUT);
+    pair.server.begin(pair.now, request).unwrap();
+    pair.server.begin(pair.now, push).unwrap();
+    // The default is ten minutes; either direction counts, and a subscription may rest.
+    for minute in 0..20 {
+        match minute % 2 {
+            0 => pair.client.item(pair.now, busy, b"x").unwrap(),
+            _ => pair.server.item(pair.now, request, b"x").unwrap(),
+        }
+        pair.run();
+        pair.run_for(Duration::from_secs(60));
+        pair.run();
+        assert_eq!(pair.server.cancelled.len(), usize::from(minute >= 9), "{minute}");
+    }
+    assert_eq!(pair.server.cancelled[0].1, Cancellation::Idle);
+    assert!(matches!(pair.client.outcome(1), Outcome::Reply(reply)
+        if reply.header.status == Status::CANCELLED_RUNNING),);
+    pair.server.item(pair.now, push, b"still there").unwrap();
+    pair.run();
+    assert_eq!(pair.client.items_of(pushed).len(), 1);
+    // One that is ended waits for its answer only.
+    pair.client.connection.end_items(pair.now, busy);
+    pair.run();
+    pair.run_for(Duration::from_secs(3600));
+    assert_eq!(pair.server.cancelled.len(), 1);
+    finish(&mut pair, request);
+    finish(&mut pair, push);
+    pair.run();
+    assert_at_rest(&pair);
 }
 
 /// What an application does with its streams, at random; every item arrives once, in order, and in the

@@ -2,6 +2,7 @@
 
 mod expand;
 mod parse;
+mod stream;
 
 use proc_macro2::TokenStream;
 use syn::Result;

@@ -1,12 +1,13 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
-//! set up, how another thread wakes a parked engine, how a loop of somebody else hosts one, and what to
-//! do when file descriptors run out.
+//! set up, how an engine listens and what it does when file descriptors run out, how another thread wakes
+//! a parked engine, and how a loop of somebody else hosts one.
 
 #![forbid(unsafe_code)]
 
 mod accept;
 mod doorbell;
 mod hosted;
+mod listeners;
 mod slots;
 mod socket;
 mod transfer;
@@ -14,6 +15,7 @@ mod transfer;
 pub use accept::AcceptGate;
 pub use doorbell::Doorbell;
 pub use hosted::Hosted;
+pub use listeners::{Accepted, Listeners, Listening};
 pub use slots::Slots;
 pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,

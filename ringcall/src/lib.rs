@@ -75,13 +75,15 @@ mod serve;
 mod shard;
 
 pub use client::{
-    BlockOn, BlockingClient, Call, CallFuture, CallOptions, CallResult, Client, Connect,
-    ConnectionState, IntoOwned, LocalClient, OneWay, OneWayFuture, ToAddress,
+    BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
+    Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
+    ItemsFuture, ItemsOf, LocalClient, LocalStream, OneWay, OneWayFuture, RemoteStream, ReplyItems,
+    ToAddress, Upload, UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
-    CallInfo, Context, ErasedMessage, Handlers, MethodTable, Responder, RunningServer, SendContext,
-    Server, Service, ServiceTable,
+    CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
+    SendContext, Server, Service, ServiceTable,
 };
 pub use shard::{
     HostedShard, Shard, ShardConfig, TransportChoice, TransportInfo, Turn, UnknownTransport, Wait,
@@ -90,13 +92,16 @@ pub use shard::{
 
 #[doc(no_inline)]
 pub use bytes::Bytes;
+#[doc(no_inline)]
+pub use futures_core::Stream;
 pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
 pub use ringcall_core::{
-    Address, Answer, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError, Counters,
-    Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
-    StatusClass, TransportError, Within, method_id,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
+    Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
+    SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
+    Within, method_id,
 };
 pub use ringcall_macros::{message, service};
 
@@ -104,7 +109,9 @@ pub use ringcall_macros::{message, service};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::IntoOwned;
-    pub use crate::serve::{FromCall, Incoming, Mount, Responds};
+    pub use crate::serve::{
+        Ending, FromCall, Incoming, ItemSink, ItemType, Mount, Responds, Streams,
+    };
     pub use ringcall_codec_rkyv as codec;
 }
 

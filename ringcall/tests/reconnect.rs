@@ -64,7 +64,7 @@ fn a_client_outlives_its_server() {
         let local = blocking.as_ref().map(|local| KitchenClient::new(local).with_options(WAIT));
         for _ in 0..3 {
             client.nothing().wait().unwrap();
-            local.iter().for_each(|local| local.nothing().wait().unwrap());
+            local.iter().for_each(|local| drop(local.nothing().wait().unwrap()));
         }
         drop(server);
         eventually("the loss is seen", || {
@@ -83,7 +83,7 @@ fn a_client_outlives_its_server() {
             cook_at(pair, &address)
         });
         client.nothing().wait().unwrap();
-        local.iter().for_each(|local| local.nothing().wait().unwrap());
+        local.iter().for_each(|local| drop(local.nothing().wait().unwrap()));
         assert_eq!(client.channel().state(), ConnectionState::Ready);
         assert!(blocking.is_none_or(|local| local.state() == ConnectionState::Ready));
         drop(server.join().unwrap());

@@ -10,7 +10,7 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    AcceptGate, Doorbell, Hosted, ListenOptions, ListenSocket, Slots, connect, set_up_accepted,
+    Accepted, Doorbell, Hosted, ListenOptions, ListenSocket, Listeners, Slots, connect,
     transport_error,
 };
 use rustix::event::{Timespec, epoll};
@@ -53,9 +53,7 @@ pub struct Epoll {
     config: EpollConfig,
     arena: Arena,
     connections: Slots<Connection>,
-    listeners: Vec<Option<Listening>>,
-    /// Connections that listeners had to close unseen, of listeners that are gone.
-    shed: u64,
+    listeners: Listeners<()>,
     /// What happened at once, to be told by the next reap.
     done: Vec<Event>,
     ready: Ready,
@@ -63,8 +61,6 @@ pub struct Epoll {
     has_ready: bool,
     /// Whether the last wait found something, so that there may be more.
     is_listed: bool,
-    /// Whether a listener may have to be watched again.
-    gates_closed: bool,
 }
 
 /// Readiness events; their type cannot be shown.
@@ -74,13 +70,6 @@ impl std::fmt::Debug for Ready {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} events", self.0.len())
     }
-}
-
-#[derive(Debug)]
-struct Listening {
-    socket: ListenSocket,
-    gate: AcceptGate,
-    is_watched: bool,
 }
 
 impl Epoll {
@@ -100,21 +89,18 @@ impl Epoll {
             config,
             arena: Arena::new(memory.pool(), config.receive_bytes),
             connections: Slots::new(),
-            listeners: Vec::new(),
-            shed: 0,
+            listeners: Listeners::new(),
             done: Vec::new(),
             ready: Ready(Vec::with_capacity(EVENTS)),
             has_ready: false,
             is_listed: true,
-            gates_closed: false,
         })
     }
 
     /// How many connections were closed unseen because file descriptors ran out.
     #[must_use]
     pub fn shed(&self) -> u64 {
-        let listening = self.listeners.iter().flatten();
-        self.shed + listening.map(|listening| listening.gate.shed()).sum::<u64>()
+        self.listeners.shed()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
@@ -214,51 +200,30 @@ impl Epoll {
     }
 
     fn accept(&mut self, listener: Listener, events: &mut Vec<Event>) {
-        let Some(Some(listening)) = self.listeners.get_mut(listener.0 as usize) else { return };
         for _ in 0..ACCEPTS {
-            match listening.socket.socket().accept() {
-                Ok((socket, _)) => {
-                    listening.gate.accepted();
-                    if set_up_accepted(&socket, &listening.socket).is_ok() {
-                        events.push(Event::Accepted(listener, socket));
-                    }
-                }
-                Err(error) => match transport_error(&error) {
-                    TransportError::Exhausted => {
-                        let now = now();
-                        listening.gate.exhausted(listening.socket.socket(), now, &error);
-                        self.gates_closed = true;
-                        return self.watch_listener(listener, false);
-                    }
-                    _ if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                    // The connection died while it waited, or its network did: take the next one.
-                    _ => {}
-                },
+            let Some(listening) = self.listeners.get(listener) else { return };
+            let accepted = listening.socket.socket().accept().map(|(socket, _)| socket);
+            match self.listeners.accepted(listener, accepted, now()) {
+                Accepted::Connection(socket) => events.push(Event::Accepted(listener, socket)),
+                Accepted::Useless => {}
+                Accepted::Nobody => return,
+                Accepted::Closed => return self.watch_listener(listener, false),
             }
         }
     }
 
-    fn open_gates(&mut self) {
-        let mut any_closed = false;
-        for index in 0..self.listeners.len() {
-            let Some(Some(listening)) = self.listeners.get_mut(index) else { continue };
-            if listening.gate.closed_for(now()).is_some() {
-                any_closed = true;
-            } else if !listening.is_watched {
-                self.watch_listener(Listener(index as u32), true);
-            }
+    fn reopen(&mut self) {
+        while self.listeners.any_closed()
+            && let Some(listener) = self.listeners.reopened(now())
+        {
+            self.watch_listener(listener, true);
         }
-        self.gates_closed = any_closed;
     }
 
-    /// How long until the first closed gate opens, or is found open by the next reap.
+    /// How long until the first closed gate opens.
     fn gate_timeout(&mut self) -> Option<Duration> {
-        if !self.gates_closed {
-            return None;
-        }
-        let now = now();
-        let closed = self.listeners.iter_mut().flatten().filter(|l| !l.is_watched);
-        closed.map(|l| l.gate.closed_for(now).unwrap_or_default()).min()
+        // The machine is not asked for the time in vain.
+        if self.listeners.any_closed() { self.listeners.timeout(now()) } else { None }
     }
 
     fn broken(&mut self, handle: Handle, error: TransportError, events: &mut Vec<Event>) {
@@ -294,12 +259,10 @@ impl Epoll {
     }
 
     fn watch_listener(&mut self, listener: Listener, is_watched: bool) {
-        let Some(Some(listening)) = self.listeners.get_mut(listener.0 as usize) else { return };
-        listening.is_watched = is_watched;
-        let socket = listening.socket.socket();
-        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
+        let Some(listening) = self.listeners.get(listener) else { return };
         let flags = if is_watched { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        let _ = epoll::modify(&self.epoll, socket, data, flags);
+        let socket = listening.socket.socket();
+        let _ = epoll::modify(&self.epoll, socket, listener_data(listener), flags);
     }
 
     fn register(&mut self, mut connection: Connection) -> Result<Handle, TransportError> {
@@ -318,30 +281,24 @@ impl Transport for Epoll {
 
     fn listen(&mut self, address: &Address) -> Result<Listener, TransportError> {
         let socket = ListenSocket::bind(address, self.config.listen)?;
-        let index = self.listeners.iter().position(Option::is_none);
-        let index = index.unwrap_or_else(|| {
-            self.listeners.push(None);
-            self.listeners.len() - 1
+        let listener = self.listeners.add(socket, ());
+        let added = self.listeners.get(listener).map(|listening| {
+            let (socket, data) = (listening.socket.socket(), listener_data(listener));
+            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
         });
-        let listener = Listener(index as u32);
-        let data = epoll::EventData::new_u64(LISTENER | u64::from(listener.0));
-        epoll::add(&self.epoll, socket.socket(), data, epoll::EventFlags::IN)
-            .map_err(|errno| transport_error(&errno.into()))?;
-        self.listeners[index] =
-            Some(Listening { socket, gate: AcceptGate::new(), is_watched: true });
+        if let Some(Err(errno)) = added {
+            self.listeners.remove(listener);
+            return Err(transport_error(&errno.into()));
+        }
         Ok(listener)
     }
 
     fn local_address(&self, listener: Listener) -> Option<Address> {
-        let listening = self.listeners.get(listener.0 as usize)?.as_ref()?;
-        Some(listening.socket.address().clone())
+        self.listeners.local_address(listener)
     }
 
     fn unlisten(&mut self, listener: Listener) {
-        if let Some(listening) = self.listeners.get_mut(listener.0 as usize).and_then(Option::take)
-        {
-            self.shed += listening.gate.shed();
-        }
+        self.listeners.remove(listener);
     }
 
     fn connect(&mut self, address: &Address) -> Result<Handle, TransportError> {
@@ -408,9 +365,7 @@ impl Transport for Epoll {
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) {
-        if self.gates_closed {
-            self.open_gates();
-        }
+        self.reopen();
         if !self.has_ready {
             self.wait(Some(Duration::ZERO));
         }
@@ -484,6 +439,10 @@ impl Hosted for Epoll {
 fn data(handle: Handle) -> epoll::EventData {
     // Generations are below 2^31, so this never looks like a listener.
     epoll::EventData::new_u64(u64::from(handle.generation) << 32 | u64::from(handle.index))
+}
+
+fn listener_data(listener: Listener) -> epoll::EventData {
+    epoll::EventData::new_u64(LISTENER | u64::from(listener.0))
 }
 
 fn flags(watching: Watching) -> epoll::EventFlags {

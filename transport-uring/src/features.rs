@@ -170,6 +170,14 @@ pub enum Refusal {
     SelfTest,
 }
 
+impl Refusal {
+    /// Whether it may be otherwise a moment later: memory or descriptors ran out.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Refusal::Os(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match *self {

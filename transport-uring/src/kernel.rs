@@ -129,9 +129,12 @@ pub struct Ring {
 
 /// The only group of provided buffers.
 const GROUP: u16 = 0;
+/// With fewer buffers their ring takes no fewer pages.
+const BUFFERS_MIN: u16 = 64;
 
 impl Ring {
-    /// A ring with these features and room for so many operations between two calls of the kernel.
+    /// A ring with these features, room for so many operations between two calls of the kernel, and so
+    /// many provided buffers; fewer buffers if there is too little memory to lock for them.
     ///
     /// # Errors
     /// What the kernel says.
@@ -158,10 +161,15 @@ impl Ring {
         }
         let ring = builder.build(entries)?;
         let provided = match features.provided_buffers {
-            true => Some(ProvidedRing::register(&ring, buffers)?),
+            true => Some(ProvidedRing::register_at_most(&ring, buffers)?),
             false => None,
         };
         Ok(Ring { ring, features, provided, waiting: VecDeque::new(), enters: 0 })
+    }
+
+    /// For how many provided buffers there is room.
+    pub(crate) fn buffers(&self) -> Option<u16> {
+        self.provided.as_ref().map(|provided| provided.count)
     }
 
     /// Whether the kernel has what no feature can do without, and these operations.
@@ -349,6 +357,19 @@ struct ProvidedRing {
 }
 
 impl ProvidedRing {
+    /// Tries fewer on the same ring: another ring would have to wait until the kernel has given back what
+    /// this one had locked, which takes a while.
+    fn register_at_most(ring: &IoUring, mut count: u16) -> io::Result<ProvidedRing> {
+        loop {
+            match ProvidedRing::register(ring, count) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && count > BUFFERS_MIN => {
+                    count = (count / 4).max(BUFFERS_MIN);
+                }
+                registered => return registered,
+            }
+        }
+    }
+
     fn register(ring: &IoUring, count: u16) -> io::Result<ProvidedRing> {
         debug_assert!(count.is_power_of_two());
         let provided = ProvidedRing { entries: map(bytes(count))?, count, tail: 0 };

@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use ringcall::IntoOwned;
 use ringcall::{
-    BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, Server, Shard, ShardConfig,
-    View, WaitPolicy,
+    BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, ServeError, Server, Shard,
+    ShardConfig, View, WaitPolicy, host,
 };
 use ringcall_core::SharedPool;
+use tokio::task::LocalSet;
 
 use crate::Result;
 use crate::cases::{Case, Message};
@@ -44,7 +45,7 @@ pub(crate) enum ClientKind {
     Blocking,
     /// The `Client` that works from any thread, awaited on a tokio runtime.
     CrossThread,
-    /// A shard that tokio drives.
+    /// A shard that tokio drives, on both sides.
     Hosted,
 }
 
@@ -97,16 +98,33 @@ impl Echo for Mirror {
 
 impl Ours {
     pub(crate) fn serve(self, wait: WaitPolicy) -> Result<()> {
+        if self.client == ClientKind::Hosted {
+            return self.serve_hosted();
+        }
         let server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).wait(wait).start();
-        let server = match server {
-            Err(error) if self.engine == Engine::Uring => return skip(error.to_string()),
-            server => server?,
-        };
+        let server = self.started(server)?;
         let transport = server.transport().name;
         self.engine.check(transport)?;
         announce(server.address(), transport)?;
         loop {
             std::thread::park();
+        }
+    }
+
+    /// A shard in a runtime of one thread, as the peers' servers are.
+    fn serve_hosted(self) -> Result<()> {
+        let shard = self.started(Shard::new(ShardConfig::default()))?;
+        let transport = shard.transport().name;
+        self.engine.check(transport)?;
+        shard.serve(Mirror.into_echo())?;
+        announce(shard.listen("127.0.0.1:0")?, transport)?;
+        match tokio_runtime()?.block_on(host::tokio::run(shard))? {}
+    }
+
+    fn started<T>(self, started: Result<T, ServeError>) -> Result<T> {
+        match started {
+            Err(error) if self.engine == Engine::Uring => skip(error.to_string()),
+            started => Ok(started?),
         }
     }
 
@@ -126,9 +144,7 @@ impl Ours {
             ClientKind::Shard => self.call_on_shard(case, config, server, watch),
             ClientKind::Blocking => self.call_blocking(case, config, server, watch),
             ClientKind::CrossThread => self.call_across_threads(case, server, watch),
-            // The adapter's place: a tokio runtime as in `call_across_threads`, and on it a shard with
-            // local clients as in `call_on_shard`.
-            ClientKind::Hosted => skip("there is no adapter for tokio yet"),
+            ClientKind::Hosted => self.call_hosted(case, config, server, watch),
         }
     }
 
@@ -200,6 +216,37 @@ impl Ours {
             for task in tasks {
                 task.await?;
             }
+            meter::finish()
+        })
+    }
+
+    /// Tasks of the runtime that drives the shard.
+    fn call_hosted(
+        self,
+        case: &Case,
+        config: ShardConfig,
+        server: SocketAddr,
+        watch: Watch,
+    ) -> Result<Measured> {
+        let shard = Shard::new(config)?;
+        self.engine.check(shard.transport().name)?;
+        let local = LocalSet::new();
+        local.block_on(&tokio_runtime()?, async {
+            let driver = tokio::task::spawn_local(host::tokio::run(shard.clone()));
+            let mut clients = Vec::new();
+            for _ in 0..case.connections {
+                clients.push(shard.connect(server).await?);
+            }
+            meter::begin(case, watch)?;
+            let mut tasks = Vec::new();
+            for index in 0..case.calls_at_a_time() {
+                let caller = self.caller(case, index, clients[index % clients.len()].clone());
+                tasks.push(tokio::task::spawn_local(work(caller, index)));
+            }
+            for task in tasks {
+                task.await?;
+            }
+            driver.abort();
             meter::finish()
         })
     }

@@ -14,7 +14,7 @@ use super::assembly::{Arriving, Assembly};
 use super::inbound::Found;
 use super::receive::{Announced, Received, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
-use super::stream::Input;
+use super::stream::{Input, Output};
 use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
 use crate::frame::{
     Cancel, CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader,
@@ -43,7 +43,7 @@ impl<T> Connection<T> {
         let body_len = announced.total(&head, self.message_bytes_max)?;
         let is_own = head.id.side() == self.side;
         self.charge_item(is_own, body_len)?;
-        let Some(input) = self.input(head.id) else {
+        let Some(input) = self.touched_input(now, head.id) else {
             self.release_item(is_own, body_len);
             return self.unwanted(now, head.id, body_len).map(|()| None);
         };
@@ -75,7 +75,7 @@ impl<T> Connection<T> {
         let total = announced.total(head, self.message_bytes_max)?;
         let body_len = head.body_len().unwrap_or(0);
         let is_own = head.id.side() == self.side;
-        let Some(input) = self.input(head.id) else {
+        let Some(input) = self.touched_input(now, head.id) else {
             self.charge_item(is_own, total)?;
             self.release_item(is_own, total);
             return self.unwanted(now, head.id, body_len).map(|()| true);
@@ -140,6 +140,7 @@ impl<T> Connection<T> {
             return Err(CloseReason::BadStream);
         }
         let is_cut = input.arriving.is_some();
+        self.open_inputs = self.open_inputs.saturating_sub(1);
         if header.status.class() == StatusClass::Ok && !is_cut {
             let request = RequestId { id: head.id, one_way: None };
             return Ok(Some(Event::ItemsEnd(request)));
@@ -163,7 +164,7 @@ impl<T> Connection<T> {
         if credit.amount == 0 {
             return Err(CloseReason::BadCredit);
         }
-        let Some(output) = self.output(id) else {
+        let Some(output) = self.touched_output(now, id) else {
             // The end of the call and the credit crossed.
             return match self.is_last(id) {
                 true => Ok(()),
@@ -223,6 +224,18 @@ impl<T> Connection<T> {
             return None;
         }
         self.streams(id)?.input.as_mut()
+    }
+
+    /// The same, of a stream in which something happens.
+    fn touched_input(&mut self, now: Instant, id: MessageId) -> Option<&mut Input> {
+        self.streams(id)?.touched = now;
+        self.input(id)
+    }
+
+    fn touched_output(&mut self, now: Instant, id: MessageId) -> Option<&mut Output> {
+        let streams = self.streams(id)?;
+        streams.touched = now;
+        streams.output.as_mut()
     }
 
     /// A frame of a stream that this side does not read: legal as long as its sender may not know yet.

@@ -97,6 +97,8 @@ pub struct Connection<T> {
     floods: Floods,
     /// Streams that wait for the connection.
     crowded: Crowded,
+    /// How many streams of callers are open.
+    open_inputs: u32,
     /// Rare events; ordinary ones are parsed when they are asked for.
     events: VecDeque<Event<T>>,
     /// How many bodies are arriving in parts.
@@ -256,6 +258,9 @@ pub enum Cancellation {
     Caller(CancelReason),
     /// Its deadline passed, see [`Connection::watch_deadline`].
     Expired,
+    /// Its caller's stream was open and nothing happened, see
+    /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
+    Idle,
     /// The connection ended.
     Closed,
 }
@@ -426,6 +431,7 @@ impl<T> Connection<T> {
             liveness: Liveness::new(),
             floods: Floods::new(now),
             crowded: Crowded::default(),
+            open_inputs: 0,
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
@@ -665,13 +671,13 @@ impl<T> Connection<T> {
     #[inline]
     pub fn send_item<P: Payload + ?Sized>(
         &mut self,
-        _now: Instant,
+        now: Instant,
         stream: StreamId,
         codec: Codec,
         signature: u64,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(stream, codec, signature, payload)
+        self.send_stream_item(now, stream, codec, signature, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
@@ -1082,6 +1088,9 @@ impl<T> Connection<T> {
             if self.is_taken_too_slowly(now) {
                 return self.fail(now, CloseReason::SendStalled);
             }
+        }
+        if self.open_inputs > 0 {
+            self.look_after_streams(now);
         }
         if self.stalled.is_some() {
             // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other

@@ -57,7 +57,7 @@ impl<T> Connection<T> {
             slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
             if head.flags & STREAM_FLAGS != 0 && refused.is_none() {
-                let streams = self.served_streams(head.flags);
+                let streams = self.served_streams(now, head.flags);
                 self.served.attach(head.id, streams);
             }
         }
@@ -135,7 +135,7 @@ impl<T> Connection<T> {
         }
         let is_announced = arriving.is_announced();
         let deadline = arriving.header.deadline;
-        let streams = (!is_ignored).then(|| self.served_streams(head.flags)).flatten();
+        let streams = (!is_ignored).then(|| self.served_streams(now, head.flags)).flatten();
         let slot = self.served.enter(head.id);
         slot.charged = 0;
         slot.received = now;

@@ -138,7 +138,7 @@ impl<T> Connection<T> {
             entry.one_way = is_one_way;
         }
         if has_streams {
-            self.open_call_streams(id, flags, is_small);
+            self.open_call_streams(now, id, flags, is_small);
         }
         if deadline != Instant::FAR {
             self.deadlines.arm(call_key(slot), deadline);

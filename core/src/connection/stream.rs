@@ -13,7 +13,7 @@ use super::outbound::Body;
 use super::state::{InputInput, InputState, OutputInput, OutputState};
 use crate::config::WINDOW_MAX;
 use crate::frame::ItemHeader;
-use crate::{CloseReason, MessageId};
+use crate::{CloseReason, Instant, MessageId};
 
 /// A stream may have an item in flight for so many bytes of its window, and a pool of the connection
 /// likewise: what an item costs beside its body.
@@ -44,6 +44,8 @@ pub(super) struct Streams {
     pub(super) input: Option<Input>,
     /// This side has made the call, and wants items.
     pub(super) asked_for_items: bool,
+    /// When something last happened in either direction.
+    pub(super) touched: Instant,
 }
 
 /// How many bytes of a call's items may still arrive after its streams have ended.
@@ -152,6 +154,11 @@ impl Input {
             is_granting: false,
             arriving: None,
         }
+    }
+
+    /// Whether its sender has not ended it.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == InputState::Open
     }
 
     pub(super) fn step(&mut self, input: InputInput) -> bool {

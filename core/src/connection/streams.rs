@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::fmt;
+use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
@@ -11,7 +12,7 @@ use super::requests::STREAM_FLAGS;
 use super::send::{FRONT_LEN, encode, finish_frame};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
 use super::stream::{Input, Late, Output, Streams};
-use super::{BodyTarget, Connection, Event, ReplyError, served_key};
+use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
 use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
 use crate::{
     CallId, Codec, EncodeError, Instant, MessageId, Payload, RequestId, Status, StatusClass,
@@ -67,7 +68,13 @@ impl<T> Connection<T> {
     }
 
     /// The streams of a call that this side has made; `is_whole` if its request is in the send order.
-    pub(super) fn open_call_streams(&mut self, id: MessageId, flags: u8, is_whole: bool) {
+    pub(super) fn open_call_streams(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        flags: u8,
+        is_whole: bool,
+    ) {
         let state = if is_whole { OutputState::Open } else { OutputState::Busy };
         let window = self.peer.map_or(0, |peer| peer.stream_window);
         let output = (flags & request_flags::ITEMS_IN != 0).then(|| Output::new(state, window));
@@ -76,12 +83,13 @@ impl<T> Connection<T> {
             (flags & request_flags::ITEMS_OUT != 0).then(|| Input::new(InputState::Idle, own));
         if let Some(entry) = self.calls.find(id) {
             let asked_for_items = input.is_some();
-            entry.streams = Some(Box::new(Streams { output, input, asked_for_items }));
+            entry.streams =
+                Some(Box::new(Streams { output, input, asked_for_items, touched: now }));
         }
     }
 
     /// The streams of a call that the other side makes.
-    pub(super) fn served_streams(&self, flags: u8) -> Option<Box<Streams>> {
+    pub(super) fn served_streams(&mut self, now: Instant, flags: u8) -> Option<Box<Streams>> {
         if flags & STREAM_FLAGS == 0 {
             return None;
         }
@@ -91,7 +99,11 @@ impl<T> Connection<T> {
         let own = self.config.stream_window;
         let input =
             (flags & request_flags::ITEMS_IN != 0).then(|| Input::new(InputState::Open, own));
-        Some(Box::new(Streams { output, input, asked_for_items: false }))
+        if input.is_some() {
+            self.open_inputs += 1;
+            self.look_after_by(now + self.stream_idle_timeout());
+        }
+        Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
     }
 
     pub(super) fn streams(&mut self, id: MessageId) -> Option<&mut Streams> {
@@ -135,6 +147,7 @@ impl<T> Connection<T> {
     #[inline]
     pub(super) fn send_stream_item<P: Payload + ?Sized>(
         &mut self,
+        now: Instant,
         stream: StreamId,
         codec: Codec,
         signature: u64,
@@ -156,8 +169,11 @@ impl<T> Connection<T> {
         };
         let pool = self.pool_of_output(id);
         let is_funded = self.fund_item(pool, body_len);
-        if let Some(output) = self.output(id) {
-            output.spend(body_len);
+        if let Some(streams) = self.streams(id) {
+            streams.touched = now;
+            if let Some(output) = &mut streams.output {
+                output.spend(body_len);
+            }
         }
         self.counters.items_sent += 1;
         let header = ItemHeader { signature, codec, compression: 0 };
@@ -384,6 +400,7 @@ impl<T> Connection<T> {
         let Some(mut input) = self.streams(id).and_then(|streams| streams.input.take()) else {
             return;
         };
+        self.open_inputs -= u32::from(input.is_open() && id.side() != self.side);
         let late = Late { id, bytes: input.late_bytes(message_bytes_max) };
         self.leave_body(BodyTarget::Item(id));
         let is_own = id.side() == self.side;
@@ -394,6 +411,37 @@ impl<T> Connection<T> {
         if let Some(arriving) = &mut input.arriving {
             let bytes = arriving.ignore();
             self.release_item(is_own, bytes);
+        }
+    }
+
+    /// How long a caller's stream may rest.
+    fn stream_idle_timeout(&self) -> Duration {
+        match self.config.stream_idle_timeout {
+            Duration::ZERO => Duration::MAX,
+            timeout => timeout,
+        }
+    }
+
+    /// Cancels calls whose callers have streams open in which nothing happens.
+    pub(super) fn look_after_streams(&mut self, now: Instant) {
+        let timeout = self.stream_idle_timeout();
+        for slot in 0..self.served.slots() {
+            let Some(served) = self.served.at(slot) else { continue };
+            let id = served.id;
+            let Some(streams) = &served.streams else { continue };
+            let idle_at = streams.touched + timeout;
+            if !streams.input.as_ref().is_some_and(Input::is_open) {
+                continue;
+            }
+            if idle_at > now {
+                self.look_after_by(idle_at);
+                continue;
+            }
+            if self.served.step(slot, ServedInput::Cancel) {
+                self.stop_streams(id);
+                let id = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
+            }
         }
     }
 

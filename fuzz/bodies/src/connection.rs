@@ -61,6 +61,9 @@ fn operate(pair: &mut Pair, input: &mut Unstructured<'_>) -> Result<()> {
     let byte = input.arbitrary::<u8>()?;
     let side = usize::from(byte >> 7);
     let any = input.arbitrary::<u8>()?;
+    if byte >> 5 & 3 == 3 {
+        return operate_streams(pair, side, byte & 31, any, input);
+    }
     match byte & 31 {
         0..=4 => pair.ask(side, asking(any, input)?),
         5..=7 => {
@@ -101,6 +104,30 @@ fn operate(pair: &mut Pair, input: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What applications do with items.
+fn operate_streams(
+    pair: &mut Pair,
+    side: usize,
+    what: u8,
+    any: u8,
+    input: &mut Unstructured<'_>,
+) -> Result<()> {
+    let index = usize::from(any);
+    match what {
+        0..=3 => {
+            let streams = [request_flags::ITEMS_IN, request_flags::ITEMS_OUT, 6][index % 3];
+            let asking = asking(any, input)?;
+            pair.ask(side, Asking { streams, one_way: false, prompt: false, ..asking });
+        }
+        4..=7 => pair.begin_items(side, index),
+        8..=21 => pair.send_item(side, index, length(input)?),
+        22 | 23 => pair.end_items(side, index),
+        24 | 25 => pair.hold(side, any & 1 == 0),
+        _ => pair.consume(side, index % 8),
+    }
+    Ok(())
+}
+
 fn asking(any: u8, input: &mut Unstructured<'_>) -> Result<Asking> {
     Ok(Asking {
         len: length(input)?,
@@ -108,6 +135,7 @@ fn asking(any: u8, input: &mut Unstructured<'_>) -> Result<Asking> {
         timeout_ms: [1000, 1000, 50, 1][usize::from(any >> 6)],
         watched: any & 8 == 0,
         prompt: any & 16 == 0,
+        streams: 0,
     })
 }
 
@@ -118,7 +146,7 @@ fn frame(any: u8, input: &mut Unstructured<'_>) -> Result<Frame> {
     let side = if bits & 1 == 0 { Side::Client } else { Side::Server };
     let id = MessageId::new(side, u32::from(bits >> 1 & 3), u32::from(bits >> 3 & 15));
     let mut frame = plain(kind);
-    let is_about_a_call = kind.has_body() || kind == Kind::Cancel;
+    let is_about_a_call = kind.has_body() || kind == Kind::Cancel || kind == Kind::Credit;
     if is_about_a_call != (bits == 255) {
         frame = frame.id(id.to_wire());
     }
@@ -126,7 +154,7 @@ fn frame(any: u8, input: &mut Unstructured<'_>) -> Result<Frame> {
     let word = input.arbitrary::<[u8; 4]>()?;
     frame = frame.patch(at, &word);
     if kind == Kind::Request && bits & 128 == 0 {
-        frame = frame.deadline(1_000_000).flags(word[0] & request_flags::ONE_WAY);
+        frame = frame.deadline(1_000_000).flags(word[0] & (request_flags::ONE_WAY | 6));
     }
     if kind.has_body() {
         let len = length(input)?.min(20_000);

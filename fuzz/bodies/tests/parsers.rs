@@ -45,7 +45,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/message.rs", "Chunk::from_body", "views"),
     ("codec-rkyv/src/message.rs", "SharedChunk::from_body", "views"),
     ("ringcall/src/serve/mount.rs", "Method::refuses", "shapes"),
-    ("transport-uring/src/engine.rs", "Uring::complete", "ring"),
+    ("transport-uring/src/engine/mod.rs", "Uring::complete", "ring"),
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
 ];

@@ -6,7 +6,7 @@ use syn::Ident;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 
-use super::parse::{Answer, Input, Method, Service, doc_text};
+use super::parse::{Answer, Input, Method, ReplyStream, Service, doc_text};
 use crate::respan;
 
 pub(super) fn expand(service: &Service) -> TokenStream {
@@ -57,7 +57,7 @@ fn the_trait(service: &Service) -> TokenStream {
 fn send_checks(service: &Service) -> TokenStream {
     let ringcall = &service.ringcall;
     let methods = service.methods.iter();
-    let methods = methods.filter(|method| matches!(method.answer, Answer::Returned(_)));
+    let methods = methods.filter(|method| !matches!(method.answer, Answer::Responder(..)));
     let bounds = methods.filter_map(Method::argument).map(|(_, ty)| {
         let bound = respan(quote!(#ringcall::__private::codec::SendArgument), ty.span());
         quote_spanned!(ty.span()=> #ty: #bound)
@@ -73,10 +73,14 @@ fn signature(service: &Service, method: &Method) -> TokenStream {
     let name = &method.name;
     let inputs = method.inputs.iter().map(|input| match input {
         Input::Context(name, ty) => quote!(#name: &#ty),
-        Input::Argument(name, ty) => quote!(#name: #ty),
+        Input::Argument(name, ty) | Input::Items(name, ty, _) => quote!(#name: #ty),
     });
     match &method.answer {
-        Answer::Returned(ty) => {
+        Answer::Returned(_) | Answer::Items(_) => {
+            let ty = match &method.answer {
+                Answer::Items(reply) => &reply.ty,
+                Answer::Returned(ty) | Answer::Responder(_, ty) => ty,
+            };
             let send = service.send.then(|| quote!(+ ::core::marker::Send));
             quote! {
                 fn #name(&self, #(#inputs),*) -> impl ::core::future::Future<Output = #ty> #send
@@ -125,9 +129,24 @@ fn method_table(service: &Service, method: &Method) -> TokenStream {
         let (secs, nanos) = (deadline.as_secs(), deadline.subsec_nanos());
         quote!(.deadline(::core::time::Duration::new(#secs, #nanos)))
     });
+    let made = match method.is_streaming() {
+        false => quote!(new::<#argument, #value, #error>(#name, #docs)),
+        true => {
+            let item_type = |item: Option<TokenStream>| match item {
+                Some(item) => quote! {
+                    ::core::option::Option::Some(#ringcall::__private::ItemType::of::<#item>())
+                },
+                None => quote!(::core::option::Option::None),
+            };
+            let items_in = item_type(item_in(service, method));
+            let items_out = item_type(item_out(method));
+            quote! {
+                with_items::<#argument, #value, #error>(#name, #docs, #items_in, #items_out)
+            }
+        }
+    };
     quote! {
-        #ringcall::MethodTable::new::<#argument, #value, #error>(#name, #docs)
-            #idempotent #one_way #deadline
+        #ringcall::MethodTable::#made #idempotent #one_way #deadline
     }
 }
 
@@ -141,6 +160,10 @@ fn messages(service: &Service, method: &Method) -> (TokenStream, TokenStream, To
         None => quote!(()),
     };
     let (value, error) = match &method.answer {
+        Answer::Items(reply) => {
+            let error = reply.error.as_ref().map(|error| quote!(#error));
+            (quote!(()), error.unwrap_or_else(|| quote!(::core::convert::Infallible)))
+        }
         Answer::Returned(ty) => (
             quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Value),
             quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Error),
@@ -151,6 +174,20 @@ fn messages(service: &Service, method: &Method) -> (TokenStream, TokenStream, To
         ),
     };
     (argument, value, error)
+}
+
+/// The message of the stream that is sent.
+fn item_in(service: &Service, method: &Method) -> Option<TokenStream> {
+    let ringcall = &service.ringcall;
+    let (_, _, ty) = method.items()?;
+    Some(quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::FromBody>::Message))
+}
+
+/// The message of the stream that is the reply.
+fn item_out(method: &Method) -> Option<TokenStream> {
+    let Answer::Items(reply) = &method.answer else { return None };
+    let item = &reply.item;
+    Some(quote!(#item))
 }
 
 /// `QuotesService`: what a server mounts.
@@ -237,6 +274,8 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     // Parameters of the method become variables: these must not be among them.
     let call = Ident::new("call", Span::mixed_site());
     let held = Ident::new("held", Span::mixed_site());
+    let streams = Ident::new("streams", Span::mixed_site());
+    let sink = Ident::new("sink", Span::mixed_site());
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
     let take_argument = method.argument().map(|(name, ty)| {
@@ -247,17 +286,42 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
             let #name = <#ty as #ringcall::__private::FromCall>::from_call(&#call);
         }),
-        Input::Argument(..) => None,
+        Input::Argument(..) | Input::Items(..) => None,
     });
+    let take_items = method
+        .items()
+        .map(|(name, _, ty)| quote_spanned!(ty.span()=> let #name = #streams.items::<#ty>();));
     let passed: Vec<TokenStream> = method
         .inputs
         .iter()
         .map(|input| match input {
             Input::Context(name, _) => quote!(&#name),
-            Input::Argument(name, _) => quote!(#name),
+            Input::Argument(name, _) | Input::Items(name, ..) => quote!(#name),
         })
         .collect();
+    let called = quote!(#trait_name::#name(#held.get(), #(#passed),*).await);
     let (verb, run) = match &method.answer {
+        Answer::Items(reply) => {
+            let pump = pump(service, reply, &sink);
+            (
+                quote!(streaming),
+                quote! {
+                    let #sink = #streams.sink();
+                    ::core::result::Result::Ok(async move {
+                        let answer = #called;
+                        #pump
+                    })
+                },
+            )
+        }
+        Answer::Returned(_) if method.is_streaming() => (
+            quote!(streaming),
+            quote! {
+                ::core::result::Result::Ok(async move {
+                    #ringcall::__private::Ending::from(#codec::IntoReply::into_reply(#called))
+                })
+            },
+        ),
         Answer::Returned(_) => (
             match place {
                 Place::Shard => quote!(handler),
@@ -265,9 +329,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
             },
             quote! {
                 ::core::result::Result::Ok(async move {
-                    #codec::IntoReply::into_reply(
-                        #trait_name::#name(#held.get(), #(#passed),*).await,
-                    )
+                    #codec::IntoReply::into_reply(#called)
                 })
             },
         ),
@@ -283,15 +345,38 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
             },
         ),
     };
+    let streams = method.is_streaming().then(|| quote!(, #streams: &#ringcall::__private::Streams));
     quote! {
         {
             let #held = ::core::clone::Clone::clone(&#kept);
-            mount.#verb(#index, move |#[allow(unused_mut)] mut #call: #ringcall::__private::Incoming| {
+            mount.#verb(#index, move |#[allow(unused_mut)] mut #call: #ringcall::__private::Incoming #streams| {
                 #take_argument
+                #take_items
                 #(#take_contexts)*
                 let #held = ::core::clone::Clone::clone(&#held);
                 #run
             });
+        }
+    }
+}
+
+/// Sends the stream that a handler has returned, in the handler's own task.
+fn pump(service: &Service, reply: &ReplyStream, sink: &Ident) -> TokenStream {
+    let ringcall = &service.ringcall;
+    let item = &reply.item;
+    let error = match &reply.error {
+        Some(error) => quote!(#error),
+        None => quote!(::core::convert::Infallible),
+    };
+    let verb = if reply.may_end_with_error { quote!(results) } else { quote!(items) };
+    let send = quote!(#sink.#verb::<#item, #error>(items).await);
+    if !reply.may_fail {
+        return quote! { let items = answer; #send };
+    }
+    quote! {
+        match answer {
+            ::core::result::Result::Ok(items) => #send,
+            ::core::result::Result::Err(error) => #ringcall::__private::Ending::Error(error),
         }
     }
 }
@@ -366,20 +451,22 @@ fn client_method(service: &Service, method: &Method, index: usize) -> TokenStrea
         Some((parameter, _)) => (quote!(, #parameter: &'a #argument), quote!(#parameter)),
         None => (TokenStream::new(), quote!(&())),
     };
-    let returned = match method.options.one_way {
-        true => quote!(#ringcall::OneWay<'a, __C, #argument>),
-        false => quote!(#ringcall::Call<'a, __C, #argument, #value, #error>),
+    let (made, types) = match (item_in(service, method), item_out(method)) {
+        (None, Some(item)) => (quote!(ItemsCall), quote!(, #item, #error)),
+        (Some(sent), None) => (quote!(UploadCall), quote!(, #sent, #value, #error)),
+        (Some(sent), Some(item)) => (quote!(DuplexCall), quote!(, #sent, #item, #error)),
+        (None, None) if method.options.one_way => (quote!(OneWay), TokenStream::new()),
+        (None, None) => (quote!(Call), quote!(, #value, #error)),
     };
-    let made = match method.options.one_way {
-        true => quote!(#ringcall::OneWay),
-        false => quote!(#ringcall::Call),
-    };
+    let bound = method.is_streaming().then(|| quote!(where __C: #ringcall::StreamChannel));
     quote! {
         #(#docs)*
         #doc
         #(#deprecated)*
-        #visibility fn #name<'a>(&'a self #parameter) -> #returned {
-            #made::new(&self.channel, &self.table.methods()[#index], &self.options, #passed)
+        #visibility fn #name<'a>(&'a self #parameter) -> #ringcall::#made<'a, __C, #argument #types>
+        #bound
+        {
+            #ringcall::#made::new(&self.channel, &self.table.methods()[#index], &self.options, #passed)
         }
     }
 }

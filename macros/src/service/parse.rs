@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::stream;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
@@ -40,13 +41,31 @@ pub(super) enum Input {
     Context(Ident, Type),
     /// The message that is sent.
     Argument(Ident, Type),
+    /// The stream that is sent.
+    Items(Ident, Type, Box<Type>),
 }
 
 pub(super) enum Answer {
     /// `async fn … -> Reply`.
     Returned(Type),
+    /// `async fn … -> Result<impl Stream<Item = …>, Error>`.
+    Items(Box<ReplyStream>),
     /// `fn …(…, responder: Responder<…>)`.
     Responder(Ident, Type),
+}
+
+/// A reply that is a stream.
+pub(super) struct ReplyStream {
+    /// As it was written.
+    pub(super) ty: Type,
+    /// What it is a stream of.
+    pub(super) item: Type,
+    /// The error, also of a stream that ends with it.
+    pub(super) error: Option<Type>,
+    /// Whether it is in a `Result`.
+    pub(super) may_fail: bool,
+    /// Whether its items are `Result`s.
+    pub(super) may_end_with_error: bool,
 }
 
 #[derive(Default)]
@@ -88,6 +107,9 @@ impl Service {
             return Err(Error::new(service.name.span(), "a service needs at least one method"));
         }
         check_names(&service.methods)?;
+        if service.send {
+            check_send(&service.methods)?;
+        }
         Ok(service)
     }
 
@@ -146,6 +168,16 @@ fn check_trait(item: &ItemTrait) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn check_send(methods: &[Method]) -> Result<()> {
+    match methods.iter().find_map(Method::items) {
+        None => Ok(()),
+        Some((_, ty, _)) => Err(Error::new(
+            ty.span(),
+            "a stream that the caller sends stays on the shard where it arrives: leave `send` out, or put the method into a service of its own",
+        )),
+    }
 }
 
 fn check_names(methods: &[Method]) -> Result<()> {
@@ -280,7 +312,10 @@ impl Method {
                     }
                     self.inputs.push(Input::Context(name, *reference.elem));
                 }
-                ty => self.inputs.push(Input::Argument(name, ty)),
+                ty => self.inputs.push(match stream::parameter(&ty)? {
+                    Some(item) => Input::Items(name, ty, Box::new(item)),
+                    None => Input::Argument(name, ty),
+                }),
             }
         }
         Ok(())
@@ -299,7 +334,11 @@ impl Method {
                         "a one-way method returns nothing: remove the reply, or `one_way`",
                     ));
                 }
-                self.answer = Answer::Returned(returned.unwrap_or_else(|| syn::parse_quote!(())));
+                let returned = returned.unwrap_or_else(|| syn::parse_quote!(()));
+                self.answer = match stream::reply(&returned)? {
+                    Some(reply) => Answer::Items(Box::new(reply)),
+                    None => Answer::Returned(returned),
+                };
                 Ok(())
             }
             (false, Some(ty)) => Err(Error::new(
@@ -328,23 +367,73 @@ impl Method {
     fn check_arguments(&self) -> Result<()> {
         let mut arguments = self.inputs.iter().filter_map(|input| match input {
             Input::Argument(name, _) => Some(name),
-            Input::Context(..) => None,
+            Input::Context(..) | Input::Items(..) => None,
         });
-        match arguments.nth(1) {
-            None => Ok(()),
-            Some(second) => Err(Error::new(
+        if let Some(second) = arguments.nth(1) {
+            return Err(Error::new(
                 second.span(),
                 "a method takes one message: put the parameters into a `#[message]` struct, or make them a tuple",
-            )),
+            ));
         }
+        self.check_streams()
+    }
+
+    fn check_streams(&self) -> Result<()> {
+        let mut streams = self.inputs.iter().filter_map(|input| match input {
+            Input::Items(name, ..) => Some(name),
+            _ => None,
+        });
+        if let Some(second) = streams.clone().nth(1) {
+            return Err(Error::new(
+                second.span(),
+                "a method takes one stream: make its items an enum",
+            ));
+        }
+        let span = match (streams.next(), &self.answer) {
+            (Some(name), _) => name.span(),
+            (None, Answer::Items(reply)) => reply.ty.span(),
+            (None, _) => return Ok(()),
+        };
+        if self.options.one_way {
+            return Err(Error::new(
+                span,
+                "a one-way method has no streams, since they need an end: remove `one_way`",
+            ));
+        }
+        if self.options.offload {
+            return Err(Error::new(
+                span,
+                "a method with streams runs on the shard, where items arrive: remove `offload`, and send work that blocks to a thread of your own",
+            ));
+        }
+        if let Answer::Responder(..) = self.answer {
+            return Err(Error::new(
+                span,
+                "a method that answers through a `Responder` has no streams: write `async fn`",
+            ));
+        }
+        Ok(())
     }
 
     /// The message that is sent, if there is one.
     pub(super) fn argument(&self) -> Option<(&Ident, &Type)> {
         self.inputs.iter().find_map(|input| match input {
             Input::Argument(name, ty) => Some((name, ty)),
-            Input::Context(..) => None,
+            Input::Context(..) | Input::Items(..) => None,
         })
+    }
+
+    /// The stream that is sent, if there is one: its name, its type, that of its items.
+    pub(super) fn items(&self) -> Option<(&Ident, &Type, &Type)> {
+        self.inputs.iter().find_map(|input| match input {
+            Input::Items(name, ty, item) => Some((name, ty, &**item)),
+            _ => None,
+        })
+    }
+
+    /// Whether it has a stream in either direction.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.items().is_some() || matches!(self.answer, Answer::Items(_))
     }
 }
 

@@ -41,6 +41,11 @@ impl CallOptions {
         self
     }
 
+    /// How long to wait, if these options or the method say it.
+    pub(super) fn stated_deadline(&self, method: &MethodTable) -> Option<Duration> {
+        self.deadline.or(method.default_deadline())
+    }
+
     /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
@@ -234,7 +239,7 @@ impl IntoOwned for SharedChunk {
 
 /// Checks an answer and makes what the caller asked for of it.
 #[inline]
-fn receive<R: Message, E: Message, B: Frozen>(
+pub(super) fn receive<R: Message, E: Message, B: Frozen>(
     answer: Answer<B>,
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
@@ -339,13 +344,13 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
     }
 }
 
-fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
+pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
     Outgoing {
         method: method.id(),
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,
         codec: method.argument_codec(),
-        timeout: options.deadline.or(method.default_deadline()).unwrap_or(DEFAULT_DEADLINE),
+        timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
         wait_for_ready: options.wait_for_ready.unwrap_or(false),
         flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },

@@ -287,6 +287,10 @@ impl LocalClient {
         &self.0.connection
     }
 
+    pub(crate) fn shard(&self) -> &Rc<Inner> {
+        &self.0.shard
+    }
+
     /// Makes the first attempt to connect, and waits for what comes of it.
     pub(crate) async fn first(&self) -> Result<(), Failure> {
         let watched = &self.0.connection.watched;

@@ -3,22 +3,32 @@
 mod address;
 mod backoff;
 mod blocking;
+mod bridge;
 mod call;
 mod local;
+mod local_stream;
 mod shared;
 mod state;
+mod streams;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
+pub(crate) use bridge::Bridge;
+pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
 pub use local::LocalClient;
 pub(crate) use local::{ClientConnection, Waits, failure_of};
+pub use local_stream::{BlockingStream, LocalStream};
 pub(crate) use shared::{BODY_BLOCK_BYTES, ConnectSlot, RemoteEnd, RemoteSlot, encode};
 pub use shared::{Client, Connect};
 pub use state::ConnectionState;
 pub(crate) use state::Watched;
+pub use streams::{
+    DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
+    UploadCall, UploadFuture,
+};
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_core::{
-    Answer, Cause, Channel, Clock, EncodeError, Encoded, Failure, Instant, Outcome, Outgoing,
-    Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Instant, Outcome,
+    Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, ToAddress, Watched};
@@ -101,8 +101,35 @@ impl Client {
         self.0.slots.pop().unwrap_or_default()
     }
 
-    fn encode<P: Payload>(&self, call: &Outgoing, payload: &P) -> Result<Encoded, Failure> {
+    /// The connection's number on its shard.
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.0.remote
+    }
+
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
         encode(&self.0.bodies, call, payload)
+    }
+
+    /// The body, and how long it is.
+    pub(crate) fn encode_body<P: Payload>(
+        &self,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Result<(Encoded, usize), EncodeError> {
+        let mut writer = self.0.bodies.writer(MESSAGE_BYTES_MAX);
+        payload.encode(codec, signature, &mut writer)?;
+        let bytes = writer.message_len();
+        let (body, attached) = self.0.bodies.finish(writer);
+        Ok((Encoded { body, attached }, bytes))
     }
 
     /// Makes a call whose end is told to a callback, on the shard's thread.

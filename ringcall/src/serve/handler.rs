@@ -142,11 +142,11 @@ where
     }
 }
 
-fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
+pub(super) fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
     ReplyHeader { signature: facts.out_signature, codec: M::CODEC, ..ReplyHeader::new(status) }
 }
 
-fn panicked(shard: &Rc<Inner>, facts: &Facts) {
+pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
     log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
     shard.refuse(facts.handle, facts.request, Status::INTERNAL);
 }

@@ -6,6 +6,7 @@ mod incoming;
 mod mount;
 mod responder;
 mod server;
+mod streams;
 mod table;
 
 pub use context::{CallInfo, Context, FromCall, SendContext};
@@ -15,4 +16,5 @@ pub(crate) use mount::Router;
 pub use mount::{Mount, Service};
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};
-pub use table::{ErasedMessage, MethodTable, ServiceTable};
+pub use streams::{Ending, ItemSink, Items, Streams};
+pub use table::{ErasedMessage, ItemType, MethodTable, ServiceTable};

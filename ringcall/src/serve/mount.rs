@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringcall_codec_rkyv::Message;
+use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, Request, Status};
 
 use super::handler::{Handler, Offloaded, OffloadedResponder, OnShard, WithResponder};
+use super::streams::{Ending, Streaming, Streams};
 use super::{Handlers, Incoming, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
@@ -58,6 +60,9 @@ impl Router {
     }
 }
 
+/// The flags of a request that tell what kind of method it is for.
+const KIND_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+
 /// One method that a shard serves.
 pub(crate) struct Method {
     pub(crate) name: &'static str,
@@ -65,7 +70,8 @@ pub(crate) struct Method {
     codec: Codec,
     in_signature: u64,
     pub(crate) out_signature: u64,
-    is_one_way: bool,
+    /// Those of [`KIND_FLAGS`] that its requests have.
+    kind: u8,
     handler: Box<dyn Handler>,
 }
 
@@ -80,8 +86,8 @@ impl Method {
         {
             return Some(Status::SHAPE_MISMATCH);
         }
-        // Whoever calls a one-way method the other way would wait for nothing.
-        if self.is_one_way != request.id.is_one_way() {
+        // Whoever calls a one-way method the other way would wait for nothing, and so on.
+        if self.kind != request.flags & KIND_FLAGS {
             return Some(Status::BAD_REQUEST);
         }
         None
@@ -149,7 +155,8 @@ impl Mount {
             codec: method.argument_codec(),
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
-            is_one_way: method.is_one_way(),
+            kind: method.stream_flags()
+                | if method.is_one_way() { request_flags::ONE_WAY } else { 0 },
             handler,
         };
         self.router.0.insert(method.id(), Rc::new(entry));
@@ -165,6 +172,21 @@ impl Mount {
         E: Message,
     {
         self.insert(index, Box::new(OnShard::new(handler)));
+    }
+
+    /// A method that takes or gives a stream of items. Its handler runs on the shard in any case, since
+    /// items arrive there.
+    #[doc(hidden)]
+    pub fn streaming<F, Fut, V, E>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming, &Streams) -> Result<Fut, Status> + 'static,
+        Fut: Future<Output = Ending<V, E>> + 'static,
+        V: Message,
+        E: Message,
+    {
+        let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
+        let streaming = Streaming::new(handler, method);
+        self.insert(index, Box::new(streaming));
     }
 
     /// A method whose handler runs on the pool, where its future is built, too.

@@ -4,7 +4,8 @@ use std::any::{Any, type_name};
 use std::fmt;
 use std::time::Duration;
 
-use ringcall_codec_rkyv::{Invalid, Message, Signatures};
+use ringcall_codec_rkyv::{Invalid, Message, Shape, Signatures};
+use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
 
 /// What is known about a service: made by `#[service]`, used by servers, clients and tools.
@@ -60,6 +61,8 @@ pub struct MethodTable {
     argument: ErasedMessage,
     reply: ErasedMessage,
     error: ErasedMessage,
+    items_in: Option<ErasedMessage>,
+    items_out: Option<ErasedMessage>,
     is_idempotent: bool,
     is_one_way: bool,
     deadline: Option<Duration>,
@@ -72,15 +75,30 @@ impl MethodTable {
         name: &'static str,
         docs: &'static str,
     ) -> MethodTable {
+        MethodTable::with_items::<A, R, E>(name, docs, None, None)
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_items<A: Message, R: Message, E: Message>(
+        name: &'static str,
+        docs: &'static str,
+        items_in: Option<ItemType>,
+        items_out: Option<ItemType>,
+    ) -> MethodTable {
+        let described = |items: &Option<ItemType>| items.as_ref().map(|items| items.describe);
+        let (described_in, described_out) = (described(&items_in), described(&items_out));
         MethodTable {
             name,
             full_name: String::new(),
             id: 0,
             docs,
-            signatures: Signatures::of::<A, R, E>(),
+            signatures: Signatures::with_items::<A, R, E>(described_in, described_out),
             argument: ErasedMessage::of::<A>(),
             reply: ErasedMessage::of::<R>(),
             error: ErasedMessage::of::<E>(),
+            items_in: items_in.map(|items| items.message),
+            items_out: items_out.map(|items| items.message),
             is_idempotent: false,
             is_one_way: false,
             deadline: None,
@@ -156,6 +174,25 @@ impl MethodTable {
         &self.error
     }
 
+    /// What the caller sends as a stream beside the argument, if it does.
+    #[must_use]
+    pub fn items_in(&self) -> Option<&ErasedMessage> {
+        self.items_in.as_ref()
+    }
+
+    /// What the reply is a stream of, if it is one. Then [`reply`](Self::reply) is `()`.
+    #[must_use]
+    pub fn items_out(&self) -> Option<&ErasedMessage> {
+        self.items_out.as_ref()
+    }
+
+    /// The flags of its requests that say which streams it has.
+    pub(crate) fn stream_flags(&self) -> u8 {
+        let flag = |items: &Option<ErasedMessage>, flag| if items.is_some() { flag } else { 0 };
+        flag(&self.items_in, request_flags::ITEMS_IN)
+            | flag(&self.items_out, request_flags::ITEMS_OUT)
+    }
+
     pub(crate) fn argument_codec(&self) -> Codec {
         self.argument.codec
     }
@@ -176,6 +213,26 @@ impl MethodTable {
     #[must_use]
     pub fn default_deadline(&self) -> Option<Duration> {
         self.deadline
+    }
+}
+
+/// What a stream of a method consists of. For the code that `#[service]` makes.
+pub struct ItemType {
+    message: ErasedMessage,
+    describe: fn(&mut Shape),
+}
+
+impl ItemType {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of<M: Message>() -> ItemType {
+        ItemType { message: ErasedMessage::of::<M>(), describe: M::describe }
+    }
+}
+
+impl fmt::Debug for ItemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ItemType").field(&self.message).finish()
     }
 }
 

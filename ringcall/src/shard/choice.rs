@@ -105,26 +105,37 @@ pub fn transport_fallbacks() -> u64 {
     FALLBACKS.load(Ordering::Relaxed)
 }
 
+/// A ring that is smaller than it should be, for want of memory that may be locked.
+#[cfg(feature = "uring")]
+pub(crate) fn note_small_ring(reason: &str) {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| log::warn!("using io_uring {reason}"));
+}
+
 pub(crate) fn note_fallback(reason: &str) {
     static LOGGED: Once = Once::new();
     FALLBACKS.fetch_add(1, Ordering::Relaxed);
     LOGGED.call_once(|| log::warn!("using epoll {reason}"));
 }
 
-/// What a ring can use here. Asked once: kernels do not change while a process runs.
+/// What a ring can use here. Asked until there is an answer: kernels do not change while a process runs,
+/// unlike how much memory and how many descriptors are left.
 #[cfg(feature = "uring")]
 pub(crate) fn ring_features() -> Result<ringcall_uring::Features, String> {
     use ringcall_uring::Features;
     use std::sync::OnceLock;
     static FEATURES: OnceLock<Result<Features, String>> = OnceLock::new();
-    let probe = || {
-        let wanted = match std::env::var(MASK_VARIABLE) {
-            Ok(names) => Features::without(&names).map_err(|e| format!("{MASK_VARIABLE}: {e}"))?,
-            Err(_) => Features::ALL,
-        };
-        Features::probe(wanted).map_err(|refusal| refusal.to_string())
+    if let Some(known) = FEATURES.get() {
+        return known.clone();
+    }
+    let wanted = match std::env::var(MASK_VARIABLE) {
+        Ok(names) => Features::without(&names).map_err(|e| format!("{MASK_VARIABLE}: {e}"))?,
+        Err(_) => Features::ALL,
     };
-    FEATURES.get_or_init(probe).clone()
+    match Features::probe(wanted) {
+        Err(refusal) if refusal.is_passing() => Err(refusal.to_string()),
+        probed => FEATURES.get_or_init(|| probed.map_err(|refusal| refusal.to_string())).clone(),
+    }
 }
 
 #[cfg(test)]

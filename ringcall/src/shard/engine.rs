@@ -89,10 +89,18 @@ fn uring(memory: &Memory, reuse_port: bool, why: &str) -> Result<(Engine, Transp
     let features = super::choice::ring_features()?;
     let uring = Uring::new(memory, features, config).map_err(|refusal| refusal.to_string())?;
     let missing: Vec<&str> = features.missing().collect();
-    let why = match missing.is_empty() {
+    let mut why = match missing.is_empty() {
         true => why.to_owned(),
         false => format!("{why}, without {}", missing.join(", ")),
     };
+    let (entries, buffers) = (uring.config().entries, uring.config().buffers_max);
+    if entries < config.entries || buffers < config.buffers_max {
+        let small = format!(
+            "with a small ring of {entries} entries and {buffers} buffers, because there is too little memory to lock: raise `ulimit -l`"
+        );
+        super::choice::note_small_ring(&small);
+        why = format!("{why}, {small}");
+    }
     Ok((Engine::Uring(Box::new(uring)), TransportInfo::new("uring", why)))
 }
 

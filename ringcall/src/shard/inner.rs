@@ -18,7 +18,8 @@ use ringcall_core::{
 
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
-use super::mail::{Notice, Remote, RemoteCall};
+use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+use super::streams::{OpenStream, Streams};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
 use crate::client::{
@@ -36,6 +37,8 @@ pub(crate) enum Ticket {
     Callback(Box<dyn FnOnce(Outcome)>),
     /// A caller on another thread, by its place in `remote_calls`.
     Remote(u32),
+    /// The caller of a call with streams.
+    Stream(Rc<OpenStream>),
 }
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
@@ -56,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
+    pub(crate) streams: Streams,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -159,6 +163,7 @@ impl Inner {
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
+            streams: Streams::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -315,7 +320,7 @@ impl Inner {
                     }
                 }
             }
-            _ => {}
+            event => self.stream_event(handle, event),
         }
     }
 
@@ -438,6 +443,7 @@ impl Inner {
                     end.complete(outcome);
                 }
             }
+            Ticket::Stream(stream) => stream.complete(outcome),
         }));
         if told.is_err() {
             self.executor.panicked();
@@ -734,6 +740,7 @@ impl Inner {
                         self.wake_up(client.connection());
                     }
                 }
+                Notice::Open(opening) => self.open_remote(*opening),
                 Notice::Release(client) => {
                     let mut clients = self.remote_clients.borrow_mut();
                     let released = clients.get_mut(client as usize).and_then(Option::take);
@@ -770,6 +777,15 @@ impl Inner {
         };
         if let Some(ticket) = self.cancel(handle, id) {
             self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
+        }
+    }
+
+    fn open_remote(self: &Rc<Self>, opening: RemoteOpening) {
+        let RemoteOpening { client, outgoing, payload, bridge } = opening;
+        let client = self.remote_clients.borrow().get(client as usize).cloned().flatten();
+        match client {
+            Some(client) => self.spawn(bridge.carry(client, outgoing, payload)),
+            None => bridge.shut_down(),
         }
     }
 

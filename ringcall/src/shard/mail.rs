@@ -13,7 +13,7 @@ use ringcall_core::{Address, Bell as _, Encoded, Handle, Outgoing, RequestId};
 
 use super::choice::TransportInfo;
 use super::engine::{Bell, Socket};
-use crate::client::{ConnectSlot, RemoteEnd, RemoteSlot};
+use crate::client::{Bridge, ConnectSlot, RemoteEnd, RemoteSlot};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
 const CALLS_MAX: usize = 4096;
@@ -45,10 +45,19 @@ pub(crate) struct RemoteCall {
     pub(crate) end: RemoteEnd,
 }
 
+/// A call with streams that another thread makes.
+pub(crate) struct RemoteOpening {
+    pub(crate) client: u32,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) payload: Encoded,
+    pub(crate) bridge: Arc<Bridge>,
+}
+
 /// Anything else that another thread has to say.
 pub(crate) enum Notice {
     /// Nobody waits for this call any more.
     Cancel(Arc<RemoteSlot>),
+    Open(Box<RemoteOpening>),
     Connect(Address, Arc<ConnectSlot>),
     /// Somebody waits for this client, which may not have connected yet.
     WakeUp(u32),
@@ -178,8 +187,10 @@ impl Remote {
             call.end.shut_down();
         }
         while let Some(notice) = self.notices.pop() {
-            if let Notice::Connect(_, slot) = notice {
-                slot.shut_down();
+            match notice {
+                Notice::Connect(_, slot) => slot.shut_down(),
+                Notice::Open(opening) => opening.bridge.shut_down(),
+                _ => {}
             }
         }
         let crowd = std::mem::take(&mut *self.crowded.lock());

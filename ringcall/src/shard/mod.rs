@@ -7,6 +7,7 @@ mod executor;
 mod hosted;
 mod inner;
 mod mail;
+mod streams;
 mod timers;
 mod waiters;
 
@@ -25,7 +26,8 @@ pub(crate) use clock::MachineClock;
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
-pub(crate) use mail::{Notice, Remote, RemoteCall};
+pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
+pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
 
 use crate::client::{LocalClient, ToAddress};

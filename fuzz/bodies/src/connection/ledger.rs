@@ -20,12 +20,28 @@ struct Entry {
     was_run: bool,
     /// Status and length of what the application answered.
     answer: Option<(u16, usize)>,
+    /// Items that the caller sent, and those that it was sent.
+    items: [Items; 2],
+}
+
+/// The items of one direction.
+#[derive(Debug, Default)]
+struct Items {
+    sent: Vec<usize>,
+    received: usize,
 }
 
 impl Ledger {
     pub(super) fn begin(&mut self, side: usize, len: usize, one_way: bool) -> Ticket {
         let ticket = self.calls.len() as Ticket;
-        self.calls.push(Entry { side, len, one_way, was_run: false, answer: None });
+        self.calls.push(Entry {
+            side,
+            len,
+            one_way,
+            was_run: false,
+            answer: None,
+            items: Default::default(),
+        });
         self.open.insert(ticket);
         ticket
     }
@@ -52,6 +68,36 @@ impl Ledger {
         }
     }
 
+    /// The body of the next item of this length.
+    pub(super) fn item(&self, side: usize, ticket: Ticket, len: usize) -> Vec<u8> {
+        let direction = usize::from(self.calls[ticket as usize].side != side);
+        let nth = self.calls[ticket as usize].items[direction].sent.len();
+        item_bytes(ticket, direction, nth, len)
+    }
+
+    /// It was sent.
+    pub(super) fn sent_item(&mut self, side: usize, ticket: Ticket, len: usize) {
+        let direction = usize::from(self.calls[ticket as usize].side != side);
+        self.calls[ticket as usize].items[direction].sent.push(len);
+    }
+
+    /// An item has arrived, and it is the next one that was sent.
+    pub(super) fn got_item(&mut self, side: usize, ticket: Ticket, body: &[u8]) {
+        let direction = usize::from(self.calls[ticket as usize].side == side);
+        let items = &mut self.calls[ticket as usize].items[direction];
+        let nth = items.received;
+        assert_eq!(items.sent.get(nth), Some(&body.len()), "item {nth} of call {ticket}");
+        assert!(body == item_bytes(ticket, direction, nth, body.len()), "call {ticket}");
+        items.received += 1;
+    }
+
+    /// One direction of a call has ended well: all that was sent has arrived.
+    pub(super) fn got_all(&self, side: usize, ticket: Ticket) {
+        let direction = usize::from(self.calls[ticket as usize].side == side);
+        let items = &self.calls[ticket as usize].items[direction];
+        assert_eq!(items.received, items.sent.len(), "items of call {ticket} are missing");
+    }
+
     /// A value or an error has arrived, and it is what was answered.
     pub(super) fn answered(&self, ticket: Ticket, status: u16, body: &[u8]) {
         let entry = &self.calls[ticket as usize];
@@ -67,6 +113,10 @@ impl Ledger {
     pub(super) fn assert_all_ended(&self) {
         assert!(self.open.is_empty(), "calls {:?} have not ended", self.open);
     }
+}
+
+fn item_bytes(ticket: Ticket, direction: usize, nth: usize, len: usize) -> Vec<u8> {
+    bytes(ticket << 32 | (direction as u64) << 31 | nth as u64, len)
 }
 
 /// `len` bytes that say whose they are.

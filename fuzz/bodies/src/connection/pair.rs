@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Call, CallId, CloseReason, Codec, Config, Connection, Event, Instant, Memory, MemoryLimits,
-    Outcome, ReceiveHint, Reply, ReplyError, Request, Side, Status, StatusClass, TransportError,
+    Call, CallId, CloseReason, Codec, Config, Connection, Event, Instant, ItemError, Memory,
+    MemoryLimits, Outcome, ReceiveHint, Reply, ReplyError, Request, Side, Status, StatusClass,
+    StreamId, TransportError,
 };
 
 use super::ledger::{Ledger, Ticket, bytes};
@@ -19,6 +20,7 @@ const IN_FLIGHT: u32 = 8;
 const IN_FLIGHT_MAX: usize = 20;
 const MESSAGE_MAX: usize = 100_000;
 const WINDOW: u64 = 200_000;
+const STREAM_WINDOW: u64 = 40_000;
 const QUEUE_MAX: usize = 300_000;
 /// A delivery holds at most one block of this size.
 const DELIVERY_MAX: usize = 16 * 1024 - 16;
@@ -48,6 +50,11 @@ struct End {
     calls: Vec<CallId>,
     /// Calls that are not answered yet, and whether they were cancelled.
     running: Vec<(Request, bool)>,
+    /// Calls with streams, made and served.
+    streams: Vec<(StreamId, Ticket)>,
+    /// Items that were not given back.
+    held: Vec<(StreamId, usize)>,
+    holds: bool,
     established: bool,
     closed: Option<CloseReason>,
     /// The other side will send nothing any more.
@@ -63,6 +70,8 @@ pub(super) struct Asking {
     pub(super) watched: bool,
     /// Whether the other side answers at once.
     pub(super) prompt: bool,
+    /// `ITEMS_IN`, `ITEMS_OUT`.
+    pub(super) streams: u8,
 }
 
 impl Pair {
@@ -73,6 +82,7 @@ impl Pair {
             .message_bytes_max(MESSAGE_MAX)
             .calls_window(WINDOW)
             .replies_window(WINDOW)
+            .stream_window(STREAM_WINDOW)
             .send_queue_soft(QUEUE_MAX / 4)
             .send_queue_max(QUEUE_MAX)
             // The input may cancel whatever it makes.
@@ -99,6 +109,9 @@ impl Pair {
                 unacknowledged: 0,
                 calls: Vec::new(),
                 running: Vec::new(),
+                streams: Vec::new(),
+                held: Vec::new(),
+                holds: false,
                 established: false,
                 closed: None,
                 is_input_over: false,
@@ -120,12 +133,17 @@ impl Pair {
             codec: Codec::RAW,
             priority: 0,
             attempt: 0,
-            flags: if asking.one_way { request_flags::ONE_WAY } else { 0 },
+            flags: asking.streams | if asking.one_way { request_flags::ONE_WAY } else { 0 },
         };
         let end = &mut self.ends[side];
         let payload = Bytes::from(bytes(ticket, asking.len));
         match end.connection.call(self.now, &call, &payload, ticket) {
-            Ok(id) => end.calls.push(id),
+            Ok(id) => {
+                end.calls.push(id);
+                if asking.streams != 0 {
+                    end.streams.push((id.into(), ticket));
+                }
+            }
             Err(refused) => {
                 assert_eq!(refused.ticket, ticket);
                 self.ledger.end(side, ticket);
@@ -172,6 +190,63 @@ impl Pair {
         }
     }
 
+    // ---- items ----
+
+    pub(super) fn begin_items(&mut self, side: usize, index: usize) {
+        let end = &mut self.ends[side];
+        let Some(at) = index.checked_rem(end.running.len()) else { return };
+        let header = ReplyHeader::new(Status::OK);
+        let (request, _) = &end.running[at];
+        let begun = end.connection.begin_items(self.now, request.id, header);
+        assert!(begun.is_err() || request.flags & request_flags::ITEMS_OUT != 0);
+    }
+
+    pub(super) fn send_item(&mut self, side: usize, index: usize, len: usize) {
+        let end = &mut self.ends[side];
+        let Some(at) = index.checked_rem(end.streams.len()) else { return };
+        let (stream, ticket) = end.streams[at];
+        let payload = Bytes::from(self.ledger.item(side, ticket, len));
+        match end.connection.send_item(self.now, stream, Codec::RAW, 0, &payload) {
+            Ok(()) => self.ledger.sent_item(side, ticket, len),
+            // Ended ones are not tried again and again.
+            Err(ItemError::Ended) if end.streams.len() > 20 => drop(end.streams.remove(at)),
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn end_items(&mut self, side: usize, index: usize) {
+        let end = &mut self.ends[side];
+        if let Some(at) = index.checked_rem(end.calls.len()) {
+            end.connection.end_items(self.now, end.calls[at]);
+        }
+    }
+
+    pub(super) fn hold(&mut self, side: usize, holds: bool) {
+        self.ends[side].holds = holds;
+    }
+
+    /// Gives back some of the items that are held.
+    pub(super) fn consume(&mut self, side: usize, n: usize) {
+        let end = &mut self.ends[side];
+        for (stream, len) in end.held.drain(..n.min(end.held.len())) {
+            end.connection.consumed(stream, len);
+        }
+    }
+
+    fn take_item(&mut self, side: usize, stream: StreamId, body: &[u8]) {
+        assert!(body.len() <= MESSAGE_MAX);
+        let end = &mut self.ends[side];
+        if self.is_honest {
+            let known = end.streams.iter().find(|(known, _)| *known == stream);
+            let (_, ticket) = known.expect("an item of a stream that there is");
+            self.ledger.got_item(side, *ticket, body);
+        }
+        end.held.push((stream, body.len()));
+        if !end.holds {
+            self.consume(side, usize::MAX);
+        }
+    }
+
     pub(super) fn ping(&mut self, side: usize, opaque: u8) {
         self.ends[side].connection.ping(self.now, [opaque; 16]);
     }
@@ -213,9 +288,21 @@ impl Pair {
             }
             Event::Completed(ticket, outcome) => {
                 self.ledger.end(side, ticket);
-                self.take_outcome(ticket, &outcome);
+                self.take_outcome(side, ticket, &outcome);
             }
-            Event::Pong(_) | Event::GoAway(_) => {}
+            Event::Item(stream, item) => {
+                assert!(item.body.is_empty() || item.body.is_aligned_to(16));
+                self.take_item(side, stream, &item.body);
+            }
+            Event::ItemsEnd(request) => {
+                let running = end.running.iter().find(|(running, _)| running.id == request);
+                let (request, is_cancelled) = running.expect("only what runs gets items");
+                assert!(!*is_cancelled, "nothing follows a cancel");
+                if self.is_honest {
+                    self.ledger.got_all(side, request.method);
+                }
+            }
+            Event::Pong(_) | Event::GoAway(_) | Event::Answering(..) | Event::Writable(_) => {}
             Event::Closed(reason) => {
                 end.closed = Some(reason);
                 if self.is_honest {
@@ -238,13 +325,16 @@ impl Pair {
             let len = request.body.len().min(1000);
             return self.answer_request(side, &request, false, Status::OK, len);
         }
+        if request.flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT) != 0 {
+            end.streams.push((request.id.into(), request.method));
+        }
         if request.in_signature == 1 {
             end.connection.watch_deadline(request.id, request.deadline);
         }
         end.running.push((request, false));
     }
 
-    fn take_outcome(&self, ticket: Ticket, outcome: &Outcome) {
+    fn take_outcome(&self, side: usize, ticket: Ticket, outcome: &Outcome) {
         match outcome {
             Outcome::Reply(Reply { header, body }) => {
                 assert!(body.is_empty() || body.is_aligned_to(16));
@@ -252,6 +342,7 @@ impl Pair {
                     matches!(header.status.class(), StatusClass::Ok | StatusClass::Application);
                 if self.is_honest && has_body {
                     self.ledger.answered(ticket, header.status.to_wire(), body);
+                    self.ledger.got_all(side, ticket);
                 }
             }
             Outcome::Sent => assert!(self.ledger.is_one_way(ticket)),
@@ -405,6 +496,8 @@ impl Pair {
             let connection = &end.connection;
             let (calls, replies) = connection.credit_held();
             assert!(calls <= WINDOW && replies <= WINDOW, "{calls} {replies}");
+            let (calls, replies) = connection.items_held();
+            assert!(calls <= WINDOW / 1024 && replies <= WINDOW / 1024, "{calls} {replies}");
             assert!(connection.calls_in_flight() <= IN_FLIGHT_MAX);
             assert!(connection.calls_served() <= 2 * IN_FLIGHT_MAX);
             let lent = end.memory.pool().stats().lent_bytes;
@@ -420,6 +513,10 @@ impl Pair {
     /// Everything is answered, or expires; then all is as it was at the beginning.
     pub(super) fn come_to_rest(&mut self) {
         for _ in 0..3 {
+            for side in 0..2 {
+                self.hold(side, false);
+                self.consume(side, usize::MAX);
+            }
             self.exchange();
             for side in 0..2 {
                 while !self.ends[side].running.is_empty() {
@@ -439,6 +536,7 @@ impl Pair {
             let (end, other) = (&self.ends[side].connection, &self.ends[1 - side].connection);
             assert_eq!((end.calls_in_flight(), end.calls_served()), (0, 0));
             assert_eq!((end.credit_held(), end.bytes_queued()), ((0, 0), 0));
+            assert_eq!(end.items_held(), (0, 0));
             // What is not granted again is less than a quarter.
             let (calls, replies) = other.credit_available();
             let least = WINDOW / 4 * 3;

@@ -169,12 +169,16 @@ impl Sent {
     fn expected(&self) -> Status {
         let Sent { header, flags, .. } = self;
         let streams = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
-        if self.is_critical || flags & streams != 0 || header.compression != 0 {
+        let has_streams = flags & streams != 0;
+        if self.is_critical || header.compression != 0 {
             return Status::UNSUPPORTED;
+        }
+        if has_streams && flags & request_flags::ONE_WAY != 0 {
+            return Status::BAD_REQUEST;
         }
         match header.deadline_us {
             0 => return Status::EXPIRED,
-            u32::MAX => return Status::BAD_REQUEST,
+            u32::MAX if !has_streams => return Status::BAD_REQUEST,
             _ => {}
         }
         let Some(method) = self.method else { return Status::UNKNOWN_METHOD };
@@ -187,7 +191,7 @@ impl Sent {
         {
             return Status::SHAPE_MISMATCH;
         }
-        if method.is_one_way() != (flags & request_flags::ONE_WAY != 0) {
+        if has_streams || method.is_one_way() != (flags & request_flags::ONE_WAY != 0) {
             return Status::BAD_REQUEST;
         }
         self.answer(method).map_or(Status::BAD_BODY, |(status, _)| status)

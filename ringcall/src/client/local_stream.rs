@@ -1,0 +1,184 @@
+//! Calls with streams from code that runs on the shard, and from the thread that drives it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use ringcall_core::{
+    Arrived, CallId, Cause, Chunk, Codec, Failure, ItemError, Outgoing, Payload, StreamCall,
+    StreamChannel,
+};
+
+use super::{BlockOn, BlockingClient, LocalClient, Waits};
+use crate::shard::{OpenStream, Shard, Ticket};
+
+/// A call with streams of a [`LocalClient`]. It keeps the connection.
+#[derive(Clone)]
+pub struct LocalStream(Rc<Opened>);
+
+struct Opened {
+    stream: Rc<OpenStream>,
+    id: CallId,
+    _client: LocalClient,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.stream.cancel(self.id);
+        self.stream.close();
+    }
+}
+
+impl LocalClient {
+    /// Makes a call with streams as soon as its connection takes it.
+    pub(crate) async fn open_stream<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+    ) -> Result<LocalStream, Failure> {
+        let shard = self.shard();
+        let deadline = shard.now() + call.timeout;
+        loop {
+            // Another one if it had to wait for that.
+            let handle = self.connection().handle();
+            let stream = OpenStream::new(shard, handle);
+            let ticket = Ticket::Stream(Rc::clone(&stream));
+            match shard.call(handle, &call, deadline, &payload, ticket) {
+                Ok(id) => {
+                    stream.register(id.into());
+                    return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
+                }
+                Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
+                {
+                    Waits::Not(failure) => return Err(failure),
+                    _ if shard.now() >= deadline => {
+                        return Err(Failure::not_sent(Cause::Expired));
+                    }
+                    waits => self.room(waits, deadline).await,
+                },
+            }
+        }
+    }
+}
+
+impl StreamChannel for LocalClient {
+    type Call = LocalStream;
+    type Opening<'a, P>
+        = Pin<Box<dyn Future<Output = Result<LocalStream, Failure>> + 'a>>
+    where
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        Box::pin(self.open_stream(call, payload))
+    }
+}
+
+impl LocalStream {
+    /// What arrived next, without counting an item as taken: that is what [`taken`](Self::taken) is for.
+    pub(crate) fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
+        self.0.stream.poll_arrived(cx)
+    }
+
+    /// An item with a body of this length was taken.
+    pub(crate) fn taken(&self, bytes: usize) {
+        self.0.stream.consumed(bytes);
+    }
+
+    /// How the call failed, if nobody was told.
+    pub(crate) fn take_failure(&self) -> Option<Failure> {
+        self.0.stream.take_failure()
+    }
+}
+
+impl StreamCall for LocalStream {
+    type Body = Chunk;
+
+    fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.0.stream.poll_send(cx, codec, signature, payload)
+    }
+
+    fn end_items(&self) {
+        self.0.stream.end_items(self.0.id);
+    }
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
+        let arrived = self.poll_held(cx);
+        if let Poll::Ready(Arrived::Item { body, .. }) = &arrived {
+            self.taken(body.len());
+        }
+        arrived
+    }
+
+    fn cancel(&self) {
+        self.0.stream.cancel(self.0.id);
+    }
+}
+
+impl fmt::Debug for LocalStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalStream").field(&self.0.stream).finish()
+    }
+}
+
+/// A call with streams of a [`BlockingClient`]. It keeps the shard, which is driven while something of
+/// the call is waited for.
+#[derive(Clone, Debug)]
+pub struct BlockingStream {
+    shard: Shard,
+    stream: LocalStream,
+}
+
+impl BlockOn for BlockingStream {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.shard.block_on(future)
+    }
+}
+
+impl StreamChannel for BlockingClient {
+    type Call = BlockingStream;
+    type Opening<'a, P>
+        = Pin<Box<dyn Future<Output = Result<BlockingStream, Failure>> + 'a>>
+    where
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        let opening = self.local().open_stream(call, payload);
+        Box::pin(async move {
+            Ok(BlockingStream { shard: self.shard().clone(), stream: opening.await? })
+        })
+    }
+}
+
+impl StreamCall for BlockingStream {
+    type Body = Chunk;
+
+    fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.stream.poll_send(cx, codec, signature, payload)
+    }
+
+    fn end_items(&self) {
+        self.stream.end_items();
+    }
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
+        self.stream.poll_arrived(cx)
+    }
+
+    fn cancel(&self) {
+        self.stream.cancel();
+    }
+}

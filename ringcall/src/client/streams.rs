@@ -1,0 +1,660 @@
+//! Typed calls with streams of items.
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_core::{
+    Answer, Arrived, Cause, EncodeError, Failure, ItemError, Outgoing, StatusClass, StreamCall,
+    StreamChannel,
+};
+
+use super::call::{outgoing, receive};
+use super::{BlockOn, CallOptions, CallResult, DEFAULT_DEADLINE, IntoOwned};
+use crate::CallError;
+use crate::serve::MethodTable;
+
+/// What is about a call rather than its types, until it is made.
+#[derive(Debug)]
+struct Prepared<'a, C, A> {
+    channel: &'a C,
+    outgoing: Outgoing,
+    argument: &'a A,
+}
+
+impl<'a, C, A> Prepared<'a, C, A> {
+    fn new(
+        channel: &'a C,
+        method: &MethodTable,
+        options: &CallOptions,
+        argument: &'a A,
+    ) -> Prepared<'a, C, A> {
+        let mut outgoing = outgoing(method, options);
+        outgoing.flags |= method.stream_flags();
+        // With items to send nobody knows how long the call takes; otherwise this is for the first frame.
+        let default = if method.items_in().is_some() { Duration::MAX } else { DEFAULT_DEADLINE };
+        outgoing.timeout = options.stated_deadline(method).unwrap_or(default);
+        Prepared { channel, outgoing, argument }
+    }
+}
+
+/// The options and ways of every kind of call.
+macro_rules! prepared_call {
+    ($call:ident <$($parameter:ident),*> $deadline:literal) => {
+        impl<'a, C, A, $($parameter),*> $call<'a, C, A, $($parameter),*>
+        where
+            C: StreamChannel,
+            A: Message,
+            $($parameter: Message),*
+        {
+            #[doc(hidden)]
+            pub fn new(
+                channel: &'a C,
+                method: &MethodTable,
+                options: &CallOptions,
+                argument: &'a A,
+            ) -> Self {
+                let prepared = Prepared::new(channel, method, options, argument);
+                $call { prepared, types: PhantomData }
+            }
+
+            #[doc = $deadline]
+            pub fn deadline(mut self, deadline: Duration) -> Self {
+                self.prepared.outgoing.timeout = deadline;
+                self
+            }
+
+            /// How important this call is.
+            pub fn priority(mut self, priority: u8) -> Self {
+                self.prepared.outgoing.priority = priority;
+                self
+            }
+
+            /// Waits for what awaiting it gives.
+            ///
+            /// # Errors
+            /// As for awaiting it.
+            pub fn wait(self) -> <Self as IntoFuture>::Output
+            where
+                C: BlockOn,
+                Self: IntoFuture,
+            {
+                let channel = self.prepared.channel;
+                channel.block_on(self.into_future())
+            }
+        }
+
+        impl<C, A, $($parameter),*> fmt::Debug for $call<'_, C, A, $($parameter),*> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($call))
+                    .field("outgoing", &self.prepared.outgoing)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+// ---- the server sends ----
+
+/// A call whose reply is a stream of `R`, ready to be made: await it, or [`wait`](ItemsCall::wait) for
+/// it. It gives the stream when the server begins it, or the error instead.
+#[must_use = "a call is made when it is awaited or waited for"]
+pub struct ItemsCall<'a, C, A, R, E> {
+    prepared: Prepared<'a, C, A>,
+    types: PhantomData<fn() -> (R, E)>,
+}
+
+prepared_call! { ItemsCall<R, E>
+"How long to wait until the stream begins. After that it may take as long as it likes." }
+
+impl<'a, C, A, R, E> IntoFuture for ItemsCall<'a, C, A, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<ItemsOf<C, R, E>, CallError<E>>;
+    type IntoFuture = ItemsFuture<'a, C, A, R, E>;
+
+    fn into_future(self) -> ItemsFuture<'a, C, A, R, E> {
+        let Prepared { channel, outgoing, argument } = self.prepared;
+        ItemsFuture {
+            opening: channel.open(outgoing, Typed(argument)),
+            out_signature: outgoing.out_signature,
+            opened: None,
+        }
+    }
+}
+
+/// What a call over the channel `C` that gives a stream gives.
+pub type ItemsOf<C, R, E> = ReplyItems<<C as StreamChannel>::Call, R, E>;
+
+pin_project! {
+    /// A call whose reply is about to begin. Dropping it gives the call up.
+    pub struct ItemsFuture<'a, C, A, R, E>
+    where
+        C: StreamChannel,
+        C: 'a,
+        A: Message,
+    {
+        #[pin]
+        opening: C::Opening<'a, Typed<'a, A>>,
+        out_signature: u64,
+        opened: Option<ReplyItems<C::Call, R, E>>,
+    }
+}
+
+impl<'a, C, A, R, E> Future for ItemsFuture<'a, C, A, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<ItemsOf<C, R, E>, CallError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.opened.is_none() {
+            let call = ready!(this.opening.poll(cx))?;
+            *this.opened = Some(ReplyItems::new(call, *this.out_signature));
+        }
+        let Some(items) = this.opened.as_mut() else { return Poll::Pending };
+        ready!(items.poll_begin(cx))?;
+        match this.opened.take() {
+            Some(items) => Poll::Ready(Ok(items)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The server's stream of `R`, with which it answers a call: a [`Stream`] of received messages, or the
+/// call's failure, which is the last thing then.
+///
+/// Items that were not taken wait in memory, at most a window of them (1024 items and 1 MiB unless the client's
+/// [`Config`](crate::Config) says otherwise); then the server's handler waits. Dropping the stream before its end
+/// gives the call up: the server is told once, and drops its handler.
+pub struct ReplyItems<S: StreamCall, R, E> {
+    call: S,
+    out_signature: u64,
+    stage: Stage,
+    types: PhantomData<fn() -> (R, E)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Asked,
+    Begun,
+    Over,
+}
+
+impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E> {
+    fn new(call: S, out_signature: u64) -> ReplyItems<S, R, E> {
+        ReplyItems { call, out_signature, stage: Stage::Asked, types: PhantomData }
+    }
+
+    /// The next item; `None` after the last.
+    ///
+    /// # Errors
+    /// The call's error or failure, which ends the stream.
+    pub async fn next(&mut self) -> Option<CallResult<R, E, S::Body>> {
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    /// Waits for the next item; `None` after the last.
+    ///
+    /// # Errors
+    /// The call's error or failure, which ends the stream.
+    pub fn next_wait(&mut self) -> Option<CallResult<R, E, S::Body>>
+    where
+        S: BlockOn,
+    {
+        let call = self.call.clone();
+        call.block_on(self.next())
+    }
+
+    /// The items one by one, each waited for.
+    pub fn wait_each(&mut self) -> impl Iterator<Item = CallResult<R, E, S::Body>> + '_
+    where
+        S: BlockOn,
+    {
+        std::iter::from_fn(|| self.next_wait())
+    }
+
+    /// Ready when the reply has begun, or was an error instead.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError<E>>> {
+        match ready!(self.call.poll_arrived(cx)) {
+            Arrived::Began(_) => {
+                self.stage = Stage::Begun;
+                Poll::Ready(Ok(()))
+            }
+            Arrived::Item { .. } => Poll::Ready(Err(self.bad_reply())),
+            Arrived::End(end) => {
+                self.stage = Stage::Over;
+                Poll::Ready(self.end(end).map_or(Ok(()), Err))
+            }
+        }
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<CallResult<R, E, S::Body>>> {
+        loop {
+            if self.stage == Stage::Over {
+                return Poll::Ready(None);
+            }
+            match ready!(self.call.poll_arrived(cx)) {
+                Arrived::Began(_) => self.stage = Stage::Begun,
+                Arrived::Item { signature, codec, body } => {
+                    let is_ours = signature == self.out_signature && codec == R::CODEC;
+                    if is_ours && let Ok(item) = R::receive(body) {
+                        return Poll::Ready(Some(Ok(item)));
+                    }
+                    return Poll::Ready(Some(Err(self.bad_reply())));
+                }
+                Arrived::End(end) => {
+                    self.stage = Stage::Over;
+                    return Poll::Ready(self.end(end).map(Err));
+                }
+            }
+        }
+    }
+
+    /// What the other side sends is not what was asked for.
+    fn bad_reply(&mut self) -> CallError<E> {
+        self.stage = Stage::Over;
+        self.call.cancel();
+        CallError::Failed(Failure::unknown(Cause::BadReply))
+    }
+
+    fn end(&self, end: Result<Answer<S::Body>, Failure>) -> Option<CallError<E>> {
+        match end {
+            Err(failure) => Some(CallError::Failed(failure)),
+            // The end of the items, which has no body.
+            Ok(answer) if answer.header.status.class() == StatusClass::Ok => None,
+            Ok(answer) => {
+                let owned = S::Body::into_owned::<E>;
+                receive::<R, E, S::Body>(answer, self.out_signature, owned).err()
+            }
+        }
+    }
+}
+
+impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> Stream for ReplyItems<S, R, E> {
+    type Item = CallResult<R, E, S::Body>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl<S: StreamCall, R, E> Drop for ReplyItems<S, R, E> {
+    fn drop(&mut self) {
+        if self.stage != Stage::Over {
+            self.call.cancel();
+        }
+    }
+}
+
+impl<S: StreamCall, R, E> fmt::Debug for ReplyItems<S, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyItems").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+// ---- the caller sends ----
+
+/// A call that sends a stream of `I` and gets one reply, ready to be made: await it, or
+/// [`wait`](UploadCall::wait) for it. It gives the [`Upload`] when this side has accepted the call.
+#[must_use = "a call is made when it is awaited or waited for"]
+pub struct UploadCall<'a, C, A, I, R, E> {
+    prepared: Prepared<'a, C, A>,
+    types: PhantomData<fn() -> (I, R, E)>,
+}
+
+prepared_call! { UploadCall<I, R, E>
+"How long the whole call may take; as long as it likes, unless something else is said." }
+
+impl<'a, C, A, I, R, E> IntoFuture for UploadCall<'a, C, A, I, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    I: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<Upload<C::Call, I, R, E>, CallError<E>>;
+    type IntoFuture = UploadFuture<'a, C, A, I, R, E>;
+
+    fn into_future(self) -> UploadFuture<'a, C, A, I, R, E> {
+        let Prepared { channel, outgoing, argument } = self.prepared;
+        UploadFuture {
+            opening: channel.open(outgoing, Typed(argument)),
+            outgoing,
+            types: PhantomData,
+        }
+    }
+}
+
+pin_project! {
+    /// A call with items to send that is being made. Dropping it gives the call up.
+    pub struct UploadFuture<'a, C, A, I, R, E>
+    where
+        C: StreamChannel,
+        C: 'a,
+        A: Message,
+    {
+        #[pin]
+        opening: C::Opening<'a, Typed<'a, A>>,
+        outgoing: Outgoing,
+        types: PhantomData<fn() -> (I, R, E)>,
+    }
+}
+
+impl<'a, C, A, I, R, E> Future for UploadFuture<'a, C, A, I, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    I: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<Upload<C::Call, I, R, E>, CallError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let call = ready!(this.opening.poll(cx))?;
+        let Outgoing { in_signature, out_signature, .. } = *this.outgoing;
+        Poll::Ready(Ok(Upload {
+            call,
+            in_signature,
+            out_signature,
+            end: UploadEnd::Open,
+            types: PhantomData,
+        }))
+    }
+}
+
+/// A stream of `I` that is being sent, and the reply to it.
+///
+/// [`send`](Upload::send) waits while the server does not take what was sent before: a window of it, 1024 items
+/// and 1 MiB unless the server says otherwise. Dropping this before [`finish`](Upload::finish) gives the call
+/// up: the server is told once, and drops its handler.
+pub struct Upload<S: StreamCall, I, R: Message, E: Message> {
+    call: S,
+    in_signature: u64,
+    out_signature: u64,
+    end: UploadEnd<R::Received<S::Body>>,
+    types: PhantomData<fn() -> (I, R, E)>,
+}
+
+enum UploadEnd<V> {
+    Open,
+    /// The server has answered before the last item.
+    Answered(V),
+    /// The caller was told.
+    Told,
+}
+
+impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<S, I, R, E> {
+    /// Sends an item; waits for room.
+    ///
+    /// # Errors
+    /// The call's, when the server has ended it with an error; [`Cause::StreamEnded`] when it has answered
+    /// already, with what [`finish`](Upload::finish) gives then. [`Cause::Encode`] and
+    /// [`Cause::TooLarge`] when the item could not be sent.
+    pub async fn send(&mut self, item: &I) -> Result<(), CallError<E>> {
+        let signature = self.in_signature;
+        let send =
+            |cx: &mut Context<'_>| self.call.poll_send(cx, I::CODEC, signature, &Typed(item));
+        match poll_fn(send).await {
+            Ok(()) => Ok(()),
+            Err(ItemError::Encode(error)) => Err(encode_failure(error).into()),
+            Err(_) => {
+                if let UploadEnd::Open = self.end {
+                    let answer = self.answer().await?;
+                    self.end = UploadEnd::Answered(answer);
+                }
+                Err(Failure::unknown(Cause::StreamEnded).into())
+            }
+        }
+    }
+
+    /// Sends all items of a stream.
+    ///
+    /// # Errors
+    /// As for [`send`](Upload::send); the items that were not sent are dropped.
+    pub async fn send_all(&mut self, items: impl Stream<Item = I>) -> Result<(), CallError<E>> {
+        let mut items = std::pin::pin!(items);
+        while let Some(item) = poll_fn(|cx| items.as_mut().poll_next(cx)).await {
+            self.send(&item).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that there are no further items, and waits for the reply.
+    ///
+    /// # Errors
+    /// The call's; [`Cause::StreamEnded`] if [`send`](Upload::send) has given it already.
+    pub async fn finish(mut self) -> CallResult<R, E, S::Body> {
+        match std::mem::replace(&mut self.end, UploadEnd::Open) {
+            UploadEnd::Answered(answer) => Ok(answer),
+            UploadEnd::Told => Err(Failure::unknown(Cause::StreamEnded).into()),
+            UploadEnd::Open => {
+                self.call.end_items();
+                self.answer().await
+            }
+        }
+    }
+
+    /// [`send`](Upload::send), waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_wait(&mut self, item: &I) -> Result<(), CallError<E>>
+    where
+        S: BlockOn,
+    {
+        let call = self.call.clone();
+        call.block_on(self.send(item))
+    }
+
+    /// [`finish`](Upload::finish), waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_wait(self) -> CallResult<R, E, S::Body>
+    where
+        S: BlockOn,
+    {
+        let call = self.call.clone();
+        call.block_on(self.finish())
+    }
+
+    async fn answer(&mut self) -> CallResult<R, E, S::Body> {
+        loop {
+            match poll_fn(|cx| self.call.poll_arrived(cx)).await {
+                Arrived::End(end) => {
+                    self.end = UploadEnd::Told;
+                    let owned = S::Body::into_owned::<E>;
+                    return receive::<R, E, S::Body>(end?, self.out_signature, owned);
+                }
+                // Nobody asked for items.
+                _ => self.call.cancel(),
+            }
+        }
+    }
+}
+
+impl<S: StreamCall, I, R: Message, E: Message> Drop for Upload<S, I, R, E> {
+    fn drop(&mut self) {
+        if let UploadEnd::Open = self.end {
+            self.call.cancel();
+        }
+    }
+}
+
+impl<S: StreamCall, I, R: Message, E: Message> fmt::Debug for Upload<S, I, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_open = matches!(self.end, UploadEnd::Open);
+        f.debug_struct("Upload").field("is_open", &is_open).finish_non_exhaustive()
+    }
+}
+
+fn encode_failure(error: EncodeError) -> Failure {
+    Failure::not_sent(match error {
+        EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
+        _ => Cause::Encode,
+    })
+}
+
+// ---- both send ----
+
+/// A call that sends a stream of `I` and gets one of `R`, ready to be made: await it, or
+/// [`wait`](DuplexCall::wait) for it. It gives both ends when this side has accepted the call.
+#[must_use = "a call is made when it is awaited or waited for"]
+pub struct DuplexCall<'a, C, A, I, R, E> {
+    prepared: Prepared<'a, C, A>,
+    types: PhantomData<fn() -> (I, R, E)>,
+}
+
+prepared_call! { DuplexCall<I, R, E>
+"How long to wait until the reply begins; as long as it likes, unless something else is said." }
+
+impl<'a, C, A, I, R, E> IntoFuture for DuplexCall<'a, C, A, I, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    I: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<(ItemSender<C::Call, I>, ItemsOf<C, R, E>), CallError<E>>;
+    type IntoFuture = DuplexFuture<'a, C, A, I, R, E>;
+
+    fn into_future(self) -> DuplexFuture<'a, C, A, I, R, E> {
+        let Prepared { channel, outgoing, argument } = self.prepared;
+        DuplexFuture {
+            opening: channel.open(outgoing, Typed(argument)),
+            outgoing,
+            types: PhantomData,
+        }
+    }
+}
+
+pin_project! {
+    /// A call with streams in both directions that is being made. Dropping it gives the call up.
+    pub struct DuplexFuture<'a, C, A, I, R, E>
+    where
+        C: StreamChannel,
+        C: 'a,
+        A: Message,
+    {
+        #[pin]
+        opening: C::Opening<'a, Typed<'a, A>>,
+        outgoing: Outgoing,
+        types: PhantomData<fn() -> (I, R, E)>,
+    }
+}
+
+impl<'a, C, A, I, R, E> Future for DuplexFuture<'a, C, A, I, R, E>
+where
+    C: StreamChannel<Body: IntoOwned>,
+    A: Message,
+    I: Message,
+    R: Message,
+    E: Message,
+{
+    type Output = Result<(ItemSender<C::Call, I>, ItemsOf<C, R, E>), CallError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let call = ready!(this.opening.poll(cx))?;
+        let Outgoing { in_signature, out_signature, .. } = *this.outgoing;
+        let sender =
+            ItemSender { call: call.clone(), in_signature, is_ended: false, types: PhantomData };
+        Poll::Ready(Ok((sender, ReplyItems::new(call, out_signature))))
+    }
+}
+
+/// The caller's half of a call with streams in both directions.
+///
+/// [`send`](ItemSender::send) waits while the server does not take what was sent before. Dropping this says
+/// that there are no further items, like [`end`](ItemSender::end); the other half goes on. When the other
+/// half is dropped, the call is over.
+pub struct ItemSender<S: StreamCall, I> {
+    call: S,
+    in_signature: u64,
+    is_ended: bool,
+    types: PhantomData<fn() -> I>,
+}
+
+impl<S: StreamCall, I: Message> ItemSender<S, I> {
+    /// Sends an item; waits for room.
+    ///
+    /// # Errors
+    /// [`Cause::StreamEnded`] when the call is over: the other half says how. [`Cause::Encode`] and
+    /// [`Cause::TooLarge`] when the item could not be sent.
+    pub async fn send(&mut self, item: &I) -> Result<(), CallError> {
+        let signature = self.in_signature;
+        let send =
+            |cx: &mut Context<'_>| self.call.poll_send(cx, I::CODEC, signature, &Typed(item));
+        poll_fn(send).await.map_err(|error| match error {
+            ItemError::Encode(error) => encode_failure(error).into(),
+            _ => Failure::unknown(Cause::StreamEnded).into(),
+        })
+    }
+
+    /// Sends all items of a stream.
+    ///
+    /// # Errors
+    /// As for [`send`](ItemSender::send); the items that were not sent are dropped.
+    pub async fn send_all(&mut self, items: impl Stream<Item = I>) -> Result<(), CallError> {
+        let mut items = std::pin::pin!(items);
+        while let Some(item) = poll_fn(|cx| items.as_mut().poll_next(cx)).await {
+            self.send(&item).await?;
+        }
+        Ok(())
+    }
+
+    /// [`send`](ItemSender::send), waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_wait(&mut self, item: &I) -> Result<(), CallError>
+    where
+        S: BlockOn,
+    {
+        let call = self.call.clone();
+        call.block_on(self.send(item))
+    }
+
+    /// Says that there are no further items.
+    pub fn end(mut self) {
+        self.say_end();
+    }
+
+    fn say_end(&mut self) {
+        self.is_ended = true;
+        self.call.end_items();
+    }
+}
+
+impl<S: StreamCall, I> Drop for ItemSender<S, I> {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.call.end_items();
+        }
+    }
+}
+
+impl<S: StreamCall, I> fmt::Debug for ItemSender<S, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemSender").field("is_ended", &self.is_ended).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,336 @@
+//! Methods with streams of items: what their handlers take and give.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+use ringcall_codec_rkyv::{FromBody, Message, Typed};
+use ringcall_core::{Empty, Instant, ItemError, Status};
+
+use super::MethodTable;
+use super::handler::{Handler, header, panicked};
+use super::incoming::{Facts, Incoming, Origin, Running};
+use crate::shard::{OpenStream, Task};
+
+/// The caller's stream of items, as a handler takes it: a [`Stream`] of `X`, which is a message or a
+/// [`View`](crate::View) of one.
+///
+/// `None` is the end that the caller gave it. If the caller gives up or its connection ends, the handler is
+/// dropped instead, as with any call; an item that is not of its type ends the call with
+/// [`BAD_ITEM`](Status::BAD_ITEM), and drops the handler, too. In a task that outlives the handler the
+/// stream ends with the call.
+///
+/// Items that were not taken wait in memory, at most a window of them (1024 items and 1 MiB unless the server's
+/// [`Config`](crate::Config) says otherwise); then the caller waits. Dropping this discards what is
+/// there and what still comes; the call goes on.
+pub struct Items<X> {
+    stream: Rc<OpenStream>,
+    in_signature: u64,
+    item: PhantomData<fn() -> X>,
+}
+
+impl<X: FromBody> Items<X> {
+    /// The next item; `None` after the last.
+    pub async fn next(&mut self) -> Option<X> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<X>> {
+        let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
+            return Poll::Ready(None);
+        };
+        if item.signature == self.in_signature
+            && item.codec == <X::Message as Message>::CODEC
+            && let Ok(item) = X::from_body(item.body)
+        {
+            return Poll::Ready(Some(item));
+        }
+        self.stream.break_off(Status::BAD_ITEM);
+        // The handler is dropped as soon as it returns from being polled.
+        Poll::Pending
+    }
+}
+
+impl<X: FromBody> Stream for Items<X> {
+    type Item = X;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<X>> {
+        self.get_mut().poll(cx)
+    }
+}
+
+impl<X> Drop for Items<X> {
+    fn drop(&mut self) {
+        self.stream.discard();
+    }
+}
+
+impl<X> fmt::Debug for Items<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Items").field(&self.stream).finish()
+    }
+}
+
+/// The streams of a call on its way to its handler. For the code that `#[service]` makes.
+pub struct Streams {
+    stream: Rc<OpenStream>,
+    facts: Facts,
+    in_signature: u64,
+}
+
+impl Streams {
+    /// What the caller sends. Once a call.
+    #[must_use]
+    pub fn items<X: FromBody>(&self) -> Items<X> {
+        let stream = Rc::clone(&self.stream);
+        Items { stream, in_signature: self.in_signature, item: PhantomData }
+    }
+
+    /// Where the reply's items go.
+    #[must_use]
+    pub fn sink(&self) -> ItemSink {
+        ItemSink { stream: Rc::clone(&self.stream), facts: self.facts }
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// How a handler with streams has ended. For the code that `#[service]` makes.
+#[derive(Debug)]
+pub enum Ending<V, E> {
+    /// With a reply.
+    Value(V),
+    /// With a stream that has ended.
+    Items,
+    /// With its own error.
+    Error(E),
+    /// Without an answer.
+    Status(Status),
+}
+
+impl<V, E> From<Result<V, E>> for Ending<V, E> {
+    fn from(result: Result<V, E>) -> Ending<V, E> {
+        match result {
+            Ok(value) => Ending::Value(value),
+            Err(error) => Ending::Error(error),
+        }
+    }
+}
+
+/// How many items are sent before other tasks have a turn.
+const ITEMS_A_POLL: u32 = 128;
+
+/// Sends the stream that a handler has returned. For the code that `#[service]` makes.
+pub struct ItemSink {
+    stream: Rc<OpenStream>,
+    facts: Facts,
+}
+
+impl ItemSink {
+    /// Sends all items of a stream.
+    pub async fn items<M: Message, E>(self, items: impl Stream<Item = M>) -> Ending<(), E> {
+        self.pump(items, Ok::<M, E>).await
+    }
+
+    /// Sends all items of a stream that may end with an error.
+    pub async fn results<M: Message, E>(
+        self,
+        items: impl Stream<Item = Result<M, E>>,
+    ) -> Ending<(), E> {
+        self.pump(items, |item| item).await
+    }
+
+    /// Polls the stream only when the item before was accepted, so that it is never more than one ahead
+    /// of the caller's window.
+    async fn pump<S: Stream, M: Message, E>(
+        self,
+        items: S,
+        result: impl Fn(S::Item) -> Result<M, E>,
+    ) -> Ending<(), E> {
+        let header = header::<M>(Status::OK, &self.facts);
+        let shard = self.stream.shard();
+        let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
+        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header);
+        shard.left_work();
+        if begun.is_err() {
+            // Nobody waits any more; that this is no answer is heard by nobody.
+            return Ending::Status(Status::CANCELLED_RUNNING);
+        }
+        let mut items = pin!(items);
+        let mut since_yield = 0;
+        while let Some(item) = poll_fn(|cx| items.as_mut().poll_next(cx)).await {
+            let item = match result(item) {
+                Ok(item) => item,
+                Err(error) => return Ending::Error(error),
+            };
+            let signature = self.facts.out_signature;
+            let send = |cx: &mut Context<'_>| {
+                self.stream.poll_send(cx, M::CODEC, signature, &Typed(&item))
+            };
+            match poll_fn(send).await {
+                Ok(()) => {}
+                Err(ItemError::Encode(error)) => {
+                    let method = self.facts.method;
+                    log::warn!("an item of the reply of {method} could not be sent: {error}");
+                    return Ending::Status(Status::REPLY_FAILED);
+                }
+                Err(_) => return Ending::Status(Status::CANCELLED_RUNNING),
+            }
+            since_yield += 1;
+            if since_yield == ITEMS_A_POLL {
+                since_yield = 0;
+                yield_now().await;
+            }
+        }
+        Ending::Items
+    }
+}
+
+impl fmt::Debug for ItemSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ItemSink").field(&self.stream).finish()
+    }
+}
+
+async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+// ---- running ----
+
+/// A handler with streams. It runs on the shard, as a task of its own.
+pub(crate) struct Streaming<F> {
+    handler: F,
+    in_signature: u64,
+    has_items_out: bool,
+}
+
+impl<F> Streaming<F> {
+    pub(crate) fn new(handler: F, method: &MethodTable) -> Streaming<F> {
+        Streaming {
+            handler,
+            in_signature: method.signatures().in_signature,
+            has_items_out: method.items_out().is_some(),
+        }
+    }
+}
+
+impl<F, Fut, V, E> Handler for Streaming<F>
+where
+    F: Fn(Incoming, &Streams) -> Result<Fut, Status>,
+    Fut: Future<Output = Ending<V, E>> + 'static,
+    V: Message,
+    E: Message,
+{
+    fn start(&self, mut call: Incoming) {
+        let Origin::Shard(shard) = &call.origin else { return };
+        let shard = Rc::clone(shard);
+        if self.has_items_out {
+            // It bounds the time to the first frame, which is the caller's affair.
+            call.facts.deadline = Instant::FAR;
+        }
+        let facts = call.facts;
+        let stream = OpenStream::new(&shard, facts.handle);
+        stream.register(facts.request.into());
+        let owner = Owner(Rc::clone(&stream));
+        let streams = Streams { stream, facts, in_signature: self.in_signature };
+        let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
+            Ok(Ok(future)) => future,
+            Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
+            Err(_) => return panicked(&shard, &facts),
+        };
+        let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
+        let index = shard.executor.reserve();
+        if shard.executor.poll_with(index, |cx| task.as_mut().poll(cx)).is_ready() {
+            shard.executor.release(index);
+        } else {
+            *task.as_mut().project().is_kept = true;
+            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+            shard.executor.put(index, task);
+        }
+    }
+}
+
+/// Closes the streams of a call when its handler is gone.
+struct Owner(Rc<OpenStream>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+pin_project! {
+    /// A handler that has begun.
+    struct StreamTask<Fut> {
+        #[pin]
+        future: Fut,
+        facts: Facts,
+        // It was not ready at once, so that the shard knows of it.
+        is_kept: bool,
+        // Behind the future, which may hold the items.
+        owner: Owner,
+    }
+}
+
+impl<Fut, V, E> Task for StreamTask<Fut>
+where
+    Fut: Future<Output = Ending<V, E>>,
+    V: Message,
+    E: Message,
+{
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let (facts, stream) = (&*this.facts, &this.owner.0);
+        let (shard, Facts { handle, request, .. }) = (stream.shard(), *facts);
+        if let Some(status) = stream.poll_broken(cx.waker()) {
+            shard.refuse(handle, request, status);
+        } else {
+            let polled = catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
+            match polled {
+                Ok(Poll::Pending) => match stream.poll_broken(cx.waker()) {
+                    None => return Poll::Pending,
+                    Some(status) => shard.refuse(handle, request, status),
+                },
+                Ok(Poll::Ready(Ending::Value(value))) => {
+                    let header = header::<V>(Status::OK, facts);
+                    shard.answer_with(handle, request, header, &Typed(&value));
+                }
+                Ok(Poll::Ready(Ending::Items)) => {
+                    let header = header::<V>(Status::OK, facts);
+                    shard.answer_with(handle, request, header, &Empty);
+                }
+                Ok(Poll::Ready(Ending::Error(error))) => {
+                    let header = header::<E>(Status::APPLICATION_ERROR, facts);
+                    shard.answer_with(handle, request, header, &Typed(&error));
+                }
+                Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
+                Err(_) => panicked(shard, facts),
+            }
+        }
+        if *this.is_kept {
+            shard.ended_running(handle, request);
+        }
+        Poll::Ready(())
+    }
+
+    fn recycle(self: Pin<Box<Self>>) {}
+}

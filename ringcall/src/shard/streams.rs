@@ -1,0 +1,322 @@
+//! Streams of calls on a shard: where items wait for whoever takes them, and senders for room.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{
+    Arrived, CallId, Cause, Chunk, Codec, Event, Failure, Handle, Item, ItemError, Outcome,
+    Payload, Status, StreamId,
+};
+
+use super::inner::{Inner, Ticket};
+
+/// The calls with streams of a shard, of both sides. Bounded by the calls in flight.
+#[derive(Default)]
+pub(crate) struct Streams(RefCell<HashMap<(Handle, StreamId), Rc<OpenStream>>>);
+
+/// One side of a call with streams: what its handler or its caller shares with the shard.
+///
+/// Received items wait here until they are taken; core's window bounds how many. Whoever owns it must
+/// [`close`](OpenStream::close) it.
+pub(crate) struct OpenStream {
+    shard: Rc<Inner>,
+    handle: Handle,
+    /// Unknown while the call is being made.
+    id: OnceCell<StreamId>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The reply has begun, and the caller has not been told.
+    began: Option<ReplyHeader>,
+    items: VecDeque<Item>,
+    /// The other side has sent its last item.
+    is_complete: bool,
+    /// How the call ended for its caller, who has not been told.
+    outcome: Option<Outcome>,
+    /// The call has ended: nothing arrives any more, and nothing is sent.
+    is_over: bool,
+    /// Nobody will take what arrives.
+    is_unread: bool,
+    /// Core has promised to say when there is room.
+    is_blocked: bool,
+    /// The call must end with this status.
+    broken: Option<Status>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Whoever ends the call when it is broken.
+    owner: Option<Waker>,
+}
+
+impl Streams {
+    pub(crate) fn find(&self, handle: Handle, id: StreamId) -> Option<Rc<OpenStream>> {
+        self.0.borrow().get(&(handle, id)).cloned()
+    }
+}
+
+impl Inner {
+    /// What core has to say about streams.
+    pub(crate) fn stream_event(&self, handle: Handle, event: Event<Ticket>) {
+        match event {
+            Event::Answering(call, header) => {
+                if let Some(stream) = self.streams.find(handle, call.into()) {
+                    stream.wake_reader(|state| state.began = Some(header));
+                }
+            }
+            Event::Item(id, item) => {
+                let stream = self.streams.find(handle, id);
+                match stream.filter(|stream| !stream.state.borrow().is_unread) {
+                    Some(stream) => stream.wake_reader(|state| state.items.push_back(item)),
+                    None => self.consumed(handle, id, item.body.len()),
+                }
+            }
+            Event::ItemsEnd(request) => {
+                if let Some(stream) = self.streams.find(handle, request.into()) {
+                    stream.wake_reader(|state| state.is_complete = true);
+                }
+            }
+            Event::Writable(id) => {
+                if let Some(stream) = self.streams.find(handle, id) {
+                    let writer = {
+                        let mut state = stream.state.borrow_mut();
+                        state.is_blocked = false;
+                        state.writer.take()
+                    };
+                    writer.into_iter().for_each(Waker::wake);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn consumed(&self, handle: Handle, id: StreamId, bytes: usize) {
+        self.endpoint.borrow_mut().consumed(handle, id, bytes);
+        self.left_work();
+    }
+}
+
+impl OpenStream {
+    /// For a call that is about to be made.
+    pub(crate) fn new(shard: &Rc<Inner>, handle: Handle) -> Rc<OpenStream> {
+        Rc::new(OpenStream {
+            shard: Rc::clone(shard),
+            handle,
+            id: OnceCell::new(),
+            state: RefCell::default(),
+        })
+    }
+
+    /// From now on events find it.
+    pub(crate) fn register(self: &Rc<Self>, id: StreamId) {
+        if self.id.set(id).is_ok() {
+            self.shard.streams.0.borrow_mut().insert((self.handle, id), Rc::clone(self));
+        }
+    }
+
+    pub(crate) fn shard(&self) -> &Rc<Inner> {
+        &self.shard
+    }
+
+    /// The call is over for its owner: what was not taken is given back, now and later.
+    pub(crate) fn close(&self) {
+        if let Some(&id) = self.id.get() {
+            self.shard.streams.0.borrow_mut().remove(&(self.handle, id));
+        }
+        self.discard();
+        let (reader, writer) = {
+            let mut state = self.state.borrow_mut();
+            state.is_over = true;
+            (state.reader.take(), state.writer.take())
+        };
+        reader.into_iter().chain(writer).for_each(Waker::wake);
+    }
+
+    /// Nobody takes items any more: those that are here and those to come are given back unread.
+    pub(crate) fn discard(&self) {
+        let items = {
+            let mut state = self.state.borrow_mut();
+            state.is_unread = true;
+            std::mem::take(&mut state.items)
+        };
+        for item in items {
+            self.consumed(item.body.len());
+        }
+    }
+
+    /// An item with a body of this length is no longer held here.
+    pub(crate) fn consumed(&self, bytes: usize) {
+        if let Some(&id) = self.id.get() {
+            self.shard.consumed(self.handle, id, bytes);
+        }
+    }
+
+    /// The call has ended for its caller.
+    pub(crate) fn complete(&self, outcome: Outcome) {
+        let (reader, writer) = {
+            let mut state = self.state.borrow_mut();
+            state.outcome = Some(outcome);
+            state.is_over = true;
+            (state.reader.take(), state.writer.take())
+        };
+        reader.into_iter().chain(writer).for_each(Waker::wake);
+    }
+
+    /// Whether the call has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.borrow().is_over
+    }
+
+    /// How the call ended, if its caller was not told otherwise.
+    pub(crate) fn take_failure(&self) -> Option<Failure> {
+        self.state.borrow_mut().outcome.take()?.into_answer().err()
+    }
+
+    fn wake_reader(&self, change: impl FnOnce(&mut State)) {
+        let reader = {
+            let mut state = self.state.borrow_mut();
+            change(&mut state);
+            state.reader.take()
+        };
+        reader.into_iter().for_each(Waker::wake);
+    }
+
+    // ---- the handler's side ----
+
+    /// The call must end with this status: its owner is told.
+    pub(crate) fn break_off(&self, status: Status) {
+        self.discard();
+        let owner = {
+            let mut state = self.state.borrow_mut();
+            state.broken.get_or_insert(status);
+            state.owner.take()
+        };
+        owner.into_iter().for_each(Waker::wake);
+    }
+
+    /// The status with which the call must end, if it must. Otherwise remembers whom to tell.
+    pub(crate) fn poll_broken(&self, waker: &Waker) -> Option<Status> {
+        let mut state = self.state.borrow_mut();
+        if state.broken.is_none() {
+            remember(&mut state.owner, waker);
+        }
+        state.broken
+    }
+
+    /// The next item of the caller; `None` when it has sent the last one, or the call is over.
+    pub(crate) fn poll_item(&self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        let mut state = self.state.borrow_mut();
+        let Some(item) = state.items.pop_front() else {
+            if state.is_over || (state.is_complete && state.broken.is_none()) {
+                return Poll::Ready(None);
+            }
+            remember(&mut state.reader, cx.waker());
+            return Poll::Pending;
+        };
+        drop(state);
+        self.consumed(item.body.len());
+        Poll::Ready(Some(item))
+    }
+
+    // ---- the caller's side ----
+
+    /// What arrived next. An item is not [`consumed`](Self::consumed) yet.
+    pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
+        let mut state = self.state.borrow_mut();
+        if let Some(header) = state.began.take() {
+            return Poll::Ready(Arrived::Began(header));
+        }
+        if let Some(Item { signature, codec, body }) = state.items.pop_front() {
+            return Poll::Ready(Arrived::Item { signature, codec, body });
+        }
+        if let Some(outcome) = state.outcome.take() {
+            let answer = outcome.into_answer();
+            return Poll::Ready(Arrived::End(
+                answer
+                    .map(|reply| ringcall_core::Answer { header: reply.header, body: reply.body }),
+            ));
+        }
+        remember(&mut state.reader, cx.waker());
+        Poll::Pending
+    }
+
+    /// Gives the call up.
+    pub(crate) fn cancel(&self, call: CallId) {
+        if self.is_over() {
+            return;
+        }
+        drop(self.shard.cancel(self.handle, call));
+        self.complete(Outcome::Failed(Failure::unknown(Cause::Cancelled)));
+        self.discard();
+    }
+
+    /// There are no further items of the caller's.
+    pub(crate) fn end_items(&self, call: CallId) {
+        self.shard.endpoint.borrow_mut().end_items(self.shard.now(), self.handle, call);
+        self.shard.left_work();
+    }
+
+    // ---- both ----
+
+    /// Sends an item; pending until there is room.
+    pub(crate) fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        codec: Codec,
+        signature: u64,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        let Some(&id) = self.id.get() else { return Poll::Ready(Err(ItemError::Ended)) };
+        {
+            let mut state = self.state.borrow_mut();
+            if state.is_over {
+                return Poll::Ready(Err(ItemError::Ended));
+            }
+            if state.is_blocked {
+                remember(&mut state.writer, cx.waker());
+                return Poll::Pending;
+            }
+        }
+        let now = self.shard.now();
+        let sent = self.shard.endpoint.borrow_mut().send_item(
+            now,
+            self.handle,
+            id,
+            (codec, signature),
+            payload,
+        );
+        match sent {
+            Err(ItemError::Blocked) => {
+                let mut state = self.state.borrow_mut();
+                state.is_blocked = true;
+                remember(&mut state.writer, cx.waker());
+                Poll::Pending
+            }
+            sent => {
+                self.shard.left_work();
+                Poll::Ready(sent)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for OpenStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state.borrow();
+        f.debug_struct("OpenStream")
+            .field("id", &self.id.get())
+            .field("items", &state.items.len())
+            .field("is_over", &state.is_over)
+            .finish_non_exhaustive()
+    }
+}
+
+fn remember(kept: &mut Option<Waker>, waker: &Waker) {
+    match kept {
+        Some(kept) => kept.clone_from(waker),
+        None => *kept = Some(waker.clone()),
+    }
+}

@@ -1,0 +1,107 @@
+//! Accepting: an operation for each listener, as long as its gate is open.
+
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use ringcall_core::Listener;
+use ringcall_net::{Accepted, ListenSocket};
+use socket2::Socket;
+
+use super::{Event, Uring, now};
+use crate::{Completion, Kernel, Op, Token};
+
+/// What of a listener is with the kernel.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    pub(super) generation: u32,
+    is_accepting: bool,
+    /// Goes when its operation has ended.
+    pub(super) is_leaving: bool,
+}
+
+impl<K: Kernel> Uring<K> {
+    pub(super) fn listen_on(&mut self, socket: ListenSocket) -> Listener {
+        self.listener_generation += 1;
+        let generation = self.listener_generation & 0x0fff_ffff;
+        let state = Accepting { generation, is_accepting: false, is_leaving: false };
+        let listener = self.listeners.add(socket, state);
+        self.accept_on(listener);
+        listener
+    }
+
+    pub(super) fn leave(&mut self, listener: Listener) {
+        let Some(listening) = self.listeners.get(listener) else { return };
+        let Accepting { generation, is_accepting, .. } = listening.state;
+        if !is_accepting {
+            self.listeners.remove(listener);
+            return;
+        }
+        listening.state.is_leaving = true;
+        // Nobody is accepted from here on, although the socket stays until its operation has ended.
+        let _ = listening.socket.socket().shutdown(Shutdown::Both);
+        self.cancel(Token::Accept { listener: listener.0, generation });
+    }
+
+    pub(super) fn accepted(
+        &mut self,
+        listener: u32,
+        generation: u32,
+        completion: Completion,
+        events: &mut Vec<Event>,
+    ) {
+        // Ours to close, whoever wanted it: success after a cancel happens.
+        let accepted = match completion.result {
+            // SAFETY: the kernel has just made this descriptor for us; nobody else knows it. (test: `the_kernel_agrees`)
+            fd @ 0.. => Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) })),
+            error => Err(std::io::Error::from_raw_os_error(-error)),
+        };
+        let listener = Listener(listener);
+        let listening = self.listeners.get(listener);
+        let Some(state) = listening.map(|l| &mut l.state).filter(|s| s.generation == generation)
+        else {
+            return;
+        };
+        state.is_accepting = completion.more;
+        if state.is_leaving {
+            if !completion.more {
+                self.listeners.remove(listener);
+            }
+            return;
+        }
+        match self.listeners.accepted(listener, accepted, now()) {
+            Accepted::Connection(socket) => events.push(Event::Accepted(listener, socket)),
+            Accepted::Useless | Accepted::Nobody => {}
+            Accepted::Closed => return,
+        }
+        self.accept_on(listener);
+    }
+
+    fn accept_on(&mut self, listener: Listener) {
+        let multishot = self.kernel.features().multishot_accept;
+        let Some(listening) = self.listeners.get(listener) else { return };
+        let state = &mut listening.state;
+        if state.is_accepting || state.is_leaving {
+            return;
+        }
+        state.is_accepting = true;
+        let token = Token::Accept { listener: listener.0, generation: state.generation };
+        let fd = listening.socket.socket().as_raw_fd();
+        self.begin(token, Op::Accept { fd, multishot });
+    }
+
+    /// Accepts again where gates have opened.
+    pub(super) fn reopen(&mut self) {
+        while self.listeners.any_closed()
+            && let Some(listener) = self.listeners.reopened(now())
+        {
+            self.accept_on(listener);
+        }
+    }
+
+    /// How long until the first closed gate opens.
+    pub(super) fn gate_timeout(&mut self) -> Option<Duration> {
+        // The machine is not asked for the time in vain.
+        if self.listeners.any_closed() { self.listeners.timeout(now()) } else { None }
+    }
+}
