@@ -129,7 +129,7 @@ impl Channel for Peer {
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
         match self.shared.ended() {
-            Some(reason) => self.shared.line.fail(over(reason)),
+            Some(reason) => self.shared.line.fail(call, payload, over(reason)),
             None => self.shared.line.call(call, payload, self.waits),
         }
     }

@@ -25,7 +25,8 @@ use super::streams::{OpenStream, Streams};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
 use crate::client::{
-    ClientConnection, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services,
+    ClientConnection, ConnectSlot, ConnectionState, Destination, LocalClient, Outbox, RemoteEnd,
+    RemoteSlot, Services, Waits, Watched, failure_of,
 };
 use crate::offload::Pool;
 use crate::serve::{Incoming, Method, Mount, Router, Running};
@@ -71,7 +72,7 @@ pub(crate) struct Inner {
     routers: RefCell<Routers>,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
-    /// Connections that this shard opened.
+    /// Connections that this shard opened, also those that their clients have left.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of the others by which somebody calls back.
     peers: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
@@ -87,6 +88,12 @@ pub(crate) struct Inner {
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
     rng: RefCell<SplitMix64>,
+    /// Clients that connect again, when their time has come.
+    redials: RefCell<Vec<(Instant, Rc<ClientConnection>)>>,
+    /// The first of these times; far if there is none.
+    redial_at: Cell<Instant>,
+    /// For bodies that must wait.
+    outbox: Outbox,
 }
 
 /// Who answers calls.
@@ -107,12 +114,12 @@ impl Routers {
         }
     }
 
-    fn offer(&mut self, handle: Handle, router: Router) {
+    fn offer(&mut self, handle: Handle, router: Rc<Router>) {
         let index = handle.index as usize;
         if index >= self.own.len() {
             self.own.resize_with(index + 1, || None);
         }
-        self.own[index] = Some((handle, Rc::new(router)));
+        self.own[index] = Some((handle, router));
     }
 
     fn withdraw(&mut self, handle: Handle) -> Option<Rc<Router>> {
@@ -129,26 +136,46 @@ struct RemoteCalls {
 
 struct RemoteEntry {
     end: RemoteEnd,
+    to: Destination,
     handle: Handle,
-    /// Unknown while the call waits for room.
+    /// Unknown while the call waits.
     id: Option<CallId>,
+    deadline: Instant,
+    /// To make it again, if its caller cannot.
+    again: Option<(Outgoing, Encoded)>,
 }
 
 impl RemoteCalls {
-    fn add(&mut self, end: RemoteEnd, handle: Handle) -> u32 {
+    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.calls.push(None);
             self.calls.len() as u32 - 1
         });
         end.set_index(index);
-        self.calls[index as usize] = Some(RemoteEntry { end, handle, id: None });
+        let handle = Handle { index: 0, generation: 0 };
+        let entry = RemoteEntry { end, to, handle, id: None, deadline, again: None };
+        self.calls[index as usize] = Some(entry);
         index
     }
 
-    fn sent(&mut self, index: u32, id: CallId) {
+    fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
         if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
-            entry.id = Some(id);
+            (entry.handle, entry.id) = (handle, Some(id));
         }
+    }
+
+    /// Keeps what it takes to make a call again, if its caller cannot.
+    fn keep(&mut self, index: u32, outgoing: Outgoing, payload: Encoded) {
+        if let Some(entry) = self.entry(index)
+            && !entry.end.can_repeat()
+            && matches!(entry.to, Destination::Client(_))
+        {
+            entry.again = Some((outgoing, payload));
+        }
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut RemoteEntry> {
+        self.calls.get_mut(index as usize)?.as_mut()
     }
 
     fn is_abandoned(&self, index: u32) -> bool {
@@ -205,6 +232,9 @@ impl Inner {
             connections_max: config.connections_max,
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
+            redials: RefCell::default(),
+            redial_at: Cell::new(Instant::FAR),
+            outbox: Outbox::default(),
             remote,
         }
     }
@@ -240,6 +270,7 @@ impl Inner {
         self.take_calls();
         any |= self.endpoint.borrow_mut().reap(now);
         any |= self.timers.expire(now);
+        any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
@@ -273,7 +304,8 @@ impl Inner {
         let endpoint = self.endpoint.borrow().next_timeout();
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
-        [endpoint, self.timers.next(), drain].into_iter().flatten().min()
+        let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
+        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -307,19 +339,29 @@ impl Inner {
     fn take_event(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
         match event {
             Event::Request(request) => self.dispatch(handle, request),
-            Event::Completed(ticket, outcome) => self.complete(ticket, outcome),
+            Event::Completed(ticket, outcome) => {
+                if let Ticket::Remote(index) = ticket
+                    && let Some(failure) = failure_of(&outcome)
+                    && self.repeat(index, &failure)
+                {
+                    return;
+                }
+                self.complete(ticket, outcome);
+            }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
-                    client.established();
+                    client.established(handle);
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
                 }
             }
             Event::GoAway(_) => {
-                if let Some(client) = self.client(handle) {
-                    client.draining();
+                if let Some(client) = self.client(handle)
+                    && client.draining(handle)
+                {
+                    self.redial(&client);
                 }
             }
             Event::Closed(reason) => {
@@ -493,21 +535,68 @@ impl Inner {
 
     // ---- connections ----
 
-    /// Opens a connection, on which these services are offered, or else those of the shard.
-    pub(crate) fn connect(
-        self: &Rc<Self>,
-        address: &Address,
-        services: Option<Router>,
-    ) -> Result<Rc<ClientConnection>, TransportError> {
-        let now = self.read_clock();
-        let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
-        if let Some(router) = services {
-            self.routers.borrow_mut().offer(handle, router);
+    /// Somebody needs this client: if it has never connected it does so now.
+    pub(crate) fn wake_up(&self, client: &Rc<ClientConnection>) {
+        if client.watched().state() == ConnectionState::Idle {
+            self.dial(client);
         }
-        let client = Rc::new(ClientConnection::new(handle));
-        self.clients.borrow_mut().insert(handle, Rc::clone(&client));
+    }
+
+    /// Connects as soon as that is not too soon after the last time.
+    fn redial(&self, client: &Rc<ClientConnection>) {
+        if client.watched().is_final() {
+            return;
+        }
+        if self.remote.is_gone() {
+            return client.end();
+        }
+        let at = client.next_try(&mut *self.rng.borrow_mut());
+        if at <= self.now() {
+            return self.dial(client);
+        }
+        self.redials.borrow_mut().push((at, Rc::clone(client)));
+        self.redial_at.set(self.redial_at.get().min(at));
         self.left_work();
-        Ok(client)
+    }
+
+    fn dial(&self, client: &Rc<ClientConnection>) {
+        let Some(address) = client.address() else { return };
+        let now = self.read_clock();
+        client.tries(now);
+        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        match connected {
+            Ok(handle) => {
+                if let Some(router) = client.services() {
+                    self.routers.borrow_mut().offer(handle, Rc::clone(router));
+                }
+                client.opens(handle);
+                self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.left_work();
+            }
+            Err(error) => {
+                client.failed(CloseReason::Transport(error));
+                self.redial(client);
+            }
+        }
+    }
+
+    fn redial_due(&self, now: Instant) -> bool {
+        if self.redial_at.get() > now {
+            return false;
+        }
+        self.redial_at.set(Instant::FAR);
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        for (at, client) in redials {
+            if at > now {
+                self.redial_at.set(self.redial_at.get().min(at));
+                self.redials.borrow_mut().push((at, client));
+            } else if self.remote.is_gone() {
+                client.end();
+            } else if !client.watched().is_final() {
+                self.dial(&client);
+            }
+        }
+        true
     }
 
     fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
@@ -551,7 +640,14 @@ impl Inner {
             if client.is_none() {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             }
-            peer.into_iter().chain(client).for_each(|connection| connection.closed(reason));
+            if let Some(peer) = peer {
+                peer.left(reason);
+            }
+            if let Some(client) = client
+                && client.closed(handle, reason)
+            {
+                self.redial(&client);
+            }
             self.remote.end_peer(handle, reason);
         }));
         if told.is_err() {
@@ -694,36 +790,40 @@ impl Inner {
 
     fn take_call(self: &Rc<Self>, call: RemoteCall) {
         let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
-        let handle = match to {
-            Destination::Client(number) => match self.remote_client(number) {
-                Some(client) => client.connection().handle(),
-                None => return end.shut_down(),
-            },
-            Destination::Peer(handle) => handle,
+        let client = match to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
         };
+        let Some(client) = client else { return end.shut_down() };
         if end.is_abandoned() {
             return;
         }
-        let index = self.remote_calls.borrow_mut().add(end, handle);
-        let ticket = Ticket::Remote(index);
         // The time of this turn may be a little older than the call, which would seem to have more left.
         let deadline = deadline.min(self.now() + outgoing.timeout);
+        let handle = client.connection().handle();
+        let index = self.remote_calls.borrow_mut().add(end, to, deadline);
+        let ticket = Ticket::Remote(index);
         let called = match waits {
             true => self.call(handle, &outgoing, deadline, &payload, ticket),
             false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
         };
         match called {
-            Ok(id) => self.remote_calls.borrow_mut().sent(index, id),
-            Err(refused) if waits && ClientConnection::may_wait(&refused.failure) => {
-                let client = match to {
-                    Destination::Client(number) => self.remote_client(number),
-                    Destination::Peer(handle) => Some(self.local_peer(handle)),
-                };
-                if let Some(client) = client {
-                    self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+            Ok(id) => {
+                let mut calls = self.remote_calls.borrow_mut();
+                calls.sent(index, handle, id);
+                calls.keep(index, outgoing, payload);
+            }
+            Err(Refused { ticket, failure }) if !waits => {
+                self.complete(ticket, Outcome::Failed(failure));
+            }
+            Err(Refused { ticket, failure }) => {
+                match client.connection().judge(failure, outgoing.wait_for_ready) {
+                    Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
+                    waits => {
+                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
+                    }
                 }
             }
-            Err(refused) => self.complete(refused.ticket, Outcome::Failed(refused.failure)),
         }
     }
 
@@ -731,31 +831,76 @@ impl Inner {
         self.remote_clients.borrow().get(number as usize).cloned().flatten()
     }
 
-    /// Makes a call as soon as its connection has room, or fails it at its deadline.
-    fn call_when_there_is_room(
+    /// Sees to it that a call from another thread that certainly did not run is made again; says whether it
+    /// has not ended yet.
+    fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
+        let mut calls = self.remote_calls.borrow_mut();
+        let Some(entry) = calls.entry(index) else { return false };
+        let Destination::Client(number) = entry.to else { return false };
+        let Some(client) = self.remote_client(number) else { return false };
+        if !client.connection().may_repeat(entry.handle, failure) {
+            return false;
+        }
+        let deadline = entry.deadline;
+        let Some((outgoing, payload)) = entry.again.take() else {
+            // Its caller has the argument.
+            entry.end.repeat_until(deadline);
+            return false;
+        };
+        entry.id = None;
+        drop(calls);
+        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
+        true
+    }
+
+    /// The body of a call whose argument is only borrowed, to be sent later.
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        self.outbox.encode_call(call, payload)
+    }
+
+    /// Makes a call as soon as its connection takes it, or fails it at its deadline.
+    pub(crate) fn call_later(
         self: &Rc<Self>,
         client: LocalClient,
         outgoing: Outgoing,
         deadline: Instant,
         payload: Encoded,
-        index: u32,
+        mut ticket: Ticket,
+        mut waits: Option<Waits>,
     ) {
         let shard = Rc::clone(self);
         self.spawn(async move {
-            let handle = client.connection().handle();
             loop {
-                client.room(deadline).await;
-                let ticket = Ticket::Remote(index);
-                if shard.remote_calls.borrow().is_abandoned(index) {
-                    return shard
-                        .complete(ticket, Outcome::Failed(Failure::not_sent(Cause::Cancelled)));
+                if let Some(waits) = waits {
+                    client.room(waits, deadline).await;
+                }
+                let handle = client.connection().handle();
+                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
+                if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
+                    let failure = Failure::not_sent(Cause::Cancelled);
+                    return shard.complete(ticket, Outcome::Failed(failure));
                 }
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
-                    Ok(id) => return shard.remote_calls.borrow_mut().sent(index, id),
-                    Err(refused) if ClientConnection::may_wait(&refused.failure) => {}
+                    Ok(id) => {
+                        if let Some(index) = index {
+                            let mut calls = shard.remote_calls.borrow_mut();
+                            calls.sent(index, handle, id);
+                            calls.keep(index, outgoing, payload);
+                        }
+                        return;
+                    }
                     Err(refused) => {
-                        let outcome = Outcome::Failed(refused.failure);
-                        return shard.complete(refused.ticket, outcome);
+                        ticket = refused.ticket;
+                        match client.connection().judge(refused.failure, outgoing.wait_for_ready) {
+                            Waits::Not(failure) => {
+                                return shard.complete(ticket, Outcome::Failed(failure));
+                            }
+                            again => waits = Some(again),
+                        }
                     }
                 }
             }
@@ -768,7 +913,12 @@ impl Inner {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
                 Notice::Open(opening) => self.open_remote(*opening),
                 Notice::Connect(address, services, slot) => {
-                    self.connect_remote(&address, services, slot);
+                    self.connect_remote(address, services, slot);
+                }
+                Notice::WakeUp(client) => {
+                    if let Some(client) = self.remote_client(client) {
+                        self.wake_up(client.connection());
+                    }
                 }
                 Notice::Watch(handle) => {
                     if !self.is_there(handle) {
@@ -813,7 +963,7 @@ impl Inner {
             let calls = self.remote_calls.borrow();
             match calls.calls.get(slot.index() as usize) {
                 // The place may have been used again.
-                Some(Some(RemoteEntry { end, handle, id: Some(id) })) if end.is_of(slot) => {
+                Some(Some(RemoteEntry { end, handle, id: Some(id), .. })) if end.is_of(slot) => {
                     (*handle, *id)
                 }
                 _ => return,
@@ -838,33 +988,38 @@ impl Inner {
 
     fn connect_remote(
         self: &Rc<Self>,
-        address: &Address,
+        address: Address,
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
-        let connected = self.mount(services).and_then(|services| self.connect(address, services));
-        let connection = match connected {
-            Ok(connection) => connection,
+        let services = match self.mount(services) {
+            Ok(services) => services.map(Rc::new),
             Err(error) => {
                 let cause = Cause::Closed(CloseReason::Transport(error));
                 return slot.complete(Err(Failure::not_sent(cause)));
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, connection);
+        let client = LocalClient::new(self, address, services);
+        if slot.is_lazy() {
+            return slot.complete(Ok(self.enter_remote(client)));
+        }
         self.spawn(async move {
-            if let Err(failure) = client.ready().await {
-                return slot.complete(Err(failure));
-            }
-            let mut clients = shard.remote_clients.borrow_mut();
-            let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
-                clients.push(None);
-                clients.len() - 1
-            });
-            clients[index] = Some(client);
-            drop(clients);
-            slot.complete(Ok((Arc::clone(&shard.remote), index as u32)));
+            let connected = client.first().await;
+            slot.complete(connected.map(|()| shard.enter_remote(client)));
         });
+    }
+
+    /// Gives a client a number for other threads.
+    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
+        let watched = client.connection().watched().clone();
+        let mut clients = self.remote_clients.borrow_mut();
+        let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
+            clients.push(None);
+            clients.len() - 1
+        });
+        clients[index] = Some(client);
+        (Arc::clone(&self.remote), index as u32, watched)
     }
 
     fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
@@ -905,6 +1060,8 @@ impl Inner {
             }
         }
         self.deliver();
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        redials.into_iter().for_each(|(_, client)| client.end());
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.endpoint.borrow_mut().flush(now);

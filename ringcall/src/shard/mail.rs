@@ -77,6 +77,8 @@ pub(crate) enum Notice {
     Connect(Address, Services, Arc<ConnectSlot>),
     /// Somebody wants to hear of the end of this connection, which may be over already.
     Watch(Handle),
+    /// Somebody waits for this client, which may not have connected yet.
+    WakeUp(u32),
     /// The last client of a connection is gone.
     Release(u32),
     /// A connection that another shard has accepted.
