@@ -22,7 +22,7 @@ const ITEM: usize = 64 << 10;
 /// power of two; receive buffers of 64 KiB that are kept to be used again; and what it has given to the
 /// kernel, at most a batch of half a MiB behind a queue of the length at which bodies are cut, 256 KiB.
 const PEAK_MAX: i64 =
-    2 * (2 * ((1 << 20) + 2 * ITEM as i64) + (32 * 64 << 10) + (512 << 10) + (256 << 10));
+    2 * (2 * ((1 << 20) + 2 * ITEM as i64) + (2 << 20) + (512 << 10) + (256 << 10));
 
 struct Plumber(Bytes);
 

@@ -446,8 +446,10 @@ pub struct LocalConnect {
     shard: Rc<Inner>,
     address: Result<Address, CallError>,
     services: Option<Result<Mount, ServeError>>,
-    attempt: Option<Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>>,
+    attempt: Option<Attempt>,
 }
+
+type Attempt = Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>;
 
 impl LocalConnect {
     pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
