@@ -14,11 +14,20 @@ fn main() {
             .codec_path("tonic_prost::ProstCodec")
             .build()
     };
+    let items = Method::builder()
+        .name("items")
+        .route_name("Items")
+        .input_type("super::Blob")
+        .output_type("super::Blob")
+        .codec_path("tonic_prost::ProstCodec")
+        .server_streaming()
+        .build();
     let echo = Service::builder()
         .package("versus")
         .name("Echo")
         .method(method("blob", "Blob", "super::Blob"))
         .method(method("order", "Order", "super::Order"))
+        .method(items)
         .build();
     Builder::new().compile(&[echo]);
 }

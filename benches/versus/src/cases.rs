@@ -8,6 +8,8 @@ pub(crate) struct Case {
     pub(crate) connections: usize,
     /// Calls in flight on each connection.
     pub(crate) in_flight: usize,
+    /// What is counted is the items of one stream that a server sends, instead of calls.
+    pub(crate) is_stream: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,11 @@ pub(crate) enum Message {
 }
 
 const fn blob(id: &'static str, bytes: usize, connections: usize, in_flight: usize) -> Case {
-    Case { id, message: Message::Blob(bytes), connections, in_flight }
+    Case { id, message: Message::Blob(bytes), connections, in_flight, is_stream: false }
+}
+
+const fn stream(id: &'static str, bytes: usize) -> Case {
+    Case { is_stream: true, ..blob(id, bytes, 1, 1) }
 }
 
 pub(crate) const ALL: &[Case] = &[
@@ -29,7 +35,9 @@ pub(crate) const ALL: &[Case] = &[
     blob("echo-64B-c64-f1", 64, 64, 1),
     blob("echo-4KiB-c1-f64", 4 << 10, 1, 64),
     blob("echo-1MiB-c1-f4", 1 << 20, 1, 4),
-    Case { id: "struct-c1-f64", message: Message::Order, connections: 1, in_flight: 64 },
+    Case { message: Message::Order, ..blob("struct-c1-f64", 0, 1, 64) },
+    stream("stream-64B-c1", 64),
+    stream("stream-64KiB-c1", 64 << 10),
 ];
 
 impl Case {

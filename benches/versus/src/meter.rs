@@ -149,6 +149,30 @@ pub(crate) fn done_many(calls: u64, latencies: impl Iterator<Item = Duration>, n
     });
 }
 
+/// Counts the items of a stream. What is timed is how far they are apart, on average of so many.
+pub(crate) struct Items {
+    since: Instant,
+    count: u32,
+}
+
+const ITEMS_A_LOOK: u32 = 64;
+
+impl Items {
+    pub(crate) fn new() -> Items {
+        Items { since: Instant::now(), count: 0 }
+    }
+
+    pub(crate) fn arrived(&mut self) {
+        self.count += 1;
+        if self.count == ITEMS_A_LOOK {
+            let now = Instant::now();
+            let apart = (now - self.since) / ITEMS_A_LOOK;
+            done_many(u64::from(ITEMS_A_LOOK), std::iter::once(apart), now);
+            *self = Items { since: now, count: 0 };
+        }
+    }
+}
+
 /// The first failure counts.
 pub(crate) fn fail(error: Error) {
     with(|meter| meter.stop(Err(error)));

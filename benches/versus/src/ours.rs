@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use ringcall::IntoOwned;
 use ringcall::{
     BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, ServeError, Server, Shard,
-    ShardConfig, View, WaitPolicy, host,
+    ShardConfig, Stream, View, WaitPolicy, host,
 };
 use ringcall_core::SharedPool;
 use tokio::task::LocalSet;
@@ -78,9 +80,21 @@ trait Echo {
     async fn blob(&self, blob: View<Blob>) -> Blob;
     async fn raw(&self, body: Body) -> Bytes;
     async fn order(&self, order: View<Order>) -> Order;
+    /// The same blob again and again.
+    async fn items(&self, blob: View<Blob>) -> impl Stream<Item = Blob>;
 }
 
 struct Mirror;
+
+struct Again(Vec<u8>);
+
+impl Stream for Again {
+    type Item = Blob;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Blob>> {
+        Poll::Ready(Some(Blob { data: self.0.clone() }))
+    }
+}
 
 impl Echo for Mirror {
     async fn blob(&self, blob: View<Blob>) -> Blob {
@@ -93,6 +107,10 @@ impl Echo for Mirror {
 
     async fn order(&self, order: View<Order>) -> Order {
         order.to_owned()
+    }
+
+    async fn items(&self, blob: View<Blob>) -> impl Stream<Item = Blob> {
+        Again(blob.data.to_vec())
     }
 }
 
@@ -159,6 +177,10 @@ impl Ours {
         self.engine.check(shard.transport().name)?;
         let clients = connect(&shard, case, server)?;
         meter::begin(case, watch)?;
+        if case.is_stream {
+            shard.block_on(receive(case, &clients[0]))?;
+            return meter::finish();
+        }
         let running = Rc::new(Cell::new(case.calls_at_a_time()));
         for index in 0..case.calls_at_a_time() {
             let caller = self.caller(case, index, clients[index % clients.len()].clone());
@@ -267,6 +289,22 @@ impl Ours {
             ),
         }
     }
+}
+
+/// Takes the items of one stream until the time is over.
+async fn receive(case: &Case, channel: &LocalClient) -> Result<()> {
+    let Payload::Blobs([blob, _]) = Payload::new(case.message, 0, |data| Blob { data }, drop)
+    else {
+        return skip("a stream of blobs");
+    };
+    let mut stream = EchoClient::new(channel).items(&blob).await?;
+    let mut items = meter::Items::new();
+    while !meter::is_over() {
+        let item = stream.next().await.ok_or_else(mismatch)??;
+        compare_bytes(&item.data, &blob.data)?;
+        items.arrived();
+    }
+    Ok(())
 }
 
 fn connect(shard: &Shard, case: &Case, server: SocketAddr) -> Result<Vec<LocalClient>> {

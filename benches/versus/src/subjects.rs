@@ -88,6 +88,15 @@ impl Subject {
         found.ok_or_else(|| format!("there is no subject `{name}`; see --list"))
     }
 
+    /// Whether there is something to be compared: an ordinary typed stream.
+    fn can_stream(&self) -> bool {
+        match self.kind {
+            Kind::Floor => false,
+            Kind::Ringcall(ours) => ours.client == ClientKind::Shard && !ours.raw,
+            Kind::Peer(peer) => peer == Peer::Tonic,
+        }
+    }
+
     /// Serves until the process is ended from outside.
     pub(crate) fn serve(&self, case: &Case) -> Result<()> {
         match self.kind {
@@ -98,6 +107,9 @@ impl Subject {
     }
 
     pub(crate) fn call(&self, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+        if case.is_stream && !self.can_stream() {
+            return skip("no stream here");
+        }
         match self.kind {
             Kind::Floor => floor::call(case, self.wait, server, watch),
             Kind::Ringcall(ours) => ours.call(case, self.wait, server, watch),

@@ -5,6 +5,8 @@
 //! not help.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tonic::transport::server::TcpIncoming;
@@ -16,7 +18,7 @@ use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Caller, Measured, Watch, work};
 use crate::payload::{self, Payload, compare, compare_bytes};
-use crate::subjects::announce;
+use crate::subjects::{announce, skip};
 use echo_client::EchoClient;
 use echo_server::{Echo, EchoServer};
 
@@ -77,6 +79,23 @@ impl Echo for Mirror {
     async fn order(&self, request: Request<Order>) -> Result<Response<Order>, Status> {
         Ok(Response::new(request.into_inner()))
     }
+
+    type ItemsStream = Again;
+
+    async fn items(&self, request: Request<Blob>) -> Result<Response<Again>, Status> {
+        Ok(Response::new(Again(request.into_inner().data)))
+    }
+}
+
+/// The same blob again and again, each time a new one.
+pub(super) struct Again(Bytes);
+
+impl futures::Stream for Again {
+    type Item = Result<Blob, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(Some(Ok(Blob { data: Bytes::copy_from_slice(&self.0) })))
+    }
 }
 
 pub(super) async fn serve() -> Result<()> {
@@ -116,6 +135,10 @@ pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Resul
         clients.push(connect(server).await?);
     }
     meter::begin(case, watch)?;
+    if case.is_stream {
+        receive(case, clients.remove(0)).await?;
+        return meter::finish();
+    }
     let tasks = (0..case.calls_at_a_time()).map(|index| {
         let client = clients[index % clients.len()].clone();
         let blob = |data: Vec<u8>| Blob { data: data.into() };
@@ -126,6 +149,22 @@ pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Resul
         task.await?;
     }
     meter::finish()
+}
+
+/// Takes the items of one stream until the time is over.
+async fn receive(case: &Case, mut client: EchoClient<Channel>) -> Result<()> {
+    let blob = |data: Vec<u8>| Blob { data: data.into() };
+    let Payload::Blobs([blob, _]) = Payload::new(case.message, 0, blob, drop) else {
+        return skip("a stream of blobs");
+    };
+    let mut stream = client.items(blob.clone()).await?.into_inner();
+    let mut items = meter::Items::new();
+    while !meter::is_over() {
+        let item = stream.message().await?.ok_or_else(meter::mismatch)?;
+        compare_bytes(&item.data, &blob.data)?;
+        items.arrived();
+    }
+    Ok(())
 }
 
 struct EchoCaller {
