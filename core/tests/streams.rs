@@ -205,6 +205,38 @@ fn streams_that_nobody_reads_leave_room_for_calls() {
     assert_at_rest(&pair);
 }
 
+/// More items are ready than a connection may have unread; whoever reads a few gets a few more.
+#[test]
+fn a_pool_that_is_exhausted_goes_on_for_every_item_that_is_taken() {
+    let mut pair = pair(11);
+    pair.client.hold_items = true;
+    let requests: Vec<RequestId> = (0..400).map(|ticket| open(&mut pair, ticket, OUT).1).collect();
+    for request in &requests {
+        pair.server.begin(pair.now, *request).unwrap();
+    }
+    let mut waiting: Vec<StreamId> = requests.iter().map(|&request| request.into()).collect();
+    for stream in waiting.clone() {
+        for _ in 0..50 {
+            if pair.server.item(pair.now, stream, b"x").is_err() {
+                break;
+            }
+            pair.run();
+        }
+    }
+    assert_eq!(pair.client.items.len(), 8192, "1/1024 of 8 MiB");
+    pair.server.writable.clear();
+    for n in 1..10 {
+        let (stream, bytes) = pair.client.held.remove(0);
+        pair.client.connection.consumed(stream, bytes);
+        pair.run();
+        let next = pair.server.writable.pop().expect("somebody may go on");
+        pair.server.item(pair.now, next, b"x").unwrap();
+        waiting.retain(|&stream| stream != next);
+        pair.run();
+        assert_eq!(pair.client.items.len(), 8192 + n);
+    }
+}
+
 #[test]
 fn d07_either_side_may_end_early() {
     // The server answers in the middle of the caller's stream.

@@ -53,6 +53,11 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   view that is read where it landed (`View<Symbol>`), or raw (`Bytes`); there may be none. The reply
 ///   is a message or a `Result` of two.
 /// * A parameter by reference is about the call, not sent: `cx: &Context`.
+/// * A parameter `impl Stream<Item = X>` or `Items<X>`, beside the argument, is a stream that the caller
+///   sends; `X` is a message or a view. A reply `impl Stream<Item = M>` or `Result<impl Stream<Item = M>, E>`
+///   is one that the server sends; with `Item = Result<M, E>` it may end with an error, too. These are
+///   recognised by their names, so aliases do not work. The methods of the client give
+///   `ReplyItems`, an `Upload`, or an `ItemSender` and `ReplyItems`.
 /// * `fn name(&self, argument, responder: Responder<Value, Error>)`: answered later, from anywhere.
 ///
 /// # Arguments of `#[service(…)]`
@@ -65,9 +70,10 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `name = "other"`: the method's name on the wire.
 /// * `idempotent`: running it twice does no harm, so that it may be retried when it may have run.
-/// * `deadline = "5ms"`: how long callers wait unless they say otherwise (`us`, `ms`, `s`).
+/// * `deadline = "5ms"`: how long callers wait unless they say otherwise (`us`, `ms`, `s`). If the reply
+///   is a stream, until it begins.
 /// * `one_way`: there is no reply.
-/// * `offload`: runs on the pool of threads for blocking or long work.
+/// * `offload`: runs on the pool of threads for blocking or long work. Not with streams.
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     service::expand(arguments.into(), item.into())

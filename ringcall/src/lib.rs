@@ -58,6 +58,59 @@
 //! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
 //!   `tokio` and `async-io` a shard is a future there: `ringcall::host`.
 //!
+//! # Streams
+//!
+//! A method may take a stream of items, `parts: impl Stream<Item = Part>` or `parts: Items<Part>`, and
+//! return one, `Result<impl Stream<Item = Quote>, NoSuch>`:
+//!
+//! ```no_run
+//! # #[ringcall::message] pub struct Symbol { pub code: String }
+//! # #[ringcall::message] #[derive(Clone)] pub struct Quote { pub price: f64 }
+//! # #[ringcall::message] #[derive(Debug)] pub struct NoSuch;
+//! use ringcall::{Items, SlowConsumer, Stream, Topic, View};
+//!
+//! #[ringcall::service]
+//! trait Market {
+//!     async fn ticks(&self, symbol: View<Symbol>) -> Result<impl Stream<Item = Quote>, NoSuch>;
+//!     async fn mean(&self, quotes: Items<View<Quote>>) -> f64;
+//! }
+//!
+//! struct Floor {
+//!     quotes: Topic<Quote>,
+//! }
+//!
+//! impl Market for Floor {
+//!     async fn ticks(&self, symbol: View<Symbol>) -> Result<impl Stream<Item = Quote>, NoSuch> {
+//!         if symbol.code == "ABC" { Ok(self.quotes.subscribe()) } else { Err(NoSuch) }
+//!     }
+//!
+//!     async fn mean(&self, mut quotes: Items<View<Quote>>) -> f64 {
+//!         let (mut sum, mut count) = (0.0, 0.0);
+//!         while let Some(quote) = quotes.next().await {
+//!             sum += quote.price.to_native();
+//!             count += 1.0;
+//!         }
+//!         sum / count
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let market = MarketClient::connect("127.0.0.1:7000").await?;
+//! let mut ticks = market.ticks(&Symbol { code: "ABC".into() }).await?;
+//! while let Some(quote) = ticks.next().await {
+//!     println!("{}", quote?.price);
+//! }
+//! let mut upload = market.mean().await?;
+//! upload.send(&Quote { price: 42.0 }).await?;
+//! let mean = upload.finish().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Whoever sends waits when the other side does not take items: see [`Items`], [`ReplyItems`], [`Upload`]
+//! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
+//! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -73,6 +126,7 @@ pub mod host;
 mod offload;
 mod serve;
 mod shard;
+mod topic;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
@@ -89,6 +143,7 @@ pub use shard::{
     HostedShard, MachineClock, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
     UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
+pub use topic::{SlowConsumer, Subscription, Topic};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;

@@ -19,11 +19,12 @@ use common::raw::{
     read_reply, read_rest, reply, request, reset,
 };
 use common::{
-    KitchenClient, Socket, address, bind, eventually, over_every_socket, serve, socket_path,
+    KitchenClient, Pair, Socket, address, eventually, over_every_engine, over_every_pair,
+    socket_path,
 };
 use ringcall::{
-    BlockingClient, Body, Bytes, CallOptions, Cause, CloseReason, Context, FailureClass, Server,
-    Shard, ShardConfig, Status, Wait,
+    Body, Bytes, CallOptions, Cause, CloseReason, Context, FailureClass, Server, Shard,
+    ShardConfig, Status, Wait,
 };
 use ringcall_core::frame::{DataHeader, FLAG_MORE, Kind, ReplyHeader};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -73,10 +74,11 @@ fn body(len: usize) -> Bytes {
 }
 
 /// A shard that serves on this thread, so that nothing happens before it is turned.
-fn shard(socket: Socket, config: ShardConfig) -> (Shard, ringcall::Address) {
+fn shard(pair: Pair, mut config: ShardConfig) -> (Shard, ringcall::Address) {
+    config.transport = pair.server;
     let shard = Shard::new(config).unwrap();
     shard.serve(Stove::default().into_pot()).unwrap();
-    let address = shard.listen(&address(socket)[..]).unwrap();
+    let address = shard.listen(&address(pair.socket)[..]).unwrap();
     (shard, address)
 }
 
@@ -140,8 +142,8 @@ fn in_its_own_process(test: &str, body: impl FnOnce()) {
 
 #[test]
 fn a01_a_stranger_gets_no_byte() {
-    over_every_socket(|socket| {
-        let (server, _) = serve(socket);
+    over_every_engine(|pair| {
+        let (server, _) = pair.serve();
         let openings: [&[u8]; 3] =
             [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", &[0; 64]];
         for opening in openings {
@@ -149,7 +151,7 @@ fn a01_a_stranger_gets_no_byte() {
             wire.write_all(opening).unwrap();
             assert_eq!(read_rest(&mut wire), b"");
         }
-        KitchenClient::connect(server.address()).wait().unwrap().nothing().wait().unwrap();
+        pair.kitchen(&server).nothing().wait().unwrap();
     });
 }
 
@@ -167,8 +169,8 @@ fn a18_a_crowd_of_small_frames_takes_turns() {
             Bytes::new()
         }
     }
-    over_every_socket(|socket| {
-        let (shard, address) = shard(socket, ShardConfig::default());
+    over_every_engine(|pair| {
+        let (shard, address) = shard(pair, ShardConfig::default());
         let order = Rc::new(RefCell::new(Vec::new()));
         shard.serve(Stood(Rc::clone(&order)).into_queue()).unwrap();
         let mut wires = [(), ()].map(|()| open_on(&shard, &address));
@@ -207,9 +209,9 @@ fn by_hand(
 
 #[test]
 fn b08_a_reply_of_another_type_is_an_error_for_its_caller_only() {
-    over_every_socket(|socket| {
+    over_every_engine(|pair| {
         let mut calls = 0;
-        let address = by_hand(socket, move |frame| {
+        let address = by_hand(pair.socket, move |frame| {
             let mut header = ReplyHeader::new(Status::OK);
             calls += 1;
             match calls {
@@ -220,7 +222,7 @@ fn b08_a_reply_of_another_type_is_an_error_for_its_caller_only() {
             }
             reply(frame.id, &header, &frame.body)
         });
-        let client = BlockingClient::connect(&address).unwrap();
+        let client = pair.dial(&address).unwrap();
         let pot = PotClient::new(&client);
         for _ in 0..3 {
             let error = pot.echo(&body(10)).wait().map(|_| ()).unwrap_err();
@@ -233,16 +235,16 @@ fn b08_a_reply_of_another_type_is_an_error_for_its_caller_only() {
 
 #[test]
 fn b11_a_callback_that_panics_harms_nobody_else() {
-    over_every_socket(|socket| {
-        let (server, _) = serve(socket);
-        let client = KitchenClient::connect(server.address()).wait().unwrap();
+    over_every_pair(|pair| {
+        let (server, _) = pair.serve();
+        let client = pair.kitchen(&server);
         let other = client.clone();
         let waiting = thread::spawn(move || other.simmer(&50).wait().map(|time| time.to_native()));
         client.nothing().callback(|_| panic!("as asked"));
         client.nothing().wait().unwrap();
         assert_eq!(waiting.join().unwrap().unwrap(), 50);
 
-        let blocking = BlockingClient::connect(server.address()).unwrap();
+        let blocking = pair.blocking(&server);
         let local = KitchenClient::new(blocking.local().clone());
         local.nothing().callback(|_| panic!("as asked"));
         blocking.run(local.nothing().into_future()).unwrap();
@@ -252,9 +254,9 @@ fn b11_a_callback_that_panics_harms_nobody_else() {
 
 #[test]
 fn b11_a_callback_may_call() {
-    over_every_socket(|socket| {
-        let (server, _) = serve(socket);
-        let client = KitchenClient::connect(server.address()).wait().unwrap();
+    over_every_pair(|pair| {
+        let (server, _) = pair.serve();
+        let client = pair.kitchen(&server);
         let (ends, waiting) = std::sync::mpsc::channel();
         let again = client.clone();
         client.nothing().callback(move |end| {
@@ -263,7 +265,7 @@ fn b11_a_callback_may_call() {
         });
         assert_eq!(waiting.recv(), Ok(true));
 
-        let blocking = BlockingClient::connect(server.address()).unwrap();
+        let blocking = pair.blocking(&server);
         let local = KitchenClient::new(blocking.local().clone());
         let (again, done) = (local.clone(), Rc::new(Cell::new(false)));
         let is_done = Rc::clone(&done);
@@ -298,9 +300,9 @@ fn conversation() -> Vec<u8> {
 
 #[test]
 fn b15_a_caller_may_go_after_every_byte() {
-    over_every_socket(|socket| {
+    over_every_engine(|pair| {
         let stove = Stove::default();
-        let server = bind(socket).service(stove.clone().into_pot()).start().unwrap();
+        let server = pair.start(pair.bind().service(stove.clone().into_pot()));
         let conversation = conversation();
         for at in 0..=conversation.len() {
             for how in [reset, drop] {
@@ -351,24 +353,24 @@ fn answers(ids: &[u64]) -> Vec<u8> {
 
 #[test]
 fn b15_a_server_may_go_after_any_byte() {
-    over_every_socket(|socket| {
+    over_every_engine(|pair| {
         // Every place modulo 16, and near the ends of all frames.
         for at in (0..=opening().len() + answers(&[0, 0, 0]).len()).step_by(3) {
             for how in [reset as fn(Wire), drop] {
-                ends_once(&server_that_goes(socket, at, how), at);
+                ends_once(pair, &server_that_goes(pair.socket, at, how), at);
             }
         }
     });
 }
 
 /// Three calls, each of which ends once, and not because somebody waited long enough.
-fn ends_once(address: &ringcall::Address, at: usize) {
+fn ends_once(pair: Pair, address: &ringcall::Address, at: usize) {
     let went = |failure: &ringcall::Failure| {
         let closed = matches!(failure.cause, Cause::Closed(reason) if !reason.is_protocol_error()
             || reason == CloseReason::Truncated);
         assert!(closed, "after {at} bytes: {failure:?}");
     };
-    let client = match BlockingClient::connect(address) {
+    let client = match pair.dial(address) {
         Ok(client) => client,
         Err(error) => {
             assert!(error.is_safe_to_retry());
@@ -407,11 +409,11 @@ fn ends_once(address: &ringcall::Address, at: usize) {
 
 #[test]
 fn e01_pieces_of_every_length_arrive_whole() {
-    over_every_socket(|socket| {
-        let server = bind(socket).service(Stove::default().into_pot()).start().unwrap();
+    over_every_pair(|pair| {
+        let server = pair.start(pair.bind().service(Stove::default().into_pot()));
         for piece in [1, 2, 3, 15, 16, 17, 255, 4096, 100_000] {
-            let address = narrow_path(socket, server.address(), piece);
-            let client = BlockingClient::connect(&address).unwrap();
+            let address = narrow_path(pair.socket, server.address(), piece);
+            let client = pair.dial(&address).unwrap();
             let options = CallOptions::new().deadline(Duration::from_secs(60));
             let pot = PotClient::new(client.local().clone()).with_options(options);
             for len in [0, 1, 16, 1000, 20_000, 300_000] {
@@ -427,8 +429,8 @@ fn e01_pieces_of_every_length_arrive_whole() {
 
 #[test]
 fn e01_a_full_socket_goes_on() {
-    over_every_socket(|socket| {
-        let server = bind(socket).service(Stove::default().into_pot()).start().unwrap();
+    over_every_engine(|pair| {
+        let server = pair.start(pair.bind().service(Stove::default().into_pot()));
         let mut wire = dial_open(server.address());
         let mut sender = wire.try_clone().unwrap();
         let body = body(200_000);
@@ -445,8 +447,8 @@ fn e01_a_full_socket_goes_on() {
 
 #[test]
 fn e02_nobody_spins_on_a_connection_that_cannot_go_on() {
-    over_every_socket(|socket| {
-        let (shard, address) = shard(socket, ShardConfig::default());
+    over_every_engine(|pair| {
+        let (shard, address) = shard(pair, ShardConfig::default());
         // One that does not read, and of which nothing more is read in the end.
         let mut greedy = open_on(&shard, &address);
         let calls: Vec<u8> = (0..40).flat_map(|n| request(n, ECHO, &body(200_000))).collect();
@@ -475,8 +477,8 @@ fn e02_nobody_spins_on_a_connection_that_cannot_go_on() {
 
 #[test]
 fn e03_a_half_closed_connection_gets_its_answers() {
-    over_every_socket(|socket| {
-        let server = bind(socket).service(Stove::default().into_pot()).start().unwrap();
+    over_every_engine(|pair| {
+        let server = pair.start(pair.bind().service(Stove::default().into_pot()));
         let mut wire = dial_open(server.address());
         let calls = [request(0, HOLD, &[20]), request(1, ECHO, b"at once")].concat();
         wire.write_all(&calls).unwrap();
@@ -490,8 +492,8 @@ fn e03_a_half_closed_connection_gets_its_answers() {
 
 #[test]
 fn e03_an_end_inside_a_frame_is_told() {
-    over_every_socket(|socket| {
-        let server = bind(socket).service(Stove::default().into_pot()).start().unwrap();
+    over_every_engine(|pair| {
+        let server = pair.start(pair.bind().service(Stove::default().into_pot()));
         let call = request(0, ECHO, &body(100));
         for at in [1, 15, 16, 17, 48, 100, call.len() - 1] {
             let mut wire = dial_open(server.address());
@@ -507,9 +509,9 @@ fn e03_an_end_inside_a_frame_is_told() {
 
 #[test]
 fn e04_a_reset_ends_its_own_calls_only() {
-    over_every_socket(|socket| {
+    over_every_engine(|pair| {
         let stove = Stove::default();
-        let server = bind(socket).service(stove.clone().into_pot()).start().unwrap();
+        let server = pair.start(pair.bind().service(stove.clone().into_pot()));
         let [mut lost, mut kept] = [(); 2].map(|()| dial_open(server.address()));
         let calls = [request(0, HOLD, &[255]), request(1, HOLD, &[255]), request(2, ECHO, b"x")];
         lost.write_all(&calls.concat()).unwrap();
@@ -524,7 +526,6 @@ fn e04_a_reset_ends_its_own_calls_only() {
     });
 }
 
-/// The descriptors of this process.
 /// With this limit about so many more descriptors can be opened, wherever the open ones lie.
 fn limit_for(more: usize) -> u64 {
     let open = descriptors();
@@ -532,6 +533,7 @@ fn limit_for(more: usize) -> u64 {
     u64::from(free.nth(more).unwrap())
 }
 
+/// The descriptors of this process.
 fn descriptors() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -541,20 +543,18 @@ fn descriptors() -> Vec<u32> {
 #[test]
 fn e04_descriptors_come_back() {
     in_its_own_process("e04_descriptors_come_back", || {
-        let stove = Stove::default();
-        let servers = [Socket::Tcp, Socket::Unix]
-            .map(|socket| bind(socket).service(stove.clone().into_pot()).start().unwrap());
-        let before = descriptors().len();
-        for server in &servers {
+        over_every_engine(|pair| {
+            let server = pair.start(pair.bind().service(Stove::default().into_pot()));
+            let before = descriptors().len();
             for round in 0..100 {
                 let mut wire = dial_open(server.address());
                 let calls = [request(0, HOLD, &[5]), request(1, ECHO, b"x")].concat();
                 wire.write_all(&calls[..calls.len() - round % 70]).unwrap();
                 if round % 2 == 0 { reset(wire) } else { drop(wire) }
             }
-        }
-        eventually("all are gone", || servers.iter().all(|server| server.connections() == 0));
-        eventually("all are closed", || descriptors().len() == before);
+            eventually("all are gone", || server.connections() == 0);
+            eventually("all are closed", || descriptors().len() == before);
+        });
     });
 }
 
@@ -563,8 +563,8 @@ fn e05_a_broken_pipe_is_no_signal() {
     in_its_own_process("e05_a_broken_pipe_is_no_signal", || {
         // SAFETY: this process runs nothing else that the signal could matter to.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        over_every_socket(|socket| {
-            let server = bind(socket).service(Stove::default().into_pot()).start().unwrap();
+        over_every_engine(|pair| {
+            let server = pair.start(pair.bind().service(Stove::default().into_pot()));
             // Small answers are one segment, large ones are several.
             for len in [1, 100_000] {
                 for _ in 0..20 {
@@ -604,10 +604,10 @@ fn e07_accepting_goes_on_when_there_are_descriptors_again() {
     in_its_own_process("e07_accepting_goes_on_when_there_are_descriptors_again", || {
         log::set_logger(&Warnings).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
-        over_every_socket(|socket| {
+        over_every_engine(|pair| {
             let mut config = ShardConfig::default();
             config.connections_max = Some(10_000);
-            let (shard, address) = shard(socket, config);
+            let (shard, address) = shard(pair, config);
             let mut waiting: Vec<Wire> = (0..60).map(|_| dial(&address)).collect();
             for wire in &mut waiting {
                 wire.write_all(&opening()).unwrap();
@@ -650,8 +650,8 @@ fn e07_accepting_goes_on_when_there_are_descriptors_again() {
 /// Linux hands such connections over as if they were alive.
 #[test]
 fn e08_connections_that_died_before_they_are_accepted_are_passed_over() {
-    over_every_socket(|socket| {
-        let (shard, address) = shard(socket, ShardConfig::default());
+    over_every_engine(|pair| {
+        let (shard, address) = shard(pair, ShardConfig::default());
         for n in 0..20 {
             let mut wire = dial(&address);
             wire.write_all(&opening()[..n]).unwrap();
@@ -670,30 +670,26 @@ fn e08_connections_that_died_before_they_are_accepted_are_passed_over() {
 #[test]
 fn e20_descriptors_are_not_inherited() {
     in_its_own_process("e20_descriptors_are_not_inherited", || {
-        let before = descriptors();
-        let servers = [Socket::Tcp, Socket::Unix].map(|socket| serve(socket).0);
-        let clients: Vec<_> = servers
-            .iter()
-            .map(|server| {
-                let client = KitchenClient::connect(server.address()).wait().unwrap();
-                client.nothing().wait().unwrap();
-                (client, BlockingClient::connect(server.address()).unwrap())
-            })
-            .collect();
-        let mut new = 0;
-        for fd in descriptors().into_iter().filter(|fd| !before.contains(fd)) {
-            // The descriptor with which the folder was read is gone.
-            let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")) else {
-                continue;
-            };
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-            let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
-            let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
-            assert!(flags & libc::O_CLOEXEC as u32 != 0, "{fd} is {link:?}");
-            new += 1;
-        }
-        assert!(new >= 20, "{new}");
-        drop(clients);
+        over_every_engine(|pair| {
+            let before = descriptors();
+            let (server, _) = pair.serve();
+            let client = pair.kitchen(&server);
+            client.nothing().wait().unwrap();
+            let _blocking = pair.blocking(&server);
+            let mut new = 0;
+            for fd in descriptors().into_iter().filter(|fd| !before.contains(fd)) {
+                // The descriptor with which the folder was read is gone.
+                let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")) else {
+                    continue;
+                };
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+                let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+                let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+                assert!(flags & libc::O_CLOEXEC as u32 != 0, "{fd} is {link:?}");
+                new += 1;
+            }
+            assert!(new >= 8, "{new}");
+        });
     });
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{KitchenClient, order, over_every_socket, serve};
-use ringcall::{BlockingClient, Bytes, CallOptions};
+use common::{KitchenClient, order, over_every_pair};
+use ringcall::{Bytes, CallOptions};
 
 static INTERRUPTED: AtomicU64 = AtomicU64::new(0);
 
@@ -50,11 +50,10 @@ fn e02_calls_go_on_while_every_thread_is_interrupted() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| storm(&stop));
-        over_every_socket(|socket| {
-            let (server, _) = serve(socket);
+        over_every_pair(|pair| {
+            let (server, _) = pair.serve();
             let options = CallOptions::new().deadline(Duration::from_secs(60));
-            let client = KitchenClient::connect(server.address()).wait().unwrap();
-            let client = client.with_options(options);
+            let client = pair.kitchen(&server).with_options(options);
             let callers: Vec<_> = (0..3)
                 .map(|caller| {
                     let client = client.clone();
@@ -66,7 +65,7 @@ fn e02_calls_go_on_while_every_thread_is_interrupted() {
                     })
                 })
                 .collect();
-            let blocking = BlockingClient::connect(server.address()).unwrap();
+            let blocking = pair.blocking(&server);
             let local = KitchenClient::new(blocking.local().clone()).with_options(options);
             let body = Bytes::from(vec![7; 1 << 20]);
             for _ in 0..10 {

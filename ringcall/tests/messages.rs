@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mutation::{debug_len, mutations};
 use proptest::prelude::*;
 use ringcall::__private::codec::{Archivable, UnixTime};
-use ringcall::{BlockingClient, Body, Bytes, Invalid, Message, Server, View};
+use ringcall::{BlockingClient, Body, Bytes, Invalid, Message, Server, TransportChoice, View};
 use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, SharedPool};
 
 #[ringcall::message]
@@ -445,12 +445,16 @@ impl Raw for Echo {
 
 #[test]
 fn raw_bodies_arrive_as_they_were_sent() {
-    let server = Server::bind("127.0.0.1:0").service(Echo.into_raw()).start().unwrap();
-    let client = BlockingClient::connect(server.address()).unwrap();
-    let raw = RawClient::new(&client);
-    for len in [0, 1, REFERENCE_BYTES_MIN - 1, REFERENCE_BYTES_MIN, 1 << 20] {
-        let body: Bytes = (0..len).map(|index| index as u8).collect();
-        assert_eq!(&raw.bytes(&body).wait().unwrap()[..], &body[..]);
-        assert_eq!(&raw.body(&body).wait().unwrap()[..], &body[..]);
+    // io_uring where it works, and epoll.
+    for engine in [TransportChoice::Auto, TransportChoice::Epoll] {
+        let server = Server::bind("127.0.0.1:0").transport(engine).service(Echo.into_raw());
+        let server = server.start().unwrap();
+        let client = BlockingClient::connect(server.address()).unwrap();
+        let raw = RawClient::new(&client);
+        for len in [0, 1, REFERENCE_BYTES_MIN - 1, REFERENCE_BYTES_MIN, 1 << 20] {
+            let body: Bytes = (0..len).map(|index| index as u8).collect();
+            assert_eq!(&raw.bytes(&body).wait().unwrap()[..], &body[..]);
+            assert_eq!(&raw.body(&body).wait().unwrap()[..], &body[..]);
+        }
     }
 }

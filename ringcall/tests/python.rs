@@ -1,7 +1,7 @@
 //! A client in Python, written from `docs/PROTOCOL.md` alone, calls this server.
 //!
 //! It is in `python/`: `wire.py` has frames and the vectors of the page, `connection.py` calls, streams and
-//! credit, `client.py` the scenarios, of which each test here runs one against a server of its own. Both
+//! credit, `client.py` the scenarios, of which each test here runs one against a server of its own over each engine. Both
 //! sides check each other: the client closes with a code, too, if the server breaks the protocol, and the
 //! server's limits are set such that what is tested happens soon.
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
@@ -13,7 +13,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Bytes, Config, Context, Items, Server, Stream};
+use ringcall::{Bytes, Config, Context, Items, Server, Stream, TransportChoice};
 
 #[ringcall::service(name = "demo.Echo")]
 trait Echo {
@@ -151,15 +151,23 @@ fn narrow() -> Config {
         .stream_window(256 << 10)
 }
 
-/// Runs a scenario of `client.py` against a server of its own, which stops when it is asked to leave.
+/// Runs a scenario of `client.py` against servers over io_uring, where it works, and over epoll.
 fn run(scenario: &str, config: Config) {
     if !has_python() {
         println!("skipped: there is no python3");
         return;
     }
+    for engine in [TransportChoice::Auto, TransportChoice::Epoll] {
+        run_over(engine, scenario, config.clone());
+    }
+}
+
+/// The server stops when it is asked to leave.
+fn run_over(engine: TransportChoice, scenario: &str, config: Config) {
     let (leave, left) = sync_channel(1);
     let demo = Demo { leave: leave.clone() };
-    let server = Server::bind("127.0.0.1:0").config(config).service(demo.into_echo());
+    let server = Server::bind("127.0.0.1:0").transport(engine).config(config);
+    let server = server.service(demo.into_echo());
     let server = server.start().unwrap();
     let client = Command::new("python3")
         // Leaves no compiled files behind.
@@ -178,7 +186,7 @@ fn run(scenario: &str, config: Config) {
     stopping.join().unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{errors}");
+    assert!(output.status.success(), "over {engine}: {said}{errors}");
     assert_eq!(said.lines().last(), Some(format!("ok {scenario}").as_str()), "{said}{errors}");
 }
 

@@ -2,16 +2,19 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use common::{Pair, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    BlockingClient, Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer,
-    Status, Stream, View,
+    Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer, SlowConsumer, Status,
+    Stream, Topic, View,
 };
 
 #[ringcall::message]
@@ -534,43 +537,117 @@ fn a_thousand_streams_at_the_same_time() {
         let (server, seen) = serve(&pair);
         let blocking = pair.blocking(&server);
         let client = PressClient::new(blocking.local().clone());
-        blocking.run(async {
-            let mut streams = Vec::new();
-            for from in 0..1000 {
-                streams.push(client.print(&Range { from, to: from + 50 }).await.unwrap());
-            }
-            for round in 0..50 {
-                for (from, stream) in streams.iter_mut().enumerate() {
-                    let got = stream.next().await.unwrap().unwrap();
-                    assert_eq!(got.number, from as u64 + round);
+        let read = Rc::new(Cell::new(0));
+        for from in 0..1000 {
+            let (client, read) = (client.clone(), Rc::clone(&read));
+            blocking.shard().spawn(async move {
+                let mut lines = client.print(&Range { from, to: from + 50 }).await.unwrap();
+                let mut next = from;
+                while let Some(got) = lines.next().await {
+                    assert_eq!(got.unwrap().number, next);
+                    next += 1;
                 }
-            }
-            for stream in &mut streams {
-                assert!(stream.next().await.is_none());
+                assert_eq!(next, from + 50);
+                read.set(read.get() + 1);
+            });
+        }
+        blocking.run(async {
+            while read.get() < 1000 {
+                client.unary(&1).await.unwrap();
             }
         });
         assert_eq!(seen.made.load(Ordering::SeqCst), 50_000);
     });
 }
 
+/// Passes bytes on between a client and a server, until it is dropped.
+struct Wire(String, mpsc::Receiver<TcpStream>);
+
+impl Wire {
+    fn to(server: &RunningServer) -> Wire {
+        let target = server.address().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (ends, wire) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (client, _) = listener.accept().unwrap();
+            let server = TcpStream::connect(target).unwrap();
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+            }
+            ends.send(client).unwrap();
+            ends.send(server).unwrap();
+        });
+        Wire(address, wire)
+    }
+
+    fn cut(self) {
+        self.1.iter().for_each(|end| end.shutdown(Shutdown::Both).unwrap());
+    }
+}
+
 #[test]
-fn the_end_of_a_server_ends_streams() {
-    over_every_pair(|pair| {
-        let (server, _) = serve(&pair);
-        let client = shared(&pair, &server);
+fn a_lost_connection_ends_both_halves() {
+    over_one_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let wire = Wire::to(&server);
+        let client = PressClient::connect(&wire.0).wait().unwrap();
         let mut silent = client.silent().wait().unwrap();
+        let mut upload = client.some(&Range { from: 0, to: 10 }).wait().unwrap();
+        upload.send_wait(&line(0)).unwrap();
         let (mut say, mut heard) = client.echo(&"end".into()).wait().unwrap();
         say.send_wait(&line(1)).unwrap();
         heard.next_wait().unwrap().unwrap();
         let waiting = std::thread::spawn(move || silent.next_wait().map(|item| item.map(|_| ())));
-        // Two streams would keep it from stopping: their callers' connection goes first.
-        drop(server);
+        wire.cut();
         let failure = waiting.join().unwrap().unwrap().unwrap_err();
         assert!(!failure.is_safe_to_retry(), "{failure:?}");
         let failure = heard.next_wait().unwrap().map(|_| ()).unwrap_err();
         assert!(!failure.is_safe_to_retry(), "{failure:?}");
         assert_eq!(cause(say.send_wait(&line(2))), Cause::StreamEnded);
+        let failure = (1..100).find_map(|n| upload.send_wait(&line(n)).err()).unwrap();
+        assert!(!failure.is_safe_to_retry(), "{failure:?}");
         let failure = client.silent().wait().map(|_| ()).unwrap_err();
         assert!(failure.is_safe_to_retry(), "{failure:?}");
+        eventually("both are dropped", || seen.given_up.load(Ordering::SeqCst) == 2);
     });
+}
+
+#[test]
+fn topics_push_to_all_who_subscribed() {
+    over_every_pair(|pair| {
+        let news: Topic<Line> = Topic::new(8, SlowConsumer::Wait);
+        let server = pair.start(pair.bind().service(Newsroom(news.clone()).into_news()));
+        let client = NewsClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let blocking = pair.blocking(&server);
+        let local = NewsClient::new(&blocking);
+        let mut first = client.follow().wait().unwrap();
+        let mut second = local.follow().wait().unwrap();
+        assert_eq!(news.subscribers(), 2);
+        let publisher = news.clone();
+        let publishing =
+            std::thread::spawn(move || (0..500).for_each(|n| publisher.send_wait(line(n))));
+        for number in 0..500 {
+            assert_eq!(first.next_wait().unwrap().unwrap().number, number);
+            assert_eq!(second.next_wait().unwrap().unwrap().number, number);
+        }
+        publishing.join().unwrap();
+        drop(first);
+        eventually("it unsubscribes", || news.subscribers() == 1);
+    });
+}
+
+#[ringcall::service(name = "test.News")]
+trait News {
+    async fn follow(&self) -> impl Stream<Item = Line>;
+}
+
+#[derive(Clone)]
+struct Newsroom(Topic<Line>);
+
+impl News for Newsroom {
+    async fn follow(&self) -> impl Stream<Item = Line> {
+        self.0.subscribe()
+    }
 }

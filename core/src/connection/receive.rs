@@ -225,7 +225,7 @@ impl<T> Connection<T> {
         let allowance = match (credit.pool, credit.unit) {
             (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_out,
             (CreditPool::Replies, CreditUnit::Bytes) => &mut self.credit.replies_out,
-            (CreditPool::Call, _) if has_streams => {
+            (CreditPool::Call, CreditUnit::Bytes | CreditUnit::Items) if has_streams => {
                 return self.stream_granted(now, head.id, &credit);
             }
             (CreditPool::Calls, CreditUnit::Items) if has_streams => {

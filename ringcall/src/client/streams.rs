@@ -179,7 +179,8 @@ where
 /// call's failure, which is the last thing then.
 ///
 /// Items that were not taken wait in memory, at most a window of them (1024 items and 1 MiB unless the client's
-/// [`Config`](crate::Config) says otherwise); then the server's handler waits. Dropping the stream before its end
+/// [`Config`](crate::Config) says otherwise); then the server's handler waits. All streams of a connection share
+/// its larger window, so whoever leaves many unread may keep the others from going on. Dropping the stream before its end
 /// gives the call up: the server is told once, and drops its handler.
 pub struct ReplyItems<S: StreamCall, R, E> {
     call: S,

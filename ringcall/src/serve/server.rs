@@ -25,7 +25,7 @@ pub enum Handlers {
     /// long. A method can be sent to the pool alone, with `#[method(offload)]`.
     #[default]
     Shard,
-    /// On a bounded pool of threads.
+    /// On a bounded pool of threads. Methods with streams run on the shard all the same.
     Offload,
 }
 

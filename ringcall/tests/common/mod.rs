@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    BlockingClient, Body, Bytes, Client, Context, Responder, RunningServer, Server, Shard,
-    ShardConfig, TransportChoice, View,
+    Address, BlockingClient, Body, Bytes, CallError, Client, Context, Responder, RunningServer,
+    Server, Shard, ShardConfig, TransportChoice, View,
 };
 
 #[ringcall::message]
@@ -218,6 +218,16 @@ pub fn over_every_pair(body: impl Fn(Pair)) {
     }
 }
 
+/// Runs a test's body over every engine that works here, and every kind of socket: for tests in which
+/// bytes on a socket are the other side.
+pub fn over_every_engine(body: impl Fn(Pair)) {
+    over_every_pair(|pair| {
+        if pair.server == pair.client {
+            body(pair);
+        }
+    });
+}
+
 /// Runs a test's body over one pair: what it is about has nothing to do with engines, and takes long.
 pub fn over_one_pair(body: impl Fn(Pair)) {
     let engine = engines()[0];
@@ -288,17 +298,17 @@ impl Pair {
         client
     }
 
+    /// A client of what may be no server.
+    pub fn dial(&self, address: &Address) -> Result<BlockingClient, CallError> {
+        let mut config = ShardConfig::default();
+        config.transport = self.client;
+        BlockingClient::connect_with(address, config)
+    }
+
     pub fn shard(&self) -> Shard {
         let mut config = ShardConfig::default();
         config.transport = self.server;
         Shard::new(config).expect("the engine works")
-    }
-}
-
-/// Runs a test's body over every kind of socket.
-pub fn over_every_socket(body: impl Fn(Socket)) {
-    for socket in [Socket::Tcp, Socket::Unix] {
-        body(socket);
     }
 }
 
@@ -321,10 +331,4 @@ pub fn socket_path() -> PathBuf {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("ringcall-test-{}-{number}.sock", std::process::id());
     std::env::temp_dir().join(name)
-}
-
-pub fn serve(socket: Socket) -> (RunningServer, Arc<Seen>) {
-    let cook = Cook::default();
-    let seen = Arc::clone(&cook.seen);
-    (bind(socket).service(cook.into_kitchen()).start().expect("the server starts"), seen)
 }

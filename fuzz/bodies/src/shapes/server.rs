@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{MethodTable, Shard, ShardConfig, Wait};
+use ringcall::{Config, MethodTable, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
 use ringcall_core::{Codec, MessageId, Side, Status};
 
@@ -31,7 +31,10 @@ struct Sent {
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(ShardConfig::default()).expect("a shard can be made");
+        let mut config = ShardConfig::default();
+        // Each call has a PING behind it.
+        config.server = Config::new().ping_interval_min(Duration::ZERO);
+        let shard = Shard::new(config).expect("a shard can be made");
         let counting = Counting::default();
         shard.serve(counting.clone().into_target()).expect("nothing else is served");
         let address = shard.listen("127.0.0.1:0").expect("there is a free port").to_string();

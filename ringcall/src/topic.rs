@@ -1,0 +1,332 @@
+//! One publisher, many streams: what a server pushes to whoever has subscribed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+use parking_lot::Mutex;
+
+use crate::block_on::block_on;
+
+/// What happens to a subscriber that does not take items as fast as they are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// The publisher waits for it, and so do all others.
+    Wait,
+    /// It misses the oldest items that it has not taken; [`Subscription::dropped`] counts them.
+    DropOldest,
+    /// Its stream ends, after what it has not taken.
+    Close,
+}
+
+/// Hands each item that is published to all who have subscribed: return a [`Subscription`] from a
+/// handler, and the server pushes.
+///
+/// ```
+/// use ringcall::{SlowConsumer, Topic};
+///
+/// let prices = Topic::new(64, SlowConsumer::DropOldest);
+/// let mut subscription = prices.subscribe();
+/// prices.publish(42)?;
+/// # ringcall::Shard::new(Default::default()).unwrap().block_on(async {
+/// assert_eq!(subscription.next().await, Some(42));
+/// # });
+/// # Ok::<(), u64>(())
+/// ```
+///
+/// Clones are the same topic, on any thread. When the last one is dropped, the streams of its subscribers
+/// end, after what they have not taken. Each subscriber has a buffer of its own, so a topic holds at most
+/// its capacity times the number of subscribers. What the transport has taken from a buffer is on its way:
+/// the policy is about those items that a stalled connection no longer takes.
+pub struct Topic<T>(Arc<Owner<T>>);
+
+/// Common to the topic's handles: the last of them ends the streams.
+struct Owner<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    capacity: usize,
+    policy: SlowConsumer,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    subscribers: Vec<Option<Subscriber<T>>>,
+    /// Publishers that wait for room.
+    publishers: Vec<Waker>,
+    /// Room for those who are being woken, so that publishing allocates nothing when warm.
+    scratch: Vec<Waker>,
+    /// No topic is left.
+    is_over: bool,
+}
+
+struct Subscriber<T> {
+    items: VecDeque<T>,
+    waker: Option<Waker>,
+    dropped: u64,
+    is_closed: bool,
+}
+
+impl<T> Subscriber<T> {
+    fn is_full(&self, capacity: usize) -> bool {
+        self.items.len() >= capacity && !self.is_closed
+    }
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        let wakers: Vec<Waker> = {
+            let mut state = self.0.state.lock();
+            state.is_over = true;
+            state.subscribers.iter_mut().flatten().filter_map(|it| it.waker.take()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T: Clone> Topic<T> {
+    /// A topic whose subscribers may each be so many items behind.
+    ///
+    /// # Panics
+    /// When `capacity` is zero.
+    #[must_use]
+    pub fn new(capacity: usize, policy: SlowConsumer) -> Topic<T> {
+        assert!(capacity > 0, "a subscriber needs room for an item");
+        let state = State {
+            subscribers: Vec::new(),
+            publishers: Vec::new(),
+            scratch: Vec::new(),
+            is_over: false,
+        };
+        Topic(Arc::new(Owner(Arc::new(Shared { capacity, policy, state: Mutex::new(state) }))))
+    }
+
+    /// Publishes an item to those who have subscribed now. Never waits.
+    ///
+    /// # Errors
+    /// The item, under [`SlowConsumer::Wait`], when some subscriber has no room: nobody has got it.
+    pub fn publish(&self, item: T) -> Result<(), T> {
+        self.try_publish(item, None)
+    }
+
+    /// Publishes an item as soon as every subscriber has room, which only [`SlowConsumer::Wait`] asks for.
+    pub async fn send(&self, item: T) {
+        let mut item = Some(item);
+        poll_fn(|cx| match item.take().map(|left| self.try_publish(left, Some(cx.waker()))) {
+            Some(Err(left)) => {
+                item = Some(left);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// [`send`](Topic::send), waited for. Not on a shard's thread, which others wait for.
+    pub fn send_wait(&self, item: T) {
+        block_on(self.send(item));
+    }
+
+    /// Subscribes to what is published from now on.
+    #[must_use = "dropping a subscription ends it"]
+    pub fn subscribe(&self) -> Subscription<T> {
+        let shared = Arc::clone(&self.0.0);
+        let subscriber =
+            Subscriber { items: VecDeque::new(), waker: None, dropped: 0, is_closed: false };
+        let index = {
+            let mut state = shared.state.lock();
+            let free = state.subscribers.iter().position(Option::is_none);
+            let index = free.unwrap_or_else(|| {
+                state.subscribers.push(None);
+                state.subscribers.len() - 1
+            });
+            state.subscribers[index] = Some(subscriber);
+            index
+        };
+        Subscription { shared, index }
+    }
+
+    /// How many have subscribed.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.0.0.state.lock().subscribers.iter().flatten().count()
+    }
+
+    fn try_publish(&self, item: T, waiting: Option<&Waker>) -> Result<(), T> {
+        let Shared { capacity, policy, state } = &*self.0.0;
+        let mut state = state.lock();
+        if *policy == SlowConsumer::Wait
+            && state.subscribers.iter().flatten().any(|it| it.is_full(*capacity))
+        {
+            state.publishers.extend(waiting.cloned());
+            return Err(item);
+        }
+        let mut wakers = std::mem::take(&mut state.scratch);
+        for subscriber in state.subscribers.iter_mut().flatten() {
+            if subscriber.is_closed {
+                continue;
+            }
+            if subscriber.is_full(*capacity) {
+                if *policy == SlowConsumer::Close {
+                    subscriber.is_closed = true;
+                    continue;
+                }
+                subscriber.items.pop_front();
+                subscriber.dropped += 1;
+            }
+            subscriber.items.push_back(item.clone());
+            wakers.extend(subscriber.waker.take());
+        }
+        drop(state);
+        if wakers.capacity() > 0 {
+            wakers.drain(..).for_each(Waker::wake);
+            self.0.0.state.lock().scratch = wakers;
+        }
+        Ok(())
+    }
+}
+
+impl<T> Clone for Topic<T> {
+    fn clone(&self) -> Topic<T> {
+        Topic(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Topic<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic")
+            .field("capacity", &self.0.0.capacity)
+            .field("policy", &self.0.0.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is published, for one subscriber: a [`Stream`]. Dropping it unsubscribes.
+pub struct Subscription<T> {
+    shared: Arc<Shared<T>>,
+    index: usize,
+}
+
+impl<T> Subscription<T> {
+    /// The next item; `None` when the topic is gone, or has closed this subscription.
+    pub async fn next(&mut self) -> Option<T> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// How many items it has missed because it was slow.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        let state = self.shared.state.lock();
+        state.subscribers[self.index].as_ref().map_or(0, |subscriber| subscriber.dropped)
+    }
+
+    /// Whether it was closed because it was slow.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.subscribers[self.index].as_ref().is_some_and(|subscriber| subscriber.is_closed)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut state = self.shared.state.lock();
+        let is_over = state.is_over;
+        let Some(subscriber) = state.subscribers[self.index].as_mut() else {
+            return Poll::Ready(None);
+        };
+        let Some(item) = subscriber.items.pop_front() else {
+            if subscriber.is_closed || is_over {
+                return Poll::Ready(None);
+            }
+            subscriber.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        let publishers = std::mem::take(&mut state.publishers);
+        drop(state);
+        publishers.into_iter().for_each(Waker::wake);
+        Poll::Ready(Some(item))
+    }
+}
+
+impl<T> Stream for Subscription<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.get_mut().poll(cx)
+    }
+}
+
+impl<T> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        let (gone, publishers) = {
+            let mut state = self.shared.state.lock();
+            (state.subscribers[self.index].take(), std::mem::take(&mut state.publishers))
+        };
+        drop(gone);
+        publishers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("dropped", &self.dropped()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now<T>(subscription: &mut Subscription<T>) -> Poll<Option<T>> {
+        subscription.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn drop_oldest_counts_what_was_missed() {
+        let topic = Topic::new(3, SlowConsumer::DropOldest);
+        let (mut slow, mut fast) = (topic.subscribe(), topic.subscribe());
+        for number in 0..5 {
+            topic.publish(number).unwrap();
+            assert_eq!(now(&mut fast), Poll::Ready(Some(number)));
+        }
+        assert_eq!((slow.dropped(), fast.dropped()), (2, 0));
+        assert_eq!(now(&mut slow), Poll::Ready(Some(2)));
+        drop(topic);
+        assert_eq!(now(&mut slow), Poll::Ready(Some(3)));
+        assert_eq!(now(&mut slow), Poll::Ready(Some(4)));
+        assert_eq!(now(&mut slow), Poll::Ready(None));
+        assert_eq!(now(&mut fast), Poll::Ready(None));
+    }
+
+    #[test]
+    fn close_ends_after_what_is_there() {
+        let topic = Topic::new(2, SlowConsumer::Close);
+        let mut slow = topic.subscribe();
+        (0..5).for_each(|number| topic.publish(number).unwrap());
+        assert!(slow.is_closed());
+        assert_eq!(now(&mut slow), Poll::Ready(Some(0)));
+        topic.publish(9).unwrap();
+        assert_eq!(now(&mut slow), Poll::Ready(Some(1)));
+        assert_eq!(now(&mut slow), Poll::Ready(None));
+    }
+
+    #[test]
+    fn wait_gives_the_item_back_until_there_is_room() {
+        let topic = Topic::new(1, SlowConsumer::Wait);
+        let (mut slow, gone) = (topic.subscribe(), topic.subscribe());
+        topic.publish(0).unwrap();
+        assert_eq!(now(&mut slow), Poll::Ready(Some(0)));
+        assert_eq!(topic.publish(1), Err(1));
+        assert_eq!(now(&mut slow), Poll::Pending);
+        drop(gone);
+        assert_eq!((topic.publish(1), topic.subscribers()), (Ok(()), 1));
+        let publisher = topic.clone();
+        let sending = std::thread::spawn(move || publisher.send_wait(2));
+        let received = block_on(async { (slow.next().await, slow.next().await) });
+        assert_eq!(received, (Some(1), Some(2)));
+        sending.join().unwrap();
+    }
+}

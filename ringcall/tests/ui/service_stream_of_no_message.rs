@@ -1,0 +1,10 @@
+use ringcall::Items;
+
+struct Plain;
+
+#[ringcall::service]
+trait Plains {
+    async fn take(&self, plains: Items<Plain>);
+}
+
+fn main() {}
