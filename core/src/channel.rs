@@ -45,6 +45,8 @@ pub struct Outgoing {
     pub priority: u8,
     /// See [`request_flags`](crate::frame::request_flags).
     pub flags: u8,
+    /// Whether the call waits for a connection also after an attempt to open one has failed.
+    pub wait_for_ready: bool,
 }
 
 /// The answer of a handler: its value or its error.

@@ -188,6 +188,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         !self.readable.is_empty() || !self.dirty.is_empty() || !self.accepted.is_empty()
     }
 
+    /// Whether accepted connections wait to be told.
+    #[must_use]
+    pub fn has_accepted(&self) -> bool {
+        !self.accepted.is_empty()
+    }
+
     /// When the next [`reap`](Self::reap) is due if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {

@@ -4,11 +4,12 @@ mod harness;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use harness::{Pair, bytes, raw_call, skewed};
 use ringcall_core::frame::{CancelReason, request_flags};
 use ringcall_core::{
-    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Failure, FailureClass, Outcome,
-    SplitMix64, Status,
+    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Failure, FailureClass, Instant,
+    Outcome, SplitMix64, Status,
 };
 
 fn failure(outcome: &Outcome) -> Failure {
@@ -581,4 +582,126 @@ fn a_run_repeats_itself() {
         (pair.now, order, *pair.client.connection.counters(), *pair.server.connection.counters())
     };
     assert_eq!(run(), run());
+}
+
+/// Both sides have as many calls in flight as they may, with bodies that take all the credit, and answer
+/// none before all are there. Answers need neither slots nor the credit of calls.
+#[test]
+fn c15_both_sides_full_of_calls_are_answered() {
+    for seed in 0..4 {
+        let config = Config::new().in_flight_max(8).send_queue_max(64 << 20);
+        let mut pair = Pair::with(seed, config.clone(), config);
+        pair.net.split_max = 4096 << (seed % 8);
+        pair.net.send_max = 100_000;
+        let mut pair = pair.open();
+        (pair.client.echo, pair.server.echo) = (false, false);
+        let mib = bytes(seed, 1 << 20);
+        let now = pair.now;
+        for peer in [&mut pair.client, &mut pair.server] {
+            for ticket in 0..8 {
+                let call = raw_call(now);
+                let body = Bytes::copy_from_slice(&mib);
+                peer.connection.call(now, &call, &body, ticket).unwrap();
+            }
+            let one_more = peer.connection.call(now, &raw_call(now), &Bytes::new(), 8);
+            assert_eq!(one_more.unwrap_err().failure, Failure::not_sent(Cause::InFlightMax));
+        }
+        pair.run();
+        for peer in [&mut pair.client, &mut pair.server] {
+            assert_eq!((peer.requests.len(), peer.connection.credit_available().0), (8, 0));
+        }
+        for peer in [&mut pair.client, &mut pair.server] {
+            for request in std::mem::take(&mut peer.requests) {
+                peer.reply(now, request.id, Status::OK, &request.body).unwrap();
+            }
+        }
+        pair.run();
+        for peer in [&pair.client, &pair.server] {
+            (0..8).for_each(|ticket| assert!(peer.answer(ticket) == mib));
+        }
+        assert_at_rest(&pair);
+    }
+}
+
+/// Both sides' calls take all the credit, and their handlers call back: those calls are known to wait, so
+/// that they can be given up without a byte sent.
+#[test]
+fn c15_a_call_back_that_waits_for_credit_says_so() {
+    let mut pair = roomy(31);
+    (pair.client.echo, pair.server.echo) = (false, false);
+    let now = pair.now;
+    let call = |peer: &mut harness::Peer, ticket, len: usize| {
+        let body = Bytes::from(bytes(ticket, len));
+        peer.connection.call(now, &raw_call(now), &body, ticket).unwrap()
+    };
+    for peer in [&mut pair.client, &mut pair.server] {
+        for ticket in 0..2 {
+            let id = call(peer, ticket, 4 << 20);
+            assert!(!peer.connection.waits_for_credit(id));
+        }
+    }
+    pair.run();
+    for peer in [&mut pair.client, &mut pair.server] {
+        let free = call(peer, 2, 0);
+        assert!(!peer.connection.waits_for_credit(free));
+        let waits = call(peer, 3, 1);
+        assert!(peer.connection.waits_for_credit(waits));
+        let back = peer.connection.cancel(now, waits, CancelReason::Dropped);
+        assert_eq!(back, Some(3));
+        assert!(!peer.connection.waits_for_credit(waits));
+    }
+    pair.run();
+    for peer in [&mut pair.client, &mut pair.server] {
+        assert_eq!(peer.requests.len(), 3, "what waited was never sent");
+        for request in std::mem::take(&mut peer.requests) {
+            peer.reply(now, request.id, Status::OK, &Chunk::empty()).unwrap();
+        }
+    }
+    pair.run();
+    assert_at_rest(&pair);
+}
+
+#[test]
+fn d02_a_request_that_expired_in_a_queue_is_counted_apart() {
+    let mut pair = Pair::established(32);
+    pair.server.echo = false;
+    pair.call(1, b"x").unwrap();
+    pair.run();
+    let id = pair.server.requests[0].id;
+    pair.server.connection.refuse_expired(pair.now, id);
+    pair.server.connection.refuse_expired(pair.now, id);
+    pair.run();
+    assert_eq!(status(pair.client.outcome(1)), Status::EXPIRED);
+    let counters = pair.server.connection.counters();
+    assert_eq!((counters.requests_expired, counters.requests_refused), (1, 1));
+    assert_at_rest(&pair);
+}
+
+/// What is left is said, not when it ends: the sides may disagree about the time by years.
+#[test]
+fn d03_clocks_may_differ() {
+    for ahead in [Duration::ZERO, Duration::from_secs(300_000_000)] {
+        let mut pair = Pair::established(33);
+        pair.server.echo = false;
+        pair.call(1, b"x").unwrap();
+        let sent = pair.client.transmit(pair.now, usize::MAX);
+        let there = pair.now + ahead;
+        pair.server.receive(there, &sent, true, &mut SplitMix64::new(1));
+        assert_eq!(pair.server.requests[0].deadline, there + Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn d04_deadlines_saturate_on_the_wire() {
+    let mut pair = Pair::established(34);
+    pair.server.echo = false;
+    let hour = Duration::from_secs(3600);
+    for (ticket, deadline) in [(1, Instant::FAR), (2, pair.now + 1000 * hour)] {
+        pair.call_with(ticket, b"x", |call| call.deadline = deadline).unwrap();
+    }
+    pair.run();
+    for request in &pair.server.requests {
+        // The most that 32 bits of microseconds hold without meaning "none".
+        assert_eq!(request.deadline, pair.now + Duration::from_micros(u64::from(u32::MAX) - 1));
+    }
 }

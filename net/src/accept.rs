@@ -47,11 +47,10 @@ impl AcceptGate {
     }
 
     /// Accepting failed for want of descriptors or memory: sheds one waiting connection, closes the
-    /// gate for a while and says so, at most once a second.
-    pub fn exhausted(&mut self, listener: &Socket, now: Instant, error: &std::io::Error) {
-        if self.reserve.take().is_some() && listener.accept().is_ok() {
-            self.shed += 1;
-        }
+    /// gate for a while and says so, at most once a second. Returns whether one was shed.
+    pub fn exhausted(&mut self, listener: &Socket, now: Instant, error: &std::io::Error) -> bool {
+        let was_shed = self.reserve.take().is_some() && listener.accept().is_ok();
+        self.shed += u64::from(was_shed);
         self.reserve = reserve();
         self.until = Some(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -62,12 +61,7 @@ impl AcceptGate {
                 self.shed
             );
         }
-    }
-
-    /// How many connections were closed unseen.
-    #[must_use]
-    pub fn shed(&self) -> u64 {
-        self.shed
+        was_shed
     }
 }
 

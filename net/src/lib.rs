@@ -11,6 +11,7 @@ mod hosted;
 mod listeners;
 mod slots;
 mod socket;
+mod tally;
 mod transfer;
 
 pub use accept::AcceptGate;
@@ -22,4 +23,5 @@ pub use slots::Slots;
 pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,
 };
+pub use tally::{Count, Tally};
 pub use transfer::{receive_some, send_some};

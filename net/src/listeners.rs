@@ -1,12 +1,13 @@
 //! The sockets at which an engine listens, and what becomes of those that it accepts.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringcall_core::{Address, Listener, TransportError};
 use socket2::Socket;
 
-use crate::{AcceptGate, ListenSocket, set_up_accepted, transport_error};
+use crate::{AcceptGate, ListenSocket, Tally, set_up_accepted, transport_error};
 
 /// Listening sockets by listener, each with a state `S` of its engine. The place of one that is gone is
 /// used again.
@@ -15,8 +16,7 @@ pub struct Listeners<S> {
     slots: Vec<Option<Listening<S>>>,
     /// Whether a gate may be closed.
     any_closed: bool,
-    /// Of listeners that are gone.
-    shed: u64,
+    tally: Arc<Tally>,
 }
 
 /// One of [`Listeners`].
@@ -45,15 +45,15 @@ pub enum Accepted {
 
 impl<S> Default for Listeners<S> {
     fn default() -> Listeners<S> {
-        Listeners::new()
+        Listeners::new(Arc::default())
     }
 }
 
 impl<S> Listeners<S> {
-    /// None.
+    /// None. What goes wrong is counted in `tally`.
     #[must_use]
-    pub fn new() -> Listeners<S> {
-        Listeners { slots: Vec::new(), any_closed: false, shed: 0 }
+    pub fn new(tally: Arc<Tally>) -> Listeners<S> {
+        Listeners { slots: Vec::new(), any_closed: false, tally }
     }
 
     /// One more.
@@ -88,9 +88,7 @@ impl<S> Listeners<S> {
 
     /// One less. Dropping what is returned closes the socket.
     pub fn remove(&mut self, listener: Listener) -> Option<Listening<S>> {
-        let listening = self.slots.get_mut(listener.0 as usize)?.take()?;
-        self.shed += listening.gate.shed();
-        Some(listening)
+        self.slots.get_mut(listener.0 as usize)?.take()
     }
 
     /// What to make of the system's answer to an accept. Closes the gate when descriptors or memory ran
@@ -101,27 +99,30 @@ impl<S> Listeners<S> {
         accepted: io::Result<Socket>,
         now: Instant,
     ) -> Accepted {
-        let Some(listening) = self.get(listener) else { return Accepted::Nobody };
+        let Some(Some(listening)) = self.slots.get_mut(listener.0 as usize) else {
+            return Accepted::Nobody;
+        };
         let error = match accepted {
             Ok(socket) => {
                 listening.gate.accepted();
-                return match set_up_accepted(&socket, &listening.socket) {
-                    Ok(()) => Accepted::Connection(socket),
-                    Err(_) => Accepted::Useless,
-                };
+                match set_up_accepted(&socket, &listening.socket) {
+                    Ok(()) => return Accepted::Connection(socket),
+                    Err(error) => error,
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
             Err(error) => error,
         };
-        if transport_error(&error) == TransportError::Exhausted {
-            listening.gate.exhausted(listening.socket.socket(), now, &error);
-            listening.is_closed = true;
-            self.any_closed = true;
-            return Accepted::Closed;
+        self.tally.accept_errors.add();
+        if transport_error(&error) != TransportError::Exhausted {
+            return Accepted::Useless;
         }
-        match error.kind() {
-            io::ErrorKind::WouldBlock => Accepted::Nobody,
-            _ => Accepted::Useless,
+        if listening.gate.exhausted(listening.socket.socket(), now, &error) {
+            self.tally.shed.add();
         }
+        listening.is_closed = true;
+        self.any_closed = true;
+        Accepted::Closed
     }
 
     /// Whether [`reopened`](Listeners::reopened) has to be asked.
@@ -156,13 +157,6 @@ impl<S> Listeners<S> {
         let closed = self.slots.iter_mut().flatten().filter(|listening| listening.is_closed);
         closed.map(|listening| listening.gate.closed_for(now).unwrap_or_default()).min()
     }
-
-    /// How many connections were closed unseen because file descriptors ran out.
-    #[must_use]
-    pub fn shed(&self) -> u64 {
-        let listening = self.slots.iter().flatten();
-        self.shed + listening.map(|listening| listening.gate.shed()).sum::<u64>()
-    }
 }
 
 #[cfg(test)]
@@ -173,7 +167,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
     fn e07_a_listener_that_ran_out_of_descriptors_opens_again() {
-        let mut listeners = Listeners::new();
+        let mut listeners = Listeners::new(Arc::default());
         let bind = || {
             ListenSocket::bind(&"127.0.0.1:0".parse().unwrap(), ListenOptions::default()).unwrap()
         };
@@ -198,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_place_is_used_again() {
-        let mut listeners = Listeners::new();
+        let mut listeners = Listeners::new(Arc::default());
         let add = |listeners: &mut Listeners<u8>, state| {
             let address = "127.0.0.1:0".parse().unwrap();
             listeners.add(ListenSocket::bind(&address, ListenOptions::default()).unwrap(), state)

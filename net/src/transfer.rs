@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::Socket;
 
-use crate::transport_error;
+use crate::{Tally, transport_error};
 
 /// How many segments go into one system call.
 const IOVECS: usize = 64;
@@ -16,13 +16,21 @@ const IOVECS: usize = 64;
 ///
 /// # Errors
 /// When the connection is broken.
-pub fn receive_some(socket: &Socket, room: &mut [u8]) -> Result<Option<usize>, TransportError> {
+pub fn receive_some(
+    socket: &Socket,
+    room: &mut [u8],
+    tally: &Tally,
+) -> Result<Option<usize>, TransportError> {
     loop {
         match recv(socket, &mut *room, RecvFlags::DONTWAIT) {
             Ok((n, _)) => return Ok(Some(n)),
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
             // Out of kernel memory passes; the socket stays readable.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(None),
+            Err(Errno::NOBUFS | Errno::NOMEM) => {
+                tally.memory_short.add();
+                return Ok(None);
+            }
             Err(errno) => return Err(transport_error(&errno.into())),
         }
     }
@@ -35,14 +43,16 @@ pub fn receive_some(socket: &Socket, room: &mut [u8]) -> Result<Option<usize>, T
 pub fn send_some<'a>(
     socket: &Socket,
     segments: impl Iterator<Item = &'a Segment>,
+    tally: &Tally,
 ) -> Result<usize, TransportError> {
     let mut slices = [IoSlice::new(&[]); IOVECS];
-    let mut count = 0;
+    let (mut count, mut len) = (0, 0);
     for (slice, segment) in slices.iter_mut().zip(segments) {
         // File bodies are not made by anybody yet.
         let bytes = segment.as_slice().ok_or(TransportError::Unsupported)?;
         *slice = IoSlice::new(bytes);
         count += 1;
+        len += bytes.len();
     }
     loop {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -51,9 +61,21 @@ pub fn send_some<'a>(
             many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
         };
         match sent {
-            Ok(n) => return Ok(n),
+            Ok(n) => {
+                if n < len {
+                    tally.short_sends.add();
+                }
+                return Ok(n);
+            }
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
+            Err(Errno::AGAIN) => {
+                tally.short_sends.add();
+                return Ok(0);
+            }
+            Err(Errno::NOBUFS | Errno::NOMEM) => {
+                tally.memory_short.add();
+                return Ok(0);
+            }
             Err(errno) => return Err(transport_error(&errno.into())),
         }
     }

@@ -130,9 +130,9 @@ mod topic;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
-    Connect, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall, ItemsFuture, ItemsOf,
-    LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems,
-    ToAddress, Upload, UploadCall, UploadFuture,
+    Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
+    ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer,
+    RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
@@ -140,8 +140,8 @@ pub use serve::{
     SendContext, Server, Service, ServiceTable, ShardClock,
 };
 pub use shard::{
-    HostedShard, MachineClock, Shard, ShardConfig, TransportChoice, TransportInfo, Turn,
-    UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
+    DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
+    TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Pair, block, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Failure,
+    BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters, Failure,
     FailureClass, Handlers, IntoOwned, LocalClient, Peer, RunningServer, SendContext, Shard,
     ShardConfig, Status, Wait,
 };
@@ -482,14 +482,17 @@ impl Match {
             answers.extend(waiting.try_iter());
             answers.len() < 2 * calls as usize
         });
-        let Match { server, shard, .. } = self;
-        let stopped = std::thread::spawn(move || server.stop());
-        turn_while(&shard, || !stopped.is_finished());
-        let counters = [stopped.join().unwrap(), shard.counters()];
-        for counters in counters {
+        for counters in self.stop() {
             assert_eq!((counters.calls_expired, counters.requests_expired), (0, 0));
         }
         answers
+    }
+
+    fn stop(self) -> [Counters; 2] {
+        let Match { server, shard, .. } = self;
+        let stopped = std::thread::spawn(move || server.stop());
+        turn_while(&shard, || !stopped.is_finished());
+        [stopped.join().unwrap(), shard.counters()]
     }
 }
 
@@ -600,5 +603,6 @@ fn calls_to_a_peer_wait_for_room_if_they_may() {
             answers.len() < 22
         });
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        game.stop();
     });
 }

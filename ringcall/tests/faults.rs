@@ -630,6 +630,9 @@ fn e07_accepting_goes_on_when_there_are_descriptors_again() {
                 }
             }
             assert!(served.len() == taken && shed > 1, "{} {shed}", served.len());
+            let incidents = shard.incidents();
+            assert_eq!(incidents.shed, shed, "{incidents:?}");
+            assert!(incidents.accept_errors >= shed, "{incidents:?}");
             // Descriptors of theirs are closed on both sides.
             drop(served);
             turn_until(&shard, "the others are served", || {
@@ -727,4 +730,36 @@ fn e23_ipv6_is_served() {
     let server = Server::bind("[::1]:0").service(Stove::default().into_pot()).start().unwrap();
     let client = PotClient::connect(server.address()).wait().unwrap();
     assert_eq!(client.echo(&body(10)).wait().unwrap()[..], body(10));
+}
+
+// ---- what is counted ----
+
+#[test]
+fn incidents_say_what_went_wrong() {
+    over_every_engine(|pair| {
+        let server = pair.bind().service(Stove::default().into_pot()).connections_max(1);
+        let server = pair.start(server);
+        let is_gone = || server.connections() == 0;
+
+        let mut stranger = dial(server.address());
+        stranger.write_all(&[0; 64]).unwrap();
+        read_rest(&mut stranger);
+        eventually("the stranger is gone", is_gone);
+        let incidents = server.incidents();
+        assert_eq!((incidents.closed_for_protocol, incidents.handshakes_failed), (1, 1));
+
+        let mut guest = dial_open(server.address());
+        let mut crowd = dial(server.address());
+        assert_eq!(read_rest(&mut crowd), b"");
+        assert_eq!(server.incidents().turned_away, 1);
+        guest.write_all(&request(0, ECHO, b"x")).unwrap();
+        read_reply(&mut guest).unwrap();
+        guest.shutdown(Shutdown::Write).unwrap();
+        read_rest(&mut guest);
+        drop(guest);
+        eventually("the guest is gone", is_gone);
+        let incidents = server.incidents();
+        assert_eq!((incidents.closed_in_order, incidents.handshakes_failed), (1, 1));
+        assert_eq!(incidents.iter().map(|(_, count)| count).sum::<u64>(), 4, "{incidents:?}");
+    });
 }

@@ -435,3 +435,50 @@ fn the_page_lists_every_leaf() {
     listed.sort_unstable();
     assert_eq!(leaves, listed);
 }
+
+#[ringcall::service]
+trait Streams {
+    async fn unary(&self, argument: u32) -> Result<(), bool>;
+    async fn both(
+        &self,
+        argument: u32,
+        items: ringcall::Items<View<String>>,
+    ) -> Result<impl ringcall::Stream<Item = Bytes>, bool>;
+    async fn raw(&self, argument: Bytes, items: ringcall::Items<Bytes>) -> Bytes;
+}
+
+struct Nobody;
+
+impl Streams for Nobody {
+    async fn unary(&self, _: u32) -> Result<(), bool> {
+        Ok(())
+    }
+
+    async fn both(
+        &self,
+        _: u32,
+        _: ringcall::Items<View<String>>,
+    ) -> Result<impl ringcall::Stream<Item = Bytes>, bool> {
+        Err::<ringcall::Subscription<Bytes>, bool>(false)
+    }
+
+    async fn raw(&self, argument: Bytes, _: ringcall::Items<Bytes>) -> Bytes {
+        argument
+    }
+}
+
+#[test]
+fn streams_stand_behind_the_types_of_their_direction() {
+    let service = Nobody.into_streams();
+    let [unary, both, raw] = service.table().methods() else { panic!("three methods") };
+    assert_eq!(unary.signatures(), &Signatures::of::<u32, (), bool>());
+    let signatures = both.signatures();
+    assert_eq!(signatures.in_text, "rkyv-0.8/2;u32:4:4;items string:8:4");
+    assert_eq!(signatures.out_text, "rkyv-0.8/2;unit:0:1;bool:1:1;items raw");
+    assert_eq!(both.items_in().map(|items| items.type_name), Some("alloc::string::String"));
+    assert!(both.items_out().is_some() && raw.items_out().is_none());
+    // With a stream even bytes have a signature.
+    assert_eq!(raw.signatures().in_text, "rkyv-0.8/2;raw;items raw");
+    assert_ne!(raw.signatures().in_signature, 0);
+    assert_eq!(raw.signatures().out_signature, 0);
+}

@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use common::{Pair, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    Bytes, CallError, Cause, Client, Context, Failure, Items, RunningServer, SlowConsumer, Status,
-    Stream, Topic, View,
+    Arrived, Bytes, CallError, Cause, Channel, Client, Context, Failure, Items, MethodTable,
+    Outgoing, RunningServer, Service, SlowConsumer, Status, Stream, StreamCall, StreamChannel,
+    Topic, View,
 };
+use ringcall_core::frame::request_flags;
+use ringcall_core::{Codec, EncodeError, Payload, Writer};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -558,6 +561,80 @@ fn a_thousand_streams_at_the_same_time() {
         });
         assert_eq!(seen.made.load(Ordering::SeqCst), 50_000);
     });
+}
+
+#[test]
+fn what_is_not_as_the_method_says_ends_the_call() {
+    over_one_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let blocking = pair.blocking(&server);
+        let service = Printer::default().into_press();
+        let method = |name| {
+            let mut methods = service.table().methods().iter();
+            methods.find(|method| method.name() == name).unwrap()
+        };
+        let call = |method: &MethodTable, flags| Outgoing {
+            wait_for_ready: false,
+            method: method.id(),
+            in_signature: method.signatures().in_signature,
+            out_signature: method.signatures().out_signature,
+            codec: Codec::RKYV,
+            timeout: Duration::from_secs(9),
+            priority: 0,
+            flags,
+        };
+        let end = |opened: &ringcall::BlockingStream| {
+            let arrived = std::future::poll_fn(|cx| opened.poll_arrived(cx));
+            match blocking.run(arrived) {
+                Arrived::End(Err(Failure { cause, .. })) => cause,
+                other => panic!("{other:?}"),
+            }
+        };
+        let some = method("some");
+        let range: Message = |range, out| ringcall::Message::encode(&range, out);
+        for (signature, body) in [
+            (some.signatures().in_signature, vec![0; 3]),
+            (some.signatures().in_signature ^ 1, Vec::new()),
+        ] {
+            let argument = Encode(range, Range { from: 0, to: 9 });
+            let call = call(some, request_flags::ITEMS_IN);
+            let opened = blocking.run(blocking.open(call, argument)).unwrap();
+            let send = |cx: &mut TaskContext<'_>| {
+                opened.poll_send(cx, Codec::RKYV, signature, &Raw(body.clone()))
+            };
+            blocking.run(std::future::poll_fn(send)).unwrap();
+            assert_eq!(end(&opened), Cause::Status(Status::BAD_ITEM));
+        }
+        assert_eq!(seen.given_up.load(Ordering::SeqCst), 2);
+        // A method without streams, called with one, and the other way round.
+        let flags = request_flags::ITEMS_OUT;
+        let argument = Encode(|number: u64, out| ringcall::Message::encode(&number, out), 1);
+        let opened = blocking.run(blocking.open(call(method("unary"), flags), argument)).unwrap();
+        assert_eq!(end(&opened), Cause::Status(Status::BAD_REQUEST));
+        let argument = Encode(range, Range { from: 0, to: 9 });
+        let called = blocking.run(blocking.call(call(some, 0), argument));
+        assert_eq!(called.unwrap_err().cause, Cause::Status(Status::BAD_REQUEST));
+    });
+}
+
+type Message = fn(Range, &mut Writer) -> Result<(), EncodeError>;
+
+/// A message as a payload.
+struct Encode<T>(fn(T, &mut Writer) -> Result<(), EncodeError>, T);
+
+impl<T: Clone> Payload for Encode<T> {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        (self.0)(self.1.clone(), out)
+    }
+}
+
+/// Bytes that claim to be a message.
+struct Raw(Vec<u8>);
+
+impl Payload for Raw {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        Ok(out.put(&self.0)?)
+    }
 }
 
 /// Passes bytes on between a client and a server, until it is dropped.

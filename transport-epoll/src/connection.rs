@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
 use ringcall_core::{Batch, Receive, Segment, TransportError};
-use ringcall_net::{receive_some, send_some};
+use ringcall_net::{Tally, receive_some, send_some};
 use socket2::Socket;
 
 /// A receive is worth its system call only with at least this much room.
@@ -101,13 +101,17 @@ impl Connection {
     }
 
     /// Receives once.
-    pub(crate) fn receive(&mut self, arena: &mut Arena) -> Result<Input, TransportError> {
+    pub(crate) fn receive(
+        &mut self,
+        arena: &mut Arena,
+        tally: &Tally,
+    ) -> Result<Input, TransportError> {
         match &mut self.receiving {
             Receive::Pause => Ok(Input::Nothing),
             Receive::More => {
                 let phase = (self.received.wrapping_add(8) % 16) as usize;
                 let room = arena.spare(ROOM_MIN, phase);
-                match receive_some(&self.socket, room)? {
+                match receive_some(&self.socket, room, tally)? {
                     None => Ok(Input::Nothing),
                     Some(0) => Ok(Input::End),
                     Some(n) => {
@@ -119,7 +123,7 @@ impl Connection {
             Receive::Land(buffer, len) => {
                 let room = buffer.spare();
                 let room_len = room.len().min(*len);
-                match receive_some(&self.socket, &mut room[..room_len])? {
+                match receive_some(&self.socket, &mut room[..room_len], tally)? {
                     None => Ok(Input::Nothing),
                     Some(0) => Ok(Input::End),
                     Some(n) => {
@@ -136,9 +140,13 @@ impl Connection {
     }
 
     /// Sends a batch as far as the kernel takes it; keeps the rest. Says whether all went.
-    pub(crate) fn send(&mut self, batch: &mut Batch) -> Result<bool, TransportError> {
+    pub(crate) fn send(
+        &mut self,
+        batch: &mut Batch,
+        tally: &Tally,
+    ) -> Result<bool, TransportError> {
         let len = batch.len();
-        let sent = send_some(&self.socket, batch.segments().iter())?;
+        let sent = send_some(&self.socket, batch.segments().iter(), tally)?;
         if sent == len {
             batch.clear();
             return Ok(true);
@@ -147,15 +155,15 @@ impl Connection {
         self.forget(sent);
         // One call takes a bounded number of segments, so that a short one need not mean that the
         // kernel is full.
-        self.send_on()?;
+        self.send_on(tally)?;
         Ok(!self.is_sending())
     }
 
     /// Sends what was kept, as far as the kernel takes it. How many bytes went.
-    pub(crate) fn send_on(&mut self) -> Result<usize, TransportError> {
+    pub(crate) fn send_on(&mut self, tally: &Tally) -> Result<usize, TransportError> {
         let mut all = 0;
         while !self.unsent.is_empty() {
-            let sent = send_some(&self.socket, self.unsent.iter())?;
+            let sent = send_some(&self.socket, self.unsent.iter(), tally)?;
             if sent == 0 {
                 break;
             }

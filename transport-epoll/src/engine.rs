@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_buf::{Arena, BLOCK_BYTES};
@@ -10,8 +11,8 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    Accepted, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Listeners, Slots, connect,
-    transport_error,
+    Accepted, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Listeners, Slots, Tally,
+    connect, transport_error,
 };
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -54,6 +55,7 @@ pub struct Epoll {
     arena: Arena,
     connections: Slots<Connection>,
     listeners: Listeners<()>,
+    tally: Arc<Tally>,
     /// What happened at once, to be told by the next reap.
     done: Vec<Event>,
     ready: Ready,
@@ -83,13 +85,15 @@ impl Epoll {
         let bell = Doorbell::new().map_err(|error| transport_error(&error))?;
         let data = epoll::EventData::new_u64(BELL);
         epoll::add(&epoll, bell.fd(), data, epoll::EventFlags::IN).map_err(fail)?;
+        let tally = Arc::new(Tally::default());
         Ok(Epoll {
             epoll,
             bell,
             config,
             arena: Arena::new(memory.pool(), config.receive_bytes),
             connections: Slots::new(),
-            listeners: Listeners::new(),
+            listeners: Listeners::new(Arc::clone(&tally)),
+            tally,
             done: Vec::new(),
             ready: Ready(Vec::with_capacity(EVENTS)),
             has_ready: false,
@@ -97,10 +101,10 @@ impl Epoll {
         })
     }
 
-    /// How many connections were closed unseen because file descriptors ran out.
+    /// What it has met so far.
     #[must_use]
-    pub fn shed(&self) -> u64 {
-        self.listeners.shed()
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
@@ -165,7 +169,7 @@ impl Epoll {
         if !connection.is_sending() {
             return;
         }
-        match connection.send_on() {
+        match connection.send_on(&self.tally) {
             Ok(bytes) => {
                 let done = !connection.is_sending();
                 if done && connection.wants_shutdown {
@@ -179,7 +183,7 @@ impl Epoll {
 
     fn readable(&mut self, handle: Handle, flags: epoll::EventFlags, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
-        match connection.receive(&mut self.arena) {
+        match connection.receive(&mut self.arena, &self.tally) {
             Ok(Input::Chunk(chunk)) => events.push(Event::Received(handle, chunk)),
             Ok(Input::Landed(buffer, n)) => events.push(Event::Landed(handle, buffer, n)),
             Ok(Input::End) => {
@@ -332,7 +336,7 @@ impl Transport for Epoll {
             batch.clear();
             return false;
         }
-        match connection.send(batch) {
+        match connection.send(batch, &self.tally) {
             Ok(true) => true,
             Ok(false) => {
                 self.watch(handle);

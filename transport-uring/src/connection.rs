@@ -6,7 +6,7 @@ use std::ptr;
 
 use ringcall_buf::{Chunk, ChunkMut};
 use ringcall_core::{Batch, Receive, Segment, TransportError};
-use ringcall_net::send_some;
+use ringcall_net::{Tally, send_some};
 use socket2::Socket;
 
 use crate::Op;
@@ -180,8 +180,8 @@ impl Connection {
 
     /// Sends what is unsent without an operation, as far as the kernel takes it at once. How many bytes
     /// went.
-    pub(crate) fn send_now(&mut self) -> Result<usize, TransportError> {
-        let sent = send_some(&self.socket, self.unsent.iter())?;
+    pub(crate) fn send_now(&mut self, tally: &Tally) -> Result<usize, TransportError> {
+        let sent = send_some(&self.socket, self.unsent.iter(), tally)?;
         self.forget(sent);
         Ok(sent)
     }

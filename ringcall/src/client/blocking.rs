@@ -5,7 +5,7 @@ use std::future::Future;
 
 use ringcall_core::{Channel, Chunk, Counters, Outgoing, Payload};
 
-use super::{BlockOn, LocalClient, ToAddress};
+use super::{BlockOn, ConnectionState, LocalClient, ToAddress};
 use crate::shard::{Shard, ShardConfig, TransportInfo};
 use crate::{CallError, CloseReason, TransportError};
 
@@ -13,7 +13,8 @@ use crate::{CallError, CloseReason, TransportError};
 /// lowest latency. Calls are waited for one by one with [`wait`](crate::Call::wait), or many at a time
 /// in [`run`](BlockingClient::run).
 ///
-/// Nothing moves while no call is waited for.
+/// Nothing moves while no call is waited for, keepalive included: a server gives such a client up after a
+/// minute, and the next call opens another connection.
 pub struct BlockingClient {
     shard: Shard,
     client: LocalClient,
@@ -85,6 +86,12 @@ impl BlockingClient {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    /// How its connection is doing, as of the last time it was waited for.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.client.state()
     }
 
     /// Which engine moves the bytes, and why this one.

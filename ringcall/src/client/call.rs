@@ -25,12 +25,13 @@ use crate::serve::MethodTable;
 pub struct CallOptions {
     deadline: Option<Duration>,
     priority: Option<u8>,
+    wait_for_ready: Option<bool>,
 }
 
 impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
-        CallOptions { deadline: None, priority: None }
+        CallOptions { deadline: None, priority: None, wait_for_ready: None }
     }
 
     /// How long to wait: a second, unless the method says otherwise. The server is told how much is
@@ -48,6 +49,15 @@ impl CallOptions {
     /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Whether a call waits, until its deadline, for a connection that could not be opened at the last
+    /// attempt. Otherwise, as by default, it fails at once, and was not sent. Calls always wait for an
+    /// attempt that follows a connection which was there: the first one, one after a loss, or one because the
+    /// server asks to leave.
+    pub const fn wait_for_ready(mut self, wait: bool) -> CallOptions {
+        self.wait_for_ready = Some(wait);
         self
     }
 }
@@ -105,6 +115,12 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
     /// How important this call is.
     pub fn priority(mut self, priority: u8) -> Self {
         self.outgoing.priority = priority;
+        self
+    }
+
+    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.outgoing.wait_for_ready = wait;
         self
     }
 
@@ -291,6 +307,12 @@ impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
         self
     }
 
+    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.outgoing.wait_for_ready = wait;
+        self
+    }
+
     /// Waits until it is sent.
     ///
     /// # Errors
@@ -349,6 +371,7 @@ pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing 
         codec: method.argument_codec(),
         timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
+        wait_for_ready: options.wait_for_ready.unwrap_or(false),
         flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
     }
 }

@@ -9,74 +9,182 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload, Refused, TransportError,
+    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
+    Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
-use super::ToAddress;
-use crate::serve::{Mount, Service};
+use super::backoff::Backoff;
+use super::{ConnectionState, ToAddress, Watched};
+use crate::serve::{Mount, Router, Service};
 use crate::shard::{Inner, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 
-/// A connection as its callers on the shard see it.
+/// A connection as its callers on the shard see it. A client's is another one after each loss and each
+/// goodbye.
 pub(crate) struct ClientConnection {
-    handle: Handle,
-    state: Cell<State>,
-    /// Who waits for it to be established.
+    /// Absent if calls came by it: then it is not replaced.
+    address: Option<Address>,
+    /// What is offered on it, instead of what the shard serves.
+    services: Option<Rc<Router>>,
+    /// The one for new calls. Others that this client had may still finish theirs.
+    handle: Cell<Handle>,
+    /// Its server has asked to leave it.
+    is_leaving: Cell<bool>,
+    watched: Watched,
+    backoff: Cell<Backoff>,
+    /// Who waits for the state to change.
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
     crowd: RefCell<VecDeque<Waker>>,
 }
 
-#[derive(Clone, Copy)]
-enum State {
-    Connecting,
-    Ready,
-    Draining,
-    Closed(CloseReason),
+/// No connection has it.
+const NONE: Handle = Handle { index: u32::MAX, generation: u32::MAX };
+
+/// What a call that a connection did not take waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waits {
+    /// Calls before it must end.
+    Room,
+    /// The connection must change.
+    Change,
+    /// Nothing: this is its end.
+    Not(Failure),
 }
 
 impl ClientConnection {
-    pub(crate) fn new(handle: Handle) -> ClientConnection {
+    pub(crate) fn new(address: Address, services: Option<Rc<Router>>) -> ClientConnection {
+        ClientConnection::with(Some(address), services)
+    }
+
+    /// One that calls came by.
+    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
+        let connection = ClientConnection::with(None, None);
+        connection.handle.set(handle);
+        connection.watched.set(ConnectionState::Ready);
+        connection
+    }
+
+    fn with(address: Option<Address>, services: Option<Rc<Router>>) -> ClientConnection {
         ClientConnection {
-            handle,
-            state: Cell::new(State::Connecting),
+            address,
+            services,
+            handle: Cell::new(NONE),
+            is_leaving: Cell::new(false),
+            watched: Watched::new(ConnectionState::Idle),
+            backoff: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
         }
     }
 
-    /// One that calls came by.
-    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
-        let connection = ClientConnection::new(handle);
-        connection.state.set(State::Ready);
-        connection
+    pub(crate) fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
     }
 
+    pub(crate) fn services(&self) -> Option<&Rc<Router>> {
+        self.services.as_ref()
+    }
+
+    #[inline]
     pub(crate) fn handle(&self) -> Handle {
-        self.handle
+        self.handle.get()
     }
 
-    pub(crate) fn established(&self) {
-        self.change(State::Ready);
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
     }
 
-    pub(crate) fn draining(&self) {
-        self.change(State::Draining);
+    // ---- what happens to it ----
+
+    /// An attempt begins.
+    pub(crate) fn tries(&self, now: Instant) {
+        self.update(|backoff| backoff.tries(now));
+        if self.watched.state() == ConnectionState::Idle {
+            self.change(ConnectionState::Connecting);
+        }
     }
 
-    pub(crate) fn closed(&self, reason: CloseReason) {
-        self.change(State::Closed(reason));
+    /// It has another connection, which is being opened.
+    pub(crate) fn opens(&self, handle: Handle) {
+        self.is_leaving.set(false);
+        self.handle.set(handle);
     }
 
-    fn change(&self, state: State) {
-        self.state.set(state);
+    pub(crate) fn failed(&self, reason: CloseReason) {
+        self.update(Backoff::failed);
+        self.change(ConnectionState::Broken(reason));
+    }
+
+    pub(crate) fn established(&self, handle: Handle) {
+        if handle == self.handle.get() {
+            self.update(Backoff::succeeded);
+            self.change(ConnectionState::Ready);
+        }
+    }
+
+    /// The server asks to leave; says whether another connection is wanted.
+    pub(crate) fn draining(&self, handle: Handle) -> bool {
+        if handle != self.handle.get() || self.is_leaving.replace(true) {
+            return false;
+        }
+        self.change(ConnectionState::Draining);
+        true
+    }
+
+    /// A connection is over; says whether another one is wanted.
+    pub(crate) fn closed(&self, handle: Handle, reason: CloseReason) -> bool {
+        if handle != self.handle.get() {
+            return false;
+        }
+        self.handle.set(NONE);
+        if self.is_leaving.get() {
+            // The next one was asked for when its server said goodbye.
+            return false;
+        }
+        match self.watched.state() {
+            ConnectionState::Ready => self.change(ConnectionState::Connecting),
+            _ => self.failed(reason),
+        }
+        true
+    }
+
+    /// One that calls came by is over.
+    pub(crate) fn left(&self, reason: CloseReason) {
+        self.change(ConnectionState::Broken(reason));
+        self.end();
+    }
+
+    /// Nobody will open another one.
+    pub(crate) fn end(&self) {
+        self.watched.end();
+        self.wake();
+    }
+
+    pub(crate) fn next_try(&self, rng: &mut impl Entropy) -> Instant {
+        self.backoff.get().next(rng)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Backoff)) {
+        let mut backoff = self.backoff.get();
+        change(&mut backoff);
+        self.backoff.set(backoff);
+    }
+
+    fn change(&self, state: ConnectionState) {
+        self.watched.set(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
         waiting.into_iter().for_each(Waker::wake);
-        if !matches!(state, State::Ready) {
+        if self.watched.state() != ConnectionState::Ready {
             self.admit(usize::MAX);
         }
     }
+
+    // ---- who waits for it ----
 
     /// Lets so many callers try again; says whether nobody waits any more.
     pub(crate) fn admit(&self, free: usize) -> bool {
@@ -87,17 +195,54 @@ impl ClientConnection {
         self.crowd.borrow().is_empty()
     }
 
-    /// Whether a refused call may be tried again when there is room.
-    pub(crate) fn may_wait(failure: &Failure) -> bool {
-        matches!(failure.cause, Cause::InFlightMax | Cause::QueueFull)
+    /// What becomes of a call that was not taken.
+    pub(crate) fn judge(&self, failure: Failure, wait_for_ready: bool) -> Waits {
+        match failure.cause {
+            Cause::InFlightMax | Cause::QueueFull => Waits::Room,
+            _ if self.address.is_none() => Waits::Not(failure),
+            Cause::NotReady | Cause::GoAway | Cause::Closed(_) => match self.watched.state() {
+                ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
+                    Waits::Not(Failure::not_sent(Cause::Closed(reason)))
+                }
+                _ => Waits::Change,
+            },
+            _ => Waits::Not(failure),
+        }
+    }
+
+    /// Whether a call that ended so certainly did not run, only because of its connection: then it is made
+    /// again on the next one.
+    pub(crate) fn may_repeat(&self, handle: Handle, failure: &Failure) -> bool {
+        failure.is_safe_to_retry()
+            && match failure.cause {
+                Cause::NotReady | Cause::GoAway | Cause::Closed(_) => true,
+                Cause::Status(Status::DRAINING) => {
+                    handle != self.handle.get() || self.is_leaving.get()
+                }
+                _ => false,
+            }
+    }
+
+    fn queue_for_change(&self, waker: &Waker) {
+        let mut arriving = self.arriving.borrow_mut();
+        // One that is polled again and again before anything happens is kept once.
+        if !arriving.last().is_some_and(|last| last.will_wake(waker)) {
+            arriving.push(waker.clone());
+        }
     }
 }
 
 /// Calls a server from code that runs on a shard: handlers, tasks of your own loop.
 ///
-/// It stays on its thread. Clones are the same connection, which ends with the last of them, when its
-/// calls are done. That of [`Context::local_peer`](crate::Context::local_peer) does not keep or end the
-/// connection.
+/// It stays on its thread. Clones use the same connection, which ends with the last of them, when its
+/// calls are done. One that is lost, or whose server asks to leave, is replaced: see [`ConnectionState`].
+///
+/// Calls that certainly did not run because their connection ended, or that a stopping server refused, are
+/// made again on the next one until their deadline; others never are. A call with a callback is told
+/// instead.
+///
+/// That of [`Context::local_peer`](crate::Context::local_peer) is the connection that a call came by: it does
+/// not keep, end or replace it.
 #[derive(Clone)]
 pub struct LocalClient(Rc<Local>);
 
@@ -117,7 +262,7 @@ impl Local {
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
-        let handle = self.connection.handle;
+        let handle = self.connection.handle();
         match self.is_owner {
             true => self.shard.call(handle, call, deadline, payload, ticket),
             false => self.shard.call_at_once(handle, call, deadline, payload, ticket),
@@ -131,9 +276,10 @@ impl Drop for Local {
             return;
         }
         let now = self.shard.now();
+        self.connection.end();
         // The shard may be in the middle of something if this is dropped by a task's own code.
         if let Ok(mut endpoint) = self.shard.endpoint.try_borrow_mut()
-            && let Some(connection) = endpoint.connection_mut(self.connection.handle)
+            && let Some(connection) = endpoint.connection_mut(self.connection.handle())
         {
             if connection.is_open() {
                 connection.go_away(now, true);
@@ -146,7 +292,12 @@ impl Drop for Local {
 }
 
 impl LocalClient {
-    pub(crate) fn new(shard: &Rc<Inner>, connection: Rc<ClientConnection>) -> LocalClient {
+    pub(crate) fn new(
+        shard: &Rc<Inner>,
+        address: Address,
+        services: Option<Rc<Router>>,
+    ) -> LocalClient {
+        let connection = Rc::new(ClientConnection::new(address, services));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -160,6 +311,28 @@ impl LocalClient {
         Rc::ptr_eq(&self.0.shard, shard)
     }
 
+    /// How its connection is doing.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.0.connection.watched.state()
+    }
+
+    /// Waits until the state is another than `from`, and gives it. One that never changes again is given at
+    /// once.
+    pub fn changed(&self, from: ConnectionState) -> impl Future<Output = ConnectionState> + use<> {
+        self.0.connection.watched.changed(from)
+    }
+
+    /// Waits until calls can be made, however long that takes.
+    ///
+    /// # Errors
+    /// When the shard has ended.
+    pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + use<> {
+        self.0.shard.wake_up(&self.0.connection);
+        let ready = self.0.connection.watched.ready();
+        async { ready.await.map_err(CallError::Failed) }
+    }
+
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
         &self.0.connection
     }
@@ -168,26 +341,24 @@ impl LocalClient {
         &self.0.shard
     }
 
-    /// Waits until calls can be made.
-    pub(crate) async fn ready(&self) -> Result<(), Failure> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
-    }
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let connection = &self.0.connection;
-        match connection.state.get() {
-            State::Ready => Poll::Ready(Ok(())),
-            State::Connecting => {
-                connection.arriving.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
+    /// Makes the first attempt to connect, and waits for what comes of it.
+    pub(crate) async fn first(&self) -> Result<(), Failure> {
+        let watched = &self.0.connection.watched;
+        self.0.shard.wake_up(&self.0.connection);
+        let mut state = watched.state();
+        loop {
+            match state {
+                ConnectionState::Ready => return Ok(()),
+                ConnectionState::Broken(reason) => {
+                    return Err(Failure::not_sent(Cause::Closed(reason)));
+                }
+                _ => state = watched.changed(state).await,
             }
-            State::Draining => Poll::Ready(Err(Failure::not_sent(Cause::GoAway))),
-            State::Closed(reason) => Poll::Ready(Err(Failure::not_sent(Cause::Closed(reason)))),
         }
     }
 
-    /// Waits until a refused call may be tried again, or `until`.
-    pub(crate) async fn room(&self, until: Instant) {
+    /// Waits until a call that was not taken may be tried again, or `until`.
+    pub(crate) async fn room(&self, waits: Waits, until: Instant) {
         let mut sleep = SleepUntil::new(&self.0.shard, until);
         let mut is_queued = false;
         std::future::poll_fn(|cx| {
@@ -195,15 +366,25 @@ impl LocalClient {
                 return Poll::Ready(());
             }
             is_queued = true;
-            self.queue(cx.waker());
+            self.queue(waits, cx.waker());
             Poll::Pending
         })
         .await;
     }
 
-    fn queue(&self, waker: &Waker) {
-        self.0.connection.crowd.borrow_mut().push_back(waker.clone());
-        self.0.shard.crowd(&self.0.connection);
+    fn queue(&self, waits: Waits, waker: &Waker) {
+        let connection = &self.0.connection;
+        match waits {
+            Waits::Room => {
+                connection.crowd.borrow_mut().push_back(waker.clone());
+                self.0.shard.crowd(connection);
+            }
+            Waits::Change => {
+                connection.queue_for_change(waker);
+                self.0.shard.wake_up(connection);
+            }
+            Waits::Not(_) => {}
+        }
     }
 
     /// Makes a call whose end is told to a callback.
@@ -216,15 +397,30 @@ impl LocalClient {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
         let ticket = Ticket::Callback(Box::new(callback));
-        if let Err(refused) = self.0.call(&call, deadline, payload, ticket) {
-            shard.complete(refused.ticket, Outcome::Failed(refused.failure));
-        }
+        let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
+        let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
+            // Who cannot wait is told that there is no room.
+            Waits::Room => refused.failure,
+            Waits::Not(failure) => failure,
+            Waits::Change => match shard.encode(&call, payload) {
+                Ok(body) => {
+                    let waits = Some(Waits::Change);
+                    let client = self.clone();
+                    return shard.call_later(client, call, deadline, body, refused.ticket, waits);
+                }
+                Err(failure) => failure,
+            },
+        };
+        shard.complete(refused.ticket, Outcome::Failed(failure));
     }
 }
 
 impl fmt::Debug for LocalClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalClient").field(&self.0.connection.handle).finish()
+        f.debug_struct("LocalClient")
+            .field("address", &self.0.connection.address)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,8 +446,10 @@ pub struct LocalConnect {
     shard: Rc<Inner>,
     address: Result<Address, CallError>,
     services: Option<Result<Mount, ServeError>>,
-    client: Option<LocalClient>,
+    attempt: Option<Attempt>,
 }
+
+type Attempt = Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>;
 
 impl LocalConnect {
     pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
@@ -259,11 +457,11 @@ impl LocalConnect {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(TransportError::BadAddress).into()
         });
-        LocalConnect { shard: Rc::clone(shard), address, services: None, client: None }
+        LocalConnect { shard: Rc::clone(shard), address, services: None, attempt: None }
     }
 
-    /// Offers a service to the server, on this connection alone. Without, the connection offers what the
-    /// shard serves.
+    /// Offers a service to the server, on this connection and those that replace it. Without, they offer
+    /// what the shard serves.
     pub fn service<S: Service>(mut self, service: S) -> LocalConnect {
         let services = self.services.unwrap_or_else(|| Ok(Mount::apart(&self.shard)));
         self.services = Some(services.and_then(|mut mount| mount.add(service).map(|()| mount)));
@@ -279,9 +477,8 @@ impl LocalConnect {
             log::error!("{error}");
             failed(TransportError::Unsupported)
         })?;
-        let router = services.map(Mount::finish);
-        let connection = self.shard.connect(&address, router).map_err(failed)?;
-        Ok(LocalClient::new(&self.shard, connection))
+        let services = services.map(|mount| Rc::new(mount.finish()));
+        Ok(LocalClient::new(&self.shard, address, services))
     }
 }
 
@@ -293,16 +490,14 @@ impl Future for LocalConnect {
     type Output = Result<LocalClient, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => self.start()?,
-        };
-        match client.poll_ready(cx) {
-            Poll::Pending => self.client = Some(client),
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(client)),
-            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure.into())),
+        if self.attempt.is_none() {
+            let client = self.start()?;
+            self.attempt = Some(Box::pin(async move { client.first().await.map(|()| client) }));
         }
-        Poll::Pending
+        match &mut self.attempt {
+            Some(attempt) => attempt.as_mut().poll(cx).map_err(CallError::Failed),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -322,14 +517,17 @@ pub struct LocalCall<'a, P> {
 
 enum Stage {
     New,
-    /// There was no room: tries again when there is, until its deadline.
-    Crowded {
+    /// It was not taken: tries again when it may be, until its deadline.
+    Waiting {
         deadline: Instant,
-        sleep: SleepUntil,
+        /// Wakes at the deadline.
+        _sleep: SleepUntil,
     },
     Sent {
         waiter: u32,
+        handle: Handle,
         id: CallId,
+        deadline: Instant,
     },
     Ended,
 }
@@ -338,27 +536,46 @@ impl<P> Unpin for LocalCall<'_, P> {}
 
 impl<P: Payload> LocalCall<'_, P> {
     /// Tries to make the call.
-    fn send(&mut self, deadline: Instant, waker: &Waker) -> Poll<Failure> {
+    #[inline]
+    fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         let shard = &self.client.0.shard;
-        let waiter = shard.waiters.add(waker.clone());
+        let waiter = shard.waiters.add(cx.waker().clone());
+        let handle = self.client.0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
         match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
             Ok(id) => {
-                self.stage = Stage::Sent { waiter, id };
+                self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
             }
             Err(refused) => {
                 shard.waiters.remove(waiter);
-                if !self.client.0.is_owner || !ClientConnection::may_wait(&refused.failure) {
-                    self.stage = Stage::Ended;
-                    return Poll::Ready(refused.failure);
-                }
-                self.client.queue(waker);
-                let sleep = SleepUntil::new(shard, deadline);
-                self.stage = Stage::Crowded { deadline, sleep };
-                Poll::Pending
+                self.wait(refused.failure, deadline, cx)
             }
         }
+    }
+
+    /// The call was not taken: waits until it may be.
+    #[cold]
+    fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        let waits = match self.client.0.is_owner {
+            true => self.client.0.connection.judge(failure, self.call.wait_for_ready),
+            false => Waits::Not(failure),
+        };
+        let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
+        let end = match waits {
+            Waits::Not(failure) => Some(failure),
+            _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
+                Some(Failure::not_sent(Cause::Expired))
+            }
+            _ => None,
+        };
+        if let Some(failure) = end {
+            self.stage = Stage::Ended;
+            return Poll::Ready(failure);
+        }
+        self.client.queue(waits, cx.waker());
+        self.stage = Stage::Waiting { deadline, _sleep: sleep };
+        Poll::Pending
     }
 }
 
@@ -372,29 +589,39 @@ impl<P: Payload> Future for LocalCall<'_, P> {
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
-                this.send(deadline, cx.waker()).map(Err)
+                this.send(deadline, cx).map(Err)
             }
-            Stage::Crowded { deadline, .. } => {
+            Stage::Waiting { deadline, .. } => {
                 let deadline = *deadline;
-                let sent = this.send(deadline, cx.waker()).map(Err);
-                // The deadline must be able to wake us, too.
-                if let Stage::Crowded { sleep, .. } = &mut this.stage
-                    && Pin::new(sleep).poll(cx).is_ready()
-                {
-                    this.stage = Stage::Ended;
-                    return Poll::Ready(Err(Failure::not_sent(Cause::Expired)));
-                }
-                sent
+                this.send(deadline, cx).map(Err)
             }
-            Stage::Sent { waiter, .. } => match shard.waiters.poll(*waiter, cx.waker()) {
-                None => Poll::Pending,
-                Some(outcome) => {
-                    this.stage = Stage::Ended;
-                    Poll::Ready(answer(outcome))
+            Stage::Sent { waiter, handle, deadline, .. } => {
+                let Some(outcome) = shard.waiters.poll(*waiter, cx.waker()) else {
+                    return Poll::Pending;
+                };
+                let (handle, deadline) = (*handle, *deadline);
+                this.stage = Stage::Ended;
+                if let Some(failure) = failure_of(&outcome)
+                    && this.client.0.connection.may_repeat(handle, &failure)
+                {
+                    return this.send(deadline, cx).map(Err);
                 }
-            },
+                Poll::Ready(answer(outcome))
+            }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+/// How a call failed, if perhaps only because of its connection.
+#[inline]
+pub(crate) fn failure_of(outcome: &Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Failed(failure) => Some(*failure),
+        Outcome::Reply(reply) if reply.header.status == Status::DRAINING => {
+            Failure::from_status(reply.header.status, reply.header.retry_after_ms)
+        }
+        _ => None,
     }
 }
 
@@ -415,9 +642,8 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
 
 impl<P> Drop for LocalCall<'_, P> {
     fn drop(&mut self) {
-        let Stage::Sent { waiter, id } = self.stage else { return };
+        let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.0.shard;
-        let handle = self.client.0.connection.handle;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
         drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);

@@ -11,7 +11,7 @@ use ringcall_core::{
     StreamChannel,
 };
 
-use super::{BlockOn, BlockingClient, ClientConnection, LocalClient};
+use super::{BlockOn, BlockingClient, LocalClient, Waits};
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -32,15 +32,17 @@ impl Drop for Opened {
 }
 
 impl LocalClient {
-    /// Makes a call with streams as soon as there is room.
+    /// Makes a call with streams as soon as its connection takes it.
     pub(crate) async fn open_stream<P: Payload>(
         &self,
         call: Outgoing,
         payload: P,
     ) -> Result<LocalStream, Failure> {
-        let (shard, handle) = (self.shard(), self.connection().handle());
+        let shard = self.shard();
         let deadline = shard.now() + call.timeout;
         loop {
+            // Another one if it had to wait for that.
+            let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
             let ticket = Ticket::Stream(Rc::clone(&stream));
             match shard.call(handle, &call, deadline, &payload, ticket) {
@@ -48,13 +50,14 @@ impl LocalClient {
                     stream.register(id.into());
                     return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
                 }
-                Err(refused) if !ClientConnection::may_wait(&refused.failure) => {
-                    return Err(refused.failure);
-                }
-                Err(_) if shard.now() >= deadline => {
-                    return Err(Failure::not_sent(Cause::Expired));
-                }
-                Err(_) => self.room(deadline).await,
+                Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
+                {
+                    Waits::Not(failure) => return Err(failure),
+                    _ if shard.now() >= deadline => {
+                        return Err(Failure::not_sent(Cause::Expired));
+                    }
+                    waits => self.room(waits, deadline).await,
+                },
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The calling side: clients for every place that calls come from.
 
 mod address;
+mod backoff;
 mod blocking;
 mod bridge;
 mod call;
@@ -8,6 +9,7 @@ mod local;
 mod local_stream;
 mod peer;
 mod shared;
+mod state;
 mod streams;
 
 pub use address::ToAddress;
@@ -17,13 +19,15 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
-pub(crate) use local::ClientConnection;
+pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
+pub use state::ConnectionState;
+pub(crate) use state::Watched;
 pub use streams::{
     DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
     UploadCall, UploadFuture,

@@ -21,7 +21,8 @@ use crate::shard::Remote;
 ///
 /// It names one connection, and does not keep it open. When that is over, calls fail as *not sent*, and
 /// [`closed`](Peer::closed) ends; whoever connects again is another peer. Peers are equal if they are the
-/// same connection, so they can be kept in maps and sets.
+/// same connection, so they can be kept in maps and sets. (What clippy says about mutable keys does not
+/// apply; `ignore-interior-mutability` in `clippy.toml` tells it so.)
 ///
 /// # Room
 ///
@@ -128,7 +129,7 @@ impl Channel for Peer {
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
         match self.shared.ended() {
-            Some(reason) => self.shared.line.fail(over(reason)),
+            Some(reason) => self.shared.line.fail(call, payload, over(reason)),
             None => self.shared.line.call(call, payload, self.waits),
         }
     }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
@@ -16,7 +17,7 @@ use ringcall_core::{
     Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
-use super::{BlockOn, ToAddress};
+use super::{BlockOn, ConnectionState, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
@@ -35,7 +36,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Calls a server from any thread and any executor, or none.
 ///
-/// Clones are cheap and use the same connection, which ends with the last of them. The bytes are moved
+/// Clones are cheap and use the same connection, which ends with the last of them. One that is lost, or whose
+/// server asks to leave, is replaced: see [`ConnectionState`]. Calls that certainly did not run because of
+/// that are made again on the next one until their deadline; others never are. The bytes are moved
 /// by a shard in the background, one for all clients of a process, that is started when it is first
 /// needed.
 #[derive(Clone)]
@@ -45,6 +48,7 @@ struct Shared {
     line: Line,
     /// The connection's number on its shard.
     index: u32,
+    watched: Watched,
 }
 
 impl Drop for Shared {
@@ -67,6 +71,33 @@ impl Client {
 
     pub(crate) fn line(&self) -> &Line {
         &self.0.line
+    }
+
+    /// How its connection is doing.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.0.watched.state()
+    }
+
+    /// Waits until the state is another than `from`, and gives it. One that never changes again is given at
+    /// once.
+    pub fn changed(
+        &self,
+        from: ConnectionState,
+    ) -> impl Future<Output = ConnectionState> + Send + use<> {
+        self.0.watched.changed(from)
+    }
+
+    /// Waits until calls can be made, however long that takes.
+    ///
+    /// # Errors
+    /// When the client's shard has ended.
+    pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + Send + use<> {
+        if self.state() == ConnectionState::Idle {
+            self.0.line.remote.notify(Notice::WakeUp(self.0.index));
+        }
+        let ready = self.0.watched.ready();
+        async { ready.await.map_err(CallError::Failed) }
     }
 
     /// Makes a call whose end is told to a callback, on the shard's thread.
@@ -113,6 +144,21 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    /// The body of a call for another thread, or for later.
+    pub(crate) fn encode_call<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        let encoded = self.encode(call.codec, call.in_signature, payload);
+        encoded.map(|(encoded, _)| encoded).map_err(|error| {
+            Failure::not_sent(match error {
+                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
+                _ => Cause::Encode,
+            })
+        })
+    }
+
     /// The body, and how long it is.
     pub(crate) fn encode<P: Payload>(
         &self,
@@ -150,13 +196,7 @@ impl Line {
         call: &Outgoing,
         payload: &P,
     ) -> Result<Encoded, Failure> {
-        let encoded = self.outbox.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| {
-            Failure::not_sent(match error {
-                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-                _ => Cause::Encode,
-            })
-        })
+        self.outbox.encode_call(call, payload)
     }
 
     pub(crate) fn call<P: Payload>(
@@ -165,12 +205,17 @@ impl Line {
         payload: P,
         waits: bool,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits, stage: Stage::New { call, payload } }
+        RemoteFuture { line: self, waits, call, payload, stage: Stage::New }
     }
 
     /// A call that fails without having been made.
-    pub(crate) fn fail<P: Payload>(&self, failure: Failure) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits: false, stage: Stage::Failed(failure) }
+    pub(crate) fn fail<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+        failure: Failure,
+    ) -> RemoteFuture<'_, P> {
+        RemoteFuture { line: self, waits: false, call, payload, stage: Stage::Failed(failure) }
     }
 
     pub(crate) fn call_with<P: Payload>(
@@ -214,7 +259,7 @@ impl RemoteCall {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("connection", &self.0.index).finish_non_exhaustive()
+        f.debug_struct("Client").field("state", &self.state()).finish_non_exhaustive()
     }
 }
 
@@ -241,14 +286,13 @@ pub struct RemoteFuture<'a, P> {
     line: &'a Line,
     /// Whether it waits for room on its connection.
     waits: bool,
-    stage: Stage<P>,
+    call: Outgoing,
+    payload: P,
+    stage: Stage,
 }
 
-enum Stage<P> {
-    New {
-        call: Outgoing,
-        payload: P,
-    },
+enum Stage {
+    New,
     /// The mailbox was full.
     Crowded(RemoteCall, Arc<RemoteSlot>),
     Left(Arc<RemoteSlot>),
@@ -272,7 +316,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
             // Whoever closed the mailbox may have looked into it before the call was there.
             slot.tell(Err(Failure::not_sent(Cause::Shutdown)));
             self.stage = Stage::Left(slot);
-            return self.take();
+            return self.take(waker);
         }
         self.stage = match left {
             Ok(()) => Stage::Left(slot),
@@ -281,12 +325,30 @@ impl<P: Payload> RemoteFuture<'_, P> {
         Poll::Pending
     }
 
-    fn take(&mut self) -> Poll<SharedAnswer> {
+    fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
+        let payload = self.line.encode(&self.call, &self.payload)?;
+        let slot = self.line.slot();
+        let end = RemoteEnd::Future(Arc::clone(&slot));
+        let call = RemoteCall::new(self.line.to, self.call, self.waits, payload, end);
+        self.leave(call, slot, waker)
+    }
+
+    fn take(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
         let Stage::Left(slot) = &self.stage else { return Poll::Pending };
         let Some(answer) = slot.result.pop() else { return Poll::Pending };
+        let mut left = Duration::ZERO;
+        if answer.is_err() {
+            let until = slot.repeat_until.swap(0, Ordering::Relaxed);
+            left = Instant::from_nanos(until).since(MachineClock.now());
+        }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
             let _full = self.line.outbox.slots.push(slot);
+        }
+        if !left.is_zero() {
+            // It certainly did not run, and there may be another connection.
+            self.call.timeout = left;
+            return self.begin(waker);
         }
         Poll::Ready(answer)
     }
@@ -298,18 +360,12 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
         let this = self.get_mut();
         match std::mem::replace(&mut this.stage, Stage::Ended) {
-            Stage::New { call, payload } => {
-                let payload = this.line.encode(&call, &payload)?;
-                let slot = this.line.slot();
-                let end = RemoteEnd::Future(Arc::clone(&slot));
-                let call = RemoteCall::new(this.line.to, call, this.waits, payload, end);
-                this.leave(call, slot, cx.waker())
-            }
+            Stage::New => this.begin(cx.waker()),
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
             Stage::Left(slot) => {
                 slot.waker.register(cx.waker());
                 this.stage = Stage::Left(slot);
-                this.take()
+                this.take(cx.waker())
             }
             Stage::Failed(failure) => Poll::Ready(Err(failure)),
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
@@ -375,6 +431,18 @@ impl RemoteEnd {
         }
     }
 
+    /// Whether its caller has the argument, to make the call again.
+    pub(crate) fn can_repeat(&self) -> bool {
+        matches!(self, RemoteEnd::Future(_))
+    }
+
+    /// The failure that follows is only its connection's: the call may be made again.
+    pub(crate) fn repeat_until(&self, deadline: Instant) {
+        if let RemoteEnd::Future(slot) = self {
+            slot.repeat_until.store(deadline.as_nanos(), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn is_of(&self, slot: &Arc<RemoteSlot>) -> bool {
         matches!(self, RemoteEnd::Future(other) if Arc::ptr_eq(other, slot))
     }
@@ -395,6 +463,8 @@ pub(crate) struct RemoteSlot {
     /// Only the shard uses it.
     index: AtomicU32,
     is_abandoned: AtomicBool,
+    /// Until when the call that failed may be made again, in nanoseconds; 0 if it may not.
+    repeat_until: AtomicU64,
 }
 
 impl Default for RemoteSlot {
@@ -404,6 +474,7 @@ impl Default for RemoteSlot {
             waker: AtomicWaker::new(),
             index: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
+            repeat_until: AtomicU64::new(0),
         }
     }
 }
@@ -426,6 +497,7 @@ pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
     services: Services,
+    is_lazy: bool,
     make: fn(Client) -> T,
 }
 
@@ -439,7 +511,8 @@ impl<T> Connect<T> {
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
         let stage = ConnectStage::New(address.resolve(), address.to_text());
-        Connect { stage, choice: TransportChoice::Auto, services: Services::default(), make }
+        let services = Services::default();
+        Connect { stage, choice: TransportChoice::Auto, services, is_lazy: false, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -460,6 +533,13 @@ impl<T> Connect<T> {
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// Gives the client at once: it connects with its first call, and again if that fails. Whether a call
+    /// waits for that is up to [`wait_for_ready`](crate::CallOptions::wait_for_ready).
+    pub fn lazy(mut self) -> Connect<T> {
+        self.is_lazy = true;
         self
     }
 
@@ -513,7 +593,7 @@ impl<T> Future for Connect<T> {
                     return Poll::Ready(Err(failed(TransportError::BadAddress)));
                 }
             };
-            let slot = Arc::new(ConnectSlot::default());
+            let slot = Arc::new(ConnectSlot { is_lazy: self.is_lazy, ..ConnectSlot::default() });
             slot.waker.register(cx.waker());
             match background(self.choice) {
                 Ok(remote) => {
@@ -531,24 +611,29 @@ impl<T> Future for Connect<T> {
         let make = self.make;
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
-            Ok((remote, index)) => {
+            Ok((remote, index, watched)) => {
                 let line = Line::new(remote, Destination::Client(index), Outbox::default());
-                Ok(make(Client(Arc::new(Shared { line, index }))))
+                Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })
     }
 }
 
-type Connected = Result<(Arc<Remote>, u32), Failure>;
+type Connected = Result<(Arc<Remote>, u32, Watched), Failure>;
 
 /// Where a connection that is being made waits for whoever wants it.
 #[derive(Default)]
 pub(crate) struct ConnectSlot {
     result: Mutex<Option<Connected>>,
     waker: AtomicWaker,
+    is_lazy: bool,
 }
 
 impl ConnectSlot {
+    pub(crate) fn is_lazy(&self) -> bool {
+        self.is_lazy
+    }
+
     pub(crate) fn complete(&self, connected: Connected) {
         *self.result.lock() = Some(connected);
         self.waker.wake();

@@ -44,6 +44,9 @@ impl<'a, C, A> Prepared<'a, C, A> {
     }
 }
 
+/// What a call with items to send has to do with.
+type Types<I, R, E> = PhantomData<fn() -> (I, R, E)>;
+
 /// The options and ways of every kind of call.
 macro_rules! prepared_call {
     ($call:ident <$($parameter:ident),*> $deadline:literal) => {
@@ -315,7 +318,7 @@ impl<S: StreamCall, R, E> fmt::Debug for ReplyItems<S, R, E> {
 #[must_use = "a call is made when it is awaited or waited for"]
 pub struct UploadCall<'a, C, A, I, R, E> {
     prepared: Prepared<'a, C, A>,
-    types: PhantomData<fn() -> (I, R, E)>,
+    types: Types<I, R, E>,
 }
 
 prepared_call! { UploadCall<I, R, E>
@@ -353,7 +356,7 @@ pin_project! {
         #[pin]
         opening: C::Opening<'a, Typed<'a, A>>,
         outgoing: Outgoing,
-        types: PhantomData<fn() -> (I, R, E)>,
+        types: Types<I, R, E>,
     }
 }
 
@@ -391,7 +394,7 @@ pub struct Upload<S: StreamCall, I, R: Message, E: Message> {
     in_signature: u64,
     out_signature: u64,
     end: UploadEnd<R::Received<S::Body>>,
-    types: PhantomData<fn() -> (I, R, E)>,
+    types: Types<I, R, E>,
 }
 
 enum UploadEnd<V> {
@@ -521,7 +524,7 @@ fn encode_failure(error: EncodeError) -> Failure {
 #[must_use = "a call is made when it is awaited or waited for"]
 pub struct DuplexCall<'a, C, A, I, R, E> {
     prepared: Prepared<'a, C, A>,
-    types: PhantomData<fn() -> (I, R, E)>,
+    types: Types<I, R, E>,
 }
 
 prepared_call! { DuplexCall<I, R, E>
@@ -559,7 +562,7 @@ pin_project! {
         #[pin]
         opening: C::Opening<'a, Typed<'a, A>>,
         outgoing: Outgoing,
-        types: PhantomData<fn() -> (I, R, E)>,
+        types: Types<I, R, E>,
     }
 }
 

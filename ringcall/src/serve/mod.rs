@@ -6,6 +6,7 @@ mod incoming;
 mod mount;
 mod responder;
 mod server;
+mod signals;
 mod streams;
 mod table;
 

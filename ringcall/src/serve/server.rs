@@ -1,20 +1,22 @@
 //! Shards on threads of their own, behind one address.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringcall_core::{Address, Config, Counters, MemoryLimits};
+use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
+use super::signals::Signals;
 use super::{Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
 use crate::shard::{
-    DRAIN_TIMEOUT, Notice, Remote, Shard, ShardConfig, TransportChoice, TransportInfo, Wait,
-    WaitPolicy,
+    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
+    ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
 };
 
 /// Where the handlers of a server run.
@@ -45,11 +47,21 @@ type MountService =
 /// ```
 #[must_use = "a server does nothing before it is run or started"]
 pub struct Server {
-    address: Result<Address, ServeError>,
+    at: Result<Place, ServeError>,
     services: Vec<MountService>,
     handlers: Handlers,
     shards: usize,
     config: ShardConfig,
+    drain_timeout: Duration,
+    on_drain: Box<dyn FnOnce() + Send>,
+}
+
+/// Where a server listens.
+#[derive(Debug)]
+enum Place {
+    Address(Address),
+    /// A socket that listens already.
+    Socket(OwnedFd),
 }
 
 impl Server {
@@ -57,13 +69,42 @@ impl Server {
     /// [`start`](Server::start), which also say what is wrong with the address.
     pub fn bind(address: impl ToAddress) -> Server {
         let resolved = address.resolve();
-        Server {
-            address: resolved
+        Server::at(
+            resolved
+                .map(Place::Address)
                 .map_err(|reason| ServeError::Address { address: address.to_text(), reason }),
+        )
+    }
+
+    /// A server on a socket that listens already: one that a predecessor [hands
+    /// over](RunningServer::hand_over), or that was made by `std`.
+    ///
+    /// A process that starts its successor passes the descriptor on as the successor's standard input, for
+    /// which `std` has all that is needed:
+    ///
+    /// ```no_run
+    /// # fn predecessor(running: &ringcall::RunningServer) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::process::Command::new("successor").stdin(running.hand_over()?).spawn()?;
+    /// # Ok(()) }
+    /// # fn successor() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::os::fd::AsFd;
+    ///
+    /// let server = ringcall::Server::from_listener(std::io::stdin().as_fd().try_clone_to_owned()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_listener(listener: impl Into<OwnedFd>) -> Server {
+        Server::at(Ok(Place::Socket(listener.into())))
+    }
+
+    fn at(at: Result<Place, ServeError>) -> Server {
+        Server {
+            at,
             services: Vec::new(),
             handlers: Handlers::default(),
             shards: 1,
             config: ShardConfig::default(),
+            drain_timeout: DRAIN_TIMEOUT,
+            on_drain: Box::new(|| {}),
         }
     }
 
@@ -136,20 +177,51 @@ impl Server {
         self
     }
 
-    /// Lets other processes listen at the same address, too.
+    /// Lets other processes listen at the same address, too, if they say so as well: a successor, say. The
+    /// kernel spreads connections over all of them. Those that reach a server in the moment in which it
+    /// closes its listener are reset, before a call was made; [handing the listener
+    /// over](RunningServer::hand_over) has no such moment.
     pub fn reuse_port(mut self, reuse: bool) -> Server {
         self.config.reuse_port = reuse;
         self
     }
 
-    /// Serves on this thread and others until the process ends.
+    /// How long calls that run may take to finish when the server drains or stops: 10 seconds by default.
+    /// After it they are cancelled, and a second later what is left of connections is cut off.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Server {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// What is to be done before anything else when the server drains or stops, such as telling a registry
+    /// and waiting until clients know. It runs on the thread that ends the server, and may block.
+    pub fn on_drain(mut self, hook: impl FnOnce() + Send + 'static) -> Server {
+        let hooks = std::mem::replace(&mut self.on_drain, Box::new(|| {}));
+        self.on_drain = Box::new(move || {
+            hooks();
+            hook();
+        });
+        self
+    }
+
+    /// Serves on this thread and others until the process is told to end, by SIGTERM or SIGINT: then the
+    /// server [drains](RunningServer::drain). A second signal cancels what runs and returns at once.
+    ///
+    /// Afterwards these signals do again what they do by default.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn run(self) -> Result<(), ServeError> {
-        let mut running = self.start()?;
-        running.join();
-        Ok(())
+    pub fn run(self) -> Result<DrainReport, ServeError> {
+        let signals = Signals::watch().map_err(ServeError::Thread)?;
+        let running = self.start()?;
+        signals.wait();
+        log::info!("told to end: draining");
+        let hurry = running.hurry();
+        signals.on_next(move || {
+            log::warn!("told to end again: what runs is cancelled");
+            hurry.up();
+        });
+        Ok(running.drain())
     }
 
     /// Serves on threads of its own. The server accepts connections when this returns, and stops when
@@ -158,39 +230,39 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { address, services, handlers, shards, config } = self;
-        let address = address?;
+        let Server { at, services, handlers, shards, config, drain_timeout, on_drain } = self;
+        let at = at?;
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
         let plan = Arc::new(Plan { services, handlers, config, pool: Pool::new(threads) });
+        let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
-            starting.push(StartingShard::spawn(index, &plan)?);
+            starting.push(StartingShard::spawn(index, &plan, ended.clone())?);
         }
         let mut remotes = Vec::new();
         for shard in &starting {
             remotes.push(shard.ready()?);
         }
         // All are ready: the first accepts for all.
-        let mut local = address.clone();
-        for (index, shard) in starting.iter().enumerate() {
-            let listen = (index == 0).then(|| address.clone());
-            let go = Go { siblings: remotes.clone(), listen };
+        let mut at = Some(at);
+        for shard in &starting {
+            let go = Go { siblings: remotes.clone(), listen: at.take() };
             if shard.go.send(go).is_err() {
                 return Err(ServeError::Panicked);
             }
         }
-        if let Some(first) = starting.first() {
-            local = first.listening()?;
-        }
-        let threads = starting.into_iter().map(|shard| shard.thread).collect();
-        Ok(RunningServer { address: local, remotes, threads })
+        let first = starting.first().ok_or(ServeError::Panicked)?;
+        let address = first.listening()?;
+        let threads = starting.into_iter().map(|shard| Some(shard.thread)).collect();
+        let on_drain = Some(on_drain);
+        Ok(RunningServer { address, remotes, threads, ended, ends, drain_timeout, on_drain })
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("address", &self.address)
+            .field("at", &self.at)
             .field("services", &self.services.len())
             .field("shards", &self.shards)
             .finish_non_exhaustive()
@@ -208,19 +280,23 @@ struct Plan {
 /// What a shard is told when all are ready.
 struct Go {
     siblings: Vec<Arc<Remote>>,
-    listen: Option<Address>,
+    listen: Option<Place>,
 }
 
 /// A shard's thread that is being started.
 struct StartingShard {
-    thread: JoinHandle<Counters>,
+    thread: JoinHandle<()>,
     ready: Receiver<Result<Arc<Remote>, ServeError>>,
     go: SyncSender<Go>,
     listening: Receiver<Result<Address, ServeError>>,
 }
 
 impl StartingShard {
-    fn spawn(index: usize, plan: &Arc<Plan>) -> Result<StartingShard, ServeError> {
+    fn spawn(
+        index: usize,
+        plan: &Arc<Plan>,
+        ended: Sender<End>,
+    ) -> Result<StartingShard, ServeError> {
         let (ready_sender, ready) = sync_channel(1);
         let (go, go_receiver) = sync_channel::<Go>(1);
         let (listening_sender, listening) = sync_channel(1);
@@ -232,23 +308,28 @@ impl StartingShard {
                     Ok(shard) => shard,
                     Err(error) => {
                         let _ = ready_sender.send(Err(error));
-                        return Counters::default();
+                        return;
                     }
                 };
                 let _ = ready_sender.send(Ok(Arc::clone(&shard.inner().remote)));
                 // The server could not be started because of another shard.
-                let Ok(go) = go_receiver.recv() else { return Counters::default() };
+                let Ok(go) = go_receiver.recv() else { return };
                 shard.inner().set_siblings(go.siblings);
-                if let Some(address) = go.listen {
-                    let listening = shard.listen(&address);
+                if let Some(place) = go.listen {
+                    let listening = match place {
+                        Place::Address(address) => shard.listen(&address),
+                        Place::Socket(socket) => shard.listen_on(socket),
+                    };
                     let failed = listening.is_err();
                     let _ = listening_sender.send(listening);
                     if failed {
-                        return Counters::default();
+                        return;
                     }
                 }
-                serve(&shard);
-                shard.counters()
+                let report = serve(&shard);
+                // The socket is free again before anybody hears of it.
+                drop(shard);
+                let _ = ended.send(End::Shard(index, Box::new(report)));
             })
             .map_err(ServeError::Thread)?;
         Ok(StartingShard { thread, ready, go, listening })
@@ -275,17 +356,35 @@ impl Plan {
     }
 }
 
-fn serve(shard: &Shard) {
-    shard.run(|| !shard.inner().has_stopped());
-    // One more turn, so that what was said last is sent.
-    shard.turn(Wait::Now);
+fn serve(shard: &Shard) -> DrainReport {
+    shard.run(|| !shard.inner().is_drained());
+    let report = shard.inner().take_report().unwrap_or_default();
+    // Connections that were cut off, and those that this shard opened.
+    shard.inner().end();
+    report
 }
+
+/// What ends the waiting for shards.
+enum End {
+    Shard(usize, Box<DrainReport>),
+    /// Nobody wants to wait any more.
+    Hurry,
+}
+
+/// How much longer than it should a shard may take before it is called stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(500);
 
 /// A server that serves. Dropping it stops it, like [`stop`](RunningServer::stop).
 pub struct RunningServer {
     address: Address,
     remotes: Vec<Arc<Remote>>,
-    threads: Vec<JoinHandle<Counters>>,
+    /// `None` once it has ended.
+    threads: Vec<Option<JoinHandle<()>>>,
+    ended: Sender<End>,
+    ends: Receiver<End>,
+    drain_timeout: Duration,
+    on_drain: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl RunningServer {
@@ -310,35 +409,124 @@ impl RunningServer {
         self.remotes.iter().map(load).sum()
     }
 
-    /// How long [`stop`](RunningServer::stop) waits for calls that are in progress.
-    pub const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT;
+    /// Another descriptor of its listening socket, for a successor in this process or another: see
+    /// [`Server::from_listener`]. Start the successor, then [`drain`](RunningServer::drain) this server:
+    /// whoever connects meanwhile waits in the queue that both share, and nobody is refused.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn hand_over(&self) -> Result<OwnedFd, ServeError> {
+        let (to, from) = sync_channel(1);
+        self.remotes[0].notify(Notice::HandOver(to));
+        let socket = from.recv().map_err(|_| ServeError::Panicked)?;
+        socket
+            .map(OwnedFd::from)
+            .map_err(|error| ServeError::Listen { address: self.address.to_string(), error })
+    }
 
-    /// Stops: takes no new calls, finishes what is in progress (for ten seconds at most), and says
-    /// goodbye, so that callers know which calls were not run. Returns what the server has done.
+    /// What has gone wrong on its shards so far, and was got over.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        let mut sum = Incidents::default();
+        self.remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
+        sum
+    }
+
+    /// Ends the server in such a way that a client that tries again loses nothing:
+    ///
+    /// 1. the hooks of [`Server::on_drain`] run;
+    /// 2. every client is asked to make no further calls, the queue of connections is accepted and asked,
+    ///    too, and the listener is closed;
+    /// 3. what clients had sent before they knew is taken, and everything after that refused, so that they
+    ///    know it did not run;
+    /// 4. what runs is finished, for [`Server::drain_timeout`] at most, and then cancelled;
+    /// 5. a connection is closed as soon as its last answer is sent.
+    pub fn drain(mut self) -> DrainReport {
+        let report = self.end(Goodbye::Drain(self.drain_timeout));
+        log::info!("drained: {report}");
+        report
+    }
+
+    /// Stops: as [`drain`](RunningServer::drain), but calls that have not arrived are refused at once.
+    /// That is faster by a round trip, and loses one-way calls that are under way, of whose refusal nobody
+    /// tells their callers. Returns what the server has done.
     pub fn stop(mut self) -> Counters {
-        self.tell_to_stop();
-        self.join()
+        self.end(Goodbye::Stop(self.drain_timeout)).counters
     }
 
-    fn tell_to_stop(&self) {
-        self.remotes.iter().for_each(|remote| remote.notify(Notice::Stop));
-    }
-
-    fn join(&mut self) -> Counters {
-        let mut sum = Counters::default();
-        for thread in self.threads.drain(..) {
-            if let Ok(counters) = thread.join() {
-                sum.add(&counters);
+    fn end(&mut self, how: Goodbye) -> DrainReport {
+        let began = MachineClock.now();
+        let mut report = DrainReport::default();
+        if let Some(hook) = self.on_drain.take() {
+            hook();
+            report.steps.push((MachineClock.now().since(began), 0, DrainStep::Unregistered));
+        }
+        let hook_took = MachineClock.now().since(began);
+        self.begin(how);
+        let mut until = MachineClock.now() + self.drain_timeout + PATIENCE;
+        while self.threads.iter().any(Option::is_some) {
+            match self.ends.recv_timeout(until.since(MachineClock.now())) {
+                Ok(End::Shard(index, mut shard)) => {
+                    if let Some(thread) = self.threads[index].take() {
+                        let _ = thread.join();
+                    }
+                    for (at, of, _) in &mut shard.steps {
+                        (*at, *of) = (*at + hook_took, index);
+                    }
+                    report.add(&shard);
+                }
+                Ok(End::Hurry) => {
+                    until = until.min(MachineClock.now() + PATIENCE_IN_A_HURRY);
+                }
+                Err(_) => break,
             }
         }
-        sum
+        self.threads.retain(Option::is_some);
+        // A shard that panicked has ended, too.
+        report.stuck = self.threads.drain(..).flatten().filter(|t| !t.is_finished()).count();
+        if report.stuck > 0 {
+            log::error!("{} shards are blocked by a handler and were left alone", report.stuck);
+        }
+        report.took = MachineClock.now().since(began);
+        report
+    }
+
+    fn begin(&self, how: Goodbye) {
+        let Some((first, others)) = self.remotes.split_first() else { return };
+        // When the first shard has begun, it gives no further connections to the others, which may then
+        // come to their ends.
+        let (begun, has_begun) = sync_channel(1);
+        first.notify(Notice::Goodbye(how, Some(begun)));
+        if !others.is_empty() {
+            let _ = has_begun.recv_timeout(PATIENCE);
+        }
+        others.iter().for_each(|remote| remote.notify(Notice::Goodbye(how, None)));
+    }
+
+    fn hurry(&self) -> Hurry {
+        Hurry { remotes: self.remotes.clone(), ended: self.ended.clone() }
+    }
+}
+
+/// Makes a drain end at once, from another thread.
+struct Hurry {
+    remotes: Vec<Arc<Remote>>,
+    ended: Sender<End>,
+}
+
+impl Hurry {
+    fn up(&self) {
+        let _ = self.ended.send(End::Hurry);
+        let at_once = |remote: &Arc<Remote>| remote.notify(Notice::Goodbye(Goodbye::AtOnce, None));
+        self.remotes.iter().for_each(at_once);
     }
 }
 
 impl Drop for RunningServer {
     fn drop(&mut self) {
-        self.tell_to_stop();
-        self.join();
+        if !self.threads.is_empty() {
+            self.end(Goodbye::Stop(self.drain_timeout));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine of a shard: whichever were compiled in, chosen when the shard is made.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::{
@@ -9,7 +10,7 @@ use ringcall_core::{
 };
 #[cfg(feature = "epoll")]
 use ringcall_epoll::{Epoll, EpollConfig};
-use ringcall_net::{Doorbell, Hosted};
+use ringcall_net::{Doorbell, Handover, Hosted, Tally};
 #[cfg(feature = "uring")]
 use ringcall_uring::{Uring, UringConfig};
 
@@ -66,6 +67,10 @@ impl Engine {
             }
         };
         made.map_err(|reason| ServeError::Engine { reason })
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        either!(self, engine => engine.tally())
     }
 }
 
@@ -153,6 +158,16 @@ impl Transport for Engine {
     #[inline]
     fn reap(&mut self, events: &mut Vec<TransportEvent<Self::Socket>>) {
         either!(self, engine => engine.reap(events))
+    }
+}
+
+impl Handover for Engine {
+    fn listen_on(&mut self, socket: Self::Socket) -> Result<Listener, TransportError> {
+        either!(self, engine => engine.listen_on(socket))
+    }
+
+    fn share(&mut self, listener: Listener) -> Result<Self::Socket, TransportError> {
+        either!(self, engine => engine.share(listener))
     }
 }
 

@@ -44,7 +44,6 @@ pub(crate) struct Executor {
     free: RefCell<Vec<u32>>,
     ready: Rc<ReadyQueue>,
     remote: Arc<Remote>,
-    panics: Cell<u64>,
     /// How many times it is entered.
     depth: Cell<u32>,
 }
@@ -131,7 +130,6 @@ impl Executor {
             free: RefCell::new(Vec::new()),
             ready: Rc::default(),
             remote: Arc::clone(remote),
-            panics: Cell::new(0),
             depth: Cell::new(0),
         }
     }
@@ -155,14 +153,9 @@ impl Executor {
         (0..tasks).for_each(|index| self.remove(index));
     }
 
-    /// How many spawned tasks, and callbacks of calls, have panicked.
-    pub(crate) fn panics(&self) -> u64 {
-        self.panics.get()
-    }
-
     /// Somebody's code has, and that was caught.
     pub(crate) fn panicked(&self) {
-        self.panics.set(self.panics.get() + 1);
+        self.remote.register.panics.add();
     }
 
     pub(crate) fn has_ready(&self) -> bool {

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
@@ -16,6 +15,9 @@ use ringcall_core::{
     TransportError,
 };
 
+use ringcall_net::Handover as _;
+
+use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
 use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
@@ -23,7 +25,8 @@ use super::streams::{OpenStream, Streams};
 use super::timers::{SleepUntil, Timers};
 use super::waiters::Waiters;
 use crate::client::{
-    ClientConnection, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services,
+    ClientConnection, ConnectSlot, ConnectionState, Destination, LocalClient, Outbox, RemoteEnd,
+    RemoteSlot, Services, Waits, Watched, failure_of,
 };
 use crate::offload::Pool;
 use crate::serve::{Incoming, Method, Mount, Router, Running};
@@ -49,8 +52,6 @@ const EVENTS_A_FLUSH: u32 = 256;
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
 const ROUNDS_A_TURN: usize = 8;
-/// How long a stopping shard waits for what runs.
-pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
@@ -66,12 +67,12 @@ pub(crate) struct Inner {
     was_busy: Cell<bool>,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
-    listeners: RefCell<Vec<Listener>>,
+    pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
     routers: RefCell<Routers>,
     /// Calls of others that are not answered yet and were not answered at once.
-    running: RefCell<HashMap<(Handle, RequestId), Running>>,
-    /// Connections that this shard opened.
+    pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
+    /// Connections that this shard opened, also those that their clients have left.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of the others by which somebody calls back.
     peers: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
@@ -83,9 +84,16 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
-    turned_away: Cell<u64>,
-    /// When a shard that is told to stop stops waiting for what runs.
-    stop_at: Cell<Option<Instant>>,
+    /// Whether, and how far, it ends its service.
+    pub(super) drain: RefCell<Option<Drain>>,
+    /// For jitter.
+    rng: RefCell<SplitMix64>,
+    /// Clients that connect again, when their time has come.
+    redials: RefCell<Vec<(Instant, Rc<ClientConnection>)>>,
+    /// The first of these times; far if there is none.
+    redial_at: Cell<Instant>,
+    /// For bodies that must wait.
+    outbox: Outbox,
 }
 
 /// Who answers calls.
@@ -106,12 +114,12 @@ impl Routers {
         }
     }
 
-    fn offer(&mut self, handle: Handle, router: Router) {
+    fn offer(&mut self, handle: Handle, router: Rc<Router>) {
         let index = handle.index as usize;
         if index >= self.own.len() {
             self.own.resize_with(index + 1, || None);
         }
-        self.own[index] = Some((handle, Rc::new(router)));
+        self.own[index] = Some((handle, router));
     }
 
     fn withdraw(&mut self, handle: Handle) -> Option<Rc<Router>> {
@@ -128,26 +136,46 @@ struct RemoteCalls {
 
 struct RemoteEntry {
     end: RemoteEnd,
+    to: Destination,
     handle: Handle,
-    /// Unknown while the call waits for room.
+    /// Unknown while the call waits.
     id: Option<CallId>,
+    deadline: Instant,
+    /// To make it again, if its caller cannot.
+    again: Option<(Outgoing, Encoded)>,
 }
 
 impl RemoteCalls {
-    fn add(&mut self, end: RemoteEnd, handle: Handle) -> u32 {
+    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.calls.push(None);
             self.calls.len() as u32 - 1
         });
         end.set_index(index);
-        self.calls[index as usize] = Some(RemoteEntry { end, handle, id: None });
+        let handle = Handle { index: 0, generation: 0 };
+        let entry = RemoteEntry { end, to, handle, id: None, deadline, again: None };
+        self.calls[index as usize] = Some(entry);
         index
     }
 
-    fn sent(&mut self, index: u32, id: CallId) {
+    fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
         if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
-            entry.id = Some(id);
+            (entry.handle, entry.id) = (handle, Some(id));
         }
+    }
+
+    /// Keeps what it takes to make a call again, if its caller cannot.
+    fn keep(&mut self, index: u32, outgoing: Outgoing, payload: Encoded) {
+        if let Some(entry) = self.entry(index)
+            && !entry.end.can_repeat()
+            && matches!(entry.to, Destination::Client(_))
+        {
+            entry.again = Some((outgoing, payload));
+        }
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut RemoteEntry> {
+        self.calls.get_mut(index as usize)?.as_mut()
     }
 
     fn is_abandoned(&self, index: u32) -> bool {
@@ -202,8 +230,11 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
-            turned_away: Cell::new(0),
-            stop_at: Cell::new(None),
+            drain: RefCell::default(),
+            rng: RefCell::new(seeded()),
+            redials: RefCell::default(),
+            redial_at: Cell::new(Instant::FAR),
+            outbox: Outbox::default(),
             remote,
         }
     }
@@ -239,6 +270,7 @@ impl Inner {
         self.take_calls();
         any |= self.endpoint.borrow_mut().reap(now);
         any |= self.timers.expire(now);
+        any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
@@ -250,6 +282,10 @@ impl Inner {
         self.was_busy.set(any);
         self.endpoint.borrow_mut().flush(now);
         self.admit_crowds();
+        if self.is_draining() {
+            self.go_on_draining();
+            self.endpoint.borrow_mut().flush(now);
+        }
         self.has_work()
     }
 
@@ -266,7 +302,10 @@ impl Inner {
     /// When there will be something to do if nothing happens before.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let endpoint = self.endpoint.borrow().next_timeout();
-        [endpoint, self.timers.next(), self.stop_at.get()].into_iter().flatten().min()
+        let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
+        let drain = drain.filter(|at| *at != Instant::FAR);
+        let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
+        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -300,20 +339,38 @@ impl Inner {
     fn take_event(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
         match event {
             Event::Request(request) => self.dispatch(handle, request),
-            Event::Completed(ticket, outcome) => self.complete(ticket, outcome),
+            Event::Completed(ticket, outcome) => {
+                if let Ticket::Remote(index) = ticket
+                    && let Some(failure) = failure_of(&outcome)
+                    && self.repeat(index, &failure)
+                {
+                    return;
+                }
+                self.complete(ticket, outcome);
+            }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
-                    client.established();
+                    client.established(handle);
+                }
+                if self.is_draining() {
+                    self.drain_late(handle);
                 }
             }
             Event::GoAway(_) => {
-                if let Some(client) = self.client(handle) {
-                    client.draining();
+                if let Some(client) = self.client(handle)
+                    && client.draining(handle)
+                {
+                    self.redial(&client);
                 }
             }
             Event::Closed(reason) => {
                 log::debug!("connection {handle:?} is over: {reason}");
+                let endpoint = self.endpoint.borrow();
+                let connection = endpoint.connection(handle);
+                let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
+                self.remote.register.closed(reason, had_hello);
+                drop(endpoint);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -478,21 +535,68 @@ impl Inner {
 
     // ---- connections ----
 
-    /// Opens a connection, on which these services are offered, or else those of the shard.
-    pub(crate) fn connect(
-        self: &Rc<Self>,
-        address: &Address,
-        services: Option<Router>,
-    ) -> Result<Rc<ClientConnection>, TransportError> {
-        let now = self.read_clock();
-        let handle = self.endpoint.borrow_mut().connect(now, address, &self.client_config)?;
-        if let Some(router) = services {
-            self.routers.borrow_mut().offer(handle, router);
+    /// Somebody needs this client: if it has never connected it does so now.
+    pub(crate) fn wake_up(&self, client: &Rc<ClientConnection>) {
+        if client.watched().state() == ConnectionState::Idle {
+            self.dial(client);
         }
-        let client = Rc::new(ClientConnection::new(handle));
-        self.clients.borrow_mut().insert(handle, Rc::clone(&client));
+    }
+
+    /// Connects as soon as that is not too soon after the last time.
+    fn redial(&self, client: &Rc<ClientConnection>) {
+        if client.watched().is_final() {
+            return;
+        }
+        if self.remote.is_gone() {
+            return client.end();
+        }
+        let at = client.next_try(&mut *self.rng.borrow_mut());
+        if at <= self.now() {
+            return self.dial(client);
+        }
+        self.redials.borrow_mut().push((at, Rc::clone(client)));
+        self.redial_at.set(self.redial_at.get().min(at));
         self.left_work();
-        Ok(client)
+    }
+
+    fn dial(&self, client: &Rc<ClientConnection>) {
+        let Some(address) = client.address() else { return };
+        let now = self.read_clock();
+        client.tries(now);
+        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        match connected {
+            Ok(handle) => {
+                if let Some(router) = client.services() {
+                    self.routers.borrow_mut().offer(handle, Rc::clone(router));
+                }
+                client.opens(handle);
+                self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.left_work();
+            }
+            Err(error) => {
+                client.failed(CloseReason::Transport(error));
+                self.redial(client);
+            }
+        }
+    }
+
+    fn redial_due(&self, now: Instant) -> bool {
+        if self.redial_at.get() > now {
+            return false;
+        }
+        self.redial_at.set(Instant::FAR);
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        for (at, client) in redials {
+            if at > now {
+                self.redial_at.set(self.redial_at.get().min(at));
+                self.redials.borrow_mut().push((at, client));
+            } else if self.remote.is_gone() {
+                client.end();
+            } else if !client.watched().is_final() {
+                self.dial(&client);
+            }
+        }
+        true
     }
 
     fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
@@ -536,7 +640,14 @@ impl Inner {
             if client.is_none() {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             }
-            peer.into_iter().chain(client).for_each(|connection| connection.closed(reason));
+            if let Some(peer) = peer {
+                peer.left(reason);
+            }
+            if let Some(client) = client
+                && client.closed(handle, reason)
+            {
+                self.redial(&client);
+            }
             self.remote.end_peer(handle, reason);
         }));
         if told.is_err() {
@@ -594,6 +705,24 @@ impl Inner {
         Ok((listener, local))
     }
 
+    /// Goes on listening on a socket that does already.
+    pub(crate) fn listen_on(&self, socket: Socket) -> Result<Address, TransportError> {
+        let mut endpoint = self.endpoint.borrow_mut();
+        let listener = endpoint.transport_mut().listen_on(socket)?;
+        let local = endpoint.transport().local_address(listener);
+        self.listeners.borrow_mut().push(listener);
+        drop(endpoint);
+        self.left_work();
+        local.ok_or(TransportError::BadAddress)
+    }
+
+    /// Another descriptor of the first listener's socket, for a successor.
+    fn share_listener(&self) -> Result<Socket, TransportError> {
+        let listener = self.listeners.borrow().first().copied();
+        let listener = listener.ok_or(TransportError::BadAddress)?;
+        self.endpoint.borrow_mut().transport_mut().share(listener)
+    }
+
     fn accepted(&self, _: Listener, socket: Socket) {
         if self.remote.is_gone() {
             return;
@@ -601,10 +730,10 @@ impl Inner {
         let siblings = self.siblings.borrow();
         let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
         let total: usize = siblings.iter().map(load).sum();
-        if total >= self.connections_max || self.stop_at.get().is_some() {
+        if total >= self.connections_max {
             // Dropping the socket closes it.
-            self.turned_away.set(self.turned_away.get() + 1);
-            if self.turned_away.get().is_power_of_two() {
+            self.remote.register.turned_away.add();
+            if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
                     self.connections_max
@@ -612,7 +741,12 @@ impl Inner {
             }
             return;
         }
-        let Some(fewest) = siblings.iter().min_by_key(|shard| load(shard)) else { return };
+        // The siblings may have come to their end already.
+        let fewest = match self.is_draining() {
+            true => Some(&self.remote),
+            false => siblings.iter().min_by_key(|shard| load(shard)),
+        };
+        let Some(fewest) = fewest else { return };
         fewest.connections.fetch_add(1, Ordering::Relaxed);
         if Arc::ptr_eq(fewest, &self.remote) {
             self.adopt(socket);
@@ -624,15 +758,21 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
-        if let Err(error) = self.endpoint.borrow_mut().adopt(now, socket, &self.server_config) {
-            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-            log::warn!("an accepted connection could not be used: {error}");
+        let mut endpoint = self.endpoint.borrow_mut();
+        let handle = match endpoint.adopt(now, socket, &self.server_config) {
+            Ok(handle) => handle,
+            Err(error) => {
+                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+                return log::warn!("an accepted connection could not be used: {error}");
+            }
+        };
+        if let Some(at) = self.server_config.drain_at(now, &mut *self.rng.borrow_mut())
+            && let Some(connection) = endpoint.connection_mut(handle)
+        {
+            connection.drain_at(at);
         }
-    }
-
-    /// How many connections were closed because there were too many.
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.get()
+        drop(endpoint);
+        self.drain_counts();
     }
 
     // ---- mail ----
@@ -650,34 +790,40 @@ impl Inner {
 
     fn take_call(self: &Rc<Self>, call: RemoteCall) {
         let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
-        let handle = match to {
-            Destination::Client(number) => match self.remote_client(number) {
-                Some(client) => client.connection().handle(),
-                None => return end.shut_down(),
-            },
-            Destination::Peer(handle) => handle,
+        let client = match to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
         };
+        let Some(client) = client else { return end.shut_down() };
         if end.is_abandoned() {
             return;
         }
-        let index = self.remote_calls.borrow_mut().add(end, handle);
+        // The time of this turn may be a little older than the call, which would seem to have more left.
+        let deadline = deadline.min(self.now() + outgoing.timeout);
+        let handle = client.connection().handle();
+        let index = self.remote_calls.borrow_mut().add(end, to, deadline);
         let ticket = Ticket::Remote(index);
         let called = match waits {
             true => self.call(handle, &outgoing, deadline, &payload, ticket),
             false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
         };
         match called {
-            Ok(id) => self.remote_calls.borrow_mut().sent(index, id),
-            Err(refused) if waits && ClientConnection::may_wait(&refused.failure) => {
-                let client = match to {
-                    Destination::Client(number) => self.remote_client(number),
-                    Destination::Peer(handle) => Some(self.local_peer(handle)),
-                };
-                if let Some(client) = client {
-                    self.call_when_there_is_room(client, outgoing, deadline, payload, index);
+            Ok(id) => {
+                let mut calls = self.remote_calls.borrow_mut();
+                calls.sent(index, handle, id);
+                calls.keep(index, outgoing, payload);
+            }
+            Err(Refused { ticket, failure }) if !waits => {
+                self.complete(ticket, Outcome::Failed(failure));
+            }
+            Err(Refused { ticket, failure }) => {
+                match client.connection().judge(failure, outgoing.wait_for_ready) {
+                    Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
+                    waits => {
+                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
+                    }
                 }
             }
-            Err(refused) => self.complete(refused.ticket, Outcome::Failed(refused.failure)),
         }
     }
 
@@ -685,31 +831,76 @@ impl Inner {
         self.remote_clients.borrow().get(number as usize).cloned().flatten()
     }
 
-    /// Makes a call as soon as its connection has room, or fails it at its deadline.
-    fn call_when_there_is_room(
+    /// Sees to it that a call from another thread that certainly did not run is made again; says whether it
+    /// has not ended yet.
+    fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
+        let mut calls = self.remote_calls.borrow_mut();
+        let Some(entry) = calls.entry(index) else { return false };
+        let Destination::Client(number) = entry.to else { return false };
+        let Some(client) = self.remote_client(number) else { return false };
+        if !client.connection().may_repeat(entry.handle, failure) {
+            return false;
+        }
+        let deadline = entry.deadline;
+        let Some((outgoing, payload)) = entry.again.take() else {
+            // Its caller has the argument.
+            entry.end.repeat_until(deadline);
+            return false;
+        };
+        entry.id = None;
+        drop(calls);
+        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
+        true
+    }
+
+    /// The body of a call whose argument is only borrowed, to be sent later.
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        self.outbox.encode_call(call, payload)
+    }
+
+    /// Makes a call as soon as its connection takes it, or fails it at its deadline.
+    pub(crate) fn call_later(
         self: &Rc<Self>,
         client: LocalClient,
         outgoing: Outgoing,
         deadline: Instant,
         payload: Encoded,
-        index: u32,
+        mut ticket: Ticket,
+        mut waits: Option<Waits>,
     ) {
         let shard = Rc::clone(self);
         self.spawn(async move {
-            let handle = client.connection().handle();
             loop {
-                client.room(deadline).await;
-                let ticket = Ticket::Remote(index);
-                if shard.remote_calls.borrow().is_abandoned(index) {
-                    return shard
-                        .complete(ticket, Outcome::Failed(Failure::not_sent(Cause::Cancelled)));
+                if let Some(waits) = waits {
+                    client.room(waits, deadline).await;
+                }
+                let handle = client.connection().handle();
+                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
+                if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
+                    let failure = Failure::not_sent(Cause::Cancelled);
+                    return shard.complete(ticket, Outcome::Failed(failure));
                 }
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
-                    Ok(id) => return shard.remote_calls.borrow_mut().sent(index, id),
-                    Err(refused) if ClientConnection::may_wait(&refused.failure) => {}
+                    Ok(id) => {
+                        if let Some(index) = index {
+                            let mut calls = shard.remote_calls.borrow_mut();
+                            calls.sent(index, handle, id);
+                            calls.keep(index, outgoing, payload);
+                        }
+                        return;
+                    }
                     Err(refused) => {
-                        let outcome = Outcome::Failed(refused.failure);
-                        return shard.complete(refused.ticket, outcome);
+                        ticket = refused.ticket;
+                        match client.connection().judge(refused.failure, outgoing.wait_for_ready) {
+                            Waits::Not(failure) => {
+                                return shard.complete(ticket, Outcome::Failed(failure));
+                            }
+                            again => waits = Some(again),
+                        }
                     }
                 }
             }
@@ -722,7 +913,12 @@ impl Inner {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
                 Notice::Open(opening) => self.open_remote(*opening),
                 Notice::Connect(address, services, slot) => {
-                    self.connect_remote(&address, services, slot);
+                    self.connect_remote(address, services, slot);
+                }
+                Notice::WakeUp(client) => {
+                    if let Some(client) = self.remote_client(client) {
+                        self.wake_up(client.connection());
+                    }
                 }
                 Notice::Watch(handle) => {
                     if !self.is_there(handle) {
@@ -750,7 +946,14 @@ impl Inner {
                         waker.wake();
                     });
                 }
-                Notice::Stop => self.stop(),
+                Notice::Goodbye(how, begun) => {
+                    self.say_goodbye(how);
+                    // Nobody waits for it any more if that took too long.
+                    let _ = begun.map(|begun| begun.send(()));
+                }
+                Notice::HandOver(to) => {
+                    let _ = to.send(self.share_listener());
+                }
             }
         }
     }
@@ -760,7 +963,7 @@ impl Inner {
             let calls = self.remote_calls.borrow();
             match calls.calls.get(slot.index() as usize) {
                 // The place may have been used again.
-                Some(Some(RemoteEntry { end, handle, id: Some(id) })) if end.is_of(slot) => {
+                Some(Some(RemoteEntry { end, handle, id: Some(id), .. })) if end.is_of(slot) => {
                     (*handle, *id)
                 }
                 _ => return,
@@ -785,33 +988,38 @@ impl Inner {
 
     fn connect_remote(
         self: &Rc<Self>,
-        address: &Address,
+        address: Address,
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
-        let connected = self.mount(services).and_then(|services| self.connect(address, services));
-        let connection = match connected {
-            Ok(connection) => connection,
+        let services = match self.mount(services) {
+            Ok(services) => services.map(Rc::new),
             Err(error) => {
                 let cause = Cause::Closed(CloseReason::Transport(error));
                 return slot.complete(Err(Failure::not_sent(cause)));
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, connection);
+        let client = LocalClient::new(self, address, services);
+        if slot.is_lazy() {
+            return slot.complete(Ok(self.enter_remote(client)));
+        }
         self.spawn(async move {
-            if let Err(failure) = client.ready().await {
-                return slot.complete(Err(failure));
-            }
-            let mut clients = shard.remote_clients.borrow_mut();
-            let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
-                clients.push(None);
-                clients.len() - 1
-            });
-            clients[index] = Some(client);
-            drop(clients);
-            slot.complete(Ok((Arc::clone(&shard.remote), index as u32)));
+            let connected = client.first().await;
+            slot.complete(connected.map(|()| shard.enter_remote(client)));
         });
+    }
+
+    /// Gives a client a number for other threads.
+    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
+        let watched = client.connection().watched().clone();
+        let mut clients = self.remote_clients.borrow_mut();
+        let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
+            clients.push(None);
+            clients.len() - 1
+        });
+        clients[index] = Some(client);
+        (Arc::clone(&self.remote), index as u32, watched)
     }
 
     fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
@@ -830,22 +1038,6 @@ impl Inner {
 
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.executor.spawn(Box::pin(Spawned { future }));
-    }
-
-    /// Says goodbye on all connections: calls in progress are finished, new ones refused.
-    fn stop(&self) {
-        if self.stop_at.get().is_some() {
-            return;
-        }
-        let now = self.now();
-        self.stop_at.set(Some(now + DRAIN_TIMEOUT));
-        let mut endpoint = self.endpoint.borrow_mut();
-        let handles: Vec<Handle> = endpoint.handles().collect();
-        for handle in handles {
-            if let Some(connection) = endpoint.connection_mut(handle) {
-                connection.go_away(now, true);
-            }
-        }
     }
 
     /// Nobody will turn the shard any more: connections are closed, so that calls end, here and on the
@@ -868,6 +1060,8 @@ impl Inner {
             }
         }
         self.deliver();
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        redials.into_iter().for_each(|(_, client)| client.end());
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.endpoint.borrow_mut().flush(now);
@@ -875,21 +1069,19 @@ impl Inner {
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
     }
-
-    /// Whether a shard that was told to stop may end.
-    pub(crate) fn has_stopped(&self) -> bool {
-        let Some(stop_at) = self.stop_at.get() else { return false };
-        self.endpoint.borrow().connections() == 0 || self.now() >= stop_at
-    }
 }
 
 /// A different number for each process and time.
 pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library's only source of random numbers.
-    let mut rng = SplitMix64::new(RandomState::new().hash_one(std::process::id()));
+    let mut rng = seeded();
     let mut id = [0; 16];
     id[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     id[8..].copy_from_slice(&rng.next_u64().to_le_bytes());
     ringcall_core::frame::InstanceId(id)
+}
+
+/// The standard library's only source of random numbers.
+fn seeded() -> SplitMix64 {
+    use std::hash::{BuildHasher, RandomState};
+    SplitMix64::new(RandomState::new().hash_one(std::process::id()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId,
+    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId, TransportError,
 };
 
 use super::choice::TransportInfo;
+use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
+use super::incidents::Register;
 use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
 };
@@ -26,6 +29,7 @@ const CALLS_MAX: usize = 4096;
 pub(crate) struct Remote {
     bell: Bell,
     transport: TransportInfo,
+    pub(crate) register: Register,
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -73,6 +77,8 @@ pub(crate) enum Notice {
     Connect(Address, Services, Arc<ConnectSlot>),
     /// Somebody wants to hear of the end of this connection, which may be over already.
     Watch(Handle),
+    /// Somebody waits for this client, which may not have connected yet.
+    WakeUp(u32),
     /// The last client of a connection is gone.
     Release(u32),
     /// A connection that another shard has accepted.
@@ -86,15 +92,18 @@ pub(crate) enum Notice {
     },
     /// Wake somebody on another thread after a while.
     Timer(Duration, Waker),
-    /// Finish what runs, take nothing new, and end.
-    Stop,
+    /// End the service; and say when that has begun.
+    Goodbye(Goodbye, Option<SyncSender<()>>),
+    /// A successor wants the listener.
+    HandOver(SyncSender<Result<Socket, TransportError>>),
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell, transport: TransportInfo) -> Arc<Remote> {
+    pub(crate) fn new(bell: Bell, transport: TransportInfo, register: Register) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
+            register,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),

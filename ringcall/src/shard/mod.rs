@@ -2,9 +2,11 @@
 
 mod choice;
 mod clock;
+mod drain;
 mod engine;
 mod executor;
 mod hosted;
+mod incidents;
 mod inner;
 mod mail;
 mod streams;
@@ -13,6 +15,7 @@ mod waiters;
 
 use std::fmt;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,9 +26,12 @@ use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park
 
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub use clock::MachineClock;
+pub(crate) use drain::{DRAIN_TIMEOUT, Goodbye};
+pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
-pub(crate) use inner::{DRAIN_TIMEOUT, Inner, Ticket};
+pub use incidents::Incidents;
+pub(crate) use inner::{Inner, Ticket};
 pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
@@ -35,6 +41,7 @@ use crate::client::{LocalConnect, ToAddress};
 use crate::offload::Pool;
 use crate::serve::{Mount, Service};
 use engine::Engine;
+use incidents::Register;
 use inner::InnerConfig;
 
 /// How a shard waits for something to do.
@@ -167,7 +174,8 @@ impl Shard {
         };
         let memory = Memory::new(config.memory);
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
-        let remote = Remote::new(engine.bell(), transport);
+        let remote =
+            Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
         let inner_config = InnerConfig {
             server: prepare(config.server)?,
             client: prepare(config.client)?,
@@ -294,6 +302,28 @@ impl Shard {
         }
     }
 
+    /// Accepts connections on a socket that listens already, such as one that was handed over by another
+    /// process; returns where.
+    ///
+    /// # Errors
+    /// When it does not listen, or its family is not known here.
+    pub fn listen_on(&self, listener: impl Into<OwnedFd>) -> Result<Address, ServeError> {
+        self.inner.listen_on(listener.into().into()).map_err(|error| ServeError::Listen {
+            address: "a socket that was handed over".to_owned(),
+            error,
+        })
+    }
+
+    /// Ends serving without losing a call: closes the listeners, says goodbye to clients, finishes what
+    /// runs, and cancels what runs longer than `timeout`. Ready when the last connection that was accepted
+    /// is closed; connections that this shard opened, its tasks and the shard itself go on, and it may
+    /// listen again.
+    pub async fn drain(&self, timeout: Duration) -> DrainReport {
+        self.inner.say_goodbye(Goodbye::Drain(timeout));
+        self.inner.left_work();
+        self.inner.drained().await
+    }
+
     /// Which engine moves the bytes, and why this one.
     #[must_use]
     pub fn transport(&self) -> &TransportInfo {
@@ -316,13 +346,19 @@ impl Shard {
     /// shard goes on.
     #[must_use]
     pub fn panics(&self) -> u64 {
-        self.inner.executor.panics()
+        self.inner.remote.register.panics.get()
     }
 
     /// How many accepted connections it closed because there were too many.
     #[must_use]
     pub fn turned_away(&self) -> u64 {
-        self.inner.turned_away()
+        self.inner.remote.register.turned_away.get()
+    }
+
+    /// What has gone wrong so far, and was got over.
+    #[must_use]
+    pub fn incidents(&self) -> Incidents {
+        self.inner.remote.register.read()
     }
 
     pub(crate) fn inner(&self) -> &Rc<Inner> {

@@ -166,6 +166,11 @@ pub fn block(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Tells whoever reads the output of a test.
+pub fn say(what: std::fmt::Arguments<'_>) {
+    eprintln!("{what}");
+}
+
 /// Waits until something is so, and says what if it never is.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..5000 {

@@ -8,6 +8,7 @@ mod receiving;
 mod sending;
 
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_buf::{Arena, BLOCK_BYTES};
@@ -15,7 +16,7 @@ use ringcall_core::{
     Address, Batch, CloseReason, Handle, Listener, Memory, Receive, Transport, TransportError,
     TransportEvent,
 };
-use ringcall_net::{Doorbell, ListenSocket, Listeners, Slots, connect, transport_error};
+use ringcall_net::{Doorbell, ListenSocket, Listeners, Slots, Tally, connect, transport_error};
 use socket2::Socket;
 
 use self::accepting::Accepting;
@@ -44,6 +45,7 @@ pub struct Uring<K: Kernel = Ring> {
     buffers: Buffers,
     connections: Slots<Connection>,
     listeners: Listeners<Accepting>,
+    tally: Arc<Tally>,
     listener_generation: u32,
     /// Connections whose receive may have to be begun or ended.
     listed: Vec<Handle>,
@@ -94,6 +96,7 @@ impl<K: Kernel> Uring<K> {
             false => 0,
         };
         let pool = memory.pool();
+        let tally = Arc::new(Tally::default());
         let mut engine = Uring {
             kernel,
             bell: Doorbell::new()?,
@@ -103,7 +106,8 @@ impl<K: Kernel> Uring<K> {
             arena: Arena::new(pool, BLOCK_BYTES),
             buffers: Buffers::new(pool, config.buffer_bytes, config.buffers, limit),
             connections: Slots::new(),
-            listeners: Listeners::new(),
+            listeners: Listeners::new(Arc::clone(&tally)),
+            tally,
             listener_generation: 0,
             listed: Vec::new(),
             retries: Vec::new(),
@@ -147,10 +151,10 @@ impl<K: Kernel> Uring<K> {
         self.in_flight
     }
 
-    /// How many connections were closed unseen because file descriptors ran out.
+    /// What it has met so far.
     #[must_use]
-    pub fn shed(&self) -> u64 {
-        self.listeners.shed()
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     fn begin(&mut self, token: Token, op: Op) {

@@ -123,8 +123,12 @@ impl<K: Kernel> Uring<K> {
     ) {
         match -error {
             // Cancelled, interrupted, or out of memory that comes back: begun again as wanted.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM => {}
-            libc::ENOBUFS => self.buffers.grow(),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            libc::ENOMEM => self.tally.memory_short.add(),
+            libc::ENOBUFS => {
+                self.tally.buffers_short.add();
+                self.buffers.grow();
+            }
             _ => return self.broken(handle, os_error(error), events),
         }
         // The body's memory goes back to where the next receive takes it from.
@@ -190,12 +194,14 @@ impl<K: Kernel> Uring<K> {
         let phase = connection.phase();
         let received = match &mut connection.want {
             Receive::Pause => return,
-            Receive::More => {
-                receive_some(&connection.socket, self.arena.spare(BLOCK_BYTES / 4, phase))
-            }
+            Receive::More => receive_some(
+                &connection.socket,
+                self.arena.spare(BLOCK_BYTES / 4, phase),
+                &self.tally,
+            ),
             Receive::Land(buffer, len) => {
                 let room = buffer.missing().min(*len);
-                receive_some(&connection.socket, &mut buffer.spare()[..room])
+                receive_some(&connection.socket, &mut buffer.spare()[..room], &self.tally)
             }
         };
         match received {

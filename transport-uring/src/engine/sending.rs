@@ -24,7 +24,7 @@ impl<K: Kernel> Uring<K> {
         let mut is_sent = false;
         self.sends += 1;
         if self.sends_before < self.config.direct_sends {
-            match connection.send_now() {
+            match connection.send_now(&self.tally) {
                 Ok(sent) if sent == len => is_sent = true,
                 // The rest is an operation.
                 Ok(0) => self.send_on(handle, &mut events),
@@ -56,12 +56,20 @@ impl<K: Kernel> Uring<K> {
                 }
                 events.push(Event::Sent { handle, bytes, done });
                 if !done {
+                    self.tally.short_sends.add();
                     self.send_on(handle, events);
                 }
             }
             error => match -error {
                 libc::EINTR | libc::ECANCELED => self.send_on(handle, events),
-                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.retry_later(handle),
+                libc::EAGAIN => {
+                    self.tally.short_sends.add();
+                    self.retry_later(handle);
+                }
+                libc::ENOBUFS | libc::ENOMEM => {
+                    self.tally.memory_short.add();
+                    self.retry_later(handle);
+                }
                 _ => self.broken(handle, os_error(error), events),
             },
         }

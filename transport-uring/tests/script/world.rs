@@ -213,6 +213,8 @@ impl<D: Decide + Debug> World<D> {
                 assert!(user.is_closing);
                 user.is_released = true;
             }
+            // Nobody adopts it, so it is closed.
+            TransportEvent::Accepted(..) => {}
             other => panic!("not expected: {other:?}"),
         }
     }

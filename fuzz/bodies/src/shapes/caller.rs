@@ -68,16 +68,21 @@ impl Rig {
         Ok(())
     }
 
-    /// Reads the call; returns its id.
+    /// Reads the call; returns its id. Credit for replies to earlier ones comes in between.
     fn receive_request(&mut self, item: &Item) -> u64 {
-        let mut request = receive(&self.shard, &mut self.stream, Head::LEN);
-        let head = Head::parse(request.first_chunk().expect("it was waited for"));
-        let len = head.length as usize + head.padding();
-        request.extend(receive(&self.shard, &mut self.stream, len));
-        let archive = encode(item);
-        assert_eq!(head.kind, Kind::Request as u8);
-        assert_eq!(request[48..48 + archive.len()], archive);
-        head.id.to_wire()
+        loop {
+            let mut request = receive(&self.shard, &mut self.stream, Head::LEN);
+            let head = Head::parse(request.first_chunk().expect("it was waited for"));
+            let len = head.length as usize + head.padding();
+            request.extend(receive(&self.shard, &mut self.stream, len));
+            if head.kind == Kind::Credit as u8 {
+                continue;
+            }
+            let archive = encode(item);
+            assert_eq!(head.kind, Kind::Request as u8);
+            assert_eq!(request[48..48 + archive.len()], archive);
+            return head.id.to_wire();
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{Config, MethodTable, Shard, ShardConfig, Wait};
+use ringcall::{MethodTable, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
-use ringcall_core::{Codec, MessageId, Side, Status};
+use ringcall_core::{Codec, Config, MessageId, Side, Status};
 
 use super::{Counting, Item, TURNS_MAX, Target, Wrong, body, decode, encode, spoil, table};
 use crate::harness::raw::{hello, ping, plain};
@@ -32,8 +32,9 @@ struct Sent {
 impl Default for Rig {
     fn default() -> Rig {
         let mut config = ShardConfig::default();
-        // Each call has a PING behind it.
-        config.server = Config::new().ping_interval_min(Duration::ZERO);
+        // One PING for each call, as fast as they go.
+        config.server =
+            Config::default().ping_interval_min(Duration::ZERO).control_frames_max(u32::MAX);
         let shard = Shard::new(config).expect("a shard can be made");
         let counting = Counting::default();
         shard.serve(counting.clone().into_target()).expect("nothing else is served");

@@ -1,0 +1,121 @@
+//! How a client's connection is doing, for whoever wants to know.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+use ringcall_core::{Cause, CloseReason, Failure};
+
+/// How a client's connection is doing.
+///
+/// A client keeps one connection: it opens another as soon as that is lost, or its server asks it to leave.
+/// Attempts begin at least 100 ms after each other, and 1.6 times as long after each failure, up to 30 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// There is none, and none is being opened: the next call opens one.
+    Idle,
+    /// It is being opened, for the first time or because the one before was lost. Calls wait for it.
+    Connecting,
+    /// Calls can be made.
+    Ready,
+    /// The server asks to leave: calls in flight are finished, new ones wait for another connection, which
+    /// is being opened.
+    Draining,
+    /// The last attempt failed, for this reason, or the client has shut down. Calls fail at once, unless they
+    /// [wait](crate::CallOptions::wait_for_ready). It is tried again in the background.
+    Broken(CloseReason),
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectionState::Idle => f.write_str("idle"),
+            ConnectionState::Connecting => f.write_str("connecting"),
+            ConnectionState::Ready => f.write_str("ready"),
+            ConnectionState::Draining => f.write_str("draining"),
+            ConnectionState::Broken(reason) => write!(f, "broken: {reason}"),
+        }
+    }
+}
+
+/// The state of a connection, changed on its shard and read anywhere.
+#[derive(Clone)]
+pub(crate) struct Watched(Arc<Mutex<Seen>>);
+
+struct Seen {
+    state: ConnectionState,
+    /// It will not change any more.
+    is_final: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Watched {
+    pub(crate) fn new(state: ConnectionState) -> Watched {
+        Watched(Arc::new(Mutex::new(Seen { state, is_final: false, waiting: Vec::new() })))
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        self.0.lock().state
+    }
+
+    pub(crate) fn is_final(&self) -> bool {
+        self.0.lock().is_final
+    }
+
+    pub(crate) fn set(&self, state: ConnectionState) {
+        let waiting = {
+            let mut seen = self.0.lock();
+            if seen.is_final {
+                return;
+            }
+            seen.state = state;
+            std::mem::take(&mut seen.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// The client has shut down, or nobody uses it any more.
+    pub(crate) fn end(&self) {
+        self.set(ConnectionState::Broken(CloseReason::Local));
+        self.0.lock().is_final = true;
+    }
+
+    /// Waits until the state is another than `from`, or will never be.
+    pub(crate) fn changed(
+        &self,
+        from: ConnectionState,
+    ) -> impl Future<Output = ConnectionState> + Send + use<> {
+        let watched = self.clone();
+        std::future::poll_fn(move |cx| watched.poll(cx.waker(), |state| state != from))
+    }
+
+    /// Waits until calls can be made, or never can be.
+    pub(crate) fn ready(&self) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+        let watched = self.clone();
+        std::future::poll_fn(move |cx| {
+            let ready = |state| state == ConnectionState::Ready;
+            watched.poll(cx.waker(), ready).map(|state| match state {
+                ConnectionState::Ready => Ok(()),
+                _ => Err(Failure::not_sent(Cause::Shutdown)),
+            })
+        })
+    }
+
+    fn poll(
+        &self,
+        waker: &Waker,
+        is_enough: impl FnOnce(ConnectionState) -> bool,
+    ) -> Poll<ConnectionState> {
+        let mut seen = self.0.lock();
+        if seen.is_final || is_enough(seen.state) {
+            return Poll::Ready(seen.state);
+        }
+        if !seen.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            seen.waiting.push(waker.clone());
+        }
+        Poll::Pending
+    }
+}
