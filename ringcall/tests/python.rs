@@ -1,9 +1,9 @@
 //! A client in Python, written from `docs/PROTOCOL.md` alone, calls this server.
 //!
 //! It is in `python/`: `wire.py` has frames and the vectors of the page, `connection.py` calls, streams and
-//! credit, `client.py` the scenarios, of which each test here runs one against a server of its own. Both
-//! sides check each other: the client closes with a code, too, if the server breaks the protocol, and the
-//! server's limits are set such that what is tested happens soon.
+//! credit, `client.py` the scenarios, of which each test here runs one against a server of its own, over
+//! each engine. Both sides check each other: the client closes with a code, too, if the server breaks the
+//! protocol, and the server's limits are set such that what is tested happens soon.
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
 use std::pin::Pin;

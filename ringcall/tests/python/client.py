@@ -10,6 +10,7 @@ page.
 
 import argparse
 import functools
+import random
 import sys
 
 from connection import OUR_HELLO, Connection, ServerCloses, stream_items
@@ -296,8 +297,7 @@ def pings(connect):
 
 def contents(length, seed=0):
     """Bytes that differ from place to place and from seed to seed."""
-    words = ((i * 2_654_435_761 + seed * 40_503) % 2**32 for i in range(length // 4 + 1))
-    return b"".join(word.to_bytes(4, "little") for word in words)[:length]
+    return random.Random(seed).randbytes(length)
 
 
 def check_echo(connection, body):

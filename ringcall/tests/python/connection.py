@@ -512,9 +512,9 @@ class Window:
         must(self.left >= 0, 15, f"{-self.left} more than there was credit for")
 
     def give_back(self, amount):
-        """How much to grant now: nothing until a sixteenth has come together."""
+        """How much to grant now: nothing until a sixteenth has come together, unless little is left."""
         self._returned += amount
-        if self._returned * 16 <= self._size:
+        if self._returned * 16 < self._size <= self.left * 16:
             return 0
         grant, self._returned = self._returned, 0
         self.left += grant
