@@ -36,7 +36,7 @@ pub enum SlowConsumer {
 /// # ringcall::Shard::new(Default::default()).unwrap().block_on(async {
 /// assert_eq!(subscription.next().await, Some(42));
 /// # });
-/// # Ok::<(), u64>(())
+/// # Ok::<(), i32>(())
 /// ```
 ///
 /// Clones are the same topic, on any thread. When the last one is dropped, the streams of its subscribers
