@@ -4,16 +4,18 @@ mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::future::IntoFuture;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use common::{Pair, block, eventually, over_every_pair, over_one_pair};
 use ringcall::{
     BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters, Failure,
-    FailureClass, Handlers, IntoOwned, LocalClient, Peer, RunningServer, SendContext, Shard,
-    ShardConfig, Status, Wait,
+    FailureClass, Handlers, IntoOwned, Items, LocalClient, Peer, RunningServer, SendContext, Shard,
+    ShardConfig, Status, Stream, Wait,
 };
 
 /// What a client offers.
@@ -135,6 +137,78 @@ fn failure<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Failure {
         Ok(_) => panic!("expected a failure, got a value"),
         Err(error) => *error.failure().unwrap_or_else(|| panic!("expected a failure: {error:?}")),
     }
+}
+
+// ---- streams ----
+
+#[ringcall::service]
+trait Feed {
+    async fn up_to(&self, number: u64) -> impl Stream<Item = u64>;
+    async fn sum(&self, numbers: Items<u64>) -> u64;
+}
+
+struct Numbers;
+
+struct Counting(u64, u64);
+
+impl Stream for Counting {
+    type Item = u64;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u64>> {
+        self.0 += 1;
+        Poll::Ready((self.0 <= self.1).then_some(self.0))
+    }
+}
+
+impl Feed for Numbers {
+    async fn up_to(&self, number: u64) -> impl Stream<Item = u64> {
+        Counting(0, number)
+    }
+
+    async fn sum(&self, mut numbers: Items<u64>) -> u64 {
+        let mut sum = 0;
+        while let Some(number) = numbers.next().await {
+            sum += number;
+        }
+        sum
+    }
+}
+
+#[ringcall::service]
+trait Adder {
+    /// The sum of what the caller's stream gives, asked for here and through the mailbox; and what the
+    /// caller makes of a stream.
+    async fn add(&self, cx: &Context, number: u64) -> Result<u64, String>;
+}
+
+struct Sums;
+
+impl Adder for Sums {
+    async fn add(&self, cx: &Context, number: u64) -> Result<u64, String> {
+        let (here, away) = (FeedClient::new(cx.local_peer()), FeedClient::new(cx.peer()));
+        let mut sum = 0;
+        let mut numbers = here.up_to(&number).await.map_err(text)?;
+        while let Some(number) = numbers.next().await {
+            sum += number.map_err(text)?.to_native();
+        }
+        let mut numbers = away.up_to(&number).await.map_err(text)?;
+        while let Some(number) = numbers.next().await {
+            sum += number.map_err(text)?.to_native();
+        }
+        let mut upload = away.sum().await.map_err(text)?;
+        upload.send_all(Counting(0, number)).await.map_err(text)?;
+        Ok(sum + upload.finish().await.map_err(text)?.to_native())
+    }
+}
+
+#[test]
+fn streams_go_back_to_the_caller() {
+    over_every_pair(|pair| {
+        let server = pair.start(pair.bind().service(Sums.into_adder()));
+        let adder = AdderClient::connect(server.address()).service(Numbers.into_feed());
+        let adder = adder.transport(pair.client).wait().unwrap();
+        assert_eq!(adder.add(&1000).wait().unwrap().to_native(), 3 * 1000 * 1001 / 2);
+    });
 }
 
 /// Drives a shard while others work, too.

@@ -307,6 +307,11 @@ impl LocalClient {
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: false }))
     }
 
+    /// Whether a call that finds no room waits for it, see [`Peer`](crate::Peer#room).
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.0.is_owner
+    }
+
     pub(crate) fn is_of(&self, shard: &Rc<Inner>) -> bool {
         Rc::ptr_eq(&self.0.shard, shard)
     }

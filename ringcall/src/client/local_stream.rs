@@ -53,6 +53,8 @@ impl LocalClient {
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
                 {
                     Waits::Not(failure) => return Err(failure),
+                    // Nor does any other call to a peer.
+                    Waits::Room if !self.waits_for_room() => return Err(refused.failure),
                     _ if shard.now() >= deadline => {
                         return Err(Failure::not_sent(Cause::Expired));
                     }

@@ -32,7 +32,7 @@ use crate::shard::Remote;
 /// one side while it asks for one on the other; if it waited, and both sides were full of such handlers,
 /// all of them would wait for each other until their deadlines. An answer never waits for calls, so
 /// whoever is refused can say so to its caller. Calls that nobody else waits for, such as notifications
-/// from a thread of your own, may wait: [`waiting`](Peer::waiting).
+/// from a thread of your own, may wait: [`waiting`](Peer::waiting); calls with streams never do.
 #[derive(Clone)]
 pub struct Peer {
     shared: Arc<PeerShared>,
