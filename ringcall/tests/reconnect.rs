@@ -372,6 +372,36 @@ fn e25_a_stopped_server_is_given_up_and_found_again() {
     });
 }
 
+/// With the settings that everybody has, for half a minute: only when `RINGCALL_SLOW` is set.
+#[test]
+fn e25_a_server_that_is_stopped_for_half_a_minute() {
+    if std::env::var_os("RINGCALL_SLOW").is_none() {
+        return common::say(format_args!(
+            "skipped: RINGCALL_SLOW is not set, and it takes a minute"
+        ));
+    }
+    over_engines(|pair| {
+        let server = Elsewhere::start(pair);
+        let mut config = ShardConfig::default();
+        config.transport = pair.client;
+        let client = BlockingClient::connect_with(&server.address, config).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                server.signal(Signal::STOP);
+                block(Duration::from_secs(30));
+                server.signal(Signal::CONT);
+            });
+            block(Duration::from_millis(100));
+            let kitchen = KitchenClient::new(&client);
+            let error = kitchen.simmer(&60_000).deadline(LONG).wait().unwrap_err();
+            assert_eq!(failure(&error).cause, Cause::Closed(CloseReason::PeerSilent));
+            assert_eq!(failure(&error).class, FailureClass::Unknown);
+            let patience = WAIT.deadline(Duration::from_secs(60));
+            KitchenClient::new(&client).with_options(patience).nothing().wait().unwrap();
+        });
+    });
+}
+
 #[test]
 fn e25_a_server_that_was_stopped_for_a_moment_goes_on() {
     over_engines(|pair| {
