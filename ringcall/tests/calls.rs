@@ -299,7 +299,9 @@ fn more_calls_than_the_server_takes_at_once_wait_for_room() {
         // Eight are sent at once; some of those that wait may still get the slots of the first to expire.
         assert!(count(FailureClass::Unknown) >= 8 && count(FailureClass::NotSent) > 0);
         assert_eq!(count(FailureClass::Unknown) + count(FailureClass::NotSent), 30);
-        assert!(ends.iter().all(|end| end.cause == Cause::Expired));
+        // On a busy machine the server may be the first to notice.
+        let expired = [Cause::Expired, Cause::Status(Status::EXPIRED_RUNNING)];
+        assert!(ends.iter().all(|end| expired.contains(&end.cause)), "{ends:?}");
     });
 }
 
