@@ -1,6 +1,6 @@
 //! ringcall itself, in all the ways to drive it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use ringcall::IntoOwned;
 use ringcall::{
-    BlockingClient, Body, Bytes, CallOptions, Channel, LocalClient, ServeError, Server, Shard,
-    ShardConfig, Stream, View, WaitPolicy, host,
+    BlockingClient, Body, Bytes, CallOptions, Channel, Config, LocalClient, ServeError, Server,
+    Shard, ShardConfig, Stream, View, WaitPolicy, host,
 };
 use ringcall_core::SharedPool;
 use tokio::task::LocalSet;
@@ -158,6 +158,10 @@ impl Ours {
         }
         let mut config = ShardConfig::default();
         config.wait = wait;
+        if case.is_stream {
+            // As large as tonic's.
+            config.client = Config::new().stream_window(8 << 20).replies_window(64 << 20);
+        }
         match self.client {
             ClientKind::Shard => self.call_on_shard(case, config, server, watch),
             ClientKind::Blocking => self.call_blocking(case, config, server, watch),
@@ -178,7 +182,16 @@ impl Ours {
         let clients = connect(&shard, case, server)?;
         meter::begin(case, watch)?;
         if case.is_stream {
-            shard.block_on(receive(case, &clients[0]))?;
+            let (message, client) = (case.message, clients[0].clone());
+            let end = Rc::new(RefCell::new(None));
+            let told = Rc::clone(&end);
+            // A task of the shard, as callers are: it takes turns with what arrives.
+            shard.spawn(async move {
+                let received = receive(message, &client).await;
+                *told.borrow_mut() = Some(received);
+            });
+            shard.run(|| end.borrow().is_none());
+            end.take().unwrap_or(Ok(()))?;
             return meter::finish();
         }
         let running = Rc::new(Cell::new(case.calls_at_a_time()));
@@ -292,9 +305,8 @@ impl Ours {
 }
 
 /// Takes the items of one stream until the time is over.
-async fn receive(case: &Case, channel: &LocalClient) -> Result<()> {
-    let Payload::Blobs([blob, _]) = Payload::new(case.message, 0, |data| Blob { data }, drop)
-    else {
+async fn receive(message: Message, channel: &LocalClient) -> Result<()> {
+    let Payload::Blobs([blob, _]) = Payload::new(message, 0, |data| Blob { data }, drop) else {
         return skip("a stream of blobs");
     };
     let mut stream = EchoClient::new(channel).items(&blob).await?;

@@ -1,21 +1,24 @@
 //! Streams of calls on a shard: where items wait for whoever takes them, and senders for room.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Arrived, CallId, Cause, Chunk, Codec, Event, Failure, Handle, Item, ItemError, Outcome,
-    Payload, Status, StreamId,
+    Payload, Side, Status, StreamId,
 };
 
 use super::inner::{Inner, Ticket};
 
-/// The calls with streams of a shard, of both sides. Bounded by the calls in flight.
+/// The calls with streams of a shard, of both sides: by connection, by who made the call, by slot. Slots are
+/// below the limit of calls in flight, which bounds it.
 #[derive(Default)]
-pub(crate) struct Streams(RefCell<HashMap<(Handle, StreamId), Rc<OpenStream>>>);
+pub(crate) struct Streams(RefCell<Vec<[Vec<Option<Known>>; 2]>>);
+
+type Known = (Handle, StreamId, Rc<OpenStream>);
 
 /// One side of a call with streams: what its handler or its caller shares with the shard.
 ///
@@ -53,9 +56,40 @@ struct State {
 }
 
 impl Streams {
+    #[inline]
     pub(crate) fn find(&self, handle: Handle, id: StreamId) -> Option<Rc<OpenStream>> {
-        self.0.borrow().get(&(handle, id)).cloned()
+        let streams = self.0.borrow();
+        let slots = &streams.get(handle.index as usize)?[side(id)];
+        let (of, is, stream) = slots.get(id.slot() as usize)?.as_ref()?;
+        (*of == handle && *is == id).then(|| Rc::clone(stream))
     }
+
+    fn insert(&self, handle: Handle, id: StreamId, stream: Rc<OpenStream>) {
+        let mut streams = self.0.borrow_mut();
+        let (index, slot) = (handle.index as usize, id.slot() as usize);
+        if index >= streams.len() {
+            streams.resize_with(index + 1, Default::default);
+        }
+        let slots = &mut streams[index][side(id)];
+        if slot >= slots.len() {
+            slots.resize_with(slot + 1, || None);
+        }
+        let before = slots[slot].replace((handle, id, stream));
+        // Dropping one may run somebody's code, which may come here.
+        drop(streams);
+        drop(before);
+    }
+
+    fn remove(&self, handle: Handle, id: StreamId) -> Option<Rc<OpenStream>> {
+        let mut streams = self.0.borrow_mut();
+        let slots = &mut streams.get_mut(handle.index as usize)?[side(id)];
+        let known = slots.get_mut(id.slot() as usize)?;
+        known.take_if(|(of, is, _)| *of == handle && *is == id).map(|(.., stream)| stream)
+    }
+}
+
+fn side(id: StreamId) -> usize {
+    usize::from(id.caller() == Side::Server)
 }
 
 impl Inner {
@@ -113,7 +147,7 @@ impl OpenStream {
     /// From now on events find it.
     pub(crate) fn register(self: &Rc<Self>, id: StreamId) {
         if self.id.set(id).is_ok() {
-            self.shard.streams.0.borrow_mut().insert((self.handle, id), Rc::clone(self));
+            self.shard.streams.insert(self.handle, id, Rc::clone(self));
         }
     }
 
@@ -124,7 +158,7 @@ impl OpenStream {
     /// The call is over for its owner: what was not taken is given back, now and later.
     pub(crate) fn close(&self) {
         if let Some(&id) = self.id.get() {
-            self.shard.streams.0.borrow_mut().remove(&(self.handle, id));
+            self.shard.streams.remove(self.handle, id);
         }
         self.discard();
         let (reader, writer) = {
