@@ -144,6 +144,15 @@ impl<C, K> Within<C, K> {
         Within { channel, deadline, clock }
     }
 
+    /// A call that takes no longer than what is left.
+    fn bounded(&self, call: Outgoing) -> Outgoing
+    where
+        K: Clock,
+    {
+        let left = self.deadline.since(self.clock.now());
+        Outgoing { timeout: call.timeout.min(left), ..call }
+    }
+
     /// The channel, whose calls may take longer.
     pub fn channel(&self) -> &C {
         &self.channel
@@ -159,8 +168,7 @@ impl<C: Channel, K: Clock> Channel for Within<C, K> {
         P: Payload + 'a;
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
-        let left = self.deadline.since(self.clock.now());
-        self.channel.call(Outgoing { timeout: call.timeout.min(left), ..call }, payload)
+        self.channel.call(self.bounded(call), payload)
     }
 }
 
@@ -186,8 +194,7 @@ impl<C: StreamChannel, K: Clock> StreamChannel for Within<C, K> {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        let left = self.deadline.since(self.clock.now());
-        self.channel.open(Outgoing { timeout: call.timeout.min(left), ..call }, payload)
+        self.channel.open(self.bounded(call), payload)
     }
 }
 

@@ -41,7 +41,8 @@ macro_rules! statuses {
 statuses! {
     /// Success.
     OK = 0x0000, "success";
-    /// The call wants something that this version does not do: streams, compression, an extension.
+    /// The call wants something that this side does not do: compression, an extension, streams without that
+    /// feature.
     UNSUPPORTED = 0x4001, "the server does not support what the call asks for";
     /// No such method.
     UNKNOWN_METHOD = 0x4002, "the server has no such method: is the service registered there, under this name?";

@@ -11,35 +11,23 @@ use alloc::boxed::Box;
 use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
-use super::inbound::Found;
-use super::receive::{Announced, Received, split_header};
+use super::credit::Window;
+use super::receive::{Announced, Received, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
 use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
-use crate::frame::{
-    Cancel, CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader,
-};
+use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
 use crate::{CallId, CloseReason, Instant, MessageId, RequestId, StatusClass, StreamId};
 
 impl<T> Connection<T> {
     /// An ITEM frame that is here whole. Its body may continue in DATA frames.
     #[inline]
     pub(super) fn item_frame(&mut self, now: Instant, head: Head, mut frame: Chunk) -> Received<T> {
-        let header_len = usize::from(head.header_len);
         if head.flags & FLAG_MORE != 0 {
-            let header = frame.slice(0..header_len);
-            if !self.large_item(now, &head, &header)? {
-                self.stall(now, Found::Frame(head, frame));
-                return Ok(None);
-            }
-            frame.advance(header_len);
-            return Ok(self.part(now, &frame));
+            return self.first_part(now, head, frame, Self::large_item);
         }
         let (header, extensions) = split_header(&head, &frame, ItemHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
-        if let Some(tag) = announced.unknown_critical {
-            return Err(CloseReason::UnknownExtension(tag));
-        }
+        let announced = Announced::parse_known(extensions)?;
         let body_len = announced.total(&head, self.message_bytes_max)?;
         let is_own = head.id.side() == self.side;
         self.charge_item(is_own, body_len)?;
@@ -52,7 +40,7 @@ impl<T> Connection<T> {
         if header.compression != 0 {
             return Err(CloseReason::NotNegotiated);
         }
-        frame.advance(header_len);
+        frame.advance(usize::from(head.header_len));
         let body = self.settle(frame);
         let ItemHeader { signature, codec, .. } = header;
         Ok(Some(Event::Item(StreamId(head.id), Item { signature, codec, body })))
@@ -68,10 +56,7 @@ impl<T> Connection<T> {
     ) -> Result<bool, CloseReason> {
         self.body_target = BodyTarget::Nothing;
         let (header, extensions) = split_header(head, header_bytes, ItemHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
-        if let Some(tag) = announced.unknown_critical {
-            return Err(CloseReason::UnknownExtension(tag));
-        }
+        let announced = Announced::parse_known(extensions)?;
         let total = announced.total(head, self.message_bytes_max)?;
         let body_len = head.body_len().unwrap_or(0);
         let is_own = head.id.side() == self.side;
@@ -126,10 +111,7 @@ impl<T> Connection<T> {
 
     /// The END of a caller: no further items.
     pub(super) fn caller_ends(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
-        let (header, extensions) = split_header(head, frame, ReplyHeader::parse)?;
-        if let Some(tag) = Announced::parse(extensions)?.unknown_critical {
-            return Err(CloseReason::UnknownExtension(tag));
-        }
+        let header = plain_header(head, frame, ReplyHeader::parse)?;
         if head.body_len() != Some(0) || head.flags & FLAG_MORE != 0 {
             return Err(CloseReason::BadLength);
         }
@@ -148,9 +130,8 @@ impl<T> Connection<T> {
         // Broken off: nobody can use the rest.
         self.stop_streams(head.id);
         let is_running = self.served.step(head.id.slot(), ServedInput::Cancel);
-        let cancel = Cancel { reason: CancelReason::Dropped };
         let id = RequestId { id: head.id, one_way: None };
-        let event = Event::Cancelled(id, Cancellation::Caller(cancel.reason));
+        let event = Event::Cancelled(id, Cancellation::Caller(CancelReason::Dropped));
         Ok(is_running.then_some(event))
     }
 
@@ -196,23 +177,26 @@ impl<T> Connection<T> {
         }
     }
 
-    fn charge_item(&mut self, is_own: bool, bytes: usize) -> Result<(), CloseReason> {
-        let (pool, items) = match is_own {
+    /// What an item is charged to: bytes, and the number of items.
+    fn item_windows(&mut self, is_own: bool) -> (&mut Window, &mut Window) {
+        match is_own {
             true => (&mut self.credit.replies_in, &mut self.credit.reply_items_in),
             false => (&mut self.credit.calls_in, &mut self.credit.call_items_in),
-        };
+        }
+    }
+
+    fn charge_item(&mut self, is_own: bool, bytes: usize) -> Result<(), CloseReason> {
+        let (pool, items) = self.item_windows(is_own);
         pool.charge(bytes)?;
         items.charge(1)
     }
 
     pub(super) fn release_item(&mut self, is_own: bool, bytes: usize) {
-        let (pool, items) = match is_own {
-            true => (&mut self.credit.replies_in, &mut self.credit.reply_items_in),
-            false => (&mut self.credit.calls_in, &mut self.credit.call_items_in),
-        };
+        let (pool, items) = self.item_windows(is_own);
         pool.release_at_most(bytes);
         items.release_at_most(1);
-        self.control.has_stream_credit |= items.is_grant_due();
+        let is_due = items.is_grant_due();
+        self.control.has_stream_credit |= is_due;
     }
 
     // ---- what nobody wants ----

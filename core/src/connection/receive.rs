@@ -89,35 +89,37 @@ impl<T> Connection<T> {
     /// The header of a frame whose body follows in parts.
     fn large(&mut self, now: Instant, head: Head, header: Chunk) -> Received<T> {
         self.body_target = BodyTarget::Nothing;
-        match self.classify(&head)? {
-            Some(Kind::Request) => {
-                if !self.large_request(now, &head, &header)? {
-                    self.stall(now, Found::Large(head, header));
-                }
-                Ok(None)
-            }
-            Some(Kind::Reply) => {
-                if !self.large_reply(now, &head, &header)? {
-                    self.stall(now, Found::Large(head, header));
-                }
-                Ok(None)
-            }
-            Some(Kind::End) if self.is_end_of_reply(&head) => {
-                if !self.large_reply(now, &head, &header)? {
-                    self.stall(now, Found::Large(head, header));
-                }
-                Ok(None)
-            }
-            Some(Kind::Item) if self.has_streams() => {
-                if !self.large_item(now, &head, &header)? {
-                    self.stall(now, Found::Large(head, header));
-                }
-                Ok(None)
-            }
-            Some(Kind::Data) => self.data(now, &head, &header).map(|()| None),
-            Some(kind) => self.other(now, kind, head, &header),
-            None => self.ignore(now, head.length as usize).map(|()| None),
+        let begin = match self.classify(&head)? {
+            Some(Kind::Request) => Self::large_request,
+            Some(Kind::Reply) => Self::large_reply,
+            Some(Kind::End) if self.is_end_of_reply(&head) => Self::large_reply,
+            Some(Kind::Item) if self.has_streams() => Self::large_item,
+            Some(Kind::Data) => return self.data(now, &head, &header).map(|()| None),
+            Some(kind) => return self.other(now, kind, head, &header),
+            None => return self.ignore(now, head.length as usize).map(|()| None),
+        };
+        if !begin(self, now, &head, &header)? {
+            self.stall(now, Found::Large(head, header));
         }
+        Ok(None)
+    }
+
+    /// A frame that is here whole and begins a body that continues in others.
+    pub(super) fn first_part(
+        &mut self,
+        now: Instant,
+        head: Head,
+        mut frame: Chunk,
+        begin: impl FnOnce(&mut Self, Instant, &Head, &Chunk) -> Result<bool, CloseReason>,
+    ) -> Received<T> {
+        let header_len = usize::from(head.header_len);
+        let header = frame.slice(0..header_len);
+        if !begin(self, now, &head, &header)? {
+            self.stall(now, Found::Frame(head, frame));
+            return Ok(None);
+        }
+        frame.advance(header_len);
+        Ok(self.part(now, &frame))
     }
 
     /// Whether an END is the end of an answer to a call of this side.
@@ -420,6 +422,15 @@ impl Announced {
         Ok(announced)
     }
 
+    /// The same of a frame whose critical extensions cannot be refused, only obeyed.
+    pub(super) fn parse_known(extensions: &[u8]) -> Result<Announced, CloseReason> {
+        let announced = Announced::parse(extensions)?;
+        match announced.unknown_critical {
+            Some(tag) => Err(CloseReason::UnknownExtension(tag)),
+            None => Ok(announced),
+        }
+    }
+
     /// How long the whole body will be, if head and extensions agree about it.
     #[inline]
     pub(super) fn total(&self, head: &Head, max: usize) -> Result<usize, CloseReason> {
@@ -461,8 +472,5 @@ pub(super) fn plain_header<'a, H>(
 
 /// Critical extensions of a frame that belongs to no call cannot be refused, only obeyed.
 fn check_extensions(extensions: &[u8]) -> Result<(), CloseReason> {
-    match Announced::parse(extensions)?.unknown_critical {
-        Some(tag) => Err(CloseReason::UnknownExtension(tag)),
-        None => Ok(()),
-    }
+    Announced::parse_known(extensions).map(|_| ())
 }

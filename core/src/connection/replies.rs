@@ -11,7 +11,6 @@ use alloc::boxed::Box;
 use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
-use super::inbound::Found;
 use super::receive::{Announced, Received, split_header};
 use super::state::{CallInput, CallState};
 use super::stream::Streams;
@@ -30,13 +29,7 @@ impl<T> Connection<T> {
     ) -> Received<T> {
         let header_len = usize::from(head.header_len);
         if head.flags & FLAG_MORE != 0 {
-            let header = frame.slice(0..header_len);
-            if !self.large_reply(now, &head, &header)? {
-                self.stall(now, Found::Frame(head, frame));
-                return Ok(None);
-            }
-            frame.advance(header_len);
-            return Ok(self.part(now, &frame));
+            return self.first_part(now, head, frame, Self::large_reply);
         }
         let (header, extensions) = split_header(&head, &frame, ReplyHeader::parse)?;
         let announced = Announced::parse(extensions)?;

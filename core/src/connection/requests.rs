@@ -12,7 +12,6 @@ use core::time::Duration;
 use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
-use super::inbound::Found;
 use super::receive::{Announced, Received, plain_header, split_header};
 use super::state::{ServedInput, ServedState};
 use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
@@ -25,13 +24,7 @@ impl<T> Connection<T> {
     pub(super) fn request(&mut self, now: Instant, head: Head, mut frame: Chunk) -> Received<T> {
         let header_len = usize::from(head.header_len);
         if head.flags & FLAG_MORE != 0 {
-            let header = frame.slice(0..header_len);
-            if !self.large_request(now, &head, &header)? {
-                self.stall(now, Found::Frame(head, frame));
-                return Ok(None);
-            }
-            frame.advance(header_len);
-            return Ok(self.part(now, &frame));
+            return self.first_part(now, head, frame, Self::large_request);
         }
         let (header, extensions) = split_header(&head, &frame, RequestHeader::parse)?;
         let announced = Announced::parse(extensions)?;
