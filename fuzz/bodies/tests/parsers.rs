@@ -33,6 +33,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/connection/inbound.rs", "Inbound::next", "frames"),
     ("core/src/connection/plain.rs", "Connection::poll_plain", "frames"),
     ("core/src/connection/receive.rs", "Announced::parse", "frames"),
+    ("core/src/connection/receive.rs", "Announced::parse_known", "connection"),
     ("core/src/connection/receive.rs", "Connection::preface", "handshake"),
     ("core/src/connection/receive.rs", "Connection::hello", "handshake"),
     ("core/src/connection/receive.rs", "Connection::receive", "connection"),

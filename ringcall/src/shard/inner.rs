@@ -1,5 +1,8 @@
 //! What a shard is made of, and what it does with events.
 
+mod clients;
+mod remote;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,27 +12,25 @@ use std::sync::atomic::Ordering;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
-    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Encoded,
-    Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome,
-    Outgoing, Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport,
-    TransportError,
+    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Endpoint,
+    EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
+    Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
 
+use remote::RemoteCalls;
+
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
-use super::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
-use super::timers::{SleepUntil, Timers};
+use super::timers::Timers;
 use super::waiters::Waiters;
-use crate::client::{
-    ClientConnection, ConnectSlot, ConnectionState, Destination, LocalClient, Outbox, RemoteEnd,
-    RemoteSlot, Services, Waits, Watched, failure_of,
-};
+use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::offload::Pool;
-use crate::serve::{Incoming, Method, Mount, Router, Running};
+use crate::serve::{Incoming, Method, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -125,68 +126,6 @@ impl Routers {
     fn withdraw(&mut self, handle: Handle) -> Option<Rc<Router>> {
         let own = self.own.get_mut(handle.index as usize)?;
         own.take_if(|(of, _)| *of == handle).map(|(_, router)| router)
-    }
-}
-
-#[derive(Default)]
-struct RemoteCalls {
-    calls: Vec<Option<RemoteEntry>>,
-    free: Vec<u32>,
-}
-
-struct RemoteEntry {
-    end: RemoteEnd,
-    to: Destination,
-    handle: Handle,
-    /// Unknown while the call waits.
-    id: Option<CallId>,
-    deadline: Instant,
-    /// To make it again, if its caller cannot.
-    again: Option<(Outgoing, Encoded)>,
-}
-
-impl RemoteCalls {
-    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.calls.push(None);
-            self.calls.len() as u32 - 1
-        });
-        end.set_index(index);
-        let handle = Handle { index: 0, generation: 0 };
-        let entry = RemoteEntry { end, to, handle, id: None, deadline, again: None };
-        self.calls[index as usize] = Some(entry);
-        index
-    }
-
-    fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
-        if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
-            (entry.handle, entry.id) = (handle, Some(id));
-        }
-    }
-
-    /// Keeps what it takes to make a call again, if its caller cannot.
-    fn keep(&mut self, index: u32, outgoing: Outgoing, payload: Encoded) {
-        if let Some(entry) = self.entry(index)
-            && !entry.end.can_repeat()
-            && matches!(entry.to, Destination::Client(_))
-        {
-            entry.again = Some((outgoing, payload));
-        }
-    }
-
-    fn entry(&mut self, index: u32) -> Option<&mut RemoteEntry> {
-        self.calls.get_mut(index as usize)?.as_mut()
-    }
-
-    fn is_abandoned(&self, index: u32) -> bool {
-        let entry = self.calls.get(index as usize);
-        entry.and_then(Option::as_ref).is_some_and(|entry| entry.end.is_abandoned())
-    }
-
-    fn take(&mut self, index: u32) -> Option<RemoteEnd> {
-        let entry = self.calls[index as usize].take()?;
-        self.free.push(index);
-        Some(entry.end)
     }
 }
 
@@ -533,154 +472,6 @@ impl Inner {
         }
     }
 
-    // ---- connections ----
-
-    /// Somebody needs this client: if it has never connected it does so now.
-    pub(crate) fn wake_up(&self, client: &Rc<ClientConnection>) {
-        if client.watched().state() == ConnectionState::Idle {
-            self.dial(client);
-        }
-    }
-
-    /// Connects as soon as that is not too soon after the last time.
-    fn redial(&self, client: &Rc<ClientConnection>) {
-        if client.watched().is_final() {
-            return;
-        }
-        if self.remote.is_gone() {
-            return client.end();
-        }
-        let at = client.next_try(&mut *self.rng.borrow_mut());
-        if at <= self.now() {
-            return self.dial(client);
-        }
-        self.redials.borrow_mut().push((at, Rc::clone(client)));
-        self.redial_at.set(self.redial_at.get().min(at));
-        self.left_work();
-    }
-
-    fn dial(&self, client: &Rc<ClientConnection>) {
-        let Some(address) = client.address() else { return };
-        let now = self.read_clock();
-        client.tries(now);
-        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
-        match connected {
-            Ok(handle) => {
-                if let Some(router) = client.services() {
-                    self.routers.borrow_mut().offer(handle, Rc::clone(router));
-                }
-                client.opens(handle);
-                self.clients.borrow_mut().insert(handle, Rc::clone(client));
-                self.left_work();
-            }
-            Err(error) => {
-                client.failed(CloseReason::Transport(error));
-                self.redial(client);
-            }
-        }
-    }
-
-    fn redial_due(&self, now: Instant) -> bool {
-        if self.redial_at.get() > now {
-            return false;
-        }
-        self.redial_at.set(Instant::FAR);
-        let redials = std::mem::take(&mut *self.redials.borrow_mut());
-        for (at, client) in redials {
-            if at > now {
-                self.redial_at.set(self.redial_at.get().min(at));
-                self.redials.borrow_mut().push((at, client));
-            } else if self.remote.is_gone() {
-                client.end();
-            } else if !client.watched().is_final() {
-                self.dial(&client);
-            }
-        }
-        true
-    }
-
-    fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
-        self.clients.borrow().get(&handle).cloned()
-    }
-
-    /// The connection that calls came by, for calls back.
-    pub(crate) fn local_peer(self: &Rc<Self>, handle: Handle) -> LocalClient {
-        LocalClient::peer(self, self.connection_of_peer(handle))
-    }
-
-    fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
-        if let Some(connection) = self.peers.borrow().get(&handle) {
-            return Rc::clone(connection);
-        }
-        if let Some(client) = self.client(handle) {
-            return client;
-        }
-        let connection = Rc::new(ClientConnection::accepted(handle));
-        // Calls on one that is over fail by themselves.
-        if self.is_there(handle) {
-            self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
-        }
-        connection
-    }
-
-    /// Whether the connection's end has not been told yet.
-    fn is_there(&self, handle: Handle) -> bool {
-        let endpoint = self.endpoint.borrow();
-        endpoint.connection(handle).is_some_and(|connection| !connection.has_ended())
-    }
-
-    /// A connection is over.
-    fn forget(&self, handle: Handle, reason: CloseReason) {
-        let services = self.routers.borrow_mut().withdraw(handle);
-        let peer = self.peers.borrow_mut().remove(&handle);
-        let client = self.clients.borrow_mut().remove(&handle);
-        // What ends with it is somebody's code, and so is who is told.
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            drop(services);
-            if client.is_none() {
-                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-            }
-            if let Some(peer) = peer {
-                peer.left(reason);
-            }
-            if let Some(client) = client
-                && client.closed(handle, reason)
-            {
-                self.redial(&client);
-            }
-            self.remote.end_peer(handle, reason);
-        }));
-        if told.is_err() {
-            self.executor.panicked();
-        }
-    }
-
-    /// Callers wait on this connection until there is room.
-    pub(crate) fn crowd(&self, client: &Rc<ClientConnection>) {
-        let mut crowded = self.crowded.borrow_mut();
-        if !crowded.iter().any(|other| Rc::ptr_eq(other, client)) {
-            crowded.push(Rc::clone(client));
-        }
-    }
-
-    fn admit_crowds(&self) {
-        if self.crowded.borrow().is_empty() {
-            return;
-        }
-        let crowded = std::mem::take(&mut *self.crowded.borrow_mut());
-        for client in crowded {
-            let endpoint = self.endpoint.borrow();
-            let connection = endpoint.connection(client.handle());
-            let free = connection.map_or(usize::MAX, |connection| {
-                (connection.in_flight_limit() as usize).saturating_sub(connection.calls_in_flight())
-            });
-            drop(endpoint);
-            if !client.admit(free) {
-                self.crowded.borrow_mut().push(client);
-            }
-        }
-    }
-
     // ---- serving ----
 
     pub(crate) fn set_router(&self, router: Router) {
@@ -773,265 +564,6 @@ impl Inner {
         }
         drop(endpoint);
         self.drain_counts();
-    }
-
-    // ---- mail ----
-
-    fn take_calls(self: &Rc<Self>) {
-        let mut any = false;
-        while let Some(call) = self.remote.next_call() {
-            any = true;
-            self.take_call(call);
-        }
-        if any {
-            self.remote.admit_crowd();
-        }
-    }
-
-    fn take_call(self: &Rc<Self>, call: RemoteCall) {
-        let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
-        let client = match to {
-            Destination::Client(number) => self.remote_client(number),
-            Destination::Peer(handle) => Some(self.local_peer(handle)),
-        };
-        let Some(client) = client else { return end.shut_down() };
-        if end.is_abandoned() {
-            return;
-        }
-        // The time of this turn may be a little older than the call, which would seem to have more left.
-        let deadline = deadline.min(self.now() + outgoing.timeout);
-        let handle = client.connection().handle();
-        let index = self.remote_calls.borrow_mut().add(end, to, deadline);
-        let ticket = Ticket::Remote(index);
-        let called = match waits {
-            true => self.call(handle, &outgoing, deadline, &payload, ticket),
-            false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
-        };
-        match called {
-            Ok(id) => {
-                let mut calls = self.remote_calls.borrow_mut();
-                calls.sent(index, handle, id);
-                calls.keep(index, outgoing, payload);
-            }
-            Err(Refused { ticket, failure }) if !waits => {
-                self.complete(ticket, Outcome::Failed(failure));
-            }
-            Err(Refused { ticket, failure }) => {
-                match client.connection().judge(failure, outgoing.wait_for_ready) {
-                    Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
-                    waits => {
-                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
-                    }
-                }
-            }
-        }
-    }
-
-    fn remote_client(&self, number: u32) -> Option<LocalClient> {
-        self.remote_clients.borrow().get(number as usize).cloned().flatten()
-    }
-
-    /// Sees to it that a call from another thread that certainly did not run is made again; says whether it
-    /// has not ended yet.
-    fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
-        let mut calls = self.remote_calls.borrow_mut();
-        let Some(entry) = calls.entry(index) else { return false };
-        let Destination::Client(number) = entry.to else { return false };
-        let Some(client) = self.remote_client(number) else { return false };
-        if !client.connection().may_repeat(entry.handle, failure) {
-            return false;
-        }
-        let deadline = entry.deadline;
-        let Some((outgoing, payload)) = entry.again.take() else {
-            // Its caller has the argument.
-            entry.end.repeat_until(deadline);
-            return false;
-        };
-        entry.id = None;
-        drop(calls);
-        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
-        true
-    }
-
-    /// The body of a call whose argument is only borrowed, to be sent later.
-    pub(crate) fn encode<P: Payload>(
-        &self,
-        call: &Outgoing,
-        payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
-    }
-
-    /// Makes a call as soon as its connection takes it, or fails it at its deadline.
-    pub(crate) fn call_later(
-        self: &Rc<Self>,
-        client: LocalClient,
-        outgoing: Outgoing,
-        deadline: Instant,
-        payload: Encoded,
-        mut ticket: Ticket,
-        mut waits: Option<Waits>,
-    ) {
-        let shard = Rc::clone(self);
-        self.spawn(async move {
-            loop {
-                if let Some(waits) = waits {
-                    client.room(waits, deadline).await;
-                }
-                let handle = client.connection().handle();
-                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
-                if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
-                    let failure = Failure::not_sent(Cause::Cancelled);
-                    return shard.complete(ticket, Outcome::Failed(failure));
-                }
-                match shard.call(handle, &outgoing, deadline, &payload, ticket) {
-                    Ok(id) => {
-                        if let Some(index) = index {
-                            let mut calls = shard.remote_calls.borrow_mut();
-                            calls.sent(index, handle, id);
-                            calls.keep(index, outgoing, payload);
-                        }
-                        return;
-                    }
-                    Err(refused) => {
-                        ticket = refused.ticket;
-                        match client.connection().judge(refused.failure, outgoing.wait_for_ready) {
-                            Waits::Not(failure) => {
-                                return shard.complete(ticket, Outcome::Failed(failure));
-                            }
-                            again => waits = Some(again),
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    fn take_notices(self: &Rc<Self>) {
-        while let Some(notice) = self.remote.next_notice() {
-            match notice {
-                Notice::Cancel(slot) => self.cancel_remote(&slot),
-                Notice::Open(opening) => self.open_remote(*opening),
-                Notice::Connect(address, services, slot) => {
-                    self.connect_remote(address, services, slot);
-                }
-                Notice::WakeUp(client) => {
-                    if let Some(client) = self.remote_client(client) {
-                        self.wake_up(client.connection());
-                    }
-                }
-                Notice::Watch(handle) => {
-                    if !self.is_there(handle) {
-                        self.remote.end_peer(handle, CloseReason::Local);
-                    }
-                }
-                Notice::Release(client) => {
-                    let mut clients = self.remote_clients.borrow_mut();
-                    let released = clients.get_mut(client as usize).and_then(Option::take);
-                    drop(clients);
-                    drop(released);
-                }
-                Notice::Adopt(socket) => self.adopt(socket),
-                Notice::Reply { handle, request, header, payload } => {
-                    self.ended_running(handle, request);
-                    match header.status {
-                        Status::EXPIRED => self.refuse_expired(handle, request),
-                        _ => self.answer_with(handle, request, header, &payload),
-                    }
-                }
-                Notice::Timer(after, waker) => {
-                    let sleep = SleepUntil::new(self, self.now() + after);
-                    self.spawn(async move {
-                        sleep.await;
-                        waker.wake();
-                    });
-                }
-                Notice::Goodbye(how, begun) => {
-                    self.say_goodbye(how);
-                    // Nobody waits for it any more if that took too long.
-                    let _ = begun.map(|begun| begun.send(()));
-                }
-                Notice::HandOver(to) => {
-                    let _ = to.send(self.share_listener());
-                }
-            }
-        }
-    }
-
-    fn cancel_remote(&self, slot: &Arc<RemoteSlot>) {
-        let (handle, id) = {
-            let calls = self.remote_calls.borrow();
-            match calls.calls.get(slot.index() as usize) {
-                // The place may have been used again.
-                Some(Some(RemoteEntry { end, handle, id: Some(id), .. })) if end.is_of(slot) => {
-                    (*handle, *id)
-                }
-                _ => return,
-            }
-        };
-        if let Some(ticket) = self.cancel(handle, id) {
-            self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
-        }
-    }
-
-    fn open_remote(self: &Rc<Self>, opening: RemoteOpening) {
-        let RemoteOpening { to, outgoing, payload, bridge } = opening;
-        let client = match to {
-            Destination::Client(number) => self.remote_client(number),
-            Destination::Peer(handle) => Some(self.local_peer(handle)),
-        };
-        match client {
-            Some(client) => self.spawn(bridge.carry(client, outgoing, payload)),
-            None => bridge.shut_down(),
-        }
-    }
-
-    fn connect_remote(
-        self: &Rc<Self>,
-        address: Address,
-        services: Services,
-        slot: Arc<ConnectSlot>,
-    ) {
-        let services = match self.mount(services) {
-            Ok(services) => services.map(Rc::new),
-            Err(error) => {
-                let cause = Cause::Closed(CloseReason::Transport(error));
-                return slot.complete(Err(Failure::not_sent(cause)));
-            }
-        };
-        let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, services);
-        if slot.is_lazy() {
-            return slot.complete(Ok(self.enter_remote(client)));
-        }
-        self.spawn(async move {
-            let connected = client.first().await;
-            slot.complete(connected.map(|()| shard.enter_remote(client)));
-        });
-    }
-
-    /// Gives a client a number for other threads.
-    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
-        let watched = client.connection().watched().clone();
-        let mut clients = self.remote_clients.borrow_mut();
-        let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
-            clients.push(None);
-            clients.len() - 1
-        });
-        clients[index] = Some(client);
-        (Arc::clone(&self.remote), index as u32, watched)
-    }
-
-    fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
-        if services.is_empty() {
-            return Ok(None);
-        }
-        let mut mount = Mount::apart(self);
-        services.add_to(&mut mount).map_err(|error| {
-            log::error!("{error}");
-            TransportError::Unsupported
-        })?;
-        Ok(Some(mount.finish()))
     }
 
     // ---- tasks, stopping ----

@@ -1,0 +1,159 @@
+//! The connections of clients on a shard: opening them, opening them again, who waits on them; and those that
+//! calls came by, for calls back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use ringcall_core::{CloseReason, Handle, Instant};
+
+use super::Inner;
+use crate::client::{ClientConnection, ConnectionState, LocalClient};
+
+impl Inner {
+    /// Somebody needs this client: if it has never connected it does so now.
+    pub(crate) fn wake_up(&self, client: &Rc<ClientConnection>) {
+        if client.watched().state() == ConnectionState::Idle {
+            self.dial(client);
+        }
+    }
+
+    /// Connects as soon as that is not too soon after the last time.
+    pub(super) fn redial(&self, client: &Rc<ClientConnection>) {
+        if client.watched().is_final() {
+            return;
+        }
+        if self.remote.is_gone() {
+            return client.end();
+        }
+        let at = client.next_try(&mut *self.rng.borrow_mut());
+        if at <= self.now() {
+            return self.dial(client);
+        }
+        self.redials.borrow_mut().push((at, Rc::clone(client)));
+        self.redial_at.set(self.redial_at.get().min(at));
+        self.left_work();
+    }
+
+    fn dial(&self, client: &Rc<ClientConnection>) {
+        let Some(address) = client.address() else { return };
+        let now = self.read_clock();
+        client.tries(now);
+        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        match connected {
+            Ok(handle) => {
+                if let Some(router) = client.services() {
+                    self.routers.borrow_mut().offer(handle, Rc::clone(router));
+                }
+                client.opens(handle);
+                self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.left_work();
+            }
+            Err(error) => {
+                client.failed(CloseReason::Transport(error));
+                self.redial(client);
+            }
+        }
+    }
+
+    pub(super) fn redial_due(&self, now: Instant) -> bool {
+        if self.redial_at.get() > now {
+            return false;
+        }
+        self.redial_at.set(Instant::FAR);
+        let redials = std::mem::take(&mut *self.redials.borrow_mut());
+        for (at, client) in redials {
+            if at > now {
+                self.redial_at.set(self.redial_at.get().min(at));
+                self.redials.borrow_mut().push((at, client));
+            } else if self.remote.is_gone() {
+                client.end();
+            } else if !client.watched().is_final() {
+                self.dial(&client);
+            }
+        }
+        true
+    }
+
+    pub(super) fn client(&self, handle: Handle) -> Option<Rc<ClientConnection>> {
+        self.clients.borrow().get(&handle).cloned()
+    }
+
+    /// The connection that calls came by, for calls back.
+    pub(crate) fn local_peer(self: &Rc<Self>, handle: Handle) -> LocalClient {
+        LocalClient::peer(self, self.connection_of_peer(handle))
+    }
+
+    fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
+        if let Some(connection) = self.peers.borrow().get(&handle) {
+            return Rc::clone(connection);
+        }
+        if let Some(client) = self.client(handle) {
+            return client;
+        }
+        let connection = Rc::new(ClientConnection::accepted(handle));
+        // Calls on one that is over fail by themselves.
+        if self.is_there(handle) {
+            self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
+        }
+        connection
+    }
+
+    /// Whether the connection's end has not been told yet.
+    pub(super) fn is_there(&self, handle: Handle) -> bool {
+        let endpoint = self.endpoint.borrow();
+        endpoint.connection(handle).is_some_and(|connection| !connection.has_ended())
+    }
+
+    /// A connection is over.
+    pub(super) fn forget(&self, handle: Handle, reason: CloseReason) {
+        let services = self.routers.borrow_mut().withdraw(handle);
+        let peer = self.peers.borrow_mut().remove(&handle);
+        let client = self.clients.borrow_mut().remove(&handle);
+        // What ends with it is somebody's code, and so is who is told.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            drop(services);
+            if client.is_none() {
+                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+            if let Some(peer) = peer {
+                peer.left(reason);
+            }
+            if let Some(client) = client
+                && client.closed(handle, reason)
+            {
+                self.redial(&client);
+            }
+            self.remote.end_peer(handle, reason);
+        }));
+        if told.is_err() {
+            self.executor.panicked();
+        }
+    }
+
+    /// Callers wait on this connection until there is room.
+    pub(crate) fn crowd(&self, client: &Rc<ClientConnection>) {
+        let mut crowded = self.crowded.borrow_mut();
+        if !crowded.iter().any(|other| Rc::ptr_eq(other, client)) {
+            crowded.push(Rc::clone(client));
+        }
+    }
+
+    pub(super) fn admit_crowds(&self) {
+        if self.crowded.borrow().is_empty() {
+            return;
+        }
+        let crowded = std::mem::take(&mut *self.crowded.borrow_mut());
+        for client in crowded {
+            let endpoint = self.endpoint.borrow();
+            let connection = endpoint.connection(client.handle());
+            let free = connection.map_or(usize::MAX, |connection| {
+                (connection.in_flight_limit() as usize).saturating_sub(connection.calls_in_flight())
+            });
+            drop(endpoint);
+            if !client.admit(free) {
+                self.crowded.borrow_mut().push(client);
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What other threads leave for a shard: their calls, and everything else that they have to say.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringcall_core::{
+    Address, CallId, Cause, CloseReason, Encoded, Failure, Handle, Instant, Outcome, Outgoing,
+    Payload, Refused, Status, TransportError,
+};
+
+use super::{Inner, Ticket};
+use crate::client::{
+    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services, Waits, Watched,
+};
+use crate::serve::{Mount, Router};
+use crate::shard::SleepUntil;
+use crate::shard::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+
+/// Calls of other threads that have not ended, by place.
+#[derive(Default)]
+pub(super) struct RemoteCalls {
+    calls: Vec<Option<RemoteEntry>>,
+    free: Vec<u32>,
+}
+
+struct RemoteEntry {
+    end: RemoteEnd,
+    to: Destination,
+    handle: Handle,
+    /// Unknown while the call waits.
+    id: Option<CallId>,
+    deadline: Instant,
+    /// To make it again, if its caller cannot.
+    again: Option<(Outgoing, Encoded)>,
+}
+
+impl RemoteCalls {
+    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.calls.push(None);
+            self.calls.len() as u32 - 1
+        });
+        end.set_index(index);
+        let handle = Handle { index: 0, generation: 0 };
+        let entry = RemoteEntry { end, to, handle, id: None, deadline, again: None };
+        self.calls[index as usize] = Some(entry);
+        index
+    }
+
+    fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
+        if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
+            (entry.handle, entry.id) = (handle, Some(id));
+        }
+    }
+
+    /// Keeps what it takes to make a call again, if its caller cannot.
+    fn keep(&mut self, index: u32, outgoing: Outgoing, payload: Encoded) {
+        if let Some(entry) = self.entry(index)
+            && !entry.end.can_repeat()
+            && matches!(entry.to, Destination::Client(_))
+        {
+            entry.again = Some((outgoing, payload));
+        }
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut RemoteEntry> {
+        self.calls.get_mut(index as usize)?.as_mut()
+    }
+
+    fn is_abandoned(&self, index: u32) -> bool {
+        let entry = self.calls.get(index as usize);
+        entry.and_then(Option::as_ref).is_some_and(|entry| entry.end.is_abandoned())
+    }
+
+    pub(super) fn take(&mut self, index: u32) -> Option<RemoteEnd> {
+        let entry = self.calls[index as usize].take()?;
+        self.free.push(index);
+        Some(entry.end)
+    }
+}
+
+impl Inner {
+    pub(super) fn take_calls(self: &Rc<Self>) {
+        let mut any = false;
+        while let Some(call) = self.remote.next_call() {
+            any = true;
+            self.take_call(call);
+        }
+        if any {
+            self.remote.admit_crowd();
+        }
+    }
+
+    fn take_call(self: &Rc<Self>, call: RemoteCall) {
+        let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
+        let client = match to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
+        };
+        let Some(client) = client else { return end.shut_down() };
+        if end.is_abandoned() {
+            return;
+        }
+        // The time of this turn may be a little older than the call, which would seem to have more left.
+        let deadline = deadline.min(self.now() + outgoing.timeout);
+        let handle = client.connection().handle();
+        let index = self.remote_calls.borrow_mut().add(end, to, deadline);
+        let ticket = Ticket::Remote(index);
+        let called = match waits {
+            true => self.call(handle, &outgoing, deadline, &payload, ticket),
+            false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
+        };
+        match called {
+            Ok(id) => {
+                let mut calls = self.remote_calls.borrow_mut();
+                calls.sent(index, handle, id);
+                calls.keep(index, outgoing, payload);
+            }
+            Err(Refused { ticket, failure }) if !waits => {
+                self.complete(ticket, Outcome::Failed(failure));
+            }
+            Err(Refused { ticket, failure }) => {
+                match client.connection().judge(failure, outgoing.wait_for_ready) {
+                    Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
+                    waits => {
+                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
+                    }
+                }
+            }
+        }
+    }
+
+    fn remote_client(&self, number: u32) -> Option<LocalClient> {
+        self.remote_clients.borrow().get(number as usize).cloned().flatten()
+    }
+
+    /// Sees to it that a call from another thread that certainly did not run is made again; says whether it
+    /// has not ended yet.
+    pub(super) fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
+        let mut calls = self.remote_calls.borrow_mut();
+        let Some(entry) = calls.entry(index) else { return false };
+        let Destination::Client(number) = entry.to else { return false };
+        let Some(client) = self.remote_client(number) else { return false };
+        if !client.connection().may_repeat(entry.handle, failure) {
+            return false;
+        }
+        let deadline = entry.deadline;
+        let Some((outgoing, payload)) = entry.again.take() else {
+            // Its caller has the argument.
+            entry.end.repeat_until(deadline);
+            return false;
+        };
+        entry.id = None;
+        drop(calls);
+        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
+        true
+    }
+
+    /// The body of a call whose argument is only borrowed, to be sent later.
+    pub(crate) fn encode<P: Payload>(
+        &self,
+        call: &Outgoing,
+        payload: &P,
+    ) -> Result<Encoded, Failure> {
+        self.outbox.encode_call(call, payload)
+    }
+
+    /// Makes a call as soon as its connection takes it, or fails it at its deadline.
+    pub(crate) fn call_later(
+        self: &Rc<Self>,
+        client: LocalClient,
+        outgoing: Outgoing,
+        deadline: Instant,
+        payload: Encoded,
+        mut ticket: Ticket,
+        mut waits: Option<Waits>,
+    ) {
+        let shard = Rc::clone(self);
+        self.spawn(async move {
+            loop {
+                if let Some(waits) = waits {
+                    client.room(waits, deadline).await;
+                }
+                let handle = client.connection().handle();
+                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
+                if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
+                    let failure = Failure::not_sent(Cause::Cancelled);
+                    return shard.complete(ticket, Outcome::Failed(failure));
+                }
+                match shard.call(handle, &outgoing, deadline, &payload, ticket) {
+                    Ok(id) => {
+                        if let Some(index) = index {
+                            let mut calls = shard.remote_calls.borrow_mut();
+                            calls.sent(index, handle, id);
+                            calls.keep(index, outgoing, payload);
+                        }
+                        return;
+                    }
+                    Err(refused) => {
+                        ticket = refused.ticket;
+                        match client.connection().judge(refused.failure, outgoing.wait_for_ready) {
+                            Waits::Not(failure) => {
+                                return shard.complete(ticket, Outcome::Failed(failure));
+                            }
+                            again => waits = Some(again),
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    pub(super) fn take_notices(self: &Rc<Self>) {
+        while let Some(notice) = self.remote.next_notice() {
+            match notice {
+                Notice::Cancel(slot) => self.cancel_remote(&slot),
+                Notice::Open(opening) => self.open_remote(*opening),
+                Notice::Connect(address, services, slot) => {
+                    self.connect_remote(address, services, slot);
+                }
+                Notice::WakeUp(client) => {
+                    if let Some(client) = self.remote_client(client) {
+                        self.wake_up(client.connection());
+                    }
+                }
+                Notice::Watch(handle) => {
+                    if !self.is_there(handle) {
+                        self.remote.end_peer(handle, CloseReason::Local);
+                    }
+                }
+                Notice::Release(client) => {
+                    let mut clients = self.remote_clients.borrow_mut();
+                    let released = clients.get_mut(client as usize).and_then(Option::take);
+                    drop(clients);
+                    drop(released);
+                }
+                Notice::Adopt(socket) => self.adopt(socket),
+                Notice::Reply { handle, request, header, payload } => {
+                    self.ended_running(handle, request);
+                    match header.status {
+                        Status::EXPIRED => self.refuse_expired(handle, request),
+                        _ => self.answer_with(handle, request, header, &payload),
+                    }
+                }
+                Notice::Timer(after, waker) => {
+                    let sleep = SleepUntil::new(self, self.now() + after);
+                    self.spawn(async move {
+                        sleep.await;
+                        waker.wake();
+                    });
+                }
+                Notice::Goodbye(how, begun) => {
+                    self.say_goodbye(how);
+                    // Nobody waits for it any more if that took too long.
+                    let _ = begun.map(|begun| begun.send(()));
+                }
+                Notice::HandOver(to) => {
+                    let _ = to.send(self.share_listener());
+                }
+            }
+        }
+    }
+
+    fn cancel_remote(&self, slot: &Arc<RemoteSlot>) {
+        let (handle, id) = {
+            let calls = self.remote_calls.borrow();
+            match calls.calls.get(slot.index() as usize) {
+                // The place may have been used again.
+                Some(Some(RemoteEntry { end, handle, id: Some(id), .. })) if end.is_of(slot) => {
+                    (*handle, *id)
+                }
+                _ => return,
+            }
+        };
+        if let Some(ticket) = self.cancel(handle, id) {
+            self.complete(ticket, Outcome::Failed(Failure::unknown(Cause::Cancelled)));
+        }
+    }
+
+    fn open_remote(self: &Rc<Self>, opening: RemoteOpening) {
+        let RemoteOpening { to, outgoing, payload, bridge } = opening;
+        let client = match to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
+        };
+        match client {
+            Some(client) => self.spawn(bridge.carry(client, outgoing, payload)),
+            None => bridge.shut_down(),
+        }
+    }
+
+    fn connect_remote(
+        self: &Rc<Self>,
+        address: Address,
+        services: Services,
+        slot: Arc<ConnectSlot>,
+    ) {
+        let services = match self.mount(services) {
+            Ok(services) => services.map(Rc::new),
+            Err(error) => {
+                let cause = Cause::Closed(CloseReason::Transport(error));
+                return slot.complete(Err(Failure::not_sent(cause)));
+            }
+        };
+        let shard = Rc::clone(self);
+        let client = LocalClient::new(self, address, services);
+        if slot.is_lazy() {
+            return slot.complete(Ok(self.enter_remote(client)));
+        }
+        self.spawn(async move {
+            let connected = client.first().await;
+            slot.complete(connected.map(|()| shard.enter_remote(client)));
+        });
+    }
+
+    /// Gives a client a number for other threads.
+    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
+        let watched = client.connection().watched().clone();
+        let mut clients = self.remote_clients.borrow_mut();
+        let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
+            clients.push(None);
+            clients.len() - 1
+        });
+        clients[index] = Some(client);
+        (Arc::clone(&self.remote), index as u32, watched)
+    }
+
+    fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
+        if services.is_empty() {
+            return Ok(None);
+        }
+        let mut mount = Mount::apart(self);
+        services.add_to(&mut mount).map_err(|error| {
+            log::error!("{error}");
+            TransportError::Unsupported
+        })?;
+        Ok(Some(mount.finish()))
+    }
+}
