@@ -533,8 +533,10 @@ impl<T> Connection<T> {
         if self.is_at_rest() {
             return None;
         }
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
+        while let Some(event) = self.events.pop_front() {
+            if !self.is_stale(&event) {
+                return Some(event);
+            }
         }
         if self.ending.is_some() {
             return self.hand_back();
@@ -552,6 +554,12 @@ impl<T> Connection<T> {
                 self.events.pop_front().or_else(|| self.hand_back())
             }
         }
+    }
+
+    /// Whether an event was overtaken: a call that was answered since needs no cancelling.
+    fn is_stale(&mut self, event: &Event<T>) -> bool {
+        let Event::Cancelled(RequestId { id, .. }, _) = event else { return false };
+        self.served.find(*id).is_none_or(|served| served.state != ServedState::Cancelling)
     }
 
     /// Moves what there is to send to `queue`, as far as it has room.

@@ -258,12 +258,15 @@ impl Outbound {
         self.entered
     }
 
-    /// Whether all requests that were queued before a mark have gone.
-    pub(super) fn is_past(&self, mark: u64) -> bool {
-        let mut requests = self.bodies.iter().chain(&self.held_calls);
+    /// Whether all requests that were queued before a mark have gone, and everything else that is longer
+    /// than `body_max`.
+    pub(super) fn is_past(&self, mark: u64, body_max: u64) -> bool {
+        let items = self.held_call_items.iter().chain(&self.held_reply_items);
+        let held = self.held_calls.iter().chain(&self.held_replies).chain(items);
+        let is_due = |body: &Body| body.header.is_request() || body.total as u64 > body_max;
         self.ready.is_empty()
             && self.run.is_empty()
-            && !requests.any(|body| body.header.is_request() && body.entered <= mark)
+            && !self.bodies.iter().chain(held).any(|body| body.entered <= mark && is_due(body))
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.

@@ -453,7 +453,9 @@ impl<T> Connection<T> {
     /// Whether all calls that were made under earlier limits have gone, so that new ones can be
     /// confirmed.
     pub(super) fn limits_ack_is_due(&self) -> bool {
-        self.control.limits_ack.is_some_and(|(_, mark)| self.outbound.is_past(mark))
+        let limits_ack = self.control.limits_ack;
+        limits_ack
+            .is_some_and(|(limits, mark)| self.outbound.is_past(mark, limits.message_bytes_max))
     }
 
     fn push_limits_ack(&mut self) {

@@ -362,7 +362,14 @@ impl<T> Connection<T> {
         if output.state() == OutputState::Open {
             return self.wake(id);
         }
+        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let Some(output) = self.output(id) else { return };
         match (output.last.take(), id.side() == self.side) {
+            // The limit was lowered while it waited.
+            (Some(last), _) if last.total as u64 > limit => {
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_terminal(Kind::End, id, Status::REPLY_FAILED);
+            }
             (Some(last), _) => self.push_terminal(*last),
             (None, true) => self.push_end(id),
             (None, false) => {}
