@@ -20,6 +20,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// Whether a defence is switched off: a constant, `false` unless built with `--cfg bug="name"`. `cargo xtask
+/// mutants` does that with each, to see that the simulator or a test notices.
+macro_rules! bug {
+    ($name:literal) => {
+        cfg!(bug = $name)
+    };
+}
+
 mod channel;
 mod config;
 mod connection;
@@ -47,7 +55,9 @@ pub use endpoint::{Endpoint, EndpointEvent};
 pub use error::{Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TransportError};
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
-pub use payload::{Codec, Empty, EncodeError, Encoded, Payload, REFERENCE_BYTES_MIN};
+pub use payload::{
+    Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN,
+};
 pub use retry_budget::RetryBudget;
 pub use status::{Status, StatusClass};
 pub use time::{Clock, Entropy, Instant, SplitMix64};

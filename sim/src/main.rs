@@ -10,8 +10,8 @@ use ringcall_sim::{FaultSet, Options, run};
 use runner::Plan;
 
 const USAGE: &str = "\
-cargo xtask sim --seeds N [--from S] [--events M] [--cores C] [--without FAULT,…] [--resume]
-    runs seeds S to S + N - 1, M events each; the first that fails is made smaller and told
+cargo xtask sim --seeds N [--from S] [--events M] [--cores C] [--without FAULT,…] [--resume] [--as-is]
+    runs seeds S to S + N - 1, M events each; the first that fails is made smaller (unless --as-is) and told
 cargo xtask sim --seed S [--events M] [--without FAULT,…] [--trace]
     runs one seed, and again to compare; with --trace every event is written to standard error
     ";
@@ -39,6 +39,7 @@ fn act() -> Result<(), String> {
             "--seed" => one = Some(number(&value()?)?),
             "--without" => options.without = FaultSet::parse(&value()?)?,
             "--trace" => options.is_loud = true,
+            "--as-is" => plan.as_is = true,
             "--resume" => plan.resumes = true,
             _ => return Err(format!("what is {name}?\n{USAGE}")),
         }

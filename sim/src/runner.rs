@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) cores: u64,
     /// Goes on where the last run of the same seeds was interrupted.
     pub(crate) resumes: bool,
+    /// A failing seed is not made smaller.
+    pub(crate) as_is: bool,
 }
 
 #[derive(Default)]
@@ -76,7 +78,7 @@ pub(crate) fn run_many(plan: &Plan, options: &Options) -> Result<(), String> {
     bar.finish_and_clear();
     let tally = tally.into_inner().expect("no thread has panicked");
     if let Some(failure) = tally.failure {
-        return Err(tell(failure, options));
+        return Err(if plan.as_is { first_line(&failure) } else { tell(failure, options) });
     }
     let seconds = began.elapsed().as_secs_f64();
     let seeds = end - first;
@@ -137,8 +139,12 @@ fn progress_file(plan: &Plan, options: &Options) -> PathBuf {
     std::env::temp_dir().join(format!("ringcall-{name}.progress"))
 }
 
+fn first_line(failure: &Failure) -> String {
+    format!("seed {} fails: {}", failure.seed, failure.message)
+}
+
 fn tell(failure: Failure, options: &Options) -> String {
-    let first = format!("seed {} fails: {}", failure.seed, failure.message);
+    let first = first_line(&failure);
     let (options, failure) = minimise(failure, options);
     let mut command =
         format!("cargo xtask sim --seed {} --events {}", failure.seed, options.events);

@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::assembly::{Arriving, Assembly};
+use super::replies::ExpectedReply;
 use super::state::{CallInput, CallState};
 use super::stream::{Late, Streams};
-use crate::frame::ReplyHeader;
 use crate::{Instant, MessageId, Side};
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Entry<T> {
     /// Ends when its last byte is sent.
     pub(super) one_way: bool,
     /// A reply that is still arriving.
-    pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
+    pub(super) arriving: Option<Box<Arriving<ExpectedReply>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
     /// What may still arrive of its items, sent before the other side knew of the end.
@@ -54,6 +54,7 @@ impl<T> Calls<T> {
     /// A free slot below `limit`; the next one that [`open`](Self::open) uses.
     #[inline]
     pub(super) fn vacant(&mut self, limit: u32) -> Option<u32> {
+        let limit = if bug!("slots_off_by_one") { limit + 1 } else { limit };
         match self.free.last().copied() {
             Some(slot) if slot < limit => Some(slot),
             _ => self.find_vacant(limit),
@@ -98,7 +99,9 @@ impl<T> Calls<T> {
         let next = self.free.pop();
         debug_assert_eq!(next, Some(slot));
         let entry = &mut self.slots[slot as usize];
-        entry.id = entry.id.next();
+        if !bug!("generation_kept") {
+            entry.id = entry.id.next();
+        }
         entry.ticket = ticket;
         entry.number = number;
         entry.one_way = false;
@@ -111,7 +114,8 @@ impl<T> Calls<T> {
     #[inline]
     pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        (entry.state != CallState::Free && entry.id == id).then_some(entry)
+        let is_it = entry.id == id || bug!("late_reply_to_new_owner");
+        (entry.state != CallState::Free && is_it).then_some(entry)
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
@@ -123,7 +127,8 @@ impl<T> Calls<T> {
     #[inline(always)]
     pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        if entry.state != CallState::Waiting || entry.id != id || entry.streams.is_some() {
+        let is_it = entry.id == id || bug!("late_reply_to_new_owner");
+        if entry.state != CallState::Waiting || !is_it || entry.streams.is_some() {
             return None;
         }
         let ticket = entry.ticket.take()?;
@@ -134,7 +139,7 @@ impl<T> Calls<T> {
     }
 
     /// Replies that are arriving.
-    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<ReplyHeader>> {
+    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<ExpectedReply>> {
         let arriving = self.slots.iter().filter_map(|entry| entry.arriving.as_deref());
         arriving.filter(|arriving| arriving.assembly.is_some())
     }

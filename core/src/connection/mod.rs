@@ -31,8 +31,8 @@ use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
-    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
+    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Encoding, Failure,
+    Instant, Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
 };
 
 use assembly::Siblings;
@@ -201,7 +201,7 @@ impl Strikes {
             *self = Strikes::new(now);
         }
         self.count = self.count.saturating_add(n);
-        self.count <= max
+        self.count <= max || bug!("strikes")
     }
 }
 
@@ -236,8 +236,8 @@ pub enum Event<T> {
     /// A call of this side has ended. Its ticket comes back, exactly once.
     Completed(T, Outcome),
     /// The other side has begun to answer a call of this side with a stream: items follow, and the end
-    /// of the call with its ticket.
-    Answering(CallId, ReplyHeader),
+    /// of the call with its ticket. The reply has no body.
+    Answering(CallId, Reply),
     /// An item of a stream. Say [`consumed`](Connection::consumed) when it is no longer held, exactly
     /// once an item, whether or not its call still exists.
     Item(StreamId, Item),
@@ -286,6 +286,8 @@ pub struct Request {
     pub received: Instant,
     /// How the body is encoded.
     pub codec: Codec,
+    /// How the encoded body is compressed: 0, or one of [`Config::compressions`](crate::Config::compressions).
+    pub compression: u8,
     /// 0 is the most ordinary.
     pub priority: u8,
     /// 0 for the first attempt.
@@ -317,6 +319,8 @@ pub struct Reply {
     pub header: ReplyHeader,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
+    pub extensions: Chunk,
 }
 
 impl Outcome {
@@ -349,6 +353,8 @@ pub struct Call {
     pub deadline: Instant,
     /// How the argument is encoded.
     pub codec: Codec,
+    /// How its encoding is compressed, which the payload does: 0 not at all.
+    pub compression: u8,
     /// 0 is the most ordinary.
     pub priority: u8,
     /// 0 for the first attempt.
@@ -559,6 +565,9 @@ impl<T> Connection<T> {
     /// Whether an event was overtaken: a call that was answered since needs no cancelling.
     fn is_stale(&mut self, event: &Event<T>) -> bool {
         let Event::Cancelled(RequestId { id, .. }, _) = event else { return false };
+        if bug!("stale_cancel_told") {
+            return false;
+        }
         self.served.find(*id).is_none_or(|served| served.state != ServedState::Cancelling)
     }
 
@@ -663,17 +672,20 @@ impl<T> Connection<T> {
         self.answer(now, id, header, payload)
     }
 
-    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it.
+    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it. The extensions are
+    /// as those of a [`Payload`].
     ///
     /// # Errors
-    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items.
+    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items;
+    /// [`ReplyError::Encode`] when the extensions are too long: nothing was begun.
     pub fn begin_items(
         &mut self,
         now: Instant,
         request: RequestId,
         header: ReplyHeader,
+        extensions: &[u8],
     ) -> Result<(), ReplyError> {
-        self.begin_stream(now, request, header)
+        self.begin_stream(now, request, header, extensions)
     }
 
     /// Sends an item: of the argument's stream of a call that this side made, or of the answer that was
@@ -686,11 +698,10 @@ impl<T> Connection<T> {
         &mut self,
         now: Instant,
         stream: StreamId,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(now, stream, codec, signature, payload)
+        self.send_stream_item(now, stream, encoding, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
@@ -716,7 +727,10 @@ impl<T> Connection<T> {
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running && deadline != Instant::FAR {
+        if slot.state == ServedState::Running
+            && deadline != Instant::FAR
+            && !bug!("served_deadline_not_watched")
+        {
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -906,7 +920,9 @@ impl<T> Connection<T> {
             return;
         }
         // What no transport took is not sent any more, so that it can be said of calls.
-        self.outbound.clear();
+        if !bug!("sent_after_the_end") {
+            self.outbound.clear();
+        }
         self.end(now, reason);
         match (self.state, reason) {
             // Someone who does not speak the protocol, or does not read, gets no last word.
@@ -965,7 +981,9 @@ impl<T> Connection<T> {
             }
             self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = ticket
+                && !bug!("lost_completion")
+            {
                 self.counters.calls_ended += 1;
                 return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
             }
@@ -1026,7 +1044,7 @@ impl<T> Connection<T> {
         if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
             return;
         }
-        if self.inbound.is_inside_frame() {
+        if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, CloseReason::Truncated);
         }
         // Nobody will answer our calls any more, nor give credit or items to streams.
@@ -1107,7 +1125,7 @@ impl<T> Connection<T> {
             self.outbound.clear();
             return self.step(ConnectionInput::Gone);
         }
-        if self.watch.handshake <= now {
+        if self.watch.handshake <= now && !bug!("c10") {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
@@ -1118,7 +1136,7 @@ impl<T> Connection<T> {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
-            if self.is_taken_too_slowly(now) {
+            if self.is_taken_too_slowly(now) && !bug!("no_trickle_limit") {
                 return self.fail(now, CloseReason::SendStalled);
             }
         }
@@ -1141,7 +1159,7 @@ impl<T> Connection<T> {
             let items = self.served.items_progress().chain(self.calls.items_progress());
             oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
-        if oldest + stall <= now {
+        if oldest + stall <= now && !bug!("a04") {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
@@ -1242,7 +1260,11 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
 }
 
 fn ended(was_sent: bool, cause: Cause) -> Failure {
-    if was_sent { Failure::unknown(cause) } else { Failure::not_sent(cause) }
+    if was_sent && !bug!("unknown_told_as_not_sent") {
+        Failure::unknown(cause)
+    } else {
+        Failure::not_sent(cause)
+    }
 }
 
 fn call_key(slot: u32) -> u32 {

@@ -226,6 +226,7 @@ impl App {
             out_signature: mix(call),
             deadline: entry.deadline,
             codec: Codec::RAW,
+            compression: 0,
             priority: 0,
             attempt: entry.attempt,
             flags: entry.flags | if entry.attempt > 0 { request_flags::RETRIED } else { 0 },

@@ -193,10 +193,10 @@ impl App {
             Event::Completed(call, outcome) => {
                 self.completed(end, shared, now, handle, call, outcome);
             }
-            Event::Answering(id, header) => {
+            Event::Answering(id, reply) => {
                 let stream = conn.streams.iter().find(|stream| stream.id == id.into());
                 let call = stream.expect("only calls with streams are answered so").call;
-                assert!(header.status == ringcall_core::Status::OK);
+                assert!(reply.header.status == ringcall_core::Status::OK);
                 // Its deadline was that of the answer's beginning.
                 let deadline = shared.ledger.at(call).deadline;
                 self.deadlines.remove(&(deadline, call));

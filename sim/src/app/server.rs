@@ -155,7 +155,7 @@ impl App {
             conn.streams.push(Stream { id, call, late: None });
         }
         if !running.items_sent && !matches!(plan.how, How::Error | How::Refuse) {
-            let begun = end.begin_items(now, handle, request, ReplyHeader::new(Status::OK));
+            let begun = end.begin_items(now, handle, request, ReplyHeader::new(Status::OK), &[]);
             match begun {
                 Ok(()) => self.pumps.push(Pump::new(handle, id, call, false, plan, None)),
                 Err(_) => self.suspects.push(handle),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ringcall_core::{CallId, Codec, Handle, Instant, Item, ItemError, RequestId, StreamId};
+use ringcall_core::{
+    CallId, Codec, Encoding, Handle, Instant, Item, ItemError, RequestId, StreamId,
+};
 
 use super::{App, End};
 use crate::bodies::{Body, Plan, item_owner};
@@ -12,6 +14,9 @@ use crate::shared::Shared;
 
 /// How many items of one stream are sent in a turn.
 const ITEMS_A_TURN: usize = 8;
+
+/// How items are written.
+const ENCODING: Encoding = Encoding { codec: Codec::RAW, compression: 0, signature: 9 };
 
 /// Somebody who sends items.
 #[derive(Debug)]
@@ -83,7 +88,7 @@ impl App {
             let len = pump.plan.item_len(pump.call, pump.of_caller, pump.next);
             let owner = item_owner(pump.call, pump.of_caller, pump.next);
             let body = Body { owner, len };
-            let sent = end.send_item(now, pump.handle, pump.stream, (Codec::RAW, 9), &body);
+            let sent = end.send_item(now, pump.handle, pump.stream, ENCODING, &body);
             match sent {
                 Ok(()) => {
                     pump.next += 1;
@@ -141,7 +146,7 @@ impl App {
         };
         assert!(expected.is(&item.body), "item {nth} of call {call} is another");
         assert!(item.body.is_empty() || item.body.is_aligned_to(16));
-        assert_eq!(item.signature, 9);
+        assert_eq!(item.encoding, ENCODING);
         shared.note(self.me.0, "item", call, item.body.len() as u64);
         let is_slow = !shared.is_healing && shared.rng.one_in(4);
         if is_slow || self.holds_until > now {
