@@ -1,10 +1,29 @@
 //! Calls to many instances of a service.
 //!
 //! Every concern is a policy without clock, I/O or randomness of its own: the time, random numbers and what
-//! was seen are arguments, so that a run can be repeated.
+//! was seen are arguments, so that a run can be repeated. Each has a small trait for one of yours.
 //!
-//! * [`discovery`]: which instances there are.
+//! * [`discovery`]: which instances there are, and what is believed of their source.
+//! * [`health`]: which of them work.
+//! * [`balance`]: which gets a call.
+//! * [`breaker`], [`retry`], [`hedge`]: what becomes of calls that fail, or take long.
+//! * [`fleet`]: all of these together, as a value: what can be simulated.
 
 #![forbid(unsafe_code)]
 
+pub mod balance;
+pub mod breaker;
 pub mod discovery;
+pub mod fleet;
+pub mod health;
+pub mod hedge;
+mod ramp;
+pub mod retry;
+mod settings;
+mod sign;
+mod window;
+
+pub use ramp::ramp;
+pub use settings::{BadSetting, MethodSettings, Settings};
+pub use sign::{Sign, sign_of};
+pub use window::Counts;
