@@ -7,12 +7,14 @@
 //! * [`health`]: which of them work.
 //! * [`balance`]: which gets a call.
 //! * [`breaker`], [`retry`], [`hedge`]: what becomes of calls that fail, or take long.
-//! * [`fleet`]: all of these together, as a value: what can be simulated.
+//! * [`Balanced`]: the channel over many that goes by all of this.
+//! * [`fleet`]: its decisions, as a value that can be simulated.
 
 #![forbid(unsafe_code)]
 
 pub mod balance;
 pub mod breaker;
+mod channel;
 pub mod discovery;
 pub mod fleet;
 pub mod health;
@@ -23,6 +25,7 @@ mod settings;
 mod sign;
 mod window;
 
+pub use channel::{Balanced, BalancedCall, Connector, Guard};
 pub use ramp::ramp;
 pub use settings::{BadSetting, MethodSettings, Settings};
 pub use sign::{Sign, sign_of};

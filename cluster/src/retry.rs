@@ -9,7 +9,7 @@ use ringcall_core::{Cause, Entropy, Failure, FailureClass, Status};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryConfig {
-    /// How many attempts a call has in all: 3; with 1 none is made again. 15 at most.
+    /// How many attempts a call has in all: 3; with 1 none is made again. 5 at most.
     pub attempts: u32,
     /// How long to wait before the second: up to 25 ms, twice as long each time; how long exactly is up to
     /// chance ("full jitter").

@@ -11,7 +11,7 @@ use crate::hedge::HedgeConfig;
 use crate::retry::RetryConfig;
 
 /// How calls to a service are made. Replaceable while it is used:
-/// [`Fleet::configure`](crate::fleet::Fleet::configure).
+/// [`Balanced::configure`](crate::Balanced::configure).
 ///
 /// `docs/CLUSTER.md` says what each default is, and whose number it is.
 #[derive(Clone, Debug)]
@@ -125,8 +125,8 @@ impl Settings {
 }
 
 fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
-    if !(1..=15).contains(&method.retry.attempts) {
-        return Err(BadSetting { name: "retry.attempts", must: "1 to 15" });
+    if !(1..=5).contains(&method.retry.attempts) {
+        return Err(BadSetting { name: "retry.attempts", must: "1 to 5" });
     }
     if let Some(breaker) = &method.breaker {
         percent("breaker.errors_percent", breaker.errors_percent)?;

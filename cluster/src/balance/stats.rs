@@ -7,6 +7,9 @@ use ringcall_core::Instant;
 /// How fast what was seen of an instance is forgotten: 10 s.
 const TAU_NS: f64 = 10e9;
 
+/// Calls so far apart say more of how an instance is than those before: 1 s.
+const RARE_NS: u64 = 1_000_000_000;
+
 /// What is known of an instance, from this side's calls to it.
 #[derive(Clone, Debug)]
 pub struct HostStats {
@@ -55,6 +58,7 @@ impl HostStats {
     pub fn observe(&mut self, now: Instant, latency: Duration, is_good: bool, load: u16) {
         let kept = kept(self.seen, now);
         let latency_ns = nanos(latency) as f64;
+        let (seen_ns, now_ns) = (self.seen.as_nanos(), now.as_nanos());
         let is_first = self.seen == Instant::ZERO;
         self.seen = now;
         // A failure says how long the instance takes only if it took long.
@@ -64,11 +68,18 @@ impl HostStats {
             self.latency_ns = self.latency_ns * kept + latency_ns * (1.0 - kept);
         }
         let error = if is_good { 0.0 } else { 1.0 };
-        let kept = if is_first { 0.5 } else { kept };
+        // One that is hardly called is forgiven by its calls, or that would take minutes.
+        let is_rare = is_first || now_ns.saturating_sub(seen_ns) >= RARE_NS;
+        let kept = if is_rare { kept.min(0.5) } else { kept };
         self.errors = self.errors * kept + error * (1.0 - kept);
         if load != 0 {
             self.load = (f32::from(load) / 1000.0).min(1.0);
         }
+    }
+
+    /// It was ejected, and works again: earlier failures are of another time.
+    pub fn forgive(&mut self) {
+        self.errors = 0.0;
     }
 
     /// How long calls take, as a peak that decays: a longer one counts at once, shorter ones gradually.

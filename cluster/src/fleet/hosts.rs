@@ -1,5 +1,7 @@
 //! The instances of a fleet, each at a place that it keeps.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::Instant;
@@ -73,45 +75,54 @@ impl<T> Default for Hosts<T> {
 impl<T> Hosts<T> {
     // ---- they come and go ----
 
+    /// Gives back what reached those that are gone.
     pub(super) fn apply(
         &mut self,
         listing: &Listing,
         config: &HealthConfig,
-        mut connect: impl FnMut(&Instance) -> T,
-    ) {
-        let is_same = |one: &Instance, other: &Instance| {
-            one.name == other.name && one.address == other.address
-        };
+        mut connect: impl FnMut(&Instance) -> Option<T>,
+    ) -> Vec<T> {
+        let mut gone = Vec::new();
         for place in 0..self.hosts.len() {
-            let Some(host) = &self.hosts[place] else { continue };
-            let name = &host.listed.instance.name;
-            let found = listing.instances.binary_search_by(|it| it.instance.name.cmp(name));
-            let stays = found
-                .is_ok_and(|at| is_same(&listing.instances[at].instance, &host.listed.instance));
+            let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
             if !stays {
-                self.hosts[place] = None;
+                gone.extend(self.hosts[place].take().map(|host| host.target));
                 self.free.push(place as u32);
                 self.replaced.push(place as u32);
             }
         }
-        let mut known: Vec<(String, u32)> = Vec::new();
-        for (place, host) in self.hosts.iter().enumerate() {
-            if let Some(host) = host {
-                known.push((host.listed.instance.name.clone(), place as u32));
-            }
-        }
-        known.sort_unstable();
+        let known = self.known();
         for listed in listing.instances.iter() {
-            let name = &listed.instance.name;
-            match known.binary_search_by(|(known, _)| known.cmp(name)) {
-                Ok(at) => self.update(known[at].1, listed),
-                Err(_) => {
-                    let target = connect(&listed.instance);
-                    self.add(listed.clone(), config, target);
+            match known.get(&listed.instance.name) {
+                Some(place) => self.update(*place, listed),
+                None => {
+                    if let Some(target) = connect(&listed.instance) {
+                        self.add(listed.clone(), config, target);
+                    }
                 }
             }
         }
         self.live = (0..self.hosts.len() as u32).filter(|at| self.is_live(*at)).collect();
+        gone
+    }
+
+    pub(super) fn unknown(&self, listing: &Listing) -> Vec<Arc<Instance>> {
+        let known = self.known();
+        let is_known = |instance: &Instance| {
+            let place = known.get(&instance.name);
+            place.is_some_and(|place| self.host(*place).listed.instance.address == instance.address)
+        };
+        let all = listing.instances.iter().map(|listed| &listed.instance);
+        all.filter(|instance| !is_known(instance)).cloned().collect()
+    }
+
+    /// The places of instances, by name.
+    fn known(&self) -> BTreeMap<String, u32> {
+        let hosts = self.hosts.iter().enumerate();
+        let named = |(place, host): (usize, &Option<Host<T>>)| {
+            host.as_ref().map(|host| (host.listed.instance.name.clone(), place as u32))
+        };
+        hosts.filter_map(named).collect()
     }
 
     fn is_live(&self, place: u32) -> bool {
@@ -297,4 +308,11 @@ impl<T> Hosts<T> {
         debug_assert!(self.ejected <= self.live.len());
         hosts.filter(|host| host.health.is_ejected()).count()
     }
+}
+
+/// Whether a listing has the instance, by name, at the same address.
+fn is_in<T>(host: &Host<T>, listing: &Listing) -> bool {
+    let instance = &host.listed.instance;
+    let found = listing.instances.binary_search_by(|it| it.instance.name.cmp(&instance.name));
+    found.is_ok_and(|at| listing.instances[at].instance.address == instance.address)
 }

@@ -40,8 +40,7 @@ impl Method {
             host_breakers: Vec::new(),
             open: 0,
             hedging: settings.hedge.map(|hedge| {
-                let budget =
-                    RetryBudget::new(hedge.extra_percent, 0, Duration::from_secs(10), now);
+                let budget = RetryBudget::new(hedge.extra_percent, 0, Duration::from_secs(10), now);
                 (Hedging::new(hedge, now), budget)
             }),
         };
@@ -90,8 +89,8 @@ impl Methods {
         for method in &mut self.methods {
             let new = settings.of(method.id);
             let places = method.host_breakers.len();
-            let is_same = new.breaker == method.settings.breaker
-                && new.hedge == method.settings.hedge;
+            let is_same =
+                new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
             } else {

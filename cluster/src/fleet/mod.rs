@@ -19,7 +19,7 @@ pub use hosts::HostRef;
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
-use crate::discovery::Listing;
+use crate::discovery::{Instance, Listing};
 use crate::health::{Condition, HealthState, Judge, Peers, ejected_max};
 use crate::retry::{Attempted, Retry, Verdict};
 use crate::settings::{BadSetting, Settings};
@@ -29,8 +29,8 @@ use methods::Methods;
 
 /// How often health and warm-up of all instances are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
-/// The most attempts that a call can have.
-const ATTEMPTS_MAX: usize = 15;
+/// The most attempts that a call can have: those that settings allow, and hedges.
+const ATTEMPTS_MAX: usize = 8;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
 /// Whether the connection to an instance can be used.
@@ -176,25 +176,33 @@ impl<T: Clone> Fleet<T> {
         Ok(())
     }
 
+    /// Which instances of a listing are new, or at another address.
+    #[must_use]
+    pub fn unknown(&self, listing: &Listing) -> Vec<Arc<Instance>> {
+        if listing.version < self.version { Vec::new() } else { self.hosts.unknown(listing) }
+    }
+
     /// Replaces the instances. Those that stay, with name and address, keep what is known of them; `connect`
-    /// makes what reaches a new one. A listing that is older than the last is ignored.
+    /// makes what reaches a new one, or leaves it out. Gives back what reached those that are gone. A listing that is older than
+    /// the last one is ignored.
     pub fn apply(
         &mut self,
         now: Instant,
         listing: &Listing,
-        connect: impl FnMut(&crate::discovery::Instance) -> T,
-    ) {
+        connect: impl FnMut(&Instance) -> Option<T>,
+    ) -> Vec<T> {
         if listing.version < self.version {
-            return;
+            return Vec::new();
         }
         self.version = listing.version;
-        self.hosts.apply(listing, &self.settings.health, connect);
+        let gone = self.hosts.apply(listing, &self.settings.health, connect);
         self.methods.resize(self.hosts.stats().len());
         for place in self.hosts.take_replaced() {
             self.methods.forget(place);
         }
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
+        gone
     }
 
     /// A call begins. `flags` are those of its request, `key` what it is about, for balancing by key.
@@ -285,6 +293,17 @@ impl<T: Clone> Fleet<T> {
         self.judge(now, call, end)
     }
 
+    /// An attempt has ended without success while another one of its call goes on.
+    pub fn end_beside(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: Attempt,
+        end: Result<&ReplyHeader, &Failure>,
+    ) {
+        let _sign = self.observe(now, call, &attempt, end);
+    }
+
     /// An attempt was given up: its call was dropped, or another attempt was faster.
     pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
         self.methods.end_host(call.method, attempt.host.place(), now, attempt.pass, None);
@@ -296,9 +315,16 @@ impl<T: Clone> Fleet<T> {
         }
     }
 
-    /// A call has ended. `is_good` says how, if it says anything of the method.
+    /// A call has ended, like this; or it was given up.
     #[inline]
-    pub fn finish(&mut self, now: Instant, call: &CallState, is_good: Option<bool>) {
+    pub fn finish(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        end: Option<Result<&ReplyHeader, &Failure>>,
+    ) {
+        let errors = &self.methods.settings(call.method).retry.errors;
+        let is_good = end.and_then(|end| is_good(sign_of(end, errors)));
         self.methods.end(call.method, now, call.pass, is_good);
     }
 
@@ -335,11 +361,7 @@ impl<T: Clone> Fleet<T> {
         end: Result<&ReplyHeader, &Failure>,
     ) -> Sign {
         let sign = sign_of(end, &self.methods.settings(call.method).retry.errors);
-        let is_good = match sign {
-            Sign::Good => Some(true),
-            Sign::Bad => Some(false),
-            Sign::Neutral => None,
-        };
+        let is_good = is_good(sign);
         let host = attempt.host;
         self.methods.end_host(call.method, host.place(), now, attempt.pass, is_good);
         let latency = now.since(attempt.started);
@@ -347,12 +369,19 @@ impl<T: Clone> Fleet<T> {
         if attempt.is_probe {
             health.probed(now, &mut self.rng, &self.settings.health, is_good);
         }
-        let Some(is_good) = is_good else { return sign };
+        let Some(is_good) = is_good else {
+            // A probe that said nothing leaves its place to another one.
+            self.hosts.refresh(now, self.settings.warm_up);
+            return sign;
+        };
         health.record(now, is_good);
         let load = end.map_or(0, |header| header.load);
         self.hosts.stats_mut(host.place()).observe(now, latency, is_good, load);
         if is_good {
             self.methods.took(call.method, now, latency);
+        }
+        if is_good && attempt.is_probe {
+            self.hosts.stats_mut(host.place()).forgive();
         }
         if !is_good || attempt.is_probe {
             self.failed(now, host.place());
@@ -375,7 +404,10 @@ impl<T: Clone> Fleet<T> {
             left: call.deadline.since(now),
         };
         let retry = &self.methods.settings(call.method).retry;
-        let verdict = retry.decide(&mut self.rng, &attempted);
+        let verdict = match usize::from(call.attempts) < ATTEMPTS_MAX {
+            true => retry.decide(&mut self.rng, &attempted),
+            false => Verdict::End,
+        };
         match verdict {
             Verdict::Again(_) if !self.withdraw(now, call) => Verdict::End,
             verdict => verdict,
@@ -526,7 +558,8 @@ impl<T: Clone> Fleet<T> {
         let config = self.settings.health;
         let condition = match peers.counts.all() {
             // Nothing to compare with.
-            0 => config.judge(&crate::health::Record { counts: Default::default(), ..*record }, peers),
+            0 => config
+                .judge(&crate::health::Record { counts: Default::default(), ..*record }, peers),
             _ => config.judge(record, peers),
         };
         let may_eject = self.hosts.ejected() < ejected_max(&config, self.hosts.live().len());
@@ -547,5 +580,14 @@ impl<T: Clone> Fleet<T> {
     /// A number by chance, for whoever needs one more.
     pub fn random(&mut self) -> u64 {
         self.rng.next_u64()
+    }
+}
+
+#[inline]
+fn is_good(sign: Sign) -> Option<bool> {
+    match sign {
+        Sign::Good => Some(true),
+        Sign::Bad => Some(false),
+        Sign::Neutral => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Calls from code that runs on the shard.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Outcome, Outgoing, OwnedChannel, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;
@@ -432,12 +433,32 @@ impl fmt::Debug for LocalClient {
 impl Channel for LocalClient {
     type Body = Chunk;
     type Pending<'a, P>
-        = LocalCall<'a, P>
+        = LocalCall<&'a LocalClient, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     #[inline]
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<&'a LocalClient, P> {
+        LocalCall { client: self, call, payload, stage: Stage::New }
+    }
+}
+
+impl OwnedChannel for LocalClient {
+    type Owned<P>
+        = LocalCall<LocalClient, P>
+    where
+        P: Payload + Clone;
+
+    #[inline]
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<LocalClient, P> {
         LocalCall { client: self, call, payload, stage: Stage::New }
     }
 }
@@ -512,9 +533,9 @@ impl fmt::Debug for LocalConnect {
     }
 }
 
-/// A call made on the shard.
-pub struct LocalCall<'a, P> {
-    client: &'a LocalClient,
+/// A call made on the shard, which borrows its client or keeps it.
+pub struct LocalCall<C: Borrow<LocalClient>, P> {
+    client: C,
     call: Outgoing,
     payload: P,
     stage: Stage,
@@ -537,17 +558,17 @@ enum Stage {
     Ended,
 }
 
-impl<P> Unpin for LocalCall<'_, P> {}
+impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
 
-impl<P: Payload> LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let shard = &self.client.0.shard;
+        let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(cx.waker().clone());
-        let handle = self.client.0.connection.handle();
+        let handle = self.client.borrow().0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
-        match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
+        match self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket) {
             Ok(id) => {
                 self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
@@ -562,11 +583,11 @@ impl<P: Payload> LocalCall<'_, P> {
     /// The call was not taken: waits until it may be.
     #[cold]
     fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let waits = match self.client.0.is_owner {
-            true => self.client.0.connection.judge(failure, self.call.wait_for_ready),
+        let waits = match self.client.borrow().0.is_owner {
+            true => self.client.borrow().0.connection.judge(failure, self.call.wait_for_ready),
             false => Waits::Not(failure),
         };
-        let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
+        let mut sleep = SleepUntil::new(&self.client.borrow().0.shard, deadline);
         let end = match waits {
             Waits::Not(failure) => Some(failure),
             _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
@@ -578,19 +599,19 @@ impl<P: Payload> LocalCall<'_, P> {
             self.stage = Stage::Ended;
             return Poll::Ready(failure);
         }
-        self.client.queue(waits, cx.waker());
+        self.client.borrow().queue(waits, cx.waker());
         self.stage = Stage::Waiting { deadline, _sleep: sleep };
         Poll::Pending
     }
 }
 
-impl<P: Payload> Future for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     type Output = Result<Answer<Chunk>, Failure>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let shard = &this.client.0.shard;
+        let shard = &this.client.borrow().0.shard;
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
@@ -607,7 +628,7 @@ impl<P: Payload> Future for LocalCall<'_, P> {
                 let (handle, deadline) = (*handle, *deadline);
                 this.stage = Stage::Ended;
                 if let Some(failure) = failure_of(&outcome)
-                    && this.client.0.connection.may_repeat(handle, &failure)
+                    && this.client.borrow().0.connection.may_repeat(handle, &failure)
                 {
                     return this.send(deadline, cx).map(Err);
                 }
@@ -643,17 +664,17 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
     }
 }
 
-impl<P> Drop for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
     fn drop(&mut self) {
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
-        let shard = &self.client.0.shard;
+        let shard = &self.client.borrow().0.shard;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
         drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);
     }
 }
 
-impl<P> fmt::Debug for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> fmt::Debug for LocalCall<C, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalCall").field("call", &self.call).finish_non_exhaustive()
     }

@@ -269,7 +269,7 @@ impl Future for Sleep {
 }
 
 /// A timer of a shard, for somebody on another thread.
-struct RemoteSleep {
+pub(crate) struct RemoteSleep {
     remote: Arc<Remote>,
     time: Option<Duration>,
     shared: Arc<SleepShared>,
@@ -289,7 +289,7 @@ impl Wake for SleepShared {
 }
 
 impl RemoteSleep {
-    fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
+    pub(crate) fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
         RemoteSleep { remote: Arc::clone(remote), time: Some(time), shared: Arc::default() }
     }
 }

@@ -10,6 +10,8 @@ mod signals;
 mod streams;
 mod table;
 
+#[cfg(feature = "cluster")]
+pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
