@@ -77,6 +77,13 @@ impl HostStats {
         }
     }
 
+    /// A call was given up after so long.
+    pub fn waited(&mut self, time: Duration) {
+        if !self.is_unknown() {
+            self.latency_ns = self.latency_ns.max(nanos(time) as f64);
+        }
+    }
+
     /// It was ejected, and works again: earlier failures are of another time.
     pub fn forgive(&mut self) {
         self.errors = 0.0;

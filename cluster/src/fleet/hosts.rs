@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringcall_core::Instant;
 
@@ -11,6 +10,7 @@ use crate::balance::{Candidates, HostStats, hash};
 use crate::discovery::{Instance, Listed, Listing};
 use crate::health::{Health, HealthConfig, HealthState, Record};
 use crate::ramp::ramp;
+use crate::settings::Settings;
 
 /// Names an instance of a fleet, also when it is gone and its place another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub(super) struct Hosts<T> {
     callable: Vec<u32>,
     usable: Vec<u32>,
     weight_max: u32,
-    ejected: usize,
+    is_panic: bool,
     /// When the first ejection is over.
     probe_at: Instant,
     replaced: Vec<u32>,
@@ -65,7 +65,7 @@ impl<T> Default for Hosts<T> {
             callable: Vec::new(),
             usable: Vec::new(),
             weight_max: 1,
-            ejected: 0,
+            is_panic: false,
             probe_at: Instant::FAR,
             replaced: Vec::new(),
         }
@@ -162,14 +162,14 @@ impl<T> Hosts<T> {
     // ---- who is usable ----
 
     /// Counts anew who is usable, and with which weight.
-    pub(super) fn refresh(&mut self, now: Instant, warm_up: Duration) {
+    pub(super) fn refresh(&mut self, now: Instant, settings: &Settings) {
         self.callable.clear();
         self.usable.clear();
-        (self.weight_max, self.ejected, self.probe_at) = (1, 0, Instant::FAR);
+        (self.weight_max, self.probe_at) = (1, Instant::FAR);
         for &place in &self.live {
             let Some(host) = &self.hosts[place as usize] else { continue };
             let stats = &mut self.stats[place as usize];
-            let share = u64::from(ramp(now, host.listed.since, warm_up));
+            let share = u64::from(ramp(now, host.listed.since, settings.warm_up));
             let ramped = (u64::from(stats.full_weight) * share / 1000) as u32;
             let is_sub = matches!(host.health.state, HealthState::SubHealthy(_));
             stats.weight = if is_sub { ramped / 10 } else { ramped };
@@ -182,13 +182,23 @@ impl<T> Hosts<T> {
                 HealthState::Probing { is_under_way: false } => self.probe_at = Instant::ZERO,
                 _ => {}
             }
-            if host.health.is_ejected() {
-                self.ejected += 1;
-            } else if stats.full_weight > 0 {
-                self.weight_max = self.weight_max.max(stats.weight);
+            if !host.health.is_ejected() && stats.full_weight > 0 {
                 self.usable.push(place);
             }
+            self.weight_max = self.weight_max.max(stats.weight);
         }
+        // Too few would be overwhelmed: rather all of them, also those that fail.
+        self.is_panic =
+            self.usable.len() * 100 < self.callable.len() * settings.health.panic_percent as usize;
+        if self.is_panic {
+            self.usable.clone_from(&self.callable);
+        }
+    }
+
+    /// Whether those that are ejected are used as well.
+    #[inline]
+    pub(super) fn is_panic(&self) -> bool {
+        self.is_panic
     }
 
     #[inline]
@@ -303,9 +313,7 @@ impl<T> Hosts<T> {
     }
 
     pub(super) fn ejected(&self) -> usize {
-        // Counted here, since several may be ejected between two counts of all.
         let hosts = self.live.iter().filter_map(|place| self.hosts[*place as usize].as_ref());
-        debug_assert!(self.ejected <= self.live.len());
         hosts.filter(|host| host.health.is_ejected()).count()
     }
 }

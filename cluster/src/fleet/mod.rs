@@ -253,6 +253,7 @@ impl<T: Clone> Fleet<T> {
         }
         let (place, is_probe) = self.choose(now, call, &readiness)?;
         self.counts.attempts += 1;
+        self.counts.panics += u64::from(self.hosts.is_panic());
         let pass = self.methods.pass_host(call.method, place, now);
         let host = self.hosts.reference(place);
         let stats = self.hosts.picked(place, now, self.counts.attempts);
@@ -306,13 +307,15 @@ impl<T: Clone> Fleet<T> {
 
     /// An attempt was given up: its call was dropped, or another attempt was faster.
     pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
-        self.methods.end_host(call.method, attempt.host.place(), now, attempt.pass, None);
-        if let Some(health) = self.hosts.ended(attempt.host)
-            && attempt.is_probe
-        {
+        let host = attempt.host;
+        self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        let Some(health) = self.hosts.ended(host) else { return };
+        if attempt.is_probe {
             health.probed(now, &mut self.rng, &self.settings.health, None);
-            self.hosts.refresh(now, self.settings.warm_up);
+            self.hosts.refresh(now, &self.settings);
         }
+        // Or an instance whose calls always lose against hedges would look fast.
+        self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }
 
     /// A call has ended, like this; or it was given up.
@@ -371,7 +374,7 @@ impl<T: Clone> Fleet<T> {
         }
         let Some(is_good) = is_good else {
             // A probe that said nothing leaves its place to another one.
-            self.hosts.refresh(now, self.settings.warm_up);
+            self.hosts.refresh(now, &self.settings);
             return sign;
         };
         health.record(now, is_good);
@@ -477,21 +480,13 @@ impl<T: Clone> Fleet<T> {
         let ready = |place: &u32| readiness(hosts.target(*place));
         list.clear();
         list.extend(hosts.usable().iter().filter(|place| ready(place) == Readiness::Ready));
-        let callable = hosts.callable().len();
-        if callable == 0 {
+        if hosts.callable().is_empty() {
             return Err(Failure::not_sent(Cause::NoInstance));
         }
-        // Too few are usable: rather all of them than to overwhelm those.
-        if list.len() * 100 < callable * self.settings.health.panic_percent as usize {
-            let is_usable = |place: &&u32| ready(place) == Readiness::Ready;
-            list.clear();
-            list.extend(hosts.callable().iter().filter(is_usable));
-            for next in [Readiness::Connecting, Readiness::Broken] {
-                if list.is_empty() {
-                    list.extend(hosts.callable().iter().filter(|place| ready(place) == next));
-                }
+        for next in [Readiness::Ready, Readiness::Connecting, Readiness::Broken] {
+            if list.is_empty() {
+                list.extend(hosts.callable().iter().filter(|place| ready(place) == next));
             }
-            self.counts.panics += 1;
         }
         let methods = &self.methods;
         list.retain(|place| methods.would_pass_host(call.method, *place, now));
@@ -530,13 +525,12 @@ impl<T: Clone> Fleet<T> {
     #[cold]
     fn sweep(&mut self, now: Instant) {
         self.next_sweep = now + SWEEP;
-        let settings = Arc::clone(&self.settings);
         let records = self.hosts.records(now);
         let peers = Peers::of(records.iter().map(|(_, record)| record.counts));
         for (place, record) in records {
             self.judge_host(now, place, &record, &peers);
         }
-        self.hosts.refresh(now, settings.warm_up);
+        self.hosts.refresh(now, &self.settings);
     }
 
     /// A call to an instance has failed, or its probe has ended.
@@ -545,7 +539,7 @@ impl<T: Clone> Fleet<T> {
         let record = self.hosts.health_mut(place).seen(now);
         // Its peers are looked at once a second; in between only failures in a row count.
         self.judge_host(now, place, &record, &Peers::default());
-        self.hosts.refresh(now, self.settings.warm_up);
+        self.hosts.refresh(now, &self.settings);
     }
 
     fn judge_host(
@@ -562,7 +556,6 @@ impl<T: Clone> Fleet<T> {
                 .judge(&crate::health::Record { counts: Default::default(), ..*record }, peers),
             _ => config.judge(record, peers),
         };
-        let may_eject = self.hosts.ejected() < ejected_max(&config, self.hosts.live().len());
         let health = self.hosts.health_mut(place);
         if health.is_ejected() {
             return;
@@ -571,7 +564,9 @@ impl<T: Clone> Fleet<T> {
             Condition::Healthy => HealthState::Healthy,
             Condition::SubHealthy(reason) => HealthState::SubHealthy(reason),
         };
-        if let (Condition::SubHealthy(reason), true) = (condition, may_eject) {
+        let Condition::SubHealthy(reason) = condition else { return };
+        if self.hosts.ejected() < ejected_max(&config, self.hosts.live().len()) {
+            let health = self.hosts.health_mut(place);
             health.eject(now, &mut self.rng, &config, reason);
             self.counts.ejections += 1;
         }
