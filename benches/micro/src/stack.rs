@@ -116,7 +116,9 @@ impl Stack {
                 }
                 EndpointEvent::Connection(_, Event::Established(_)) => {}
                 EndpointEvent::Accepted(_, ()) => {
-                    self.server.adopt(self.now, (), &self.config, Plain).expect("memory is adopted");
+                    self.server
+                        .adopt(self.now, (), &self.config, Plain)
+                        .expect("memory is adopted");
                 }
                 event => panic!("unexpected: {event:?}"),
             }

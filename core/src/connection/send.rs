@@ -467,7 +467,8 @@ impl<T> Connection<T> {
     fn hello_frame(&mut self) -> Chunk {
         let mut shown = ExtensionWriter::new();
         if let Some(own) = self.credentials.own.take() {
-            let fits = shown.push(Extension { tag: tag::CREDENTIALS, critical: false, value: &own });
+            let fits =
+                shown.push(Extension { tag: tag::CREDENTIALS, critical: false, value: &own });
             debug_assert!(fits, "checked when they were given");
         }
         let (hello, shown) = (self.own_hello().encode(), shown.finish());

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseCode, CloseReason, Entropy, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, CallId, Cause, Channel, Chunk, CloseCode, CloseReason, Entropy, Failure,
+    Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    Address, BlockingClient, Body, Bytes, CallError, Client, Connect, Context, Responder, RunningServer,
-    Server, Shard, ShardConfig, TransportChoice, View,
+    Address, BlockingClient, Body, Bytes, CallError, Client, Connect, Context, Responder,
+    RunningServer, Server, Shard, ShardConfig, TransportChoice, View,
 };
 
 #[ringcall::message]

@@ -6,8 +6,8 @@ use ringcall_core::{CloseReason, Handle, Request};
 
 use super::Inner;
 use crate::client::Credentials;
-use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask};
 use crate::serve::Method;
+use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask};
 
 impl Inner {
     /// Whom the certificate of the other side names.

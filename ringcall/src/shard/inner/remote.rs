@@ -10,7 +10,8 @@ use ringcall_core::{
 
 use super::{Inner, Ticket};
 use crate::client::{
-    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Waits, Watched,
+    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Waits,
+    Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
