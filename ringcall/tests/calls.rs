@@ -258,6 +258,40 @@ fn many_tasks_share_a_client_and_get_their_own_answers() {
     });
 }
 
+/// Pending once, and woken at once: what a task does that lets others have their turn.
+async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_task_that_yields_lets_the_shard_look_for_what_has_arrived() {
+    over_one_pair(|pair| {
+        let (server, _) = pair.serve();
+        let blocking = pair.blocking(&server);
+        let polls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&polls);
+        blocking.shard().spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        blocking.shard().turn(Wait::Now);
+        assert!((1..=16).contains(&polls.get()), "{} polls in a turn", polls.get());
+        // And its own calls are answered beside it.
+        let client = KitchenClient::new(&blocking);
+        client.nothing().wait().unwrap();
+    });
+}
+
 #[test]
 fn more_calls_than_the_server_takes_at_once_wait_for_room() {
     over_every_pair(|pair| {
@@ -327,7 +361,7 @@ fn unknown_methods_and_other_shapes_are_refused() {
             }
         }
         let (server, _) = pair.serve();
-        let client = other::KitchenClient::connect(server.address()).wait().unwrap();
+        let client = pair.secured(other::KitchenClient::connect(server.address())).wait().unwrap();
         let order = other::Order { id: 1, symbol: "ABC".into() };
         let refused = failure(client.cook(&order).wait());
         assert_eq!(refused.class, FailureClass::Refused);
@@ -396,7 +430,7 @@ fn a_shard_turns_in_a_loop_of_its_own() {
         shard.serve(Cook::default().into_kitchen()).unwrap();
         let address = shard.listen("127.0.0.1:0").unwrap();
         let caller = std::thread::spawn(move || {
-            let client = KitchenClient::connect(&address).wait().unwrap();
+            let client = pair.secured(KitchenClient::connect(&address)).wait().unwrap();
             (0..100).map(|id| client.cook(&order(id)).wait().unwrap().id.to_native()).sum::<u64>()
         });
         while !caller.is_finished() {
@@ -442,7 +476,7 @@ fn a_handler_calls_on_with_the_time_that_is_left() {
         let client = pair.kitchen(&upstream);
         let front = pair.bind().service(Door(client).into_front()).start().unwrap();
         let front =
-            FrontClient::connect(front.address()).wait().map(|client| (front, client)).unwrap();
+            pair.secured(FrontClient::connect(front.address())).wait().map(|client| (front, client)).unwrap();
         let left = front.1.remaining_of_upstream_ms().deadline(Duration::from_millis(500)).wait();
         let left = left.unwrap().to_native();
         assert!((300..=450).contains(&left), "{left}");

@@ -110,7 +110,7 @@ fn chain(pair: Pair) -> (Vec<RunningServer>, LinkClient, Arc<Links>) {
     for _ in 0..3 {
         let link = Chain { next, seen: Arc::clone(&seen) };
         let server = pair.start(pair.bind().service(link.into_link()));
-        let client = LinkClient::connect(server.address()).transport(pair.client);
+        let client = pair.secured(LinkClient::connect(server.address()));
         next = Some(client.wait().expect("the server accepts"));
         // The first one's clients go first.
         servers.insert(0, server);
@@ -231,6 +231,8 @@ fn d02_an_expired_body_is_not_decoded() {
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             codec: Codec::RKYV,
+            compression: 0,
+            attempt: 0,
             timeout: Duration::from_millis(10),
             priority: 0,
             flags: request_flags::ONE_WAY,
@@ -359,7 +361,7 @@ fn mule(pair: Pair, config: Config) -> (RunningServer, StubbornClient, Mule) {
     let mule = Mule::default();
     let server: Server = pair.bind().service(mule.clone().into_stubborn()).config(config);
     let server = pair.start(server);
-    let client = StubbornClient::connect(server.address()).transport(pair.client);
+    let client = pair.secured(StubbornClient::connect(server.address()));
     (server, client.wait().expect("the server accepts"), mule)
 }
 
@@ -466,7 +468,7 @@ fn d02_a_call_that_expires_in_the_mailbox_is_not_sent() {
     over_every_pair(|pair| {
         let caller = CallsBack::default();
         let server = pair.start(pair.bind().service(caller.clone().into_caller()));
-        let connect = CallerClient::connect(server.address()).transport(pair.client);
+        let connect = pair.secured(CallerClient::connect(server.address()));
         let client = connect.service(Cook::default().into_kitchen()).wait().unwrap();
         let call = begin(client.call_back().deadline(Duration::from_secs(60)).into_future());
         let kitchen = KitchenClient::new(caller.wait_for_peer());
@@ -491,7 +493,7 @@ fn b12_a_cancel_comes_back_to_the_caller() {
         let caller = CallsBack::default();
         let server = pair.start(pair.bind().service(caller.clone().into_caller()));
         let cook = Cook::default();
-        let connect = CallerClient::connect(server.address()).transport(pair.client);
+        let connect = pair.secured(CallerClient::connect(server.address()));
         let client = connect.service(cook.clone().into_kitchen()).wait().unwrap();
         let call = begin(client.call_back().deadline(Duration::from_secs(60)).into_future());
         let kitchen = KitchenClient::new(caller.wait_for_peer());

@@ -18,7 +18,7 @@ use ringcall::{
     Topic, View,
 };
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Codec, EncodeError, Payload, Writer};
+use ringcall_core::{Codec, EncodeError, Encoding, Payload, Writer};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -228,7 +228,7 @@ fn serve(pair: &Pair) -> (RunningServer, Arc<Seen>) {
 }
 
 fn shared(pair: &Pair, server: &RunningServer) -> PressClient<Client> {
-    PressClient::connect(server.address()).transport(pair.client).wait().expect("it accepts")
+    pair.secured(PressClient::connect(server.address())).wait().expect("it accepts")
 }
 
 fn cause<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Cause {
@@ -579,6 +579,8 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             codec: Codec::RKYV,
+            compression: 0,
+            attempt: 0,
             timeout: Duration::from_secs(9),
             priority: 0,
             flags,
@@ -600,7 +602,7 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             let call = call(some, request_flags::ITEMS_IN);
             let opened = blocking.run(blocking.open(call, argument)).unwrap();
             let send = |cx: &mut TaskContext<'_>| {
-                opened.poll_send(cx, Codec::RKYV, signature, &Raw(body.clone()))
+                opened.poll_send(cx, Encoding::plain(Codec::RKYV, signature), &Raw(body.clone()))
             };
             blocking.run(std::future::poll_fn(send)).unwrap();
             assert_eq!(end(&opened), Cause::Status(Status::BAD_ITEM));
@@ -696,7 +698,7 @@ fn topics_push_to_all_who_subscribed() {
     over_every_pair(|pair| {
         let news: Topic<Line> = Topic::new(8, SlowConsumer::Wait);
         let server = pair.start(pair.bind().service(Newsroom(news.clone()).into_news()));
-        let client = NewsClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let client = pair.secured(NewsClient::connect(server.address())).wait().unwrap();
         let blocking = pair.blocking(&server);
         let local = NewsClient::new(&blocking);
         let mut first = client.follow().wait().unwrap();
