@@ -16,9 +16,7 @@
 use std::error::Error;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use ringcall::{
-    Access, CallError, Context, Server, TlsClient, TlsIdentity, TlsRoots, TlsServer,
-};
+use ringcall::{Access, CallError, Context, Server, TlsClient, TlsIdentity, TlsRoots, TlsServer};
 
 #[ringcall::service(name = "bank.Safe")]
 trait Safe {

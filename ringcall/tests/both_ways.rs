@@ -205,8 +205,8 @@ impl Adder for Sums {
 fn streams_go_back_to_the_caller() {
     over_every_pair(|pair| {
         let server = pair.start(pair.bind().service(Sums.into_adder()));
-        let adder = AdderClient::connect(server.address()).service(Numbers.into_feed());
-        let adder = adder.transport(pair.client).wait().unwrap();
+        let adder = pair.secured(AdderClient::connect(server.address()));
+        let adder = adder.service(Numbers.into_feed()).wait().unwrap();
         assert_eq!(adder.add(&1000).wait().unwrap().to_native(), 3 * 1000 * 1001 / 2);
     });
 }
@@ -512,8 +512,8 @@ impl Match {
         let server = pair.bind().service(home.clone().into_court()).config(config.clone());
         let server = pair.start(server);
         let mut settings = ShardConfig::default();
-        (settings.transport, settings.client) = (pair.client, config.clone());
-        let shard = Shard::new(settings).unwrap();
+        settings.client = config.clone();
+        let shard = Shard::new(pair.connecting(settings)).unwrap();
         let connect = shard.connect(server.address()).service(away.clone().into_court());
         let client = shard.block_on(connect).unwrap();
         shard.block_on(CourtClient::new(&client).join().into_future()).unwrap();

@@ -475,8 +475,11 @@ fn a_handler_calls_on_with_the_time_that_is_left() {
         let (upstream, _) = pair.serve();
         let client = pair.kitchen(&upstream);
         let front = pair.bind().service(Door(client).into_front()).start().unwrap();
-        let front =
-            pair.secured(FrontClient::connect(front.address())).wait().map(|client| (front, client)).unwrap();
+        let front = pair
+            .secured(FrontClient::connect(front.address()))
+            .wait()
+            .map(|client| (front, client))
+            .unwrap();
         let left = front.1.remaining_of_upstream_ms().deadline(Duration::from_millis(500)).wait();
         let left = left.unwrap().to_native();
         assert!((300..=450).contains(&left), "{left}");

@@ -671,7 +671,7 @@ fn a_lost_connection_ends_both_halves() {
     over_one_pair(|pair| {
         let (server, seen) = serve(&pair);
         let wire = Wire::to(&server);
-        let client = PressClient::connect(&wire.0).wait().unwrap();
+        let client = pair.secured(PressClient::connect(&wire.0)).wait().unwrap();
         let mut silent = client.silent().wait().unwrap();
         let mut upload = client.some(&Range { from: 0, to: 10 }).wait().unwrap();
         upload.send_wait(&line(0)).unwrap();
