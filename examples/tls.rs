@@ -15,7 +15,7 @@
 
 use std::error::Error;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use ringcall::{Access, CallError, Context, Server, TlsClient, TlsIdentity, TlsRoots, TlsServer};
 
 #[ringcall::service(name = "bank.Safe")]
@@ -43,8 +43,9 @@ impl Safe for Cellar {
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Result<Authority, Box<dyn Error>> {
+    fn new(name: &str) -> Result<Authority, Box<dyn Error>> {
         let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Authority(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
@@ -74,7 +75,7 @@ impl Authority {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let bank = Authority::new()?;
+    let bank = Authority::new("bank")?;
     let tls = bank.server()?;
     let server = Server::bind("127.0.0.1:0").service(Cellar.into_safe()).tls(tls.clone());
     let server = server.authorize_calls(|call| {
@@ -97,11 +98,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let keeper = connect(bank.client("keeper", &bank)?)?;
     println!("\"keeper\" opens the safe: {}", &*keeper.open().wait()?);
 
-    let stranger: Result<_, CallError> = connect(Authority::new()?.client("keeper", &bank)?);
+    let stranger: Result<_, CallError> =
+        connect(Authority::new("elsewhere")?.client("keeper", &bank)?);
     println!("a stranger: {}", stranger.err().ok_or("nobody knows this stranger")?);
 
     // Another authority from now on: a new certificate for the server, and other clients.
-    let next = Authority::new()?;
+    let next = Authority::new("bank, since today")?;
     tls.replace(&next.server()?);
     let gold = keeper.open().wait()?;
     println!("the certificate was changed; who had connected before goes on: {}", &*gold);

@@ -397,6 +397,9 @@ fn write_alert(f: &mut fmt::Formatter<'_>, alert: u8) -> fmt::Result {
         45 => "this side's certificate has expired, says the peer",
         48 => "the peer does not trust whoever signed this side's certificate",
         49 => "the peer refuses this side's certificate",
+        51 => {
+            "the peer could not verify this side's certificate: it may know another authority of that name"
+        }
         70 => "the peer speaks no common version of TLS",
         112 => "the peer does not know the name that was connected to (`TlsClient::server_name`)",
         116 => "the peer requires a certificate of this side: give it one with `TlsClient::mutual`",
