@@ -7,7 +7,10 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
 use crate::connection::Reply;
-use crate::{Clock, Codec, Encoding, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
+use crate::{
+    Clock, Codec, Encoding, Failure, Instant, ItemError, Payload,
+    frame::{ReplyHeader, request_flags},
+};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -174,12 +177,20 @@ pub struct Within<C, K> {
     channel: C,
     deadline: Instant,
     clock: K,
+    is_retried: bool,
 }
 
 impl<C, K> Within<C, K> {
     /// Calls of `channel` get at most what is left until `deadline`.
     pub fn new(channel: C, deadline: Instant, clock: K) -> Within<C, K> {
-        Within { channel, deadline, clock }
+        Within { channel, deadline, clock, is_retried: false }
+    }
+
+    /// Whether its calls are made in turn of one that was retried: then nobody further down may retry them
+    /// again.
+    #[must_use]
+    pub fn retried(self, is_retried: bool) -> Within<C, K> {
+        Within { is_retried, ..self }
     }
 
     /// A call that takes no longer than what is left.
@@ -188,7 +199,8 @@ impl<C, K> Within<C, K> {
         K: Clock,
     {
         let left = self.deadline.since(self.clock.now());
-        Outgoing { timeout: call.timeout.min(left), ..call }
+        let retried = if self.is_retried { request_flags::RETRIED } else { 0 };
+        Outgoing { timeout: call.timeout.min(left), flags: call.flags | retried, ..call }
     }
 
     /// The channel, whose calls may take longer.

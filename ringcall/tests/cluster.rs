@@ -145,6 +145,54 @@ fn f07_a_rolling_restart_under_load_fails_no_payment() {
     assert!(paid.values().all(|times| *times == 1));
 }
 
+#[ringcall::service(name = "test.Tier")]
+trait Tier {
+    /// Fails, after it has tried the tier below, if there is one.
+    #[method(idempotent)]
+    async fn down(&self, cx: &Context) -> u64;
+}
+
+struct Floor {
+    below: Option<Balanced<Clients>>,
+    ran: Arc<AtomicU64>,
+}
+
+impl Tier for Floor {
+    async fn down(&self, cx: &Context) -> u64 {
+        self.ran.fetch_add(1, Ordering::Relaxed);
+        if let Some(below) = &self.below {
+            let _fails = TierClient::new(cx.client(below)).down().await;
+        }
+        panic!("this floor always fails");
+    }
+}
+
+#[test]
+fn d11_a_failure_three_tiers_down_is_not_multiplied() {
+    let balanced_over = |server: &RunningServer| {
+        let mut settings = Settings::new();
+        settings.retry_floor_per_s = 100;
+        settings.method.retry.backoff = Duration::from_millis(1);
+        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        balanced.apply(&Listing::of(1, [instance(1, server)]));
+        balanced
+    };
+    let (mut servers, mut below, mut floors) = (Vec::new(), None, Vec::new());
+    for _ in 0..3 {
+        let ran = Arc::new(AtomicU64::new(0));
+        let floor = Floor { below: below.take(), ran: Arc::clone(&ran) };
+        let server = Server::bind("127.0.0.1:0").service(floor.into_tier()).start().unwrap();
+        below = Some(balanced_over(&server));
+        servers.push(server);
+        floors.push(ran);
+    }
+    assert!(TierClient::new(below.unwrap()).down().wait().is_err());
+    let ran: Vec<u64> = floors.iter().rev().map(|ran| ran.load(Ordering::Relaxed)).collect();
+    // The first try of each tier is retried twice; a try that is a retry is not retried below. Three to the
+    // power of three would be 27.
+    assert_eq!(ran, [3, 5, 7]);
+}
+
 struct Folder(PathBuf);
 
 impl Drop for Folder {

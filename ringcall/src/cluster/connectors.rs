@@ -18,13 +18,17 @@ use crate::block_on::block_on;
 use crate::client::background;
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
-use crate::{BlockOn, Client, ConnectionState, LocalClient, Shard, TransportChoice};
+use crate::{
+    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, TransportChoice,
+};
 
 /// Connects by [`Client`]s: for calls from any thread and any executor.
 #[derive(Clone)]
 pub struct Clients {
     choice: TransportChoice,
     remote: Arc<Remote>,
+    /// What else is set for each connection.
+    setup: Arc<dyn Fn(Connect<Client>) -> Connect<Client> + Send + Sync>,
 }
 
 impl Clients {
@@ -41,7 +45,17 @@ impl Clients {
     /// # Errors
     /// When the shard of all clients cannot be started.
     pub fn over(choice: TransportChoice) -> Result<Clients, TransportError> {
-        Ok(Clients { choice, remote: background(choice)? })
+        Ok(Clients { choice, remote: background(choice)?, setup: Arc::new(|connect| connect) })
+    }
+
+    /// The same, with settings for each connection: TLS, credentials, services that it offers. Not which
+    /// engine it is over, see [`over`](Clients::over).
+    #[must_use]
+    pub fn with(
+        self,
+        setup: impl Fn(Connect<Client>) -> Connect<Client> + Send + Sync + 'static,
+    ) -> Clients {
+        Clients { setup: Arc::new(setup), ..self }
     }
 }
 
@@ -58,8 +72,8 @@ impl Connector for Clients {
 
     /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
     fn connect(&self, instance: &Instance) -> Option<Client> {
-        let connect = Client::connect(&instance.address).transport(self.choice).lazy();
-        let client = block_on(connect);
+        let connect = (self.setup)(Client::connect(&instance.address));
+        let client = block_on(connect.transport(self.choice).lazy());
         if let Err(error) = &client {
             log::warn!("the instance {:?} is left out: {error}", instance.name);
         }
@@ -118,20 +132,30 @@ impl fmt::Debug for Sleep {
 /// Connects by [`LocalClient`]s: for calls from code that runs on a shard. It and everything that uses it stay on
 /// that thread.
 #[derive(Clone)]
-pub struct LocalClients(Rc<Inner>);
+pub struct LocalClients {
+    shard: Rc<Inner>,
+    /// What else is set for each connection.
+    setup: Rc<dyn Fn(LocalConnect) -> LocalConnect>,
+}
 
 impl LocalClients {
     /// On this shard.
     #[must_use]
     pub fn new(shard: &Shard) -> LocalClients {
-        LocalClients(Rc::clone(shard.inner()))
+        LocalClients { shard: Rc::clone(shard.inner()), setup: Rc::new(|connect| connect) }
+    }
+
+    /// The same, with settings for each connection: TLS, credentials, services that it offers.
+    #[must_use]
+    pub fn with(self, setup: impl Fn(LocalConnect) -> LocalConnect + 'static) -> LocalClients {
+        LocalClients { setup: Rc::new(setup), ..self }
     }
 }
 
 impl Clock for LocalClients {
     #[inline]
     fn now(&self) -> Instant {
-        self.0.now()
+        self.shard.now()
     }
 }
 
@@ -141,8 +165,12 @@ impl Connector for LocalClients {
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<LocalClient> {
-        let client = LocalClient::new(&self.0, instance.address.clone(), None);
-        self.0.wake_up(client.connection());
+        let client = (self.setup)(LocalConnect::new(&self.shard, &instance.address)).start();
+        if let Err(error) = &client {
+            log::warn!("the instance {:?} is left out: {error}", instance.name);
+        }
+        let client = client.ok()?;
+        self.shard.wake_up(client.connection());
         Some(client)
     }
 
@@ -152,7 +180,7 @@ impl Connector for LocalClients {
     }
 
     fn sleep(&self, time: Duration) -> LocalSleep {
-        LocalSleep(SleepUntil::new(&self.0, self.0.now() + time))
+        LocalSleep(SleepUntil::new(&self.shard, self.shard.now() + time))
     }
 }
 
