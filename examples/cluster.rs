@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
 use ringcall::cluster::discovery::{FileSource, Wanted};
+use ringcall::cluster::fleet::{HostReport, Readiness};
 use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 use ringcall::{CallError, CallOptions, Context, FailureClass, Server, method_id};
 use rustix::process::{Pid, Signal, kill_process};
@@ -46,6 +47,9 @@ impl Shop for Counter {
         self.0.clone()
     }
 }
+
+/// How long it takes until everybody has heard of a new list, and some more.
+const HEARD: Duration = Duration::from_millis(400);
 
 type Error = Box<dyn std::error::Error>;
 
@@ -206,6 +210,10 @@ fn run(folder: &Path, step: Duration) -> Result<(), Error> {
     let balanced = Balanced::new(Clients::new()?, settings, u64::from(std::process::id()))?;
     let source = FileSource::new(&cluster.file);
     let _watching = Watch::new(Wanted::service("shop")).start(source, balanced.clone())?;
+    let is_ready = |host: &HostReport| host.readiness == Readiness::Ready;
+    while balanced.explain(0).hosts.iter().filter(|host| is_ready(host)).count() < 5 {
+        thread::sleep(Duration::from_millis(10));
+    }
 
     let (tally, stop) = (Mutex::new(Tally::default()), AtomicBool::new(false));
     let failed = thread::scope(|scope| {
@@ -258,11 +266,14 @@ fn steps(cluster: &mut Cluster, tally: &Mutex<Tally>, step: Duration) -> Result<
     for name in ["s1", "s2", "s3", "s4", "s5", "s6"] {
         let old = cluster.take(name)?;
         cluster.start(name)?;
+        // Callers hear of a list within a quarter of a second, and then connect.
+        thread::sleep(HEARD);
         old.drain()?;
     }
     pass(&format!("all restarted ({} ms)", began.elapsed().as_millis()));
     let gone = cluster.take("s6")?;
     cluster.publish()?;
+    thread::sleep(HEARD);
     gone.drain()?;
     pass("s6 is removed");
     Ok(failed)

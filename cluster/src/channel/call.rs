@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Answer, Cause, Channel, Clock as _, Failure, Outgoing, OwnedChannel, Payload};
+use ringcall_core::{Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, Payload};
 
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
@@ -170,7 +170,8 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
                     return Poll::Pending;
                 }
                 self.timer = None;
-                Poll::Ready(Ok(self.hedge()))
+                self.hedge();
+                Poll::Ready(Ok(()))
             }
         }
     }

@@ -226,7 +226,7 @@ impl World {
     fn call(&mut self, client: usize) {
         let number = self.next_call;
         self.next_call += 1;
-        let is_unsafe = self.every_unsafe > 0 && number % self.every_unsafe == 0;
+        let is_unsafe = self.every_unsafe > 0 && number.is_multiple_of(self.every_unsafe);
         let flags = if is_unsafe { 0 } else { request_flags::IDEMPOTENT };
         match self.clients[client].begin(self.now, METHOD, flags, SECOND, None) {
             Ok(state) => {
@@ -276,7 +276,7 @@ impl World {
         let (_, attempt) = call.running.remove(at);
         let fleet = &mut self.clients[call.client];
         let header = end.map(ReplyHeader::new);
-        let seen = header.as_ref().map_err(|failure| failure);
+        let seen = header.as_ref();
         if end.is_err() && !call.running.is_empty() {
             return fleet.end_beside(self.now, &call.state, attempt, seen);
         }
@@ -301,7 +301,7 @@ impl World {
         for (_, attempt) in call.running {
             fleet.abandon(self.now, &call.state, attempt);
         }
-        fleet.finish(self.now, &call.state, Some(end.as_ref().map_err(|failure| failure)));
+        fleet.finish(self.now, &call.state, Some(end.as_ref()));
         if end.is_ok() {
             self.second.good += 1;
         } else {

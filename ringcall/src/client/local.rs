@@ -50,8 +50,8 @@ const NONE: Handle = Handle { index: u32::MAX, generation: u32::MAX };
 pub(crate) enum Waits {
     /// Calls before it must end.
     Room,
-    /// The connection must change.
-    Change,
+    /// The connection must be in another state than this one.
+    Change(ConnectionState),
     /// Nothing: this is its end.
     Not(Failure),
 }
@@ -230,7 +230,7 @@ impl ClientConnection {
                 ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
                     Waits::Not(Failure::not_sent(Cause::Closed(reason)))
                 }
-                _ => Waits::Change,
+                state => Waits::Change(state),
             },
             _ => Waits::Not(failure),
         }
@@ -398,6 +398,10 @@ impl LocalClient {
                 return Poll::Ready(());
             }
             is_queued = true;
+            // It may have changed since it was looked at: a task is first polled a while after it was made.
+            if matches!(waits, Waits::Change(seen) if seen != self.state()) {
+                return Poll::Ready(());
+            }
             self.queue(waits, cx.waker());
             Poll::Pending
         })
@@ -411,7 +415,7 @@ impl LocalClient {
                 connection.crowd.borrow_mut().push_back(waker.clone());
                 self.0.shard.crowd(connection);
             }
-            Waits::Change => {
+            Waits::Change(_) => {
                 connection.queue_for_change(waker);
                 self.0.shard.wake_up(connection);
             }
@@ -434,9 +438,9 @@ impl LocalClient {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            Waits::Change => match shard.encode(&call, payload) {
+            waits @ Waits::Change(_) => match shard.encode(&call, payload) {
                 Ok(body) => {
-                    let waits = Some(Waits::Change);
+                    let waits = Some(waits);
                     let client = self.clone();
                     return shard.call_later(client, call, deadline, body, refused.ticket, waits);
                 }
