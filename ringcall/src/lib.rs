@@ -123,6 +123,7 @@ mod client;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+pub mod observe;
 mod offload;
 mod serve;
 mod shard;

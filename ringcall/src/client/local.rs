@@ -6,17 +6,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, CallId, Cause, Channel, Chunk, Clock, CloseReason, Entropy, Failure, Handle,
+    Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;
 use super::{ConnectionState, ToAddress, Watched};
+use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
 use crate::serve::{Mount, Router, Service};
-use crate::shard::{Inner, SleepUntil, Ticket};
+use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 
 /// A connection as its callers on the shard see it. A client's is another one after each loss and each
@@ -36,6 +38,8 @@ pub(crate) struct ClientConnection {
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
     crowd: RefCell<VecDeque<Waker>>,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
 }
 
 /// No connection has it.
@@ -53,19 +57,27 @@ pub(crate) enum Waits {
 }
 
 impl ClientConnection {
-    pub(crate) fn new(address: Address, services: Option<Rc<Router>>) -> ClientConnection {
-        ClientConnection::with(Some(address), services)
+    pub(crate) fn new(
+        address: Address,
+        services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
+    ) -> ClientConnection {
+        ClientConnection::with(Some(address), services, audience)
     }
 
     /// One that calls came by.
-    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
-        let connection = ClientConnection::with(None, None);
+    pub(crate) fn accepted(handle: Handle, audience: Option<Arc<Audience>>) -> ClientConnection {
+        let connection = ClientConnection::with(None, None, audience);
         connection.handle.set(handle);
         connection.watched.set(ConnectionState::Ready);
         connection
     }
 
-    fn with(address: Option<Address>, services: Option<Rc<Router>>) -> ClientConnection {
+    fn with(
+        address: Option<Address>,
+        services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
+    ) -> ClientConnection {
         ClientConnection {
             address,
             services,
@@ -75,6 +87,7 @@ impl ClientConnection {
             backoff: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
+            audience,
         }
     }
 
@@ -84,6 +97,11 @@ impl ClientConnection {
 
     pub(crate) fn services(&self) -> Option<&Rc<Router>> {
         self.services.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn audience(&self) -> &Option<Arc<Audience>> {
+        &self.audience
     }
 
     #[inline]
@@ -296,8 +314,10 @@ impl LocalClient {
         shard: &Rc<Inner>,
         address: Address,
         services: Option<Rc<Router>>,
+        observers: &Observers,
     ) -> LocalClient {
-        let connection = Rc::new(ClientConnection::new(address, services));
+        let audience = shard.audience(observers, Some(&address));
+        let connection = Rc::new(ClientConnection::new(address, services, audience));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -401,7 +421,38 @@ impl LocalClient {
     ) {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
-        let ticket = Ticket::Callback(Box::new(callback));
+        if let Some(audience) = self.0.connection.audience() {
+            return self.call_watched(audience, call, deadline, payload, callback);
+        }
+        self.call_for(call, deadline, payload, Ticket::Callback(Box::new(callback)));
+    }
+
+    /// The same, and tells observers.
+    #[cold]
+    fn call_watched(
+        &self,
+        audience: &Arc<Audience>,
+        call: Outgoing,
+        deadline: Instant,
+        payload: &dyn Payload,
+        callback: impl FnOnce(Outcome) + 'static,
+    ) {
+        let shard = &self.0.shard;
+        let payload = Measured::new(payload);
+        let ongoing = Ongoing::begin(audience, &call, shard.now());
+        let ongoing = Rc::new(RefCell::new(ongoing));
+        let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
+        let ticket = Ticket::Callback(Box::new(move |outcome| {
+            let now = clock.upgrade().map_or_else(|| MachineClock.now(), |shard| shard.now());
+            ending.borrow_mut().end_with(now, &outcome);
+            callback(outcome);
+        }));
+        self.call_for(call, deadline, &payload, ticket);
+        ongoing.borrow_mut().sends(payload.bytes());
+    }
+
+    fn call_for<P: Payload>(&self, call: Outgoing, deadline: Instant, payload: &P, ticket: Ticket) {
+        let shard = &self.0.shard;
         let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
         let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
             // Who cannot wait is told that there is no room.
@@ -438,7 +489,7 @@ impl Channel for LocalClient {
 
     #[inline]
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
-        LocalCall { client: self, call, payload, stage: Stage::New }
+        LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
     }
 }
 
@@ -483,7 +534,7 @@ impl LocalConnect {
             failed(TransportError::Unsupported)
         })?;
         let services = services.map(|mount| Rc::new(mount.finish()));
-        Ok(LocalClient::new(&self.shard, address, services))
+        Ok(LocalClient::new(&self.shard, address, services, &Observers::default()))
     }
 }
 
@@ -518,6 +569,8 @@ pub struct LocalCall<'a, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -547,7 +600,16 @@ impl<P: Payload> LocalCall<'_, P> {
         let waiter = shard.waiters.add(cx.waker().clone());
         let handle = self.client.0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
-        match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
+        let called = match &mut self.begun {
+            None => self.client.0.call(&self.call, deadline, &self.payload, ticket),
+            Some(begun) => {
+                let measured = Measured::new(&self.payload);
+                let called = self.client.0.call(&self.call, deadline, &measured, ticket);
+                begun.request_bytes = measured.bytes();
+                called
+            }
+        };
+        match called {
             Ok(id) => {
                 self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
@@ -584,16 +646,41 @@ impl<P: Payload> LocalCall<'_, P> {
     }
 }
 
-impl<P: Payload> Future for LocalCall<'_, P> {
-    type Output = Result<Answer<Chunk>, Failure>;
+impl<P> LocalCall<'_, P> {
+    #[cold]
+    fn watch_begin(&mut self, audience: &Audience) {
+        self.begun = Some(audience.begin(&self.call, self.client.0.shard.now()));
+    }
 
+    #[cold]
+    fn watch_repeat(&self) {
+        if let Some(audience) = self.client.0.connection.audience() {
+            audience.repeat(&self.call, self.client.0.shard.now());
+        }
+    }
+
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, result: &Result<Answer<Chunk>, Failure>) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = self.client.0.connection.audience()
+        {
+            audience.end(&self.call, begun, self.client.0.shard.now(), result);
+        }
+    }
+}
+
+impl<P: Payload> LocalCall<'_, P> {
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let this = self;
         let shard = &this.client.0.shard;
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
+                if let Some(audience) = this.client.0.connection.audience() {
+                    this.watch_begin(audience);
+                }
                 this.send(deadline, cx).map(Err)
             }
             Stage::Waiting { deadline, .. } => {
@@ -609,12 +696,29 @@ impl<P: Payload> Future for LocalCall<'_, P> {
                 if let Some(failure) = failure_of(&outcome)
                     && this.client.0.connection.may_repeat(handle, &failure)
                 {
+                    this.watch_repeat();
                     return this.send(deadline, cx).map(Err);
                 }
                 Poll::Ready(answer(outcome))
             }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+impl<P: Payload> Future for LocalCall<'_, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = this.go_on(cx);
+        if this.begun.is_some()
+            && let Poll::Ready(result) = &polled
+        {
+            this.watch_end(result);
+        }
+        polled
     }
 }
 
@@ -647,6 +751,9 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
 
 impl<P> Drop for LocalCall<'_, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.0.shard;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Failure, ItemError, Outgoing, Payload, StreamCall,
-    StreamChannel,
+    Arrived, CallId, Cause, Chunk, Codec, Failure, ItemError, Outcome, Outgoing, Payload,
+    StreamCall, StreamChannel,
 };
 
 use super::{BlockOn, BlockingClient, LocalClient, Waits};
+use crate::observe::{Measured, Ongoing};
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -38,6 +39,22 @@ impl LocalClient {
         call: Outgoing,
         payload: P,
     ) -> Result<LocalStream, Failure> {
+        let now = self.shard().now();
+        let audience = self.connection().audience().as_ref();
+        let mut ongoing = audience.map(|audience| Ongoing::begin(audience, &call, now));
+        let opened = self.try_open(call, payload, &mut ongoing).await;
+        if let (Err(failure), Some(ongoing)) = (&opened, &mut ongoing) {
+            ongoing.end_with(self.shard().now(), &Outcome::Failed(*failure));
+        }
+        opened
+    }
+
+    async fn try_open<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+        ongoing: &mut Option<Ongoing>,
+    ) -> Result<LocalStream, Failure> {
         let shard = self.shard();
         let deadline = shard.now() + call.timeout;
         loop {
@@ -45,9 +62,19 @@ impl LocalClient {
             let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
             let ticket = Ticket::Stream(Rc::clone(&stream));
-            match shard.call(handle, &call, deadline, &payload, ticket) {
+            let called = match ongoing {
+                None => shard.call(handle, &call, deadline, &payload, ticket),
+                Some(ongoing) => {
+                    let measured = Measured::new(&payload);
+                    let called = shard.call(handle, &call, deadline, &measured, ticket);
+                    ongoing.sends(measured.bytes());
+                    called
+                }
+            };
+            match called {
                 Ok(id) => {
                     stream.register(id.into());
+                    stream.watch(ongoing.take());
                     return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
                 }
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)

@@ -19,6 +19,7 @@ use ringcall_core::{
 
 use super::{BlockOn, ConnectionState, ToAddress, Watched};
 use crate::block_on::block_on;
+use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
     MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
@@ -116,6 +117,8 @@ pub(crate) struct Line {
     pub(crate) remote: Arc<Remote>,
     to: Destination,
     outbox: Outbox,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
 }
 
 /// Which connection of its shard a call is for.
@@ -175,8 +178,13 @@ impl Outbox {
 }
 
 impl Line {
-    pub(crate) fn new(remote: Arc<Remote>, to: Destination, outbox: Outbox) -> Line {
-        Line { remote, to, outbox }
+    pub(crate) fn new(
+        remote: Arc<Remote>,
+        to: Destination,
+        outbox: Outbox,
+        audience: Option<Arc<Audience>>,
+    ) -> Line {
+        Line { remote, to, outbox, audience }
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -205,7 +213,7 @@ impl Line {
         payload: P,
         waits: bool,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits, call, payload, stage: Stage::New }
+        RemoteFuture { line: self, waits, call, payload, stage: Stage::New, begun: None }
     }
 
     /// A call that fails without having been made.
@@ -215,7 +223,8 @@ impl Line {
         payload: P,
         failure: Failure,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits: false, call, payload, stage: Stage::Failed(failure) }
+        let stage = Stage::Failed(failure);
+        RemoteFuture { line: self, waits: false, call, payload, stage, begun: None }
     }
 
     pub(crate) fn call_with<P: Payload>(
@@ -225,11 +234,32 @@ impl Line {
         waits: bool,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
-        let payload = match self.encode(&call, payload) {
+        let Some(audience) = &self.audience else {
+            let payload = self.encode(&call, payload);
+            return self.call_encoded(call, payload, waits, Box::new(callback));
+        };
+        let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now());
+        let payload = self.encode(&call, payload);
+        ongoing.sends(payload.as_ref().map_or(0, Encoded::len));
+        let callback = move |answer| {
+            ongoing.end(MachineClock.now(), &answer);
+            callback(answer);
+        };
+        self.call_encoded(call, payload, waits, Box::new(callback));
+    }
+
+    fn call_encoded(
+        &self,
+        call: Outgoing,
+        payload: Result<Encoded, Failure>,
+        waits: bool,
+        callback: Box<dyn FnOnce(SharedAnswer) + Send>,
+    ) {
+        let payload = match payload {
             Ok(payload) => payload,
             Err(failure) => return callback(Err(failure)),
         };
-        let end = RemoteEnd::Callback(Box::new(callback));
+        let end = RemoteEnd::Callback(callback);
         let call = RemoteCall::new(self.to, call, waits, payload, end);
         // A caller that cannot wait is refused when the mailbox is full.
         let cause = if self.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
@@ -289,6 +319,8 @@ pub struct RemoteFuture<'a, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -327,6 +359,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
         let payload = self.line.encode(&self.call, &self.payload)?;
+        if let Some(begun) = &mut self.begun {
+            begun.request_bytes = payload.len();
+        }
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
         let call = RemoteCall::new(self.line.to, self.call, self.waits, payload, end);
@@ -348,6 +383,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
         if !left.is_zero() {
             // It certainly did not run, and there may be another connection.
             self.call.timeout = left;
+            if let Some(audience) = &self.line.audience {
+                audience.repeat(&self.call, MachineClock.now());
+            }
             return self.begin(waker);
         }
         Poll::Ready(answer)
@@ -359,6 +397,36 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
         let this = self.get_mut();
+        if let Some(audience) = &this.line.audience
+            && matches!(this.stage, Stage::New | Stage::Failed(_))
+        {
+            this.begun = Some(audience.begin(&this.call, MachineClock.now()));
+        }
+        let polled = this.go_on(cx);
+        if this.begun.is_some()
+            && let Poll::Ready(answer) = &polled
+        {
+            this.watch_end(answer);
+        }
+        polled
+    }
+}
+
+impl<P> RemoteFuture<'_, P> {
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, answer: &SharedAnswer) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = &self.line.audience
+        {
+            audience.end(&self.call, begun, MachineClock.now(), answer);
+        }
+    }
+}
+
+impl<P: Payload> RemoteFuture<'_, P> {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
+        let this = self;
         match std::mem::replace(&mut this.stage, Stage::Ended) {
             Stage::New => this.begin(cx.waker()),
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
@@ -375,6 +443,9 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
 impl<P> Drop for RemoteFuture<'_, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
             && slot.result.is_empty()
         {
@@ -498,6 +569,7 @@ pub struct Connect<T> {
     choice: TransportChoice,
     services: Services,
     is_lazy: bool,
+    audience: Option<Arc<Audience>>,
     make: fn(Client) -> T,
 }
 
@@ -512,7 +584,8 @@ impl<T> Connect<T> {
         // A host name is looked up here, on the caller's thread.
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
-        Connect { stage, choice: TransportChoice::Auto, services, is_lazy: false, make }
+        let choice = TransportChoice::Auto;
+        Connect { stage, choice, services, is_lazy: false, audience: None, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -533,6 +606,13 @@ impl<T> Connect<T> {
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// Who is told of the calls of this client and of its connections, beside those that were named before:
+    /// see [`observe`](crate::observe). Calls are told of on the threads that make them.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Connect<T> {
+        self.services.observers.add(observer);
         self
     }
 
@@ -559,6 +639,8 @@ type AddService = Box<dyn FnOnce(&mut Mount, Handlers) -> Result<(), ServeError>
 pub(crate) struct Services {
     services: Vec<AddService>,
     handlers: Handlers,
+    /// Who is told of the connection.
+    pub(crate) observers: Observers,
 }
 
 impl Services {
@@ -598,6 +680,7 @@ impl<T> Future for Connect<T> {
             match background(self.choice) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
+                    self.audience = Audience::of(&services.observers, Some(address.clone()));
                     remote.notify(Notice::Connect(address, services, Arc::clone(&slot)));
                 }
                 Err(error) => return Poll::Ready(Err(failed(error))),
@@ -608,11 +691,12 @@ impl<T> Future for Connect<T> {
         let ConnectStage::Left(slot) = &self.stage else { return Poll::Pending };
         slot.waker.register(cx.waker());
         let Some(connected) = slot.result.lock().take() else { return Poll::Pending };
-        let make = self.make;
+        let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
             Ok((remote, index, watched)) => {
-                let line = Line::new(remote, Destination::Client(index), Outbox::default());
+                let (to, outbox) = (Destination::Client(index), Outbox::default());
+                let line = Line::new(remote, to, outbox, audience);
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })

@@ -13,6 +13,7 @@ use super::signals::Signals;
 use super::{Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
+use crate::observe::Observer;
 use crate::offload::Pool;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
@@ -174,6 +175,13 @@ impl Server {
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
+        self
+    }
+
+    /// Who is told what happens on its shards, beside those that were named before: see
+    /// [`observe`](crate::observe).
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Server {
+        self.config.observers.add(observer);
         self
     }
 

@@ -27,6 +27,7 @@ impl ServiceTable {
         for method in &mut methods {
             method.full_name = format!("{name}/{}", method.name);
             method.id = method_id(&method.full_name);
+            crate::observe::remember(method.id, &method.full_name);
         }
         ServiceTable { name, docs, methods }
     }

@@ -2,6 +2,7 @@
 
 mod clients;
 mod remote;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,12 +15,14 @@ use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Endpoint,
     EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
-    Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
+    Payload, Plain, Refused, ReplyError, Request, RequestId, SplitMix64, Status, Transport,
+    TransportError,
 };
 
 use ringcall_net::Handover as _;
 
 use remote::RemoteCalls;
+use watch::{Change, Watch};
 
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
@@ -29,6 +32,7 @@ use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
+use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::serve::{Incoming, Method, Router, Running};
 
@@ -95,6 +99,8 @@ pub(crate) struct Inner {
     redial_at: Cell<Instant>,
     /// For bodies that must wait.
     outbox: Outbox,
+    /// For observers, if there are any.
+    watch: Option<Box<Watch>>,
 }
 
 /// Who answers calls.
@@ -134,6 +140,7 @@ pub(crate) struct InnerConfig {
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) connections_max: usize,
+    pub(crate) observers: Observers,
 }
 
 impl Inner {
@@ -174,6 +181,7 @@ impl Inner {
             redials: RefCell::default(),
             redial_at: Cell::new(Instant::FAR),
             outbox: Outbox::default(),
+            watch: Watch::new(&config.observers),
             remote,
         }
     }
@@ -225,6 +233,9 @@ impl Inner {
             self.go_on_draining();
             self.endpoint.borrow_mut().flush(now);
         }
+        if self.watch.is_some() {
+            self.watch_counters(any);
+        }
         self.has_work()
     }
 
@@ -244,7 +255,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
+        let counters = self.counters_due();
+        [endpoint, self.timers.next(), drain, redial, counters].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -291,6 +303,9 @@ impl Inner {
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
                     client.established(handle);
+                    self.tell_client(&client, handle, Change::Established);
+                } else if self.watch.is_some() {
+                    self.watch_established(handle);
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
@@ -310,6 +325,7 @@ impl Inner {
                 let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
+                self.watch_closed(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -320,6 +336,9 @@ impl Inner {
 
     #[inline]
     fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
+        if self.watch.is_some() {
+            self.watch_request(handle, &request);
+        }
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
@@ -341,6 +360,9 @@ impl Inner {
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
+        if self.watch.is_some() {
+            self.watch_answer(handle, request, Status::EXPIRED, 0);
+        }
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
@@ -351,10 +373,34 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
+        if self.watch.is_some() {
+            return self.answer_watched(handle, request, header, &Measured::new(payload));
+        }
         let mut endpoint = self.endpoint.borrow_mut();
         let replied = endpoint.reply(self.now(), handle, request, header, payload);
-        if let Err(ringcall_core::ReplyError::Encode(error)) = replied {
+        if let Err(ReplyError::Encode(error)) = replied {
             log::warn!("a reply could not be sent: {error}");
+        }
+    }
+
+    /// The same, and tells observers. A call whose connection is over has ended with that.
+    #[cold]
+    fn answer_watched(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &Measured<'_>,
+    ) {
+        let now = self.now();
+        let replied = self.endpoint.borrow_mut().reply(now, handle, request, header, payload);
+        match replied {
+            Ok(()) => self.watch_answer(handle, request, header.status, payload.bytes()),
+            Err(ReplyError::Encode(error)) => {
+                log::warn!("a reply could not be sent: {error}");
+                self.watch_answer(handle, request, Status::REPLY_FAILED, 0);
+            }
+            Err(_) => {}
         }
     }
 
@@ -524,6 +570,7 @@ impl Inner {
         if total >= self.connections_max {
             // Dropping the socket closes it.
             self.remote.register.turned_away.add();
+            self.watch_turned_away();
             if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
@@ -549,6 +596,7 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
+        let peer = self.peer_of(&socket);
         let mut endpoint = self.endpoint.borrow_mut();
         let handle = match endpoint.adopt(now, socket, &self.server_config) {
             Ok(handle) => handle,
@@ -563,6 +611,9 @@ impl Inner {
             connection.drain_at(at);
         }
         drop(endpoint);
+        if self.watch.is_some() {
+            self.watch_accepted(handle, peer);
+        }
         self.drain_counts();
     }
 
@@ -601,6 +652,7 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
+        self.tell_counters();
     }
 }
 

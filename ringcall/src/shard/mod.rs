@@ -38,6 +38,7 @@ pub(crate) use timers::SleepUntil;
 
 use crate::ServeError;
 use crate::client::{LocalConnect, ToAddress};
+use crate::observe::Observers;
 use crate::offload::Pool;
 use crate::serve::{Mount, Service};
 use engine::Engine;
@@ -104,6 +105,8 @@ pub struct ShardConfig {
     pub reuse_port: bool,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
+    /// Who is told what happens, see [`observe`](crate::observe).
+    pub observers: Observers,
 }
 
 /// An engine, its connections and a small executor, driven by your own loop.
@@ -175,12 +178,17 @@ impl Shard {
         };
         let memory = Memory::new(config.memory);
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
-        let remote =
-            Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
+        let remote = Remote::new(
+            engine.bell(),
+            transport,
+            Register::new(Arc::clone(engine.tally())),
+            config.observers.clone(),
+        );
         let inner_config = InnerConfig {
             server: prepare(config.server)?,
             client: prepare(config.client)?,
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
+            observers: config.observers,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));

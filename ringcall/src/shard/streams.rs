@@ -12,6 +12,7 @@ use ringcall_core::{
 };
 
 use super::inner::{Inner, Ticket};
+use crate::observe::Ongoing;
 
 /// The calls with streams of a shard, of both sides: by connection, by who made the call, by slot. Slots are
 /// below the limit of calls in flight, which bounds it.
@@ -53,6 +54,8 @@ struct State {
     writer: Option<Waker>,
     /// Whoever ends the call when it is broken.
     owner: Option<Waker>,
+    /// For observers of its caller, until it has ended.
+    ongoing: Option<Ongoing>,
 }
 
 impl Streams {
@@ -188,8 +191,17 @@ impl OpenStream {
         }
     }
 
+    /// Observers of its caller are told when it ends.
+    pub(crate) fn watch(&self, ongoing: Option<Ongoing>) {
+        self.state.borrow_mut().ongoing = ongoing;
+    }
+
     /// The call has ended for its caller.
     pub(crate) fn complete(&self, outcome: Outcome) {
+        let ongoing = self.state.borrow_mut().ongoing.take();
+        if let Some(mut ongoing) = ongoing {
+            ongoing.end_with(self.shard.now(), &outcome);
+        }
         let (reader, writer) = {
             let mut state = self.state.borrow_mut();
             state.outcome = Some(outcome);

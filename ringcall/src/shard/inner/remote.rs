@@ -152,6 +152,9 @@ impl Inner {
         };
         entry.id = None;
         drop(calls);
+        if let Some(audience) = client.connection().audience() {
+            audience.repeat(&outgoing, self.now());
+        }
         self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
         true
     }
@@ -304,6 +307,7 @@ impl Inner {
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
+        let observers = services.observers.clone();
         let services = match self.mount(services) {
             Ok(services) => services.map(Rc::new),
             Err(error) => {
@@ -312,7 +316,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, services);
+        let client = LocalClient::new(self, address, services, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }
