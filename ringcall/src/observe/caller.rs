@@ -180,4 +180,8 @@ impl Payload for Measured<'_> {
         self.bytes.set(out.message_len() - before);
         Ok(())
     }
+
+    fn extensions(&self) -> &[u8] {
+        self.payload.extensions()
+    }
 }
