@@ -291,8 +291,7 @@ fn connections_and_calls_end_with_a_lost_connection() {
         client.shard().spawn(async move {
             let _ = kitchen.simmer(&10_000).deadline(Duration::from_secs(9)).await;
         });
-        let begun =
-            || server_diary.told(Role::Server, "test.Kitchen/simmer").begun == 1;
+        let begun = || server_diary.told(Role::Server, "test.Kitchen/simmer").begun == 1;
         while !begun() {
             client.shard().turn(ringcall::Wait::AtMost(Duration::from_millis(1)));
         }
