@@ -16,7 +16,7 @@
 //!
 //! # Memory and time
 //!
-//! Memory is bounded whatever peers do: each shard has room for [`MetricsConfig::series_max`] series of 3 KiB,
+//! Memory is bounded whatever peers do: each shard has room for [`MetricsConfig::series_max`] series of 2 KiB,
 //! made when first used. A method that no service or client of this process has is `other`, and so is a peer
 //! beyond [`MetricsConfig::peers_max`], and everything beyond the room.
 //!

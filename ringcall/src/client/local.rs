@@ -17,6 +17,7 @@ use ringcall_core::{
 use super::backoff::Backoff;
 use super::{ConnectionState, ToAddress, Watched};
 use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
+use crate::packing::inflate_answer;
 use crate::serve::{Mount, Router, Service};
 use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
@@ -134,8 +135,9 @@ impl ClientConnection {
         self.change(ConnectionState::Broken(reason));
     }
 
-    pub(crate) fn established(&self, handle: Handle) {
+    pub(crate) fn established(&self, handle: Handle, compressions: u8) {
         if handle == self.handle.get() {
+            self.watched.reads(compressions);
             self.update(Backoff::succeeded);
             self.change(ConnectionState::Ready);
         }
@@ -280,6 +282,34 @@ impl Local {
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
+        if call.compression != 0 {
+            return self.call_packed(*call, deadline, payload, ticket);
+        }
+        self.call_as_it_is(call, deadline, payload, ticket)
+    }
+
+    #[cold]
+    fn call_packed<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        match self.shard.encode(&mut call, self.connection.watched.compressions(), payload) {
+            Ok((payload, _)) => self.call_as_it_is(&call, deadline, &payload, ticket),
+            Err(failure) => Err(Refused { ticket, failure }),
+        }
+    }
+
+    #[inline]
+    fn call_as_it_is<P: Payload>(
+        &self,
+        call: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
         match self.is_owner {
             true => self.shard.call(handle, call, deadline, payload, ticket),
@@ -360,6 +390,16 @@ impl LocalClient {
 
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
         &self.0.connection
+    }
+
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.0.connection.watched.compressions()
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.0.shard.message_bytes_max(self.0.is_owner)
     }
 
     pub(crate) fn shard(&self) -> &Rc<Inner> {
@@ -450,16 +490,21 @@ impl LocalClient {
         self.call_for(call, deadline, &payload, ticket);
         ongoing.borrow_mut().sends(payload.bytes());
     }
-
-    fn call_for<P: Payload>(&self, call: Outgoing, deadline: Instant, payload: &P, ticket: Ticket) {
+    fn call_for<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) {
         let shard = &self.0.shard;
         let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
         let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            Waits::Change => match shard.encode(&call, payload) {
-                Ok(body) => {
+            Waits::Change => match shard.encode(&mut call, self.compressions(), payload) {
+                Ok((body, _)) => {
                     let waits = Some(Waits::Change);
                     let client = self.clone();
                     return shard.call_later(client, call, deadline, body, refused.ticket, waits);
@@ -712,13 +757,16 @@ impl<P: Payload> Future for LocalCall<'_, P> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let polled = this.go_on(cx);
-        if this.begun.is_some()
-            && let Poll::Ready(result) = &polled
-        {
-            this.watch_end(result);
+        let Poll::Ready(result) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&result, Ok(whole) if whole.header.compression != 0);
+        let result = match is_packed {
+            true => inflate_answer(result, this.client.message_bytes_max()),
+            false => result,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&result);
         }
-        polled
+        Poll::Ready(result)
     }
 }
 

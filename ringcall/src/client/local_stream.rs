@@ -13,6 +13,7 @@ use ringcall_core::{
 
 use super::{BlockOn, BlockingClient, LocalClient, Waits};
 use crate::observe::{Measured, Ongoing};
+use crate::packing::inflate_arrived;
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -22,7 +23,7 @@ pub struct LocalStream(Rc<Opened>);
 struct Opened {
     stream: Rc<OpenStream>,
     id: CallId,
-    _client: LocalClient,
+    client: LocalClient,
 }
 
 impl Drop for Opened {
@@ -33,6 +34,19 @@ impl Drop for Opened {
 }
 
 impl LocalClient {
+    /// The same for an argument that may have to be compressed.
+    async fn open_packed<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        payload: P,
+    ) -> Result<LocalStream, Failure> {
+        if call.compression == 0 {
+            return self.open_stream(call, payload).await;
+        }
+        let (payload, _) = self.shard().encode(&mut call, self.compressions(), &payload)?;
+        self.open_stream(call, payload).await
+    }
+
     /// Makes a call with streams as soon as its connection takes it.
     pub(crate) async fn open_stream<P: Payload>(
         &self,
@@ -75,7 +89,7 @@ impl LocalClient {
                 Ok(id) => {
                     stream.register(id.into());
                     stream.watch(ongoing.take());
-                    return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
+                    return Ok(LocalStream(Rc::new(Opened { stream, id, client: self.clone() })));
                 }
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
                 {
@@ -100,7 +114,7 @@ impl StreamChannel for LocalClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        Box::pin(self.open_stream(call, payload))
+        Box::pin(self.open_packed(call, payload))
     }
 }
 
@@ -130,6 +144,9 @@ impl StreamCall for LocalStream {
         encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
+        if encoding.compression != 0 {
+            return self.0.stream.poll_send_packed(cx, encoding, payload);
+        }
         self.0.stream.poll_send(cx, encoding, payload)
     }
 
@@ -138,11 +155,15 @@ impl StreamCall for LocalStream {
     }
 
     fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
-        let arrived = self.poll_held(cx);
-        if let Poll::Ready(Arrived::Item { body, .. }) = &arrived {
+        let Poll::Ready(arrived) = self.poll_held(cx) else { return Poll::Pending };
+        if let Arrived::Item { body, .. } = &arrived {
             self.taken(body.len());
         }
-        arrived
+        let limit = self.0.client.message_bytes_max();
+        Poll::Ready(inflate_arrived(arrived, limit).unwrap_or_else(|failure| {
+            self.cancel();
+            Arrived::End(Err(failure))
+        }))
     }
 
     fn cancel(&self) {
@@ -178,7 +199,7 @@ impl StreamChannel for BlockingClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        let opening = self.local().open_stream(call, payload);
+        let opening = self.local().open_packed(call, payload);
         Box::pin(async move {
             Ok(BlockingStream { shard: self.shard().clone(), stream: opening.await? })
         })

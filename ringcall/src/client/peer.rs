@@ -153,7 +153,7 @@ struct End {
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
         let audience = Audience::of(&remote.observers, None);
-        let line = Line::new(remote, Destination::Peer(handle), outbox, audience);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, None);
         PeerShared { line, handle, end: Mutex::default() }
     }
 

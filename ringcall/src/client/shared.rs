@@ -12,14 +12,16 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
+use ringcall_compression::Threshold;
 use ringcall_core::{
-    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure, Handle, Instant,
+    Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
+use crate::packing::{inflate_answer, pack};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
     MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
@@ -119,6 +121,8 @@ pub(crate) struct Line {
     outbox: Outbox,
     /// Who is told of its calls.
     audience: Option<Arc<Audience>>,
+    /// What is known of its connection; nothing of one that calls came by.
+    watched: Option<Watched>,
 }
 
 /// Which connection of its shard a call is for.
@@ -148,13 +152,39 @@ impl Default for Outbox {
 
 impl Outbox {
     /// The body of a call for another thread, or for later.
+    /// How it is compressed is a wish before, and what was done afterwards; `accepted` is what the other
+    /// side reads. Says how long the body was before.
     pub(crate) fn encode_call<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: impl FnOnce() -> u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        let encoded = self.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| Failure::not_sent(error.into()))
+    ) -> Result<(Encoded, usize), Failure> {
+        let encoding = Encoding {
+            codec: call.codec,
+            compression: call.compression,
+            signature: call.in_signature,
+        };
+        let encoded = self.encode_packed(encoding, accepted, payload);
+        let (encoded, bytes, done) = encoded.map_err(|error| Failure::not_sent(error.into()))?;
+        call.compression = done.compression;
+        Ok((encoded, bytes))
+    }
+
+    /// The body, how long it was before it was compressed, and how it is written.
+    pub(crate) fn encode_packed<P: Payload>(
+        &self,
+        mut encoding: Encoding,
+        accepted: impl FnOnce() -> u8,
+        payload: &P,
+    ) -> Result<(Encoded, usize, Encoding), EncodeError> {
+        let (mut encoded, bytes) = self.encode(encoding.codec, encoding.signature, payload)?;
+        if encoding.compression != 0 {
+            let threshold = Threshold::default();
+            (encoded, encoding.compression) =
+                pack(encoded, encoding.compression, accepted(), &threshold);
+        }
+        Ok((encoded, bytes, encoding))
     }
 
     /// The body, and how long it is.
@@ -178,8 +208,19 @@ impl Line {
         to: Destination,
         outbox: Outbox,
         audience: Option<Arc<Audience>>,
+        watched: Option<Watched>,
     ) -> Line {
-        Line { remote, to, outbox, audience }
+        Line { remote, to, outbox, audience, watched }
+    }
+
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.watched.as_ref().map_or(0, Watched::compressions)
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.remote.message_bytes_max[usize::from(matches!(self.to, Destination::Client(_)))]
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -196,10 +237,10 @@ impl Line {
 
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || self.compressions(), payload)
     }
 
     pub(crate) fn call<P: Payload>(
@@ -224,19 +265,23 @@ impl Line {
 
     pub(crate) fn call_with<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: &P,
         waits: bool,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
+        let limit = self.message_bytes_max();
         let Some(audience) = &self.audience else {
-            let payload = self.encode(&call, payload);
+            let payload = self.encode(&mut call, payload).map(|(payload, _)| payload);
+            let callback = move |answer| callback(inflate_answer(answer, limit));
             return self.call_encoded(call, payload, waits, Box::new(callback));
         };
         let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now());
-        let payload = self.encode(&call, payload);
-        ongoing.sends(payload.as_ref().map_or(0, Encoded::len));
+        let payload = self.encode(&mut call, payload);
+        ongoing.sends(payload.as_ref().map_or(0, |(_, bytes)| *bytes));
+        let payload = payload.map(|(payload, _)| payload);
         let callback = move |answer| {
+            let answer = inflate_answer(answer, limit);
             ongoing.end(MachineClock.now(), &answer);
             callback(answer);
         };
@@ -353,13 +398,14 @@ impl<P: Payload> RemoteFuture<'_, P> {
     }
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
-        let payload = self.line.encode(&self.call, &self.payload)?;
+        let mut call = self.call;
+        let (payload, bytes) = self.line.encode(&mut call, &self.payload)?;
         if let Some(begun) = &mut self.begun {
-            begun.request_bytes = payload.len();
+            begun.request_bytes = bytes;
         }
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
-        let call = RemoteCall::new(self.line.to, self.call, self.waits, payload, end);
+        let call = RemoteCall::new(self.line.to, call, self.waits, payload, end);
         self.leave(call, slot, waker)
     }
 
@@ -397,13 +443,16 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
         {
             this.begun = Some(audience.begin(&this.call, MachineClock.now()));
         }
-        let polled = this.go_on(cx);
-        if this.begun.is_some()
-            && let Poll::Ready(answer) = &polled
-        {
-            this.watch_end(answer);
+        let Poll::Ready(answer) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&answer, Ok(whole) if whole.header.compression != 0);
+        let answer = match is_packed {
+            true => inflate_answer(answer, this.line.message_bytes_max()),
+            false => answer,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&answer);
         }
-        polled
+        Poll::Ready(answer)
     }
 }
 
@@ -690,7 +739,7 @@ impl<T> Future for Connect<T> {
             Err(failure) => Err(CallError::Failed(failure)),
             Ok((remote, index, watched)) => {
                 let (to, outbox) = (Destination::Client(index), Outbox::default());
-                let line = Line::new(remote, to, outbox, audience);
+                let line = Line::new(remote, to, outbox, audience, Some(watched.clone()));
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })

@@ -14,6 +14,7 @@ use super::{Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
 use crate::observe::Observer;
+use crate::packing::CompressionConfig;
 use crate::offload::Pool;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
@@ -175,6 +176,12 @@ impl Server {
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
+        self
+    }
+
+    /// What is done about compressed bodies: they are read, and nothing is sent compressed, by default.
+    pub fn compression(mut self, compression: CompressionConfig) -> Server {
+        self.config.compression = compression;
         self
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
+use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
 
@@ -67,6 +68,7 @@ pub struct MethodTable {
     is_idempotent: bool,
     is_one_way: bool,
     deadline: Option<Duration>,
+    compression: Option<Compression>,
 }
 
 impl MethodTable {
@@ -103,6 +105,7 @@ impl MethodTable {
             is_idempotent: false,
             is_one_way: false,
             deadline: None,
+            compression: None,
         }
     }
 
@@ -124,6 +127,13 @@ impl MethodTable {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> MethodTable {
         self.deadline = Some(deadline);
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn compress(mut self, compression: Compression) -> MethodTable {
+        self.compression = Some(compression);
         self
     }
 
@@ -208,6 +218,12 @@ impl MethodTable {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.is_one_way
+    }
+
+    /// How its arguments are compressed unless callers say otherwise.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
     }
 
     /// How long callers wait unless they say otherwise.

@@ -33,6 +33,8 @@ pub(crate) struct Remote {
     pub(crate) register: Register,
     /// Who is told of the calls that other threads make to its peers.
     pub(crate) observers: Observers,
+    /// How long a body may be: of its peers, and of the connections that it opens.
+    pub(crate) message_bytes_max: [usize; 2],
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -107,12 +109,14 @@ impl Remote {
         transport: TransportInfo,
         register: Register,
         observers: Observers,
+        message_bytes_max: [usize; 2],
     ) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
             register,
             observers,
+            message_bytes_max,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),

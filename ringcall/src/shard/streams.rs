@@ -254,7 +254,7 @@ impl OpenStream {
     /// The next item of the caller; `None` when it has sent the last one, or the call is over.
     pub(crate) fn poll_item(&self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.state.borrow_mut();
-        let Some(item) = state.items.pop_front() else {
+        let Some(mut item) = state.items.pop_front() else {
             if state.is_over || (state.is_complete && state.broken.is_none()) {
                 return Poll::Ready(None);
             }
@@ -263,6 +263,10 @@ impl OpenStream {
         };
         drop(state);
         self.consumed(item.body.len());
+        if self.shard.inflate_item(self.handle, &mut item).is_err() {
+            // Its compression is nobody's then, and its receiver breaks the call off.
+            item.body = Chunk::empty();
+        }
         Poll::Ready(Some(item))
     }
 
@@ -301,6 +305,27 @@ impl OpenStream {
     }
 
     // ---- both ----
+
+    /// The same for an item that may have to be compressed.
+    pub(crate) fn poll_send_packed<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.is_blocked && !state.is_over {
+                // Not worth the work yet.
+                remember(&mut state.writer, cx.waker());
+                return Poll::Pending;
+            }
+        }
+        match self.shard.pack_item(self.handle, encoding, payload) {
+            Ok((payload, encoding)) => self.poll_send(cx, encoding, &payload),
+            Err(error) => Poll::Ready(Err(ItemError::Encode(error))),
+        }
+    }
 
     /// Sends an item; pending until there is room.
     pub(crate) fn poll_send<P: Payload>(

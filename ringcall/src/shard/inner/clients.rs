@@ -97,6 +97,7 @@ impl Inner {
         let peer = self.seen_peer(handle);
         let audience = self.audience(&Observers::default(), peer.as_ref());
         let connection = Rc::new(ClientConnection::accepted(handle, audience));
+        connection.watched().reads(self.compressions(handle));
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));

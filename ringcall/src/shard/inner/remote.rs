@@ -162,10 +162,11 @@ impl Inner {
     /// The body of a call whose argument is only borrowed, to be sent later.
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || accepted, payload)
     }
 
     /// Makes a call as soon as its connection takes it, or fails it at its deadline.

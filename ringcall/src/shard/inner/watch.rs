@@ -249,6 +249,15 @@ impl Inner {
         }
     }
 
+    /// Its body is longer than it seemed.
+    pub(super) fn watch_inflated(&self, handle: Handle, request: &Request) {
+        if let Some(watch) = &self.watch
+            && let Some(served) = watch.served.borrow_mut().get_mut(&(handle, request.id))
+        {
+            served.request_bytes = request.body.len();
+        }
+    }
+
     #[cold]
     pub(super) fn watch_answer(
         &self,
