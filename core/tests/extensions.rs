@@ -291,7 +291,7 @@ fn a07_what_is_understood_may_be_critical() {
 }
 
 #[test]
-fn a08_compressions_that_were_announced_are_handed_on() {
+fn compressions_that_were_announced_are_handed_on() {
     let config = Config::new().compressions(0b100);
     let mut raw = Raw::new(Side::Server, config.clone()).open();
     raw.send(&[

@@ -579,6 +579,8 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             codec: Codec::RKYV,
+            compression: 0,
+            attempt: 0,
             timeout: Duration::from_secs(9),
             priority: 0,
             flags,
