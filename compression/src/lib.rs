@@ -25,7 +25,7 @@ mod zstd;
 
 use std::fmt;
 
-use ringcall_buf::{Chunk, ChunkMut, Pool};
+use ringcall_buf::{Chunk, Pool};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,26 +121,12 @@ pub fn compress(
     threshold: &Threshold,
     pool: &Pool,
 ) -> Option<Chunk> {
+    let algorithm = algorithm(compression)?;
     let data_max = threshold.bytes_max(body.len())?.checked_sub(PREFIX_BYTES)?;
-    let room = match compression {
-        #[cfg(feature = "lz4")]
-        Compression::Lz4 => lz4::room(body.len()),
-        #[cfg(feature = "zstd")]
-        Compression::Zstd => zstd::room(data_max),
-        #[allow(unreachable_patterns, reason = "depends on the features")]
-        _ => return None,
-    };
+    let room = algorithm.room(body.len(), data_max);
     let mut out = pool.take(PREFIX_BYTES.checked_add(room)?);
     out.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    let data = match compression {
-        #[cfg(feature = "lz4")]
-        Compression::Lz4 => lz4::compress(body, out.spare()),
-        #[cfg(feature = "zstd")]
-        Compression::Zstd => zstd::compress(body, out.spare()),
-        #[allow(unreachable_patterns, reason = "depends on the features")]
-        _ => None,
-    };
-    let data = data.filter(|data| *data <= data_max)?;
+    let data = algorithm.compress(body, out.spare()).filter(|data| *data <= data_max)?;
     out.fill(data);
     Some(out.freeze())
 }
@@ -190,39 +176,45 @@ pub fn inflate(
     limit: usize,
     pool: &Pool,
 ) -> Result<Chunk, InflateError> {
-    if !compression.is_available() {
-        return Err(InflateError::Unavailable(compression));
-    }
+    let algorithm = algorithm(compression).ok_or(InflateError::Unavailable(compression))?;
     let length = parse_length(body).ok_or(InflateError::Corrupt)?;
     let length = usize::try_from(length).ok().filter(|length| *length <= limit);
     let length = length.ok_or(InflateError::TooLarge { limit })?;
     let data = body.get(PREFIX_BYTES..).ok_or(InflateError::Corrupt)?;
-    if length > bytes_out_max(compression, data.len()) {
+    if length > algorithm.bytes_out_max(data.len()) {
         // No data of this algorithm becomes so long: not worth the memory.
         return Err(InflateError::Corrupt);
     }
-    let mut out: ChunkMut = pool.take(length);
-    let inflated = match compression {
-        #[cfg(feature = "lz4")]
-        Compression::Lz4 => lz4::inflate(data, out.spare()),
-        #[cfg(feature = "zstd")]
-        Compression::Zstd => zstd::inflate(data, out.spare()),
-        #[allow(unreachable_patterns, reason = "depends on the features")]
-        _ => None,
-    };
-    if inflated != Some(length) {
+    let mut out = pool.take(length);
+    if algorithm.inflate(data, out.spare()) != Some(length) {
         return Err(InflateError::Corrupt);
     }
     out.fill(length);
     Ok(out.freeze())
 }
 
-/// How much can come of so much data at most.
-fn bytes_out_max(compression: Compression, data: usize) -> usize {
+/// One that is built in.
+trait Algorithm {
+    /// How much room compressing a body wants, of which so much at most will do.
+    fn room(&self, body: usize, data_max: usize) -> usize;
+
+    /// How much of `out` is used; `None` if there was not enough.
+    fn compress(&self, body: &[u8], out: &mut [u8]) -> Option<usize>;
+
+    /// How much of `out` is used; `None` if it is not its data, or there was not enough.
+    fn inflate(&self, data: &[u8], out: &mut [u8]) -> Option<usize>;
+
+    /// How much can come of so much data at most.
+    fn bytes_out_max(&self, data: usize) -> usize;
+}
+
+fn algorithm(compression: Compression) -> Option<&'static dyn Algorithm> {
     match compression {
-        // A byte of a match's length stands for 255 bytes.
-        Compression::Lz4 => data.saturating_mul(255),
-        // A block of 128 KiB takes four bytes when it is one byte repeated.
-        Compression::Zstd => data.saturating_mul(128 << 10) / 4,
+        #[cfg(feature = "lz4")]
+        Compression::Lz4 => Some(&lz4::Lz4),
+        #[cfg(feature = "zstd")]
+        Compression::Zstd => Some(&zstd::Zstd),
+        #[allow(unreachable_patterns, reason = "depends on the features")]
+        _ => None,
     }
 }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::Algorithm;
+
 /// The level: twice as fast as the default one, for a few percent of length.
 const LEVEL: i32 = 1;
 
@@ -13,27 +15,33 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// How much room the compressor gets: no more than what is worth it.
-pub(crate) fn room(data_max: usize) -> usize {
-    data_max
-}
+pub(crate) struct Zstd;
 
-/// How much of `out` is used; `None` if there was not enough.
-pub(crate) fn compress(body: &[u8], out: &mut [u8]) -> Option<usize> {
-    COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.is_none() {
-            *kept = Compressor::new(LEVEL).ok();
-        }
-        kept.as_mut()?.compress_to_buffer(body, out).ok()
-    })
-}
+impl Algorithm for Zstd {
+    fn room(&self, _: usize, data_max: usize) -> usize {
+        data_max
+    }
 
-/// How much of `out` is used; `None` if it is not zstd, or there was not enough.
-pub(crate) fn inflate(data: &[u8], out: &mut [u8]) -> Option<usize> {
-    DECOMPRESSOR.with_borrow_mut(|kept| {
-        if kept.is_none() {
-            *kept = Decompressor::new().ok();
-        }
-        kept.as_mut()?.decompress_to_buffer(data, out).ok()
-    })
+    fn compress(&self, body: &[u8], out: &mut [u8]) -> Option<usize> {
+        COMPRESSOR.with_borrow_mut(|kept| {
+            if kept.is_none() {
+                *kept = Compressor::new(LEVEL).ok();
+            }
+            kept.as_mut()?.compress_to_buffer(body, out).ok()
+        })
+    }
+
+    fn inflate(&self, data: &[u8], out: &mut [u8]) -> Option<usize> {
+        DECOMPRESSOR.with_borrow_mut(|kept| {
+            if kept.is_none() {
+                *kept = Decompressor::new().ok();
+            }
+            kept.as_mut()?.decompress_to_buffer(data, out).ok()
+        })
+    }
+
+    fn bytes_out_max(&self, data: usize) -> usize {
+        // A block of 128 KiB takes four bytes when it is one byte repeated.
+        data.saturating_mul(128 << 10) / 4
+    }
 }

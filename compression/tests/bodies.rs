@@ -169,3 +169,24 @@ fn numbers_are_those_of_the_wire() {
     assert_eq!(Compression::from_number(3), None);
     assert_eq!(Compression::available_bits(), 0b110);
 }
+
+/// The bodies of the page, by algorithm.
+fn body_of_the_page(algorithm: Compression) -> Vec<u8> {
+    let page = include_str!("../../docs/PROTOCOL.md");
+    let start = format!("```body {algorithm}\n");
+    let (_, rest) = page.split_once(&start).expect("the page has one");
+    let (hex, _) = rest.split_once("```").expect("it ends");
+    let byte = |text| u8::from_str_radix(text, 16).expect("a byte");
+    hex.split_whitespace().map(byte).collect()
+}
+
+#[test]
+fn the_bodies_of_the_page_are_read() {
+    let pool = Pool::new(0);
+    for (algorithm, expected) in
+        [(Compression::Lz4, "xxxxxxxxxxy"), (Compression::Zstd, "xxxxxxxxxx")]
+    {
+        let body = inflate(algorithm, &body_of_the_page(algorithm), LIMIT, &pool);
+        assert_eq!(&*body.expect("it is sound"), expected.as_bytes(), "{algorithm}");
+    }
+}

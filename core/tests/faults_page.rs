@@ -95,7 +95,9 @@ fn every_test_of_a_row_is_on_the_page() {
         named.entry(row[0]).or_default().extend(tests_of(row).iter().map(|(_, name)| *name));
     }
     let mut files = Vec::new();
-    for crate_ in ["buf", "codec-rkyv", "core", "macros", "net", "ringcall", "transport-epoll"] {
+    for crate_ in
+        ["buf", "codec-rkyv", "compression", "core", "macros", "net", "ringcall", "transport-epoll"]
+    {
         for folder in ["src", "tests"].map(|folder| root().join(crate_).join(folder)) {
             if folder.exists() {
                 source_files(&folder, &mut files);

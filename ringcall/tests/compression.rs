@@ -14,8 +14,8 @@ use ringcall::{
     RunningServer, Server, Shard, ShardConfig, Status, Stream, StreamChannel, View,
     compression_counts, method_id,
 };
-use ringcall_core::frame::{Kind, ReplyHeader, RequestHeader};
 use ringcall_core::Codec;
+use ringcall_core::frame::{Kind, ReplyHeader, RequestHeader};
 
 #[ringcall::service(name = "test.Text")]
 trait Text {
@@ -98,7 +98,7 @@ where
     let mut large = order(7);
     large.symbol = text(50_000);
     let cooked = kitchen.cook(&large).wait().expect("cooked");
-    assert!(cooked == large, "the order comes back as it was");
+    assert_eq!((cooked.id.to_native(), cooked.symbol.as_str()), (7, &*large.symbol));
     for len in [0, 1, 1023, 1024, 20_000, 300_000] {
         let body = Bytes::from(vec![7; len]);
         assert_eq!(page.echo(&body).wait().expect("an echo").as_ref(), &*body, "{len}");
@@ -164,9 +164,8 @@ fn a_method_and_a_call_say_how() {
         };
         let by_method = sent(&|| page.count(&body).wait().expect("a count").to_native());
         assert!(by_method < 2000, "{by_method}");
-        let by_call = sent(&|| {
-            page.count(&body).compression(None).wait().expect("a count").to_native()
-        });
+        let by_call =
+            sent(&|| page.count(&body).compression(None).wait().expect("a count").to_native());
         assert!(by_call > 10_000, "{by_call}");
         let options = CallOptions::new().compression(None);
         let page = TextClient::new(&client).with_options(options);
@@ -202,7 +201,7 @@ fn bomb(said: u64, really: usize) -> Vec<u8> {
 
 fn status(wire: &mut common::raw::Wire) -> Status {
     let reply = read_reply(wire).expect("a reply");
-    ReplyHeader::decode(&reply.header).expect("a header").status
+    ReplyHeader::parse(&reply.header).expect("a header").0.status
 }
 
 #[test]
@@ -244,7 +243,8 @@ fn a10_an_unknown_algorithm_is_unsupported() {
         let server = serve(pair, None);
         let mut wire = dial_open(server.address());
         for (number, compression) in [3, 7, 8, 255].into_iter().enumerate() {
-            wire.write_all(&packed(number as u32, "test.Text/echo", compression, &[0; 32])).unwrap();
+            wire.write_all(&packed(number as u32, "test.Text/echo", compression, &[0; 32]))
+                .unwrap();
             assert_eq!(status(&mut wire), Status::UNSUPPORTED, "{compression}");
         }
     });
@@ -256,8 +256,7 @@ fn a10_what_a_shard_holds_inflated_has_a_budget() {
         let mut limits = MemoryLimits::default();
         limits.landing_bytes = 4 << 20;
         let server = pair.bind().memory(limits);
-        let server: Server =
-            server.service_per_shard(|_: &Shard| Page::default().into_text());
+        let server: Server = server.service_per_shard(|_: &Shard| Page::default().into_text());
         let server = pair.start(server);
         let mut wire = dial_open(server.address());
         let small = bomb(1 << 20, 1 << 20);
@@ -306,13 +305,13 @@ fn a10_a_caller_is_not_bombed_either() {
             common::raw::read_rest(&mut wire);
         });
         let client = pair.dial(&address).expect("it says HELLO");
-        let page = TextClient::new(&client);
         for _ in 0..3 {
+            let page = TextClient::new(&client);
             let end = page.echo(&Bytes::from_static(b"x")).wait();
             let failure = *end.err().expect("it fails").failure().expect("no answer");
             assert_eq!(failure.cause, ringcall::Cause::BadReply);
         }
-        drop((page, client));
+        drop(client);
         server.join().unwrap();
     });
 }

@@ -70,7 +70,8 @@ impl Table {
     fn other(&self, role: Role) -> &Series {
         let key = Key { role, method: 0, peer: 0 };
         let labels = (OTHER, Arc::from(OTHER));
-        let other = self.others[role as usize].get_or_init(|| Box::new((key, Series::new(role, labels))));
+        let other =
+            self.others[role as usize].get_or_init(|| Box::new((key, Series::new(role, labels))));
         &other.1
     }
 

@@ -24,7 +24,9 @@ impl fmt::Display for Snapshot {
         }
         let counters: [(&str, &str, fn(&Calls) -> u64); 6] = [
             ("calls_expired_total", "Calls whose time was over.", |calls| calls.expired),
-            ("calls_shed_total", "Calls refused because too much was going on.", |calls| calls.shed),
+            ("calls_shed_total", "Calls refused because too much was going on.", |calls| {
+                calls.shed
+            }),
             ("calls_fallback_total", "Calls in a fallback codec.", |calls| calls.fallback),
             ("calls_repeated_total", "Calls made again on another connection.", |calls| {
                 calls.repeated
@@ -56,7 +58,9 @@ impl Snapshot {
         value: impl Fn(&Calls) -> u64,
     ) -> fmt::Result {
         let mut series = self.series.iter();
-        series.try_for_each(|calls| writeln!(f, "ringcall_{name}{{{}}} {}", Labels(calls), value(calls)))
+        series.try_for_each(|calls| {
+            writeln!(f, "ringcall_{name}{{{}}} {}", Labels(calls), value(calls))
+        })
     }
 
     fn others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,7 +81,11 @@ impl Snapshot {
         let singles = [
             ("connections_turned_away_total", "Connections that were too many.", self.turned_away),
             ("items_missed_total", "Items that slow subscribers have missed.", self.items_missed),
-            ("subscribers_closed_total", "Subscribers that were too slow.", self.subscribers_closed),
+            (
+                "subscribers_closed_total",
+                "Subscribers that were too slow.",
+                self.subscribers_closed,
+            ),
         ];
         for (name, help, value) in singles {
             begin(f, name, "counter", help)?;

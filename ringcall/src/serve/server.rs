@@ -14,8 +14,8 @@ use super::{Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
 use crate::observe::Observer;
-use crate::packing::CompressionConfig;
 use crate::offload::Pool;
+use crate::packing::CompressionConfig;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
     ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
