@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,13 +11,13 @@ use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
 use common::{
-    Cook, Kitchen, KitchenClient, Pair, Rejected, block, eventually, order, over_every_pair,
-    over_one_pair,
+    Cook, Kitchen, KitchenClient, Pair, Rejected, Socket, block, eventually, order,
+    over_every_engine, over_every_pair, over_one_pair, raw,
 };
 use ringcall::observe::{Call, CallEnd, Class, End, Event, Observer, Role};
 use ringcall::{
-    BlockOn, Cause, Channel, Counters, DrainStep, IntoOwned, Items, RunningServer, ShardConfig,
-    Status, Stream, StreamChannel, View,
+    BlockOn, Body, Bytes, Cause, Channel, Counters, DrainStep, IntoOwned, Items, RunningServer,
+    ShardConfig, Status, Stream, StreamChannel, View,
 };
 
 /// A service that no server has.
@@ -29,12 +30,18 @@ trait Nowhere {
 trait Flow {
     async fn count(&self, to: u64) -> Result<impl Stream<Item = u64>, Rejected>;
     async fn sum(&self, numbers: Items<View<u64>>) -> u64;
+    /// Does not answer.
+    async fn hold(&self, body: Body) -> Bytes;
 }
 
 #[derive(Clone)]
 struct Source;
 
 impl Flow for Source {
+    async fn hold(&self, _: Body) -> Bytes {
+        std::future::pending().await
+    }
+
     async fn count(&self, to: u64) -> Result<impl Stream<Item = u64>, Rejected> {
         match to {
             13 => Err(Rejected::TooLarge(13)),
@@ -99,6 +106,10 @@ impl Diary {
             block(Duration::from_millis(1));
         }
         panic!("some calls do not end once: {:#?}", self.calls.lock().unwrap());
+    }
+
+    fn of_connections(&self) -> Vec<&'static str> {
+        self.connections.lock().unwrap().iter().map(|(what, _)| *what).collect()
     }
 
     fn ends(&self, role: Role, name: &'static str) -> Vec<End> {
@@ -286,40 +297,50 @@ fn calls_with_streams_and_callbacks_end_once() {
     });
 }
 
+/// Both ways of losing a connection: a caller that vanishes, and a server that does.
 #[test]
-fn connections_and_calls_end_with_a_lost_connection() {
-    over_every_pair(|pair| {
-        let (server_diary, caller_diary) = <(Arc<Diary>, Arc<Diary>)>::default();
-        let server = serve(pair, &server_diary);
-        let mut config = ShardConfig::default();
-        config.observers.add(caller_diary.clone());
-        let client = pair.blocking_with(&server, config);
-        let kitchen = KitchenClient::new(client.local().clone());
-        client.shard().spawn(async move {
-            let _ = kitchen.simmer(&10_000).deadline(Duration::from_secs(9)).await;
+fn calls_end_once_with_a_lost_connection() {
+    over_every_engine(|pair| {
+        if pair.socket == Socket::Unix {
+            // Its ends cannot be reset.
+            return;
+        }
+        let diary = Arc::<Diary>::default();
+        let server = pair.start(pair.bind().service(Source.into_flow()).observer(diary.clone()));
+        let mut wire = raw::dial_open(server.address());
+        wire.write_all(&raw::request(0, "test.Flow/hold", b"")).unwrap();
+        eventually("the call has begun", || diary.told(Role::Server, "test.Flow/hold").begun == 1);
+        raw::reset(wire);
+        diary.settle();
+        let ends = diary.ends(Role::Server, "test.Flow/hold");
+        assert!(is_lost(&ends), "{ends:?}");
+        assert_eq!(diary.of_connections(), ["opened", "established", "closed"]);
+
+        let diary = Arc::<Diary>::default();
+        let listening = raw::Listening::new(pair.socket);
+        let address = listening.address.clone();
+        let vanishing = std::thread::spawn(move || {
+            let mut wire = listening.accept();
+            raw::read_opening(&mut wire).expect("a HELLO");
+            wire.write_all(&raw::opening()).unwrap();
+            raw::read_frame(&mut wire).expect("a request");
+            raw::reset(wire);
         });
-        let begun = || server_diary.told(Role::Server, "test.Kitchen/simmer").begun == 1;
-        while !begun() {
-            client.shard().turn(ringcall::Wait::AtMost(Duration::from_millis(1)));
-        }
-        // The whole shard goes, connection and all.
-        drop(client);
-        server_diary.settle();
-        caller_diary.settle();
-        let ends = server_diary.ends(Role::Server, "test.Kitchen/simmer");
-        assert!(
-            matches!(ends[..], [End::Failed(failure)] if matches!(failure.cause, Cause::Closed(_))),
-            "{ends:?}"
-        );
-        for diary in [&server_diary, &caller_diary] {
-            eventually("the connection is over for its observer", || {
-                let connections = diary.connections.lock().unwrap();
-                let what: Vec<_> = connections.iter().map(|(what, _)| *what).collect();
-                what == ["opened", "established", "closed"]
-            });
-        }
-        drop(server);
+        let client = FlowClient::connect(&address).transport(pair.client);
+        let flow = client.observer(diary.clone()).wait().expect("it says HELLO");
+        assert!(flow.hold(&Bytes::new()).deadline(Duration::from_secs(9)).wait().is_err());
+        vanishing.join().unwrap();
+        diary.settle();
+        let ends = diary.ends(Role::Caller, "test.Flow/hold");
+        assert!(is_lost(&ends), "{ends:?}");
+        eventually("the connection is over", || {
+            diary.of_connections().starts_with(&["opened", "established", "closed"])
+        });
     });
+}
+
+fn is_lost(ends: &[End]) -> bool {
+    matches!(ends, [End::Failed(failure)] if matches!(failure.cause, Cause::Closed(_)))
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn send_waiting(
     cx: &mut Context<'_>,
 ) -> Option<Failure> {
     while let Some(item) = state.outgoing.front() {
-        match stream.poll_send(cx, item.encoding, &item.payload) {
+        match stream.poll_send_as_it_is(cx, item.encoding, &item.payload) {
             Poll::Pending => break,
             Poll::Ready(Ok(())) => {
                 state.outgoing_bytes -= item.bytes;

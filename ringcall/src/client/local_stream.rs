@@ -124,6 +124,16 @@ impl LocalStream {
         self.0.stream.poll_arrived(cx)
     }
 
+    /// Sends an item that is compressed already, if it is to be.
+    pub(crate) fn poll_send_as_it_is<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.0.stream.poll_send(cx, encoding, payload)
+    }
+
     /// An item with a body of this length was taken.
     pub(crate) fn taken(&self, bytes: usize) {
         self.0.stream.consumed(bytes);

@@ -22,7 +22,7 @@ const COUNTED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Watch {
     observers: Observers,
     /// Where the connections that were accepted come from, by their index.
-    peers: RefCell<Vec<Option<(Handle, Option<Address>)>>>,
+    peers: RefCell<Vec<Option<Peer>>>,
     /// Calls that have begun and not ended: each is told once, whichever way it ends.
     served: RefCell<HashMap<(Handle, RequestId), Served>>,
     /// When the counters are to be told; far if nothing has happened since.
@@ -161,14 +161,15 @@ impl Served {
     }
 }
 
-type Peers = [Option<(Handle, Option<Address>)>];
+/// A connection, and where it comes from.
+type Peer = (Handle, Option<Address>);
 
-fn entry(peers: &Peers, handle: Handle) -> Option<&(Handle, Option<Address>)> {
+fn entry(peers: &[Option<Peer>], handle: Handle) -> Option<&Peer> {
     let entry = peers.get(handle.index as usize)?.as_ref();
     entry.filter(|(of, _)| *of == handle)
 }
 
-fn peer(peers: &Peers, handle: Handle) -> Option<&Address> {
+fn peer(peers: &[Option<Peer>], handle: Handle) -> Option<&Address> {
     entry(peers, handle)?.1.as_ref()
 }
 
