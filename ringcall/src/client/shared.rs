@@ -18,7 +18,7 @@ use ringcall_core::{
     Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
-use super::{BlockOn, ConnectionState, ToAddress, Watched};
+use super::{BlockOn, ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
@@ -611,6 +611,7 @@ pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
     services: Services,
+    security: Security,
     is_lazy: bool,
     audience: Option<Arc<Audience>>,
     make: fn(Client) -> T,
@@ -625,10 +626,11 @@ impl<T> Connect<T> {
     #[doc(hidden)]
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
+        let security = Security::of_address(&address.to_text());
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
-        let choice = TransportChoice::Auto;
-        Connect { stage, choice, services, is_lazy: false, audience: None, make }
+        let (choice, is_lazy) = (TransportChoice::Auto, false);
+        Connect { stage, choice, services, security, is_lazy, audience: None, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -656,6 +658,20 @@ impl<T> Connect<T> {
     /// see [`observe`](crate::observe). Calls are told of on the threads that make them.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Connect<T> {
         self.services.observers.add(observer);
+        self
+    }
+
+    /// Speaks TLS. The server must have a certificate for the host that is connected to, or for
+    /// [`TlsClient::server_name`](crate::TlsClient::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsClient) -> Connect<T> {
+        self.security.tls = Some(tls);
+        self
+    }
+
+    /// Shows the server who this is. Without TLS everybody on the way reads it.
+    pub fn credentials(mut self, credentials: Credentials) -> Connect<T> {
+        self.security.credentials = Some(credentials);
         self
     }
 
@@ -724,7 +740,8 @@ impl<T> Future for Connect<T> {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
                     self.audience = Audience::of(&services.observers, Some(address.clone()));
-                    remote.notify(Notice::Connect(address, services, Arc::clone(&slot)));
+                    let security = self.security.clone();
+                    remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
                 }
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }

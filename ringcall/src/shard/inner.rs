@@ -1,5 +1,6 @@
 //! What a shard is made of, and what it does with events.
 
+mod access;
 mod clients;
 mod remote;
 mod watch;
@@ -15,8 +16,8 @@ use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
     Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item,
-    Listener, Memory, Outcome, Outgoing, Payload, Plain, Refused, ReplyError, Request, RequestId,
-    Side, SplitMix64, Status, StatusClass, Transport, TransportError,
+    Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId, Side,
+    SplitMix64, Status, StatusClass, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
@@ -27,6 +28,7 @@ use watch::{Change, Watch};
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
+use super::layer::{Layer, Layers};
 use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
@@ -35,6 +37,7 @@ use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
+use crate::serve::access::{Authority, Gate};
 use crate::serve::{Incoming, Method, Router, Running};
 
 /// What comes back with the end of a call.
@@ -49,7 +52,7 @@ pub(crate) enum Ticket {
     Stream(Rc<OpenStream>),
 }
 
-pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
+pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
 /// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
 /// flight both sides then work at the same time.
@@ -90,6 +93,10 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
+    layers: Layers,
+    gate: RefCell<Gate>,
+    /// Whether the gate wants to hear of connections, and perhaps of calls.
+    is_guarded: bool,
     /// Whether, and how far, it ends its service.
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
@@ -147,6 +154,8 @@ pub(crate) struct InnerConfig {
     pub(crate) compression: CompressionConfig,
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
+    pub(crate) layers: Layers,
+    pub(crate) authority: Authority,
 }
 
 impl Inner {
@@ -159,8 +168,9 @@ impl Inner {
         config: InnerConfig,
     ) -> Inner {
         let now = clock.now();
+        let gate = Gate::new(config.authority);
         Inner {
-            endpoint: RefCell::new(Endpoint::new(engine, memory, |_| Plain, now)),
+            endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
@@ -182,6 +192,9 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
+            layers: config.layers,
+            is_guarded: !gate.is_open(),
+            gate: RefCell::new(gate),
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             redials: RefCell::default(),
@@ -312,8 +325,13 @@ impl Inner {
                 if let Some(client) = self.client(handle) {
                     client.established(handle, hello.compressions);
                     self.tell_client(&client, handle, Change::Established);
-                } else if self.watch.is_some() {
-                    self.watch_established(handle);
+                } else {
+                    if self.watch.is_some() {
+                        self.watch_established(handle);
+                    }
+                    if self.is_guarded {
+                        self.admit(handle);
+                    }
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
@@ -351,6 +369,9 @@ impl Inner {
         let Some(method) = method else {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         };
+        if self.is_guarded && !self.may_call(handle, &request, &method) {
+            return;
+        }
         if let Some(status) = method.refuses(&request) {
             return self.refuse(handle, request.id, status);
         }
@@ -707,8 +728,12 @@ impl Inner {
     fn adopt(&self, socket: Socket) {
         let now = self.now();
         let peer = self.peer_of(&socket);
+        let Ok(layer) = self.layers.accept() else {
+            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let mut endpoint = self.endpoint.borrow_mut();
-        let handle = match endpoint.adopt(now, socket, &self.server_config) {
+        let handle = match endpoint.adopt(now, socket, &self.server_config, layer) {
             Ok(handle) => handle,
             Err(error) => {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
