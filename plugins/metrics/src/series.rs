@@ -16,12 +16,15 @@ pub(crate) struct Key {
     pub(crate) peer: u64,
 }
 
+/// Filled once.
+type Slot = OnceLock<Box<(Key, Series)>>;
+
 /// Series by key: open addressing over slots that are filled once and never emptied. Looking one up writes
 /// nothing.
 pub(crate) struct Table {
-    slots: Box<[OnceLock<Box<(Key, Series)>>]>,
+    slots: Box<[Slot]>,
     /// For methods that nobody knows, and what there is no room for: by role.
-    others: [OnceLock<Box<(Key, Series)>>; 2],
+    others: [Slot; 2],
 }
 
 impl Default for Table {
@@ -75,7 +78,7 @@ impl Table {
         &other.1
     }
 
-    fn probe(&self, key: Key) -> impl Iterator<Item = &OnceLock<Box<(Key, Series)>>> {
+    fn probe(&self, key: Key) -> impl Iterator<Item = &Slot> {
         let hash = (key.method ^ key.peer.rotate_left(32) ^ key.role as u64)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let len = self.slots.len();

@@ -9,6 +9,9 @@ use crate::{Calls, ConnectionCounts, Histogram, Snapshot};
 /// The bounds of the buckets that are shown: powers of two of microseconds, 16 µs to 16.8 s.
 const BOUNDS: std::ops::RangeInclusive<u32> = 4..=24;
 
+/// The name of a metric, what it is, and its value.
+type Row<Of, Value> = (&'static str, &'static str, fn(&Of) -> Value);
+
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         begin(f, "calls_begun_total", "counter", "Calls that have begun.")?;
@@ -22,7 +25,7 @@ impl fmt::Display for Snapshot {
                 writeln!(f, " {}", calls.ended_as(class))?;
             }
         }
-        let counters: [(&str, &str, fn(&Calls) -> u64); 6] = [
+        let counters: [Row<Calls, u64>; 6] = [
             ("calls_expired_total", "Calls whose time was over.", |calls| calls.expired),
             ("calls_shed_total", "Calls refused because too much was going on.", |calls| {
                 calls.shed
@@ -65,14 +68,20 @@ impl Snapshot {
 
     fn others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sides = [("opened", &self.opened), ("accepted", &self.accepted)];
-        let counts: [(&str, &str, &str, fn(&ConnectionCounts) -> i64); 3] = [
-            ("connections_open", "gauge", "Connections that are open.", |it| it.open),
-            ("connections_total", "counter", "Connections that there were.", |it| it.total as i64),
-            ("connections_established_total", "counter", "Connections with a handshake.", |it| {
-                it.established as i64
-            }),
+        let counts: [(&str, Row<ConnectionCounts, i64>); 3] = [
+            ("gauge", ("connections_open", "Connections that are open.", |it| it.open)),
+            (
+                "counter",
+                ("connections_total", "Connections that there were.", |it| it.total as i64),
+            ),
+            (
+                "counter",
+                ("connections_established_total", "Connections with a handshake.", |it| {
+                    it.established as i64
+                }),
+            ),
         ];
-        for (name, kind, help, value) in counts {
+        for (kind, (name, help, value)) in counts {
             begin(f, name, kind, help)?;
             for (side, count) in sides {
                 writeln!(f, "ringcall_{name}{{side=\"{side}\"}} {}", value(count))?;
