@@ -760,7 +760,7 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     #[cold]
     fn watch_begin(&mut self) {
         let client = self.client.borrow();
-        let audience = client.0.connection.audience();
+        let audience = client.0.connection.audience().as_ref();
         self.begun = audience.map(|it| it.begin(&self.call, client.0.shard.now()));
     }
 
