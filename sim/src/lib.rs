@@ -125,7 +125,10 @@ fn listen_to_panics() {
             if !is_ours {
                 return before(info);
             }
-            let text = info.payload_as_str().unwrap_or("a panic without words");
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let text = text.unwrap_or("a panic without words");
             let place = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
             SAID.set(Some(format!("{text} ({})", place.unwrap_or_default())));
         }));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringcall_core::{Config, Endpoint, Memory, MemoryLimits, Plain, Transport};
+use ringcall_core::{Config, Endpoint, Memory, MemoryLimits, Transport};
 
 use crate::app::{App, End};
 use crate::clock::{MICROS, NodeClock, SECONDS, Time};
@@ -89,7 +89,7 @@ impl Node {
         let net_ = Rc::clone(net);
         let mut transport = SimTransport::new(net_, self.index, memory.clone(), self.dialect);
         transport.listen(&address(self.index)).expect("nobody else listens there");
-        let end = Endpoint::new(transport, memory.clone(), |_| Plain, now);
+        let end = Endpoint::new(transport, memory.clone(), now);
         let me = (self.index, self.lives);
         let app = App::new(me, Rc::clone(&self.config), &self.targets, now);
         self.life = Some(Life { end, app, memory, drains_since: None });
@@ -117,7 +117,7 @@ impl Node {
         }
         let has_more = app.go_on(end, shared, now);
         end.flush(now);
-        app.check(shared, now);
+        app.check(end, shared, now);
         let told = end.transport().told - before.1;
         shared.events += told;
         oracle::memory(life, &self.sizes, shared, self.index);
@@ -162,6 +162,8 @@ impl Node {
         shared.note(self.index, "end", u64::from(self.lives), u64::from(silently));
         count(&end, shared);
         drop((end, app));
+        let memory_says = format!("{memory:?}");
+        assert!(memory_says.contains("landing: 0"), "the landing budget leaks: {memory_says}");
         let left = memory.pool().stats().lent_bytes;
         // The arena that frames are built in keeps its block.
         assert!(left <= ringcall_buf::BLOCK_BYTES, "{left} bytes are left of a life");

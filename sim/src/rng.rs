@@ -9,7 +9,6 @@ pub(crate) struct Rng(SplitMix64);
 impl Rng {
     /// The stream with this name of a seed. Streams of one seed have nothing to do with each other, so that
     /// what one of them is asked changes no other.
-
     pub(crate) fn new(seed: u64, name: u64) -> Rng {
         Rng(SplitMix64::new(mix(seed ^ mix(name))))
     }

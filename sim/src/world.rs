@@ -18,6 +18,9 @@ use crate::shared::Shared;
 /// So many entries of the calendar an event may take: with more the simulation goes round in circles.
 const WAKES_AN_EVENT: u64 = 50;
 
+/// Node, life and handle of the client's end and the server's, as far as they are known.
+pub(crate) type Ends = [Option<(usize, u32, Handle)>; 2];
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) net: Rc<RefCell<Net>>,
@@ -30,7 +33,7 @@ pub(crate) struct World {
     /// Who drains now does not come back.
     pub(crate) is_final: bool,
     /// The ends of connections that both sides have.
-    pub(crate) ends: BTreeMap<LinkId, [Option<(usize, u32, Handle)>; 2]>,
+    pub(crate) ends: BTreeMap<LinkId, Ends>,
     events_max: u64,
     wakes: u64,
 }
@@ -173,13 +176,17 @@ impl World {
     }
 
     /// For a failure to say.
-    fn describe(&self, ends: [Option<(usize, u32, Handle)>; 2]) -> String {
+    fn describe(&self, ends: Ends) -> String {
         let ends = ends.into_iter().flatten().map(|(node, lives, handle)| {
             let node = &self.nodes[node];
             let life = node.life.as_ref().filter(|_| node.lives == lives);
             let connection = life.and_then(|life| life.end.connection(handle));
             let hint = connection.map(ringcall_core::Connection::receive_hint);
-            format!("node {}: {connection:?}, receives {hint:?}; ", node.index)
+            format!(
+                "node {}: {connection:?}, receives {hint:?}, {:?}; ",
+                node.index,
+                life.map(|life| &life.memory)
+            )
         });
         ends.collect()
     }

@@ -131,7 +131,7 @@ impl App {
     ) {
         match event {
             EndpointEvent::Accepted(_, socket) => {
-                let handle = end.adopt(now, socket, &self.config).expect("it always can");
+                let handle = end.adopt(now, socket, &self.config, Plain).expect("it always can");
                 self.enter(end, handle);
                 if let Some(at) = self.config.drain_at(now, &mut shared.rng)
                     && let Some(connection) = end.connection_mut(handle)
@@ -274,7 +274,7 @@ impl App {
         for i in 0..self.dials.len() {
             let Dial { target, handle, next_try } = self.dials[i];
             if handle.is_none() && next_try <= now {
-                let handle = end.connect(now, &address(target), &self.config);
+                let handle = end.connect(now, &address(target), &self.config, Plain);
                 let handle = handle.expect("it always can");
                 self.dials[i].handle = Some(handle);
                 self.enter(end, handle);
@@ -310,13 +310,14 @@ impl App {
     }
 
     /// What must hold after every turn.
-    pub(crate) fn check(&self, shared: &Shared, now: Instant) {
+    pub(crate) fn check(&self, end: &End, shared: &Shared, now: Instant) {
         if let Some((deadline, call)) = self.deadlines.first() {
             let entry = &shared.ledger.calls[*call as usize];
             assert!(
                 *deadline + LATE_MAX >= now,
-                "call {call} (flags {}) should have ended at {deadline:?}, it is {now:?}",
-                entry.flags
+                "call {call} (flags {}) should have ended at {deadline:?}, it is {now:?}: {}",
+                entry.flags,
+                self.describe(end, *call)
             );
         }
         for running in self.running.iter().filter(|running| running.is_watched) {
@@ -325,6 +326,16 @@ impl App {
                 "{running:?} runs after its deadline, it is {now:?}"
             );
         }
+    }
+
+    fn describe(&self, end: &End, call: CallNo) -> String {
+        let open = self.open.get(&call);
+        let connection = open.and_then(|open| end.connection(open.handle));
+        let timeout = connection.map(ringcall_core::Connection::poll_timeout);
+        format!(
+            "{open:?} {connection:?}, timeout {timeout:?}, the endpoint's {:?}",
+            end.next_timeout()
+        )
     }
 
     // ---- the end ----

@@ -284,11 +284,13 @@ impl App {
             }
         }
         match answered {
-            Err(ReplyError::NotRunning) if !is_cancelled && !request.is_one_way() => {
-                // Then its connection has ended, and says so before this turn is over.
-                if self.connections.contains_key(&handle) {
-                    self.suspects.push(handle);
-                }
+            // Then its connection has ended, and says so before this turn is over.
+            Err(ReplyError::NotRunning)
+                if !is_cancelled
+                    && !request.is_one_way()
+                    && self.connections.contains_key(&handle) =>
+            {
+                self.suspects.push(handle);
             }
             Ok(()) if !request.is_one_way() => {
                 let again = end.reply(now, handle, request, ReplyHeader::new(status), &payload);
