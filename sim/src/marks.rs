@@ -92,12 +92,6 @@ marks! {
     Pong,
     /// Limits changed under load.
     LimitsChanged,
-    /// A generation wrapped.
-    GenerationWrapped,
-    /// Receiving was paused by a connection.
-    Paused,
-    /// Segments were refused room: a send went on later.
-    SendWentOn,
     /// A connection ended: its peer was silent.
     PeerSilent,
     /// A connection ended: its peer did not read.

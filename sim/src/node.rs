@@ -52,7 +52,7 @@ impl Node {
         let mut rng = Rng::new(seed, 10 + index as u64);
         let skew = match knobs.rate(Fault::Skew) {
             0 => 0,
-            _ => rng.between(0, 100_000) as i64 - 50_000,
+            _ => rng.between(0, 10_000) as i64 - 5_000,
         };
         let targets = (0..knobs.nodes).filter(|&other| match index {
             0 => other == 1,

@@ -88,6 +88,9 @@ impl App {
                 How::Later => running.due = Some(later),
                 How::Never if is_one_way || shared.is_healing => running.due = Some(later),
                 How::Never => {}
+                // A connection with as many one-way calls as it may have is not read until one ends, so its
+                // answer to a handler of one of them may have to wait for that handler.
+                How::CallBack if is_one_way => running.due = Some(later),
                 How::CallBack => {
                     running.waits_for = self.call_back(end, shared, now, handle, request.deadline);
                     if running.waits_for.is_none() {
