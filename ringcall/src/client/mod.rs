@@ -25,7 +25,7 @@ pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
-pub use security::Credentials;
+pub use security::{Credentials, WithCredentials};
 pub(crate) use security::Security;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
