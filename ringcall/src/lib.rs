@@ -118,6 +118,11 @@
 //! caller with a certificate; [`Server::authorize`] and [`Server::authorize_calls`] decide who may connect
 //! and call what, by certificate or by [`Credentials`].
 //!
+//! # Many instances
+//!
+//! With the feature `cluster` a client calls many instances of a service through a balanced channel:
+//! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -127,10 +132,14 @@
 
 mod block_on;
 mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+pub mod observe;
 mod offload;
+mod packing;
 mod serve;
 mod shard;
 mod topic;
@@ -158,9 +167,11 @@ pub use topic::{SlowConsumer, Subscription, Topic};
 pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
+pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
+pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Config,
     ConfigError, Counters, Encoding, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
