@@ -102,9 +102,13 @@ impl<C: Channel> Channel for WithCredentials<C> {
         = C::Pending<'a, Extended<P>>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         self.channel.call(call, self.extend(payload))
     }
 }
