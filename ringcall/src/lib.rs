@@ -148,8 +148,7 @@ pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
     ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
-    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
-    WithCredentials,
+    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture, WithCredentials,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
