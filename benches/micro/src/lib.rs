@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calls;
+pub mod compression;
 pub mod dispatch;
 pub mod frames;
 mod memory;

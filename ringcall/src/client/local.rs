@@ -498,8 +498,8 @@ impl LocalClient {
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
-        let payload = Measured::new(payload);
-        let ongoing = Ongoing::begin(audience, &call, shard.now());
+        let ongoing = Ongoing::begin(audience, &call, shard.now(), payload);
+        let payload = ongoing.measure(payload);
         let ongoing = Rc::new(RefCell::new(ongoing));
         let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
         let ticket = Ticket::Callback(Box::new(move |outcome| {
@@ -685,7 +685,11 @@ impl<P: Payload> LocalCall<'_, P> {
         let called = match &mut self.begun {
             None => self.client.0.call(&self.call, deadline, &self.payload, ticket),
             Some(begun) => {
-                let measured = Measured::new(&self.payload);
+                let audience = self.client.0.connection.audience();
+                let measured = match audience {
+                    Some(audience) => audience.measure(begun, &self.payload),
+                    None => Measured::new(&self.payload),
+                };
                 let called = self.client.0.call(&self.call, deadline, &measured, ticket);
                 begun.request_bytes = measured.bytes();
                 called
@@ -730,14 +734,20 @@ impl<P: Payload> LocalCall<'_, P> {
 
 impl<P> LocalCall<'_, P> {
     #[cold]
-    fn watch_begin(&mut self, audience: &Audience) {
-        self.begun = Some(audience.begin(&self.call, self.client.0.shard.now()));
+    fn watch_begin(&mut self, audience: &Audience)
+    where
+        P: Payload,
+    {
+        let now = self.client.0.shard.now();
+        self.begun = Some(audience.begin(&self.call, now, &self.payload));
     }
 
     #[cold]
     fn watch_repeat(&self) {
-        if let Some(audience) = self.client.0.connection.audience() {
-            audience.repeat(&self.call, self.client.0.shard.now());
+        if let Some(audience) = self.client.0.connection.audience()
+            && let Some(begun) = &self.begun
+        {
+            audience.repeat(&self.call, begun.number(), self.client.0.shard.now());
         }
     }
 
