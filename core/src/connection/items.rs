@@ -15,7 +15,7 @@ use super::credit::Window;
 use super::receive::{Announced, Received, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
-use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
+use super::{BodyTarget, Cancellation, Connection, Event, Item};
 use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
 use crate::{CallId, CloseReason, Instant, MessageId, RequestId, StatusClass, StreamId};
 
@@ -103,7 +103,9 @@ impl<T> Connection<T> {
             return Err(CloseReason::BadStream);
         }
         // The deadline bounds the time to here.
-        self.deadlines.cancel(call_key(head.id.slot()));
+        if let Some(entry) = self.calls.find(head.id) {
+            entry.deadline = Instant::FAR;
+        }
         let Some(input) = self.input(head.id) else { return Ok(None) };
         input.step(InputInput::Begin);
         Ok(Some(Event::Answering(CallId(head.id), header)))

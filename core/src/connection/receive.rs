@@ -12,7 +12,7 @@ use super::credit::Allowance;
 use super::inbound::Found;
 use super::state::{CallInput, CallState, ConnectionInput};
 use super::stream::pool_items;
-use super::{BodyTarget, Connection, Event, Outcome, call_key};
+use super::{BodyTarget, Connection, Event, Outcome};
 use crate::config::WINDOW_MAX;
 use crate::frame::{
     self, Credit, CreditPool, CreditUnit, Extensions, FLAG_ACK, GoAway, Head, Hello, Kind, Limits,
@@ -214,6 +214,8 @@ impl<T> Connection<T> {
         self.credit.reply_items_out = Allowance::new(pool_items(hello.replies_window));
         self.watch.handshake = Instant::FAR;
         self.look_after_by(self.retirement.next());
+        self.bounds.their_in_flight_max = hello.in_flight_max;
+        self.bounds.their_message_bytes_max = hello.message_bytes_max;
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))
@@ -272,6 +274,8 @@ impl<T> Connection<T> {
         if let Some(peer) = &mut self.peer {
             peer.in_flight_max = limits.in_flight_max;
             peer.message_bytes_max = limits.message_bytes_max;
+            self.bounds.their_in_flight_max = limits.in_flight_max;
+            self.bounds.their_message_bytes_max = limits.message_bytes_max;
         }
         // Of several that arrive before an answer has left, the last one is answered; behind all calls
         // that were made under the limits before it.
@@ -314,7 +318,6 @@ impl<T> Connection<T> {
             {
                 self.credit.replies_in.release(arriving.ignore());
             }
-            self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, CallInput::End);
             let failure = match state {
                 CallState::Held => Failure::not_sent(Cause::GoAway),

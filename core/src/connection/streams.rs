@@ -157,7 +157,7 @@ impl<T> Connection<T> {
         if !self.may_send_item(id)? {
             return Err(ItemError::Blocked);
         }
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let encoded = encode::<ITEM_FRONT_LEN, P>(&mut arena, codec, signature, payload, limit);
         let body_len = match encoded {
@@ -178,7 +178,7 @@ impl<T> Connection<T> {
         self.counters.items_sent += 1;
         let header = ItemHeader { signature, codec, compression: 0 };
         let is_small = is_funded
-            && body_len <= self.config.cut_bytes
+            && body_len <= self.bounds.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if is_small {
             finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode());
@@ -230,7 +230,7 @@ impl<T> Connection<T> {
             Pool::Calls => &self.credit.call_items_out,
             Pool::Replies => &self.credit.reply_items_out,
         };
-        items.available() == 0 || self.outbound.ready_bytes() >= self.config.cut_bytes
+        items.available() == 0 || self.outbound.ready_bytes() >= self.bounds.cut_bytes
     }
 
     fn pool_of_output(&self, id: MessageId) -> Pool {
@@ -296,7 +296,7 @@ impl<T> Connection<T> {
             self.stop_streams(id);
         }
         let kind = self.terminal_kind(id);
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let encoded =
             encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
@@ -311,7 +311,7 @@ impl<T> Connection<T> {
             }
         };
         let is_whole = arena.frame().message_len() == arena.frame().len();
-        let is_small = !waits && body_len <= self.config.cut_bytes && is_whole;
+        let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode());

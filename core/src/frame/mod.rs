@@ -218,6 +218,12 @@ impl Head {
     }
 }
 
+/// A length with the zeros behind it, up to the next multiple of [`ALIGN`].
+#[inline]
+pub(crate) const fn padded(len: u32) -> u64 {
+    (len as u64 + (ALIGN as u64 - 1)) & !(ALIGN as u64 - 1)
+}
+
 /// Splits the fixed part off a header.
 #[inline]
 fn fixed<const N: usize>(header: &[u8]) -> Option<(Reader<'_>, &[u8])> {
