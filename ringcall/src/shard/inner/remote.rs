@@ -261,6 +261,15 @@ impl Inner {
         }
     }
 
+    /// Tells the callers whose calls were waiting to be made: what would have made them is gone.
+    pub(super) fn end_remote_calls(&self) {
+        let places = self.remote_calls.borrow().calls.len() as u32;
+        for index in 0..places {
+            let failure = Failure::not_sent(Cause::Shutdown);
+            self.complete(Ticket::Remote(index), Outcome::Failed(failure));
+        }
+    }
+
     fn cancel_remote(&self, slot: &Arc<RemoteSlot>) {
         let (handle, id) = {
             let calls = self.remote_calls.borrow();
