@@ -9,6 +9,7 @@
 pub mod calls;
 pub mod dispatch;
 pub mod frames;
+pub mod items;
 mod memory;
 pub mod messages;
 pub mod stack;

@@ -117,6 +117,7 @@ impl Window {
     }
 
     /// Body bytes are no longer held, as the application says, which may say it twice.
+    #[inline]
     pub(super) fn release_at_most(&mut self, bytes: usize) {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
@@ -143,6 +144,7 @@ impl Window {
     }
 
     /// How many bytes this side holds.
+    #[inline]
     pub(super) fn held(&self) -> u64 {
         self.size - self.granted - self.returned
     }

@@ -53,18 +53,12 @@ enum Mode {
     Padding { left: usize },
 }
 
-/// What the header of a request or reply has without extensions.
-const PLAIN_HEADER_LEN: usize = 32;
-/// What lies in front of its body.
-const PLAIN_FRONT_LEN: usize = Head::LEN + PLAIN_HEADER_LEN;
-
-/// A frame that lies in front of us whole and aligned, with a header of 32 bytes and no padding but
-/// zeros.
-pub(super) struct Plain<'a> {
+/// A frame that lies in front of us whole and aligned, with a header of `N` bytes and no padding but zeros.
+pub(super) struct Plain<'a, const N: usize> {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) id: MessageId,
-    pub(super) header: &'a [u8; PLAIN_HEADER_LEN],
+    pub(super) header: &'a [u8; N],
     pub(super) body_len: u32,
 }
 
@@ -95,8 +89,8 @@ impl Inbound {
     pub(super) fn set_body_max(&mut self, body_max: usize) {
         let length_max = u32::try_from(body_max.saturating_add(frame::HEADER_LEN_MAX));
         self.length_max = length_max.unwrap_or(u32::MAX);
-        let plain_max = u32::MAX.saturating_sub(PLAIN_FRONT_LEN as u32).saturating_sub(16);
-        self.plain_body_max = u32::try_from(body_max).unwrap_or(plain_max).min(plain_max);
+        let header_len = frame::HEADER_LEN_MAX as u32;
+        self.plain_body_max = self.length_max.saturating_sub(header_len);
     }
 
     #[inline]
@@ -149,31 +143,31 @@ impl Inbound {
         true
     }
 
-    /// Looks whether an ordinary frame lies in front of us.
+    /// Looks whether an ordinary frame with a header of `N` bytes lies in front of us.
     #[inline(always)]
-    pub(super) fn peek_plain(&mut self) -> Option<Plain<'_>> {
+    pub(super) fn peek_plain<const N: usize>(&mut self) -> Option<Plain<'_, N>> {
         let Mode::Between = self.mode else { return None };
-        if self.current.len() < PLAIN_FRONT_LEN {
+        let front_len = Head::LEN.wrapping_add(N);
+        if self.current.len() < front_len {
             if !self.current.is_empty() {
                 return None;
             }
             self.current = self.waiting.pop_front()?;
         }
-        let bytes = self.current.first_chunk::<PLAIN_FRONT_LEN>()?;
-        let (head, header) = bytes.split_first_chunk::<{ Head::LEN }>()?;
-        let (head, header) = (Head::parse(head), header.first_chunk::<PLAIN_HEADER_LEN>()?);
+        let (head, behind) = self.current.split_first_chunk::<{ Head::LEN }>()?;
+        let (head, header) = (Head::parse(head), behind.first_chunk::<N>()?);
         // A frame that is shorter than its header has a body longer than all.
-        let body_len = head.length.wrapping_sub(PLAIN_HEADER_LEN as u32);
-        if usize::from(head.header_len) != PLAIN_HEADER_LEN || body_len > self.plain_body_max {
+        let body_len = head.length.wrapping_sub(N as u32);
+        if usize::from(head.header_len) != N || body_len > self.plain_body_max {
             return None;
         }
         let padded = frame::padded(body_len);
-        let frame_len = padded.wrapping_add(PLAIN_FRONT_LEN as u64);
+        let frame_len = padded.wrapping_add(front_len as u64);
         if frame_len > self.current.len() as u64 || !self.current.is_aligned_to(frame::ALIGN) {
             return None;
         }
         if padded != u64::from(body_len) {
-            let end = PLAIN_FRONT_LEN.checked_add(body_len as usize)?;
+            let end = front_len.checked_add(body_len as usize)?;
             let padding = self.current.get(end..frame_len as usize)?;
             if padding.iter().any(|&byte| byte != 0) {
                 return None;
@@ -184,7 +178,7 @@ impl Inbound {
 
     /// Takes the frame that [`peek_plain`](Self::peek_plain) found: header and body.
     #[inline(always)]
-    pub(super) fn take_plain(&mut self, body_len: u32) -> ([u8; PLAIN_HEADER_LEN], Chunk) {
+    pub(super) fn take_plain<const N: usize>(&mut self, body_len: u32) -> ([u8; N], Chunk) {
         self.current.cut_frame(Head::LEN as u32, body_len)
     }
 

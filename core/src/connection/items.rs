@@ -165,15 +165,15 @@ impl<T> Connection<T> {
 
     // ---- credit of what is received ----
 
-    /// The application no longer holds an item.
-    pub(super) fn item_consumed(&mut self, stream: StreamId, bytes: usize) {
+    /// The application no longer holds some items.
+    pub(super) fn items_consumed(&mut self, stream: StreamId, items: usize, bytes: usize) {
         if self.ending.is_some() {
             return;
         }
         let id = stream.0;
-        self.release_item(id.side() == self.side, bytes);
+        self.release_items(id.side() == self.side, items, bytes);
         let input = self.streams(id).and_then(|streams| streams.input.as_mut());
-        if input.is_some_and(|input| input.release(bytes)) {
+        if input.is_some_and(|input| input.release(items, bytes)) {
             self.control.grants.push_back(id);
             self.control.has_stream_credit = true;
         }
@@ -194,10 +194,14 @@ impl<T> Connection<T> {
     }
 
     pub(super) fn release_item(&mut self, is_own: bool, bytes: usize) {
-        let (pool, items) = self.item_windows(is_own);
+        self.release_items(is_own, 1, bytes);
+    }
+
+    fn release_items(&mut self, is_own: bool, items: usize, bytes: usize) {
+        let (pool, counted) = self.item_windows(is_own);
         pool.release_at_most(bytes);
-        items.release_at_most(1);
-        let is_due = items.is_grant_due();
+        counted.release_at_most(items);
+        let is_due = counted.is_grant_due();
         self.control.has_stream_credit |= is_due;
     }
 

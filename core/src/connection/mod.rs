@@ -549,6 +549,23 @@ impl<T> Connection<T> {
         self.poll_next(now)
     }
 
+    /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, as long as the
+    /// next frames are such items and ordinary, at most `max`. Returns how many; the rest comes with
+    /// `poll_event`.
+    #[inline]
+    pub fn poll_items(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        max: u32,
+        mut take: impl FnMut(Item),
+    ) -> u32 {
+        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
+            return 0;
+        }
+        self.plain_items(now, Some(stream.0), max, |_, item| take(item))
+    }
+
     /// The next event, whatever it is.
     #[inline(never)]
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
@@ -717,7 +734,13 @@ impl<T> Connection<T> {
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
     pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
-        self.item_consumed(stream, bytes);
+        self.items_consumed(stream, 1, bytes);
+    }
+
+    /// So many items of a stream, with bodies of `bytes` together, are no longer held. Whoever collects them must
+    /// say so before it waits for anything, since another stream may need their credit.
+    pub fn consumed_many(&mut self, stream: StreamId, items: usize, bytes: usize) {
+        self.items_consumed(stream, items, bytes);
     }
 
     /// Refuses a request whose time was over before its handler could start, and counts it apart.

@@ -1,4 +1,4 @@
-//! The ordinary case: a request or reply that is here whole, without extensions, and of which nothing is
+//! The ordinary case: a request, a reply or an item that is here whole, without extensions, and of which nothing is
 //! unusual. It is recognised by looking only; anything else is left as it lies and goes the general way,
 //! which also finds out what is wrong with it.
 #![deny(
@@ -11,9 +11,10 @@
 use ringcall_buf::Chunk;
 
 use super::inbound::Plain;
-use super::{Connection, Event, Outcome, Reply, Request, calls};
-use crate::frame::{Kind, ReplyHeader, RequestHeader, request_flags};
-use crate::{Instant, MessageId, RequestId};
+use super::state::ServedState;
+use super::{Connection, Event, Item, Outcome, Reply, Request, calls};
+use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, request_flags};
+use crate::{Instant, MessageId, RequestId, StreamId};
 
 /// Flags of a request that change nothing here.
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
@@ -26,7 +27,7 @@ impl<T> Connection<T> {
         if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
             return self.poll_any(now);
         }
-        let Some(plain) = self.inbound.peek_plain() else { return self.poll_any(now) };
+        let Some(plain) = self.inbound.peek_plain() else { return self.poll_item(now) };
         let Plain { kind, flags, id, header, body_len } = plain;
         if kind == Kind::Request as u8 {
             let RequestHeader { deadline_us, compression, .. } = RequestHeader::decode(header);
@@ -76,6 +77,84 @@ impl<T> Connection<T> {
         }
         let (header, body) = self.inbound.take_plain(body_len);
         Some(self.plain_reply(ticket, &header, body))
+    }
+
+    /// The next event: an ordinary item if the next frame is one, else whatever there is.
+    #[inline(never)]
+    fn poll_item(&mut self, now: Instant) -> Option<Event<T>> {
+        match self.plain_item(now) {
+            Some(event) => Some(event),
+            None => self.poll_any(now),
+        }
+    }
+
+    #[inline]
+    fn plain_item(&mut self, now: Instant) -> Option<Event<T>> {
+        let mut found = None;
+        self.plain_items(now, None, 1, |id, item| found = Some(Event::Item(StreamId(id), item)));
+        found
+    }
+
+    /// Takes ordinary items as long as they are in front, at most `max`: of one stream, or of that of the
+    /// first. Returns how many.
+    #[inline]
+    pub(super) fn plain_items(
+        &mut self,
+        now: Instant,
+        of: Option<MessageId>,
+        max: u32,
+        mut take: impl FnMut(MessageId, Item),
+    ) -> u32 {
+        if !self.parked.is_empty() || self.is_paused() {
+            return 0;
+        }
+        let mut taken = 0;
+        while taken < max && self.plain_item_of(now, of, &mut take).is_some() {
+            taken = taken.saturating_add(1);
+        }
+        let n = u64::from(taken);
+        self.counters.items_received = self.counters.items_received.wrapping_add(n);
+        self.counters.frames_received = self.counters.frames_received.wrapping_add(n);
+        taken
+    }
+
+    #[inline(always)]
+    fn plain_item_of(
+        &mut self,
+        now: Instant,
+        of: Option<MessageId>,
+        take: &mut impl FnMut(MessageId, Item),
+    ) -> Option<()> {
+        let Plain { kind, flags, id, header, body_len } = self.inbound.peek_plain()?;
+        if of.is_some_and(|of| of != id) {
+            return None;
+        }
+        let ItemHeader { compression, .. } = ItemHeader::decode(header);
+        if kind != Kind::Item as u8 || flags != 0 || compression != 0 {
+            return None;
+        }
+        let credit = &mut self.credit;
+        let (streams, bytes, items) = if id.side() == self.side {
+            let streams = self.calls.find(id)?.streams.as_deref_mut();
+            (streams, &mut credit.replies_in, &mut credit.reply_items_in)
+        } else {
+            let slot = self.served.find(id).filter(|slot| slot.state != ServedState::Receiving);
+            (slot?.streams.as_deref_mut(), &mut credit.calls_in, &mut credit.call_items_in)
+        };
+        let streams = streams?;
+        let input = streams.input.as_mut()?;
+        let len = body_len as usize;
+        if input.check().is_err() || !bytes.has(len) || !items.has(1) {
+            return None;
+        }
+        input.spend(len);
+        streams.touched = now;
+        bytes.charge_granted(len);
+        items.charge_granted(1);
+        let (header, body) = self.inbound.take_plain(body_len);
+        let ItemHeader { signature, codec, .. } = ItemHeader::decode(&header);
+        take(id, Item { signature, codec, body });
+        Some(())
     }
 
     #[inline(always)]

@@ -106,6 +106,7 @@ impl<T> Connection<T> {
         Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
     }
 
+    #[inline]
     pub(super) fn streams(&mut self, id: MessageId) -> Option<&mut Streams> {
         match id.side() == self.side {
             true => self.calls.find(id)?.streams.as_deref_mut(),
@@ -113,6 +114,7 @@ impl<T> Connection<T> {
         }
     }
 
+    #[inline]
     pub(super) fn output(&mut self, id: MessageId) -> Option<&mut Output> {
         self.streams(id)?.output.as_mut()
     }
@@ -233,11 +235,13 @@ impl<T> Connection<T> {
         items.available() == 0 || self.outbound.ready_bytes() >= self.bounds.cut_bytes
     }
 
+    #[inline]
     fn pool_of_output(&self, id: MessageId) -> Pool {
         if id.side() == self.side { Pool::Calls } else { Pool::Replies }
     }
 
     /// Takes credit for an item from a pool; what does not get any waits in the send order.
+    #[inline]
     fn fund_item(&mut self, pool: Pool, body_len: usize) -> bool {
         let (items, bytes, is_first) = match pool {
             Pool::Calls => (

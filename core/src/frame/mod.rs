@@ -221,7 +221,8 @@ impl Head {
 /// A length with the zeros behind it, up to the next multiple of [`ALIGN`].
 #[inline]
 pub(crate) const fn padded(len: u32) -> u64 {
-    (len as u64 + (ALIGN as u64 - 1)) & !(ALIGN as u64 - 1)
+    const REST: u64 = (ALIGN as u64).wrapping_sub(1);
+    (len as u64).wrapping_add(REST) & !REST
 }
 
 /// Splits the fixed part off a header.

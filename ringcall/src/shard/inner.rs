@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
     pub(crate) streams: Streams,
+    /// Streams of which items were taken in this turn.
+    pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -152,6 +154,7 @@ impl Inner {
             timers: Timers::new(now),
             waiters: Waiters::new(),
             streams: Streams::default(),
+            taken_of: RefCell::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -219,13 +222,18 @@ impl Inner {
             any = true;
         }
         self.was_busy.set(any);
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         self.admit_crowds();
         if self.is_draining() {
             self.go_on_draining();
-            self.endpoint.borrow_mut().flush(now);
+            self.flush(now);
         }
         self.has_work()
+    }
+
+    fn flush(&self, now: Instant) {
+        self.give_back_taken();
+        self.endpoint.borrow_mut().flush(now);
     }
 
     /// Whether the last turn had anything to do.
@@ -262,14 +270,17 @@ impl Inner {
             match event {
                 None => return any,
                 Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
+                Some(EndpointEvent::Connection(handle, Event::Item(id, item))) => {
+                    since_flush += self.item_arrived(handle, id, item);
+                }
                 Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
             }
             any = true;
             since_flush += 1;
-            if since_flush == EVENTS_A_FLUSH {
+            if since_flush >= EVENTS_A_FLUSH {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND);
-                self.endpoint.borrow_mut().flush(now);
+                self.flush(now);
             }
         }
     }
@@ -597,7 +608,7 @@ impl Inner {
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.end_remote_calls();
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
