@@ -154,7 +154,7 @@ pub use ringcall_codec_rkyv::{
 };
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
-    Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
+    Counters, Encoding, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
     SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
     Within, method_id,
 };

@@ -128,7 +128,7 @@ mod tests {
     fn every_item_comes_once_and_in_order() {
         let mut items = Items::new();
         let first = 10_001;
-        assert_eq!(items.run(1000), (first..first + 1000).sum());
-        assert_eq!(items.run(10), (first + 1000..first + 1010).sum());
+        assert_eq!(items.run(1000), (first..first + 1000).sum::<u64>());
+        assert_eq!(items.run(10), (first + 1000..first + 1010).sum::<u64>());
     }
 }

@@ -81,6 +81,7 @@ pub(super) struct Body {
     pub(super) id: MessageId,
     pub(super) header: BodyHeader,
     pub(super) flags: u8,
+    extensions: Chunk,
     front: Chunk,
     rest: Option<Segment>,
     pub(super) total: usize,
@@ -258,12 +259,17 @@ impl Outbound {
         self.entered
     }
 
-    /// Whether all requests that were queued before a mark have gone.
-    pub(super) fn is_past(&self, mark: u64) -> bool {
-        let mut requests = self.bodies.iter().chain(&self.held_calls);
+    /// Whether all requests that were queued before a mark have gone, and of the rest whatever is larger than
+    /// `bytes_max`.
+    pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
+        let held =
+            [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
+        let mut bodies = self.bodies.iter().chain(held.into_iter().flatten());
         self.ready.is_empty()
             && self.run.is_empty()
-            && !requests.any(|body| body.header.is_request() && body.entered <= mark)
+            && !bodies.any(|body| {
+                body.entered <= mark && (body.header.is_request() || body.total as u64 > bytes_max)
+            })
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.
@@ -375,6 +381,9 @@ impl Outbound {
         let last = body.sent + part == body.total;
         let of = body.header.part();
         queue.push(memory.outgoing(&body.head(now, part, last)).into());
+        if !body.extensions.is_empty() {
+            queue.push(core::mem::take(&mut body.extensions).into());
+        }
         body.take(part, queue);
         if last && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
@@ -433,20 +442,22 @@ impl Body {
         id: MessageId,
         header: BodyHeader,
         flags: u8,
+        extensions: Chunk,
         front: Chunk,
         rest: Option<Segment>,
     ) -> Body {
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
-        Body { id, header, flags, front, rest, total, sent: 0, entered: 0 }
+        Body { id, header, flags, extensions, front, rest, total, sent: 0, entered: 0 }
     }
 
-    /// Head and header of the frame that carries the next `part` bytes.
+    /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the
+    /// first.
     fn head(&self, now: Instant, part: usize, last: bool) -> HeadBytes {
-        let bytes = HeadBytes::new();
         if self.sent > 0 {
             let header = DataHeader { offset: self.sent as u64 };
-            return bytes.frame(Kind::Data, 0, self.id, &header.encode(), &[], part);
+            return HeadBytes::frame(Kind::Data, 0, self.id, &header.encode(), &[], 0, part);
         }
+        let others = self.extensions.len();
         let more = if last { 0 } else { FLAG_MORE };
         let mut total = ExtensionWriter::new();
         if !last {
@@ -463,16 +474,25 @@ impl Body {
                 let has_streams = self.flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT);
                 let deadline_us = wire_deadline(now, *deadline, has_streams != 0);
                 let header = RequestHeader { deadline_us, ..*header }.encode();
-                bytes.frame(Kind::Request, self.flags | more, self.id, &header, &total, part)
+                HeadBytes::frame(
+                    Kind::Request,
+                    self.flags | more,
+                    self.id,
+                    &header,
+                    &total,
+                    others,
+                    part,
+                )
             }
             BodyHeader::Reply(header) => {
-                bytes.frame(Kind::Reply, self.flags | more, self.id, &header.encode(), &total, part)
+                let (flags, header) = (self.flags | more, header.encode());
+                HeadBytes::frame(Kind::Reply, flags, self.id, &header, &total, others, part)
             }
             BodyHeader::Item(header) => {
-                bytes.frame(Kind::Item, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::Item, more, self.id, &header.encode(), &total, others, part)
             }
             BodyHeader::End(header) => {
-                bytes.frame(Kind::End, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::End, more, self.id, &header.encode(), &total, others, part)
             }
         }
     }
@@ -511,27 +531,25 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
     left.clamp(1, u64::from(u32::MAX - 1)) as u32
 }
 
-/// Head and header of one frame, on the stack.
+/// Head and header of one frame, without extensions other than the length, on the stack.
 pub(super) struct HeadBytes {
     bytes: [u8; 16 + 32 + 16],
     len: usize,
 }
 
 impl HeadBytes {
-    fn new() -> HeadBytes {
-        HeadBytes { bytes: [0; 64], len: 0 }
-    }
-
+    /// `others`: how many bytes of further extensions the transport gets behind it.
     fn frame(
-        mut self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         fixed: &[u8],
-        extensions: &[u8],
+        total: &[u8],
+        others: usize,
         body_len: usize,
     ) -> HeadBytes {
-        let header_len = fixed.len() + extensions.len();
+        let mut head_bytes = HeadBytes { bytes: [0; 64], len: 0 };
+        let header_len = fixed.len() + total.len() + others;
         let head = Head {
             length: (header_len + body_len) as u32,
             kind: kind as u8,
@@ -539,11 +557,12 @@ impl HeadBytes {
             header_len: header_len as u16,
             id,
         };
-        for part in [&head.encode()[..], fixed, extensions] {
-            self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-            self.len += part.len();
+        for part in [&head.encode()[..], fixed, total] {
+            let HeadBytes { bytes, len } = &mut head_bytes;
+            bytes[*len..*len + part.len()].copy_from_slice(part);
+            *len += part.len();
         }
-        self
+        head_bytes
     }
 }
 

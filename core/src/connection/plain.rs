@@ -152,8 +152,7 @@ impl<T> Connection<T> {
         bytes.charge_granted(len);
         items.charge_granted(1);
         let (header, body) = self.inbound.take_plain(body_len);
-        let ItemHeader { signature, codec, .. } = ItemHeader::decode(&header);
-        take(id, Item { signature, codec, body });
+        take(id, Item { encoding: ItemHeader::decode(&header).into(), body });
         Some(())
     }
 
@@ -178,6 +177,7 @@ impl<T> Connection<T> {
             deadline,
             received: now,
             codec: header.codec,
+            compression: 0,
             priority: header.priority,
             attempt: header.attempt,
             flags,
@@ -191,6 +191,7 @@ impl<T> Connection<T> {
         self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
         self.counters.frames_received = self.counters.frames_received.wrapping_add(1);
         let header = ReplyHeader::decode(header);
-        Event::Completed(ticket, Outcome::Reply(Reply { header, body }))
+        let reply = Reply { header, body, extensions: Chunk::empty() };
+        Event::Completed(ticket, Outcome::Reply(reply))
     }
 }

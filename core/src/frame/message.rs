@@ -1,7 +1,7 @@
 //! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
 
 use super::{Fields, Reader, fixed};
-use crate::{Codec, Status};
+use crate::{Codec, Encoding, Status};
 
 /// Flags of a REQUEST.
 pub mod request_flags {
@@ -200,6 +200,14 @@ impl DataHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; DataHeader::LEN] {
         Fields::new().put(self.offset.to_le_bytes()).finish()
+    }
+}
+
+impl From<ItemHeader> for Encoding {
+    #[inline]
+    fn from(header: ItemHeader) -> Encoding {
+        let ItemHeader { signature, codec, compression } = header;
+        Encoding { codec, compression, signature }
     }
 }
 

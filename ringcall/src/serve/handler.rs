@@ -305,7 +305,7 @@ impl Away {
             Ok(()) => {
                 let (body, attached) = self.replies.finish(writer);
                 let header = header::<M>(status, &self.facts);
-                self.send(header, Encoded { body, attached });
+                self.send(header, Encoded { body, attached, extensions: Box::default() });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -316,7 +316,10 @@ impl Away {
 
     pub(crate) fn status(self, status: Status) {
         let body = Chunk::empty().share();
-        self.send(ReplyHeader::new(status), Encoded { body, attached: None });
+        self.send(
+            ReplyHeader::new(status),
+            Encoded { body, attached: None, extensions: Box::default() },
+        );
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {
