@@ -274,6 +274,13 @@ impl Writer {
         if missing == 0 {
             return Ok(());
         }
+        if missing <= 16 && self.room - self.len >= 16 {
+            // More than is asked for, which the next bytes overwrite: one store in place of a call.
+            // SAFETY: `len + 16 <= room`, so it stays within the block, in memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+            unsafe { self.ptr.add(self.len).cast::<[u8; 16]>().write([0; 16]) };
+            self.len += missing;
+            return Ok(());
+        }
         self.put(&ZEROS[..missing])
     }
 
@@ -363,6 +370,11 @@ mod tests {
                 assert_eq!(writer.put(&part).is_ok(), fits);
                 if fits {
                     model.extend_from_slice(&part);
+                }
+                let padded = model.len().next_multiple_of(16);
+                if byte % 3 == 0 {
+                    assert_eq!(writer.pad_to(16).is_ok(), padded <= limit);
+                    model.resize(if padded <= limit { padded } else { model.len() }, 0);
                 }
                 assert_eq!(writer.written(), &model[..]);
             }

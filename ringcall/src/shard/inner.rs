@@ -28,7 +28,7 @@ use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
-use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
+use crate::client::{ClientConnection, Courier, LocalClient, Outbox, failure_of};
 use crate::offload::Pool;
 use crate::serve::{Incoming, Method, Router, Running};
 
@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) streams: Streams,
     /// Streams of which items were taken in this turn.
     pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
+    /// Wakes callers on other threads.
+    courier: Courier,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -155,6 +157,7 @@ impl Inner {
             waiters: Waiters::new(),
             streams: Streams::default(),
             taken_of: RefCell::default(),
+            courier: Courier::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -213,6 +216,7 @@ impl Inner {
         any |= self.endpoint.borrow_mut().reap(now);
         any |= self.timers.expire(now);
         any |= self.redial_due(now);
+        self.courier.expire(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
@@ -233,6 +237,7 @@ impl Inner {
 
     fn flush(&self, now: Instant) {
         self.give_back_taken();
+        self.courier.flush(now);
         self.endpoint.borrow_mut().flush(now);
     }
 
@@ -252,7 +257,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
+        let courier = self.courier.next_timeout();
+        [endpoint, self.timers.next(), drain, redial, courier].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -473,7 +479,7 @@ impl Inner {
             Ticket::Remote(index) => {
                 let end = self.remote_calls.borrow_mut().take(index);
                 if let Some(end) = end {
-                    end.complete(outcome);
+                    end.complete(outcome, &self.courier);
                 }
             }
             Ticket::Stream(stream) => stream.complete(outcome),
@@ -613,6 +619,9 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
+        // Nobody will look after those who are to be woken by others.
+        self.courier.flush(now);
+        self.courier.expire(Instant::FAR);
     }
 }
 
