@@ -248,7 +248,11 @@ impl Inner {
 
     /// Whether there is something to do without anything new happening.
     pub(crate) fn has_work(&self) -> bool {
-        self.endpoint.borrow().has_work() || self.executor.has_ready() || self.remote.has_mail()
+        self.endpoint.borrow().has_work()
+            || self.executor.has_ready()
+            || self.remote.has_mail()
+            // By the future that drives the shard.
+            || !self.taken_of.borrow().is_empty()
     }
 
     /// When there will be something to do if nothing happens before.
