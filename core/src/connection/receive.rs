@@ -9,7 +9,7 @@
 use ringcall_buf::Chunk;
 
 use super::credit::Allowance;
-use super::inbound::Found;
+use super::inbound::{Found, stranger};
 use super::state::{CallInput, CallState, ConnectionInput};
 use super::stream::pool_items;
 use super::{BodyTarget, Connection, Event, Outcome};
@@ -61,7 +61,7 @@ impl<T> Connection<T> {
     fn preface(&mut self, bytes: [u8; PREFACE_LEN]) -> Received<T> {
         let [magic @ .., version] = bytes;
         if magic != MAGIC {
-            return Err(CloseReason::UnknownPreface(bytes));
+            return Err(stranger(bytes));
         }
         // Also to someone of another version: our HELLO says which ones we speak.
         self.control.hello |= self.side == Side::Server;
@@ -216,6 +216,8 @@ impl<T> Connection<T> {
         self.look_after_by(self.retirement.next());
         self.bounds.their_in_flight_max = hello.in_flight_max;
         self.bounds.their_message_bytes_max = hello.message_bytes_max;
+        let shown = Extensions::new(extensions).flatten().find(|e| e.tag == tag::CREDENTIALS);
+        self.credentials.peer = shown.map(|extension| extension.value.into());
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))

@@ -13,6 +13,7 @@ mod handshake;
 pub mod havoc;
 mod ring;
 mod shapes;
+mod tls;
 mod views;
 
 #[path = "../../../core/tests/harness/mod.rs"]
@@ -28,17 +29,19 @@ pub use frames::frames;
 pub use handshake::handshake;
 pub use ring::ring;
 pub use shapes::shapes;
+pub use tls::tls;
 pub use views::views;
 
 /// A body, and its name: that of its target and its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
     ("views", views),
     ("shapes", shapes),
     ("ring", ring),
+    ("tls", tls),
 ];

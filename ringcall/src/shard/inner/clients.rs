@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Handle, Instant};
+use ringcall_core::{CloseReason, Handle, Instant, TransportError};
 
 use super::Inner;
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
@@ -39,9 +39,15 @@ impl Inner {
         let Some(address) = client.address() else { return };
         let now = self.read_clock();
         client.tries(now);
-        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        let Ok(layer) = self.layers.connect(client.security()) else {
+            client.failed(CloseReason::Transport(TransportError::BadAddress));
+            return self.redial(client);
+        };
+        let connected =
+            self.endpoint.borrow_mut().connect(now, address, &self.client_config, layer);
         match connected {
             Ok(handle) => {
+                self.show_credentials(handle, client);
                 if let Some(router) = client.services() {
                     self.routers.borrow_mut().offer(handle, Rc::clone(router));
                 }
@@ -53,6 +59,15 @@ impl Inner {
                 client.failed(CloseReason::Transport(error));
                 self.redial(client);
             }
+        }
+    }
+
+    fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
+        if let Some(credentials) = &client.security().credentials
+            && let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle)
+        {
+            let fits = connection.present(credentials.expose());
+            debug_assert!(fits.is_ok(), "checked when they were made");
         }
     }
 
@@ -109,6 +124,9 @@ impl Inner {
     pub(super) fn forget(&self, handle: Handle, reason: CloseReason) {
         let services = self.routers.borrow_mut().withdraw(handle);
         let peer = self.peers.borrow_mut().remove(&handle);
+        if self.is_guarded {
+            self.gate.borrow_mut().forget(handle);
+        }
         let client = self.clients.borrow_mut().remove(&handle);
         // What ends with it is somebody's code, and so is who is told.
         let told = catch_unwind(AssertUnwindSafe(|| {
