@@ -276,8 +276,10 @@ impl Writer {
         }
         if missing <= 16 && self.room - self.len >= 16 {
             // More than is asked for, which the next bytes overwrite: one store in place of a call.
-            // SAFETY: `len + 16 <= room`, so it stays within the block, in memory that is ours alone. (test: `writing_agrees_with_a_vec`)
-            unsafe { self.ptr.add(self.len).cast::<[u8; 16]>().write([0; 16]) };
+            // SAFETY: `len <= room`, within the block. (test: `writing_agrees_with_a_vec`)
+            let end = unsafe { self.ptr.add(self.len) };
+            // SAFETY: `len + 16 <= room`, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+            unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
             self.len += missing;
             return Ok(());
         }
