@@ -11,6 +11,7 @@ mod connection;
 mod frames;
 mod handshake;
 pub mod havoc;
+mod inflate;
 mod ring;
 mod shapes;
 mod tls;
@@ -27,6 +28,7 @@ pub use canary::canary;
 pub use connection::connection;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use inflate::inflate;
 pub use ring::ring;
 pub use shapes::shapes;
 pub use tls::tls;
@@ -36,12 +38,13 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
     ("views", views),
     ("shapes", shapes),
     ("ring", ring),
+    ("inflate", inflate),
     ("tls", tls),
 ];

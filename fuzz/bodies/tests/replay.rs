@@ -77,6 +77,11 @@ fn ring() {
 }
 
 #[test]
+fn inflate() {
+    holds("inflate");
+}
+
+#[test]
 fn tls() {
     holds("tls");
 }

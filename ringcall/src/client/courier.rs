@@ -36,11 +36,15 @@ impl Crew {
     /// Makes `kept` that of this thread.
     #[inline]
     pub(super) fn of_this_thread(kept: &mut Option<Arc<Crew>>) {
-        CREW.with(|crew| {
+        let of_thread = CREW.try_with(|crew| {
             if !kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, crew)) {
                 *kept = Some(Arc::clone(crew));
             }
         });
+        if of_thread.is_err() {
+            // The thread is ending.
+            *kept = None;
+        }
     }
 
     /// Wakes all that wait.

@@ -94,7 +94,8 @@ impl Wake for TaskWake {
         if self.is_queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        if !CURRENT.with(|current| current.wake(&self.remote, self.index)) {
+        // On a thread that is ending nothing is current any more.
+        if !CURRENT.try_with(|current| current.wake(&self.remote, self.index)).unwrap_or(false) {
             self.remote.wake_task(self.index);
         }
     }
@@ -127,7 +128,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let depth = &self.0.depth;
         depth.set(depth.get() - 1);
-        CURRENT.with(|current| current.0.borrow_mut().pop());
+        let _ending = CURRENT.try_with(|current| current.0.borrow_mut().pop());
     }
 }
 
@@ -145,7 +146,8 @@ impl Executor {
 
     pub(crate) fn enter(&self) -> Entered<'_> {
         let entry = (Arc::clone(&self.remote), Rc::clone(&self.ready));
-        CURRENT.with(|current| current.0.borrow_mut().push(entry));
+        // A shard may be dropped by a thread that ends.
+        let _ending = CURRENT.try_with(|current| current.0.borrow_mut().push(entry));
         self.depth.set(self.depth.get() + 1);
         Entered(self)
     }

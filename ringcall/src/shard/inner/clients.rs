@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use ringcall_core::{CloseReason, Handle, Instant, TransportError};
 
 use super::Inner;
+use super::watch::Change;
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
+use crate::observe::Observers;
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -53,6 +55,7 @@ impl Inner {
                 }
                 client.opens(handle);
                 self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.tell_client(client, handle, Change::Opened);
                 self.left_work();
             }
             Err(error) => {
@@ -106,7 +109,10 @@ impl Inner {
         if let Some(client) = self.client(handle) {
             return client;
         }
-        let connection = Rc::new(ClientConnection::accepted(handle));
+        let peer = self.seen_peer(handle);
+        let audience = self.audience(&Observers::default(), peer.as_ref());
+        let connection = Rc::new(ClientConnection::accepted(handle, audience));
+        connection.watched().reads(self.compressions(handle));
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));

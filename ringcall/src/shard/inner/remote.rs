@@ -153,6 +153,9 @@ impl Inner {
         };
         entry.id = None;
         drop(calls);
+        if let Some(audience) = client.connection().audience() {
+            audience.repeat(&outgoing, self.now());
+        }
         self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
         true
     }
@@ -160,10 +163,11 @@ impl Inner {
     /// The body of a call whose argument is only borrowed, to be sent later.
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || accepted, payload)
     }
 
     /// Makes a call as soon as its connection takes it, or fails it at its deadline.
@@ -306,6 +310,7 @@ impl Inner {
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
+        let observers = services.observers.clone();
         let services = match self.mount(services) {
             Ok(services) => services.map(Rc::new),
             Err(error) => {
@@ -314,7 +319,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, security, services);
+        let client = LocalClient::new(self, address, security, services, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }
