@@ -74,6 +74,8 @@ pub struct Epoll {
 const HOT_WAITS: u32 = 4;
 /// So many times at most, until the others are looked after.
 const DIRECT_MAX: u32 = 16;
+/// And only while no more than this comes at a time: whoever takes much too eagerly takes it in small pieces.
+const DIRECT_BYTES_MAX: usize = 4096;
 
 /// Readiness events; their type cannot be shown.
 struct Ready(Vec<epoll::Event>);
@@ -234,8 +236,16 @@ impl Epoll {
     fn readable(&mut self, handle: Handle, flags: epoll::EventFlags, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
         match connection.receive(&mut self.arena, &self.tally) {
-            Ok(Input::Chunk(chunk)) => events.push(Event::Received(handle, chunk)),
-            Ok(Input::Landed(buffer, n)) => events.push(Event::Landed(handle, buffer, n)),
+            Ok(Input::Chunk(chunk)) => {
+                if chunk.len() > DIRECT_BYTES_MAX {
+                    self.hot = None;
+                }
+                events.push(Event::Received(handle, chunk));
+            }
+            Ok(Input::Landed(buffer, n)) => {
+                self.hot = None;
+                events.push(Event::Landed(handle, buffer, n));
+            }
             Ok(Input::End) => {
                 connection.set_receiving(Receive::Pause);
                 events.push(Event::InputEnd(handle));

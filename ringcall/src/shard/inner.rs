@@ -269,8 +269,9 @@ impl Inner {
 
     fn flush(&self, now: Instant) {
         self.give_back_taken();
-        self.courier.flush(now);
         self.endpoint.borrow_mut().flush(now);
+        // Behind what is sent: whoever is woken may have this core before the shard goes on.
+        self.courier.flush(now);
     }
 
     /// Whether the last turn had anything to do.
