@@ -12,6 +12,7 @@ use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use ringcall_benches::IN_FLIGHT;
+use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::frames::{Front, decode_request, encode_request};
@@ -59,6 +60,13 @@ fn dispatch(mut dispatch: Dispatch) -> (Dispatch, u64) {
 fn items(mut items: Items) -> (Items, u64) {
     let sum = items.run(black_box(CALLS));
     (items, sum)
+}
+
+#[library_benchmark]
+#[bench::hundred(Hundred::new())]
+fn balanced(mut hundred: Hundred) -> (Hundred, u64) {
+    let answered = hundred.balanced(black_box(CALLS));
+    (hundred, answered)
 }
 
 #[library_benchmark]
@@ -118,7 +126,7 @@ fn check_large(desk: Desk<Book>) -> (Desk<Book>, usize) {
 
 library_benchmark_group!(
     name = calls,
-    benchmarks = [core_only, core_codec_futures, dispatch, items]
+    benchmarks = [core_only, core_codec_futures, dispatch, items, balanced]
 );
 library_benchmark_group!(
     name = parts,

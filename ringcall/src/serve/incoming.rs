@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
+use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
@@ -27,6 +28,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -109,6 +111,7 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
+                is_retried: request.flags & request_flags::RETRIED != 0,
                 method: method.name,
                 out_signature: method.out_signature,
             },
