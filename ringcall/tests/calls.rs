@@ -3,7 +3,7 @@
 mod common;
 
 use std::cell::Cell;
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -543,44 +543,5 @@ fn b13_the_last_waker_counts() {
             scope.spawn(|| ringcall::BlockOn::block_on(client.channel(), call)).join().unwrap()
         });
         assert_eq!(answer.unwrap().to_native(), 30);
-    });
-}
-
-/// Callers of one thread are woken through the first of them. The others hear of their ends also when that one
-/// is not polled, and when it is dropped.
-#[test]
-fn callers_are_woken_although_the_first_does_not_listen() {
-    struct Heard(std::sync::atomic::AtomicBool);
-    impl Wake for Heard {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-    over_one_pair(|pair| {
-        let (server, _) = pair.serve();
-        let client = pair.kitchen(&server);
-        for is_dropped in [false, true] {
-            let order = order(3);
-            let mut calls: Vec<_> =
-                (0..32).map(|_| Box::pin(client.taste(&order).into_future())).collect();
-            let heard: Vec<_> = calls
-                .iter_mut()
-                .map(|call| {
-                    let heard = Arc::new(Heard(false.into()));
-                    let waker = Waker::from(Arc::clone(&heard));
-                    let polled = call.as_mut().poll(&mut TaskContext::from_waker(&waker));
-                    (heard, polled.is_ready())
-                })
-                .collect();
-            let has_heard = |(heard, is_ready): &(Arc<Heard>, bool)| {
-                *is_ready || heard.0.load(Ordering::SeqCst)
-            };
-            eventually("one hears", || heard.iter().any(has_heard));
-            if is_dropped {
-                let first = heard.iter().position(has_heard).unwrap();
-                drop(calls.swap_remove(first));
-            }
-            eventually("all hear", || heard.iter().all(has_heard));
-        }
     });
 }

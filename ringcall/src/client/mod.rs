@@ -5,7 +5,6 @@ mod backoff;
 mod blocking;
 mod bridge;
 mod call;
-mod courier;
 mod local;
 mod local_stream;
 mod peer;
@@ -21,7 +20,6 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
-pub(crate) use courier::Courier;
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};

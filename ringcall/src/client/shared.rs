@@ -19,7 +19,6 @@ use ringcall_core::{
     Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool, TransportError,
 };
 
-use super::courier::{Courier, Crew};
 use super::{BlockOn, ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
@@ -427,7 +426,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
         slot: Arc<RemoteSlot>,
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
-        slot.await_end(waker);
+        slot.waker.register(waker);
         let left = self.line.remote.call(call, waker);
         if self.line.remote.is_gone() {
             // Whoever closed the mailbox may have looked into it before the call was there.
@@ -520,8 +519,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
             Stage::New => this.begin(cx.waker()),
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
             Stage::Left(slot) => {
-                slot.wake_crew();
-                slot.await_end(cx.waker());
+                slot.waker.register(cx.waker());
                 this.stage = Stage::Left(slot);
                 this.take(cx.waker())
             }
@@ -536,9 +534,9 @@ impl<P> Drop for RemoteFuture<'_, P> {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
-        let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
-        slot.wake_crew();
-        if slot.result.is_empty() {
+        if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
+            && slot.result.is_empty()
+        {
             slot.is_abandoned.store(true, Ordering::Release);
             self.line.remote.notify(Notice::Cancel(slot));
         }
@@ -558,9 +556,9 @@ pub(crate) enum RemoteEnd {
 }
 
 impl RemoteEnd {
-    /// The call has ended; on the shard, which wakes its caller together with others.
-    pub(crate) fn complete(self, outcome: Outcome, courier: &Courier) {
-        let answer = match outcome {
+    /// The call has ended; on the shard.
+    pub(crate) fn complete(self, outcome: Outcome) {
+        self.tell(match outcome {
             Outcome::Sent => Ok(Answer {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
@@ -568,14 +566,7 @@ impl RemoteEnd {
             }),
             // Shared once a reply, here where it leaves its thread.
             outcome => outcome.into_answer().map(|reply| Answer::from(reply).share()),
-        };
-        match self {
-            RemoteEnd::Future(slot) => {
-                slot.put(answer);
-                courier.ended(slot);
-            }
-            RemoteEnd::Callback(callback) => callback(answer),
-        }
+        });
     }
 
     /// The shard is gone.
@@ -626,11 +617,7 @@ impl RemoteEnd {
 pub(crate) struct RemoteSlot {
     /// Room for one, put by one thread and taken by another.
     result: ArrayQueue<SharedAnswer>,
-    pub(super) waker: AtomicWaker,
-    /// The callers of the thread that polled it last.
-    crew: Mutex<Option<Arc<Crew>>>,
-    /// Whoever is woken by it wakes those.
-    tells_crew: AtomicBool,
+    waker: AtomicWaker,
     /// Only the shard uses it.
     index: AtomicU32,
     is_abandoned: AtomicBool,
@@ -643,8 +630,6 @@ impl Default for RemoteSlot {
         RemoteSlot {
             result: ArrayQueue::new(1),
             waker: AtomicWaker::new(),
-            crew: Mutex::default(),
-            tells_crew: AtomicBool::new(false),
             index: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
             repeat_until: AtomicU64::new(0),
@@ -658,37 +643,9 @@ impl RemoteSlot {
     }
 
     fn tell(&self, answer: SharedAnswer) {
-        self.put(answer);
-        self.waker.wake();
-    }
-
-    fn put(&self, answer: SharedAnswer) {
         // Full only if the shard ended while the call was being left, and then the first end counts.
         let _told_already = self.result.push(answer);
-    }
-
-    fn await_end(&self, waker: &Waker) {
-        Crew::of_this_thread(&mut self.crew.lock());
-        self.waker.register(waker);
-    }
-
-    pub(super) fn crew(&self) -> Option<Arc<Crew>> {
-        self.crew.lock().clone()
-    }
-
-    /// Others wait for whoever polls it next.
-    pub(super) fn tells_crew(&self) {
-        self.tells_crew.store(true, Ordering::Release);
-    }
-
-    #[inline]
-    fn wake_crew(&self) {
-        if self.tells_crew.load(Ordering::Acquire)
-            && self.tells_crew.swap(false, Ordering::AcqRel)
-            && let Some(crew) = self.crew()
-        {
-            crew.wake();
-        }
+        self.waker.wake();
     }
 }
 

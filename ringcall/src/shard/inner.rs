@@ -33,7 +33,7 @@ use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
-use crate::client::{ClientConnection, Courier, LocalClient, Outbox, failure_of};
+use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
@@ -71,8 +71,6 @@ pub(crate) struct Inner {
     pub(crate) streams: Streams,
     /// Streams of which items were taken in this turn.
     pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
-    /// Wakes callers on other threads.
-    courier: Courier,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -180,7 +178,6 @@ impl Inner {
             waiters: Waiters::new(),
             streams: Streams::default(),
             taken_of: RefCell::default(),
-            courier: Courier::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -245,7 +242,6 @@ impl Inner {
         any |= self.endpoint.borrow_mut().reap(now);
         any |= self.timers.expire(now);
         any |= self.redial_due(now);
-        self.courier.expire(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
             let tasks = self.executor.run(TASKS_A_ROUND);
@@ -270,8 +266,6 @@ impl Inner {
     fn flush(&self, now: Instant) {
         self.give_back_taken();
         self.endpoint.borrow_mut().flush(now);
-        // Behind what is sent: whoever is woken may have this core before the shard goes on.
-        self.courier.flush(now);
     }
 
     /// Whether the last turn had anything to do.
@@ -294,9 +288,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        let courier = self.courier.next_timeout();
         let counters = self.counters_due();
-        [endpoint, self.timers.next(), drain, redial, courier, counters].into_iter().flatten().min()
+        [endpoint, self.timers.next(), drain, redial, counters].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -660,7 +653,7 @@ impl Inner {
             Ticket::Remote(index) => {
                 let end = self.remote_calls.borrow_mut().take(index);
                 if let Some(end) = end {
-                    end.complete(outcome, &self.courier);
+                    end.complete(outcome);
                 }
             }
             Ticket::Stream(stream) => stream.complete(outcome),
@@ -809,9 +802,6 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
-        // Nobody will look after those who are to be woken by others.
-        self.courier.flush(now);
-        self.courier.expire(Instant::FAR);
         self.tell_counters();
     }
 }
