@@ -6,14 +6,17 @@ use std::hint::black_box;
 
 use criterion::measurement::{Measurement, WallTime};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
+use ringcall_benches::compression::Press;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::messages::{Desk, Summed, book, order};
 use ringcall_benches::stack::Stack;
 use ringcall_benches::timers::Timers;
 use ringcall_benches::{IN_FLIGHT, frames};
+use ringcall_compression::Compression;
 
-criterion_group!(all, frames, timers, messages, calls);
+criterion_group!(all, frames, timers, messages, compression, calls, balanced);
 criterion_main!(all);
 
 fn frames(c: &mut Criterion) {
@@ -53,6 +56,15 @@ fn bench_message<M: Summed>(c: &mut Criterion, name: &str, mut desk: Desk<M>) {
     group.bench_function("decode_postcard", |b| b.iter(|| desk.decode_postcard()));
 }
 
+fn compression(c: &mut Criterion) {
+    let mut group = c.benchmark_group("text_64KiB");
+    for algorithm in Compression::ALL {
+        let press = Press::new(algorithm);
+        group.bench_function(format!("compress_{algorithm}"), |b| b.iter(|| press.compress()));
+        group.bench_function(format!("inflate_{algorithm}"), |b| b.iter(|| press.inflate()));
+    }
+}
+
 fn calls(c: &mut Criterion) {
     let mut group = c.benchmark_group("call");
     for (name, body_bytes) in [("core_raw_64B", 64), ("core_raw_65KB", 65_000)] {
@@ -67,6 +79,14 @@ fn calls(c: &mut Criterion) {
         let mut dispatch = Dispatch::echoes(IN_FLIGHT, body_bytes);
         bench_many(&mut group, name, |calls| dispatch.run(calls));
     }
+}
+
+/// What a balanced channel over a hundred instances adds: the difference of the two.
+fn balanced(c: &mut Criterion) {
+    let mut group = c.benchmark_group("balanced");
+    let mut hundred = Hundred::new();
+    bench_many(&mut group, "direct", |calls| hundred.direct(calls));
+    bench_many(&mut group, "hundred", |calls| hundred.balanced(calls));
 }
 
 /// Times something that repeats itself as often as it is told.

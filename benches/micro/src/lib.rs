@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balanced;
 pub mod calls;
+pub mod compression;
 pub mod dispatch;
 pub mod frames;
 mod memory;
