@@ -111,6 +111,13 @@
 //! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
 //! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
 //!
+//! # TLS, and who may call
+//!
+//! With the feature `tls` a server speaks TLS 1.3 and nothing else after `Server::tls`, and so does a client
+//! after `Connect::tls`, which verifies the server's certificate. Handlers ask [`Context`] for the identity of a
+//! caller with a certificate; [`Server::authorize`] and [`Server::authorize_calls`] decide who may connect
+//! and call what, by certificate or by [`Credentials`].
+//!
 //! # Many instances
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
@@ -141,7 +148,7 @@ pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
     ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
-    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
+    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture, WithCredentials,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{

@@ -153,7 +153,7 @@ impl App {
             let wait = Duration::from_nanos(shared.rng.log_uniform(1_000, 50_000_000));
             self.held.push(HeldItem { handle, stream, due: now + wait, item: item.clone() });
         } else {
-            end.consumed(handle, stream, item.body.len());
+            end.consumed(handle, stream, 1, item.body.len());
         }
     }
 
@@ -163,7 +163,7 @@ impl App {
         for at in (0..self.held.len()).rev() {
             if all || (self.held[at].due <= now && self.holds_until <= now) {
                 let HeldItem { handle, stream, item, .. } = self.held.swap_remove(at);
-                end.consumed(handle, stream, item.body.len());
+                end.consumed(handle, stream, 1, item.body.len());
             }
         }
     }
