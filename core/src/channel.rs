@@ -7,7 +7,7 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
 use crate::connection::Reply;
-use crate::{Clock, Codec, Encoding, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
+use crate::{Codec, Encoding, Failure, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -150,49 +150,6 @@ pub enum Arrived<B> {
     End(Result<Answer<B>, Failure>),
 }
 
-/// A channel whose calls end at a given time, if not before: for calls that a handler makes in turn. How
-/// much of it is left is asked when a call is made.
-#[derive(Clone, Debug)]
-pub struct Within<C, K> {
-    channel: C,
-    deadline: Instant,
-    clock: K,
-}
-
-impl<C, K> Within<C, K> {
-    /// Calls of `channel` get at most what is left until `deadline`.
-    pub fn new(channel: C, deadline: Instant, clock: K) -> Within<C, K> {
-        Within { channel, deadline, clock }
-    }
-
-    /// A call that takes no longer than what is left.
-    fn bounded(&self, call: Outgoing) -> Outgoing
-    where
-        K: Clock,
-    {
-        let left = self.deadline.since(self.clock.now());
-        Outgoing { timeout: call.timeout.min(left), ..call }
-    }
-
-    /// The channel, whose calls may take longer.
-    pub fn channel(&self) -> &C {
-        &self.channel
-    }
-}
-
-impl<C: Channel, K: Clock> Channel for Within<C, K> {
-    type Body = C::Body;
-    type Pending<'a, P>
-        = C::Pending<'a, P>
-    where
-        Self: 'a,
-        P: Payload + 'a;
-
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
-        self.channel.call(self.bounded(call), payload)
-    }
-}
-
 impl<C: Channel> Channel for &C {
     type Body = C::Body;
     type Pending<'a, P>
@@ -203,19 +160,6 @@ impl<C: Channel> Channel for &C {
 
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
-    }
-}
-
-impl<C: StreamChannel, K: Clock> StreamChannel for Within<C, K> {
-    type Call = C::Call;
-    type Opening<'a, P>
-        = C::Opening<'a, P>
-    where
-        Self: 'a,
-        P: Payload + 'a;
-
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        self.channel.open(self.bounded(call), payload)
     }
 }
 

@@ -36,7 +36,7 @@ mod time;
 mod transport;
 mod wheel;
 
-pub use channel::{Answer, Arrived, Channel, Outgoing, StreamCall, StreamChannel, Within};
+pub use channel::{Answer, Arrived, Channel, Outgoing, StreamCall, StreamChannel};
 pub use config::{Config, ConfigError};
 pub use connection::{
     Call, Cancellation, Connection, Event, Item, ItemError, LAND_BYTES_MIN, Outcome, ReceiveHint,

@@ -123,27 +123,32 @@ mod client;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+mod metadata;
 mod offload;
 mod serve;
 mod shard;
 mod topic;
+mod trace;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
     ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer,
-    RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
+    RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress, Upload, UploadCall,
+    UploadFuture, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
+pub use metadata::Metadata;
 pub use serve::{
     CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
-    SendContext, Server, Service, ServiceTable, ShardClock,
+    SendContext, SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
     TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
+pub use trace::{BadTraceContext, TraceContext};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;
@@ -156,7 +161,7 @@ pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
     Counters, Encoding, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
     SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
-    Within, method_id,
+    method_id,
 };
 pub use ringcall_macros::{message, service};
 

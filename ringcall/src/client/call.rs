@@ -9,29 +9,37 @@ use std::{fmt, mem};
 
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
+    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
 
-use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
+use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer, WithMetadata};
 use crate::CallError;
 use crate::serve::MethodTable;
 
 /// Options for calls. Those of a client hold for all its calls, those of a [`Call`] for that one; what
 /// neither says is as the method says, or the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
     deadline: Option<Duration>,
     priority: Option<u8>,
     wait_for_ready: Option<bool>,
+    /// Metadata and context, in front of those of the call.
+    extensions: ExtensionWriter,
 }
 
 impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
-        CallOptions { deadline: None, priority: None, wait_for_ready: None }
+        CallOptions {
+            deadline: None,
+            priority: None,
+            wait_for_ready: None,
+            extensions: ExtensionWriter::new(),
+        }
     }
 
     /// How long to wait: a second, unless the method says otherwise. The server is told how much is
@@ -39,6 +47,13 @@ impl CallOptions {
     pub const fn deadline(mut self, deadline: Duration) -> CallOptions {
         self.deadline = Some(deadline);
         self
+    }
+
+    crate::metadata::extension_methods!(extensions);
+
+    /// What goes with every call.
+    pub(super) fn extensions(&self) -> ExtensionWriter {
+        self.extensions.clone()
     }
 
     /// How long to wait, if these options or the method say it.
@@ -68,12 +83,6 @@ pub trait BlockOn {
     fn block_on<F: Future>(&self, future: F) -> F::Output;
 }
 
-impl<C: BlockOn, K> BlockOn for Within<C, K> {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.channel().block_on(future)
-    }
-}
-
 impl<T: BlockOn> BlockOn for &T {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         (**self).block_on(future)
@@ -86,9 +95,10 @@ impl<T: BlockOn> BlockOn for &T {
 /// It gives the reply as a [`View`](crate::View), read where it landed, or a [`CallError`].
 #[must_use = "a call is made when it is awaited, waited for, or given a callback"]
 pub struct Call<'a, C, A, R, E> {
-    channel: &'a C,
-    outgoing: Outgoing,
+    pub(super) channel: &'a C,
+    pub(super) outgoing: Outgoing,
     argument: &'a A,
+    extensions: ExtensionWriter,
     reply: PhantomData<fn() -> (R, E)>,
 }
 
@@ -103,7 +113,28 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         options: &CallOptions,
         argument: &'a A,
     ) -> Call<'a, C, A, R, E> {
-        Call { channel, outgoing: outgoing(method, options), argument, reply: PhantomData }
+        Call {
+            channel,
+            outgoing: outgoing(method, options),
+            argument,
+            extensions: options.extensions(),
+            reply: PhantomData,
+        }
+    }
+
+    crate::metadata::extension_methods!(extensions);
+
+    /// Gives the answer with the metadata that the handler has added, how long things took there, and how
+    /// busy it is.
+    pub fn with_metadata(self) -> WithMetadata<'a, C, A, R, E> {
+        WithMetadata(self)
+    }
+
+    /// Makes the call.
+    #[inline]
+    pub(super) fn make(self) -> C::Pending<'a, Extended<Typed<'a, A>>> {
+        let extensions = self.extensions.finish();
+        self.channel.call(self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 
     /// How long to wait for this call.
@@ -142,7 +173,9 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Client, A, R, E> {
     /// block. Nothing of the call is borrowed any more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        self.channel.call_with(self.outgoing, &payload, move |outcome| {
             callback(outcome.map_err(CallError::Failed).and_then(|answer| {
                 receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
             }));
@@ -155,7 +188,9 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Peer, A, R, E> {
     /// not block. Nothing of the call is borrowed any more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        self.channel.call_with(self.outgoing, &payload, move |outcome| {
             callback(outcome.map_err(CallError::Failed).and_then(|answer| {
                 receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
             }));
@@ -168,7 +203,9 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
     /// more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, ringcall_core::Chunk>) + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        self.channel.call_with(self.outgoing, &payload, move |outcome: Outcome| {
             let answered = outcome.into_answer().map_err(CallError::Failed);
             callback(answered.and_then(|reply| {
                 receive::<R, E, ringcall_core::Chunk>(reply.into(), out_signature, E::into_owned)
@@ -190,7 +227,7 @@ where
     fn into_future(self) -> CallFuture<'a, C, A, R, E> {
         CallFuture {
             out_signature: self.outgoing.out_signature,
-            pending: self.channel.call(self.outgoing, Typed(self.argument)),
+            pending: self.make(),
             reply: PhantomData,
         }
     }
@@ -211,7 +248,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        pending: C::Pending<'a, Typed<'a, A>>,
+        pending: C::Pending<'a, Extended<Typed<'a, A>>>,
         out_signature: u64,
         reply: PhantomData<fn() -> (R, E)>,
     }
@@ -241,17 +278,31 @@ pub trait IntoOwned: Frozen {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M
     where
         Self: Sized;
+
+    /// Nothing.
+    #[doc(hidden)]
+    fn empty() -> Self
+    where
+        Self: Sized;
 }
 
 impl IntoOwned for ringcall_core::Chunk {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M {
         M::into_owned(received)
     }
+
+    fn empty() -> Self {
+        ringcall_core::Chunk::empty()
+    }
 }
 
 impl IntoOwned for SharedChunk {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M {
         M::into_owned_shared(received)
+    }
+
+    fn empty() -> Self {
+        SharedChunk::empty()
     }
 }
 
@@ -285,6 +336,7 @@ pub struct OneWay<'a, C, A> {
     channel: &'a C,
     outgoing: Outgoing,
     argument: &'a A,
+    extensions: ExtensionWriter,
 }
 
 impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
@@ -297,8 +349,10 @@ impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
     ) -> OneWay<'a, C, A> {
         let mut outgoing = outgoing(method, options);
         outgoing.flags |= request_flags::ONE_WAY;
-        OneWay { channel, outgoing, argument }
+        OneWay { channel, outgoing, argument, extensions: options.extensions() }
     }
+
+    crate::metadata::extension_methods!(extensions);
 
     /// How long the server may take to start it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -330,7 +384,9 @@ impl<'a, C: Channel, A: Message> IntoFuture for OneWay<'a, C, A> {
     type IntoFuture = OneWayFuture<'a, C, A>;
 
     fn into_future(self) -> OneWayFuture<'a, C, A> {
-        OneWayFuture { pending: self.channel.call(self.outgoing, Typed(self.argument)) }
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        OneWayFuture { pending: self.channel.call(self.outgoing, payload) }
     }
 }
 
@@ -349,7 +405,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        pending: C::Pending<'a, Typed<'a, A>>,
+        pending: C::Pending<'a, Extended<Typed<'a, A>>>,
     }
 }
 

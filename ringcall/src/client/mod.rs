@@ -8,9 +8,11 @@ mod call;
 mod local;
 mod local_stream;
 mod peer;
+mod reply;
 mod shared;
 mod state;
 mod streams;
+mod within;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
@@ -24,6 +26,7 @@ pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
+pub use reply::{Reply, ReplyFuture, WithMetadata};
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
 pub use state::ConnectionState;
@@ -32,6 +35,8 @@ pub use streams::{
     DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
     UploadCall, UploadFuture,
 };
+pub(crate) use within::Inherited;
+pub use within::{SpanIds, Within};
 
 use std::time::Duration;
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
+use parking_lot::Mutex;
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::mount::Method;
@@ -16,6 +18,8 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    /// Of the request's header.
+    pub(crate) extensions: Chunk,
 }
 
 /// What of a call may go to any thread.
@@ -26,6 +30,8 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    /// The call is a retry already.
+    pub(crate) is_retry: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -53,9 +59,24 @@ pub(crate) struct CancelFlag {
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
+    /// Metadata for the answer.
+    metadata: Mutex<ExtensionWriter>,
 }
 
 impl CancelFlag {
+    pub(crate) fn with_metadata(metadata: ExtensionWriter) -> CancelFlag {
+        CancelFlag { metadata: Mutex::new(metadata), ..CancelFlag::default() }
+    }
+
+    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
+        crate::metadata::push_entry(&mut self.metadata.lock(), key, value);
+    }
+
+    /// What was added since it was asked last.
+    pub(crate) fn take_metadata(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.metadata.lock()).finish()
+    }
+
     pub(crate) fn cancel(&self, status: Status) {
         self.status.store(status.to_wire(), Ordering::Release);
         self.waker.wake();
@@ -102,11 +123,13 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
+                is_retry: request.flags & request_flags::RETRIED != 0,
                 method: method.name,
                 out_signature: method.out_signature,
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            extensions: request.extensions,
         }
     }
 
@@ -116,8 +139,10 @@ impl Incoming {
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
         body: SharedChunk,
+        extensions: SharedChunk,
     ) -> Incoming {
-        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into() }
+        let origin = Origin::Elsewhere(remote, flag);
+        Incoming { facts, origin, body: body.into(), extensions: extensions.into() }
     }
 
     /// Takes the body out.

@@ -10,7 +10,10 @@ use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, Request, Status};
 
-use super::handler::{Handler, Offloaded, OffloadedResponder, OnShard, WithResponder};
+use super::handler::{
+    Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
+    WithResponder,
+};
 use super::streams::{Ending, Streaming, Streams};
 use super::{Handlers, Incoming, ServiceTable};
 use crate::ServeError;
@@ -27,6 +30,14 @@ pub trait Service: Sized {
 
     #[doc(hidden)]
     fn mount_offloaded(self, mount: &mut Mount)
+    where
+        Self: Send + Sync;
+}
+
+/// A service whose handlers may run on any executor: one with `#[service(send)]`.
+pub trait SendService: Service {
+    #[doc(hidden)]
+    fn mount_spawned(self, mount: &mut Mount)
     where
         Self: Send + Sync;
 }
@@ -106,6 +117,8 @@ impl Method {
 pub struct Mount {
     router: Router,
     pool: Arc<Pool>,
+    /// Where the handlers of a [`SendService`] go.
+    spawner: Option<Spawner>,
     /// The service that is being mounted.
     table: Option<&'static ServiceTable>,
     taken: Option<ServeError>,
@@ -115,13 +128,13 @@ impl Mount {
     /// Adds to what a shard serves already.
     pub(crate) fn add_to(shard: &Rc<Inner>) -> Mount {
         let router = (*shard.router()).clone();
-        Mount { router, pool: Arc::clone(&shard.pool), table: None, taken: None }
+        Mount { router, pool: Arc::clone(&shard.pool), spawner: None, table: None, taken: None }
     }
 
     /// For one connection of a shard, beside what the shard serves.
     pub(crate) fn apart(shard: &Rc<Inner>) -> Mount {
         let pool = Arc::clone(&shard.pool);
-        Mount { router: Router::default(), pool, table: None, taken: None }
+        Mount { router: Router::default(), pool, spawner: None, table: None, taken: None }
     }
 
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
@@ -143,6 +156,18 @@ impl Mount {
                 self.taken.take().map_or(Ok(()), Err)
             }
         }
+    }
+
+    pub(crate) fn add_spawned<S: SendService + Send + Sync>(
+        &mut self,
+        service: S,
+        spawner: &Spawner,
+    ) -> Result<(), ServeError> {
+        self.table = Some(service.table());
+        self.spawner = Some(Arc::clone(spawner));
+        service.mount_spawned(self);
+        self.spawner = None;
+        self.taken.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn finish(self) -> Router {
@@ -209,6 +234,29 @@ impl Mount {
     {
         let pool = Arc::clone(&self.pool);
         self.insert(index, Box::new(Offloaded::new(handler, pool)));
+    }
+
+    /// A method whose handler runs on an executor of the user's.
+    #[doc(hidden)]
+    pub fn spawned<F, Fut, V, E>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        V: Message,
+        E: Message,
+    {
+        let Some(spawner) = self.spawner.clone() else { return };
+        self.insert(index, Box::new(Spawned::new(handler, spawner)));
+    }
+
+    /// A method that answers through a responder, called on an executor of the user's.
+    #[doc(hidden)]
+    pub fn spawned_responder<F>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+    {
+        let Some(spawner) = self.spawner.clone() else { return };
+        self.insert(index, Box::new(SpawnedResponder::new(handler, spawner)));
     }
 
     /// A method that answers through a responder, called on the shard.

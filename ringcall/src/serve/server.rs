@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
+use super::handler::Spawner;
 use super::signals::Signals;
-use super::{Mount, Service};
+use super::{Mount, SendService, Service, SpawnedCall};
 use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
@@ -115,6 +116,38 @@ impl Server {
     {
         self.services
             .push(Arc::new(move |_, mount, handlers| mount.add_with(service.clone(), handlers)));
+        self
+    }
+
+    /// Adds a service whose handlers run on an executor of yours: each call is a future that `spawn` gets, on
+    /// the thread of the shard that received the call, and must pass on at once.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service(send)] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+    /// # struct Mirror;
+    /// # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+    /// # fn example(runtime: &tokio::runtime::Runtime) -> Result<(), ringcall::ServeError> {
+    /// let tokio = runtime.handle().clone();
+    /// let server = ringcall::Server::bind("127.0.0.1:7000")
+    ///     .service_spawned(Mirror.into_echo(), move |call| drop(tokio.spawn(call)))
+    ///     .start()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A call that nobody waits for any more ends where it awaits something. If the executor drops a call its
+    /// caller gets [`ABORTED`](ringcall_core::Status::ABORTED). What limits the number of calls there is
+    /// [`Config::in_flight_max`], for each connection. Methods with streams run on the shard.
+    pub fn service_spawned<S>(
+        mut self,
+        service: S,
+        spawn: impl Fn(SpawnedCall) + Send + Sync + 'static,
+    ) -> Server
+    where
+        S: SendService + Clone + Send + Sync + 'static,
+    {
+        let spawner: Spawner = Arc::new(spawn);
+        self.services
+            .push(Arc::new(move |_, mount, _| mount.add_spawned(service.clone(), &spawner)));
         self
     }
 

@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering;
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Endpoint,
-    EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
-    Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
+    EndpointEvent, Entropy, Event, Extended, Failure, Handle, Instant, Listener, Memory, Outcome,
+    Outgoing, Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport,
+    TransportError,
 };
 
 use ringcall_net::Handover as _;
@@ -30,7 +31,7 @@ use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::offload::Pool;
-use crate::serve::{Incoming, Method, Router, Running};
+use crate::serve::{Incoming, Method, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -71,6 +72,8 @@ pub(crate) struct Inner {
     pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
     routers: RefCell<Routers>,
+    /// What goes beside answers.
+    pub(crate) reply_metadata: ReplyMetadata,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
     /// Connections that this shard opened, also those that their clients have left.
@@ -161,6 +164,7 @@ impl Inner {
             listeners: RefCell::default(),
             server_config: Rc::new(config.server),
             routers: RefCell::default(),
+            reply_metadata: ReplyMetadata::default(),
             running: RefCell::default(),
             clients: RefCell::default(),
             peers: RefCell::default(),
@@ -345,6 +349,39 @@ impl Inner {
 
     /// Answers a call. That the caller is gone is no fault of ours.
     pub(crate) fn answer_with<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        if !self.reply_metadata.is_empty() {
+            return self.answer_with_metadata(handle, request, header, payload);
+        }
+        self.send_answer(handle, request, header, payload);
+    }
+
+    /// The same when there are answers with metadata; this may be one.
+    #[cold]
+    fn answer_with_metadata<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        match self.reply_metadata.take(handle, request) {
+            None => self.send_answer(handle, request, header, payload),
+            Some(mut extensions) => {
+                extensions.extend_from_slice(payload.extensions());
+                let payload = Extended { payload, extensions };
+                self.send_answer(handle, request, header, &payload);
+            }
+        }
+    }
+
+    #[inline]
+    fn send_answer<P: Payload>(
         &self,
         handle: Handle,
         request: RequestId,
@@ -565,6 +602,11 @@ impl Inner {
         }
         drop(endpoint);
         self.drain_counts();
+    }
+
+    /// A number for a span.
+    pub(crate) fn next_span_id(&self) -> u64 {
+        self.rng.borrow_mut().next_u64()
     }
 
     // ---- tasks, stopping ----
