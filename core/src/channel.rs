@@ -32,6 +32,8 @@ pub trait Channel {
 /// What a typed client says about a call, beside its argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
+    /// The method's name, for whoever looks at the call: `package.Service/method`.
+    pub name: &'static str,
     /// Which method, see [`method_id`](crate::method_id).
     pub method: u64,
     /// Shapes of the argument.

@@ -121,6 +121,7 @@
 mod block_on;
 mod client;
 mod error;
+pub mod filter;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
 mod metadata;

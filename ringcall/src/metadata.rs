@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use ringcall_core::Chunk;
 use ringcall_core::frame::{
     Extension, ExtensionWriter, Extensions, HEADER_LEN_MAX, is_metadata_key, parse_metadata, tag,
 };
-use ringcall_core::{Chunk, Frozen};
 
 use crate::TraceContext;
 
@@ -19,7 +19,7 @@ use crate::TraceContext;
 #[derive(Clone)]
 pub struct Metadata<B = Chunk>(B);
 
-impl<B: Frozen> Metadata<B> {
+impl<B: AsRef<[u8]>> Metadata<B> {
     /// From the extensions of a header, see [`Answer::extensions`](crate::Answer::extensions).
     #[must_use]
     pub fn new(extensions: B) -> Metadata<B> {
@@ -112,7 +112,7 @@ impl<B: Frozen> Metadata<B> {
 }
 
 /// Keys and lengths: values may be secret.
-impl<B: Frozen> fmt::Debug for Metadata<B> {
+impl<B: AsRef<[u8]>> fmt::Debug for Metadata<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().map(|(key, value)| (key, value.len()))).finish()
     }

@@ -109,7 +109,7 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
     #[doc(hidden)]
     pub fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> Call<'a, C, A, R, E> {
@@ -343,7 +343,7 @@ impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
     #[doc(hidden)]
     pub fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> OneWay<'a, C, A> {
@@ -418,8 +418,9 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
     }
 }
 
-pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
+pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
     Outgoing {
+        name: method.full_name(),
         method: method.id(),
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,

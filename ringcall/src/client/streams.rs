@@ -33,7 +33,7 @@ struct Prepared<'a, C, A> {
 impl<'a, C, A> Prepared<'a, C, A> {
     fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> Prepared<'a, C, A> {
@@ -68,7 +68,7 @@ macro_rules! prepared_call {
             #[doc(hidden)]
             pub fn new(
                 channel: &'a C,
-                method: &MethodTable,
+                method: &'static MethodTable,
                 options: &CallOptions,
                 argument: &'a A,
             ) -> Self {

@@ -272,6 +272,18 @@ impl fmt::Debug for ShardClock {
     }
 }
 
+/// For filters.
+pub(super) fn within<C: Clone>(
+    shard: &Rc<Inner>,
+    facts: &Facts,
+    metadata: &Metadata,
+    channel: &C,
+) -> Within<C, ShardClock> {
+    let clock = ShardClock(Some(Rc::clone(shard)));
+    let inherited = inherited(facts, metadata.as_bytes());
+    Within::new(channel.clone(), facts.deadline, clock, inherited)
+}
+
 fn inherited(facts: &Facts, extensions: &[u8]) -> Inherited {
     Inherited {
         priority: facts.priority,

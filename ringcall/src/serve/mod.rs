@@ -1,6 +1,7 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
 mod context;
+mod filter;
 mod handler;
 mod incoming;
 mod mount;
@@ -12,6 +13,8 @@ mod streams;
 mod table;
 
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
+pub use filter::ServerCall;
+pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;

@@ -15,7 +15,7 @@ use super::handler::{
     WithResponder,
 };
 use super::streams::{Ending, Streaming, Streams};
-use super::{Handlers, Incoming, ServiceTable};
+use super::{Handlers, Incoming, ServerFilter, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
 use crate::shard::Inner;
@@ -84,6 +84,8 @@ pub(crate) struct Method {
     /// Those of [`KIND_FLAGS`] that its requests have.
     kind: u8,
     handler: Box<dyn Handler>,
+    /// What its calls pass before.
+    filter: Option<Rc<dyn ServerFilter>>,
 }
 
 impl Method {
@@ -108,8 +110,24 @@ impl Method {
     }
 
     #[inline]
-    pub(crate) fn start(&self, call: Incoming) {
+    pub(crate) fn start(self: Rc<Self>, call: Incoming) {
+        match &self.filter {
+            None => self.handler.start(call),
+            Some(filter) => Rc::clone(filter).start(self, call),
+        }
+    }
+
+    /// Starts a call that has passed the filters.
+    pub(super) fn run(&self, call: Incoming) {
         self.handler.start(call);
+    }
+
+    pub(super) fn full_name(&self) -> &'static str {
+        self.full_name
+    }
+
+    pub(super) fn has_items_in(&self) -> bool {
+        self.kind & request_flags::ITEMS_IN != 0
     }
 }
 
@@ -119,6 +137,7 @@ pub struct Mount {
     pool: Arc<Pool>,
     /// Where the handlers of a [`SendService`] go.
     spawner: Option<Spawner>,
+    filter: Option<Rc<dyn ServerFilter>>,
     /// The service that is being mounted.
     table: Option<&'static ServiceTable>,
     taken: Option<ServeError>,
@@ -128,13 +147,20 @@ impl Mount {
     /// Adds to what a shard serves already.
     pub(crate) fn add_to(shard: &Rc<Inner>) -> Mount {
         let router = (*shard.router()).clone();
-        Mount { router, pool: Arc::clone(&shard.pool), spawner: None, table: None, taken: None }
+        let pool = Arc::clone(&shard.pool);
+        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
     }
 
     /// For one connection of a shard, beside what the shard serves.
     pub(crate) fn apart(shard: &Rc<Inner>) -> Mount {
         let pool = Arc::clone(&shard.pool);
-        Mount { router: Router::default(), pool, spawner: None, table: None, taken: None }
+        let router = Router::default();
+        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
+    }
+
+    /// What the calls of services that are added from now on pass.
+    pub(crate) fn set_filter(&mut self, filter: Rc<dyn ServerFilter>) {
+        self.filter = Some(filter);
     }
 
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
@@ -192,6 +218,7 @@ impl Mount {
             kind: method.stream_flags()
                 | if method.is_one_way() { request_flags::ONE_WAY } else { 0 },
             handler,
+            filter: self.filter.clone(),
         };
         self.router.0.insert(method.id(), Rc::new(entry));
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -11,9 +12,10 @@ use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
 use super::handler::Spawner;
 use super::signals::Signals;
-use super::{Mount, SendService, Service, SpawnedCall};
+use super::{Filters, Mount, SendService, ServerCall, ServerFilter, Service, SpawnedCall};
 use crate::ServeError;
 use crate::client::ToAddress;
+use crate::filter::Filter;
 use crate::offload::Pool;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
@@ -35,6 +37,8 @@ pub enum Handlers {
 type MountService =
     Arc<dyn Fn(&Shard, &mut Mount, Handlers) -> Result<(), ServeError> + Send + Sync>;
 
+type MakeFilter = Arc<dyn Fn() -> Rc<dyn ServerFilter> + Send + Sync>;
+
 /// Serves services at an address, with one shard or several, each a thread of its own.
 ///
 /// ```no_run
@@ -50,6 +54,7 @@ type MountService =
 pub struct Server {
     at: Result<Place, ServeError>,
     services: Vec<MountService>,
+    filter: Option<MakeFilter>,
     handlers: Handlers,
     shards: usize,
     config: ShardConfig,
@@ -101,6 +106,7 @@ impl Server {
         Server {
             at,
             services: Vec::new(),
+            filter: None,
             handlers: Handlers::default(),
             shards: 1,
             config: ShardConfig::default(),
@@ -158,6 +164,20 @@ impl Server {
         make: impl Fn(&Shard) -> S + Send + Sync + 'static,
     ) -> Server {
         self.services.push(Arc::new(move |shard, mount, _| mount.add(make(shard))));
+        self
+    }
+
+    /// What all calls of all services pass before their handlers, see [`filter`](crate::filter): one filter, or
+    /// several that were put together. Methods, codecs and signatures have been checked by then, the argument
+    /// has not been looked at.
+    ///
+    /// A call that a filter lets pass at once allocates nothing, one that waits neither once there were as many
+    /// before. Those whose ends are [told](crate::filter::FilterExt::after) are kept in a table meanwhile.
+    pub fn filter<F>(mut self, filter: F) -> Server
+    where
+        F: Filter<ServerCall> + Send + Sync,
+    {
+        self.filter = Some(Arc::new(move || Rc::new(Filters::new(filter.clone()))));
         self
     }
 
@@ -263,10 +283,11 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { at, services, handlers, shards, config, drain_timeout, on_drain } = self;
+        let Server { at, services, filter, handlers, shards, config, drain_timeout, on_drain } =
+            self;
         let at = at?;
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let plan = Arc::new(Plan { services, handlers, config, pool: Pool::new(threads) });
+        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Pool::new(threads) });
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
@@ -305,6 +326,7 @@ impl fmt::Debug for Server {
 /// What all shards of a server are made from.
 struct Plan {
     services: Vec<MountService>,
+    filter: Option<MakeFilter>,
     handlers: Handlers,
     config: ShardConfig,
     pool: Arc<Pool>,
@@ -381,6 +403,9 @@ impl Plan {
     fn make_shard(&self) -> Result<Shard, ServeError> {
         let shard = Shard::with_pool(self.config.clone(), Arc::clone(&self.pool))?;
         let mut mount = Mount::add_to(shard.inner());
+        if let Some(filter) = &self.filter {
+            mount.set_filter(filter());
+        }
         for service in &self.services {
             service(&shard, &mut mount, self.handlers)?;
         }

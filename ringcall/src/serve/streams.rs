@@ -252,8 +252,13 @@ where
             call.facts.deadline = Instant::FAR;
         }
         let facts = call.facts;
-        let stream = OpenStream::new(&shard, facts.handle);
-        stream.register(facts.request.into());
+        // A filter that the call has passed may have taken its first items in.
+        let early = shard.streams.find(facts.handle, facts.request.into());
+        let stream = early.unwrap_or_else(|| {
+            let stream = OpenStream::new(&shard, facts.handle);
+            stream.register(facts.request.into());
+            stream
+        });
         let owner = Owner(Rc::clone(&stream));
         let streams = Streams { stream, facts, in_signature: self.in_signature };
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {

@@ -331,7 +331,8 @@ impl Inner {
         if let Some(status) = method.refuses(&request) {
             return self.refuse(handle, request.id, status);
         }
-        method.start(Incoming::on_shard(self, handle, request, &method));
+        let call = Incoming::on_shard(self, handle, request, &method);
+        method.start(call);
     }
 
     /// Answers without a handler.
@@ -342,6 +343,9 @@ impl Inner {
     /// A call's time was over before its handler could start.
     fn refuse_expired(&self, handle: Handle, request: RequestId) {
         let now = self.now();
+        if let Some((_, Some(told))) = self.reply_metadata.take(handle, request) {
+            told.tell(Status::EXPIRED);
+        }
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
@@ -370,13 +374,18 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        match self.reply_metadata.take(handle, request) {
-            None => self.send_answer(handle, request, header, payload),
-            Some(mut extensions) => {
+        let Some((mut extensions, told)) = self.reply_metadata.take(handle, request) else {
+            return self.send_answer(handle, request, header, payload);
+        };
+        match extensions.is_empty() {
+            true => self.send_answer(handle, request, header, payload),
+            false => {
                 extensions.extend_from_slice(payload.extensions());
-                let payload = Extended { payload, extensions };
-                self.send_answer(handle, request, header, &payload);
+                self.send_answer(handle, request, header, &Extended { payload, extensions });
             }
+        }
+        if let Some(told) = told {
+            told.tell(header.status);
         }
     }
 
