@@ -22,11 +22,28 @@ pub trait Channel {
     type Pending<'a, P>: Future<Output = Result<Answer<Self::Body>, Failure>> + 'a
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     /// Makes a call. Nothing happens before the future is polled. A one-way call
     /// ([`ONE_WAY`](crate::frame::request_flags::ONE_WAY)) ends with an empty answer when it was sent.
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P>;
+    /// A payload is cloned for each further attempt, so it is a reference, or cheap to clone.
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P>;
+}
+
+/// A channel whose calls keep it: for whoever has many channels, and may let go of one while there are calls on
+/// it.
+pub trait OwnedChannel: Channel + Clone {
+    /// The future of a call, as [`Channel::Pending`] is.
+    type Owned<P>: Future<Output = Result<Answer<Self::Body>, Failure>> + Unpin
+    where
+        P: Payload + Clone;
+
+    /// Makes a call as [`Channel::call`] does.
+    fn call_owned<P: Payload + Clone>(self, call: Outgoing, payload: P) -> Self::Owned<P>;
 }
 
 /// What a typed client says about a call, beside its argument.
@@ -158,9 +175,13 @@ impl<C: Channel> Channel for &C {
         = C::Pending<'a, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
     }
 }

@@ -188,6 +188,20 @@ pub struct Encoded {
     pub extensions: Box<[u8]>,
 }
 
+impl Encoded {
+    /// How long it is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.body.len() + self.attached.as_ref().map_or(0, SharedSegment::len)
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Payload for Encoded {
     fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         match &self.attached {

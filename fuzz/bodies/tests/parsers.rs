@@ -51,9 +51,16 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("ringcall/src/trace.rs", "TraceContext::from_bytes", "frames"),
     ("ringcall/src/trace.rs", "parse_traceparent", "frames"),
     ("ringcall/src/metadata.rs", "Metadata::iter", "frames"),
+    ("tls/src/layer.rs", "Tls::greet", "tls"),
+    ("tls/src/layer.rs", "Tls::open_records", "tls"),
+    ("tls/src/handshake.rs", "Handshake::advance", "tls"),
+    ("tls/src/traffic.rs", "Traffic::open", "tls"),
+    ("tls/src/traffic.rs", "Traffic::take_messages", "tls"),
     ("transport-uring/src/engine/mod.rs", "Uring::complete", "ring"),
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
+    ("compression/src/lib.rs", "inflate", "inflate"),
+    ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 
 /// The same names for what no peer sends.

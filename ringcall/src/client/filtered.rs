@@ -130,9 +130,13 @@ impl<C: Channel, F: Filter<ClientCall>> Channel for Filtered<C, F> {
         = FilteredCall<'a, C, F, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         let stage = Stage::Before { future: self.before(call, payload.extensions()) };
         FilteredCall { to: self, payload: Some(payload), name: call.name, stage }
     }
@@ -146,6 +150,7 @@ pin_project! {
         C: 'a,
         F: Filter<ClientCall>,
         P: Payload,
+        P: Clone,
         P: 'a,
     {
         to: &'a Filtered<C, F>,
@@ -169,7 +174,7 @@ impl<'a, C, F, P> Future for FilteredCall<'a, C, F, P>
 where
     C: Channel,
     F: Filter<ClientCall>,
-    P: Payload + 'a,
+    P: Payload + Clone + 'a,
 {
     type Output = Result<Answer<C::Body>, Failure>;
 
@@ -213,7 +218,7 @@ impl<'a, C, F, P> fmt::Debug for FilteredCall<'a, C, F, P>
 where
     C: Channel,
     F: Filter<ClientCall>,
-    P: Payload,
+    P: Payload + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FilteredCall").field("method", &self.name).finish_non_exhaustive()

@@ -10,6 +10,7 @@ mod local;
 mod local_stream;
 mod peer;
 mod reply;
+mod security;
 mod shared;
 mod state;
 mod streams;
@@ -29,6 +30,10 @@ pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use reply::{Reply, ReplyFuture, WithMetadata};
+pub use security::Credentials;
+pub(crate) use security::Security;
+#[cfg(feature = "cluster")]
+pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
 pub use state::ConnectionState;

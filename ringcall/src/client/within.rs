@@ -89,9 +89,13 @@ impl<C: Channel, K: Clock + SpanIds> Channel for Within<C, K> {
         = C::Pending<'a, Extended<P>>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         self.channel.call(self.bounded(call), self.extended(payload))
     }
 }

@@ -74,6 +74,17 @@ impl Context {
         }
     }
 
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        match &self.home {
+            Home::Shard(shard) => shard.caller(self.facts.handle).0,
+            Home::Elsewhere(_, flag) => flag.caller.0.clone(),
+        }
+    }
+
     /// How long the caller still waits.
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -182,6 +193,8 @@ pub struct SendContext {
     is_elsewhere: bool,
     flag: Arc<CancelFlag>,
     metadata: Metadata<SharedChunk>,
+    #[cfg(feature = "tls")]
+    caller: super::access::Caller,
 }
 
 impl SendContext {
@@ -189,6 +202,14 @@ impl SendContext {
     #[must_use]
     pub fn info(&self) -> CallInfo {
         info(&self.facts)
+    }
+
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        self.caller.0.clone()
     }
 
     /// How long the caller still waits.
@@ -287,7 +308,7 @@ pub(super) fn within<C: Clone>(
 fn inherited(facts: &Facts, extensions: &[u8]) -> Inherited {
     Inherited {
         priority: facts.priority,
-        is_retry: facts.is_retry,
+        is_retry: facts.is_retried,
         context: handed_down(extensions).map(Arc::from),
     }
 }
@@ -323,14 +344,26 @@ impl FromCall for SendContext {
     fn from_call(call: &Incoming) -> SendContext {
         let Facts { handle, request, .. } = call.facts;
         let (remote, flag) = match &call.origin {
-            Origin::Shard(shard) => {
-                (Arc::clone(&shard.remote), shard.reply_metadata.share(handle, request))
-            }
+            Origin::Shard(shard) => (
+                Arc::clone(&shard.remote),
+                shard.reply_metadata.share(handle, request, || shard.caller(handle)),
+            ),
             Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Arc::clone(flag)),
         };
         let is_elsewhere = matches!(call.origin, Origin::Elsewhere(..));
         let metadata = Metadata::new(call.extensions.share());
-        SendContext { facts: call.facts, remote, is_elsewhere, flag, metadata }
+        SendContext {
+            facts: call.facts,
+            remote,
+            is_elsewhere,
+            flag,
+            metadata,
+            #[cfg(feature = "tls")]
+            caller: match &call.origin {
+                Origin::Shard(shard) => shard.caller(call.facts.handle),
+                Origin::Elsewhere(_, flag) => flag.caller.clone(),
+            },
+        }
     }
 }
 
@@ -351,7 +384,7 @@ impl Future for Sleep {
 }
 
 /// A timer of a shard, for somebody on another thread.
-struct RemoteSleep {
+pub(crate) struct RemoteSleep {
     remote: Arc<Remote>,
     time: Option<Duration>,
     shared: Arc<SleepShared>,
@@ -371,7 +404,7 @@ impl Wake for SleepShared {
 }
 
 impl RemoteSleep {
-    fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
+    pub(crate) fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
         RemoteSleep { remote: Arc::clone(remote), time: Some(time), shared: Arc::default() }
     }
 }

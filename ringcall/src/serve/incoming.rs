@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
+use super::access::Caller;
 use super::mount::Method;
 use crate::shard::{Inner, Remote};
 
@@ -31,7 +32,7 @@ pub(crate) struct Facts {
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
     /// The call is a retry already.
-    pub(crate) is_retry: bool,
+    pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -53,9 +54,11 @@ pub(crate) enum Running {
     Elsewhere(Arc<CancelFlag>),
 }
 
-/// Tells a handler on another thread that nobody waits any more, and with which status it ends then.
-#[derive(Default)]
+/// What a handler on another thread shares with its call: tells it that nobody waits any more, and with which
+/// status it ends then.
 pub(crate) struct CancelFlag {
+    /// Whom the certificate of the connection names.
+    pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
@@ -64,8 +67,18 @@ pub(crate) struct CancelFlag {
 }
 
 impl CancelFlag {
-    pub(crate) fn with_metadata(metadata: ExtensionWriter) -> CancelFlag {
-        CancelFlag { metadata: Mutex::new(metadata), ..CancelFlag::default() }
+    pub(crate) fn new(caller: Caller) -> CancelFlag {
+        CancelFlag {
+            caller,
+            status: AtomicU16::new(0),
+            waker: AtomicWaker::new(),
+            metadata: Mutex::default(),
+        }
+    }
+
+    /// What was added so far.
+    pub(crate) fn with_metadata(self, metadata: ExtensionWriter) -> CancelFlag {
+        CancelFlag { metadata: Mutex::new(metadata), ..self }
     }
 
     pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
@@ -123,7 +136,7 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
-                is_retry: request.flags & request_flags::RETRIED != 0,
+                is_retried: request.flags & request_flags::RETRIED != 0,
                 method: method.name,
                 out_signature: method.out_signature,
             },

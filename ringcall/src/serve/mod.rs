@@ -1,5 +1,6 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
+pub(crate) mod access;
 mod context;
 mod filter;
 mod handler;
@@ -12,6 +13,9 @@ mod signals;
 mod streams;
 mod table;
 
+pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
+#[cfg(feature = "cluster")]
+pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use filter::ServerCall;
 pub(crate) use filter::{Filters, ServerFilter};

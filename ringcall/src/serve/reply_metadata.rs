@@ -9,6 +9,7 @@ use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{Handle, RequestId, Status};
 
 use super::ServerFilter;
+use super::access::Caller;
 use super::incoming::CancelFlag;
 
 /// Calls of a shard whose answers have metadata, or whose ends a filter wants to know; the others are not in
@@ -81,11 +82,17 @@ impl ReplyMetadata {
     }
 
     /// What another thread may add to.
-    pub(crate) fn share(&self, handle: Handle, request: RequestId) -> Arc<CancelFlag> {
+    pub(crate) fn share(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        caller: impl FnOnce() -> Caller,
+    ) -> Arc<CancelFlag> {
         self.with((handle, request), |entry| match &mut entry.added {
             Added::Elsewhere(flag) => Arc::clone(flag),
             Added::Here(writer) => {
-                let flag = Arc::new(CancelFlag::with_metadata(std::mem::take(writer)));
+                let flag =
+                    Arc::new(CancelFlag::new(caller()).with_metadata(std::mem::take(writer)));
                 entry.added = Added::Elsewhere(Arc::clone(&flag));
                 flag
             }
