@@ -256,6 +256,40 @@ fn a_deadline_ends_the_call_here_and_cancels_it_there() {
     assert_at_rest(&pair);
 }
 
+/// The wheel is told of a slot once, not with every call: it must find each call's own deadline all the same.
+#[test]
+fn d01_a_slot_used_again_has_the_deadline_of_its_call() {
+    let ms = Duration::from_millis;
+    for second_ms in [200, 1000, 5000] {
+        let mut pair = Pair::established(12);
+        pair.call(1, b"answered").unwrap();
+        pair.run();
+        pair.client.answer(1);
+        assert_eq!(pair.client.connection.calls_in_flight(), 0);
+        pair.server.echo = false;
+        let deadline = pair.now + ms(second_ms);
+        pair.call_with(2, b"not answered", |call| call.deadline = deadline).unwrap();
+        pair.run();
+        pair.run_for(ms(second_ms - 2));
+        assert!(pair.client.done.iter().all(|(ticket, _)| *ticket != 2), "too early");
+        pair.run_for(ms(5));
+        assert_eq!(failure(pair.client.outcome(2)), Failure::unknown(Cause::Expired));
+    }
+}
+
+/// Without calls nobody need wake for the deadlines of those that were.
+#[test]
+fn an_idle_connection_does_not_wake_for_past_calls() {
+    let mut pair = Pair::established(13);
+    let before = pair.client.connection.poll_timeout();
+    pair.call(1, b"x").unwrap();
+    pair.run();
+    pair.client.answer(1);
+    let after = pair.client.connection.poll_timeout();
+    let soon = pair.now + Duration::from_secs(2);
+    assert!(before.is_none_or(|at| at > soon) && after.is_none_or(|at| at > soon), "{after:?}");
+}
+
 #[test]
 fn d02_a_watched_deadline_is_told_to_the_server() {
     let mut pair = Pair::established(12);

@@ -111,6 +111,13 @@
 //! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
 //! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
 //!
+//! # TLS, and who may call
+//!
+//! With the feature `tls` a server speaks TLS 1.3 and nothing else after `Server::tls`, and so does a client
+//! after `Connect::tls`, which verifies the server's certificate. Handlers ask [`Context`] for the identity of a
+//! caller with a certificate; [`Server::authorize`] and [`Server::authorize_calls`] decide who may connect
+//! and call what, by certificate or by [`Credentials`].
+//!
 //! # Many instances
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
@@ -145,7 +152,7 @@ pub use client::{
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
     ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
     Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress, Upload, UploadCall,
-    UploadFuture, WithMetadata, Within,
+    UploadFuture, WithCredentials, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;

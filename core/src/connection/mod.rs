@@ -102,6 +102,7 @@ pub struct Connection<T> {
     side: Side,
     state: ConnectionState,
     config: Rc<Config>,
+    bounds: Bounds,
     memory: Memory,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
@@ -117,7 +118,8 @@ pub struct Connection<T> {
     one_ways: VecDeque<(u64, T)>,
     credit: Credit,
     control: Control,
-    /// Deadlines of calls made (even keys) and served (odd keys).
+    /// Deadlines of calls made (even keys), see [`calls::Entry::listed`], and of calls served that are watched
+    /// (odd keys).
     deadlines: Wheel,
     watch: Watch,
     liveness: Liveness,
@@ -133,6 +135,8 @@ pub struct Connection<T> {
     landing: Siblings,
     /// Where the body of the large frame that is arriving goes.
     body_target: BodyTarget,
+    /// Memory was short when bytes last arrived: bodies should not pin what they arrived in.
+    copies_bodies: bool,
     /// A frame whose body waits for the landing budget.
     stalled: Option<Found>,
     unknown_replies: Strikes,
@@ -150,6 +154,17 @@ pub struct Connection<T> {
     /// What the other side was told last, and has not confirmed yet.
     announced: Option<Limits>,
     counters: Counters,
+}
+
+/// What every call is held to, from configuration and HELLO.
+#[derive(Debug)]
+struct Bounds {
+    cut_bytes: usize,
+    queue_soft: usize,
+    queue_max: usize,
+    /// What the other side accepts: nothing before its HELLO.
+    their_in_flight_max: u32,
+    their_message_bytes_max: u64,
 }
 
 #[derive(Debug)]
@@ -432,6 +447,13 @@ impl<T> Connection<T> {
         Connection {
             side,
             state: ConnectionState::Preface,
+            bounds: Bounds {
+                cut_bytes: config.cut_bytes,
+                queue_soft: config.send_queue_soft,
+                queue_max: config.send_queue_max,
+                their_in_flight_max: 0,
+                their_message_bytes_max: 0,
+            },
             // The accepting side says nothing before it has seen who speaks to it.
             control: Control { hello: side == Side::Client, ..Control::default() },
             inbound: Inbound::new(),
@@ -470,6 +492,7 @@ impl<T> Connection<T> {
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
+            copies_bodies: false,
             stalled: None,
             unknown_replies: Strikes::new(now),
             ignored: Strikes::new(now),
@@ -499,6 +522,7 @@ impl<T> Connection<T> {
             return;
         }
         self.watch.received = now;
+        self.copies_bodies = self.memory.is_hoarded();
         self.inbound.push(chunk);
     }
 
@@ -546,7 +570,7 @@ impl<T> Connection<T> {
     /// harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(key) = self.deadlines.expire(now) {
-            self.expire(key);
+            self.expire(now, key);
         }
         if self.watch.at <= now {
             self.look_after(now);
@@ -557,15 +581,30 @@ impl<T> Connection<T> {
 
     /// The next event. Requests and replies are parsed as they are asked for, so a caller decides how
     /// much it takes at a time. `None`: nothing until something is handled.
-    #[inline]
+    #[inline(always)]
     pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
-        match self.poll_plain(now) {
-            Some(event) => Some(event),
-            None => self.poll_any(now),
+        self.poll_next(now)
+    }
+
+    /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, as long as the
+    /// next frames are such items and ordinary, at most `max`. Returns how many; the rest comes with
+    /// `poll_event`.
+    #[inline]
+    pub fn poll_items(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        max: u32,
+        mut take: impl FnMut(Item),
+    ) -> u32 {
+        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
+            return 0;
         }
+        self.plain_items(now, Some(stream.0), max, |_, item| take(item))
     }
 
     /// The next event, whatever it is.
+    #[inline(never)]
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
         if self.is_at_rest() {
             return None;
@@ -626,7 +665,10 @@ impl<T> Connection<T> {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let earliest = self.deadlines.next().map_or(self.watch.at, |at| at.min(self.watch.at));
+        // Keys of calls that have ended are in the wheel, too.
+        let has_calls = self.calls.live() > 0 || self.served.live() > 0;
+        let deadline = has_calls.then(|| self.deadlines.next()).flatten();
+        let earliest = deadline.map_or(self.watch.at, |at| at.min(self.watch.at));
         (earliest != Instant::FAR).then_some(earliest)
     }
 
@@ -731,7 +773,13 @@ impl<T> Connection<T> {
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
     pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
-        self.item_consumed(stream, bytes);
+        self.items_consumed(stream, 1, bytes);
+    }
+
+    /// So many items of a stream, with bodies of `bytes` together, are no longer held. Whoever collects them must
+    /// say so before it waits for anything, since another stream may need their credit.
+    pub fn consumed_many(&mut self, stream: StreamId, items: usize, bytes: usize) {
+        self.items_consumed(stream, items, bytes);
     }
 
     /// Refuses a request whose time was over before its handler could start, and counts it apart.
@@ -748,6 +796,7 @@ impl<T> Connection<T> {
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
         if slot.state == ServedState::Running && deadline != Instant::FAR {
+            slot.is_watched = true;
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -914,7 +963,7 @@ impl<T> Connection<T> {
     /// How many calls the other side accepts at once; zero before its HELLO.
     #[must_use]
     pub fn in_flight_limit(&self) -> u32 {
-        self.peer.as_ref().map_or(0, |peer| peer.in_flight_max)
+        self.bounds.their_in_flight_max
     }
 
     /// Body bytes that this side may still send: as calls, and as replies.
@@ -1012,7 +1061,6 @@ impl<T> Connection<T> {
             if let Some(id) = self.calls.id_at(slot) {
                 self.stop_streams(id);
             }
-            self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
             if let Some(ticket) = ticket {
                 self.counters.calls_ended += 1;
@@ -1126,11 +1174,17 @@ impl<T> Connection<T> {
 
     // ---- time ----
 
-    fn expire(&mut self, key: u32) {
+    fn expire(&mut self, now: Instant, key: u32) {
         let slot = key / 2;
         if key.is_multiple_of(2) {
+            self.calls.set_listed(slot, Instant::FAR);
             let Some(id) = self.calls.id_at(slot) else { return };
             let Some(entry) = self.calls.at(slot) else { return };
+            if entry.deadline > now {
+                // The call that it was listed for has ended; this one has more time.
+                let deadline = entry.deadline;
+                return self.list_deadline(slot, deadline);
+            }
             let held = entry.state == CallState::Held;
             let Some(ticket) = entry.ticket.take() else { return };
             self.counters.calls_expired += 1;
@@ -1146,6 +1200,13 @@ impl<T> Connection<T> {
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
         }
+    }
+
+    /// Has the wheel say a call's key when its time is over.
+    #[cold]
+    fn list_deadline(&mut self, slot: u32, deadline: Instant) {
+        self.calls.set_listed(slot, deadline);
+        self.deadlines.arm(call_key(slot), deadline);
     }
 
     /// Looks whether what must make progress does.
@@ -1225,7 +1286,7 @@ impl<T> Connection<T> {
     /// Whether the other side must read replies before its calls are run.
     #[inline]
     fn is_choked(&self) -> bool {
-        self.outbound.queued_replies() >= self.config.send_queue_soft
+        self.outbound.queued_replies() >= self.bounds.queue_soft
     }
 
     /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
@@ -1234,7 +1295,7 @@ impl<T> Connection<T> {
     #[inline]
     fn is_paused(&self) -> bool {
         self.served.one_ways >= self.in_flight_max
-            || self.outbound.ready_bytes() >= self.config.send_queue_max
+            || self.outbound.ready_bytes() >= self.bounds.queue_max
     }
 
     /// Whether the body that is arriving has memory that the transport could receive into.

@@ -104,6 +104,7 @@ impl<T> Connection<T> {
         Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
     }
 
+    #[inline]
     pub(super) fn streams(&mut self, id: MessageId) -> Option<&mut Streams> {
         match id.side() == self.side {
             true => self.calls.find(id)?.streams.as_deref_mut(),
@@ -111,6 +112,7 @@ impl<T> Connection<T> {
         }
     }
 
+    #[inline]
     pub(super) fn output(&mut self, id: MessageId) -> Option<&mut Output> {
         self.streams(id)?.output.as_mut()
     }
@@ -157,7 +159,7 @@ impl<T> Connection<T> {
         if !self.may_send_item(id)? {
             return Err(ItemError::Blocked);
         }
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let Encoding { codec, compression, signature } = encoding;
         let most = Most { body: limit, extensions: 0 };
@@ -180,7 +182,7 @@ impl<T> Connection<T> {
         self.counters.items_sent += 1;
         let header = ItemHeader { signature, codec, compression };
         let is_small = is_funded
-            && body_len <= self.config.cut_bytes
+            && body_len <= self.bounds.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if is_small {
             finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode(), 0);
@@ -232,14 +234,16 @@ impl<T> Connection<T> {
             Pool::Calls => &self.credit.call_items_out,
             Pool::Replies => &self.credit.reply_items_out,
         };
-        items.available() == 0 || self.outbound.ready_bytes() >= self.config.cut_bytes
+        items.available() == 0 || self.outbound.ready_bytes() >= self.bounds.cut_bytes
     }
 
+    #[inline]
     fn pool_of_output(&self, id: MessageId) -> Pool {
         if id.side() == self.side { Pool::Calls } else { Pool::Replies }
     }
 
     /// Takes credit for an item from a pool; what does not get any waits in the send order.
+    #[inline]
     fn fund_item(&mut self, pool: Pool, body_len: usize) -> bool {
         let (items, bytes, is_first) = match pool {
             Pool::Calls => (
@@ -298,7 +302,7 @@ impl<T> Connection<T> {
             self.stop_streams(id);
         }
         let kind = self.terminal_kind(id);
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
@@ -316,7 +320,7 @@ impl<T> Connection<T> {
             }
         };
         let is_whole = arena.frame().message_len() == arena.frame().len();
-        let is_small = !waits && body_len <= self.config.cut_bytes && is_whole;
+        let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());

@@ -21,6 +21,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/frame/message.rs", "ReplyHeader::decode", "frames"),
     ("core/src/frame/message.rs", "DataHeader::parse", "frames"),
     ("core/src/frame/message.rs", "ItemHeader::parse", "frames"),
+    ("core/src/frame/message.rs", "ItemHeader::decode", "frames"),
     ("core/src/frame/control.rs", "Credit::parse", "frames"),
     ("core/src/frame/control.rs", "Cancel::parse", "frames"),
     ("core/src/frame/control.rs", "Ping::parse", "frames"),
@@ -33,7 +34,8 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/status.rs", "Status::from_wire", "frames"),
     ("core/src/connection/inbound.rs", "Inbound::peek_plain", "frames"),
     ("core/src/connection/inbound.rs", "Inbound::next", "frames"),
-    ("core/src/connection/plain.rs", "Connection::poll_plain", "frames"),
+    ("core/src/connection/plain.rs", "Connection::poll_next", "frames"),
+    ("core/src/connection/plain.rs", "Connection::plain_item", "frames"),
     ("core/src/connection/receive.rs", "Announced::parse", "frames"),
     ("core/src/connection/receive.rs", "Announced::parse_known", "connection"),
     ("core/src/connection/receive.rs", "Connection::preface", "handshake"),
@@ -60,6 +62,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
     ("compression/src/lib.rs", "inflate", "inflate"),
+    ("plugins/tracing/src/context.rs", "TraceParent::from_bytes", "frames"),
     ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 

@@ -30,8 +30,8 @@ pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use reply::{Reply, ReplyFuture, WithMetadata};
-pub use security::Credentials;
 pub(crate) use security::Security;
+pub use security::{Credentials, WithCredentials};
 #[cfg(feature = "cluster")]
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};

@@ -193,15 +193,12 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
             *slot.is_kept = false;
             *slot.home = Some(self);
         }
-        let index = shard.executor.reserve();
-        if shard.executor.poll_with(index, |cx| slot.as_mut().poll(cx)).is_ready() {
-            shard.executor.release(index);
-            slot.recycle();
-        } else {
-            *slot.as_mut().project().is_kept = true;
-            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-            shard.executor.put(index, slot);
-        }
+        let Some(index) = shard.executor.poll_first(|cx| slot.as_mut().poll(cx)) else {
+            return slot.recycle();
+        };
+        *slot.as_mut().project().is_kept = true;
+        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        shard.executor.put(index, slot);
     }
 
     fn ended(&self, method: &'static str, status: Status) {

@@ -58,6 +58,7 @@ pub(crate) enum Running {
 /// status it ends then.
 pub(crate) struct CancelFlag {
     /// Whom the certificate of the connection names.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.

@@ -271,14 +271,10 @@ where
             Err(_) => return panicked(&shard, &facts),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
-        let index = shard.executor.reserve();
-        if shard.executor.poll_with(index, |cx| task.as_mut().poll(cx)).is_ready() {
-            shard.executor.release(index);
-        } else {
-            *task.as_mut().project().is_kept = true;
-            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-            shard.executor.put(index, task);
-        }
+        let Some(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
+        *task.as_mut().project().is_kept = true;
+        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        shard.executor.put(index, task);
     }
 }
 

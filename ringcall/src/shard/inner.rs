@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
     pub(crate) streams: Streams,
+    /// Streams of which items were taken in this turn.
+    pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) client_config: Rc<Config>,
     clock: Box<dyn Clock>,
@@ -177,6 +179,7 @@ impl Inner {
             timers: Timers::new(now),
             waiters: Waiters::new(),
             streams: Streams::default(),
+            taken_of: RefCell::default(),
             pool,
             client_config: Rc::new(config.client),
             clock,
@@ -251,16 +254,21 @@ impl Inner {
             any = true;
         }
         self.was_busy.set(any);
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         self.admit_crowds();
         if self.is_draining() {
             self.go_on_draining();
-            self.endpoint.borrow_mut().flush(now);
+            self.flush(now);
         }
         if self.watch.is_some() {
             self.watch_counters(any);
         }
         self.has_work()
+    }
+
+    fn flush(&self, now: Instant) {
+        self.give_back_taken();
+        self.endpoint.borrow_mut().flush(now);
     }
 
     /// Whether the last turn had anything to do.
@@ -270,7 +278,11 @@ impl Inner {
 
     /// Whether there is something to do without anything new happening.
     pub(crate) fn has_work(&self) -> bool {
-        self.endpoint.borrow().has_work() || self.executor.has_ready() || self.remote.has_mail()
+        self.endpoint.borrow().has_work()
+            || self.executor.has_ready()
+            || self.remote.has_mail()
+            // By the future that drives the shard.
+            || !self.taken_of.borrow().is_empty()
     }
 
     /// When there will be something to do if nothing happens before.
@@ -298,14 +310,17 @@ impl Inner {
             match event {
                 None => return any,
                 Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
+                Some(EndpointEvent::Connection(handle, Event::Item(id, item))) => {
+                    since_flush += self.item_arrived(handle, id, item);
+                }
                 Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
             }
             any = true;
             since_flush += 1;
-            if since_flush == EVENTS_A_FLUSH {
+            if since_flush >= EVENTS_A_FLUSH {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND);
-                self.endpoint.borrow_mut().flush(now);
+                self.flush(now);
             }
         }
     }
@@ -833,7 +848,7 @@ impl Inner {
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.end_remote_calls();
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
