@@ -20,6 +20,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// Whether a defence is switched off: a constant, `false` unless built with `--cfg bug="name"`. `cargo xtask
+/// mutants` does that with each, to see that the simulator or a test notices.
+macro_rules! bug {
+    ($name:literal) => {
+        cfg!(bug = $name)
+    };
+}
+
 mod channel;
 mod config;
 mod connection;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use harness::{Pair, bytes, raw_call, skewed};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Failure, FailureClass, Instant,
-    Outcome, SplitMix64, Status,
+    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Event, Failure, FailureClass,
+    Instant, Outcome, SplitMix64, Status,
 };
 
 fn failure(outcome: &Outcome) -> Failure {
@@ -762,4 +762,30 @@ fn d04_deadlines_saturate_on_the_wire() {
         // The most that 32 bits of microseconds hold without meaning "none".
         assert_eq!(request.deadline, pair.now + Duration::from_micros(u64::from(u32::MAX) - 1));
     }
+}
+
+#[test]
+fn an_answer_overtakes_the_word_that_nobody_waits() {
+    let mut pair = Pair::established(3);
+    pair.server.echo = false;
+    for ticket in 0..2 {
+        pair.call(ticket, b"late").expect("there is room");
+    }
+    pair.run_for(Duration::from_millis(10));
+    let requests: Vec<_> = pair.server.requests.iter().map(|it| (it.id, it.deadline)).collect();
+    let (now, server) = (pair.now + Duration::from_secs(2), &mut pair.server.connection);
+    for (id, deadline) in &requests {
+        server.watch_deadline(*id, *deadline);
+    }
+    server.handle_timeout(now);
+    // Both have expired. The application hears of one, and answers both at once.
+    let told = server.poll_event(now);
+    let Some(Event::Cancelled(first, _)) = told else { panic!("{told:?}") };
+    for (id, _) in &requests {
+        let header = ReplyHeader::new(Status::CANCELLED_RUNNING);
+        server.reply(now, *id, header, &Bytes::new()).expect("it runs");
+    }
+    assert!(requests.iter().any(|(id, _)| *id == first));
+    let after = server.poll_event(now);
+    assert!(after.is_none(), "it was answered: {after:?}");
 }

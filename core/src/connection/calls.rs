@@ -67,6 +67,7 @@ impl<T> Calls<T> {
     /// A free slot below `limit`; the next one that [`open`](Self::open) uses.
     #[inline]
     pub(super) fn vacant(&mut self, limit: u32) -> Option<u32> {
+        let limit = if bug!("slots_off_by_one") { limit + 1 } else { limit };
         if self.free < limit { Some(self.free) } else { self.find_vacant(limit) }
     }
 
@@ -121,7 +122,9 @@ impl<T> Calls<T> {
         let entry = &mut self.slots[slot as usize];
         self.free = entry.next_free;
         self.live += 1;
-        entry.id = entry.id.next();
+        if !bug!("generation_kept") {
+            entry.id = entry.id.next();
+        }
         entry.ticket = ticket;
         entry.number = number;
         entry.one_way = false;
@@ -142,7 +145,8 @@ impl<T> Calls<T> {
     #[inline]
     pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        (entry.state != CallState::Free && entry.id == id).then_some(entry)
+        let is_it = entry.id == id || bug!("late_reply_to_new_owner");
+        (entry.state != CallState::Free && is_it).then_some(entry)
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
@@ -154,7 +158,7 @@ impl<T> Calls<T> {
     pub(super) fn plain(&mut self, id: MessageId) -> Option<Plain<'_, T>> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
         let is_plain = entry.state == CallState::Waiting
-            && entry.id == id
+            && (entry.id == id || bug!("late_reply_to_new_owner"))
             && entry.streams.is_none()
             && entry.ticket.is_some();
         is_plain.then_some(Plain { entry, free: &mut self.free, live: &mut self.live })

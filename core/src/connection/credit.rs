@@ -47,7 +47,10 @@ impl Allowance {
 
     /// The other side grants more.
     pub(super) fn grant(&mut self, amount: u64) -> Result<(), CloseReason> {
-        let sum = self.left.checked_add(amount).filter(|&sum| amount > 0 && sum <= WINDOW_MAX);
+        let sum = self
+            .left
+            .checked_add(amount)
+            .filter(|&sum| (amount > 0 && sum <= WINDOW_MAX) || bug!("c05"));
         self.left = sum.ok_or(CloseReason::BadCredit)?;
         Ok(())
     }
@@ -128,6 +131,9 @@ impl Window {
     /// waits for.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
+        if bug!("grant_forgotten") {
+            return self.returned >= self.size;
+        }
         let sixteenth = self.size / 16;
         if self.granted < sixteenth {
             return self.returned > 0;

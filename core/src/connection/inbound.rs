@@ -323,7 +323,7 @@ impl Inbound {
         {
             return Err(CloseReason::BadHeader);
         }
-        if head.length > self.length_max {
+        if head.length > self.length_max && !bug!("a03") {
             return Err(CloseReason::FrameTooLarge);
         }
         head.frame_len().ok_or(CloseReason::FrameTooLarge)

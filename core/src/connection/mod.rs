@@ -240,7 +240,7 @@ impl Strikes {
             *self = Strikes::new(now);
         }
         self.count = self.count.saturating_add(n);
-        self.count <= max
+        self.count <= max || bug!("strikes")
     }
 }
 
@@ -609,8 +609,10 @@ impl<T> Connection<T> {
         if self.is_at_rest() {
             return None;
         }
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
+        while let Some(event) = self.events.pop_front() {
+            if !self.is_stale(&event) {
+                return Some(event);
+            }
         }
         if self.ending.is_some() {
             return self.hand_back();
@@ -628,6 +630,15 @@ impl<T> Connection<T> {
                 self.events.pop_front().or_else(|| self.hand_back())
             }
         }
+    }
+
+    /// Whether an event was overtaken: a call that was answered since needs no cancelling.
+    fn is_stale(&mut self, event: &Event<T>) -> bool {
+        let Event::Cancelled(RequestId { id, .. }, _) = event else { return false };
+        if bug!("stale_cancel_told") {
+            return false;
+        }
+        self.served.find(*id).is_none_or(|served| served.state != ServedState::Cancelling)
     }
 
     /// Moves what there is to send to `queue`, as far as it has room.
@@ -795,7 +806,10 @@ impl<T> Connection<T> {
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running && deadline != Instant::FAR {
+        if slot.state == ServedState::Running
+            && deadline != Instant::FAR
+            && !bug!("served_deadline_not_watched")
+        {
             slot.is_watched = true;
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
@@ -1004,7 +1018,9 @@ impl<T> Connection<T> {
             return;
         }
         // What no transport took is not sent any more, so that it can be said of calls.
-        self.outbound.clear();
+        if !bug!("sent_after_the_end") {
+            self.outbound.clear();
+        }
         self.end(now, reason);
         match (self.state, reason) {
             // Someone who does not speak the protocol, or does not read, gets no last word.
@@ -1062,7 +1078,9 @@ impl<T> Connection<T> {
                 self.stop_streams(id);
             }
             self.calls.step(slot, state::CallInput::End);
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = ticket
+                && !bug!("lost_completion")
+            {
                 self.counters.calls_ended += 1;
                 return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
             }
@@ -1123,7 +1141,7 @@ impl<T> Connection<T> {
         if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
             return;
         }
-        if self.inbound.is_inside_frame() {
+        if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, self.inbound.cut_off());
         }
         // Nobody will answer our calls any more, nor give credit or items to streams.
@@ -1217,7 +1235,7 @@ impl<T> Connection<T> {
             self.outbound.clear();
             return self.step(ConnectionInput::Gone);
         }
-        if self.watch.handshake <= now {
+        if self.watch.handshake <= now && !bug!("c10") {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
@@ -1228,7 +1246,7 @@ impl<T> Connection<T> {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
-            if self.is_taken_too_slowly(now) {
+            if self.is_taken_too_slowly(now) && !bug!("no_trickle_limit") {
                 return self.fail(now, CloseReason::SendStalled);
             }
         }
@@ -1251,7 +1269,7 @@ impl<T> Connection<T> {
             let items = self.served.items_progress().chain(self.calls.items_progress());
             oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
-        if oldest + stall <= now {
+        if oldest + stall <= now && !bug!("a04") {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
@@ -1352,7 +1370,11 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
 }
 
 fn ended(was_sent: bool, cause: Cause) -> Failure {
-    if was_sent { Failure::unknown(cause) } else { Failure::not_sent(cause) }
+    if was_sent && !bug!("unknown_told_as_not_sent") {
+        Failure::unknown(cause)
+    } else {
+        Failure::not_sent(cause)
+    }
 }
 
 fn call_key(slot: u32) -> u32 {

@@ -268,7 +268,8 @@ impl Outbound {
         self.ready.is_empty()
             && self.run.is_empty()
             && !bodies.any(|body| {
-                body.entered <= mark && (body.header.is_request() || body.total as u64 > bytes_max)
+                let is_long = body.total as u64 > bytes_max && !bug!("limits_confirmed_early");
+                body.entered <= mark && (body.header.is_request() || is_long)
             })
     }
 

@@ -46,7 +46,7 @@ impl<T> Connection<T> {
             self.counters.calls_expired += 1;
             return refused(ticket, Cause::Expired);
         }
-        if self.outbound.queued() >= self.bounds.queue_max {
+        if self.outbound.queued() >= self.bounds.queue_max && !bug!("no_queue_limit") {
             return refused(ticket, Cause::QueueFull);
         }
         let limit = self.bounds.their_message_bytes_max;
@@ -93,7 +93,7 @@ impl<T> Connection<T> {
         let (number, deadline) = (self.outbound.next_number(), call.deadline);
         let (id, must_list) =
             self.calls.open(slot, CallInput::SendLast, Some(ticket), number, deadline);
-        if must_list {
+        if must_list && !bug!("deadline_not_armed") {
             self.list_deadline(slot, deadline);
         }
         finish_frame::<FRONT_LEN>(
@@ -213,7 +213,9 @@ impl<T> Connection<T> {
     /// Forgets the part of a request's body that was not sent.
     pub(super) fn stop_sending(&mut self, id: MessageId) {
         let unsent = self.outbound.abandon_request(id);
-        self.credit.calls_out.untake(unsent);
+        if !bug!("credit_leak_unsent") {
+            self.credit.calls_out.untake(unsent);
+        }
         // Those that waited behind it may have their turn.
         self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
     }

@@ -62,6 +62,7 @@ impl Served {
             Some(slot) if slot.state == ServedState::Free => Ok(()),
             // The caller has read our early answer and uses its slot again.
             Some(slot) if slot.state == ServedState::Discarding && slot.id != id => Ok(()),
+            Some(_) if bug!("b06") => Ok(()),
             Some(_) => Err(CloseReason::IdReused),
         }
     }

@@ -371,8 +371,16 @@ impl<T> Connection<T> {
         if output.state() == OutputState::Open {
             return self.wake(id);
         }
+        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let Some(output) = self.output(id) else { return };
         match (output.last.take(), id.side() == self.side) {
+            // The limit was lowered while it waited.
+            (Some(last), _) if last.total as u64 > limit => {
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_terminal(Kind::End, id, Status::REPLY_FAILED);
+            }
             (Some(last), _) => self.push_terminal(*last),
+            (None, true) if bug!("missed_end") => {}
             (None, true) => self.push_end(id),
             (None, false) => {}
         }
@@ -396,7 +404,9 @@ impl<T> Connection<T> {
             Pool::Calls => (&mut self.credit.calls_out, &mut self.credit.call_items_out),
             Pool::Replies => (&mut self.credit.replies_out, &mut self.credit.reply_items_out),
         };
-        bytes.untake(unsent.bytes);
+        if !bug!("credit_leak_item") {
+            bytes.untake(unsent.bytes);
+        }
         items.untake(unsent.items);
         if unsent.items > 0 {
             // Those that waited behind it may have their turn.
@@ -446,7 +456,7 @@ impl<T> Connection<T> {
                 self.look_after_by(idle_at);
                 continue;
             }
-            if self.served.step(slot, ServedInput::Cancel) {
+            if !bug!("c16") && self.served.step(slot, ServedInput::Cancel) {
                 self.stop_streams(id);
                 let id = RequestId { id, one_way: None };
                 self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
@@ -476,7 +486,7 @@ impl<T> Connection<T> {
     /// which they came to wait.
     #[inline]
     pub(super) fn wake_crowded(&mut self) {
-        if !self.crowded.is_empty() {
+        if !self.crowded.is_empty() && !bug!("lost_wake_of_the_crowd") {
             self.wake_some();
         }
     }
