@@ -181,6 +181,7 @@ fn generous() -> Settings {
 
 fn outgoing(flags: u8) -> Outgoing {
     Outgoing {
+        name: "test",
         method: 7,
         in_signature: 0,
         out_signature: 0,

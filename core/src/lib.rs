@@ -44,9 +44,7 @@ mod time;
 mod transport;
 mod wheel;
 
-pub use channel::{
-    Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel, Within,
-};
+pub use channel::{Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel};
 pub use config::{Config, ConfigError};
 pub use connection::{
     CREDENTIALS_BYTES_MAX, Call, Cancellation, Connection, CredentialsTooLong, Event, Item,

@@ -135,32 +135,38 @@ mod client;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 mod error;
+pub mod filter;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+mod metadata;
 pub mod observe;
 mod offload;
 mod packing;
 mod serve;
 mod shard;
 mod topic;
+mod trace;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
     ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
-    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture, WithCredentials,
+    Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress, Upload, UploadCall,
+    UploadFuture, WithCredentials, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
+pub use metadata::Metadata;
 pub use serve::{
     Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
-    MethodTable, Responder, RunningServer, SendContext, Server, Service, ServiceTable, ShardClock,
-    same_secret,
+    MethodTable, Responder, RunningServer, SendContext, SendService, Server, Service, ServiceTable,
+    ShardClock, SpawnedCall, same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
     TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
+pub use trace::{BadTraceContext, TraceContext};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;
@@ -175,7 +181,7 @@ pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Config,
     ConfigError, Counters, Encoding, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
     SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TlsFault,
-    TransportError, Within, method_id,
+    TransportError, method_id,
 };
 pub use ringcall_macros::{message, service};
 #[cfg(feature = "tls")]

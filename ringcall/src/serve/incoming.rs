@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use ringcall_core::frame::request_flags;
+use parking_lot::Mutex;
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
@@ -18,6 +19,8 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    /// Of the request's header.
+    pub(crate) extensions: Chunk,
 }
 
 /// What of a call may go to any thread.
@@ -28,6 +31,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    /// The call is a retry already.
     pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
@@ -59,11 +63,32 @@ pub(crate) struct CancelFlag {
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
+    /// Metadata for the answer.
+    metadata: Mutex<ExtensionWriter>,
 }
 
 impl CancelFlag {
     pub(crate) fn new(caller: Caller) -> CancelFlag {
-        CancelFlag { caller, status: AtomicU16::new(0), waker: AtomicWaker::new() }
+        CancelFlag {
+            caller,
+            status: AtomicU16::new(0),
+            waker: AtomicWaker::new(),
+            metadata: Mutex::default(),
+        }
+    }
+
+    /// What was added so far.
+    pub(crate) fn with_metadata(self, metadata: ExtensionWriter) -> CancelFlag {
+        CancelFlag { metadata: Mutex::new(metadata), ..self }
+    }
+
+    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
+        crate::metadata::push_entry(&mut self.metadata.lock(), key, value);
+    }
+
+    /// What was added since it was asked last.
+    pub(crate) fn take_metadata(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.metadata.lock()).finish()
     }
 
     pub(crate) fn cancel(&self, status: Status) {
@@ -118,6 +143,7 @@ impl Incoming {
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            extensions: request.extensions,
         }
     }
 
@@ -127,8 +153,10 @@ impl Incoming {
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
         body: SharedChunk,
+        extensions: SharedChunk,
     ) -> Incoming {
-        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into() }
+        let origin = Origin::Elsewhere(remote, flag);
+        Incoming { facts, origin, body: body.into(), extensions: extensions.into() }
     }
 
     /// Takes the body out.

@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
-    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item,
-    Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId, Side,
-    SplitMix64, Status, StatusClass, Transport, TransportError,
+    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Extended, Failure, Handle, Instant,
+    Item, Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId,
+    Side, SplitMix64, Status, StatusClass, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
@@ -38,7 +38,7 @@ use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
 use crate::serve::access::{Authority, Gate};
-use crate::serve::{Incoming, Method, Router, Running};
+use crate::serve::{Incoming, Method, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: Rc<Config>,
     routers: RefCell<Routers>,
+    /// What goes beside answers.
+    pub(crate) reply_metadata: ReplyMetadata,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
     /// Connections that this shard opened, also those that their clients have left.
@@ -187,6 +189,7 @@ impl Inner {
             listeners: RefCell::default(),
             server_config: Rc::new(config.server),
             routers: RefCell::default(),
+            reply_metadata: ReplyMetadata::default(),
             running: RefCell::default(),
             clients: RefCell::default(),
             peers: RefCell::default(),
@@ -395,7 +398,8 @@ impl Inner {
         {
             return self.refuse(handle, request.id, status);
         }
-        method.start(Incoming::on_shard(self, handle, request, &method));
+        let call = Incoming::on_shard(self, handle, request, &method);
+        method.start(call);
     }
 
     /// Makes of a request's body what it was before it was compressed.
@@ -463,6 +467,9 @@ impl Inner {
     /// A call's time was over before its handler could start.
     fn refuse_expired(&self, handle: Handle, request: RequestId) {
         let now = self.now();
+        if let Some((_, Some(told))) = self.reply_metadata.take(handle, request) {
+            told.tell(Status::EXPIRED);
+        }
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
@@ -473,6 +480,44 @@ impl Inner {
 
     /// Answers a call. That the caller is gone is no fault of ours.
     pub(crate) fn answer_with<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        if !self.reply_metadata.is_empty() {
+            return self.answer_with_metadata(handle, request, header, payload);
+        }
+        self.send_answer(handle, request, header, payload);
+    }
+
+    /// The same when there are answers with metadata; this may be one.
+    #[cold]
+    fn answer_with_metadata<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        let Some((mut extensions, told)) = self.reply_metadata.take(handle, request) else {
+            return self.send_answer(handle, request, header, payload);
+        };
+        match extensions.is_empty() {
+            true => self.send_answer(handle, request, header, payload),
+            false => {
+                extensions.extend_from_slice(payload.extensions());
+                self.send_answer(handle, request, header, &Extended { payload, extensions });
+            }
+        }
+        if let Some(told) = told {
+            told.tell(header.status);
+        }
+    }
+
+    #[inline]
+    fn send_answer<P: Payload>(
         &self,
         handle: Handle,
         request: RequestId,
@@ -765,6 +810,11 @@ impl Inner {
             self.watch_accepted(handle, peer);
         }
         self.drain_counts();
+    }
+
+    /// A number for a span.
+    pub(crate) fn next_span_id(&self) -> u64 {
+        self.rng.borrow_mut().next_u64()
     }
 
     // ---- tasks, stopping ----
