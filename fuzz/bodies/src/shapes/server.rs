@@ -35,6 +35,8 @@ impl Default for Rig {
         // One PING for each call, as fast as they go.
         config.server =
             Config::default().ping_interval_min(Duration::ZERO).control_frames_max(u32::MAX);
+        // What is built in depends on who else is built; `inflate` is about bodies that are accepted.
+        config.compression.accept = false;
         let shard = Shard::new(config).expect("a shard can be made");
         let counting = Counting::default();
         shard.serve(counting.clone().into_target()).expect("nothing else is served");
