@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use ringcall_buf::Frozen;
 
-use crate::{Clock, Codec, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
+use crate::{Attached, Clock, Codec, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -56,6 +56,8 @@ pub struct Answer<B> {
     pub header: ReplyHeader,
     /// The body.
     pub body: B,
+    /// What of it is beside the message.
+    pub attached: Attached,
 }
 
 /// A channel that also makes calls with streams of items, in either direction.
@@ -124,6 +126,8 @@ pub enum Arrived<B> {
         codec: Codec,
         /// The body.
         body: B,
+        /// What of it is beside the message.
+        attached: Attached,
     },
     /// The call is over. After [`Began`](Arrived::Began) an answer with status OK has no body.
     End(Result<Answer<B>, Failure>),

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use ringcall_buf::ObjectError;
+
 use crate::{Status, StatusClass};
 
 /// Why a connection ended. `Copy`, so that every call that it takes along can say it.
@@ -283,7 +285,7 @@ impl core::error::Error for TransportError {}
 pub enum FailureClass {
     /// No byte of the call was ever in a batch that a transport took.
     NotSent,
-    /// The other side says that it did not run the call.
+    /// It certainly did not run: the other side says so, or its argument did not arrive whole.
     Refused,
     /// It may have run.
     Unknown,
@@ -333,6 +335,10 @@ pub enum Cause {
     StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
+    /// A part of the argument lies in a file that could not be read to its end.
+    Unreadable(ObjectError),
+    /// What the reply brought could not be written to its place, because the disk is full, for example.
+    Unwritable(ObjectError),
 }
 
 impl Failure {
@@ -408,6 +414,8 @@ impl fmt::Display for Cause {
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
             Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),
+            Cause::Unreadable(error) => write!(f, "the argument's file could not be read: {error}"),
+            Cause::Unwritable(error) => write!(f, "the reply could not be written: {error}"),
         }
     }
 }

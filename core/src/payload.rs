@@ -3,7 +3,7 @@
 use core::fmt;
 
 use bytes::Bytes;
-use ringcall_buf::{Chunk, Full, Segment, SharedChunk, SharedSegment, Writer};
+use ringcall_buf::{Chunk, External, Full, Segment, SharedChunk, SharedSegment, Writer};
 
 /// The number of a codec on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,12 +29,45 @@ pub trait Payload {
     /// [`EncodeError`] when the body does not fit or the payload does not know the codec or shape;
     /// what was written is discarded.
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError>;
+
+    /// Where the attachment of the call's reply is to be written instead of being kept in memory.
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        None
+    }
+}
+
+/// What of a body lies beside its message, see [`Writer::attach_beside`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// So many bytes at the body's end.
+    InBody(usize),
+    /// So many bytes, which were written to where the caller wanted them and are not in the body.
+    Landed(u64),
+}
+
+impl Attached {
+    /// Parts a body from what is attached to it, if that is in it.
+    #[must_use]
+    pub fn split<B: ringcall_buf::Frozen>(self, body: &mut B) -> Option<B> {
+        let Attached::InBody(len) = self else { return None };
+        let at = body.as_ref().len().saturating_sub(len);
+        Some(body.split_off(at))
+    }
 }
 
 impl<P: Payload + ?Sized> Payload for &P {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         (**self).encode(codec, signature, out)
+    }
+
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        (**self).landing()
     }
 }
 
@@ -118,6 +151,26 @@ pub struct Encoded {
     pub body: SharedChunk,
     /// The rest of it.
     pub attached: Option<SharedSegment>,
+    /// Whether that is beside the message.
+    pub is_beside: bool,
+    /// See [`Payload::landing`].
+    pub landing: Option<External>,
+}
+
+impl Encoded {
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Encoded {
+        Encoded { body: SharedChunk::empty(), attached: None, is_beside: false, landing: None }
+    }
+
+    /// What a writer of a pool holds.
+    #[must_use]
+    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer) -> Encoded {
+        let is_beside = writer.beside_len() > 0;
+        let (body, attached) = pool.finish(writer);
+        Encoded { body, attached, is_beside, landing: None }
+    }
 }
 
 impl Payload for Encoded {
@@ -129,9 +182,16 @@ impl Payload for Encoded {
             None => out.put(&self.body)?,
             Some(rest) => {
                 out.put(&self.body)?;
-                out.attach(rest.clone().into())?;
+                match self.is_beside {
+                    true => out.attach_beside(rest.clone().into())?,
+                    false => out.attach(rest.clone().into())?,
+                }
             }
         }
         Ok(())
+    }
+
+    fn landing(&self) -> Option<External> {
+        self.landing.clone()
     }
 }

@@ -131,8 +131,9 @@ mod topic;
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
-    ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer,
-    RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
+    ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
+    OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall,
+    UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
@@ -150,15 +151,17 @@ pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
 pub use ringcall_codec_rkyv::{
-    FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
+    Attachment, FromBody, IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView,
+    Signatures, View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
-    Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
-    SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
-    Within, method_id,
+    Counters, External as FileRange, Failure, FailureClass, MemoryLimits, ObjectError, Outgoing,
+    RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel,
+    TransportError, Within, method_id,
 };
 pub use ringcall_macros::{message, service};
+pub use ringcall_net::SharedFile;
 
 /// What the macros need. Not a public interface.
 #[doc(hidden)]

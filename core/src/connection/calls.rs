@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use ringcall_buf::External;
+
 use super::assembly::{Arriving, Assembly};
 use super::state::{CallInput, CallState};
 use super::stream::{Late, Streams};
@@ -33,6 +35,8 @@ pub(super) struct Entry<T> {
     pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
+    /// Where the reply's attachment goes, if not to memory.
+    pub(super) landing: Option<Box<External>>,
     /// What may still arrive of its items, sent before the other side knew of the end.
     pub(super) late: Late,
 }
@@ -81,6 +85,7 @@ impl<T> Calls<T> {
             one_way: false,
             arriving: None,
             streams: None,
+            landing: None,
             late: Late::default(),
         });
         Some(slot)
@@ -123,7 +128,11 @@ impl<T> Calls<T> {
     #[inline(always)]
     pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        if entry.state != CallState::Waiting || entry.id != id || entry.streams.is_some() {
+        if entry.state != CallState::Waiting
+            || entry.id != id
+            || entry.streams.is_some()
+            || entry.landing.is_some()
+        {
             return None;
         }
         let ticket = entry.ticket.take()?;
@@ -180,6 +189,7 @@ impl<T> Calls<T> {
         if next == CallState::Free {
             entry.arriving = None;
             entry.streams = None;
+            entry.landing = None;
             self.free.push(slot);
         }
         true

@@ -12,11 +12,13 @@ use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
 use super::credit::Window;
-use super::receive::{Announced, Received, plain_header, split_header};
+use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
 use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
-use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
+use crate::frame::{
+    CancelReason, Credit, CreditUnit, FLAG_CONFIRM, FLAG_MORE, Head, ItemHeader, ReplyHeader,
+};
 use crate::{CallId, CloseReason, Instant, MessageId, RequestId, StatusClass, StreamId};
 
 impl<T> Connection<T> {
@@ -42,8 +44,9 @@ impl<T> Connection<T> {
         }
         frame.advance(usize::from(head.header_len));
         let body = self.settle(frame);
+        let attached = announced.attached();
         let ItemHeader { signature, codec, .. } = header;
-        Ok(Some(Event::Item(StreamId(head.id), Item { signature, codec, body })))
+        Ok(Some(Event::Item(StreamId(head.id), Item { signature, codec, body, attached })))
     }
 
     /// Begins an item whose body arrives in parts; `false`, and nothing has happened, if there is no
@@ -73,7 +76,8 @@ impl<T> Connection<T> {
             return Ok(false);
         };
         self.charge_item(is_own, total)?;
-        let arriving = Arriving::new(header, Some(assembly), total, body_len, now);
+        let arriving = Arriving::new(header, Some(assembly), total, body_len, now)
+            .with(awaits_confirmation(head), announced.attached());
         if let Some(input) = self.input(head.id) {
             input.charge(total)?;
             input.arriving = Some(Box::new(arriving));
@@ -89,13 +93,14 @@ impl<T> Connection<T> {
         let arriving = *self.input(id)?.arriving.take()?;
         let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
         let ItemHeader { signature, codec, .. } = arriving.header;
-        Some(Event::Item(StreamId(id), Item { signature, codec, body }))
+        let attached = arriving.attached;
+        Some(Event::Item(StreamId(id), Item { signature, codec, body, attached }))
     }
 
     /// A REPLY behind which items follow.
     pub(super) fn answering(&mut self, head: &Head, header: ReplyHeader) -> Received<T> {
         // Nothing but success can be followed by items.
-        let is_bare = head.body_len() == Some(0) && head.flags & FLAG_MORE == 0;
+        let is_bare = head.body_len() == Some(0) && head.flags & (FLAG_MORE | FLAG_CONFIRM) == 0;
         if !is_bare || header.status.class() != StatusClass::Ok {
             return Err(CloseReason::BadStream);
         }
@@ -112,7 +117,7 @@ impl<T> Connection<T> {
     /// The END of a caller: no further items.
     pub(super) fn caller_ends(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
         let header = plain_header(head, frame, ReplyHeader::parse)?;
-        if head.body_len() != Some(0) || head.flags & FLAG_MORE != 0 {
+        if head.body_len() != Some(0) || head.flags & (FLAG_MORE | FLAG_CONFIRM) != 0 {
             return Err(CloseReason::BadLength);
         }
         let Some(input) = self.input(head.id) else {

@@ -13,7 +13,7 @@ use ringcall_buf::Chunk;
 use super::inbound::Plain;
 use super::{Connection, Event, Outcome, Reply, Request, call_key};
 use crate::frame::{Kind, ReplyHeader, RequestHeader, request_flags};
-use crate::{Instant, RequestId};
+use crate::{Attached, Instant, RequestId};
 
 /// Flags of a request that change nothing here.
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
@@ -61,6 +61,7 @@ impl<T> Connection<T> {
                 attempt: header.attempt,
                 flags: head.flags,
                 body: self.take_plain_body(frame_len, body_len),
+                attached: Attached::Nothing,
                 extensions: Chunk::empty(),
             }))
         } else if head.kind == Kind::Reply as u8 {
@@ -77,7 +78,10 @@ impl<T> Connection<T> {
             let _passed = self.credit.replies_in.try_pass(body_len);
             self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
             let body = self.take_plain_body(frame_len, body_len);
-            Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body })))
+            Some(Event::Completed(
+                ticket,
+                Outcome::Reply(Reply { header, body, attached: Attached::Nothing }),
+            ))
         } else {
             None
         }

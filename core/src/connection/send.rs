@@ -1,9 +1,11 @@
 //! What the application's verbs, and the clock, put into the outgoing queue.
 
-use bytes::Bytes;
-use ringcall_buf::{Arena, Chunk, Full, Segment};
+use alloc::boxed::Box;
 
-use super::outbound::{Body, BodyHeader, Frame, Part, Queue, wire_deadline};
+use bytes::Bytes;
+use ringcall_buf::{Arena, Chunk, External, Full};
+
+use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
 use super::stream::Input;
@@ -84,10 +86,13 @@ impl<T> Connection<T> {
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
-            let (front, rest) = (arena.finish(), arena.take_attached());
+            let parts = Parts::take(&mut arena, FRONT_LEN);
             self.memory.put_arena(arena);
-            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
-            return self.make_unusual_call(now, encoded, is_funded.then_some(body_len), ticket);
+            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
+            let funded = is_funded.then_some(body_len);
+            let id = self.make_unusual_call(now, encoded, funded, ticket)?;
+            self.land_reply(id, payload.landing());
+            return Ok(id);
         }
         let number = self.outbound.next_number();
         let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
@@ -95,7 +100,18 @@ impl<T> Connection<T> {
         finish_frame::<FRONT_LEN>(&mut arena, Kind::Request, flags, id, &header.encode());
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
+        self.land_reply(CallId(id), payload.landing());
         Ok(CallId(id))
+    }
+
+    /// The attachment of a call's reply goes elsewhere.
+    #[inline]
+    fn land_reply(&mut self, call: CallId, landing: Option<External>) {
+        if let Some(range) = landing
+            && let Some(entry) = self.calls.find(call.0)
+        {
+            entry.landing = Some(Box::new(range));
+        }
     }
 
     /// A call that is one-way, large, has streams, or waits for credit: `funded` is the length of a body that
@@ -108,7 +124,7 @@ impl<T> Connection<T> {
         funded: Option<usize>,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let EncodedCall { slot, mut header, flags, deadline, mut front, rest } = call;
+        let EncodedCall { slot, mut header, flags, deadline, parts } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
@@ -116,17 +132,16 @@ impl<T> Connection<T> {
             self.counters.calls_made -= 1;
             return refused(ticket, cause);
         }
-        front.advance(FRONT_LEN);
         header.deadline_us = wire_deadline(now, deadline, has_streams);
         let is_small =
-            funded.is_some_and(|body_len| body_len <= self.config.cut_bytes) && rest.is_none();
+            funded.is_some_and(|len| len <= self.config.cut_bytes) && parts.rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
             let number = self.outbound.next_number();
             let id = self.calls.open(slot, CallInput::SendLast, None, number);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &parts.front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
@@ -145,11 +160,11 @@ impl<T> Connection<T> {
             self.deadlines.arm(call_key(slot), deadline);
         }
         if is_small {
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &parts.front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
-        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts);
         let queue = if funded.is_some() { Queue::Funded } else { Queue::Calls };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
@@ -267,11 +282,10 @@ impl<T> Connection<T> {
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if !is_small {
-            let (mut front, rest) = (arena.finish(), arena.take_attached());
+            let parts = Parts::take(&mut arena, FRONT_LEN);
             self.memory.put_arena(arena);
-            front.advance(FRONT_LEN);
             self.served.step(id.slot(), ServedInput::ReplyPart);
-            let body = Body::new(id, BodyHeader::Reply(header), 0, front, rest);
+            let body = Body::new(id, BodyHeader::Reply(header), 0, parts);
             let queue = if is_funded { Queue::Funded } else { Queue::Replies };
             self.outbound.push_body(body, queue);
             return Ok(());
@@ -370,17 +384,21 @@ impl<T> Connection<T> {
         while let Some(progress) =
             self.outbound.send_part(now, self.config.cut_bytes, &self.memory, queue)
         {
-            match progress.of {
-                Part::Request => self.request_progress(progress.id, progress.number, progress.last),
-                Part::Item if progress.last => self.output_part_ends(progress.id),
-                Part::Reply if progress.last => {
-                    self.served.step(progress.id.slot(), ServedInput::ReplyLast);
-                }
-                Part::Item | Part::Reply => {}
-            }
+            self.progressed(&progress);
         }
         self.one_ways_sent();
         self.wake_crowded();
+    }
+
+    fn progressed(&mut self, progress: &Progress) {
+        match progress.of {
+            Part::Request => self.request_progress(progress.id, progress.number, progress.last),
+            Part::Item if progress.last => self.output_part_ends(progress.id),
+            Part::Reply if progress.last => {
+                self.served.step(progress.id.slot(), ServedInput::ReplyLast);
+            }
+            Part::Item | Part::Reply => {}
+        }
     }
 
     /// Control frames pass everything that waits, so that nobody waits for them.
@@ -521,9 +539,7 @@ struct EncodedCall {
     header: RequestHeader,
     flags: u8,
     deadline: Instant,
-    /// Room for head and header, and the body or its front.
-    front: Chunk,
-    rest: Option<Segment>,
+    parts: Parts,
 }
 
 /// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
-use super::outbound::{Body, BodyHeader, Frame, Pool, Queue};
+use super::outbound::{Body, BodyHeader, Frame, Parts, Pool, Queue};
 use super::requests::STREAM_FLAGS;
 use super::send::{FRONT_LEN, encode, finish_frame};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
@@ -15,8 +15,8 @@ use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
 use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
 use crate::{
-    CallId, Codec, EncodeError, Instant, MessageId, Payload, RequestId, Status, StatusClass,
-    StreamId,
+    Attached, CallId, Codec, EncodeError, Instant, MessageId, Payload, RequestId, Status,
+    StatusClass, StreamId,
 };
 
 /// Head and header of an ITEM.
@@ -31,6 +31,8 @@ pub struct Item {
     pub codec: Codec,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// What of it is beside the message.
+    pub attached: Attached,
 }
 
 /// Why an item was not sent.
@@ -186,13 +188,12 @@ impl<T> Connection<T> {
             self.memory.put_arena(arena);
             return Ok(());
         }
-        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        let parts = Parts::take(&mut arena, ITEM_FRONT_LEN);
         self.memory.put_arena(arena);
-        front.advance(ITEM_FRONT_LEN);
         if let Some(output) = self.output(id) {
             output.step(OutputInput::PartBegins);
         }
-        let body = Body::new(id, BodyHeader::Item(header), 0, front, rest);
+        let body = Body::new(id, BodyHeader::Item(header), 0, parts);
         let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
         self.outbound.push_body(body, queue);
         Ok(())
@@ -319,15 +320,14 @@ impl<T> Connection<T> {
             self.memory.put_arena(arena);
             return Ok(());
         }
-        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        let parts = Parts::take(&mut arena, FRONT_LEN);
         self.memory.put_arena(arena);
-        front.advance(FRONT_LEN);
         let header = match kind {
             Kind::End => BodyHeader::End(header),
             _ => BodyHeader::Reply(header),
         };
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, header, 0, front, rest);
+        let body = Body::new(id, header, 0, parts);
         match self.output(id).filter(|_| waits) {
             Some(output) => output.last = Some(Box::new(body)),
             // It was small, and has been refused credit: it is not asked for twice.

@@ -221,12 +221,13 @@ fn encode_failure(error: EncodeError) -> Failure {
 fn share(arrived: Arrived<Chunk>) -> Arrived<SharedChunk> {
     match arrived {
         Arrived::Began(header) => Arrived::Began(header),
-        Arrived::Item { signature, codec, body } => {
-            Arrived::Item { signature, codec, body: body.share() }
+        Arrived::Item { signature, codec, body, attached } => {
+            Arrived::Item { signature, codec, body: body.share(), attached }
         }
         Arrived::End(end) => Arrived::End(end.map(|answer| ringcall_core::Answer {
             header: answer.header,
             body: answer.body.share(),
+            attached: answer.attached,
         })),
     }
 }

@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
+    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, Reply, SharedChunk, StatusClass,
+    Within,
 };
 
 use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
@@ -124,6 +125,10 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
+    pub(super) fn into_parts(self) -> (&'a C, Outgoing, &'a A) {
+        (self.channel, self.outgoing, self.argument)
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors
@@ -170,8 +175,8 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
         let Outgoing { out_signature, .. } = self.outgoing;
         self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
             let answered = outcome.into_answer().map_err(CallError::Failed);
-            callback(answered.and_then(|reply| {
-                let answer = Answer { header: reply.header, body: reply.body };
+            callback(answered.and_then(|Reply { header, body, attached }| {
+                let answer = Answer { header, body, attached };
                 receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
             }));
         });
@@ -263,7 +268,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
 ) -> CallResult<R, E, B> {
-    let Answer { header, body } = answer;
+    let Answer { header, body, attached } = answer;
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
@@ -276,7 +281,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
             Err(_) => Err(bad),
         };
     }
-    R::receive(body).map_err(|_| bad)
+    R::receive_with(body, attached).map_err(|_| bad)
 }
 
 /// A one-way call that is ready to be made. It ends when the transport has taken it: it may run, and

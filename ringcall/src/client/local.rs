@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, Attached, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure,
+    Handle, Instant, Outcome, Outgoing, Payload, Refused, Reply, Status, TransportError,
 };
 
 use super::backoff::Backoff;
@@ -637,10 +637,11 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
         Outcome::Sent => Ok(Answer {
             header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
             body: Chunk::empty(),
+            attached: Attached::Nothing,
         }),
         outcome => {
-            let reply = outcome.into_answer()?;
-            Ok(Answer { header: reply.header, body: reply.body })
+            let Reply { header, body, attached } = outcome.into_answer()?;
+            Ok(Answer { header, body, attached })
         }
     }
 }

@@ -5,6 +5,7 @@ mod backoff;
 mod blocking;
 mod bridge;
 mod call;
+mod landing;
 mod local;
 mod local_stream;
 mod peer;
@@ -19,6 +20,7 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
+pub use landing::{LandingCall, LandingFuture};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};

@@ -13,8 +13,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_core::{
-    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant,
+    Outcome, Outgoing, Payload, Reply, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, ToAddress, Watched};
@@ -169,8 +169,9 @@ impl Outbox {
         let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX);
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
-        let (body, attached) = self.bodies.finish(writer);
-        Ok((Encoded { body, attached }, bytes))
+        let mut encoded = Encoded::take(&self.bodies, writer);
+        encoded.landing = payload.landing();
+        Ok((encoded, bytes))
     }
 }
 
@@ -403,11 +404,16 @@ impl RemoteEnd {
             Outcome::Sent => Ok(Answer {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
+                attached: Attached::Nothing,
             }),
             outcome => outcome
                 .into_answer()
                 // Shared once a reply, here where it leaves its thread.
-                .map(|reply| Answer { header: reply.header, body: reply.body.share() }),
+                .map(|Reply { header, body, attached }| Answer {
+                    header,
+                    body: body.share(),
+                    attached,
+                }),
         });
     }
 

@@ -254,9 +254,9 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             }
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(_) => self.stage = Stage::Begun,
-                Arrived::Item { signature, codec, body } => {
+                Arrived::Item { signature, codec, body, attached } => {
                     let is_ours = signature == self.out_signature && codec == R::CODEC;
-                    if is_ours && let Ok(item) = R::receive(body) {
+                    if is_ours && let Ok(item) = R::receive_with(body, attached) {
                         return Poll::Ready(Some(Ok(item)));
                     }
                     return Poll::Ready(Some(Err(self.bad_reply())));

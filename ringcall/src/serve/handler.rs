@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Clock, Encoded, Payload, SharedPool, Status};
+use ringcall_core::{Clock, Encoded, Payload, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -272,6 +272,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = Arc::new(CancelFlag::default());
+    let attached = call.attached();
     let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
@@ -285,7 +286,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away { remote, facts, replies: SharedPool::new(0) }.status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, body));
+        work(Incoming::elsewhere(facts, remote, flag, (body, attached)));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -306,9 +307,9 @@ impl Away {
         let mut writer = self.replies.writer(64 << 20);
         match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
             Ok(()) => {
-                let (body, attached) = self.replies.finish(writer);
+                let encoded = Encoded::take(&self.replies, writer);
                 let header = header::<M>(status, &self.facts);
-                self.send(header, Encoded { body, attached });
+                self.send(header, encoded);
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -318,8 +319,7 @@ impl Away {
     }
 
     pub(crate) fn status(self, status: Status) {
-        let body = Chunk::empty().share();
-        self.send(ReplyHeader::new(status), Encoded { body, attached: None });
+        self.send(ReplyHeader::new(status), Encoded::empty());
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::mount::Method;
 use crate::shard::{Inner, Remote};
@@ -16,6 +16,7 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    attached: Attached,
 }
 
 /// What of a call may go to any thread.
@@ -107,6 +108,7 @@ impl Incoming {
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            attached: request.attached,
         }
     }
 
@@ -115,9 +117,16 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        body: SharedChunk,
+        (body, attached): (SharedChunk, Attached),
     ) -> Incoming {
-        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into() }
+        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into(), attached }
+    }
+
+    /// What of the body is beside the message.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        self.attached
     }
 
     /// Takes the body out.

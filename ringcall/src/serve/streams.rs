@@ -48,7 +48,7 @@ impl<X: FromBody> Items<X> {
         };
         if item.signature == self.in_signature
             && item.codec == <X::Message as Message>::CODEC
-            && let Ok(item) = X::from_body(item.body)
+            && let Ok(item) = X::from_body_with(item.body, item.attached)
         {
             return Poll::Ready(Some(item));
         }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Event, Failure, Handle, Item, ItemError, Outcome,
-    Payload, Side, Status, StreamId,
+    Answer, Arrived, CallId, Cause, Chunk, Codec, Event, Failure, Handle, Item, ItemError, Outcome,
+    Payload, Reply, Side, Status, StreamId,
 };
 
 use super::inner::{Inner, Ticket};
@@ -263,14 +263,13 @@ impl OpenStream {
         if let Some(header) = state.began.take() {
             return Poll::Ready(Arrived::Began(header));
         }
-        if let Some(Item { signature, codec, body }) = state.items.pop_front() {
-            return Poll::Ready(Arrived::Item { signature, codec, body });
+        if let Some(Item { signature, codec, body, attached }) = state.items.pop_front() {
+            return Poll::Ready(Arrived::Item { signature, codec, body, attached });
         }
         if let Some(outcome) = state.outcome.take() {
             let answer = outcome.into_answer();
             return Poll::Ready(Arrived::End(
-                answer
-                    .map(|reply| ringcall_core::Answer { header: reply.header, body: reply.body }),
+                answer.map(|Reply { header, body, attached }| Answer { header, body, attached }),
             ));
         }
         remember(&mut state.reader, cx.waker());
