@@ -9,8 +9,8 @@ use std::time::Duration;
 use harness::{Pair, bytes, raw_call};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Attached, CallId, Cancellation, Cause, Codec, EncodeError, Entropy, External, FailureClass,
-    ItemError, Object, ObjectError, Outcome, Payload, Segment, Status, Writer,
+    Attached, CallId, Cancellation, Cause, Codec, EncodeError, Encoding, Entropy, External,
+    FailureClass, ItemError, Object, ObjectError, Outcome, Payload, Segment, Status, Writer,
 };
 
 /// A file of a test.
@@ -266,7 +266,7 @@ fn e01_items_in_files_arrive_or_end_their_stream() {
         pair.server.begin(pair.now, request.id).unwrap();
         let send = |peer: &mut harness::Peer, now, stream: ringcall_core::StreamId| {
             let item = beside(b"i", range(&disk, 0, 500_000));
-            peer.connection.send_item(now, stream, Codec::RAW, 0, &item)
+            peer.connection.send_item(now, stream, Encoding::plain(Codec::RAW, 0), &item)
         };
         send(&mut pair.server, pair.now, request.id.into()).unwrap();
         let second = send(&mut pair.server, pair.now, request.id.into());

@@ -156,9 +156,9 @@ pub use ringcall_codec_rkyv::{
 };
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
-    Counters, External as FileRange, Failure, FailureClass, MemoryLimits, ObjectError, Outgoing,
-    RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel,
-    TransportError, Within, method_id,
+    Counters, Encoding, External as FileRange, Failure, FailureClass, MemoryLimits, ObjectError,
+    Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
+    StreamChannel, TransportError, Within, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

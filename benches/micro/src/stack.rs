@@ -215,8 +215,9 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
                 out_signature: self.call.out_signature,
                 deadline: client.now + self.call.timeout,
                 codec: self.call.codec,
+                compression: self.call.compression,
                 priority: self.call.priority,
-                attempt: 0,
+                attempt: self.call.attempt,
                 flags: self.call.flags,
             };
             let mut endpoint = client.endpoint.borrow_mut();
@@ -230,7 +231,7 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
             return Poll::Pending;
         };
         let reply = outcome.into_answer()?;
-        Poll::Ready(Ok(Answer { header: reply.header, body: reply.body }))
+        Poll::Ready(Ok(reply.into()))
     }
 }
 

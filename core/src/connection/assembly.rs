@@ -144,6 +144,13 @@ pub struct Write {
 }
 
 impl Write {
+    /// Bytes that go to the beginning of a range.
+    #[must_use]
+    pub fn new(range: &External, bytes: Chunk) -> Write {
+        let (object, offset) = (Arc::clone(range.object()), range.offset());
+        Write { owner: range.owner(), object, offset, bytes }
+    }
+
     /// Says what has become of it.
     #[must_use]
     pub fn done(&self, result: Result<(), ObjectError>) -> Written {
@@ -239,10 +246,11 @@ impl Landing {
         if bytes.is_empty() {
             return None;
         }
-        let (object, offset) = (Arc::clone(self.range.object()), self.range.offset());
-        self.range.advance(bytes.len());
+        self.range.set_owner(owner);
+        let write = Write::new(&self.range, bytes);
+        self.range.advance(write.bytes.len());
         self.writes = self.writes.saturating_add(1);
-        Some(Write { owner, object, offset, bytes })
+        Some(write)
     }
 }
 

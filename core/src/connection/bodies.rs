@@ -172,7 +172,7 @@ impl<T> Connection<T> {
     // ---- bodies that cannot be sent to their end ----
 
     /// The transport could not read a range, and sends zeros in its place: the body must not count.
-    pub(super) fn unreadable(&mut self, owner: u64, error: ObjectError) {
+    pub(super) fn range_unreadable(&mut self, owner: u64, error: ObjectError) {
         let id = MessageId::from_wire(owner);
         let Some((part, kind)) = self.outbound.abandon_unreadable(id) else { return };
         self.counters.bodies_unreadable = self.counters.bodies_unreadable.wrapping_add(1);

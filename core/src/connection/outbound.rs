@@ -85,6 +85,7 @@ pub(super) struct Body {
     pub(super) id: MessageId,
     pub(super) header: BodyHeader,
     pub(super) flags: u8,
+    extensions: Chunk,
     front: Chunk,
     rest: Option<Segment>,
     /// How much at its end is beside the message.
@@ -276,13 +277,18 @@ impl Outbound {
         self.entered
     }
 
-    /// Whether all requests that were queued before a mark have gone.
-    pub(super) fn is_past(&self, mark: u64) -> bool {
+    /// Whether all requests that were queued before a mark have gone, and of the rest whatever is larger than
+    /// `bytes_max`.
+    pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
+        let held =
+            [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
         let sent = self.unconfirmed.iter().map(|(_, body)| body).chain(&self.confirmed);
-        let mut requests = self.bodies.iter().chain(&self.held_calls).chain(sent);
+        let mut bodies = self.bodies.iter().chain(held.into_iter().flatten()).chain(sent);
         self.ready.is_empty()
             && self.run.is_empty()
-            && !requests.any(|body| body.header.is_request() && body.entered <= mark)
+            && !bodies.any(|body| {
+                body.entered <= mark && (body.header.is_request() || body.total as u64 > bytes_max)
+            })
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.
@@ -382,7 +388,7 @@ impl Outbound {
     fn confirm(&mut self, memory: &Memory, queue: &mut impl SendQueue) -> Option<Progress> {
         let body = self.confirmed.pop_front()?;
         let header = DataHeader { offset: body.total as u64 };
-        let frame = HeadBytes::new().frame(Kind::Data, 0, body.id, &header.encode(), &[], 0);
+        let frame = HeadBytes::frame(Kind::Data, 0, body.id, &header.encode(), &[], 0, 0);
         queue.push(memory.outgoing(&frame).into());
         Some(Progress { id: body.id, of: body.header.part(), number: None, last: true })
     }
@@ -447,6 +453,9 @@ impl Outbound {
         let last = is_all && !body.is_external;
         let of = body.header.part();
         queue.push(memory.outgoing(&body.head(now, part, last)).into());
+        if !body.extensions.is_empty() {
+            queue.push(core::mem::take(&mut body.extensions).into());
+        }
         body.take(part, queue);
         if is_all && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
@@ -511,9 +520,10 @@ impl BodyHeader {
     }
 }
 
-/// An encoded body, without what lies in front of it in its frame.
+/// An encoded body and its extensions, without what lies in front of them in their frame.
 #[derive(Debug)]
 pub(super) struct Parts {
+    pub(super) extensions: Chunk,
     pub(super) front: Chunk,
     pub(super) rest: Option<Segment>,
     /// How much of the rest is beside the message.
@@ -521,34 +531,53 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// What was encoded behind `front_len` bytes.
-    pub(super) fn take(arena: &mut Arena, front_len: usize) -> Parts {
+    /// What was encoded behind `front_len` bytes: extensions, and the body.
+    pub(super) fn take(arena: &mut Arena, front_len: usize, extensions_len: usize) -> Parts {
         let beside = arena.frame().beside_len();
         let mut front = arena.finish();
         front.advance(front_len);
-        Parts { front, rest: arena.take_attached(), beside }
+        let extensions = match extensions_len {
+            // An empty chunk of a block would hold on to it.
+            0 => Chunk::empty(),
+            len => front.split_to(len),
+        };
+        Parts { extensions, front, rest: arena.take_attached(), beside }
     }
 }
 
 impl Body {
     pub(super) fn new(id: MessageId, header: BodyHeader, flags: u8, parts: Parts) -> Body {
-        let Parts { front, mut rest, beside } = parts;
+        let Parts { extensions, front, mut rest, beside } = parts;
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
         let mut is_external = false;
         if let Some(Segment::External(range)) = &mut rest {
             range.set_owner(id.to_wire());
             is_external = true;
         }
-        Body { id, header, flags, front, rest, beside, is_external, total, sent: 0, entered: 0 }
+        let (sent, entered) = (0, 0);
+        Body {
+            id,
+            header,
+            flags,
+            extensions,
+            front,
+            rest,
+            beside,
+            is_external,
+            total,
+            sent,
+            entered,
+        }
     }
 
-    /// Head and header of the frame that carries the next `part` bytes.
+    /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the
+    /// first.
     fn head(&self, now: Instant, part: usize, last: bool) -> HeadBytes {
-        let bytes = HeadBytes::new();
         if self.sent > 0 {
             let header = DataHeader { offset: self.sent as u64 };
-            return bytes.frame(Kind::Data, 0, self.id, &header.encode(), &[], part);
+            return HeadBytes::frame(Kind::Data, 0, self.id, &header.encode(), &[], 0, part);
         }
+        let others = self.extensions.len();
         let confirm = if self.is_external { FLAG_CONFIRM } else { 0 };
         let more = if last { 0 } else { FLAG_MORE | confirm };
         let mut total = ExtensionWriter::new();
@@ -566,16 +595,25 @@ impl Body {
                 let has_streams = self.flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT);
                 let deadline_us = wire_deadline(now, *deadline, has_streams != 0);
                 let header = RequestHeader { deadline_us, ..*header }.encode();
-                bytes.frame(Kind::Request, self.flags | more, self.id, &header, &total, part)
+                HeadBytes::frame(
+                    Kind::Request,
+                    self.flags | more,
+                    self.id,
+                    &header,
+                    &total,
+                    others,
+                    part,
+                )
             }
             BodyHeader::Reply(header) => {
-                bytes.frame(Kind::Reply, self.flags | more, self.id, &header.encode(), &total, part)
+                let (flags, header) = (self.flags | more, header.encode());
+                HeadBytes::frame(Kind::Reply, flags, self.id, &header, &total, others, part)
             }
             BodyHeader::Item(header) => {
-                bytes.frame(Kind::Item, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::Item, more, self.id, &header.encode(), &total, others, part)
             }
             BodyHeader::End(header) => {
-                bytes.frame(Kind::End, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::End, more, self.id, &header.encode(), &total, others, part)
             }
         }
     }
@@ -611,27 +649,25 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
     if left == 0 && deadline > now { 1 } else { left }
 }
 
-/// Head and header of one frame, on the stack.
+/// Head and header of one frame, without extensions other than the length, on the stack.
 pub(super) struct HeadBytes {
     bytes: [u8; 16 + 32 + 32],
     len: usize,
 }
 
 impl HeadBytes {
-    fn new() -> HeadBytes {
-        HeadBytes { bytes: [0; 80], len: 0 }
-    }
-
+    /// `others`: how many bytes of further extensions the transport gets behind it.
     fn frame(
-        mut self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         fixed: &[u8],
-        extensions: &[u8],
+        total: &[u8],
+        others: usize,
         body_len: usize,
     ) -> HeadBytes {
-        let header_len = fixed.len() + extensions.len();
+        let mut head_bytes = HeadBytes { bytes: [0; 80], len: 0 };
+        let header_len = fixed.len() + total.len() + others;
         let head = Head {
             length: (header_len + body_len) as u32,
             kind: kind as u8,
@@ -639,11 +675,12 @@ impl HeadBytes {
             header_len: header_len as u16,
             id,
         };
-        for part in [&head.encode()[..], fixed, extensions] {
-            self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-            self.len += part.len();
+        for part in [&head.encode()[..], fixed, total] {
+            let HeadBytes { bytes, len } = &mut head_bytes;
+            bytes[*len..*len + part.len()].copy_from_slice(part);
+            *len += part.len();
         }
-        self
+        head_bytes
     }
 }
 

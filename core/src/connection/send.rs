@@ -14,7 +14,7 @@ use super::{
 };
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
-    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, features, request_flags,
+    Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, features, request_flags,
 };
 use crate::payload::Empty;
 use crate::{
@@ -53,15 +53,16 @@ impl<T> Connection<T> {
             return refused(ticket, Cause::InFlightMax);
         };
         let mut arena = self.memory.take_arena();
+        let extensions = payload.extensions();
+        let most = Most { body: limit, extensions: self.config.extension_bytes_max };
+        let Call { codec, in_signature, .. } = *call;
         let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, call.codec, call.in_signature, payload, limit);
+            encode::<FRONT_LEN, P>(&mut arena, codec, in_signature, payload, extensions, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
                 self.memory.put_arena(arena);
-                let is_full = matches!(error, EncodeError::Full(_));
-                let cause = if is_full { Cause::TooLarge { limit } } else { Cause::Encode };
-                return refused(ticket, cause);
+                return refused(ticket, error.into());
             }
         };
         let header = RequestHeader {
@@ -70,7 +71,7 @@ impl<T> Connection<T> {
             out_signature: call.out_signature,
             deadline_us: wire_deadline(now, call.deadline, false),
             codec: call.codec,
-            compression: 0,
+            compression: call.compression,
             priority: call.priority,
             attempt: call.attempt,
         };
@@ -86,7 +87,7 @@ impl<T> Connection<T> {
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
-            let parts = Parts::take(&mut arena, FRONT_LEN);
+            let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
             let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
             let funded = is_funded.then_some(body_len);
@@ -97,7 +98,14 @@ impl<T> Connection<T> {
         let number = self.outbound.next_number();
         let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
         self.deadlines.arm(call_key(slot), call.deadline);
-        finish_frame::<FRONT_LEN>(&mut arena, Kind::Request, flags, id, &header.encode());
+        finish_frame::<FRONT_LEN>(
+            &mut arena,
+            Kind::Request,
+            flags,
+            id,
+            &header.encode(),
+            extensions.len(),
+        );
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
         self.land_reply(CallId(id), payload.landing());
@@ -141,7 +149,9 @@ impl<T> Connection<T> {
             let id = self.calls.open(slot, CallInput::SendLast, None, number);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &parts.front);
+            let header = header.encode();
+            let Parts { extensions, front, .. } = &parts;
+            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
@@ -160,7 +170,9 @@ impl<T> Connection<T> {
             self.deadlines.arm(call_key(slot), deadline);
         }
         if is_small {
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &parts.front);
+            let header = header.encode();
+            let Parts { extensions, front, .. } = &parts;
+            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
@@ -265,8 +277,11 @@ impl<T> Connection<T> {
         }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         let mut arena = self.memory.take_arena();
+        let ReplyHeader { codec, signature, .. } = header;
+        let extensions = payload.extensions();
+        let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
+            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -282,7 +297,7 @@ impl<T> Connection<T> {
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if !is_small {
-            let parts = Parts::take(&mut arena, FRONT_LEN);
+            let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
             self.served.step(id.slot(), ServedInput::ReplyPart);
             let body = Body::new(id, BodyHeader::Reply(header), 0, parts);
@@ -291,7 +306,14 @@ impl<T> Connection<T> {
             return Ok(());
         }
         self.served.end_plain(id.slot());
-        finish_frame::<FRONT_LEN>(&mut arena, Kind::Reply, 0, id, &header.encode());
+        finish_frame::<FRONT_LEN>(
+            &mut arena,
+            Kind::Reply,
+            0,
+            id,
+            &header.encode(),
+            extensions.len(),
+        );
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
@@ -317,18 +339,20 @@ impl<T> Connection<T> {
     // ---- frames ----
 
     /// A frame whose body was encoded apart and is small.
-    fn body_frame(
+    pub(super) fn body_frame(
         &self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         header: &[u8; RequestHeader::LEN],
+        extensions: &[u8],
         body: &[u8],
     ) -> Chunk {
         let mut arena = self.memory.take_arena();
-        let written = arena.begin(FRONT_LEN, FRONT_LEN + body.len() + ALIGN).put(body);
+        let frame = arena.begin(FRONT_LEN, FRONT_LEN + extensions.len() + body.len() + ALIGN);
+        let written = frame.put(extensions).and_then(|()| frame.put(body));
         debug_assert!(written.is_ok());
-        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header);
+        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header, extensions.len());
         let frame = arena.finish();
         self.memory.put_arena(arena);
         frame
@@ -471,7 +495,9 @@ impl<T> Connection<T> {
     /// Whether all calls that were made under earlier limits have gone, so that new ones can be
     /// confirmed.
     pub(super) fn limits_ack_is_due(&self) -> bool {
-        self.control.limits_ack.is_some_and(|(_, mark)| self.outbound.is_past(mark))
+        let past =
+            |(limits, mark): (Limits, u64)| self.outbound.is_past(mark, limits.message_bytes_max);
+        self.control.limits_ack.is_some_and(past)
     }
 
     fn push_limits_ack(&mut self) {
@@ -487,6 +513,7 @@ impl<T> Connection<T> {
             version_min: VERSION,
             version_max: VERSION,
             archive: self.config.archive,
+            compressions: self.config.compressions,
             in_flight_max: self.in_flight_max,
             features: features::STREAMS,
             codecs: self.config.codecs,
@@ -542,24 +569,52 @@ struct EncodedCall {
     parts: Parts,
 }
 
-/// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.
+/// How long the parts of a frame may be.
+#[derive(Clone, Copy)]
+pub(super) struct Most {
+    pub(super) body: u64,
+    pub(super) extensions: usize,
+}
+
+/// Begins a frame: room for head and fixed header, behind it the extensions and the encoded body. Returns
+/// the body's length.
 #[inline(always)]
 pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
     codec: Codec,
     signature: u64,
     payload: &P,
-    limit: u64,
+    extensions: &[u8],
+    most: Most,
 ) -> Result<usize, EncodeError> {
     // The padding behind the body is not part of the message.
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX / 2);
-    let frame = arena.begin(FRONT, limit + FRONT + ALIGN);
-    payload.encode(codec, signature, frame)?;
-    let body_len = frame.message_len() - FRONT;
+    let limit = usize::try_from(most.body).unwrap_or(usize::MAX / 2);
+    let mut front = FRONT;
+    if !extensions.is_empty() {
+        check_extensions(extensions, most.extensions)?;
+        front += extensions.len();
+    }
+    let frame = arena.begin(FRONT, limit + front + ALIGN);
+    if !extensions.is_empty() {
+        frame.put(extensions)?;
+    }
+    payload.encode(codec, signature, frame).map_err(|error| match error {
+        EncodeError::Full(_) => EncodeError::Full(Full { limit }),
+        error => error,
+    })?;
+    let body_len = frame.message_len() - front;
     if body_len > limit {
         return Err(EncodeError::Full(Full { limit }));
     }
     Ok(body_len)
+}
+
+/// Whether a payload's extensions may go into a header.
+pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), EncodeError> {
+    match extensions.len() <= limit && extensions.len().is_multiple_of(ALIGN) {
+        true => Ok(()),
+        false => Err(EncodeError::Extensions(Full { limit })),
+    }
 }
 
 /// Completes the frame that was begun: head and header in front, zeros behind.
@@ -570,6 +625,7 @@ pub(super) fn finish_frame<const FRONT: usize>(
     flags: u8,
     id: MessageId,
     header: &[u8],
+    extensions_len: usize,
 ) {
     debug_assert_eq!(Head::LEN + header.len(), FRONT);
     let frame = arena.frame();
@@ -577,7 +633,7 @@ pub(super) fn finish_frame<const FRONT: usize>(
         length: (frame.len() - Head::LEN) as u32,
         kind: kind as u8,
         flags,
-        header_len: (FRONT - Head::LEN) as u16,
+        header_len: (FRONT - Head::LEN + extensions_len) as u16,
         id,
     };
     if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {

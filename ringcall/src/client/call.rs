@@ -11,8 +11,7 @@ use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, Reply, SharedChunk, StatusClass,
-    Within,
+    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
 };
 
 use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
@@ -175,9 +174,8 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
         let Outgoing { out_signature, .. } = self.outgoing;
         self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
             let answered = outcome.into_answer().map_err(CallError::Failed);
-            callback(answered.and_then(|Reply { header, body, attached }| {
-                let answer = Answer { header, body, attached };
-                receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
+            callback(answered.and_then(|reply| {
+                receive::<R, E, ringcall_core::Chunk>(reply.into(), out_signature, E::into_owned)
             }));
         });
     }
@@ -268,11 +266,11 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
 ) -> CallResult<R, E, B> {
-    let Answer { header, body, attached } = answer;
+    let Answer { header, body, attached, .. } = answer;
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
-    if header.signature != out_signature || header.codec != codec {
+    if header.signature != out_signature || header.codec != codec || header.compression != 0 {
         return Err(bad);
     }
     if is_error {
@@ -374,8 +372,10 @@ pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing 
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,
         codec: method.argument_codec(),
+        compression: 0,
         timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
+        attempt: 0,
         wait_for_ready: options.wait_for_ready.unwrap_or(false),
         flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
     }

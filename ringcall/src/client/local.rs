@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Address, Answer, Attached, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure,
-    Handle, Instant, Outcome, Outgoing, Payload, Refused, Reply, Status, TransportError,
+    Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;
@@ -638,11 +638,9 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
             header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
             body: Chunk::empty(),
             attached: Attached::Nothing,
+            extensions: Chunk::empty(),
         }),
-        outcome => {
-            let Reply { header, body, attached } = outcome.into_answer()?;
-            Ok(Answer { header, body, attached })
-        }
+        outcome => Ok(outcome.into_answer()?.into()),
     }
 }
 

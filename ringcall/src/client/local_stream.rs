@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Failure, ItemError, Outgoing, Payload, StreamCall,
+    Arrived, CallId, Cause, Chunk, Encoding, Failure, ItemError, Outgoing, Payload, StreamCall,
     StreamChannel,
 };
 
@@ -100,11 +100,10 @@ impl StreamCall for LocalStream {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
-        self.0.stream.poll_send(cx, codec, signature, payload)
+        self.0.stream.poll_send(cx, encoding, payload)
     }
 
     fn end_items(&self) {
@@ -165,11 +164,10 @@ impl StreamCall for BlockingStream {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
-        self.stream.poll_send(cx, codec, signature, payload)
+        self.stream.poll_send(cx, encoding, payload)
     }
 
     fn end_items(&self) {

@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Reply, SharedChunk, SharedPool, TransportError,
+    Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, ToAddress, Watched};
@@ -151,12 +151,7 @@ impl Outbox {
         payload: &P,
     ) -> Result<Encoded, Failure> {
         let encoded = self.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| {
-            Failure::not_sent(match error {
-                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-                _ => Cause::Encode,
-            })
-        })
+        encoded.map(|(encoded, _)| encoded).map_err(|error| Failure::not_sent(error.into()))
     }
 
     /// The body, and how long it is.
@@ -171,6 +166,7 @@ impl Outbox {
         let bytes = writer.message_len();
         let mut encoded = Encoded::take(&self.bodies, writer);
         encoded.landing = payload.landing();
+        encoded.extensions = payload.extensions().into();
         Ok((encoded, bytes))
     }
 }
@@ -405,15 +401,10 @@ impl RemoteEnd {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
                 attached: Attached::Nothing,
+                extensions: SharedChunk::empty(),
             }),
-            outcome => outcome
-                .into_answer()
-                // Shared once a reply, here where it leaves its thread.
-                .map(|Reply { header, body, attached }| Answer {
-                    header,
-                    body: body.share(),
-                    attached,
-                }),
+            // Shared once a reply, here where it leaves its thread.
+            outcome => outcome.into_answer().map(|reply| Answer::from(reply).share()),
         });
     }
 

@@ -82,6 +82,9 @@ impl Method {
         if request.codec != self.codec {
             return Some(Status::UNKNOWN_CODEC);
         }
+        if request.compression != 0 {
+            return Some(Status::UNSUPPORTED);
+        }
         if request.in_signature != self.in_signature || request.out_signature != self.out_signature
         {
             return Some(Status::SHAPE_MISMATCH);

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{FromBody, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Instant, ItemError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, Status};
 
 use super::MethodTable;
 use super::handler::{Handler, header, panicked};
@@ -46,8 +46,7 @@ impl<X: FromBody> Items<X> {
         let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
             return Poll::Ready(None);
         };
-        if item.signature == self.in_signature
-            && item.codec == <X::Message as Message>::CODEC
+        if item.encoding == Encoding::plain(<X::Message as Message>::CODEC, self.in_signature)
             && let Ok(item) = X::from_body_with(item.body, item.attached)
         {
             return Poll::Ready(Some(item));
@@ -161,7 +160,7 @@ impl ItemSink {
         let header = header::<M>(Status::OK, &self.facts);
         let shard = self.stream.shard();
         let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
-        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header);
+        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header, &[]);
         shard.left_work();
         if begun.is_err() {
             // Nobody waits any more; that this is no answer is heard by nobody.
@@ -174,10 +173,8 @@ impl ItemSink {
                 Ok(item) => item,
                 Err(error) => return Ending::Error(error),
             };
-            let signature = self.facts.out_signature;
-            let send = |cx: &mut Context<'_>| {
-                self.stream.poll_send(cx, M::CODEC, signature, &Typed(&item))
-            };
+            let encoding = Encoding::plain(M::CODEC, self.facts.out_signature);
+            let send = |cx: &mut Context<'_>| self.stream.poll_send(cx, encoding, &Typed(&item));
             match poll_fn(send).await {
                 Ok(()) => {}
                 Err(ItemError::Encode(error)) => {

@@ -435,8 +435,9 @@ impl Inner {
             out_signature: outgoing.out_signature,
             deadline,
             codec: outgoing.codec,
+            compression: outgoing.compression,
             priority: outgoing.priority,
-            attempt: 0,
+            attempt: outgoing.attempt,
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
