@@ -71,6 +71,9 @@ counters! {
     copied_hoard,
     /// Body bytes copied because they lie in a file, and the transport or its layer sends from memory only.
     copied_file,
+    /// Bytes that TLS copied on their way in, beside decrypting them: from where they were received, and
+    /// within, to lie as bodies must.
+    copied_tls,
     /// Body bytes received straight into their own buffer.
     landed,
     /// Body bytes that went from where they were received to a file.
@@ -82,9 +85,14 @@ counters! {
 }
 
 impl Counters {
-    /// All body bytes that were copied on their way between the transport and the application.
+    /// All bytes of bodies, and with TLS of what lies around them, that were copied on their way between the
+    /// transport and the application.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
-        self.copied_straddle + self.copied_misaligned + self.copied_hoard + self.copied_file
+        self.copied_straddle
+            + self.copied_misaligned
+            + self.copied_hoard
+            + self.copied_file
+            + self.copied_tls
     }
 }

@@ -111,6 +111,11 @@
 //! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
 //! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
 //!
+//! # Many instances
+//!
+//! With the feature `cluster` a client calls many instances of a service through a balanced channel:
+//! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -120,25 +125,30 @@
 
 mod block_on;
 mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+pub mod observe;
 mod offload;
+mod packing;
 mod serve;
 mod shard;
 mod topic;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
-    Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
-    ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
-    OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall,
-    UploadFuture,
+    Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
+    ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect,
+    LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, ReplyItems, ToAddress, Upload,
+    UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
-    CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
-    SendContext, Server, Service, ServiceTable, ShardClock,
+    Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
+    MethodTable, Responder, RunningServer, SendContext, Server, Service, ServiceTable, ShardClock,
+    same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
@@ -150,18 +160,22 @@ pub use topic::{SlowConsumer, Subscription, Topic};
 pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
+pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
     Attachment, FromBody, IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView,
     Signatures, View, WireType, WireWith, WithAttachment,
 };
+pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
-    Counters, Encoding, External as FileRange, Failure, FailureClass, MemoryLimits, ObjectError,
-    Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TransportError, Within, method_id,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Config,
+    ConfigError, Counters, Encoding, External as FileRange, Failure, FailureClass, MemoryLimits,
+    ObjectError, Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
+    StreamChannel, TlsFault, TransportError, Within, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;
+#[cfg(feature = "tls")]
+pub use ringcall_tls::{PeerIdentity, TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer};
 
 /// What the macros need. Not a public interface.
 #[doc(hidden)]

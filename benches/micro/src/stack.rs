@@ -43,9 +43,9 @@ impl Stack {
         let config = Rc::new(Config::new().validate().expect("the defaults make sense"));
         let memory = Memory::default();
         let ends = MemoryEnd::pair(&memory);
-        let [mut client, server] = ends.map(|end| End::new(end, memory.clone(), |_| Plain, now));
+        let [mut client, server] = ends.map(|end| End::new(end, memory.clone(), now));
         let nowhere = Address::Unix("memory".to_owned());
-        let handle = client.connect(now, &nowhere, &config).expect("memory connects");
+        let handle = client.connect(now, &nowhere, &config, Plain).expect("memory connects");
         let client = Rc::new(ClientEnd {
             endpoint: RefCell::new(client),
             handle,
@@ -116,7 +116,9 @@ impl Stack {
                 }
                 EndpointEvent::Connection(_, Event::Established(_)) => {}
                 EndpointEvent::Accepted(_, ()) => {
-                    self.server.adopt(self.now, (), &self.config).expect("memory is adopted");
+                    self.server
+                        .adopt(self.now, (), &self.config, Plain)
+                        .expect("memory is adopted");
                 }
                 event => panic!("unexpected: {event:?}"),
             }
@@ -183,10 +185,14 @@ impl Channel for MemoryChannel {
     type Pending<'a, P>
         = MemoryCall<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     #[inline]
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> MemoryCall<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> MemoryCall<'a, P> {
         MemoryCall { client: &self.0, call, payload, task: None }
     }
 }

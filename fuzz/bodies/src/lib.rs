@@ -11,8 +11,10 @@ mod connection;
 mod frames;
 mod handshake;
 pub mod havoc;
+mod inflate;
 mod ring;
 mod shapes;
+mod tls;
 mod views;
 
 #[path = "../../../core/tests/harness/mod.rs"]
@@ -26,19 +28,23 @@ pub use canary::canary;
 pub use connection::connection;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use inflate::inflate;
 pub use ring::ring;
 pub use shapes::shapes;
+pub use tls::tls;
 pub use views::views;
 
 /// A body, and its name: that of its target and its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
     ("views", views),
     ("shapes", shapes),
     ("ring", ring),
+    ("inflate", inflate),
+    ("tls", tls),
 ];

@@ -48,9 +48,16 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/message.rs", "Chunk::from_body", "views"),
     ("codec-rkyv/src/message.rs", "SharedChunk::from_body", "views"),
     ("ringcall/src/serve/mount.rs", "Method::refuses", "shapes"),
+    ("tls/src/layer.rs", "Tls::greet", "tls"),
+    ("tls/src/layer.rs", "Tls::open_records", "tls"),
+    ("tls/src/handshake.rs", "Handshake::advance", "tls"),
+    ("tls/src/traffic.rs", "Traffic::open", "tls"),
+    ("tls/src/traffic.rs", "Traffic::take_messages", "tls"),
     ("transport-uring/src/engine/mod.rs", "Uring::complete", "ring"),
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
+    ("compression/src/lib.rs", "inflate", "inflate"),
+    ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 
 /// The same names for what no peer sends.

@@ -77,6 +77,16 @@ fn ring() {
 }
 
 #[test]
+fn inflate() {
+    holds("inflate");
+}
+
+#[test]
+fn tls() {
+    holds("tls");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let source = include_str!("replay.rs");
     for (name, _) in TARGETS {

@@ -86,6 +86,12 @@ pub(super) struct Landing<'a, A> {
     range: External,
 }
 
+impl<A> Clone for Landing<'_, A> {
+    fn clone(&self) -> Self {
+        Landing { typed: self.typed.clone(), range: self.range.clone() }
+    }
+}
+
 impl<A: Message> Payload for Landing<'_, A> {
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         self.typed.encode(codec, signature, out)

@@ -1,22 +1,27 @@
 //! Calls from code that runs on the shard.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, Attached, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure,
-    Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, Attached, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason,
+    Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused, Status,
+    TransportError,
 };
 
 use super::backoff::Backoff;
-use super::{ConnectionState, ToAddress, Watched};
+use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
+use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
+use crate::packing::inflate_answer;
 use crate::serve::{Mount, Router, Service};
-use crate::shard::{Inner, SleepUntil, Ticket};
+use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 
 /// A connection as its callers on the shard see it. A client's is another one after each loss and each
@@ -24,6 +29,7 @@ use crate::{CallError, ServeError};
 pub(crate) struct ClientConnection {
     /// Absent if calls came by it: then it is not replaced.
     address: Option<Address>,
+    security: Security,
     /// What is offered on it, instead of what the shard serves.
     services: Option<Rc<Router>>,
     /// The one for new calls. Others that this client had may still finish theirs.
@@ -32,10 +38,14 @@ pub(crate) struct ClientConnection {
     is_leaving: Cell<bool>,
     watched: Watched,
     backoff: Cell<Backoff>,
+    /// As it was when the last attempt succeeded.
+    backoff_before: Cell<Backoff>,
     /// Who waits for the state to change.
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
     crowd: RefCell<VecDeque<Waker>>,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
 }
 
 /// No connection has it.
@@ -46,35 +56,48 @@ const NONE: Handle = Handle { index: u32::MAX, generation: u32::MAX };
 pub(crate) enum Waits {
     /// Calls before it must end.
     Room,
-    /// The connection must change.
-    Change,
+    /// The connection must be in another state than this one.
+    Change(ConnectionState),
     /// Nothing: this is its end.
     Not(Failure),
 }
 
 impl ClientConnection {
-    pub(crate) fn new(address: Address, services: Option<Rc<Router>>) -> ClientConnection {
-        ClientConnection::with(Some(address), services)
+    pub(crate) fn new(
+        address: Address,
+        security: Security,
+        services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
+    ) -> ClientConnection {
+        ClientConnection::with(Some(address), security, services, audience)
     }
 
     /// One that calls came by.
-    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
-        let connection = ClientConnection::with(None, None);
+    pub(crate) fn accepted(handle: Handle, audience: Option<Arc<Audience>>) -> ClientConnection {
+        let connection = ClientConnection::with(None, Security::default(), None, audience);
         connection.handle.set(handle);
         connection.watched.set(ConnectionState::Ready);
         connection
     }
 
-    fn with(address: Option<Address>, services: Option<Rc<Router>>) -> ClientConnection {
+    fn with(
+        address: Option<Address>,
+        security: Security,
+        services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
+    ) -> ClientConnection {
         ClientConnection {
             address,
+            security,
             services,
             handle: Cell::new(NONE),
             is_leaving: Cell::new(false),
             watched: Watched::new(ConnectionState::Idle),
             backoff: Cell::default(),
+            backoff_before: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
+            audience,
         }
     }
 
@@ -82,8 +105,17 @@ impl ClientConnection {
         self.address.as_ref()
     }
 
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
+    }
+
     pub(crate) fn services(&self) -> Option<&Rc<Router>> {
         self.services.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn audience(&self) -> &Option<Arc<Audience>> {
+        &self.audience
     }
 
     #[inline]
@@ -116,8 +148,10 @@ impl ClientConnection {
         self.change(ConnectionState::Broken(reason));
     }
 
-    pub(crate) fn established(&self, handle: Handle) {
+    pub(crate) fn established(&self, handle: Handle, compressions: u8) {
         if handle == self.handle.get() {
+            self.watched.reads(compressions);
+            self.backoff_before.set(self.backoff.get());
             self.update(Backoff::succeeded);
             self.change(ConnectionState::Ready);
         }
@@ -142,9 +176,16 @@ impl ClientConnection {
             // The next one was asked for when its server said goodbye.
             return false;
         }
+        let is_denied = reason == CloseReason::GoAway(CloseCode::DENIED);
         match self.watched.state() {
-            ConnectionState::Ready => self.change(ConnectionState::Connecting),
-            _ => self.failed(reason),
+            ConnectionState::Ready if !is_denied => self.change(ConnectionState::Connecting),
+            _ => {
+                if is_denied {
+                    // It was taken for a success when the server answered.
+                    self.backoff.set(self.backoff_before.get());
+                }
+                self.failed(reason);
+            }
         }
         true
     }
@@ -204,7 +245,7 @@ impl ClientConnection {
                 ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
                     Waits::Not(Failure::not_sent(Cause::Closed(reason)))
                 }
-                _ => Waits::Change,
+                state => Waits::Change(state),
             },
             _ => Waits::Not(failure),
         }
@@ -262,6 +303,34 @@ impl Local {
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
+        if call.compression != 0 {
+            return self.call_packed(*call, deadline, payload, ticket);
+        }
+        self.call_as_it_is(call, deadline, payload, ticket)
+    }
+
+    #[cold]
+    fn call_packed<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        match self.shard.encode(&mut call, self.connection.watched.compressions(), payload) {
+            Ok((payload, _)) => self.call_as_it_is(&call, deadline, &payload, ticket),
+            Err(failure) => Err(Refused { ticket, failure }),
+        }
+    }
+
+    #[inline]
+    fn call_as_it_is<P: Payload>(
+        &self,
+        call: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
         match self.is_owner {
             true => self.shard.call(handle, call, deadline, payload, ticket),
@@ -295,9 +364,12 @@ impl LocalClient {
     pub(crate) fn new(
         shard: &Rc<Inner>,
         address: Address,
+        security: Security,
         services: Option<Rc<Router>>,
+        observers: &Observers,
     ) -> LocalClient {
-        let connection = Rc::new(ClientConnection::new(address, services));
+        let audience = shard.audience(observers, Some(&address));
+        let connection = Rc::new(ClientConnection::new(address, security, services, audience));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -342,6 +414,16 @@ impl LocalClient {
         &self.0.connection
     }
 
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.0.connection.watched.compressions()
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.0.shard.message_bytes_max(self.0.is_owner)
+    }
+
     pub(crate) fn shard(&self) -> &Rc<Inner> {
         &self.0.shard
     }
@@ -371,6 +453,10 @@ impl LocalClient {
                 return Poll::Ready(());
             }
             is_queued = true;
+            // It may have changed since it was looked at: a task is first polled a while after it was made.
+            if matches!(waits, Waits::Change(seen) if seen != self.state()) {
+                return Poll::Ready(());
+            }
             self.queue(waits, cx.waker());
             Poll::Pending
         })
@@ -384,7 +470,7 @@ impl LocalClient {
                 connection.crowd.borrow_mut().push_back(waker.clone());
                 self.0.shard.crowd(connection);
             }
-            Waits::Change => {
+            Waits::Change(_) => {
                 connection.queue_for_change(waker);
                 self.0.shard.wake_up(connection);
             }
@@ -401,15 +487,52 @@ impl LocalClient {
     ) {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
-        let ticket = Ticket::Callback(Box::new(callback));
+        if let Some(audience) = self.0.connection.audience() {
+            return self.call_watched(audience, call, deadline, payload, callback);
+        }
+        self.call_for(call, deadline, payload, Ticket::Callback(Box::new(callback)));
+    }
+
+    /// The same, and tells observers.
+    #[cold]
+    fn call_watched(
+        &self,
+        audience: &Arc<Audience>,
+        call: Outgoing,
+        deadline: Instant,
+        payload: &dyn Payload,
+        callback: impl FnOnce(Outcome) + 'static,
+    ) {
+        let shard = &self.0.shard;
+        let payload = Measured::new(payload);
+        let ongoing = Ongoing::begin(audience, &call, shard.now());
+        let ongoing = Rc::new(RefCell::new(ongoing));
+        let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
+        let ticket = Ticket::Callback(Box::new(move |outcome| {
+            let now = clock.upgrade().map_or_else(|| MachineClock.now(), |shard| shard.now());
+            ending.borrow_mut().end_with(now, &outcome);
+            callback(outcome);
+        }));
+        self.call_for(call, deadline, &payload, ticket);
+        ongoing.borrow_mut().sends(payload.bytes());
+    }
+    fn call_for<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) {
+        let shard = &self.0.shard;
         let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
         let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            Waits::Change => match shard.encode(&call, payload) {
-                Ok(body) => {
-                    let waits = Some(Waits::Change);
+            waits @ Waits::Change(_) => match shard.encode(&mut call, self.compressions(), payload)
+            {
+                Ok((body, _)) => {
+                    let waits = Some(waits);
                     let client = self.clone();
                     return shard.call_later(client, call, deadline, body, refused.ticket, waits);
                 }
@@ -432,13 +555,33 @@ impl fmt::Debug for LocalClient {
 impl Channel for LocalClient {
     type Body = Chunk;
     type Pending<'a, P>
-        = LocalCall<'a, P>
+        = LocalCall<&'a LocalClient, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     #[inline]
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
-        LocalCall { client: self, call, payload, stage: Stage::New }
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<&'a LocalClient, P> {
+        LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
+    }
+}
+
+impl OwnedChannel for LocalClient {
+    type Owned<P>
+        = LocalCall<LocalClient, P>
+    where
+        P: Payload + Clone;
+
+    #[inline]
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<LocalClient, P> {
+        LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
     }
 }
 
@@ -450,6 +593,7 @@ impl Channel for LocalClient {
 pub struct LocalConnect {
     shard: Rc<Inner>,
     address: Result<Address, CallError>,
+    security: Security,
     services: Option<Result<Mount, ServeError>>,
     attempt: Option<Attempt>,
 }
@@ -458,11 +602,12 @@ type Attempt = Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>;
 
 impl LocalConnect {
     pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
+        let security = Security::of_address(&address.to_text());
         let address = address.resolve().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(TransportError::BadAddress).into()
         });
-        LocalConnect { shard: Rc::clone(shard), address, services: None, attempt: None }
+        LocalConnect { shard: Rc::clone(shard), address, security, services: None, attempt: None }
     }
 
     /// Offers a service to the server, on this connection and those that replace it. Without, they offer
@@ -473,7 +618,22 @@ impl LocalConnect {
         self
     }
 
-    fn start(&mut self) -> Result<LocalClient, CallError> {
+    /// Speaks TLS. The server must have a certificate for the host that is connected to, or for
+    /// [`TlsClient::server_name`](crate::TlsClient::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsClient) -> LocalConnect {
+        self.security.tls = Some(tls);
+        self
+    }
+
+    /// Shows the server who this is. Without TLS everybody on the way reads it.
+    pub fn credentials(mut self, credentials: Credentials) -> LocalConnect {
+        self.security.credentials = Some(credentials);
+        self
+    }
+
+    /// The client, whose connection is opened when it is first needed.
+    pub(crate) fn start(&mut self) -> Result<LocalClient, CallError> {
         if self.shard.remote.is_gone() {
             return Err(Failure::not_sent(Cause::Shutdown).into());
         }
@@ -483,7 +643,8 @@ impl LocalConnect {
             failed(TransportError::Unsupported)
         })?;
         let services = services.map(|mount| Rc::new(mount.finish()));
-        Ok(LocalClient::new(&self.shard, address, services))
+        let security = self.security.clone();
+        Ok(LocalClient::new(&self.shard, address, security, services, &Observers::default()))
     }
 }
 
@@ -512,12 +673,14 @@ impl fmt::Debug for LocalConnect {
     }
 }
 
-/// A call made on the shard.
-pub struct LocalCall<'a, P> {
-    client: &'a LocalClient,
+/// A call made on the shard, which borrows its client or keeps it.
+pub struct LocalCall<C: Borrow<LocalClient>, P> {
+    client: C,
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -537,17 +700,26 @@ enum Stage {
     Ended,
 }
 
-impl<P> Unpin for LocalCall<'_, P> {}
+impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
 
-impl<P: Payload> LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let shard = &self.client.0.shard;
+        let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(cx.waker().clone());
-        let handle = self.client.0.connection.handle();
+        let handle = self.client.borrow().0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
-        match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
+        let called = match &mut self.begun {
+            None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
+            Some(begun) => {
+                let measured = Measured::new(&self.payload);
+                let called = self.client.borrow().0.call(&self.call, deadline, &measured, ticket);
+                begun.request_bytes = measured.bytes();
+                called
+            }
+        };
+        match called {
             Ok(id) => {
                 self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
@@ -562,11 +734,11 @@ impl<P: Payload> LocalCall<'_, P> {
     /// The call was not taken: waits until it may be.
     #[cold]
     fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let waits = match self.client.0.is_owner {
-            true => self.client.0.connection.judge(failure, self.call.wait_for_ready),
+        let waits = match self.client.borrow().0.is_owner {
+            true => self.client.borrow().0.connection.judge(failure, self.call.wait_for_ready),
             false => Waits::Not(failure),
         };
-        let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
+        let mut sleep = SleepUntil::new(&self.client.borrow().0.shard, deadline);
         let end = match waits {
             Waits::Not(failure) => Some(failure),
             _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
@@ -578,22 +750,49 @@ impl<P: Payload> LocalCall<'_, P> {
             self.stage = Stage::Ended;
             return Poll::Ready(failure);
         }
-        self.client.queue(waits, cx.waker());
+        self.client.borrow().queue(waits, cx.waker());
         self.stage = Stage::Waiting { deadline, _sleep: sleep };
         Poll::Pending
     }
 }
 
-impl<P: Payload> Future for LocalCall<'_, P> {
-    type Output = Result<Answer<Chunk>, Failure>;
+impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
+    #[cold]
+    fn watch_begin(&mut self) {
+        let client = self.client.borrow();
+        let audience = client.0.connection.audience().as_ref();
+        self.begun = audience.map(|it| it.begin(&self.call, client.0.shard.now()));
+    }
 
+    #[cold]
+    fn watch_repeat(&self) {
+        if let Some(audience) = self.client.borrow().0.connection.audience() {
+            audience.repeat(&self.call, self.client.borrow().0.shard.now());
+        }
+    }
+
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, result: &Result<Answer<Chunk>, Failure>) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = self.client.borrow().0.connection.audience()
+        {
+            audience.end(&self.call, begun, self.client.borrow().0.shard.now(), result);
+        }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let shard = &this.client.0.shard;
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let this = self;
+        let shard = &this.client.borrow().0.shard;
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
+                if this.client.borrow().0.connection.audience().is_some() {
+                    this.watch_begin();
+                }
                 this.send(deadline, cx).map(Err)
             }
             Stage::Waiting { deadline, .. } => {
@@ -607,14 +806,34 @@ impl<P: Payload> Future for LocalCall<'_, P> {
                 let (handle, deadline) = (*handle, *deadline);
                 this.stage = Stage::Ended;
                 if let Some(failure) = failure_of(&outcome)
-                    && this.client.0.connection.may_repeat(handle, &failure)
+                    && this.client.borrow().0.connection.may_repeat(handle, &failure)
                 {
+                    this.watch_repeat();
                     return this.send(deadline, cx).map(Err);
                 }
                 Poll::Ready(answer(outcome))
             }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Poll::Ready(result) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&result, Ok(whole) if whole.header.compression != 0);
+        let result = match is_packed {
+            true => inflate_answer(result, this.client.borrow().message_bytes_max()),
+            false => result,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&result);
+        }
+        Poll::Ready(result)
     }
 }
 
@@ -644,17 +863,20 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
     }
 }
 
-impl<P> Drop for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
-        let shard = &self.client.0.shard;
+        let shard = &self.client.borrow().0.shard;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
         drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);
     }
 }
 
-impl<P> fmt::Debug for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> fmt::Debug for LocalCall<C, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalCall").field("call", &self.call).finish_non_exhaustive()
     }

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Encoding, Failure, ItemError, Outgoing, Payload, StreamCall,
-    StreamChannel,
+    Arrived, CallId, Cause, Chunk, Encoding, Failure, ItemError, Outcome, Outgoing, Payload,
+    StreamCall, StreamChannel,
 };
 
 use super::{BlockOn, BlockingClient, LocalClient, Waits};
+use crate::observe::{Measured, Ongoing};
+use crate::packing::inflate_arrived;
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -21,7 +23,7 @@ pub struct LocalStream(Rc<Opened>);
 struct Opened {
     stream: Rc<OpenStream>,
     id: CallId,
-    _client: LocalClient,
+    client: LocalClient,
 }
 
 impl Drop for Opened {
@@ -32,11 +34,40 @@ impl Drop for Opened {
 }
 
 impl LocalClient {
+    /// The same for an argument that may have to be compressed.
+    async fn open_packed<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        payload: P,
+    ) -> Result<LocalStream, Failure> {
+        if call.compression == 0 {
+            return self.open_stream(call, payload).await;
+        }
+        let (payload, _) = self.shard().encode(&mut call, self.compressions(), &payload)?;
+        self.open_stream(call, payload).await
+    }
+
     /// Makes a call with streams as soon as its connection takes it.
     pub(crate) async fn open_stream<P: Payload>(
         &self,
         call: Outgoing,
         payload: P,
+    ) -> Result<LocalStream, Failure> {
+        let now = self.shard().now();
+        let audience = self.connection().audience().as_ref();
+        let mut ongoing = audience.map(|audience| Ongoing::begin(audience, &call, now));
+        let opened = self.try_open(call, payload, &mut ongoing).await;
+        if let (Err(failure), Some(ongoing)) = (&opened, &mut ongoing) {
+            ongoing.end_with(self.shard().now(), &Outcome::Failed(*failure));
+        }
+        opened
+    }
+
+    async fn try_open<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+        ongoing: &mut Option<Ongoing>,
     ) -> Result<LocalStream, Failure> {
         let shard = self.shard();
         let deadline = shard.now() + call.timeout;
@@ -45,10 +76,20 @@ impl LocalClient {
             let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
             let ticket = Ticket::Stream(Rc::clone(&stream));
-            match shard.call(handle, &call, deadline, &payload, ticket) {
+            let called = match ongoing {
+                None => shard.call(handle, &call, deadline, &payload, ticket),
+                Some(ongoing) => {
+                    let measured = Measured::new(&payload);
+                    let called = shard.call(handle, &call, deadline, &measured, ticket);
+                    ongoing.sends(measured.bytes());
+                    called
+                }
+            };
+            match called {
                 Ok(id) => {
                     stream.register(id.into());
-                    return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
+                    stream.watch(ongoing.take());
+                    return Ok(LocalStream(Rc::new(Opened { stream, id, client: self.clone() })));
                 }
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
                 {
@@ -73,7 +114,7 @@ impl StreamChannel for LocalClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        Box::pin(self.open_stream(call, payload))
+        Box::pin(self.open_packed(call, payload))
     }
 }
 
@@ -81,6 +122,16 @@ impl LocalStream {
     /// What arrived next, without counting an item as taken: that is what [`taken`](Self::taken) is for.
     pub(crate) fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
         self.0.stream.poll_arrived(cx)
+    }
+
+    /// Sends an item that is compressed already, if it is to be.
+    pub(crate) fn poll_send_as_it_is<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.0.stream.poll_send(cx, encoding, payload)
     }
 
     /// An item with a body of this length was taken.
@@ -103,6 +154,9 @@ impl StreamCall for LocalStream {
         encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
+        if encoding.compression != 0 {
+            return self.0.stream.poll_send_packed(cx, encoding, payload);
+        }
         self.0.stream.poll_send(cx, encoding, payload)
     }
 
@@ -111,11 +165,15 @@ impl StreamCall for LocalStream {
     }
 
     fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
-        let arrived = self.poll_held(cx);
-        if let Poll::Ready(Arrived::Item { body, .. }) = &arrived {
+        let Poll::Ready(arrived) = self.poll_held(cx) else { return Poll::Pending };
+        if let Arrived::Item { body, .. } = &arrived {
             self.taken(body.len());
         }
-        arrived
+        let limit = self.0.client.message_bytes_max();
+        Poll::Ready(inflate_arrived(arrived, limit).unwrap_or_else(|failure| {
+            self.cancel();
+            Arrived::End(Err(failure))
+        }))
     }
 
     fn cancel(&self) {
@@ -151,7 +209,7 @@ impl StreamChannel for BlockingClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        let opening = self.local().open_stream(call, payload);
+        let opening = self.local().open_packed(call, payload);
         Box::pin(async move {
             Ok(BlockingStream { shard: self.shard().clone(), stream: opening.await? })
         })

@@ -9,6 +9,7 @@ mod landing;
 mod local;
 mod local_stream;
 mod peer;
+mod security;
 mod shared;
 mod state;
 mod streams;
@@ -26,6 +27,10 @@ pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
+pub use security::Credentials;
+pub(crate) use security::Security;
+#[cfg(feature = "cluster")]
+pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
 pub use state::ConnectionState;

@@ -13,6 +13,7 @@ use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payl
 use super::BlockOn;
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
 use crate::block_on::block_on;
+use crate::observe::Audience;
 use crate::shard::Remote;
 
 /// The other side of a connection, to be called back: during a call or later, from any thread and any
@@ -125,9 +126,13 @@ impl Channel for Peer {
     type Pending<'a, P>
         = RemoteFuture<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'a, P> {
         match self.shared.ended() {
             Some(reason) => self.shared.line.fail(call, payload, over(reason)),
             None => self.shared.line.call(call, payload, self.waits),
@@ -151,7 +156,8 @@ struct End {
 
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
-        let line = Line::new(remote, Destination::Peer(handle), outbox);
+        let audience = Audience::of(&remote.observers, None);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, None);
         PeerShared { line, handle, end: Mutex::default() }
     }
 

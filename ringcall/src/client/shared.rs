@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,13 +13,17 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
+use ringcall_compression::Threshold;
 use ringcall_core::{
-    Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure,
+    Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool,
+    TransportError,
 };
 
-use super::{BlockOn, ConnectionState, ToAddress, Watched};
+use super::{BlockOn, ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::block_on::block_on;
+use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
+use crate::packing::{inflate_answer, pack};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
     MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
@@ -116,6 +121,10 @@ pub(crate) struct Line {
     pub(crate) remote: Arc<Remote>,
     to: Destination,
     outbox: Outbox,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
+    /// What is known of its connection; nothing of one that calls came by.
+    watched: Option<Watched>,
 }
 
 /// Which connection of its shard a call is for.
@@ -145,13 +154,39 @@ impl Default for Outbox {
 
 impl Outbox {
     /// The body of a call for another thread, or for later.
+    /// How it is compressed is a wish before, and what was done afterwards; `accepted` is what the other
+    /// side reads. Says how long the body was before.
     pub(crate) fn encode_call<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: impl FnOnce() -> u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        let encoded = self.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| Failure::not_sent(error.into()))
+    ) -> Result<(Encoded, usize), Failure> {
+        let encoding = Encoding {
+            codec: call.codec,
+            compression: call.compression,
+            signature: call.in_signature,
+        };
+        let encoded = self.encode_packed(encoding, accepted, payload);
+        let (encoded, bytes, done) = encoded.map_err(|error| Failure::not_sent(error.into()))?;
+        call.compression = done.compression;
+        Ok((encoded, bytes))
+    }
+
+    /// The body, how long it was before it was compressed, and how it is written.
+    pub(crate) fn encode_packed<P: Payload>(
+        &self,
+        mut encoding: Encoding,
+        accepted: impl FnOnce() -> u8,
+        payload: &P,
+    ) -> Result<(Encoded, usize, Encoding), EncodeError> {
+        let (mut encoded, bytes) = self.encode(encoding.codec, encoding.signature, payload)?;
+        if encoding.compression != 0 {
+            let threshold = Threshold::default();
+            (encoded, encoding.compression) =
+                pack(encoded, encoding.compression, accepted(), &threshold);
+        }
+        Ok((encoded, bytes, encoding))
     }
 
     /// The body, and how long it is.
@@ -172,8 +207,24 @@ impl Outbox {
 }
 
 impl Line {
-    pub(crate) fn new(remote: Arc<Remote>, to: Destination, outbox: Outbox) -> Line {
-        Line { remote, to, outbox }
+    pub(crate) fn new(
+        remote: Arc<Remote>,
+        to: Destination,
+        outbox: Outbox,
+        audience: Option<Arc<Audience>>,
+        watched: Option<Watched>,
+    ) -> Line {
+        Line { remote, to, outbox, audience, watched }
+    }
+
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.watched.as_ref().map_or(0, Watched::compressions)
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.remote.message_bytes_max[usize::from(matches!(self.to, Destination::Client(_)))]
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -190,10 +241,10 @@ impl Line {
 
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || self.compressions(), payload)
     }
 
     pub(crate) fn call<P: Payload>(
@@ -202,7 +253,14 @@ impl Line {
         payload: P,
         waits: bool,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits, call, payload, stage: Stage::New }
+        RemoteFuture {
+            line: Held::Line(self),
+            waits,
+            call,
+            payload,
+            stage: Stage::New,
+            begun: None,
+        }
     }
 
     /// A call that fails without having been made.
@@ -212,21 +270,47 @@ impl Line {
         payload: P,
         failure: Failure,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits: false, call, payload, stage: Stage::Failed(failure) }
+        let stage = Stage::Failed(failure);
+        RemoteFuture { line: Held::Line(self), waits: false, call, payload, stage, begun: None }
     }
 
     pub(crate) fn call_with<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: &P,
         waits: bool,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
-        let payload = match self.encode(&call, payload) {
+        let limit = self.message_bytes_max();
+        let Some(audience) = &self.audience else {
+            let payload = self.encode(&mut call, payload).map(|(payload, _)| payload);
+            let callback = move |answer| callback(inflate_answer(answer, limit));
+            return self.call_encoded(call, payload, waits, Box::new(callback));
+        };
+        let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now());
+        let payload = self.encode(&mut call, payload);
+        ongoing.sends(payload.as_ref().map_or(0, |(_, bytes)| *bytes));
+        let payload = payload.map(|(payload, _)| payload);
+        let callback = move |answer| {
+            let answer = inflate_answer(answer, limit);
+            ongoing.end(MachineClock.now(), &answer);
+            callback(answer);
+        };
+        self.call_encoded(call, payload, waits, Box::new(callback));
+    }
+
+    fn call_encoded(
+        &self,
+        call: Outgoing,
+        payload: Result<Encoded, Failure>,
+        waits: bool,
+        callback: Box<dyn FnOnce(SharedAnswer) + Send>,
+    ) {
+        let payload = match payload {
             Ok(payload) => payload,
             Err(failure) => return callback(Err(failure)),
         };
-        let end = RemoteEnd::Callback(Box::new(callback));
+        let end = RemoteEnd::Callback(callback);
         let call = RemoteCall::new(self.to, call, waits, payload, end);
         // A caller that cannot wait is refused when the mailbox is full.
         let cause = if self.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
@@ -271,21 +355,60 @@ impl Channel for Client {
     type Pending<'a, P>
         = RemoteFuture<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'a, P> {
         self.0.line.call(call, payload, true)
+    }
+}
+
+impl OwnedChannel for Client {
+    type Owned<P>
+        = RemoteFuture<'static, P>
+    where
+        P: Payload + Clone;
+
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'static, P> {
+        let (line, stage) = (Held::Client(self), Stage::New);
+        RemoteFuture { line, waits: true, call, payload, stage, begun: None }
+    }
+}
+
+/// The way of a call to its shard, borrowed or kept.
+enum Held<'a> {
+    Line(&'a Line),
+    Client(Client),
+}
+
+impl Deref for Held<'_> {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        match self {
+            Held::Line(line) => line,
+            Held::Client(client) => client.line(),
+        }
     }
 }
 
 /// A call made from another thread than its shard's.
 pub struct RemoteFuture<'a, P> {
-    line: &'a Line,
+    line: Held<'a>,
     /// Whether it waits for room on its connection.
     waits: bool,
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -306,10 +429,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
         slot: Arc<RemoteSlot>,
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
-        let remote = &self.line.remote;
         slot.waker.register(waker);
-        let left = remote.call(call, waker);
-        if remote.is_gone() {
+        let left = self.line.remote.call(call, waker);
+        if self.line.remote.is_gone() {
             // Whoever closed the mailbox may have looked into it before the call was there.
             slot.tell(Err(Failure::not_sent(Cause::Shutdown)));
             self.stage = Stage::Left(slot);
@@ -323,10 +445,14 @@ impl<P: Payload> RemoteFuture<'_, P> {
     }
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
-        let payload = self.line.encode(&self.call, &self.payload)?;
+        let mut call = self.call;
+        let (payload, bytes) = self.line.encode(&mut call, &self.payload)?;
+        if let Some(begun) = &mut self.begun {
+            begun.request_bytes = bytes;
+        }
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
-        let call = RemoteCall::new(self.line.to, self.call, self.waits, payload, end);
+        let call = RemoteCall::new(self.line.to, call, self.waits, payload, end);
         self.leave(call, slot, waker)
     }
 
@@ -345,6 +471,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
         if !left.is_zero() {
             // It certainly did not run, and there may be another connection.
             self.call.timeout = left;
+            if let Some(audience) = &self.line.audience {
+                audience.repeat(&self.call, MachineClock.now());
+            }
             return self.begin(waker);
         }
         Poll::Ready(answer)
@@ -356,6 +485,39 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
         let this = self.get_mut();
+        if let Some(audience) = &this.line.audience
+            && matches!(this.stage, Stage::New | Stage::Failed(_))
+        {
+            this.begun = Some(audience.begin(&this.call, MachineClock.now()));
+        }
+        let Poll::Ready(answer) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&answer, Ok(whole) if whole.header.compression != 0);
+        let answer = match is_packed {
+            true => inflate_answer(answer, this.line.message_bytes_max()),
+            false => answer,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&answer);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<P> RemoteFuture<'_, P> {
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, answer: &SharedAnswer) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = &self.line.audience
+        {
+            audience.end(&self.call, begun, MachineClock.now(), answer);
+        }
+    }
+}
+
+impl<P: Payload> RemoteFuture<'_, P> {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
+        let this = self;
         match std::mem::replace(&mut this.stage, Stage::Ended) {
             Stage::New => this.begin(cx.waker()),
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
@@ -372,6 +534,9 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
 impl<P> Drop for RemoteFuture<'_, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
             && slot.result.is_empty()
         {
@@ -494,7 +659,9 @@ pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
     services: Services,
+    security: Security,
     is_lazy: bool,
+    audience: Option<Arc<Audience>>,
     make: fn(Client) -> T,
 }
 
@@ -507,9 +674,11 @@ impl<T> Connect<T> {
     #[doc(hidden)]
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
+        let security = Security::of_address(&address.to_text());
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
-        Connect { stage, choice: TransportChoice::Auto, services, is_lazy: false, make }
+        let (choice, is_lazy) = (TransportChoice::Auto, false);
+        Connect { stage, choice, services, security, is_lazy, audience: None, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -530,6 +699,27 @@ impl<T> Connect<T> {
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// Who is told of the calls of this client and of its connections, beside those that were named before:
+    /// see [`observe`](crate::observe). Calls are told of on the threads that make them.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Connect<T> {
+        self.services.observers.add(observer);
+        self
+    }
+
+    /// Speaks TLS. The server must have a certificate for the host that is connected to, or for
+    /// [`TlsClient::server_name`](crate::TlsClient::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsClient) -> Connect<T> {
+        self.security.tls = Some(tls);
+        self
+    }
+
+    /// Shows the server who this is. Without TLS everybody on the way reads it.
+    pub fn credentials(mut self, credentials: Credentials) -> Connect<T> {
+        self.security.credentials = Some(credentials);
         self
     }
 
@@ -556,6 +746,8 @@ type AddService = Box<dyn FnOnce(&mut Mount, Handlers) -> Result<(), ServeError>
 pub(crate) struct Services {
     services: Vec<AddService>,
     handlers: Handlers,
+    /// Who is told of the connection.
+    pub(crate) observers: Observers,
 }
 
 impl Services {
@@ -595,7 +787,9 @@ impl<T> Future for Connect<T> {
             match background(self.choice) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
-                    remote.notify(Notice::Connect(address, services, Arc::clone(&slot)));
+                    self.audience = Audience::of(&services.observers, Some(address.clone()));
+                    let security = self.security.clone();
+                    remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
                 }
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }
@@ -605,11 +799,12 @@ impl<T> Future for Connect<T> {
         let ConnectStage::Left(slot) = &self.stage else { return Poll::Pending };
         slot.waker.register(cx.waker());
         let Some(connected) = slot.result.lock().take() else { return Poll::Pending };
-        let make = self.make;
+        let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
             Ok((remote, index, watched)) => {
-                let line = Line::new(remote, Destination::Client(index), Outbox::default());
+                let (to, outbox) = (Destination::Client(index), Outbox::default());
+                let line = Line::new(remote, to, outbox, audience, Some(watched.clone()));
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })
@@ -642,7 +837,7 @@ impl ConnectSlot {
 }
 
 /// The shard of all clients of this process that made this choice; started when it is first needed.
-fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
+pub(crate) fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
     static BACKGROUND: Mutex<Vec<(TransportChoice, Arc<Remote>)>> = Mutex::new(Vec::new());
     let mut background = BACKGROUND.lock();
     background.retain(|(_, remote)| !remote.is_gone());

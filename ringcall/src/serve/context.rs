@@ -49,6 +49,17 @@ impl Context {
         info(&self.facts)
     }
 
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        match &self.home {
+            Home::Shard(shard) => shard.caller(self.facts.handle).0,
+            Home::Elsewhere(_, flag) => flag.caller.0.clone(),
+        }
+    }
+
     /// How long the caller still waits.
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -92,7 +103,7 @@ impl Context {
             Home::Shard(shard) => Some(Rc::clone(shard)),
             Home::Elsewhere(..) => None,
         });
-        Within::new(channel.clone(), self.facts.deadline, clock)
+        Within::new(channel.clone(), self.facts.deadline, clock).retried(self.facts.is_retried)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -151,6 +162,8 @@ pub struct SendContext {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Option<Arc<CancelFlag>>,
+    #[cfg(feature = "tls")]
+    caller: super::access::Caller,
 }
 
 impl SendContext {
@@ -158,6 +171,14 @@ impl SendContext {
     #[must_use]
     pub fn info(&self) -> CallInfo {
         info(&self.facts)
+    }
+
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        self.caller.0.clone()
     }
 
     /// How long the caller still waits.
@@ -183,6 +204,7 @@ impl SendContext {
     #[must_use]
     pub fn client<C: Clone>(&self, channel: &C) -> Within<C, MachineClock> {
         Within::new(channel.clone(), self.facts.deadline, MachineClock)
+            .retried(self.facts.is_retried)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -248,7 +270,16 @@ impl FromCall for SendContext {
             Origin::Shard(shard) => (Arc::clone(&shard.remote), None),
             Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Some(Arc::clone(flag))),
         };
-        SendContext { facts: call.facts, remote, flag }
+        SendContext {
+            facts: call.facts,
+            remote,
+            flag,
+            #[cfg(feature = "tls")]
+            caller: match &call.origin {
+                Origin::Shard(shard) => shard.caller(call.facts.handle),
+                Origin::Elsewhere(_, flag) => flag.caller.clone(),
+            },
+        }
     }
 }
 
@@ -269,7 +300,7 @@ impl Future for Sleep {
 }
 
 /// A timer of a shard, for somebody on another thread.
-struct RemoteSleep {
+pub(crate) struct RemoteSleep {
     remote: Arc<Remote>,
     time: Option<Duration>,
     shared: Arc<SleepShared>,
@@ -289,7 +320,7 @@ impl Wake for SleepShared {
 }
 
 impl RemoteSleep {
-    fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
+    pub(crate) fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
         RemoteSleep { remote: Arc::clone(remote), time: Some(time), shared: Arc::default() }
     }
 }

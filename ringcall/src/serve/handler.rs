@@ -271,7 +271,7 @@ where
 fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::default());
+    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
     let attached = call.attached();
     let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
     let running = Running::Elsewhere(Arc::clone(&flag));

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
+use ringcall_core::frame::request_flags;
 use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
+use super::access::Caller;
 use super::mount::Method;
 use crate::shard::{Inner, Remote};
 
@@ -27,6 +29,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -48,15 +51,21 @@ pub(crate) enum Running {
     Elsewhere(Arc<CancelFlag>),
 }
 
-/// Tells a handler on another thread that nobody waits any more, and with which status it ends then.
-#[derive(Default)]
+/// What a handler on another thread shares with its call: tells it that nobody waits any more, and with which
+/// status it ends then.
 pub(crate) struct CancelFlag {
+    /// Whom the certificate of the connection names.
+    pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
 }
 
 impl CancelFlag {
+    pub(crate) fn new(caller: Caller) -> CancelFlag {
+        CancelFlag { caller, status: AtomicU16::new(0), waker: AtomicWaker::new() }
+    }
+
     pub(crate) fn cancel(&self, status: Status) {
         self.status.store(status.to_wire(), Ordering::Release);
         self.waker.wake();
@@ -103,6 +112,7 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
+                is_retried: request.flags & request_flags::RETRIED != 0,
                 method: method.name,
                 out_signature: method.out_signature,
             },

@@ -1,5 +1,6 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
+pub(crate) mod access;
 mod context;
 mod handler;
 mod incoming;
@@ -10,6 +11,9 @@ mod signals;
 mod streams;
 mod table;
 
+pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
+#[cfg(feature = "cluster")]
+pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;

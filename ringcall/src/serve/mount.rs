@@ -66,7 +66,7 @@ const KIND_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | reques
 /// One method that a shard serves.
 pub(crate) struct Method {
     pub(crate) name: &'static str,
-    full_name: &'static str,
+    pub(crate) full_name: &'static str,
     codec: Codec,
     in_signature: u64,
     pub(crate) out_signature: u64,
@@ -81,9 +81,6 @@ impl Method {
     pub(crate) fn refuses(&self, request: &Request) -> Option<Status> {
         if request.codec != self.codec {
             return Some(Status::UNKNOWN_CODEC);
-        }
-        if request.compression != 0 {
-            return Some(Status::UNSUPPORTED);
         }
         if request.in_signature != self.in_signature || request.out_signature != self.out_signature
         {

@@ -10,10 +10,12 @@ use std::time::Duration;
 use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
 use super::signals::Signals;
-use super::{Mount, Service};
+use super::{Access, CallerInfo, ConnectionInfo, Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
+use crate::observe::Observer;
 use crate::offload::Pool;
+use crate::packing::CompressionConfig;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
     ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
@@ -165,6 +167,40 @@ impl Server {
         self
     }
 
+    /// Speaks TLS on every connection, and nothing else. [`TlsServer::replace`](crate::TlsServer::replace)
+    /// changes certificates while it serves.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsServer) -> Server {
+        self.config.server_tls = Some(tls);
+        self
+    }
+
+    /// Asks about every connection, once, when the client has said who it is: by its certificate, by
+    /// [credentials](crate::Connect::credentials), or not at all. One that is denied is closed, with code 29,
+    /// before any of its calls run.
+    ///
+    /// The hook runs on the shard, so it should look things up in memory. If it panics, nobody gets in.
+    pub fn authorize(
+        mut self,
+        hook: impl Fn(&ConnectionInfo) -> Access + Send + Sync + 'static,
+    ) -> Server {
+        self.config.authorize(hook);
+        self
+    }
+
+    /// Asks about every call, before its argument is looked at: what was right when the connection began,
+    /// such as a token, need not be right for ever. One that is refused did not run. A connection with more
+    /// than 64 refused calls in 10 seconds is closed, with code 29.
+    ///
+    /// The hook runs on the shard, for each call: it should be fast. If it panics, the call is refused.
+    pub fn authorize_calls(
+        mut self,
+        hook: impl Fn(&CallerInfo<'_>) -> Access + Send + Sync + 'static,
+    ) -> Server {
+        self.config.authorize_calls(hook);
+        self
+    }
+
     /// How many connections are accepted at most; half of `ulimit -n` by default.
     pub fn connections_max(mut self, connections: usize) -> Server {
         self.config.connections_max = Some(connections);
@@ -174,6 +210,19 @@ impl Server {
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
+        self
+    }
+
+    /// What is done about compressed bodies: they are read, and nothing is sent compressed, by default.
+    pub fn compression(mut self, compression: CompressionConfig) -> Server {
+        self.config.compression = compression;
+        self
+    }
+
+    /// Who is told what happens on its shards, beside those that were named before: see
+    /// [`observe`](crate::observe).
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Server {
+        self.config.observers.add(observer);
         self
     }
 

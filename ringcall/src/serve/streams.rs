@@ -173,8 +173,12 @@ impl ItemSink {
                 Ok(item) => item,
                 Err(error) => return Ending::Error(error),
             };
-            let encoding = Encoding::plain(M::CODEC, self.facts.out_signature);
-            let send = |cx: &mut Context<'_>| self.stream.poll_send(cx, encoding, &Typed(&item));
+            let mut encoding = Encoding::plain(M::CODEC, self.facts.out_signature);
+            encoding.compression = shard.wish_for_replies();
+            let send = |cx: &mut Context<'_>| match encoding.compression {
+                0 => self.stream.poll_send(cx, encoding, &Typed(&item)),
+                _ => self.stream.poll_send_packed(cx, encoding, &Typed(&item)),
+            };
             match poll_fn(send).await {
                 Ok(()) => {}
                 Err(ItemError::Encode(error)) => {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
+use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
 
@@ -27,6 +28,7 @@ impl ServiceTable {
         for method in &mut methods {
             method.full_name = format!("{name}/{}", method.name);
             method.id = method_id(&method.full_name);
+            crate::observe::remember(method.id, &method.full_name);
         }
         ServiceTable { name, docs, methods }
     }
@@ -66,6 +68,7 @@ pub struct MethodTable {
     is_idempotent: bool,
     is_one_way: bool,
     deadline: Option<Duration>,
+    compression: Option<Compression>,
 }
 
 impl MethodTable {
@@ -102,6 +105,7 @@ impl MethodTable {
             is_idempotent: false,
             is_one_way: false,
             deadline: None,
+            compression: None,
         }
     }
 
@@ -123,6 +127,13 @@ impl MethodTable {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> MethodTable {
         self.deadline = Some(deadline);
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn compress(mut self, compression: Compression) -> MethodTable {
+        self.compression = Some(compression);
         self
     }
 
@@ -207,6 +218,12 @@ impl MethodTable {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.is_one_way
+    }
+
+    /// How its arguments are compressed unless callers say otherwise.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
     }
 
     /// How long callers wait unless they say otherwise.

@@ -1,7 +1,9 @@
 //! What a shard is made of, and what it does with events.
 
+mod access;
 mod clients;
 mod remote;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,24 +14,30 @@ use std::sync::atomic::Ordering;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
-    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Endpoint,
-    EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
-    Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
+    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
+    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item,
+    Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId, Side,
+    SplitMix64, Status, StatusClass, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
 
 use remote::RemoteCalls;
+use watch::{Change, Watch};
 
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
+use super::layer::{Layer, Layers};
 use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
+use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
+use crate::packing::{CompressionConfig, Inflated, pack, wish};
+use crate::serve::access::{Authority, Gate};
 use crate::serve::{Incoming, Method, Router, Running};
 
 /// What comes back with the end of a call.
@@ -44,7 +52,7 @@ pub(crate) enum Ticket {
     Stream(Rc<OpenStream>),
 }
 
-pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
+pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
 /// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
 /// flight both sides then work at the same time.
@@ -85,6 +93,10 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
+    layers: Layers,
+    gate: RefCell<Gate>,
+    /// Whether the gate wants to hear of connections, and perhaps of calls.
+    is_guarded: bool,
     /// Whether, and how far, it ends its service.
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
@@ -95,6 +107,10 @@ pub(crate) struct Inner {
     redial_at: Cell<Instant>,
     /// For bodies that must wait.
     outbox: Outbox,
+    compression: CompressionConfig,
+    inflated: Inflated,
+    /// For observers, if there are any.
+    watch: Option<Box<Watch>>,
 }
 
 /// Who answers calls.
@@ -134,6 +150,12 @@ pub(crate) struct InnerConfig {
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) connections_max: usize,
+    pub(crate) observers: Observers,
+    pub(crate) compression: CompressionConfig,
+    /// How much requests may become that arrived compressed.
+    pub(crate) inflated_bytes_max: usize,
+    pub(crate) layers: Layers,
+    pub(crate) authority: Authority,
 }
 
 impl Inner {
@@ -146,8 +168,9 @@ impl Inner {
         config: InnerConfig,
     ) -> Inner {
         let now = clock.now();
+        let gate = Gate::new(config.authority);
         Inner {
-            endpoint: RefCell::new(Endpoint::new(engine, memory, |_| Plain, now)),
+            endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
@@ -169,11 +192,17 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
+            layers: config.layers,
+            is_guarded: !gate.is_open(),
+            gate: RefCell::new(gate),
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             redials: RefCell::default(),
             redial_at: Cell::new(Instant::FAR),
             outbox: Outbox::default(),
+            compression: config.compression,
+            inflated: Inflated::new(config.inflated_bytes_max),
+            watch: Watch::new(&config.observers),
             remote,
         }
     }
@@ -225,6 +254,9 @@ impl Inner {
             self.go_on_draining();
             self.endpoint.borrow_mut().flush(now);
         }
+        if self.watch.is_some() {
+            self.watch_counters(any);
+        }
         self.has_work()
     }
 
@@ -244,7 +276,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
+        let counters = self.counters_due();
+        [endpoint, self.timers.next(), drain, redial, counters].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -288,9 +321,17 @@ impl Inner {
                 self.complete(ticket, outcome);
             }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
-            Event::Established(_) => {
+            Event::Established(hello) => {
                 if let Some(client) = self.client(handle) {
-                    client.established(handle);
+                    client.established(handle, hello.compressions);
+                    self.tell_client(&client, handle, Change::Established);
+                } else {
+                    if self.watch.is_some() {
+                        self.watch_established(handle);
+                    }
+                    if self.is_guarded {
+                        self.admit(handle);
+                    }
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
@@ -310,6 +351,7 @@ impl Inner {
                 let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
+                self.watch_closed(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -319,15 +361,83 @@ impl Inner {
     // ---- calls of others ----
 
     #[inline]
-    fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
+    fn dispatch(self: &Rc<Self>, handle: Handle, mut request: Request) {
+        if self.watch.is_some() {
+            self.watch_request(handle, &request);
+        }
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         };
+        if self.is_guarded && !self.may_call(handle, &request, &method) {
+            return;
+        }
         if let Some(status) = method.refuses(&request) {
             return self.refuse(handle, request.id, status);
         }
+        if request.compression != 0
+            && let Err(status) = self.inflate(handle, &mut request)
+        {
+            return self.refuse(handle, request.id, status);
+        }
         method.start(Incoming::on_shard(self, handle, request, &method));
+    }
+
+    /// Makes of a request's body what it was before it was compressed.
+    #[cold]
+    fn inflate(&self, handle: Handle, request: &mut Request) -> Result<(), Status> {
+        let limit = self.message_bytes_max(!self.is_accepted(handle));
+        request.body = self.inflated.request(request.compression, &request.body, limit)?;
+        request.compression = 0;
+        self.watch_inflated(handle, request);
+        Ok(())
+    }
+
+    /// The body of an item of a caller, as it was before it was compressed.
+    pub(crate) fn inflate_item(&self, handle: Handle, item: &mut Item) -> Result<(), Status> {
+        if item.encoding.compression != 0 {
+            let limit = self.message_bytes_max(!self.is_accepted(handle));
+            let inflated = self.inflated.item(item.encoding.compression, &item.body, limit);
+            item.body = inflated.ok_or(Status::BAD_ITEM)?;
+            item.encoding.compression = 0;
+        }
+        Ok(())
+    }
+
+    /// How long a body may be: of a connection that was opened here, or one that was accepted.
+    pub(crate) fn message_bytes_max(&self, is_opened: bool) -> usize {
+        self.remote.message_bytes_max[usize::from(is_opened)]
+    }
+
+    fn is_accepted(&self, handle: Handle) -> bool {
+        let endpoint = self.endpoint.borrow();
+        endpoint.connection(handle).is_some_and(|connection| connection.side() == Side::Server)
+    }
+
+    /// How bodies may be compressed that the other side of a connection reads.
+    pub(super) fn compressions(&self, handle: Handle) -> u8 {
+        let endpoint = self.endpoint.borrow();
+        let peer = endpoint.connection(handle).and_then(|connection| connection.peer());
+        peer.map_or(0, |hello| hello.compressions)
+    }
+
+    /// How items of replies are to be compressed.
+    #[inline]
+    pub(crate) fn wish_for_replies(&self) -> u8 {
+        wish(self.compression.replies)
+    }
+
+    /// Encodes an item and compresses it if it is wished for, read and worth it.
+    #[cold]
+    pub(crate) fn pack_item<P: Payload>(
+        &self,
+        handle: Handle,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Result<(Encoded, Encoding), EncodeError> {
+        let accepted = || self.compressions(handle);
+        let (encoded, _, encoding) = self.outbox.encode_packed(encoding, accepted, payload)?;
+        Ok((encoded, encoding))
     }
 
     /// Answers without a handler.
@@ -341,6 +451,9 @@ impl Inner {
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
+        if self.watch.is_some() {
+            self.watch_answer(handle, request, Status::EXPIRED, 0);
+        }
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
@@ -351,10 +464,73 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        let mut endpoint = self.endpoint.borrow_mut();
-        let replied = endpoint.reply(self.now(), handle, request, header, payload);
-        if let Err(ringcall_core::ReplyError::Encode(error)) = replied {
+        if self.watch.is_some() {
+            return self.answer_watched(handle, request, header, &Measured::new(payload));
+        }
+        let replied = self.reply(handle, request, header, payload);
+        if let Err(ReplyError::Encode(error)) = replied {
             log::warn!("a reply could not be sent: {error}");
+        }
+    }
+
+    #[inline]
+    fn reply<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        if self.compression.replies.is_some() && has_body(&header) {
+            return self.reply_packed(handle, request, header, payload);
+        }
+        let mut endpoint = self.endpoint.borrow_mut();
+        endpoint.reply(self.now(), handle, request, header, payload)
+    }
+
+    #[cold]
+    fn reply_packed<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        mut header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        let (accepted, wish) = (self.compressions(handle), wish(self.compression.replies));
+        let encoded = match accepted {
+            // That it cannot be encoded is found out, and told to the caller, below.
+            0 => None,
+            _ => self.outbox.encode(header.codec, header.signature, payload).ok(),
+        };
+        let packed =
+            encoded.map(|(body, _)| pack(body, wish, accepted, &self.compression.threshold));
+        let mut endpoint = self.endpoint.borrow_mut();
+        match packed {
+            None => endpoint.reply(self.now(), handle, request, header, payload),
+            Some((body, compression)) => {
+                header.compression = compression;
+                endpoint.reply(self.now(), handle, request, header, &body)
+            }
+        }
+    }
+
+    /// The same, and tells observers. A call whose connection is over has ended with that.
+    #[cold]
+    fn answer_watched(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &Measured<'_>,
+    ) {
+        let replied = self.reply(handle, request, header, payload);
+        match replied {
+            Ok(()) => self.watch_answer(handle, request, header.status, payload.bytes()),
+            Err(ReplyError::Encode(error)) => {
+                log::warn!("a reply could not be sent: {error}");
+                self.watch_answer(handle, request, Status::REPLY_FAILED, 0);
+            }
+            Err(_) => {}
         }
     }
 
@@ -526,6 +702,7 @@ impl Inner {
         if total >= self.connections_max {
             // Dropping the socket closes it.
             self.remote.register.turned_away.add();
+            self.watch_turned_away();
             if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
@@ -551,8 +728,13 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
+        let peer = self.peer_of(&socket);
+        let Ok(layer) = self.layers.accept() else {
+            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let mut endpoint = self.endpoint.borrow_mut();
-        let handle = match endpoint.adopt(now, socket, &self.server_config) {
+        let handle = match endpoint.adopt(now, socket, &self.server_config, layer) {
             Ok(handle) => handle,
             Err(error) => {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
@@ -565,6 +747,9 @@ impl Inner {
             connection.drain_at(at);
         }
         drop(endpoint);
+        if self.watch.is_some() {
+            self.watch_accepted(handle, peer);
+        }
         self.drain_counts();
     }
 
@@ -603,7 +788,13 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
+        self.tell_counters();
     }
+}
+
+/// Whether a reply may have a body.
+fn has_body(header: &ReplyHeader) -> bool {
+    matches!(header.status.class(), StatusClass::Ok | StatusClass::Application)
 }
 
 /// A different number for each process and time.

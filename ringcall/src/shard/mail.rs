@@ -19,8 +19,9 @@ use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use crate::client::{
-    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
+use crate::observe::Observers;
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
 const CALLS_MAX: usize = 4096;
@@ -30,6 +31,10 @@ pub(crate) struct Remote {
     bell: Bell,
     transport: TransportInfo,
     pub(crate) register: Register,
+    /// Who is told of the calls that other threads make to its peers.
+    pub(crate) observers: Observers,
+    /// How long a body may be: of its peers, and of the connections that it opens.
+    pub(crate) message_bytes_max: [usize; 2],
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -74,7 +79,7 @@ pub(crate) enum Notice {
     Cancel(Arc<RemoteSlot>),
     /// A call with streams.
     Open(Box<RemoteOpening>),
-    Connect(Address, Services, Arc<ConnectSlot>),
+    Connect(Address, Security, Services, Arc<ConnectSlot>),
     /// Somebody wants to hear of the end of this connection, which may be over already.
     Watch(Handle),
     /// Somebody waits for this client, which may not have connected yet.
@@ -99,11 +104,19 @@ pub(crate) enum Notice {
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell, transport: TransportInfo, register: Register) -> Arc<Remote> {
+    pub(crate) fn new(
+        bell: Bell,
+        transport: TransportInfo,
+        register: Register,
+        observers: Observers,
+        message_bytes_max: [usize; 2],
+    ) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
             register,
+            observers,
+            message_bytes_max,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),
@@ -237,7 +250,7 @@ impl Remote {
         }
         while let Some(notice) = self.notices.pop() {
             match notice {
-                Notice::Connect(_, _, slot) => slot.shut_down(),
+                Notice::Connect(_, _, _, slot) => slot.shut_down(),
                 Notice::Open(opening) => opening.bridge.shut_down(),
                 _ => {}
             }

@@ -8,6 +8,7 @@ mod executor;
 mod hosted;
 mod incidents;
 mod inner;
+mod layer;
 mod mail;
 mod streams;
 mod timers;
@@ -22,7 +23,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use ringcall_compression::Compression;
 use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
+#[cfg(feature = "tls")]
+use ringcall_tls::{TlsClient, TlsServer};
 
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub use clock::MachineClock;
@@ -38,11 +42,15 @@ pub(crate) use timers::SleepUntil;
 
 use crate::ServeError;
 use crate::client::{LocalConnect, ToAddress};
+use crate::observe::Observers;
 use crate::offload::Pool;
+use crate::packing::CompressionConfig;
+use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
 use crate::serve::{Mount, Service};
 use engine::Engine;
 use incidents::Register;
 use inner::InnerConfig;
+use layer::Layers;
 
 /// How a shard waits for something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,8 +110,35 @@ pub struct ShardConfig {
     pub connections_max: Option<usize>,
     /// Whether several shards or processes may listen at the same address.
     pub reuse_port: bool,
+    /// Accepted connections speak TLS, and nothing else.
+    #[cfg(feature = "tls")]
+    pub server_tls: Option<TlsServer>,
+    /// Connections that it opens speak TLS, unless they say [otherwise](LocalConnect::tls).
+    #[cfg(feature = "tls")]
+    pub client_tls: Option<TlsClient>,
+    pub(crate) authority: Authority,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
+    /// What it does about compression.
+    pub compression: CompressionConfig,
+    /// Who is told what happens, see [`observe`](crate::observe).
+    pub observers: Observers,
+}
+
+impl ShardConfig {
+    /// Asks about every connection that is accepted, see [`Server::authorize`](crate::Server::authorize).
+    pub fn authorize(&mut self, hook: impl Fn(&ConnectionInfo) -> Access + Send + Sync + 'static) {
+        self.authority.connections = Some(Arc::new(hook));
+    }
+
+    /// Asks about every call on such connections, see
+    /// [`Server::authorize_calls`](crate::Server::authorize_calls).
+    pub fn authorize_calls(
+        &mut self,
+        hook: impl Fn(&CallerInfo<'_>) -> Access + Send + Sync + 'static,
+    ) {
+        self.authority.calls = Some(Arc::new(hook));
+    }
 }
 
 /// An engine, its connections and a small executor, driven by your own loop.
@@ -169,18 +204,35 @@ impl Shard {
     }
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
+        let compressions = match config.compression.accept {
+            true => Compression::available_bits(),
+            false => 0,
+        };
         let prepare = |config: Config| {
             let format = ringcall_codec_rkyv::archive_format();
-            config.archive_format(format).instance(inner::instance_id()).validate()
+            let config = config.archive_format(format).compressions(compressions);
+            config.instance(inner::instance_id()).validate()
         };
         let memory = Memory::new(config.memory);
+        let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
+        let (server, client) = (prepare(config.server)?, prepare(config.client)?);
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
-        let remote =
-            Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
+        let remote = Remote::new(
+            engine.bell(),
+            transport,
+            Register::new(Arc::clone(engine.tally())),
+            config.observers.clone(),
+            [server.largest_message(), client.largest_message()],
+        );
         let inner_config = InnerConfig {
-            server: prepare(config.server)?,
-            client: prepare(config.client)?,
+            layers,
+            authority,
+            server,
+            client,
+            compression: config.compression,
+            inflated_bytes_max: config.memory.landing_bytes,
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
+            observers: config.observers,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));

@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Handle, Instant};
+use ringcall_core::{CloseReason, Handle, Instant, TransportError};
 
 use super::Inner;
+use super::watch::Change;
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
+use crate::observe::Observers;
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -39,20 +41,36 @@ impl Inner {
         let Some(address) = client.address() else { return };
         let now = self.read_clock();
         client.tries(now);
-        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        let Ok(layer) = self.layers.connect(client.security()) else {
+            client.failed(CloseReason::Transport(TransportError::BadAddress));
+            return self.redial(client);
+        };
+        let connected =
+            self.endpoint.borrow_mut().connect(now, address, &self.client_config, layer);
         match connected {
             Ok(handle) => {
+                self.show_credentials(handle, client);
                 if let Some(router) = client.services() {
                     self.routers.borrow_mut().offer(handle, Rc::clone(router));
                 }
                 client.opens(handle);
                 self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.tell_client(client, handle, Change::Opened);
                 self.left_work();
             }
             Err(error) => {
                 client.failed(CloseReason::Transport(error));
                 self.redial(client);
             }
+        }
+    }
+
+    fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
+        if let Some(credentials) = &client.security().credentials
+            && let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle)
+        {
+            let fits = connection.present(credentials.expose());
+            debug_assert!(fits.is_ok(), "checked when they were made");
         }
     }
 
@@ -91,7 +109,10 @@ impl Inner {
         if let Some(client) = self.client(handle) {
             return client;
         }
-        let connection = Rc::new(ClientConnection::accepted(handle));
+        let peer = self.seen_peer(handle);
+        let audience = self.audience(&Observers::default(), peer.as_ref());
+        let connection = Rc::new(ClientConnection::accepted(handle, audience));
+        connection.watched().reads(self.compressions(handle));
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
@@ -109,6 +130,9 @@ impl Inner {
     pub(super) fn forget(&self, handle: Handle, reason: CloseReason) {
         let services = self.routers.borrow_mut().withdraw(handle);
         let peer = self.peers.borrow_mut().remove(&handle);
+        if self.is_guarded {
+            self.gate.borrow_mut().forget(handle);
+        }
         let client = self.clients.borrow_mut().remove(&handle);
         // What ends with it is somebody's code, and so is who is told.
         let told = catch_unwind(AssertUnwindSafe(|| {

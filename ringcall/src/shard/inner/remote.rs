@@ -10,7 +10,8 @@ use ringcall_core::{
 
 use super::{Inner, Ticket};
 use crate::client::{
-    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services, Waits, Watched,
+    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Waits,
+    Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
@@ -152,6 +153,9 @@ impl Inner {
         };
         entry.id = None;
         drop(calls);
+        if let Some(audience) = client.connection().audience() {
+            audience.repeat(&outgoing, self.now());
+        }
         self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
         true
     }
@@ -159,10 +163,11 @@ impl Inner {
     /// The body of a call whose argument is only borrowed, to be sent later.
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || accepted, payload)
     }
 
     /// Makes a call as soon as its connection takes it, or fails it at its deadline.
@@ -215,8 +220,8 @@ impl Inner {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
                 Notice::Open(opening) => self.open_remote(*opening),
-                Notice::Connect(address, services, slot) => {
-                    self.connect_remote(address, services, slot);
+                Notice::Connect(address, security, services, slot) => {
+                    self.connect_remote(address, security, services, slot);
                 }
                 Notice::WakeUp(client) => {
                     if let Some(client) = self.remote_client(client) {
@@ -301,9 +306,11 @@ impl Inner {
     fn connect_remote(
         self: &Rc<Self>,
         address: Address,
+        security: Security,
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
+        let observers = services.observers.clone();
         let services = match self.mount(services) {
             Ok(services) => services.map(Rc::new),
             Err(error) => {
@@ -312,7 +319,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, services);
+        let client = LocalClient::new(self, address, security, services, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }
