@@ -2,9 +2,14 @@
 //! killed, stopped, restarted and added. A file says where they are.
 //!
 //! ```text
-//! $ cargo run --release --example cluster -- 2
-//! five servers           14203 calls: s1 20 % s2 20 % s3 20 % s4 20 % s5 20 %; 0 failed, 0 may have run
-//! s2 is killed           13878 calls: s1 25 % s3 25 % s4 25 % s5 25 %; 0 failed, 1 may have run
+//! $ cargo run --release --example cluster -- 1
+//! five servers             2385 calls: s1 19 % s2 20 % s3 19 % s4 21 % s5 21 %; 0 failed, 0 may have run
+//! s2 is killed             2342 calls: s1 24 % s3 28 % s4 26 % s5 22 %; 0 failed, 0 may have run
+//! s2 is back               2239 calls: s1 26 % s2 18 % s3 18 % s4 21 % s5 15 %; 0 failed, 0 may have run
+//! s3 is stopped             949 calls: s1 20 % s2 31 % s4 27 % s5 22 %; 0 failed, 4 may have run
+//! s3 goes on               2281 calls: s1 19 % s2 31 % s3 0 % s4 22 % s5 28 %; 0 failed, 1 may have run
+//! s6 is added              2146 calls: s1 14 % s2 40 % s4 18 % s5 25 % s6 3 %; 0 failed, 0 may have run
+//! all restarted (2436 ms)   7737 calls: s1 18 % s2 16 % s3 14 % s4 21 % s5 15 % s6 15 %; 0 failed, 0 may have run
 //! …
 //! ```
 //!

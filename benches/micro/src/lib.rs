@@ -8,6 +8,7 @@
 
 pub mod balanced;
 pub mod calls;
+pub mod compression;
 pub mod dispatch;
 pub mod frames;
 mod memory;

@@ -4,15 +4,17 @@
 //! A call asks [`start`](Fleet::start) for each attempt and tells [`end`](Fleet::end) how it ended. Nothing here
 //! waits, reads a clock, or moves a byte, so a whole cluster can be simulated with one fleet a client.
 
+mod choose;
 mod explain;
 mod hosts;
 mod methods;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, Entropy as _, Failure, Instant, RetryBudget, SplitMix64};
+use ringcall_core::{Cause, Failure, Instant, RetryBudget, SplitMix64};
 
 pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
@@ -20,7 +22,6 @@ pub use hosts::HostRef;
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
-use crate::health::{Condition, HealthState, Judge, Peers, ejected_max};
 use crate::retry::{Attempted, Retry, Verdict};
 use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
@@ -425,156 +426,6 @@ impl<T: Clone> Fleet<T> {
             self.counts.over_budget += 1;
         }
         may
-    }
-
-    // ---- who gets it ----
-
-    /// The place of the instance, and whether this call is its probe.
-    #[inline]
-    fn choose(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        readiness: &impl Fn(&T) -> Readiness,
-    ) -> Result<(u32, bool), Failure> {
-        if let Some(place) = self.probe(now, call, readiness) {
-            return Ok((place, true));
-        }
-        let is_plain = call.attempts == 0 && !self.methods.any_open(call.method);
-        if is_plain && !self.hosts.usable().is_empty() {
-            let candidates = self.hosts.candidates(self.hosts.usable());
-            let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);
-            if readiness(self.hosts.target(place)) == Readiness::Ready {
-                return Ok((place, false));
-            }
-        }
-        self.choose_slowly(now, call, readiness).map(|place| (place, false))
-    }
-
-    /// Something is in the way: looks at all instances.
-    #[cold]
-    fn choose_slowly(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        readiness: &impl Fn(&T) -> Readiness,
-    ) -> Result<u32, Failure> {
-        let mut list = std::mem::take(&mut self.scratch);
-        let chosen = self.narrow(now, call, readiness, &mut list).map(|()| {
-            let candidates = self.hosts.candidates(&list);
-            self.balance.pick(now, &mut self.rng, &candidates, call.key)
-        });
-        self.scratch = list;
-        chosen
-    }
-
-    /// Leaves the best that there are: usable, ready, not tried.
-    fn narrow(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        readiness: &impl Fn(&T) -> Readiness,
-        list: &mut Vec<u32>,
-    ) -> Result<(), Failure> {
-        let hosts = &self.hosts;
-        let ready = |place: &u32| readiness(hosts.target(*place));
-        list.clear();
-        list.extend(hosts.usable().iter().filter(|place| ready(place) == Readiness::Ready));
-        if hosts.callable().is_empty() {
-            return Err(Failure::not_sent(Cause::NoInstance));
-        }
-        for next in [Readiness::Ready, Readiness::Connecting, Readiness::Broken] {
-            if list.is_empty() {
-                list.extend(hosts.callable().iter().filter(|place| ready(place) == next));
-            }
-        }
-        let methods = &self.methods;
-        list.retain(|place| methods.would_pass_host(call.method, *place, now));
-        if list.is_empty() {
-            self.counts.stopped += 1;
-            return Err(Failure::not_sent(Cause::BreakerOpen));
-        }
-        let is_tried = |place: u32| call.tried().contains(&hosts.reference(place));
-        if list.iter().any(|place| !is_tried(*place)) {
-            list.retain(|place| !is_tried(*place));
-        }
-        Ok(())
-    }
-
-    /// An instance whose ejection is over and that no call probes yet.
-    #[inline]
-    fn probe(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        readiness: &impl Fn(&T) -> Readiness,
-    ) -> Option<u32> {
-        if !self.hosts.wants_probe(now) {
-            return None;
-        }
-        let methods = &self.methods;
-        self.hosts.begin_probe(now, |place, target| {
-            readiness(target) == Readiness::Ready
-                && methods.would_pass_host(call.method, place, now)
-        })
-    }
-
-    // ---- who is usable ----
-
-    /// Looks at all instances: their warm-up, and whether they are outliers.
-    #[cold]
-    fn sweep(&mut self, now: Instant) {
-        self.next_sweep = now + SWEEP;
-        let records = self.hosts.records(now);
-        let peers = Peers::of(records.iter().map(|(_, record)| record.counts));
-        for (place, record) in records {
-            self.judge_host(now, place, &record, &peers);
-        }
-        self.hosts.refresh(now, &self.settings);
-    }
-
-    /// A call to an instance has failed, or its probe has ended.
-    #[cold]
-    fn failed(&mut self, now: Instant, place: u32) {
-        let record = self.hosts.health_mut(place).seen(now);
-        // Its peers are looked at once a second; in between only failures in a row count.
-        self.judge_host(now, place, &record, &Peers::default());
-        self.hosts.refresh(now, &self.settings);
-    }
-
-    fn judge_host(
-        &mut self,
-        now: Instant,
-        place: u32,
-        record: &crate::health::Record,
-        peers: &Peers,
-    ) {
-        let config = self.settings.health;
-        let condition = match peers.counts.all() {
-            // Nothing to compare with.
-            0 => config
-                .judge(&crate::health::Record { counts: Default::default(), ..*record }, peers),
-            _ => config.judge(record, peers),
-        };
-        let health = self.hosts.health_mut(place);
-        if health.is_ejected() {
-            return;
-        }
-        health.state = match condition {
-            Condition::Healthy => HealthState::Healthy,
-            Condition::SubHealthy(reason) => HealthState::SubHealthy(reason),
-        };
-        let Condition::SubHealthy(reason) = condition else { return };
-        if self.hosts.ejected() < ejected_max(&config, self.hosts.live().len()) {
-            let health = self.hosts.health_mut(place);
-            health.eject(now, &mut self.rng, &config, reason);
-            self.counts.ejections += 1;
-        }
-    }
-
-    /// A number by chance, for whoever needs one more.
-    pub fn random(&mut self) -> u64 {
-        self.rng.next_u64()
     }
 }
 
