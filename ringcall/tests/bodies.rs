@@ -15,9 +15,9 @@ use ringcall::{
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
-pub struct Range {
-    pub offset: u64,
-    pub len: u64,
+struct Range {
+    offset: u64,
+    len: u64,
 }
 
 #[ringcall::service(name = "test.Shelf")]
