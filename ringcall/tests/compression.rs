@@ -93,7 +93,7 @@ where
     C: Channel<Body: IntoOwned> + StreamChannel<Call: BlockOn> + BlockOn + Clone,
 {
     let options = CallOptions::new().compression(Some(compression));
-    let kitchen = KitchenClient::new(channel.clone()).with_options(options);
+    let kitchen = KitchenClient::new(channel.clone()).with_options(options.clone());
     let page = TextClient::new(channel.clone()).with_options(options);
     let mut large = order(7);
     large.symbol = text(50_000);

@@ -5,10 +5,13 @@
 //! cargo xtask masks           the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
+//! cargo xtask sim …           the simulator; say nothing to learn what it can be told
+//! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod doctor;
+mod mutants;
 mod run;
 
 use std::process::ExitCode;
@@ -24,7 +27,9 @@ fn main() -> ExitCode {
         ["masks"] => run::masks(),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS".to_owned()),
+        ["sim", ref arguments @ ..] => run::sim(arguments),
+        ["mutants", ref names @ ..] => mutants::mutants(names),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, sim, mutants".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

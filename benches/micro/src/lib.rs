@@ -11,6 +11,7 @@ pub mod calls;
 pub mod compression;
 pub mod dispatch;
 pub mod frames;
+pub mod items;
 mod memory;
 pub mod messages;
 pub mod stack;

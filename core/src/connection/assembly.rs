@@ -67,7 +67,7 @@ impl<H> Arriving<H> {
         if len == 0 && !(self.awaits_confirmation && self.is_all()) {
             return Err(CloseReason::BadLength);
         }
-        if offset != self.announced {
+        if offset != self.announced && !bug!("b10") {
             return Err(CloseReason::DataOutOfOrder);
         }
         let end = self.announced.checked_add(len as u64).filter(|&end| end <= self.total);
@@ -256,7 +256,9 @@ impl Landing {
 
 impl Drop for Assembly {
     fn drop(&mut self) {
-        self.memory.land_end(self.total);
+        if !bug!("landing_leak") {
+            self.memory.land_end(self.total);
+        }
         self.siblings.0.set(self.siblings.0.get().saturating_sub(1));
     }
 }

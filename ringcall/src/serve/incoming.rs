@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use ringcall_core::frame::request_flags;
+use parking_lot::Mutex;
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
@@ -19,6 +20,8 @@ pub struct Incoming {
     pub(crate) origin: Origin,
     body: Chunk,
     attached: Attached,
+    /// Of the request's header.
+    pub(crate) extensions: Chunk,
 }
 
 /// What of a call may go to any thread.
@@ -29,6 +32,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    /// The call is a retry already.
     pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
@@ -55,15 +59,37 @@ pub(crate) enum Running {
 /// status it ends then.
 pub(crate) struct CancelFlag {
     /// Whom the certificate of the connection names.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
+    /// Metadata for the answer.
+    metadata: Mutex<ExtensionWriter>,
 }
 
 impl CancelFlag {
     pub(crate) fn new(caller: Caller) -> CancelFlag {
-        CancelFlag { caller, status: AtomicU16::new(0), waker: AtomicWaker::new() }
+        CancelFlag {
+            caller,
+            status: AtomicU16::new(0),
+            waker: AtomicWaker::new(),
+            metadata: Mutex::default(),
+        }
+    }
+
+    /// What was added so far.
+    pub(crate) fn with_metadata(self, metadata: ExtensionWriter) -> CancelFlag {
+        CancelFlag { metadata: Mutex::new(metadata), ..self }
+    }
+
+    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
+        crate::metadata::push_entry(&mut self.metadata.lock(), key, value);
+    }
+
+    /// What was added since it was asked last.
+    pub(crate) fn take_metadata(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.metadata.lock()).finish()
     }
 
     pub(crate) fn cancel(&self, status: Status) {
@@ -119,6 +145,7 @@ impl Incoming {
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
             attached: request.attached,
+            extensions: request.extensions,
         }
     }
 
@@ -128,8 +155,10 @@ impl Incoming {
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
         (body, attached): (SharedChunk, Attached),
+        extensions: SharedChunk,
     ) -> Incoming {
-        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into(), attached }
+        let origin = Origin::Elsewhere(remote, flag);
+        Incoming { facts, origin, body: body.into(), attached, extensions: extensions.into() }
     }
 
     /// What of the body is beside the message.

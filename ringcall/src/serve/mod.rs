@@ -2,9 +2,11 @@
 
 pub(crate) mod access;
 mod context;
+mod filter;
 mod handler;
 mod incoming;
 mod mount;
+mod reply_metadata;
 mod responder;
 mod server;
 mod signals;
@@ -15,10 +17,14 @@ pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
 #[cfg(feature = "cluster")]
 pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
+pub use filter::ServerCall;
+pub(crate) use filter::{Filters, ServerFilter};
+pub use handler::SpawnedCall;
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
 pub(crate) use mount::{Method, Router};
-pub use mount::{Mount, Service};
+pub use mount::{Mount, SendService, Service};
+pub(crate) use reply_metadata::ReplyMetadata;
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};
 pub use streams::{Ending, ItemSink, Items, Streams};
