@@ -88,7 +88,7 @@ pub(super) struct Landing<'a, A> {
 
 impl<A> Clone for Landing<'_, A> {
     fn clone(&self) -> Self {
-        Landing { typed: self.typed.clone(), range: self.range.clone() }
+        Landing { typed: self.typed, range: self.range.clone() }
     }
 }
 

@@ -414,6 +414,7 @@ pub struct RemoteFuture<'a, P> {
     begun: Option<Begun>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "in place, for as long as a mailbox is full")]
 enum Stage {
     New,
     /// The mailbox was full.
