@@ -549,7 +549,7 @@ mod adapters {
         let builder = ::monoio::RuntimeBuilder::<::monoio::IoUringDriver>::new();
         match builder.enable_timer().build() {
             Ok(runtime) => monoio(runtime, shard, work, stop),
-            Err(error) => super::common::say(format_args!("skipped: monoio's ring: {error}")),
+            Err(error) => crate::common::say(format_args!("skipped: monoio's ring: {error}")),
         }
     }
 

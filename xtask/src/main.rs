@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask doctor          what this machine offers, what it costs, what to do about it
-//! cargo xtask masks           the tests of calls with each feature of the ring missing in turn
+//! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             doctor::examine();
             Ok(())
         }
-        ["masks"] => run::masks(),
+        ["masks", ref selection @ ..] => run::masks(selection),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
         ["sim", ref arguments @ ..] => run::sim(arguments),

@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
-use ringcall::{Body, Service, ServiceTable, View};
+use ringcall::{Body, Service, ServiceTable, ShardConfig, View};
 use ringcall_buf::SharedPool;
 use ringcall_codec_rkyv::Message;
 
@@ -50,6 +50,13 @@ fn with<R: Default, T>(
     let result = f(&mut taken);
     rig.set(Some(taken));
     result
+}
+
+/// Accepts no compression: what is built in depends on who else is built, and `inflate` is about that.
+fn plain_config() -> ShardConfig {
+    let mut config = ShardConfig::default();
+    config.compression.accept = false;
+    config
 }
 
 #[ringcall::message]

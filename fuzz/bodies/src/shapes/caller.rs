@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{CallError, LocalClient, Shard, ShardConfig, Wait};
+use ringcall::{CallError, LocalClient, Shard, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, tag};
 use ringcall_core::{Codec, Status, StatusClass};
 
-use super::{Item, TURNS_MAX, TargetClient, Wrong, body, decode, encode, spoil, table};
+use super::{
+    Item, TURNS_MAX, TargetClient, Wrong, body, decode, encode, plain_config, spoil, table,
+};
 use crate::harness::raw::{hello, plain};
 
 pub(super) struct Rig {
@@ -24,7 +26,7 @@ type Outcome = std::result::Result<Item, CallError<Wrong>>;
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(ShardConfig::default()).expect("a shard can be made");
+        let shard = Shard::new(plain_config()).expect("a shard can be made");
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let client = Rc::new(RefCell::new(None));
