@@ -12,6 +12,7 @@ use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, Shared
 
 use super::access::Caller;
 use super::mount::Method;
+use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
 /// A call on its way to its handler. For the code that `#[service]` makes.
@@ -66,6 +67,8 @@ pub(crate) struct CancelFlag {
     waker: AtomicWaker,
     /// Metadata for the answer.
     metadata: Mutex<ExtensionWriter>,
+    /// What the handler runs in, if an observer wants so.
+    scope: Option<Arc<dyn Scope>>,
 }
 
 impl CancelFlag {
@@ -75,7 +78,18 @@ impl CancelFlag {
             status: AtomicU16::new(0),
             waker: AtomicWaker::new(),
             metadata: Mutex::default(),
+            scope: None,
         }
+    }
+
+    /// With what the handler runs in.
+    pub(crate) fn in_scope(self, scope: Option<Arc<dyn Scope>>) -> CancelFlag {
+        CancelFlag { scope, ..self }
+    }
+
+    /// Enters that, until the result is dropped.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        enter(self.scope.clone())
     }
 
     /// What was added so far.
