@@ -1199,7 +1199,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, self.inbound.cut_off());
         }
-        // Nobody will answer our calls any more, nor give credit or items to streams.
+        // Nobody will answer our calls any more, nor give credit or items to streams. There are no new ones:
+        // they would have the slots of calls that still run over there.
+        self.step(ConnectionInput::GoAway);
         self.end_own_calls(CloseReason::PeerClosed);
         self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
