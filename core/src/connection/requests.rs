@@ -12,11 +12,11 @@ use core::time::Duration;
 use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
-use super::receive::{Announced, Received, plain_header, split_header};
+use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
 use super::state::{ServedInput, ServedState};
 use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
 use crate::frame::{Cancel, FLAG_MORE, Head, RequestHeader, request_flags};
-use crate::{CloseReason, Instant, MessageId, RequestId, Status};
+use crate::{Attached, CloseReason, Instant, MessageId, RequestId, Status};
 
 impl<T> Connection<T> {
     /// A REQUEST frame that is here whole. Its body may continue in DATA frames.
@@ -36,6 +36,7 @@ impl<T> Connection<T> {
             return Ok(None);
         }
         let mut request = Request::new(now, &head, &header);
+        request.attached = announced.attached();
         if announced.has_others {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
@@ -122,7 +123,8 @@ impl<T> Connection<T> {
         }
         let body_len = head.body_len().unwrap_or(0);
         let is_ignored = assembly.is_none();
-        let mut arriving = Arriving::new(request, assembly, total, body_len, now);
+        let mut arriving = Arriving::new(request, assembly, total, body_len, now)
+            .with(awaits_confirmation(head), announced.attached());
         if is_ignored {
             self.credit.calls_in.release(arriving.ignore());
         }
@@ -165,6 +167,7 @@ impl<T> Connection<T> {
         self.served.step(id.slot(), ServedInput::BodyEnds);
         let mut request = arriving.header;
         request.received = now;
+        request.attached = arriving.attached;
         request.body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
         if request.flags & request_flags::ONE_WAY != 0 {
             // A one-way call holds its slot only until it is complete.
@@ -289,6 +292,7 @@ impl Request {
             attempt: header.attempt,
             flags: head.flags,
             body: Chunk::empty(),
+            attached: Attached::Nothing,
             extensions: Chunk::empty(),
         }
     }

@@ -46,6 +46,12 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/unix_time.rs", "UnixTime::deserialize_with", "views"),
     ("codec-rkyv/src/message.rs", "FromBody::from_body", "views"),
     ("codec-rkyv/src/message.rs", "M::from_body", "views"),
+    ("codec-rkyv/src/message.rs", "FromBody::from_body_with", "views"),
+    ("codec-rkyv/src/message.rs", "M::from_body_with", "views"),
+    ("codec-rkyv/src/attachment.rs", "::from_body", "views"),
+    ("codec-rkyv/src/attachment.rs", "::from_body_with", "views"),
+    ("codec-rkyv/src/attachment.rs", "WithAttachment::from_body", "views"),
+    ("codec-rkyv/src/attachment.rs", "WithAttachment::from_body_with", "views"),
     ("codec-rkyv/src/message.rs", "View::from_body", "views"),
     ("codec-rkyv/src/message.rs", "Chunk::from_body", "views"),
     ("codec-rkyv/src/message.rs", "SharedChunk::from_body", "views"),
@@ -62,7 +68,6 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
     ("compression/src/lib.rs", "inflate", "inflate"),
-    ("plugins/tracing/src/context.rs", "TraceParent::from_bytes", "frames"),
     ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -103,8 +103,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(()) };
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         let Some((shard, facts)) = this.call.as_ref() else { return Poll::Ready(()) };
+        let entered = shard.enter(facts);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        drop(entered);
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(value))) => {
@@ -163,6 +165,7 @@ impl<F: Fn(Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
     fn start(&self, call: Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
+        let _entered = shard.enter(&facts);
         match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
             Ok(Ok(())) => {}
             Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
@@ -206,7 +209,9 @@ where
             let facts = call.facts;
             let Origin::Elsewhere(remote, flag) = &call.origin else { return };
             let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
+            let entered = flag.enter();
             let ran = catch_unwind(AssertUnwindSafe(|| block_until(handler(call)?, &flag)));
+            drop(entered);
             let extensions = flag.take_metadata();
             let answer = Away { remote, facts, replies, extensions };
             match (ran, flag.cancelled()) {
@@ -252,8 +257,8 @@ where
         let handler = Arc::clone(&self.handler);
         offload(call, &self.pool, move |call| {
             let facts = call.facts;
-            let Origin::Elsewhere(remote, _) = &call.origin else { return };
-            let remote = Arc::clone(remote);
+            let Origin::Elsewhere(remote, flag) = &call.origin else { return };
+            let (remote, _entered) = (Arc::clone(remote), flag.enter());
             match catch_unwind(AssertUnwindSafe(|| handler(call))) {
                 Ok(Ok(())) => {}
                 Ok(Err(status)) => {
@@ -265,11 +270,20 @@ where
     }
 }
 
+impl Inner {
+    /// What a handler on another thread shares with its call.
+    fn flag(&self, facts: &Facts) -> Arc<CancelFlag> {
+        let flag = CancelFlag::new(self.caller(facts.handle));
+        Arc::new(flag.in_scope(self.scope_of(facts)))
+    }
+}
+
 /// Sends a call to the pool, or refuses it if too much waits there.
 fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+    let flag = shard.flag(&facts);
+    let attached = call.attached();
     let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
     let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
@@ -284,7 +298,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, body, extensions));
+        work(Incoming::elsewhere(facts, remote, flag, (body, attached), extensions));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -338,6 +352,7 @@ where
             let ran = poll_fn(|cx| match flag.poll_cancelled(cx) {
                 Poll::Ready(status) => Poll::Ready(Ok(Err(status))),
                 Poll::Pending => {
+                    let _entered = flag.enter();
                     match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                         Ok(polled) => polled.map(|answer| Ok(Ok(answer))),
                         Err(panic) => Poll::Ready(Err(panic)),
@@ -373,7 +388,11 @@ where
     fn start(&self, call: Incoming) {
         let handler = Arc::clone(&self.handler);
         spawn(call, &self.spawn, move |call, mut owed| async move {
-            match catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming()))) {
+            let ran = {
+                let _entered = call.flag.enter();
+                catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming())))
+            };
+            match ran {
                 Ok(Err(status)) => owed.status(status),
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => drop(owed.answer.take()),
@@ -391,7 +410,7 @@ struct Travelling {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Arc<CancelFlag>,
-    body: SharedChunk,
+    body: (SharedChunk, Attached),
     extensions: SharedChunk,
 }
 
@@ -447,8 +466,9 @@ where
 {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
-    let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
+    let flag = shard.flag(&facts);
+    let attached = call.attached();
+    let (remote, body) = (Arc::clone(&shard.remote), (call.take_body().share(), attached));
     let owed = Owed {
         answer: Some((Arc::clone(&remote), facts)),
         flag: Arc::clone(&flag),
@@ -494,10 +514,10 @@ impl Away {
         let mut writer = self.replies.writer(64 << 20);
         match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
             Ok(()) => {
-                let (body, attached) = self.replies.finish(writer);
+                let encoded = Encoded::take(&self.replies, writer);
                 let header = header::<M>(status, &self.facts);
                 let extensions = std::mem::take(&mut self.extensions).into();
-                self.send(header, Encoded { body, attached, extensions });
+                self.send(header, Encoded { extensions, ..encoded });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -507,9 +527,8 @@ impl Away {
     }
 
     pub(crate) fn status(mut self, status: Status) {
-        let body = Chunk::empty().share();
         let extensions = std::mem::take(&mut self.extensions).into();
-        self.send(ReplyHeader::new(status), Encoded { body, attached: None, extensions });
+        self.send(ReplyHeader::new(status), Encoded { extensions, ..Encoded::empty() });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

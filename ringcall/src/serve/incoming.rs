@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use ringcall_core::frame::{ExtensionWriter, request_flags};
-use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
 use super::mount::Method;
+use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
 /// A call on its way to its handler. For the code that `#[service]` makes.
@@ -19,6 +20,7 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    attached: Attached,
     /// Of the request's header.
     pub(crate) extensions: Chunk,
 }
@@ -65,6 +67,8 @@ pub(crate) struct CancelFlag {
     waker: AtomicWaker,
     /// Metadata for the answer.
     metadata: Mutex<ExtensionWriter>,
+    /// What the handler runs in, if an observer wants so.
+    scope: Option<Arc<dyn Scope>>,
 }
 
 impl CancelFlag {
@@ -74,7 +78,18 @@ impl CancelFlag {
             status: AtomicU16::new(0),
             waker: AtomicWaker::new(),
             metadata: Mutex::default(),
+            scope: None,
         }
+    }
+
+    /// With what the handler runs in.
+    pub(crate) fn in_scope(self, scope: Option<Arc<dyn Scope>>) -> CancelFlag {
+        CancelFlag { scope, ..self }
+    }
+
+    /// Enters that, until the result is dropped.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        enter(self.scope.clone())
     }
 
     /// What was added so far.
@@ -143,6 +158,7 @@ impl Incoming {
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            attached: request.attached,
             extensions: request.extensions,
         }
     }
@@ -152,11 +168,18 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        body: SharedChunk,
+        (body, attached): (SharedChunk, Attached),
         extensions: SharedChunk,
     ) -> Incoming {
         let origin = Origin::Elsewhere(remote, flag);
-        Incoming { facts, origin, body: body.into(), extensions: extensions.into() }
+        Incoming { facts, origin, body: body.into(), attached, extensions: extensions.into() }
+    }
+
+    /// What of the body is beside the message.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        self.attached
     }
 
     /// Takes the body out.

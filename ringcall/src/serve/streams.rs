@@ -47,7 +47,7 @@ impl<X: FromBody> Items<X> {
             return Poll::Ready(None);
         };
         if item.encoding == Encoding::plain(<X::Message as Message>::CODEC, self.in_signature)
-            && let Ok(item) = X::from_body(item.body)
+            && let Ok(item) = X::from_body_with(item.body, item.attached)
         {
             return Poll::Ready(Some(item));
         }
@@ -313,7 +313,9 @@ where
         if let Some(status) = stream.poll_broken(cx.waker()) {
             shard.refuse(handle, request, status);
         } else {
+            let entered = shard.enter(facts);
             let polled = catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
+            drop(entered);
             match polled {
                 Ok(Poll::Pending) => match stream.poll_broken(cx.waker()) {
                     None => return Poll::Pending,
