@@ -298,7 +298,8 @@ fn more_calls_than_the_server_takes_at_once_wait_for_room() {
         let cook = Cook::default();
         let config = ringcall::Config::new().in_flight_max(8);
         let server = pair.bind().service(cook.into_kitchen()).config(config);
-        let server = server.start().unwrap();
+        // At the end some calls run on.
+        let server = server.drain_timeout(Duration::from_millis(10)).start().unwrap();
         let blocking = pair.blocking(&server);
         let done = Rc::new(Cell::new(0));
         let shared = pair.kitchen(&server);
