@@ -74,11 +74,17 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
-        if let Some(known) = self.item_data(now, id, header, len) {
-            return known;
-        }
-        // Its call was cancelled or answered meanwhile.
-        let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
+        let Some(slot) = self.served.find(id).filter(|slot| slot.arriving.is_some()) else {
+            // No item begins before the argument is here.
+            if let Some(known) = self.item_data(now, id, header, len) {
+                return known;
+            }
+            // Its call was cancelled or answered meanwhile.
+            return match self.served.find(id) {
+                None => self.ignore(now, len),
+                Some(_) => Err(CloseReason::BadLength),
+            };
+        };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
         let is_small = len < SMALL_PART && !arriving.is_all();

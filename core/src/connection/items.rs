@@ -262,7 +262,7 @@ impl<T> Connection<T> {
     pub(super) fn take_late(&mut self, id: MessageId, len: usize) -> bool {
         let late = match id.side() == self.side {
             true => self.calls.last(id).map(|entry| &mut entry.late),
-            false => self.served.last(id).map(|slot| &mut slot.late),
+            false => self.served.late(id),
         };
         let bytes = (len as u64).saturating_add(Head::LEN as u64);
         let Some(late) = late.filter(|late| late.id == id) else { return false };

@@ -13,7 +13,8 @@ use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
 use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
-use super::state::{ServedInput, ServedState};
+use super::state::{InputState, ServedInput, ServedState};
+use super::stream::{Input, Late};
 use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
 use crate::frame::{Cancel, FLAG_MORE, Head, RequestHeader, request_flags};
 use crate::{Attached, CloseReason, Instant, MessageId, RequestId, Status};
@@ -33,6 +34,7 @@ impl<T> Connection<T> {
         self.credit.calls_in.charge(body_len)?;
         if self.count_request() {
             self.credit.calls_in.release(body_len);
+            self.refused_items(&head);
             return Ok(None);
         }
         let mut request = Request::new(now, &head, &header);
@@ -50,9 +52,14 @@ impl<T> Connection<T> {
             slot.received = now;
             slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
-            if head.flags & STREAM_FLAGS != 0 && refused.is_none() {
-                let streams = self.served_streams(now, head.flags);
-                self.served.attach(head.id, streams);
+            if head.flags & STREAM_FLAGS != 0 {
+                match refused {
+                    None => {
+                        let streams = self.served_streams(now, head.flags);
+                        self.served.attach(head.id, streams);
+                    }
+                    Some(_) => self.refused_items(&head),
+                }
             }
         }
         if let Some(status) = refused {
@@ -143,6 +150,7 @@ impl<T> Connection<T> {
             self.look_after_by(now + self.config.stall_timeout);
             return Ok(true);
         }
+        self.refused_items(head);
         self.served.step(head.id.slot(), ServedInput::RefuseEarly);
         if is_announced {
             self.served.step(head.id.slot(), ServedInput::BodyEnds);
@@ -207,10 +215,11 @@ impl<T> Connection<T> {
             self.credit.calls_in.release(held.saturating_add(charged));
         }
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
-        self.served.step(id.slot(), ServedInput::Cancel);
         let kind = self.terminal_kind(id);
         let had_last = self.output(id).is_some_and(|output| output.last.is_some());
+        // Before its slot may be free.
         self.stop_streams(id);
+        self.served.step(id.slot(), ServedInput::Cancel);
         match before {
             ServedState::Running | ServedState::Streaming => {
                 self.deadlines.cancel(served_key(id.slot()));
@@ -265,6 +274,15 @@ impl<T> Connection<T> {
     fn would_come_after_goaway(&self) -> bool {
         self.goaway_sent.is_some_and(|accepted| self.counters.requests_taken >= accepted)
             && !bug!("runs_above_go_away")
+    }
+
+    /// A request is refused whose caller may send items before it knows.
+    fn refused_items(&mut self, head: &Head) {
+        if head.flags & request_flags::ITEMS_IN != 0 && self.has_streams() {
+            let input = Input::new(InputState::Open, self.config.stream_window);
+            let bytes = input.late_bytes(self.message_bytes_max);
+            self.served.expect_late(Late { id: head.id, bytes });
+        }
     }
 
     fn count_expired(&mut self, expired: bool) {
