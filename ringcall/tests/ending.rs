@@ -16,7 +16,6 @@ use ringcall::{CallError, Context, FailureClass, Peer, Wait};
 /// Long enough to run still when the shard ends.
 const LONG_MS: u64 = 60_000;
 const LONG: Duration = Duration::from_secs(90);
-const SHORT: Duration = Duration::from_millis(10);
 
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut TaskContext::from_waker(Waker::noop()))
