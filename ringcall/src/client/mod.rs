@@ -23,7 +23,9 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
-pub use filtered::{ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream};
+pub use filtered::{
+    ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
