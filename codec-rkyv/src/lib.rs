@@ -8,7 +8,9 @@
 //!   that disagree notice before anything is decoded.
 
 mod archive;
+mod attachment;
 mod message;
+mod relayed;
 mod scratch;
 mod shape;
 mod unix_time;
@@ -18,9 +20,12 @@ mod wire_type;
 pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
 #[doc(hidden)]
 pub use archive::{BodyWriter, Checkable, Encoder};
+pub use attachment::{Attachment, ReceivedAttachment, WithAttachment};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
+#[doc(hidden)]
+pub use relayed::Relayed;
 #[doc(hidden)]
 pub use scratch::Scratch;
 #[doc(hidden)]

@@ -5,10 +5,10 @@ use core::fmt;
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
-use ringcall_core::{Codec, EncodeError, Payload, Writer};
+use ringcall_core::{Attached, Codec, EncodeError, Payload, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
-use crate::{Shape, View, WireType};
+use crate::{Relayed, Shape, View, WireType};
 
 /// Something that a body can hold: the argument, the reply or the error of a method.
 ///
@@ -48,6 +48,20 @@ pub trait Message: Sized + 'static {
     /// # Errors
     /// [`Invalid`] when it is not of this type.
     fn receive<B: Frozen>(body: B) -> Result<Self::Received<B>, Invalid>;
+
+    /// The same of a body, of which a part may lie beside the message: that is let go, unless the type is
+    /// [`WithAttachment`](crate::WithAttachment).
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    #[inline]
+    fn receive_with<B: Frozen>(
+        mut body: B,
+        attached: Attached,
+    ) -> Result<Self::Received<B>, Invalid> {
+        drop(attached.split(&mut body));
+        Self::receive(body)
+    }
 
     /// Makes an owned value of a received one.
     fn into_owned(received: Self::Received<Chunk>) -> Self;
@@ -200,6 +214,16 @@ pub trait FromBody: Sized {
     /// # Errors
     /// [`Invalid`] when it is not of the message's type.
     fn from_body(body: Chunk) -> Result<Self, Invalid>;
+
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As [`from_body`](Self::from_body).
+    #[inline]
+    fn from_body_with(mut body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        drop(attached.split(&mut body));
+        Self::from_body(body)
+    }
 }
 
 impl<M: Message> FromBody for M {
@@ -207,6 +231,11 @@ impl<M: Message> FromBody for M {
 
     fn from_body(body: Chunk) -> Result<M, Invalid> {
         M::receive(body).map(M::into_owned)
+    }
+
+    #[inline]
+    fn from_body_with(body: Chunk, attached: Attached) -> Result<M, Invalid> {
+        M::receive_with(body, attached).map(M::into_owned)
     }
 }
 
@@ -259,7 +288,8 @@ impl<T: Archivable + Message> SendArgument for View<T, SharedChunk> {}
 
 impl SendArgument for SharedChunk {}
 
-/// What a handler may return: a message, or a `Result` of two.
+/// What a handler may return: a message, or a `Result` of two. A message that was received may be returned as
+/// the [`View`] that it is.
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "neither a message nor a `Result` of messages",
@@ -271,14 +301,18 @@ pub trait IntoReply {
     type Value: Message;
     /// What it returns otherwise.
     type Error: Message;
+    /// How the value is sent.
+    #[doc(hidden)]
+    type Sent: Message;
 
     /// The same as a result.
-    fn into_reply(self) -> Result<Self::Value, Self::Error>;
+    fn into_reply(self) -> Result<Self::Sent, Self::Error>;
 }
 
 impl<M: Message> IntoReply for M {
     type Value = M;
     type Error = Infallible;
+    type Sent = M;
 
     #[inline]
     fn into_reply(self) -> Result<M, Infallible> {
@@ -289,10 +323,56 @@ impl<M: Message> IntoReply for M {
 impl<M: Message, E: Message> IntoReply for Result<M, E> {
     type Value = M;
     type Error = E;
+    type Sent = M;
 
     #[inline]
     fn into_reply(self) -> Result<M, E> {
         self
+    }
+}
+
+/// A handler that has received a message may return it as it is: it is sent from where it landed.
+impl<T: Archivable + Message> IntoReply for View<T, Chunk> {
+    type Value = T;
+    type Error = Infallible;
+    type Sent = Relayed<T, Chunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, Chunk>, Infallible> {
+        Ok(Relayed(self))
+    }
+}
+
+impl<T: Archivable + Message> IntoReply for View<T, SharedChunk> {
+    type Value = T;
+    type Error = Infallible;
+    type Sent = Relayed<T, SharedChunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, Infallible> {
+        Ok(Relayed(self))
+    }
+}
+
+impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, Chunk>, E> {
+    type Value = T;
+    type Error = E;
+    type Sent = Relayed<T, Chunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, Chunk>, E> {
+        self.map(Relayed)
+    }
+}
+
+impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, SharedChunk>, E> {
+    type Value = T;
+    type Error = E;
+    type Sent = Relayed<T, SharedChunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, E> {
+        self.map(Relayed)
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
-use ringcall_buf::{Chunk, Full, Segment, SharedChunk, SharedSegment, Writer};
+use ringcall_buf::{Chunk, External, Full, Segment, SharedChunk, SharedSegment, Writer};
 
 /// The number of a codec on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,10 +36,39 @@ pub trait Payload {
     /// as an [`ExtensionWriter`](crate::frame::ExtensionWriter) finishes them, a multiple of 16 bytes, and no
     /// more than [`Config::extension_bytes_max`](crate::Config::extension_bytes_max). Every attempt sends
     /// them again. Not
-    /// [`TOTAL_LEN`](crate::frame::tag::TOTAL_LEN), which the connection adds where it cuts. Items have none.
+    /// [`TOTAL_LEN`](crate::frame::tag::TOTAL_LEN) and [`ATTACHMENT_LEN`](crate::frame::tag::ATTACHMENT_LEN),
+    /// which the connection adds. Items have none.
     #[inline]
     fn extensions(&self) -> &[u8] {
         &[]
+    }
+
+    /// Where the attachment of the call's reply is to be written instead of being kept in memory.
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        None
+    }
+}
+
+/// What of a body lies beside its message, see [`Writer::attach_beside`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// So many bytes at the body's end.
+    InBody(usize),
+    /// So many bytes, which were written to where the caller wanted them and are not in the body.
+    Landed(u64),
+}
+
+impl Attached {
+    /// Parts a body from what is attached to it, if that is in it.
+    #[must_use]
+    pub fn split<B: ringcall_buf::Frozen>(self, body: &mut B) -> Option<B> {
+        let Attached::InBody(len) = self else { return None };
+        let at = body.as_ref().len().saturating_sub(len);
+        Some(body.split_off(at))
     }
 }
 
@@ -50,6 +79,10 @@ impl<P: Payload + ?Sized> Payload for &P {
     }
 
     #[inline]
+    fn landing(&self) -> Option<External> {
+        (**self).landing()
+    }
+
     fn extensions(&self) -> &[u8] {
         (**self).extensions()
     }
@@ -90,6 +123,11 @@ impl<P: Payload> Payload for Extended<P> {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         self.payload.encode(codec, signature, out)
+    }
+
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        self.payload.landing()
     }
 
     #[inline]
@@ -184,11 +222,35 @@ pub struct Encoded {
     pub body: SharedChunk,
     /// The rest of it.
     pub attached: Option<SharedSegment>,
+    /// Whether that is beside the message.
+    pub is_beside: bool,
+    /// See [`Payload::landing`].
+    pub landing: Option<External>,
     /// Its extensions.
     pub extensions: Box<[u8]>,
 }
 
 impl Encoded {
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Encoded {
+        Encoded {
+            body: SharedChunk::empty(),
+            attached: None,
+            is_beside: false,
+            landing: None,
+            extensions: Box::default(),
+        }
+    }
+
+    /// What a writer of a pool holds.
+    #[must_use]
+    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer) -> Encoded {
+        let is_beside = writer.beside_len() > 0;
+        let (body, attached) = pool.finish(writer);
+        Encoded { body, attached, is_beside, landing: None, extensions: Box::default() }
+    }
+
     /// How long it is.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -211,10 +273,17 @@ impl Payload for Encoded {
             None => out.put(&self.body)?,
             Some(rest) => {
                 out.put(&self.body)?;
-                out.attach(rest.clone().into())?;
+                match self.is_beside {
+                    true => out.attach_beside(rest.clone().into())?,
+                    false => out.attach(rest.clone().into())?,
+                }
             }
         }
         Ok(())
+    }
+
+    fn landing(&self) -> Option<External> {
+        self.landing.clone()
     }
 
     fn extensions(&self) -> &[u8] {

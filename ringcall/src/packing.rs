@@ -128,6 +128,8 @@ pub(crate) fn pack(
         let joined;
         let body = match &attached {
             None => &encoded.body,
+            // What is beside a message is large and has its own form.
+            Some(_) if encoded.is_beside => return None,
             Some(rest) if encoded.body.is_empty() => rest.as_slice()?,
             // In two pieces, which a block has to be made of as a whole.
             Some(rest) => {
@@ -263,10 +265,10 @@ pub(crate) fn inflate_arrived<B: Inflate>(
     limit: usize,
 ) -> Result<Arrived<B>, Failure> {
     match arrived {
-        Arrived::Item { mut encoding, body } if encoding.compression != 0 => {
+        Arrived::Item { mut encoding, body, attached } if encoding.compression != 0 => {
             let body = body.inflate(encoding.compression, limit)?;
             encoding.compression = 0;
-            Ok(Arrived::Item { encoding, body })
+            Ok(Arrived::Item { encoding, body, attached })
         }
         Arrived::End(end) => Ok(Arrived::End(inflate_answer(end, limit))),
         other => Ok(other),

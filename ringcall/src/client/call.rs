@@ -170,6 +170,10 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
+    pub(super) fn into_parts(self) -> (&'a C, Outgoing, &'a A) {
+        (self.channel, self.outgoing, self.argument)
+    }
+
     /// How the argument is compressed, see [`CallOptions::compression`].
     pub fn compression(mut self, compression: Option<Compression>) -> Self {
         self.outgoing.compression = wish(compression);
@@ -335,7 +339,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
 ) -> CallResult<R, E, B> {
-    let Answer { header, body, .. } = answer;
+    let Answer { header, body, attached, .. } = answer;
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
@@ -348,7 +352,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
             Err(_) => Err(bad),
         };
     }
-    R::receive(body).map_err(|_| bad)
+    R::receive_with(body, attached).map_err(|_| bad)
 }
 
 /// A one-way call that is ready to be made. It ends when the transport has taken it: it may run, and

@@ -290,9 +290,9 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             }
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(answer) => self.begins(answer),
-                Arrived::Item { encoding, body } => {
+                Arrived::Item { encoding, body, attached } => {
                     let is_ours = encoding == Encoding::plain(R::CODEC, self.out_signature);
-                    if is_ours && let Ok(item) = R::receive(body) {
+                    if is_ours && let Ok(item) = R::receive_with(body, attached) {
                         return Poll::Ready(Some(Ok(item)));
                     }
                     return Poll::Ready(Some(Err(self.bad_reply())));

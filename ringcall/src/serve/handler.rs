@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -283,6 +283,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
+    let attached = call.attached();
     let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
     let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
@@ -297,7 +298,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, body, extensions));
+        work(Incoming::elsewhere(facts, remote, flag, (body, attached), extensions));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -409,7 +410,7 @@ struct Travelling {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Arc<CancelFlag>,
-    body: SharedChunk,
+    body: (SharedChunk, Attached),
     extensions: SharedChunk,
 }
 
@@ -466,7 +467,8 @@ where
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
-    let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
+    let attached = call.attached();
+    let (remote, body) = (Arc::clone(&shard.remote), (call.take_body().share(), attached));
     let owed = Owed {
         answer: Some((Arc::clone(&remote), facts)),
         flag: Arc::clone(&flag),
@@ -512,10 +514,10 @@ impl Away {
         let mut writer = self.replies.writer(64 << 20);
         match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
             Ok(()) => {
-                let (body, attached) = self.replies.finish(writer);
+                let encoded = Encoded::take(&self.replies, writer);
                 let header = header::<M>(status, &self.facts);
                 let extensions = std::mem::take(&mut self.extensions).into();
-                self.send(header, Encoded { body, attached, extensions });
+                self.send(header, Encoded { extensions, ..encoded });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -525,9 +527,8 @@ impl Away {
     }
 
     pub(crate) fn status(mut self, status: Status) {
-        let body = Chunk::empty().share();
         let extensions = std::mem::take(&mut self.extensions).into();
-        self.send(ReplyHeader::new(status), Encoded { body, attached: None, extensions });
+        self.send(ReplyHeader::new(status), Encoded { extensions, ..Encoded::empty() });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use ringcall_core::frame::{ExtensionWriter, request_flags};
-use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
 use super::mount::Method;
@@ -20,6 +20,7 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    attached: Attached,
     /// Of the request's header.
     pub(crate) extensions: Chunk,
 }
@@ -157,6 +158,7 @@ impl Incoming {
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            attached: request.attached,
             extensions: request.extensions,
         }
     }
@@ -166,11 +168,18 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        body: SharedChunk,
+        (body, attached): (SharedChunk, Attached),
         extensions: SharedChunk,
     ) -> Incoming {
         let origin = Origin::Elsewhere(remote, flag);
-        Incoming { facts, origin, body: body.into(), extensions: extensions.into() }
+        Incoming { facts, origin, body: body.into(), attached, extensions: extensions.into() }
+    }
+
+    /// What of the body is beside the message.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        self.attached
     }
 
     /// Takes the body out.

@@ -47,7 +47,7 @@ impl<X: FromBody> Items<X> {
             return Poll::Ready(None);
         };
         if item.encoding == Encoding::plain(<X::Message as Message>::CODEC, self.in_signature)
-            && let Ok(item) = X::from_body(item.body)
+            && let Ok(item) = X::from_body_with(item.body, item.attached)
         {
             return Poll::Ready(Some(item));
         }
