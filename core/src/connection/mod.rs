@@ -28,7 +28,7 @@ use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
-use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
+use crate::frame::{Cancel, CancelReason, GoAway, Hello, Kind, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
@@ -1082,10 +1082,31 @@ impl<T> Connection<T> {
                 self.step(ConnectionInput::Gone);
             }
             _ => {
+                if reason == CloseReason::Local {
+                    self.cancel_sent_calls();
+                }
                 let taken = self.counters.requests_taken;
                 let accepted = self.goaway_sent.map_or(taken, |sent| sent.min(taken));
                 self.send_go_away(accepted, reason.code());
                 self.step(ConnectionInput::Close);
+            }
+        }
+    }
+
+    /// Nobody will read the answers. The other side could not tell that from a stream that has only ended in
+    /// this direction, and would finish the calls for nobody.
+    fn cancel_sent_calls(&mut self) {
+        if self.calls.live() == 0 {
+            return;
+        }
+        let taken = self.outbound.taken();
+        for slot in 0..self.calls.slots() {
+            let Some(entry) = self.calls.at(slot) else { continue };
+            let was_sent = entry.number != 0 && entry.number <= taken;
+            // Also if it was cancelled: that may have been among what was not sent.
+            if was_sent && let Some(id) = self.calls.id_at(slot) {
+                let cancel = Cancel { reason: CancelReason::Dropped };
+                self.push_control(Kind::Cancel, id, &cancel.encode());
             }
         }
     }

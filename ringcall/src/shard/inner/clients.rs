@@ -3,14 +3,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Handle, Instant, TransportError};
+use ringcall_core::{CloseReason, Config, Handle, Instant, TransportError};
 
 use super::Inner;
 use super::watch::Change;
-use crate::client::{ClientConnection, ConnectionState, LocalClient};
+use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared};
 use crate::observe::Observers;
+use crate::shard::prepare;
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -45,8 +47,8 @@ impl Inner {
             client.failed(CloseReason::Transport(TransportError::BadAddress));
             return self.redial(client);
         };
-        let connected =
-            self.endpoint.borrow_mut().connect(now, address, &self.client_config, layer);
+        let config = client.config().unwrap_or(&self.client_config);
+        let connected = self.endpoint.borrow_mut().connect(now, address, config, layer);
         match connected {
             Ok(handle) => {
                 self.show_credentials(handle, client);
@@ -63,6 +65,14 @@ impl Inner {
                 self.redial(client);
             }
         }
+    }
+
+    /// Settings of one client's connections, with what they have of the shard.
+    pub(crate) fn own_config(&self, config: Config) -> Result<Rc<Config>, TransportError> {
+        prepare(config, &self.compression).map(Rc::new).map_err(|error| {
+            log::error!("the settings of a connection: {error}");
+            TransportError::Unsupported
+        })
     }
 
     fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
@@ -100,6 +110,13 @@ impl Inner {
     /// The connection that calls came by, for calls back.
     pub(crate) fn local_peer(self: &Rc<Self>, handle: Handle) -> LocalClient {
         LocalClient::peer(self, self.connection_of_peer(handle))
+    }
+
+    /// The same for other threads. One that they asked for themselves learns soon what its other side reads.
+    pub(crate) fn remote_peer(&self, handle: Handle) -> Arc<PeerShared> {
+        let peer = self.remote.peer(handle);
+        peer.reads(self.compressions(handle));
+        peer
     }
 
     fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
