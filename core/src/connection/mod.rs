@@ -1291,7 +1291,9 @@ impl<T> Connection<T> {
         } else {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
-            if self.served.step(slot, state::ServedInput::Cancel) {
+            // Whoever was told already is not told again.
+            let is_running = served.state == ServedState::Running;
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
                 self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
