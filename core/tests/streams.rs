@@ -390,29 +390,6 @@ fn c16_a_stream_that_its_caller_does_not_end_is_ended() {
     assert_at_rest(&pair);
 }
 
-/// Arguments of calls with streams are held as long as they run: what has come back of the rest is granted,
-/// because an item may wait for just that.
-#[test]
-fn c12_an_item_does_not_wait_for_credit_that_is_kept_back() {
-    let small = Config::new().message_bytes_max(2 << 10).calls_window(4 << 10);
-    let mut pair = Pair::with(1, Config::new(), small).open();
-    pair.server.echo = false;
-    let mut open = |ticket, size| {
-        let body = bytes(ticket, size);
-        let call = pair.call_with(ticket, &body, |call| call.flags = IN).expect("a call");
-        pair.run();
-        (call, pair.server.requests.pop().expect("it has arrived").id)
-    };
-    let (_first, _) = open(1, 1000);
-    let (call, _) = open(2, 0);
-    // Given back, but not a quarter.
-    pair.client.item(pair.now, call, &[1; 900]).unwrap();
-    pair.run();
-    pair.client.item(pair.now, call, &[2; 2000]).unwrap();
-    pair.run();
-    assert_eq!((pair.client.closed, pair.server.items.len()), (None, 2));
-}
-
 /// What an application does with its streams, at random; every item arrives once, in order, and in the
 /// end nothing is held.
 #[test]

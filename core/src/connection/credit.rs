@@ -125,15 +125,22 @@ impl Window {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
 
-    /// Whether enough came together for a CREDIT frame: a quarter of the window, or anything when the other side
-    /// has no more than three quarters, since somebody may wait for just that. A window is at least twice the largest
-    /// message, and items leave a quarter, so what is kept back can never be what a message or an item waits for.
+    /// Whether enough came together for a CREDIT frame: a quarter of the window, a sixteenth when the other
+    /// side has little left, and anything when it has next to nothing, since somebody may wait for just
+    /// that. A window is at least twice the largest message, so what is kept back can never be what a message
+    /// waits for.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
         if bug!("grant_forgotten") {
             return self.returned >= self.size;
         }
-        self.returned > 0 && self.granted <= self.size - self.size / 4
+        let sixteenth = self.size / 16;
+        if self.granted < sixteenth {
+            return self.returned > 0;
+        }
+        // In this order, since little has come back as a rule.
+        self.returned > sixteenth
+            && (self.returned >= self.size / 4 || self.granted < self.size / 4)
     }
 
     pub(super) fn take_grant(&mut self) -> u64 {
