@@ -1220,7 +1220,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, self.inbound.cut_off());
         }
-        // Nobody will answer our calls any more, nor give credit or items to streams.
+        // Nobody will answer our calls any more, nor give credit or items to streams. There are no new ones:
+        // they would have the slots of calls that still run over there.
+        self.step(ConnectionInput::GoAway);
         self.end_own_calls(CloseReason::PeerClosed);
         self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
@@ -1289,7 +1291,9 @@ impl<T> Connection<T> {
         } else {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
-            if self.served.step(slot, state::ServedInput::Cancel) {
+            // Whoever was told already is not told again.
+            let is_running = served.state == ServedState::Running;
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
                 self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }
