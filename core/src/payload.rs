@@ -14,10 +14,27 @@ impl Codec {
     pub const RAW: Codec = Codec(0);
     /// rkyv archives.
     pub const RKYV: Codec = Codec(1);
-    /// MessagePack with field names. Reserved, not built.
+    /// MessagePack with field names.
     pub const MESSAGEPACK: Codec = Codec(2);
-    /// JSON. Reserved, not built.
+    /// JSON.
     pub const JSON: Codec = Codec(3);
+
+    /// One of the 32 codecs that are left for users to number.
+    ///
+    /// # Panics
+    /// When `number` is not below 32.
+    #[must_use]
+    pub const fn user(number: u8) -> Codec {
+        assert!(number < 32, "there are 32 codecs for users");
+        Codec(32 + number)
+    }
+
+    /// Whether bodies in it go by names, so that it does not take the same types to read them.
+    #[inline]
+    #[must_use]
+    pub const fn has_names(self) -> bool {
+        self.0 == Codec::MESSAGEPACK.0 || self.0 == Codec::JSON.0
+    }
 }
 
 /// A message that can be encoded, as often as needed: another attempt, another codec or another host
@@ -29,12 +46,25 @@ pub trait Payload {
     /// [`EncodeError`] when the body does not fit or the payload does not know the codec or shape;
     /// what was written is discarded.
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError>;
+
+    /// How to encode again, in another codec, what this payload has encoded: for who only has the bytes by
+    /// then.
+    fn transcode(&self) -> Option<Transcode> {
+        None
+    }
 }
+
+/// From a body as its [`Payload`] encodes it to the same in another codec.
+pub type Transcode = fn(&[u8], Codec, &mut Writer) -> Result<(), EncodeError>;
 
 impl<P: Payload + ?Sized> Payload for &P {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         (**self).encode(codec, signature, out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        (**self).transcode()
     }
 }
 
@@ -118,10 +148,18 @@ pub struct Encoded {
     pub body: SharedChunk,
     /// The rest of it.
     pub attached: Option<SharedSegment>,
+    /// What it was encoded in.
+    pub codec: Codec,
+    /// How to say the same in another codec.
+    pub transcode: Option<Transcode>,
 }
 
 impl Payload for Encoded {
-    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+    fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        if codec != self.codec {
+            let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
+            return transcode(&self.body, codec, out);
+        }
         match &self.attached {
             None if self.body.len() >= REFERENCE_BYTES_MIN => {
                 out.attach(self.body.clone().into())?
@@ -133,5 +171,9 @@ impl Payload for Encoded {
             }
         }
         Ok(())
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.transcode
     }
 }

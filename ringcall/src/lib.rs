@@ -153,7 +153,7 @@ pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Config, ConfigError,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Codec, Config, ConfigError,
     Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
     SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
     Within, method_id,

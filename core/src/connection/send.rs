@@ -12,7 +12,7 @@ use super::{
 };
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
-    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, features, request_flags,
+    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
 };
 use crate::payload::Empty;
 use crate::{
@@ -470,7 +470,7 @@ impl<T> Connection<T> {
             version_max: VERSION,
             archive: self.config.archive,
             in_flight_max: self.in_flight_max,
-            features: features::STREAMS,
+            features: self.config.features,
             codecs: self.config.codecs,
             message_bytes_max: self.message_bytes_max as u64,
             calls_window: self.config.calls_window,

@@ -279,8 +279,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
     let take_argument = method.argument().map(|(name, ty)| {
-        quote_spanned!(ty.span()=> let #name = <#ty as #codec::FromBody>::from_body(#call.take_body())
-            .map_err(|_| #ringcall::Status::BAD_BODY)?;)
+        quote_spanned!(ty.span()=> let #name = #call.argument::<#ty>()?;)
     });
     let take_contexts = method.inputs.iter().filter_map(|input| match input {
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>

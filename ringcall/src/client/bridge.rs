@@ -298,7 +298,8 @@ impl StreamChannel for Client {
     where
         P: Payload + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        self.line().adapt(&mut call);
         // Encoded here, so that the future need not take the payload to another thread.
         let payload = self.line().encode(&call, &payload);
         Box::pin(async move {

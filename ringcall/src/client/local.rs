@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
@@ -14,6 +15,7 @@ use ringcall_core::{
 };
 
 use super::backoff::Backoff;
+use super::skew::{Called, Skew};
 use super::{ConnectionState, ToAddress, Watched};
 use crate::serve::{Mount, Router, Service};
 use crate::shard::{Inner, SleepUntil, Ticket};
@@ -31,6 +33,7 @@ pub(crate) struct ClientConnection {
     /// Its server has asked to leave it.
     is_leaving: Cell<bool>,
     watched: Watched,
+    skew: Arc<Skew>,
     backoff: Cell<Backoff>,
     /// Who waits for the state to change.
     arriving: RefCell<Vec<Waker>>,
@@ -72,6 +75,7 @@ impl ClientConnection {
             handle: Cell::new(NONE),
             is_leaving: Cell::new(false),
             watched: Watched::new(ConnectionState::Idle),
+            skew: Arc::default(),
             backoff: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
@@ -93,6 +97,12 @@ impl ClientConnection {
 
     pub(crate) fn watched(&self) -> &Watched {
         &self.watched
+    }
+
+    /// What is known of the types of the other side.
+    #[inline]
+    pub(crate) fn skew(&self) -> &Arc<Skew> {
+        &self.skew
     }
 
     // ---- what happens to it ----
@@ -177,14 +187,19 @@ impl ClientConnection {
     }
 
     fn wake(&self) {
-        let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        self.wake_waiting();
         if self.watched.state() != ConnectionState::Ready {
             self.admit(usize::MAX);
         }
     }
 
     // ---- who waits for it ----
+
+    /// More is known of the other side.
+    pub(crate) fn wake_waiting(&self) {
+        let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
 
     /// Lets so many callers try again; says whether nobody waits any more.
     pub(crate) fn admit(&self, free: usize) -> bool {
@@ -395,14 +410,18 @@ impl LocalClient {
     /// Makes a call whose end is told to a callback.
     pub(crate) fn call_with<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: &P,
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
         let ticket = Ticket::Callback(Box::new(callback));
-        let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
+        let called = match self.0.connection.skew.adapt(&mut call) {
+            true => self.0.call(&call, deadline, payload, ticket),
+            false => Err(Refused { ticket, failure: Failure::not_sent(Cause::NotReady) }),
+        };
+        let Err(refused) = called else { return };
         let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
@@ -544,6 +563,9 @@ impl<P: Payload> LocalCall<'_, P> {
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         let shard = &self.client.0.shard;
+        if !self.client.0.connection.skew.adapt(&mut self.call) {
+            return self.wait_as(Waits::Change, deadline, cx);
+        }
         let waiter = shard.waiters.add(cx.waker().clone());
         let handle = self.client.0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
@@ -566,6 +588,11 @@ impl<P: Payload> LocalCall<'_, P> {
             true => self.client.0.connection.judge(failure, self.call.wait_for_ready),
             false => Waits::Not(failure),
         };
+        self.wait_as(waits, deadline, cx)
+    }
+
+    #[cold]
+    fn wait_as(&mut self, waits: Waits, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
         let end = match waits {
             Waits::Not(failure) => Some(failure),
@@ -606,8 +633,10 @@ impl<P: Payload> Future for LocalCall<'_, P> {
                 };
                 let (handle, deadline) = (*handle, *deadline);
                 this.stage = Stage::Ended;
+                let connection = &this.client.0.connection;
                 if let Some(failure) = failure_of(&outcome)
-                    && this.client.0.connection.may_repeat(handle, &failure)
+                    && (connection.may_repeat(handle, &failure)
+                        || connection.skew.learn(&failure, Called::from(&this.call)))
                 {
                     return this.send(deadline, cx).map(Err);
                 }
@@ -618,12 +647,14 @@ impl<P: Payload> Future for LocalCall<'_, P> {
     }
 }
 
-/// How a call failed, if perhaps only because of its connection.
+/// How a call failed, if perhaps only because of its connection, or of its layout.
 #[inline]
 pub(crate) fn failure_of(outcome: &Outcome) -> Option<Failure> {
     match outcome {
         Outcome::Failed(failure) => Some(*failure),
-        Outcome::Reply(reply) if reply.header.status == Status::DRAINING => {
+        Outcome::Reply(reply)
+            if matches!(reply.header.status, Status::DRAINING | Status::SHAPE_MISMATCH) =>
+        {
             Failure::from_status(reply.header.status, reply.header.retry_after_ms)
         }
         _ => None,

@@ -11,7 +11,7 @@ use ringcall_core::{
     StreamChannel,
 };
 
-use super::{BlockOn, BlockingClient, LocalClient, Waits};
+use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -21,7 +21,8 @@ pub struct LocalStream(Rc<Opened>);
 struct Opened {
     stream: Rc<OpenStream>,
     id: CallId,
-    _client: LocalClient,
+    client: LocalClient,
+    called: Called,
 }
 
 impl Drop for Opened {
@@ -35,12 +36,16 @@ impl LocalClient {
     /// Makes a call with streams as soon as its connection takes it.
     pub(crate) async fn open_stream<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: P,
     ) -> Result<LocalStream, Failure> {
         let shard = self.shard();
         let deadline = shard.now() + call.timeout;
         loop {
+            if !self.connection().skew().adapt(&mut call) && shard.now() < deadline {
+                self.room(Waits::Change, deadline).await;
+                continue;
+            }
             // Another one if it had to wait for that.
             let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
@@ -48,7 +53,8 @@ impl LocalClient {
             match shard.call(handle, &call, deadline, &payload, ticket) {
                 Ok(id) => {
                     stream.register(id.into());
-                    return Ok(LocalStream(Rc::new(Opened { stream, id, _client: self.clone() })));
+                    let (client, called) = (self.clone(), Called::from(&call));
+                    return Ok(LocalStream(Rc::new(Opened { stream, id, client, called })));
                 }
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
                 {
@@ -80,7 +86,18 @@ impl StreamChannel for LocalClient {
 impl LocalStream {
     /// What arrived next, without counting an item as taken: that is what [`taken`](Self::taken) is for.
     pub(crate) fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
-        self.0.stream.poll_arrived(cx)
+        let arrived = self.0.stream.poll_arrived(cx);
+        match &arrived {
+            // It is not made again, since items may have been sent; the next one will fare better.
+            Poll::Ready(Arrived::End(Err(failure))) => {
+                self.0.client.connection().skew().learn(failure, self.0.called);
+            }
+            Poll::Ready(Arrived::Item { codec, .. }) if codec.has_names() => {
+                self.0.client.shard().count_fallback(self.0.stream.handle(), 0, 1);
+            }
+            _ => {}
+        }
+        arrived
     }
 
     /// An item with a body of this length was taken.
@@ -104,6 +121,10 @@ impl StreamCall for LocalStream {
         signature: u64,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
+        // A call that goes by names has items with names.
+        if codec == Codec::RKYV && self.0.called.is_by_names() {
+            return self.0.stream.poll_send(cx, Codec::MESSAGEPACK, 0, payload);
+        }
         self.0.stream.poll_send(cx, codec, signature, payload)
     }
 

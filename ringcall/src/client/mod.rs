@@ -9,6 +9,7 @@ mod local;
 mod local_stream;
 mod peer;
 mod shared;
+mod skew;
 mod state;
 mod streams;
 
@@ -26,6 +27,7 @@ pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
+pub(crate) use skew::{Called, Skew};
 pub use state::ConnectionState;
 pub(crate) use state::Watched;
 pub use streams::{

@@ -151,7 +151,7 @@ struct End {
 
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
-        let line = Line::new(remote, Destination::Peer(handle), outbox);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, None);
         PeerShared { line, handle, end: Mutex::default() }
     }
 

@@ -17,7 +17,7 @@ use ringcall_core::{
     Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
-use super::{BlockOn, ConnectionState, ToAddress, Watched};
+use super::{BlockOn, ConnectionState, Skew, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
@@ -116,6 +116,8 @@ pub(crate) struct Line {
     pub(crate) remote: Arc<Remote>,
     to: Destination,
     outbox: Outbox,
+    /// What is known of the other side, so that a body need not be encoded twice.
+    skew: Option<Arc<Skew>>,
 }
 
 /// Which connection of its shard a call is for.
@@ -170,13 +172,26 @@ impl Outbox {
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
         let (body, attached) = self.bodies.finish(writer);
-        Ok((Encoded { body, attached }, bytes))
+        Ok((Encoded { body, attached, codec, transcode: payload.transcode() }, bytes))
     }
 }
 
 impl Line {
-    pub(crate) fn new(remote: Arc<Remote>, to: Destination, outbox: Outbox) -> Line {
-        Line { remote, to, outbox }
+    pub(crate) fn new(
+        remote: Arc<Remote>,
+        to: Destination,
+        outbox: Outbox,
+        skew: Option<Arc<Skew>>,
+    ) -> Line {
+        Line { remote, to, outbox, skew }
+    }
+
+    /// As far as is known here; otherwise the shard sees to it.
+    #[inline]
+    pub(crate) fn adapt(&self, call: &mut Outgoing) {
+        if let Some(skew) = &self.skew {
+            skew.adapt(call);
+        }
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -220,11 +235,12 @@ impl Line {
 
     pub(crate) fn call_with<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: &P,
         waits: bool,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
+        self.adapt(&mut call);
         let payload = match self.encode(&call, payload) {
             Ok(payload) => payload,
             Err(failure) => return callback(Err(failure)),
@@ -326,6 +342,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
     }
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
+        self.line.adapt(&mut self.call);
         let payload = self.line.encode(&self.call, &self.payload)?;
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
@@ -611,15 +628,16 @@ impl<T> Future for Connect<T> {
         let make = self.make;
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
-            Ok((remote, index, watched)) => {
-                let line = Line::new(remote, Destination::Client(index), Outbox::default());
+            Ok((remote, index, watched, skew)) => {
+                let (to, outbox) = (Destination::Client(index), Outbox::default());
+                let line = Line::new(remote, to, outbox, Some(skew));
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })
     }
 }
 
-type Connected = Result<(Arc<Remote>, u32, Watched), Failure>;
+type Connected = Result<(Arc<Remote>, u32, Watched, Arc<Skew>), Failure>;
 
 /// Where a connection that is being made waits for whoever wants it.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_core::{
     Answer, Arrived, Cause, EncodeError, Failure, ItemError, Outgoing, StatusClass, StreamCall,
     StreamChannel,
@@ -255,8 +255,14 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(_) => self.stage = Stage::Begun,
                 Arrived::Item { signature, codec, body } => {
-                    let is_ours = signature == self.out_signature && codec == R::CODEC;
-                    if is_ours && let Ok(item) = R::receive(body) {
+                    let is_ours =
+                        codec == R::CODEC && (signature == self.out_signature || R::IS_RAW);
+                    let item = match is_ours {
+                        true => R::receive(body),
+                        // What is in a codec with names says by itself what it is.
+                        false => R::receive_as(Form::of_codec(codec), body.as_ref()),
+                    };
+                    if let Ok(item) = item {
                         return Poll::Ready(Some(Ok(item)));
                     }
                     return Poll::Ready(Some(Err(self.bad_reply())));

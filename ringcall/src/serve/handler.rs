@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Clock, Encoded, Payload, SharedPool, Status};
+use ringcall_core::{Chunk, Clock, Encoded, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -110,14 +110,8 @@ where
         let Some((shard, facts)) = this.call.as_ref() else { return Poll::Ready(()) };
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => {
-                let header = header::<V>(Status::OK, facts);
-                shard.answer_with(facts.handle, facts.request, header, &Typed(&value));
-            }
-            Ok(Poll::Ready(Err(error))) => {
-                let header = header::<E>(Status::APPLICATION_ERROR, facts);
-                shard.answer_with(facts.handle, facts.request, header, &Typed(&error));
-            }
+            Ok(Poll::Ready(Ok(value))) => answer(shard, facts, Status::OK, &value),
+            Ok(Poll::Ready(Err(error))) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
             Err(_) => panicked(shard, facts),
         }
         if *this.is_kept {
@@ -142,8 +136,32 @@ where
     }
 }
 
-pub(super) fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
-    ReplyHeader { signature: facts.out_signature, codec: M::CODEC, ..ReplyHeader::new(status) }
+/// Answers a call, in the form that its caller reads.
+#[inline]
+pub(super) fn answer<M: Message>(shard: &Inner, facts: &Facts, status: Status, message: &M) {
+    let form = facts.form_of::<M>(status);
+    if form != Form::PLAIN {
+        return answer_other(shard, facts, status, message, form);
+    }
+    let header = header::<M>(status, facts, form);
+    shard.answer_with(facts.handle, facts.request, header, &Typed(message));
+}
+
+#[cold]
+fn answer_other<M: Message>(
+    shard: &Inner,
+    facts: &Facts,
+    status: Status,
+    message: &M,
+    form: Form,
+) {
+    let header = header::<M>(status, facts, form);
+    shard.answer_with(facts.handle, facts.request, header, &Formed(message, form));
+}
+
+pub(super) fn header<M: Message>(status: Status, facts: &Facts, form: Form) -> ReplyHeader {
+    let codec = form.codec().unwrap_or(M::CODEC);
+    ReplyHeader { signature: facts.out_signature, codec, ..ReplyHeader::new(status) }
 }
 
 pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
@@ -272,7 +290,8 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = Arc::new(CancelFlag::default());
-    let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
+    let (body, form) = call.take_body();
+    let (remote, body) = (Arc::clone(&shard.remote), body.share());
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
         // Nobody waits for it any more: it need not be started, nor its body looked at. The shard may not
@@ -285,7 +304,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away { remote, facts, replies: SharedPool::new(0) }.status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, body));
+        work(Incoming::elsewhere(facts, remote, flag, (body, form)));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -304,11 +323,17 @@ pub(crate) struct Away {
 impl Away {
     pub(crate) fn message<M: Message>(self, status: Status, message: &M) {
         let mut writer = self.replies.writer(64 << 20);
-        match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
+        let form = self.facts.form_of::<M>(status);
+        let header = header::<M>(status, &self.facts, form);
+        let encoded = match form == Form::PLAIN {
+            true => message.encode(&mut writer),
+            false => message.encode_as(form, &mut writer),
+        };
+        match encoded {
             Ok(()) => {
                 let (body, attached) = self.replies.finish(writer);
-                let header = header::<M>(status, &self.facts);
-                self.send(header, Encoded { body, attached });
+                let codec = header.codec;
+                self.send(header, Encoded { body, attached, codec, transcode: None });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -319,7 +344,9 @@ impl Away {
 
     pub(crate) fn status(self, status: Status) {
         let body = Chunk::empty().share();
-        self.send(ReplyHeader::new(status), Encoded { body, attached: None });
+        let header = ReplyHeader::new(status);
+        let codec = header.codec;
+        self.send(header, Encoded { body, attached: None, codec, transcode: None });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

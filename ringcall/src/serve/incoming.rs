@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
-use ringcall_core::{Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_codec_rkyv::{Form, FromBody, Message};
+use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
-use super::mount::Method;
+use super::admit::Admitted;
 use crate::shard::{Inner, Remote};
 
 /// A call on its way to its handler. For the code that `#[service]` makes.
@@ -16,6 +17,11 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    /// Of the argument.
+    form: Form,
+    /// What the items of the caller are sent as, unless they say that they have names.
+    pub(super) in_signature: u64,
+    pub(super) item_form: Form,
 }
 
 /// What of a call may go to any thread.
@@ -29,6 +35,26 @@ pub(crate) struct Facts {
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
+    /// In which form the caller reads the reply, the error and the items.
+    pub(crate) out_forms: [Form; 3],
+}
+
+impl Facts {
+    /// In which form the caller reads what a method answers with that status.
+    pub(crate) fn form_of<M: Message>(&self, status: Status) -> Form {
+        let [reply, error, _] = self.out_forms;
+        self.form::<M>(if status == Status::OK { reply } else { error })
+    }
+
+    pub(crate) fn item_form<M: Message>(&self) -> Form {
+        self.form::<M>(self.out_forms[2])
+    }
+
+    #[inline]
+    fn form<M: Message>(&self, form: Form) -> Form {
+        // Raw parts are the same for everybody.
+        if M::CODEC == Codec::RKYV { form } else { Form::PLAIN }
+    }
 }
 
 /// Where the handler runs.
@@ -93,7 +119,8 @@ impl Incoming {
         shard: &Rc<Inner>,
         handle: Handle,
         request: Request,
-        method: &Method,
+        method: &'static str,
+        admitted: &Admitted,
     ) -> Incoming {
         Incoming {
             facts: Facts {
@@ -102,11 +129,15 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
-                method: method.name,
-                out_signature: method.out_signature,
+                method,
+                out_signature: admitted.out_signature,
+                out_forms: admitted.out_forms,
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            form: admitted.argument,
+            in_signature: request.in_signature,
+            item_form: admitted.item_in,
         }
     }
 
@@ -115,15 +146,29 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        body: SharedChunk,
+        (body, form): (SharedChunk, Form),
     ) -> Incoming {
-        Incoming { facts, origin: Origin::Elsewhere(remote, flag), body: body.into() }
+        let origin = Origin::Elsewhere(remote, flag);
+        // Methods with streams stay on their shard.
+        let (in_signature, item_form) = (0, Form::PLAIN);
+        Incoming { facts, origin, body: body.into(), form, in_signature, item_form }
     }
 
-    /// Takes the body out.
+    /// Takes the argument out of the body.
     #[doc(hidden)]
-    pub fn take_body(&mut self) -> Chunk {
-        std::mem::take(&mut self.body)
+    #[inline]
+    pub fn argument<X: FromBody>(&mut self) -> Result<X, Status> {
+        let (body, form) = self.take_body();
+        let argument = match form == Form::PLAIN {
+            true => X::from_body(body),
+            false => X::from_other(form, &body),
+        };
+        argument.map_err(|_| Status::BAD_BODY)
+    }
+
+    #[inline]
+    pub(super) fn take_body(&mut self) -> (Chunk, Form) {
+        (std::mem::take(&mut self.body), self.form)
     }
 }
 

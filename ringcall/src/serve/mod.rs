@@ -1,8 +1,10 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
+mod admit;
 mod context;
 mod handler;
 mod incoming;
+mod methods;
 mod mount;
 mod responder;
 mod server;
@@ -13,7 +15,9 @@ mod table;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
+pub(crate) use methods::{MethodRows, PAGE, Pages};
 pub(crate) use mount::{Method, Router};
+pub(crate) use table::KnownMethods;
 pub use mount::{Mount, Service};
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};

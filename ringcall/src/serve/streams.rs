@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{FromBody, Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, Message};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Codec, Empty, Instant, ItemError, Status};
 
 use super::MethodTable;
-use super::handler::{Handler, header, panicked};
+use super::handler::{Handler, answer, header, panicked};
 use super::incoming::{Facts, Incoming, Origin, Running};
 use crate::shard::{OpenStream, Task};
 
@@ -33,6 +33,8 @@ use crate::shard::{OpenStream, Task};
 pub struct Items<X> {
     stream: Rc<OpenStream>,
     in_signature: u64,
+    /// Of items with that signature.
+    form: Form,
     item: PhantomData<fn() -> X>,
 }
 
@@ -46,10 +48,16 @@ impl<X: FromBody> Items<X> {
         let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
             return Poll::Ready(None);
         };
-        if item.signature == self.in_signature
-            && item.codec == <X::Message as Message>::CODEC
-            && let Ok(item) = X::from_body(item.body)
-        {
+        // Bytes as they are have no layout.
+        let has_layout = item.signature == self.in_signature || X::Message::IS_RAW;
+        let is_ours = has_layout && item.codec == <X::Message as Message>::CODEC;
+        let read = match is_ours && self.form == Form::PLAIN {
+            true => X::from_body(item.body),
+            false if is_ours => X::from_other(self.form, &item.body),
+            // It says by itself what it is in, and a type that is not in that codec does not read it.
+            false => X::from_other(Form::of_codec(item.codec), &item.body),
+        };
+        if let Ok(item) = read {
             return Poll::Ready(Some(item));
         }
         self.stream.break_off(Status::BAD_ITEM);
@@ -83,6 +91,7 @@ pub struct Streams {
     stream: Rc<OpenStream>,
     facts: Facts,
     in_signature: u64,
+    form: Form,
 }
 
 impl Streams {
@@ -90,7 +99,7 @@ impl Streams {
     #[must_use]
     pub fn items<X: FromBody>(&self) -> Items<X> {
         let stream = Rc::clone(&self.stream);
-        Items { stream, in_signature: self.in_signature, item: PhantomData }
+        Items { stream, in_signature: self.in_signature, form: self.form, item: PhantomData }
     }
 
     /// Where the reply's items go.
@@ -158,7 +167,9 @@ impl ItemSink {
         items: S,
         result: impl Fn(S::Item) -> Result<M, E>,
     ) -> Ending<(), E> {
-        let header = header::<M>(Status::OK, &self.facts);
+        let form = self.facts.item_form::<M>();
+        let header = header::<M>(Status::OK, &self.facts, form);
+        let codec = header.codec;
         let shard = self.stream.shard();
         let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
         let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header);
@@ -176,7 +187,7 @@ impl ItemSink {
             };
             let signature = self.facts.out_signature;
             let send = |cx: &mut Context<'_>| {
-                self.stream.poll_send(cx, M::CODEC, signature, &Typed(&item))
+                self.stream.poll_send(cx, codec, signature, &Formed(&item, form))
             };
             match poll_fn(send).await {
                 Ok(()) => {}
@@ -193,7 +204,7 @@ impl ItemSink {
                 yield_now().await;
             }
         }
-        Ending::Items(M::CODEC)
+        Ending::Items(codec)
     }
 }
 
@@ -220,17 +231,12 @@ async fn yield_now() {
 /// A handler with streams. It runs on the shard, as a task of its own.
 pub(crate) struct Streaming<F> {
     handler: F,
-    in_signature: u64,
     has_items_out: bool,
 }
 
 impl<F> Streaming<F> {
     pub(crate) fn new(handler: F, method: &MethodTable) -> Streaming<F> {
-        Streaming {
-            handler,
-            in_signature: method.signatures().in_signature,
-            has_items_out: method.items_out().is_some(),
-        }
+        Streaming { handler, has_items_out: method.items_out().is_some() }
     }
 }
 
@@ -252,7 +258,8 @@ where
         let stream = OpenStream::new(&shard, facts.handle);
         stream.register(facts.request.into());
         let owner = Owner(Rc::clone(&stream));
-        let streams = Streams { stream, facts, in_signature: self.in_signature };
+        let (in_signature, form) = (call.in_signature, call.item_form);
+        let streams = Streams { stream, facts, in_signature, form };
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
             Ok(Ok(future)) => future,
             Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
@@ -312,16 +319,15 @@ where
                     Some(status) => shard.refuse(handle, request, status),
                 },
                 Ok(Poll::Ready(Ending::Value(value))) => {
-                    let header = header::<V>(Status::OK, facts);
-                    shard.answer_with(handle, request, header, &Typed(&value));
+                    answer(shard, facts, Status::OK, &value);
                 }
                 Ok(Poll::Ready(Ending::Items(codec))) => {
-                    let header = ReplyHeader { codec, ..header::<V>(Status::OK, facts) };
+                    let header = header::<V>(Status::OK, facts, Form::PLAIN);
+                    let header = ReplyHeader { codec, ..header };
                     shard.answer_with(handle, request, header, &Empty);
                 }
                 Ok(Poll::Ready(Ending::Error(error))) => {
-                    let header = header::<E>(Status::APPLICATION_ERROR, facts);
-                    shard.answer_with(handle, request, header, &Typed(&error));
+                    answer(shard, facts, Status::APPLICATION_ERROR, &error);
                 }
                 Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
                 Err(_) => panicked(shard, facts),

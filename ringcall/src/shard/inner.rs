@@ -10,9 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::frame::{CancelReason, ReplyHeader};
+use bytes::Bytes;
+use ringcall_codec_rkyv::FALLBACK_CODECS;
+use ringcall_core::frame::{CancelReason, Hello, ReplyHeader, request_flags};
 use ringcall_core::{
-    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, Endpoint,
+    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Codec, Config, Empty, Endpoint,
     EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
     Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
 };
@@ -30,7 +32,7 @@ use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::offload::Pool;
-use crate::serve::{Incoming, Method, Router, Running};
+use crate::serve::{Incoming, Method, MethodRows, PAGE, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -54,6 +56,9 @@ const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
 const ROUNDS_A_TURN: usize = 8;
 
+/// The flags of a call with streams.
+const STREAM_FLAGS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
     pub(crate) endpoint: RefCell<ShardEndpoint>,
@@ -62,14 +67,14 @@ pub(crate) struct Inner {
     pub(crate) waiters: Waiters,
     pub(crate) streams: Streams,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) client_config: Rc<Config>,
+    client_config: RefCell<Rc<Config>>,
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
     pub(super) listeners: RefCell<Vec<Listener>>,
-    server_config: Rc<Config>,
+    server_config: RefCell<Rc<Config>>,
     routers: RefCell<Routers>,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
@@ -107,6 +112,13 @@ struct Routers {
 }
 
 impl Routers {
+    /// What the methods of a connection are to the other side.
+    fn rows(&self, handle: Handle) -> Rc<MethodRows> {
+        let own = self.own.get(handle.index as usize).and_then(Option::as_ref);
+        let own = own.filter(|(of, _)| *of == handle).map(|(_, router)| router);
+        Rc::clone(own.unwrap_or(&self.shared).rows())
+    }
+
     #[inline]
     fn find(&self, handle: Handle, method: u64) -> Option<Rc<Method>> {
         match self.own.get(handle.index as usize) {
@@ -153,13 +165,13 @@ impl Inner {
             waiters: Waiters::new(),
             streams: Streams::default(),
             pool,
-            client_config: Rc::new(config.client),
+            client_config: RefCell::new(Rc::new(spoken(config.client))),
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
-            server_config: Rc::new(config.server),
+            server_config: RefCell::new(Rc::new(spoken(config.server))),
             routers: RefCell::default(),
             running: RefCell::default(),
             clients: RefCell::default(),
@@ -279,6 +291,11 @@ impl Inner {
         match event {
             Event::Request(request) => self.dispatch(handle, request),
             Event::Completed(ticket, outcome) => {
+                if let Outcome::Reply(reply) = &outcome
+                    && reply.header.codec.has_names()
+                {
+                    self.count_fallback(handle, 0, 1);
+                }
                 if let Ticket::Remote(index) = ticket
                     && let Some(failure) = failure_of(&outcome)
                     && self.repeat(index, &failure)
@@ -290,6 +307,7 @@ impl Inner {
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(_) => {
                 if let Some(client) = self.client(handle) {
+                    self.meet(handle, &client);
                     client.established(handle);
                 }
                 if self.is_draining() {
@@ -322,12 +340,49 @@ impl Inner {
     fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
-            return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
+            return self.control(handle, &request);
         };
-        if let Some(status) = method.refuses(&request) {
-            return self.refuse(handle, request.id, status);
+        let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
+        let admitted = match method.admit(&request, reads) {
+            Ok(admitted) => admitted,
+            Err(status) => return self.refuse(handle, request.id, status),
+        };
+        method.start(Incoming::on_shard(self, handle, request, method.name, &admitted));
+    }
+
+    /// What the other side has said of itself.
+    pub(crate) fn hello(&self, handle: Handle) -> Option<Hello> {
+        self.endpoint.borrow().connection(handle)?.peer().copied()
+    }
+
+    /// A method that no service has.
+    #[cold]
+    fn control(&self, handle: Handle, request: &Request) {
+        if request.method != PAGE {
+            return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         }
-        method.start(Incoming::on_shard(self, handle, request, &method));
+        if request.codec != Codec::RAW {
+            return self.refuse(handle, request.id, Status::UNKNOWN_CODEC);
+        }
+        if request.flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
+            return self.refuse(handle, request.id, Status::BAD_REQUEST);
+        }
+        let rows = self.routers.borrow().rows(handle);
+        match rows.page(&request.body) {
+            Some(page) => {
+                let header = ReplyHeader { codec: Codec::RAW, ..ReplyHeader::new(Status::OK) };
+                self.answer_with(handle, request.id, header, &Bytes::from(page));
+            }
+            None => self.refuse(handle, request.id, Status::BAD_BODY),
+        }
+    }
+
+    /// Bodies went in a codec with names.
+    #[cold]
+    pub(crate) fn count_fallback(&self, handle: Handle, encoded: u64, decoded: u64) {
+        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
+            connection.count_fallback(encoded, decoded);
+        }
     }
 
     /// Answers without a handler.
@@ -439,6 +494,9 @@ impl Inner {
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
+        if call.codec.has_names() {
+            self.count_fallback(handle, 1, 0);
+        }
         self.left_work();
         called
     }
@@ -475,6 +533,10 @@ impl Inner {
     // ---- serving ----
 
     pub(crate) fn set_router(&self, router: Router) {
+        let rows = Rc::clone(router.rows());
+        for config in [&self.server_config, &self.client_config] {
+            config.replace_with(|config| offering(config, &rows));
+        }
         let before = std::mem::replace(&mut self.routers.borrow_mut().shared, Rc::new(router));
         drop(before);
     }
@@ -550,14 +612,15 @@ impl Inner {
     fn adopt(&self, socket: Socket) {
         let now = self.now();
         let mut endpoint = self.endpoint.borrow_mut();
-        let handle = match endpoint.adopt(now, socket, &self.server_config) {
+        let config = Rc::clone(&self.server_config.borrow());
+        let handle = match endpoint.adopt(now, socket, &config) {
             Ok(handle) => handle,
             Err(error) => {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
                 return log::warn!("an accepted connection could not be used: {error}");
             }
         };
-        if let Some(at) = self.server_config.drain_at(now, &mut *self.rng.borrow_mut())
+        if let Some(at) = config.drain_at(now, &mut *self.rng.borrow_mut())
             && let Some(connection) = endpoint.connection_mut(handle)
         {
             connection.drain_at(at);
@@ -601,6 +664,16 @@ impl Inner {
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
     }
+}
+
+/// The codecs with names, and the table of methods, are there for every connection.
+fn spoken(config: Config) -> Config {
+    config.codecs(FALLBACK_CODECS).control_methods()
+}
+
+/// The same for a connection by which these methods are called.
+fn offering(config: &Config, rows: &MethodRows) -> Rc<Config> {
+    Rc::new(config.clone().codecs(rows.codecs()).table_digest(rows.digest()))
 }
 
 /// A different number for each process and time.

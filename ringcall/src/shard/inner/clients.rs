@@ -4,11 +4,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use ringcall_core::{CloseReason, Handle, Instant};
+use ringcall_core::{Channel as _, CloseReason, Codec, Handle, Instant, Outgoing, StatusClass};
 
-use super::Inner;
+use super::{Inner, offering};
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
+use crate::serve::{MethodRows, PAGE, Pages};
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -39,7 +41,11 @@ impl Inner {
         let Some(address) = client.address() else { return };
         let now = self.read_clock();
         client.tries(now);
-        let connected = self.endpoint.borrow_mut().connect(now, address, &self.client_config);
+        let config = match client.services() {
+            Some(router) => offering(&self.client_config.borrow(), router.rows()),
+            None => Rc::clone(&self.client_config.borrow()),
+        };
+        let connected = self.endpoint.borrow_mut().connect(now, address, &config);
         match connected {
             Ok(handle) => {
                 if let Some(router) = client.services() {
@@ -84,7 +90,7 @@ impl Inner {
         LocalClient::peer(self, self.connection_of_peer(handle))
     }
 
-    fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
+    pub(super) fn connection_of_peer(self: &Rc<Self>, handle: Handle) -> Rc<ClientConnection> {
         if let Some(connection) = self.peers.borrow().get(&handle) {
             return Rc::clone(connection);
         }
@@ -95,8 +101,26 @@ impl Inner {
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
+            self.meet(handle, &connection);
         }
         connection
+    }
+
+    /// Asks the other side of a new connection for its table of methods, if no other connection has heard it
+    /// yet.
+    pub(super) fn meet(self: &Rc<Self>, handle: Handle, connection: &Rc<ClientConnection>) {
+        let Some(hello) = self.hello(handle) else { return };
+        let Some(digest) = connection.skew().meet(&hello) else { return };
+        let client = LocalClient::peer(self, Rc::clone(connection));
+        let connection = Rc::clone(connection);
+        self.spawn(async move {
+            let table = ask_for_table(&client, digest).await;
+            // There may be another connection by now, which has asked itself.
+            if connection.handle() == handle {
+                connection.skew().learn_table(table);
+                connection.wake_waiting();
+            }
+        });
     }
 
     /// Whether the connection's end has not been told yet.
@@ -154,6 +178,33 @@ impl Inner {
             if !client.admit(free) {
                 self.crowded.borrow_mut().push(client);
             }
+        }
+    }
+}
+
+/// How long each page may take. Calls that have to wait for it wait no longer than for themselves.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+async fn ask_for_table(client: &LocalClient, digest: u64) -> Option<MethodRows> {
+    let mut pages = Pages::new(digest);
+    loop {
+        let ask = Outgoing {
+            method: PAGE,
+            in_signature: 0,
+            out_signature: 0,
+            codec: Codec::RAW,
+            timeout: PAGE_TIMEOUT,
+            priority: 0,
+            flags: 0,
+            wait_for_ready: false,
+        };
+        let answer = client.call(ask, pages.next()).await.ok()?;
+        let is_ok = answer.header.status.class() == StatusClass::Ok;
+        if !is_ok || answer.header.codec != Codec::RAW {
+            return None;
+        }
+        if let Some(table) = pages.take_page(&answer.body)? {
+            return Some(table);
         }
     }
 }

@@ -1,0 +1,191 @@
+//! What is known of the types that the other side of a connection was built with.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use ringcall_core::frame::{Hello, features, request_flags};
+use ringcall_core::{Cause, Codec, Failure, Outgoing, Status};
+
+use crate::serve::{KnownMethods, MethodRows};
+
+/// Calls go out in their own layout unless something here speaks against it.
+///
+/// Nothing here decides how a body is read: the other side refuses what it does not know, and says of each
+/// answer what it is in.
+#[derive(Default)]
+pub(crate) struct Skew {
+    state: AtomicU8,
+    /// How many of this program's methods were compared with the table.
+    compared: AtomicUsize,
+    /// It reads MessagePack.
+    reads_names: AtomicBool,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    table: Option<Arc<MethodRows>>,
+    /// Methods and in-signatures of this side that the other side does not take. Only calls of this program
+    /// get here.
+    differing: HashSet<(u64, u64)>,
+}
+
+/// Something differs.
+const DIFFERS: u8 = 1;
+/// The table is on its way.
+const ASKING: u8 = 2;
+/// The other side reads no archives at all.
+const NAMES_ONLY: u8 = 4;
+
+/// Calls of which nobody would hear that they were refused, or that cannot be made again.
+const ONCE_FLAGS: u8 =
+    request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+
+impl Skew {
+    /// A connection is there. Gives the digest of the table to ask for, if there is need.
+    pub(crate) fn meet(&self, hello: &Hello) -> Option<u64> {
+        let reads = |codec: Codec| hello.codecs & (1 << codec.0) != 0;
+        let mut told = self.told.lock();
+        *told = Told::default();
+        self.compared.store(0, Ordering::Relaxed);
+        self.reads_names.store(reads(Codec::MESSAGEPACK), Ordering::Relaxed);
+        let is_names_only = reads(Codec::MESSAGEPACK) && !reads(Codec::RKYV);
+        let mut state = if is_names_only { NAMES_ONLY } else { 0 };
+        let digest = hello.table_digest;
+        let can_ask = digest != 0 && hello.features & features::CONTROL_METHODS != 0;
+        let mut asked = None;
+        if let Some(table) = (digest != 0).then(|| Tables::find(digest)).flatten() {
+            told.table = Some(table);
+        } else if can_ask && !is_names_only {
+            state |= ASKING;
+            asked = Some(digest);
+        }
+        self.state.store(state, Ordering::Release);
+        self.compare(&mut told);
+        asked
+    }
+
+    /// The table has arrived, or will not.
+    pub(crate) fn learn_table(&self, table: Option<MethodRows>) {
+        let mut told = self.told.lock();
+        if let Some(table) = table {
+            let table = Arc::new(table);
+            Tables::keep(&table);
+            told.table = Some(table);
+        }
+        self.compare(&mut told);
+        self.state.fetch_and(!ASKING, Ordering::Release);
+    }
+
+    /// Compares the methods that this program knows with the table.
+    fn compare(&self, told: &mut Told) {
+        let Some(table) = &told.table else { return };
+        self.compared.store(KnownMethods::count(), Ordering::Relaxed);
+        let known = KnownMethods::all().into_iter();
+        told.differing
+            .extend(known.filter(|&(method, signature)| table.takes(method, signature) == Some(false)));
+        if !told.differing.is_empty() {
+            self.state.fetch_or(DIFFERS, Ordering::Release);
+        }
+    }
+
+    /// Puts a call into a form that the other side reads, as far as is known. `false` if it has to wait until
+    /// more is known.
+    #[inline]
+    pub(crate) fn adapt(&self, call: &mut Outgoing) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        if state == 0 && call.flags & ONCE_FLAGS == 0 {
+            return true;
+        }
+        self.adapt_other(call, state)
+    }
+
+    #[cold]
+    fn adapt_other(&self, call: &mut Outgoing, state: u8) -> bool {
+        if call.in_signature == 0 || call.codec.has_names() {
+            return true;
+        }
+        let is_once = call.flags & ONCE_FLAGS != 0;
+        if is_once && state & ASKING != 0 {
+            return false;
+        }
+        if is_once && self.compared.load(Ordering::Relaxed) != KnownMethods::count() {
+            self.compare(&mut self.told.lock());
+        }
+        let state = self.state.load(Ordering::Relaxed);
+        let differs = || self.told.lock().differing.contains(&(call.method, call.in_signature));
+        if state & NAMES_ONLY != 0 || (state & DIFFERS != 0 && differs()) {
+            by_names(call);
+        }
+        true
+    }
+
+    /// Whether a call that ended so was refused because of its layout, and can be made again in another.
+    pub(crate) fn learn(&self, failure: &Failure, called: Called) -> bool {
+        let Called { method, in_signature, codec } = called;
+        let is_refused = failure.cause == Cause::Status(Status::SHAPE_MISMATCH);
+        let has_layout = in_signature != 0 && !codec.has_names();
+        if !is_refused || !has_layout || !self.reads_names.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.told.lock().differing.insert((method, in_signature));
+        self.state.fetch_or(DIFFERS, Ordering::Release);
+        true
+    }
+}
+
+/// The argument goes in MessagePack, unless it is bytes as they are; items always do.
+fn by_names(call: &mut Outgoing) {
+    if call.codec == Codec::RKYV {
+        call.codec = Codec::MESSAGEPACK;
+    }
+    if matches!(call.codec, Codec::MESSAGEPACK | Codec::RAW) {
+        call.in_signature = 0;
+    }
+}
+
+/// What a call was sent as.
+#[derive(Clone, Copy)]
+pub(crate) struct Called {
+    method: u64,
+    in_signature: u64,
+    codec: Codec,
+}
+
+impl Called {
+    /// Without a layout of its own.
+    pub(crate) fn is_by_names(self) -> bool {
+        self.in_signature == 0
+    }
+}
+
+impl From<&Outgoing> for Called {
+    fn from(call: &Outgoing) -> Called {
+        Called { method: call.method, in_signature: call.in_signature, codec: call.codec }
+    }
+}
+
+/// The tables of other programs, by digest, for all connections of this one.
+struct Tables;
+
+/// How many are kept; the oldest goes first.
+const TABLES_KEPT: usize = 32;
+
+static TABLES: Mutex<VecDeque<Arc<MethodRows>>> = Mutex::new(VecDeque::new());
+
+impl Tables {
+    fn find(digest: u64) -> Option<Arc<MethodRows>> {
+        TABLES.lock().iter().find(|table| table.digest() == digest).cloned()
+    }
+
+    fn keep(table: &Arc<MethodRows>) {
+        let mut tables = TABLES.lock();
+        tables.retain(|other| other.digest() != table.digest());
+        if tables.len() == TABLES_KEPT {
+            tables.pop_front();
+        }
+        tables.push_back(Arc::clone(table));
+    }
+}
