@@ -9,6 +9,7 @@
 //! * Two builds that disagree talk in MessagePack or JSON, by names and with serde's rules.
 
 mod archive;
+pub mod compare;
 mod fallback;
 mod form;
 mod message;

@@ -126,6 +126,7 @@ pub mod host;
 mod offload;
 mod serve;
 mod shard;
+pub mod shapes;
 mod topic;
 
 pub use client::{
@@ -154,9 +155,9 @@ pub use ringcall_codec_rkyv::{
 };
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Codec, Config, ConfigError,
-    Counters, Failure, FailureClass, MemoryLimits, Outgoing, RetryBudget,
+    Counters, EncodeError, Failure, FailureClass, Frozen, MemoryLimits, Outgoing, RetryBudget,
     SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
-    Within, method_id,
+    Within, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 

@@ -266,6 +266,27 @@ builds! {
     }
 }
 
+builds! {
+    keeps {
+        #[ringcall::message(also_written = original::Order)]
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Order { pub price: u64, pub size: u32, pub side: original::Side, pub note: Option<String> }
+
+        impl From<original::Order> for Order {
+            fn from(old: original::Order) -> Order {
+                Order { price: old.price.into(), size: old.size, side: old.side, note: None }
+            }
+        }
+
+        impl From<&Order> for original::Order {
+            fn from(new: &Order) -> original::Order {
+                let Order { price, size, side, .. } = new.clone();
+                original::Order { size, price: u32::try_from(price).unwrap_or(u32::MAX), side }
+            }
+        }
+    }
+}
+
 /// Calls of one build to another. `sees` is what its handlers see, `answers` what the caller is told; `None`
 /// is a typed error.
 fn talk<Server: Build, Client: Build>(order: &Client, sees: Option<&str>, told: Option<&str>) {
@@ -377,6 +398,146 @@ fn a17_a_new_variant_is_an_error_where_it_is_not_known() {
     talk::<original::Order, _>(&known, Some(FIRST), Some(FIRST));
     talk::<more_variants::Order, _>(&first(), Some(FIRST), Some(FIRST));
     talk::<original::Order, _>(&Order { side: Side::Swap(3), ..known }, None, None);
+}
+
+#[test]
+fn layouts_of_before_stay_on_the_fast_path() {
+    let sees = "Order { price: 42, size: 7, side: Sell { short: true }, note: None }";
+    talk::<keeps::Order, _>(&first(), Some(sees), Some(FIRST));
+    over_one_pair(|pair| {
+        let seen = Seen::default();
+        let server = pair.start(keeps::Order::serve(pair.bind(), &seen));
+        let client = pair.blocking(&server);
+        let desk = original::DeskClient::new(&client);
+        for _ in 0..2 {
+            assert_eq!(desk.put(&first()).wait().unwrap().to_owned(), first());
+            assert_eq!(desk.away(&first()).wait().unwrap().to_owned(), first());
+            assert_eq!(desk.later(&first()).wait().unwrap().to_owned(), first());
+        }
+        client.run(async {
+            let (mut sender, mut orders) = desk.mirror(&first()).await.unwrap();
+            sender.send(&first()).await.unwrap();
+            sender.end();
+            while let Some(order) = orders.next().await {
+                assert_eq!(order.unwrap().to_owned(), first());
+            }
+        });
+        let counters = client.counters();
+        assert_eq!((counters.fallback_encoded, counters.fallback_decoded), (0, 0));
+    });
+}
+
+#[test]
+fn skew_is_counted_on_the_side_that_pays() {
+    over_one_pair(|pair| {
+        let seen = Seen::default();
+        let server = pair.start(swapped::Order::serve(pair.bind(), &seen));
+        let client = pair.blocking(&server);
+        let desk = original::DeskClient::new(&client);
+        for _ in 0..10 {
+            desk.put(&first()).wait().unwrap();
+        }
+        let counters = client.counters();
+        assert_eq!((counters.fallback_encoded, counters.fallback_decoded), (10, 10));
+    });
+}
+
+#[test]
+fn a_call_back_to_another_build_is_understood() {
+    over_one_pair(|pair| {
+        let seen = Seen::default();
+        let calls = Keeps::default();
+        let kept = Arc::clone(&calls.0);
+        let server = pair.start(pair.bind().service(calls.into_calls()));
+        let desk = original::Office(Arc::clone(&seen)).into_desk();
+        let client = CallsClient::connect(server.address()).transport(pair.client);
+        let client = client.service(desk).wait().unwrap();
+        client.hello().wait().unwrap();
+        let peer = kept.lock().unwrap().take().expect("it has called");
+        let desk = swapped::DeskClient::new(peer);
+        let order = swapped::Order { price: 42, size: 7, side: swapped::Side::Buy };
+        for _ in 0..3 {
+            assert_eq!(desk.put(&order).wait().unwrap().to_owned(), order);
+            let (told, telling) = std::sync::mpsc::channel();
+            desk.own(&order).callback(move |came| {
+                let _ = told.send(came.map(|came| came.to_owned()));
+            });
+            assert_eq!(telling.recv().unwrap().unwrap(), order);
+            desk.toss(&order).wait().unwrap();
+        }
+        desk.put(&order).wait().unwrap();
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 10);
+        assert!(seen.iter().all(|seen| seen == "Order { size: 7, price: 42, side: Buy }"));
+    });
+}
+
+#[ringcall::service]
+trait Calls {
+    async fn hello(&self, cx: &ringcall::Context);
+}
+
+/// Keeps whoever has called.
+#[derive(Clone, Default)]
+struct Keeps(Arc<Mutex<Option<ringcall::Peer>>>);
+
+impl Calls for Keeps {
+    async fn hello(&self, cx: &ringcall::Context) {
+        *self.0.lock().unwrap() = Some(cx.peer());
+    }
+}
+
+// ---- files of shapes ----
+
+#[test]
+fn files_of_shapes_say_what_a_change_means() {
+    use ringcall::shapes::{Verdict, compare, render};
+    let original = render(&[original::DeskClient::service_table()]);
+    let compare_with = |other: &ringcall::ServiceTable| {
+        let compared = compare(&original, &render(&[other])).unwrap();
+        let put = compared.into_iter().find(|method| method.method == "test.Desk/own").unwrap();
+        (put.verdict, put.differences.join("; "))
+    };
+    let same = compare_with(original::DeskClient::service_table());
+    assert_eq!(same, (Verdict::FastPath, String::new()));
+    let (verdict, differences) = compare_with(added::DeskClient::service_table());
+    assert_eq!(verdict, Verdict::Fallback);
+    assert!(differences.contains("Order.note: added, none if it is missing"), "{differences}");
+    assert!(differences.contains("Order.tags: added, needs `#[serde(default)]`"), "{differences}");
+    let (verdict, differences) = compare_with(renamed::DeskClient::service_table());
+    assert_eq!(verdict, Verdict::Fallback);
+    assert!(differences.contains("Order.price: removed, needs"), "{differences}");
+    assert!(differences.contains("Order.cost: added, needs"), "{differences}");
+    let (verdict, differences) = compare_with(swapped::DeskClient::service_table());
+    assert_eq!((verdict, differences.as_str()), (Verdict::Fallback, ""));
+    let (verdict, differences) = compare_with(more_variants::DeskClient::service_table());
+    assert_eq!(verdict, Verdict::Fallback);
+    assert!(differences.contains("Side::Swap: added; an error where"), "{differences}");
+
+    let other = original.replace("u32:4:4", "string:8:4");
+    let compared = compare(&original, &other).unwrap();
+    assert!(compared.iter().all(|method| method.verdict == Verdict::Incompatible));
+    let compared = compare(&original, "").unwrap();
+    assert!(compared.iter().all(|method| method.verdict == Verdict::Incompatible));
+    assert!(compare("", &original).unwrap().iter().all(|m| m.verdict == Verdict::FastPath));
+    assert!(compare("test.Desk/put", "").is_err());
+    assert!(compare(&original, &original.replace('{', "(")).is_err());
+}
+
+#[test]
+fn a_file_of_shapes_is_held_to_the_code() {
+    let path = std::env::temp_dir().join(format!("ringcall-shapes-{}.txt", std::process::id()));
+    let tables = [original::DeskClient::service_table()];
+    std::fs::write(&path, ringcall::shapes::render(&tables)).unwrap();
+    ringcall::shapes::check(&path, &tables);
+    let changed = std::panic::catch_unwind(|| {
+        ringcall::shapes::check(&path, &[added::DeskClient::service_table()]);
+    });
+    let said = *changed.unwrap_err().downcast::<String>().unwrap();
+    for part in ["fallback", "Order.note: added", "+  in rkyv-0.8/", "RINGCALL_UPDATE_SHAPES=1"] {
+        assert!(said.contains(part), "{said}");
+    }
+    std::fs::remove_file(&path).unwrap();
 }
 
 // ---- callers without types ----

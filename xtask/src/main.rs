@@ -5,11 +5,13 @@
 //! cargo xtask masks           the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
+//! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod doctor;
 mod run;
+mod shapes;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,8 @@ fn main() -> ExitCode {
         ["masks"] => run::masks(),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS".to_owned()),
+        ["shapes", old, new] => shapes::compare(old, new),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -408,6 +408,11 @@ fn client(service: &Service) -> TokenStream {
             ) -> #ringcall::Connect<Self> {
                 #ringcall::Connect::new(address, Self::new)
             }
+
+            /// What is known about the service's methods.
+            #visibility fn service_table() -> &'static #ringcall::ServiceTable {
+                #table()
+            }
         }
 
         #[allow(dead_code)]

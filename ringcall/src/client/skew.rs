@@ -189,3 +189,99 @@ impl Tables {
         tables.push_back(Arc::clone(table));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use ringcall_core::frame::{ArchiveFormat, InstanceId};
+
+    fn hello(codecs: u64, digest: u64, features: u64) -> Hello {
+        Hello {
+            version_min: 1,
+            version_max: 1,
+            archive: ArchiveFormat::STANDARD,
+            in_flight_max: 1,
+            features,
+            codecs,
+            message_bytes_max: 1,
+            calls_window: 2,
+            replies_window: 2,
+            stream_window: 1,
+            table_digest: digest,
+            instance: InstanceId::default(),
+        }
+    }
+
+    fn call(flags: u8) -> Outgoing {
+        Outgoing {
+            method: 1,
+            in_signature: 2,
+            out_signature: 3,
+            codec: Codec::RKYV,
+            timeout: Duration::from_secs(1),
+            priority: 0,
+            flags,
+            wait_for_ready: false,
+        }
+    }
+
+    fn mismatch() -> Failure {
+        Failure::from_status(Status::SHAPE_MISMATCH, 0).unwrap()
+    }
+
+    #[test]
+    fn a_refused_layout_is_remembered_for_its_connection() {
+        let skew = Skew::default();
+        assert_eq!(skew.meet(&hello(0b111, 0, 0)), None);
+        let mut one = call(0);
+        assert!(skew.adapt(&mut one));
+        assert_eq!(one, call(0));
+        assert!(skew.learn(&mismatch(), Called::from(&one)));
+        assert!(skew.adapt(&mut one));
+        assert_eq!((one.codec, one.in_signature), (Codec::MESSAGEPACK, 0));
+        // Once is enough: what has names is not refused for its layout.
+        assert!(!skew.learn(&mismatch(), Called::from(&one)));
+        let mut other = Outgoing { in_signature: 4, ..call(0) };
+        assert!(skew.adapt(&mut other));
+        assert_eq!(other.codec, Codec::RKYV);
+        assert_eq!(skew.meet(&hello(0b111, 0, 0)), None);
+        let mut again = call(0);
+        assert!(skew.adapt(&mut again));
+        assert_eq!(again, call(0));
+    }
+
+    #[test]
+    fn whoever_reads_no_messagepack_gets_none() {
+        let skew = Skew::default();
+        skew.meet(&hello(0b11, 0, 0));
+        assert!(!skew.learn(&mismatch(), Called::from(&call(0))));
+        let failure = Failure::from_status(Status::BAD_BODY, 0).unwrap();
+        skew.meet(&hello(0b111, 0, 0));
+        assert!(!skew.learn(&failure, Called::from(&call(0))));
+    }
+
+    #[test]
+    fn whoever_reads_no_archives_gets_none() {
+        let skew = Skew::default();
+        assert_eq!(skew.meet(&hello(0b101, 9, features::CONTROL_METHODS)), None);
+        let mut one = call(0);
+        assert!(skew.adapt(&mut one));
+        assert_eq!(one.codec, Codec::MESSAGEPACK);
+    }
+
+    #[test]
+    fn what_cannot_be_made_again_waits_for_the_table() {
+        let skew = Skew::default();
+        assert_eq!(skew.meet(&hello(0b111, 0x1234, features::CONTROL_METHODS)), Some(0x1234));
+        assert!(skew.adapt(&mut call(0)));
+        for flags in [request_flags::ONE_WAY, request_flags::ITEMS_IN, request_flags::ITEMS_OUT] {
+            assert!(!skew.adapt(&mut call(flags)));
+        }
+        let mut raw = Outgoing { in_signature: 0, codec: Codec::RAW, ..call(request_flags::ONE_WAY) };
+        assert!(skew.adapt(&mut raw));
+        skew.learn_table(None);
+        assert!(skew.adapt(&mut call(request_flags::ONE_WAY)));
+    }
+}

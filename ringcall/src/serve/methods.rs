@@ -137,3 +137,72 @@ fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
     }
     Some(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: u64) -> MethodRows {
+        let rows: Vec<_> = (0..count).map(|n| [n / 2, n, 7]).collect();
+        MethodRows { digest: digest(&rows), codecs: 0, rows }
+    }
+
+    fn fetch(table: &MethodRows, digest: u64) -> Option<MethodRows> {
+        let mut pages = Pages::new(digest);
+        loop {
+            if let Some(table) = pages.take_page(&table.page(&pages.next())?)? {
+                return Some(table);
+            }
+        }
+    }
+
+    #[test]
+    fn tables_arrive_by_page() {
+        for count in [1, 2, 1023, 1024, 1025, 5000] {
+            let table = rows(count);
+            let fetched = fetch(&table, table.digest()).unwrap();
+            assert_eq!(fetched.rows, table.rows);
+            assert_eq!(fetched.takes(0, 0), Some(true));
+            assert_eq!(fetched.takes(0, 5000), Some(false));
+            assert_eq!(fetched.takes(5000, 0), None);
+        }
+        assert!(rows(3).page(b"?").is_none());
+    }
+
+    #[test]
+    fn a17_tables_that_lie_are_discarded() {
+        let table = rows(1500);
+        // Another one than HELLO has said, rows that are not those of the digest, or in another order.
+        assert!(fetch(&table, table.digest() ^ 1).is_none());
+        let mut other = rows(1500);
+        other.rows[3][1] ^= 1;
+        assert!(fetch(&other, other.digest()).is_none());
+        let mut unsorted = rows(1500);
+        unsorted.rows.swap(1, 2);
+        unsorted.digest = digest(&unsorted.rows);
+        assert!(fetch(&unsorted, unsorted.digest()).is_none());
+    }
+
+    #[test]
+    fn pages_that_make_no_sense_end_it() {
+        let page = |digest: u64, count: u64, rows: &[u8]| {
+            [&digest.to_le_bytes()[..], &count.to_le_bytes(), rows].concat()
+        };
+        for wrong in [
+            Vec::new(),
+            page(7, 10, &[]),
+            page(7, u64::MAX, &[0; 24]),
+            page(7, TABLE_ROWS_MAX as u64 + 1, &[0; 24]),
+            page(7, 1, &[0; 48]),
+            page(7, 2, &[0; 25]),
+            page(8, 2, &[0; 24]),
+            page(7, 1, &[0; 24]),
+        ] {
+            assert!(Pages::new(7).take_page(&wrong).is_none());
+        }
+        // Never the last page: it ends where the rows should.
+        let mut pages = Pages::new(7);
+        assert!(pages.take_page(&page(7, 3, &[0; 48])).unwrap().is_none());
+        assert!(pages.take_page(&page(7, 3, &[0; 48])).is_none());
+    }
+}
