@@ -70,6 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out_signature: 0,
         deadline: now + Duration::from_secs(1),
         codec: Codec::RAW,
+        compression: 0,
         priority: 0,
         attempt: 0,
         flags: 0,

@@ -280,7 +280,8 @@ impl Changes {
             (Type::Leaf(old), Type::Leaf(new)) if old == new => {}
             (Type::Leaf(old), Type::Leaf(new)) => match (number(old), number(new)) {
                 (Some(_), Some(_)) => {
-                    let what = format!("{at}: {old} became {new}; numbers that do not fit are errors");
+                    let what =
+                        format!("{at}: {old} became {new}; numbers that do not fit are errors");
                     self.add(Verdict::Fallback, what);
                 }
                 _ => self.add(Verdict::Incompatible, format!("{at}: {old} became {new}")),
@@ -292,7 +293,9 @@ impl Changes {
             (_, Type::Container("box", inside)) if !is_box(old_type) => {
                 self.types(at, old, (new_text, &inside[0]));
             }
-            (Type::Container(old, a), Type::Container(new, b)) if old == new && a.len() == b.len() => {
+            (Type::Container(old, a), Type::Container(new, b))
+                if old == new && a.len() == b.len() =>
+            {
                 for (a, b) in a.iter().zip(b) {
                     self.types(at, (old_text, a), (new_text, b));
                 }
@@ -302,7 +305,10 @@ impl Changes {
                 self.types(at, (old_text, &inside[0]), new);
             }
             (_, Type::Container("option", inside)) => {
-                self.add(Verdict::Fallback, format!("{at}: became optional; none is an error before"));
+                self.add(
+                    Verdict::Fallback,
+                    format!("{at}: became optional; none is an error before"),
+                );
                 self.types(at, old, (new_text, &inside[0]));
             }
             _ => self.add(Verdict::Incompatible, format!("{at}: is another type")),
@@ -323,13 +329,17 @@ impl Changes {
             match new.variants.iter().find(|(other, _)| other == name) {
                 Some((_, others)) => self.fields(&inside, (old_text, fields), (new_text, others)),
                 None => {
-                    self.add(Verdict::Fallback, format!("{inside}: removed; an error where it comes"));
+                    self.add(
+                        Verdict::Fallback,
+                        format!("{inside}: removed; an error where it comes"),
+                    );
                 }
             }
         }
         for (name, _) in &new.variants {
             if !old.variants.iter().any(|(other, _)| other == name) {
-                let what = format!("{at}: {}::{name}: added; an error where it is not known", new.name);
+                let what =
+                    format!("{at}: {}::{name}: added; an error where it is not known", new.name);
                 self.add(Verdict::Fallback, what);
             }
         }
@@ -351,7 +361,9 @@ impl Changes {
                 Some((_, other)) => {
                     self.types(&format!("{at}.{name}"), (old_text, ty), (new_text, other));
                 }
-                None => self.add(Verdict::Fallback, format!("{at}.{name}: removed{}", needs(ty, "old"))),
+                None => {
+                    self.add(Verdict::Fallback, format!("{at}.{name}: removed{}", needs(ty, "old")))
+                }
             }
         }
         for (name, ty) in new {

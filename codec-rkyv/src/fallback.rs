@@ -28,7 +28,11 @@ pub trait Named: Serialize + DeserializeOwned {}
 impl<T: Serialize + DeserializeOwned> Named for T {}
 
 #[doc(hidden)]
-pub fn encode_named<T: Named>(value: &T, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
+pub fn encode_named<T: Named>(
+    value: &T,
+    codec: Codec,
+    out: &mut Writer,
+) -> Result<(), EncodeError> {
     encode(&value, codec, out)
 }
 
@@ -47,7 +51,10 @@ pub fn encode_array<T: Named, const N: usize>(
 }
 
 #[doc(hidden)]
-pub fn decode_array<T: Named, const N: usize>(codec: Codec, body: &[u8]) -> Result<[T; N], Invalid> {
+pub fn decode_array<T: Named, const N: usize>(
+    codec: Codec,
+    body: &[u8],
+) -> Result<[T; N], Invalid> {
     decode(codec, body, AsArray)
 }
 
@@ -57,11 +64,7 @@ trait Write {
 }
 
 /// Appends a value in a codec with names.
-fn encode(
-    value: &impl Write,
-    codec: Codec,
-    out: &mut Writer,
-) -> Result<(), EncodeError> {
+fn encode(value: &impl Write, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
     let mut body = Body { out, full: None };
     let is_written = match codec {
         Codec::MESSAGEPACK => {
@@ -218,8 +221,9 @@ pub mod array {
                 let mut elements = Vec::new();
                 while elements.len() < N {
                     let element = seq.next_element()?;
-                    elements
-                        .push(element.ok_or_else(|| A::Error::invalid_length(elements.len(), &self))?);
+                    elements.push(
+                        element.ok_or_else(|| A::Error::invalid_length(elements.len(), &self))?,
+                    );
                 }
                 elements.try_into().map_err(|_| A::Error::custom("an array of another length"))
             }

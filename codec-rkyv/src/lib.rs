@@ -41,8 +41,8 @@ pub use view::{SharedView, View};
 pub use wire_type::{WireType, WireWith};
 
 #[doc(hidden)]
-pub use rkyv;
-#[doc(hidden)]
 pub use fallback::decode_named as decode_names;
+#[doc(hidden)]
+pub use rkyv;
 #[doc(hidden)]
 pub use serde;

@@ -446,7 +446,7 @@ pub mod __private {
     pub use ringcall_core::{Codec, EncodeError, Writer};
 
     pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
-    pub use crate::form::{decode_as, encode_as, encode_previous, receive_as, decode_previous};
+    pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
 
     #[inline]
     pub fn encode<T: crate::Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {

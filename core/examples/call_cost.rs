@@ -40,6 +40,7 @@ fn main() {
         out_signature: 3,
         deadline: now + Duration::from_secs(1),
         codec: Codec::RAW,
+        compression: 0,
         priority: 0,
         attempt: 0,
         flags: 0,

@@ -4,9 +4,10 @@ use core::future::Future;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use ringcall_buf::Frozen;
+use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
-use crate::{Clock, Codec, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
+use crate::connection::Reply;
+use crate::{Clock, Codec, Encoding, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -39,10 +40,14 @@ pub struct Outgoing {
     pub out_signature: u64,
     /// How the argument is encoded.
     pub codec: Codec,
+    /// How its encoding is compressed: 0 not at all.
+    pub compression: u8,
     /// How long the caller waits; [`Duration::MAX`] for ever, which only calls with streams may.
     pub timeout: Duration,
     /// 0 is the most ordinary.
     pub priority: u8,
+    /// 0 for the first attempt.
+    pub attempt: u8,
     /// See [`request_flags`](crate::frame::request_flags).
     pub flags: u8,
     /// Whether the call waits for a connection also after an attempt to open one has failed.
@@ -56,6 +61,25 @@ pub struct Answer<B> {
     pub header: ReplyHeader,
     /// The body.
     pub body: B,
+    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); empty if there are none.
+    pub extensions: B,
+}
+
+impl From<Reply> for Answer<Chunk> {
+    #[inline]
+    fn from(reply: Reply) -> Answer<Chunk> {
+        let Reply { header, body, extensions } = reply;
+        Answer { header, body, extensions }
+    }
+}
+
+impl Answer<Chunk> {
+    /// The same for other threads.
+    #[must_use]
+    pub fn share(self) -> Answer<SharedChunk> {
+        let Answer { header, body, extensions } = self;
+        Answer { header, body: body.share(), extensions: extensions.share() }
+    }
 }
 
 /// A channel that also makes calls with streams of items, in either direction.
@@ -93,8 +117,7 @@ pub trait StreamCall: Clone + Unpin {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>>;
 
@@ -114,14 +137,12 @@ pub trait StreamCall: Clone + Unpin {
 /// a stream, its items, and the end.
 #[derive(Clone, Debug)]
 pub enum Arrived<B> {
-    /// The reply is a stream, which begins.
-    Began(ReplyHeader),
+    /// The reply is a stream, which begins. It has no body yet.
+    Began(Answer<B>),
     /// An item of it.
     Item {
-        /// Shapes of the reply's items.
-        signature: u64,
-        /// How the body is encoded.
-        codec: Codec,
+        /// How the body is written; the signature has the shapes of the reply's items.
+        encoding: Encoding,
         /// The body.
         body: B,
     },

@@ -41,6 +41,11 @@ pub struct Config {
     pub(crate) archive: ArchiveFormat,
     pub(crate) codecs: u64,
     pub(crate) features: u64,
+    pub(crate) compressions: u8,
+    /// Bit `n`: critical extensions with tag `n` are the application's.
+    pub(crate) understood: u64,
+    pub(crate) extension_bytes_max: usize,
+    pub(crate) metadata: MetadataMax,
     pub(crate) table_digest: u64,
     pub(crate) instance: InstanceId,
     pub(crate) first_generation: u32,
@@ -51,6 +56,13 @@ pub struct Config {
 pub(crate) struct Busy {
     pub(crate) interval: Duration,
     pub(crate) answer: Duration,
+}
+
+/// How much metadata is taken with a call or an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetadataMax {
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
 }
 
 /// The setting that makes no sense, and what it must be.
@@ -107,6 +119,10 @@ impl Config {
             archive: ArchiveFormat::STANDARD,
             codecs: 0b11,
             features: features::STREAMS,
+            compressions: 0,
+            understood: 0,
+            extension_bytes_max: EXTENSION_BYTES_MAX,
+            metadata: MetadataMax { entries: 128, bytes: 8 << 10 },
             table_digest: 0,
             instance: InstanceId::default(),
             first_generation: 0,
@@ -303,6 +319,45 @@ impl Config {
         self
     }
 
+    /// How bodies that this side reads may be compressed, bit `n` for algorithm `n`: not at all by default.
+    /// Others are refused.
+    #[must_use]
+    pub fn compressions(mut self, bits: u8) -> Config {
+        self.compressions = bits & !1;
+        self
+    }
+
+    /// The application acts on this extension of requests and replies, so that it is handed on also when it
+    /// is critical; see [`tag`](crate::frame::tag). Others that are critical are refused.
+    #[must_use]
+    pub fn understands(mut self, tag: u16) -> Config {
+        self.understood |= 1u64.checked_shl(u32::from(tag)).unwrap_or(0);
+        self
+    }
+
+    /// How many bytes of [extensions](crate::Payload::extensions) a call or an answer of this side may have,
+    /// metadata and context among them: 16 336 at most, and by default, since headers end at 16 KiB.
+    #[must_use]
+    pub fn extension_bytes_max(mut self, bytes: usize) -> Config {
+        self.extension_bytes_max = bytes;
+        self
+    }
+
+    /// How many entries of metadata a call or an answer of the other side may have, and how many bytes, keys
+    /// and values together with 5 for each: 128 and 8 KiB by default. Calls with more are refused with
+    /// [`TOO_MUCH_METADATA`](crate::Status::TOO_MUCH_METADATA), answers with more fail.
+    #[must_use]
+    pub fn metadata_max(mut self, entries: usize, bytes: usize) -> Config {
+        self.metadata = MetadataMax { entries, bytes };
+        self
+    }
+
+    /// Whether bodies may be compressed so.
+    #[inline]
+    pub(crate) fn takes_compression(&self, algorithm: u8) -> bool {
+        algorithm == 0 || (algorithm < 8 && self.compressions & (1 << algorithm) != 0)
+    }
+
     /// A digest of the methods served here.
     #[must_use]
     pub fn table_digest(mut self, digest: u64) -> Config {
@@ -395,6 +450,11 @@ impl Config {
                 self.connection_age_max.is_none_or(|age| !age.is_zero()),
             ),
             (
+                "extension_bytes_max",
+                "at most 16336",
+                self.extension_bytes_max <= EXTENSION_BYTES_MAX,
+            ),
+            (
                 "send_queue_max",
                 "at least `send_queue_soft`",
                 self.send_queue_max >= self.send_queue_soft,
@@ -409,6 +469,9 @@ impl Config {
 
 /// How long a connection that was accepted may be idle unless said otherwise.
 const IDLE_CLOSE: Duration = Duration::from_secs(10 * 60);
+
+/// What a header has room for behind its fixed part and the length of the body.
+const EXTENSION_BYTES_MAX: usize = frame::HEADER_LEN_MAX - 3 * frame::ALIGN;
 
 /// No window can hold more credit than this.
 pub(crate) const WINDOW_MAX: u64 = 1 << 48;

@@ -24,7 +24,7 @@ use crate::transport::{
 };
 use crate::wheel::Wheel;
 use crate::{
-    CallId, Cause, CloseReason, Codec, Config, Counters, Failure, Instant, Memory, Payload,
+    CallId, Cause, CloseReason, Config, Counters, Encoding, Failure, Instant, Memory, Payload,
     Refused, RequestId, Side, StreamId, TransportError,
 };
 
@@ -304,9 +304,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         handle: Handle,
         request: RequestId,
         header: ReplyHeader,
+        extensions: &[u8],
     ) -> Result<(), ReplyError> {
         let link = self.mark_dirty(handle).ok_or(ReplyError::NotRunning)?;
-        link.connection.begin_items(now, request, header)
+        link.connection.begin_items(now, request, header, extensions)
     }
 
     /// Sends an item, see [`Connection::send_item`].
@@ -318,11 +319,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         now: Instant,
         handle: Handle,
         stream: StreamId,
-        (codec, signature): (Codec, u64),
+        encoding: Encoding,
         payload: &P,
     ) -> Result<(), ItemError> {
         let link = self.mark_dirty(handle).ok_or(ItemError::Ended)?;
-        link.connection.send_item(now, stream, codec, signature, payload)
+        link.connection.send_item(now, stream, encoding, payload)
     }
 
     /// Ends the items of a call's argument, see [`Connection::end_items`].

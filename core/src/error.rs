@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::EncodeError;
 use crate::{Status, StatusClass};
 
 /// Why a connection ended. `Copy`, so that every call that it takes along can say it.
@@ -327,12 +328,25 @@ pub enum Cause {
     },
     /// The message could not be encoded.
     Encode,
+    /// The call has more metadata and other extensions than this side may send, or its answer more metadata
+    /// than this side takes.
+    TooMuchMetadata,
     /// The reply is not what its signature says, or has another signature.
     BadReply,
     /// The call takes no further items: it has ended, or its stream was ended.
     StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
+}
+
+impl From<EncodeError> for Cause {
+    fn from(error: EncodeError) -> Cause {
+        match error {
+            EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
+            EncodeError::Extensions(_) => Cause::TooMuchMetadata,
+            EncodeError::Codec(_) | EncodeError::Failed => Cause::Encode,
+        }
+    }
 }
 
 impl Failure {
@@ -405,6 +419,9 @@ impl fmt::Display for Cause {
                 "the message is larger than the {limit} bytes that the peer accepts (its `Config::message_bytes_max`)",
             ),
             Cause::Encode => f.write_str("the message could not be encoded"),
+            Cause::TooMuchMetadata => f.write_str(
+                "too much metadata, to be sent (`Config::extension_bytes_max`) or in the answer (`Config::metadata_max`)",
+            ),
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
             Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),

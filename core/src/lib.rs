@@ -47,7 +47,9 @@ pub use endpoint::{Endpoint, EndpointEvent};
 pub use error::{Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TransportError};
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
-pub use payload::{Codec, Empty, EncodeError, Encoded, Payload, Transcode, REFERENCE_BYTES_MIN};
+pub use payload::{
+    Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN, Transcode,
+};
 pub use retry_budget::RetryBudget;
 pub use status::{Status, StatusClass};
 pub use time::{Clock, Entropy, Instant, SplitMix64};

@@ -1,5 +1,7 @@
 //! What a call sends, as core sees it: something that can be encoded, again if need be.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
@@ -52,6 +54,16 @@ pub trait Payload {
     fn transcode(&self) -> Option<Transcode> {
         None
     }
+
+    /// What goes with the message in the header of the REQUEST, the REPLY or the END that carries it: TLVs
+    /// as an [`ExtensionWriter`](crate::frame::ExtensionWriter) finishes them, a multiple of 16 bytes, and no
+    /// more than [`Config::extension_bytes_max`](crate::Config::extension_bytes_max). Every attempt sends
+    /// them again. Not
+    /// [`TOTAL_LEN`](crate::frame::tag::TOTAL_LEN), which the connection adds where it cuts. Items have none.
+    #[inline]
+    fn extensions(&self) -> &[u8] {
+        &[]
+    }
 }
 
 /// From a body as its [`Payload`] encodes it to the same in another codec.
@@ -66,6 +78,58 @@ impl<P: Payload + ?Sized> Payload for &P {
     fn transcode(&self) -> Option<Transcode> {
         (**self).transcode()
     }
+
+    #[inline]
+    fn extensions(&self) -> &[u8] {
+        (**self).extensions()
+    }
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Which codec.
+    pub codec: Codec,
+    /// How the encoded bytes are compressed: 0 not at all. The number is the sender's word; the payload
+    /// does it.
+    pub compression: u8,
+    /// Shapes of what is in it.
+    pub signature: u64,
+}
+
+impl Encoding {
+    /// Without compression.
+    #[inline]
+    #[must_use]
+    pub const fn plain(codec: Codec, signature: u64) -> Encoding {
+        Encoding { codec, compression: 0, signature }
+    }
+}
+
+/// A message with extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Extended<P> {
+    /// The message.
+    pub payload: P,
+    /// Its [extensions](Payload::extensions), instead of those of the payload; if there are none, the
+    /// payload's.
+    pub extensions: Vec<u8>,
+}
+
+impl<P: Payload> Payload for Extended<P> {
+    #[inline]
+    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        self.payload.encode(codec, signature, out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.payload.transcode()
+    }
+
+    #[inline]
+    fn extensions(&self) -> &[u8] {
+        if self.extensions.is_empty() { self.payload.extensions() } else { &self.extensions }
+    }
 }
 
 /// Why a message could not be encoded.
@@ -74,6 +138,8 @@ impl<P: Payload + ?Sized> Payload for &P {
 pub enum EncodeError {
     /// It is larger than it may be.
     Full(Full),
+    /// Its extensions are longer than they may be, or no multiple of 16 bytes.
+    Extensions(Full),
     /// It cannot be encoded with this codec or in this shape.
     Codec(Codec),
     /// Its own encoding failed.
@@ -84,6 +150,10 @@ impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EncodeError::Full(full) => write!(f, "{full}"),
+            EncodeError::Extensions(Full { limit }) => write!(
+                f,
+                "the message's metadata and other extensions are not within {limit} bytes, in steps of 16"
+            ),
             EncodeError::Codec(codec) => {
                 write!(f, "the message has no encoding in codec {}", codec.0)
             }
@@ -152,6 +222,22 @@ pub struct Encoded {
     pub codec: Codec,
     /// How to say the same in another codec.
     pub transcode: Option<Transcode>,
+    /// Its extensions.
+    pub extensions: Box<[u8]>,
+}
+
+impl Encoded {
+    /// No body.
+    #[must_use]
+    pub fn empty(codec: Codec) -> Encoded {
+        Encoded {
+            body: SharedChunk::empty(),
+            attached: None,
+            codec,
+            transcode: None,
+            extensions: Box::default(),
+        }
+    }
 }
 
 impl Payload for Encoded {
@@ -175,5 +261,9 @@ impl Payload for Encoded {
 
     fn transcode(&self) -> Option<Transcode> {
         self.transcode
+    }
+
+    fn extensions(&self) -> &[u8] {
+        &self.extensions
     }
 }

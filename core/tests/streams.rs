@@ -427,8 +427,12 @@ fn c12_credit_is_conserved_whatever_happens() {
                     for request in pair.server.requests.drain(..) {
                         if request.flags & OUT != 0 {
                             let header = ReplyHeader::new(Status::OK);
-                            let _ =
-                                pair.server.connection.begin_items(pair.now, request.id, header);
+                            let _ = pair.server.connection.begin_items(
+                                pair.now,
+                                request.id,
+                                header,
+                                &[],
+                            );
                         }
                         served.push(request.id);
                     }

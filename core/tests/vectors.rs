@@ -71,6 +71,7 @@ fn hello() -> Hello {
         version_min: 1,
         version_max: 1,
         archive: ArchiveFormat::STANDARD,
+        compressions: 0b110,
         in_flight_max: 1024,
         features: 0,
         codecs: 3,

@@ -125,8 +125,8 @@ mod error;
 pub mod host;
 mod offload;
 mod serve;
-mod shard;
 pub mod shapes;
+mod shard;
 mod topic;
 
 pub use client::{
@@ -154,10 +154,10 @@ pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Codec, Config, ConfigError,
-    Counters, EncodeError, Failure, FailureClass, Frozen, MemoryLimits, Outgoing, RetryBudget,
-    SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel, TransportError,
-    Within, Writer, method_id,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Codec, Config,
+    ConfigError, Counters, EncodeError, Encoding, Failure, FailureClass, Frozen, MemoryLimits,
+    Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
+    StreamChannel, TransportError, Within, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 

@@ -47,7 +47,10 @@ pub fn check(path: impl AsRef<Path>, tables: &[&ServiceTable]) {
         panic!("{}: {error}; `{UPDATE}=1` writes the file", path.display())
     });
     if let Err(difference) = compare_with(&before, &now) {
-        panic!("layouts are not those of {}; `{UPDATE}=1` accepts them\n{difference}", path.display());
+        panic!(
+            "layouts are not those of {}; `{UPDATE}=1` accepts them\n{difference}",
+            path.display()
+        );
     }
 }
 
@@ -60,8 +63,9 @@ fn compare_with(before: &str, now: &str) -> Result<(), String> {
     let mut text = String::new();
     match compare(before, now) {
         Ok(comparisons) => {
-            let changed = |comparison: &&Comparison| !comparison.differences.is_empty()
-                || comparison.verdict != Verdict::FastPath;
+            let changed = |comparison: &&Comparison| {
+                !comparison.differences.is_empty() || comparison.verdict != Verdict::FastPath
+            };
             for comparison in comparisons.iter().filter(changed) {
                 let _ = writeln!(text, "{comparison}");
             }

@@ -231,6 +231,8 @@ fn d02_an_expired_body_is_not_decoded() {
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             codec: Codec::RKYV,
+            compression: 0,
+            attempt: 0,
             timeout: Duration::from_millis(10),
             priority: 0,
             flags: request_flags::ONE_WAY,

@@ -3,6 +3,13 @@
 //! Each module is a build with its own idea of `Order` and `Side`, and one service that all have by the same
 //! name. What a handler has seen is compared as text.
 
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "modules of a test that stand for programs of their own"
+)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};
@@ -121,29 +128,14 @@ macro_rules! builds {
                     let mut answers = Vec::new();
                     let blocking = pair.blocking(server);
                     let desk = DeskClient::new(&blocking);
-                    let say = |order: CallResult<Order, Refused>| match order {
-                        Ok(order) => Ok(format!("{order:?}")),
-                        Err(CallError::App(refused)) => Ok(format!("{refused:?}")),
-                        Err(CallError::Failed(failure)) => Err(failure.cause),
-                    };
-                    let never = |error: CallError| match error {
-                        CallError::App(never) => match never {},
-                        CallError::Failed(failure) => CallError::<Refused>::Failed(failure),
-                    };
                     // Twice, since the second one knows.
                     for _ in 0..2 {
                         answers.push(say(desk.put(self).wait().map(|order| order.to_owned())));
                     }
-                    answers.push(say(desk.own(self).wait().map(|o| o.to_owned()).map_err(never)));
+                    answers.push(say(desk.own(self).wait().map(|o| o.to_owned())));
                     answers.push(say(desk.away(self).wait().map(|order| order.to_owned())));
                     answers.push(say(desk.later(self).wait().map(|order| order.to_owned())));
-                    answers.push(desk.refuse(self).wait().map_or_else(
-                        |error| match error {
-                            CallError::App(refused) => Ok(format!("{refused:?}")),
-                            CallError::Failed(failure) => Err(failure.cause),
-                        },
-                        |_| Ok("nothing".into()),
-                    ));
+                    answers.push(say(desk.refuse(self).wait().map(|_| ())));
                     let streamed = blocking.run(async {
                         let (mut sender, mut orders) = desk.mirror(self).await?;
                         let _ended_already = sender.send(self).await;
@@ -160,11 +152,7 @@ macro_rules! builds {
                         let _ended_already = upload.send(self).await;
                         upload.finish().await.map(|count| count.to_native())
                     });
-                    answers.push(match counted {
-                        Ok(count) => Ok(format!("{count}")),
-                        Err(CallError::App(never)) => match never {},
-                        Err(CallError::Failed(failure)) => Err(failure.cause),
-                    });
+                    answers.push(say(counted));
                     let _sent = desk.toss(self).wait();
 
                     let shared = DeskClient::connect(server.address()).transport(pair.client);
@@ -174,7 +162,7 @@ macro_rules! builds {
                     shared.own(self).callback(move |order| {
                         let _ = told.send(order.map(|order| order.to_owned()));
                     });
-                    answers.push(say(telling.recv().unwrap().map_err(never)));
+                    answers.push(say(telling.recv().unwrap()));
                     let _sent = shared.toss(self).wait();
                     // One-way calls are before it on their connections.
                     answers.push(say(shared.put(self).wait().map(|order| order.to_owned())));
@@ -189,6 +177,15 @@ macro_rules! builds {
 /// What a caller was told: a value or an error of its types as text, or why not.
 type Answer = Result<String, Cause>;
 type CallResult<T, E> = Result<T, CallError<E>>;
+
+fn say<T: std::fmt::Debug, E: std::fmt::Debug>(result: CallResult<T, E>) -> Answer {
+    match result {
+        Ok(value) => Ok(format!("{value:?}")),
+        Err(CallError::App(error)) => Ok(format!("{error:?}")),
+        Err(CallError::Failed(failure)) => Err(failure.cause),
+        Err(other) => panic!("{other:?}"),
+    }
+}
 
 trait Build: Message + std::fmt::Debug {
     fn serve(server: Server, seen: &Seen) -> Server;
@@ -303,8 +300,7 @@ fn talk<Server: Build, Client: Build>(order: &Client, sees: Option<&str>, told: 
                 (_, Err(cause)) => assert!(
                     match cause {
                         Cause::Status(status) =>
-                            sees.is_none()
-                                && matches!(*status, Status::BAD_BODY | Status::BAD_ITEM),
+                            sees.is_none() && matches!(*status, Status::BAD_BODY | Status::BAD_ITEM),
                         Cause::BadReply => sees.is_some() && told.is_none(),
                         _ => false,
                     },
@@ -346,8 +342,7 @@ fn the_same_build_talks_in_its_own_layout() {
 
 #[test]
 fn a17_added_fields_have_their_defaults() {
-    let sees =
-        "Order { size: 7, price: 42, side: Sell { short: true }, note: None, tags: [] }";
+    let sees = "Order { size: 7, price: 42, side: Sell { short: true }, note: None, tags: [] }";
     talk::<added::Order, _>(&first(), Some(sees), Some(FIRST));
 }
 
@@ -381,8 +376,7 @@ fn a17_an_added_field_without_default_is_an_error() {
 fn a17_moved_fields_and_variants_are_found_by_name() {
     let sees = "Order { price: 42, size: 7, side: Sell { short: true } }";
     talk::<swapped::Order, _>(&first(), Some(sees), Some(FIRST));
-    let order =
-        swapped::Order { size: 7, price: 42, side: swapped::Side::Sell { short: true } };
+    let order = swapped::Order { size: 7, price: 42, side: swapped::Side::Sell { short: true } };
     talk::<original::Order, _>(&order, Some(FIRST), Some(sees));
 }
 
@@ -449,7 +443,7 @@ fn a_call_back_to_another_build_is_understood() {
         let calls = Keeps::default();
         let kept = Arc::clone(&calls.0);
         let server = pair.start(pair.bind().service(calls.into_calls()));
-        let desk = original::Office(Arc::clone(&seen)).into_desk();
+        let desk = original::Desk::into_desk(original::Office(Arc::clone(&seen)));
         let client = CallsClient::connect(server.address()).transport(pair.client);
         let client = client.service(desk).wait().unwrap();
         client.hello().wait().unwrap();
@@ -554,8 +548,10 @@ fn call_in<A: Message, R: Message>(
         in_signature: 0,
         out_signature: 0,
         codec,
+        compression: 0,
         timeout: std::time::Duration::from_secs(5),
         priority: 0,
+        attempt: 0,
         flags: 0,
         wait_for_ready: false,
     };
@@ -580,13 +576,15 @@ fn callers_without_types_are_answered_in_their_codec() {
                 let (came_in, body) =
                     call_in::<_, original::Order>(&client, &method, codec, &first()).unwrap();
                 assert_eq!(came_in, codec);
-                let order = ringcall::__private::codec::decode_names::<original::Order>(codec, &body);
+                let order =
+                    ringcall::__private::codec::decode_names::<original::Order>(codec, &body);
                 assert_eq!(order.unwrap(), first());
             }
             let (came_in, body) =
                 call_in::<_, ()>(&client, "test.Desk/refuse", codec, &first()).unwrap();
             assert_eq!(came_in, codec);
-            let refused = ringcall::__private::codec::decode_names::<original::Refused>(codec, &body);
+            let refused =
+                ringcall::__private::codec::decode_names::<original::Refused>(codec, &body);
             assert_eq!(refused.unwrap(), original::Refused { why: "closed".into() });
         }
         let counters = client.counters();

@@ -18,7 +18,7 @@ use ringcall::{
     Topic, View,
 };
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Codec, EncodeError, Payload, Writer};
+use ringcall_core::{Codec, EncodeError, Encoding, Payload, Writer};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -579,6 +579,8 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             codec: Codec::RKYV,
+            compression: 0,
+            attempt: 0,
             timeout: Duration::from_secs(9),
             priority: 0,
             flags,
@@ -600,7 +602,7 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             let call = call(some, request_flags::ITEMS_IN);
             let opened = blocking.run(blocking.open(call, argument)).unwrap();
             let send = |cx: &mut TaskContext<'_>| {
-                opened.poll_send(cx, Codec::RKYV, signature, &Raw(body.clone()))
+                opened.poll_send(cx, Encoding::plain(Codec::RKYV, signature), &Raw(body.clone()))
             };
             blocking.run(std::future::poll_fn(send)).unwrap();
             assert_eq!(end(&opened), Cause::Status(Status::BAD_ITEM));

@@ -41,6 +41,7 @@ impl Pair {
                 out_signature: 3,
                 deadline: now + Duration::from_secs(1),
                 codec: Codec::RAW,
+                compression: 0,
                 priority: 0,
                 attempt: 0,
                 flags: 0,

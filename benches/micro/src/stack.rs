@@ -12,8 +12,8 @@ use ringcall::{Answer, Channel, Message, View};
 use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Call, Chunk, Codec, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant, Memory,
-    Outcome, Outgoing, Payload, Plain, Request, Status,
+    Address, Call, Chunk, Codec, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant,
+    Memory, Outcome, Outgoing, Payload, Plain, Request, Status,
 };
 
 use crate::IN_FLIGHT;
@@ -241,8 +241,9 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
                 out_signature: self.call.out_signature,
                 deadline: client.now + self.call.timeout,
                 codec: client.codec,
+                compression: self.call.compression,
                 priority: self.call.priority,
-                attempt: 0,
+                attempt: self.call.attempt,
                 flags: self.call.flags,
             };
             let mut endpoint = client.endpoint.borrow_mut();
@@ -256,7 +257,7 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
             return Poll::Pending;
         };
         let reply = outcome.into_answer()?;
-        Poll::Ready(Ok(Answer { header: reply.header, body: reply.body }))
+        Poll::Ready(Ok(reply.into()))
     }
 }
 

@@ -31,7 +31,9 @@ impl Limits {
     pub(super) fn of(body: &[u8]) -> Limits {
         Limits {
             depth: Cell::new(NAMED_DEPTH_MAX),
-            memory: Cell::new(MEMORY_BYTES.saturating_add(body.len().saturating_mul(MEMORY_A_BYTE))),
+            memory: Cell::new(
+                MEMORY_BYTES.saturating_add(body.len().saturating_mul(MEMORY_A_BYTE)),
+            ),
         }
     }
 
@@ -140,6 +142,15 @@ macro_rules! visits {
     };
 }
 
+macro_rules! widens {
+    ($($method:ident $type:ty as $wide:ident,)*) => {
+        $(#[inline]
+        fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
+            self.$wide(value.into())
+        })*
+    };
+}
+
 impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
     type Value = V::Value;
 
@@ -149,11 +160,15 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
 
     visits! {
         visit_bool bool, visit_char char,
-        visit_i8 i8, visit_i16 i16, visit_i32 i32, visit_i128 i128,
-        visit_u8 u8, visit_u16 u16, visit_u32 u32, visit_u128 u128,
+        visit_i128 i128, visit_u128 u128,
         visit_f32 f32,
         visit_str &str, visit_borrowed_str &'de str, visit_string String,
         visit_bytes &[u8], visit_borrowed_bytes &'de [u8], visit_byte_buf Vec<u8>,
+    }
+
+    widens! {
+        visit_i8 i8 as visit_i64, visit_i16 i16 as visit_i64, visit_i32 i32 as visit_i64,
+        visit_u8 u8 as visit_u64, visit_u16 u16 as visit_u64, visit_u32 u32 as visit_u64,
     }
 
     #[inline]

@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::assembly::{Arriving, Assembly};
+use super::replies::ExpectedReply;
 use super::state::{CallInput, CallState};
 use super::stream::{Late, Streams};
-use crate::frame::ReplyHeader;
 use crate::{Instant, MessageId, Side};
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Entry<T> {
     /// Ends when its last byte is sent.
     pub(super) one_way: bool,
     /// A reply that is still arriving.
-    pub(super) arriving: Option<Box<Arriving<ReplyHeader>>>,
+    pub(super) arriving: Option<Box<Arriving<ExpectedReply>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
     /// What may still arrive of its items, sent before the other side knew of the end.
@@ -134,7 +134,7 @@ impl<T> Calls<T> {
     }
 
     /// Replies that are arriving.
-    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<ReplyHeader>> {
+    pub(super) fn arriving(&self) -> impl Iterator<Item = &Arriving<ExpectedReply>> {
         let arriving = self.slots.iter().filter_map(|entry| entry.arriving.as_deref());
         arriving.filter(|arriving| arriving.assembly.is_some())
     }

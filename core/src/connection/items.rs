@@ -15,9 +15,11 @@ use super::credit::Window;
 use super::receive::{Announced, Received, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
-use super::{BodyTarget, Cancellation, Connection, Event, Item, call_key};
+use super::{BodyTarget, Cancellation, Connection, Event, Item, Reply, call_key};
 use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
-use crate::{CallId, CloseReason, Instant, MessageId, RequestId, StatusClass, StreamId};
+use crate::{
+    CallId, Cause, CloseReason, Failure, Instant, MessageId, RequestId, StatusClass, StreamId,
+};
 
 impl<T> Connection<T> {
     /// An ITEM frame that is here whole. Its body may continue in DATA frames.
@@ -37,13 +39,12 @@ impl<T> Connection<T> {
         };
         input.charge(body_len)?;
         self.counters.items_received = self.counters.items_received.wrapping_add(1);
-        if header.compression != 0 {
+        if !self.config.takes_compression(header.compression) {
             return Err(CloseReason::NotNegotiated);
         }
         frame.advance(usize::from(head.header_len));
         let body = self.settle(frame);
-        let ItemHeader { signature, codec, .. } = header;
-        Ok(Some(Event::Item(StreamId(head.id), Item { signature, codec, body })))
+        Ok(Some(Event::Item(StreamId(head.id), Item { encoding: header.into(), body })))
     }
 
     /// Begins an item whose body arrives in parts; `false`, and nothing has happened, if there is no
@@ -66,7 +67,7 @@ impl<T> Connection<T> {
             return self.unwanted(now, head.id, body_len).map(|()| true);
         };
         input.check()?;
-        if header.compression != 0 {
+        if !self.config.takes_compression(header.compression) {
             return Err(CloseReason::NotNegotiated);
         }
         let Some(assembly) = Assembly::begin(total, &self.memory, &self.landing) else {
@@ -88,15 +89,19 @@ impl<T> Connection<T> {
     pub(super) fn item_done(&mut self, id: MessageId) -> Option<Event<T>> {
         let arriving = *self.input(id)?.arriving.take()?;
         let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
-        let ItemHeader { signature, codec, .. } = arriving.header;
-        Some(Event::Item(StreamId(id), Item { signature, codec, body }))
+        Some(Event::Item(StreamId(id), Item { encoding: arriving.header.into(), body }))
     }
 
     /// A REPLY behind which items follow.
-    pub(super) fn answering(&mut self, head: &Head, header: ReplyHeader) -> Received<T> {
+    pub(super) fn answering(
+        &mut self,
+        head: &Head,
+        reply: Reply,
+        unreadable: Option<Cause>,
+    ) -> Received<T> {
         // Nothing but success can be followed by items.
         let is_bare = head.body_len() == Some(0) && head.flags & FLAG_MORE == 0;
-        if !is_bare || header.status.class() != StatusClass::Ok {
+        if !is_bare || reply.header.status.class() != StatusClass::Ok {
             return Err(CloseReason::BadStream);
         }
         if !self.calls.step(head.id.slot(), CallInput::ItemsBegin) {
@@ -104,9 +109,16 @@ impl<T> Connection<T> {
         }
         // The deadline bounds the time to here.
         self.deadlines.cancel(call_key(head.id.slot()));
+        if let Some(cause) = unreadable {
+            // Its items would be of no use.
+            let ticket = self.calls.find(head.id).and_then(|entry| entry.ticket.take());
+            self.give_up(head.id, CancelReason::Dropped);
+            self.complete(ticket, Failure::unknown(cause));
+            return Ok(None);
+        }
         let Some(input) = self.input(head.id) else { return Ok(None) };
         input.step(InputInput::Begin);
-        Ok(Some(Event::Answering(CallId(head.id), header)))
+        Ok(Some(Event::Answering(CallId(head.id), reply)))
     }
 
     /// The END of a caller: no further items.

@@ -31,8 +31,8 @@ use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
-    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Failure, Instant,
-    Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
+    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Encoding, Failure,
+    Instant, Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
 };
 
 use assembly::Siblings;
@@ -236,8 +236,8 @@ pub enum Event<T> {
     /// A call of this side has ended. Its ticket comes back, exactly once.
     Completed(T, Outcome),
     /// The other side has begun to answer a call of this side with a stream: items follow, and the end
-    /// of the call with its ticket.
-    Answering(CallId, ReplyHeader),
+    /// of the call with its ticket. The reply has no body.
+    Answering(CallId, Reply),
     /// An item of a stream. Say [`consumed`](Connection::consumed) when it is no longer held, exactly
     /// once an item, whether or not its call still exists.
     Item(StreamId, Item),
@@ -286,6 +286,8 @@ pub struct Request {
     pub received: Instant,
     /// How the body is encoded.
     pub codec: Codec,
+    /// How the encoded body is compressed: 0, or one of [`Config::compressions`](crate::Config::compressions).
+    pub compression: u8,
     /// 0 is the most ordinary.
     pub priority: u8,
     /// 0 for the first attempt.
@@ -317,6 +319,8 @@ pub struct Reply {
     pub header: ReplyHeader,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
+    pub extensions: Chunk,
 }
 
 impl Outcome {
@@ -349,6 +353,8 @@ pub struct Call {
     pub deadline: Instant,
     /// How the argument is encoded.
     pub codec: Codec,
+    /// How its encoding is compressed, which the payload does: 0 not at all.
+    pub compression: u8,
     /// 0 is the most ordinary.
     pub priority: u8,
     /// 0 for the first attempt.
@@ -655,17 +661,20 @@ impl<T> Connection<T> {
         self.answer(now, id, header, payload)
     }
 
-    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it.
+    /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it. The extensions are
+    /// as those of a [`Payload`].
     ///
     /// # Errors
-    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items.
+    /// [`ReplyError::NotRunning`] when nobody waits, or the caller did not ask for items;
+    /// [`ReplyError::Encode`] when the extensions are too long: nothing was begun.
     pub fn begin_items(
         &mut self,
         now: Instant,
         request: RequestId,
         header: ReplyHeader,
+        extensions: &[u8],
     ) -> Result<(), ReplyError> {
-        self.begin_stream(now, request, header)
+        self.begin_stream(now, request, header, extensions)
     }
 
     /// Sends an item: of the argument's stream of a call that this side made, or of the answer that was
@@ -678,11 +687,10 @@ impl<T> Connection<T> {
         &mut self,
         now: Instant,
         stream: StreamId,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Result<(), ItemError> {
-        self.send_stream_item(now, stream, codec, signature, payload)
+        self.send_stream_item(now, stream, encoding, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.

@@ -80,6 +80,7 @@ pub(super) struct Body {
     pub(super) id: MessageId,
     pub(super) header: BodyHeader,
     pub(super) flags: u8,
+    extensions: Chunk,
     front: Chunk,
     rest: Option<Segment>,
     pub(super) total: usize,
@@ -376,6 +377,9 @@ impl Outbound {
         let last = body.sent + part == body.total;
         let of = body.header.part();
         queue.push(memory.outgoing(&body.head(now, part, last)).into());
+        if !body.extensions.is_empty() {
+            queue.push(core::mem::take(&mut body.extensions).into());
+        }
         body.take(part, queue);
         if last && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
@@ -434,20 +438,22 @@ impl Body {
         id: MessageId,
         header: BodyHeader,
         flags: u8,
+        extensions: Chunk,
         front: Chunk,
         rest: Option<Segment>,
     ) -> Body {
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
-        Body { id, header, flags, front, rest, total, sent: 0, entered: 0 }
+        Body { id, header, flags, extensions, front, rest, total, sent: 0, entered: 0 }
     }
 
-    /// Head and header of the frame that carries the next `part` bytes.
+    /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the
+    /// first.
     fn head(&self, now: Instant, part: usize, last: bool) -> HeadBytes {
-        let bytes = HeadBytes::new();
         if self.sent > 0 {
             let header = DataHeader { offset: self.sent as u64 };
-            return bytes.frame(Kind::Data, 0, self.id, &header.encode(), &[], part);
+            return HeadBytes::frame(Kind::Data, 0, self.id, &header.encode(), &[], 0, part);
         }
+        let others = self.extensions.len();
         let more = if last { 0 } else { FLAG_MORE };
         let mut total = ExtensionWriter::new();
         if !last {
@@ -464,16 +470,25 @@ impl Body {
                 let has_streams = self.flags & (request_flags::ITEMS_IN | request_flags::ITEMS_OUT);
                 let deadline_us = wire_deadline(now, *deadline, has_streams != 0);
                 let header = RequestHeader { deadline_us, ..*header }.encode();
-                bytes.frame(Kind::Request, self.flags | more, self.id, &header, &total, part)
+                HeadBytes::frame(
+                    Kind::Request,
+                    self.flags | more,
+                    self.id,
+                    &header,
+                    &total,
+                    others,
+                    part,
+                )
             }
             BodyHeader::Reply(header) => {
-                bytes.frame(Kind::Reply, self.flags | more, self.id, &header.encode(), &total, part)
+                let (flags, header) = (self.flags | more, header.encode());
+                HeadBytes::frame(Kind::Reply, flags, self.id, &header, &total, others, part)
             }
             BodyHeader::Item(header) => {
-                bytes.frame(Kind::Item, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::Item, more, self.id, &header.encode(), &total, others, part)
             }
             BodyHeader::End(header) => {
-                bytes.frame(Kind::End, more, self.id, &header.encode(), &total, part)
+                HeadBytes::frame(Kind::End, more, self.id, &header.encode(), &total, others, part)
             }
         }
     }
@@ -509,27 +524,25 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
     if left == 0 && deadline > now { 1 } else { left }
 }
 
-/// Head and header of one frame, on the stack.
+/// Head and header of one frame, without extensions other than the length, on the stack.
 pub(super) struct HeadBytes {
     bytes: [u8; 16 + 32 + 16],
     len: usize,
 }
 
 impl HeadBytes {
-    fn new() -> HeadBytes {
-        HeadBytes { bytes: [0; 64], len: 0 }
-    }
-
+    /// `others`: how many bytes of further extensions the transport gets behind it.
     fn frame(
-        mut self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         fixed: &[u8],
-        extensions: &[u8],
+        total: &[u8],
+        others: usize,
         body_len: usize,
     ) -> HeadBytes {
-        let header_len = fixed.len() + extensions.len();
+        let mut head_bytes = HeadBytes { bytes: [0; 64], len: 0 };
+        let header_len = fixed.len() + total.len() + others;
         let head = Head {
             length: (header_len + body_len) as u32,
             kind: kind as u8,
@@ -537,11 +550,12 @@ impl HeadBytes {
             header_len: header_len as u16,
             id,
         };
-        for part in [&head.encode()[..], fixed, extensions] {
-            self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
-            self.len += part.len();
+        for part in [&head.encode()[..], fixed, total] {
+            let HeadBytes { bytes, len } = &mut head_bytes;
+            bytes[*len..*len + part.len()].copy_from_slice(part);
+            *len += part.len();
         }
-        self
+        head_bytes
     }
 }
 

@@ -57,6 +57,7 @@ impl<T> Connection<T> {
                 deadline,
                 received: now,
                 codec: header.codec,
+                compression: 0,
                 priority: header.priority,
                 attempt: header.attempt,
                 flags: head.flags,
@@ -77,7 +78,8 @@ impl<T> Connection<T> {
             let _passed = self.credit.replies_in.try_pass(body_len);
             self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
             let body = self.take_plain_body(frame_len, body_len);
-            Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body })))
+            let reply = Reply { header, body, extensions: Chunk::empty() };
+            Some(Event::Completed(ticket, Outcome::Reply(reply)))
         } else {
             None
         }

@@ -13,12 +13,12 @@ use super::inbound::Found;
 use super::state::{CallInput, CallState, ConnectionInput};
 use super::stream::pool_items;
 use super::{BodyTarget, Connection, Event, Outcome, call_key};
-use crate::config::WINDOW_MAX;
+use crate::config::{MetadataMax, WINDOW_MAX};
 use crate::frame::{
-    self, Credit, CreditPool, CreditUnit, Extensions, FLAG_ACK, GoAway, Head, Hello, Kind, Limits,
-    MAGIC, PREFACE_LEN, Ping, VERSION, tag,
+    self, Credit, CreditPool, CreditUnit, Extension, Extensions, FLAG_ACK, GoAway, Head, Hello,
+    Kind, Limits, MAGIC, PREFACE_LEN, Ping, VERSION, parse_metadata, tag,
 };
-use crate::{Cause, CloseReason, Failure, Instant, MessageId, Side};
+use crate::{Cause, CloseReason, Failure, Instant, MessageId, Side, Status};
 
 /// What a frame leads to: an event, nothing, or the end.
 pub(super) type Received<T> = Result<Option<Event<T>>, CloseReason>;
@@ -331,7 +331,7 @@ impl<T> Connection<T> {
         }
     }
 
-    fn complete(&mut self, ticket: Option<T>, failure: Failure) {
+    pub(super) fn complete(&mut self, ticket: Option<T>, failure: Failure) {
         if let Some(ticket) = ticket {
             self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
             self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
@@ -395,36 +395,69 @@ pub(super) struct Announced {
     pub(super) unknown_critical: Option<u16>,
     /// Whether there is anything that the application may want.
     pub(super) has_others: bool,
+    /// Entries of metadata, and how many bytes they take.
+    metadata: MetadataMax,
+    /// One of them is none.
+    has_bad_metadata: bool,
 }
 
 impl Announced {
+    /// `understood`: the critical ones that are the application's, see [`Config::understands`].
     #[inline]
-    pub(super) fn parse(extensions: &[u8]) -> Result<Announced, CloseReason> {
-        let mut announced =
-            Announced { total_len: None, unknown_critical: None, has_others: false };
-        if extensions.is_empty() {
-            return Ok(announced);
-        }
-        for extension in Extensions::new(extensions) {
-            let extension = extension.map_err(|_| CloseReason::BadHeader)?;
-            if extension.tag == tag::TOTAL_LEN {
-                let total = extension.as_u64().ok_or(CloseReason::BadHeader)?;
-                if announced.total_len.replace(total).is_some() {
-                    return Err(CloseReason::BadHeader);
-                }
-            } else {
-                announced.has_others = true;
-                if extension.critical {
-                    announced.unknown_critical = Some(extension.tag);
-                }
-            }
+    pub(super) fn parse(extensions: &[u8], understood: u64) -> Result<Announced, CloseReason> {
+        let mut announced = Announced {
+            total_len: None,
+            unknown_critical: None,
+            has_others: false,
+            metadata: MetadataMax { entries: 0, bytes: 0 },
+            has_bad_metadata: false,
+        };
+        if !extensions.is_empty() {
+            announced.read(extensions, understood)?;
         }
         Ok(announced)
     }
 
+    fn read(&mut self, extensions: &[u8], understood: u64) -> Result<(), CloseReason> {
+        for extension in Extensions::new(extensions) {
+            let Extension { tag, critical, value } =
+                extension.map_err(|_| CloseReason::BadHeader)?;
+            if tag == tag::TOTAL_LEN {
+                let total = value.try_into().map_err(|_| CloseReason::BadHeader)?;
+                if self.total_len.replace(u64::from_le_bytes(total)).is_some() {
+                    return Err(CloseReason::BadHeader);
+                }
+                continue;
+            }
+            self.has_others = true;
+            if tag == tag::METADATA {
+                self.has_bad_metadata |= parse_metadata(value).is_none();
+                // A header has room for a few thousand entries.
+                let MetadataMax { entries, bytes } = &mut self.metadata;
+                *entries = entries.saturating_add(1);
+                *bytes = bytes.saturating_add(value.len()).saturating_add(4);
+            }
+            let is_known = understood.checked_shr(u32::from(tag)).is_some_and(|bits| bits & 1 != 0);
+            if critical && !is_known {
+                self.unknown_critical = Some(tag);
+            }
+        }
+        Ok(())
+    }
+
+    /// How metadata is refused that is too much, or none at all.
+    #[inline]
+    pub(super) fn refused_metadata(&self, max: MetadataMax) -> Option<Status> {
+        let MetadataMax { entries, bytes } = self.metadata;
+        if entries > max.entries || bytes > max.bytes {
+            return Some(Status::TOO_MUCH_METADATA);
+        }
+        self.has_bad_metadata.then_some(Status::BAD_REQUEST)
+    }
+
     /// The same of a frame whose critical extensions cannot be refused, only obeyed.
     pub(super) fn parse_known(extensions: &[u8]) -> Result<Announced, CloseReason> {
-        let announced = Announced::parse(extensions)?;
+        let announced = Announced::parse(extensions, 0)?;
         match announced.unknown_critical {
             Some(tag) => Err(CloseReason::UnknownExtension(tag)),
             None => Ok(announced),

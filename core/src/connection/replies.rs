@@ -16,7 +16,16 @@ use super::state::{CallInput, CallState};
 use super::stream::Streams;
 use super::{BodyTarget, Connection, Event, Outcome, Reply, call_key};
 use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, Kind, ReplyHeader};
-use crate::{Cause, CloseReason, Failure, Instant, MessageId};
+use crate::{Cause, CloseReason, Failure, Instant, MessageId, Status};
+
+/// A reply whose body is arriving in parts.
+#[derive(Debug)]
+pub(super) struct ExpectedReply {
+    /// All but the body.
+    reply: Reply,
+    /// Why its body is ignored although somebody waits for it.
+    unreadable: Option<Cause>,
+}
 
 impl<T> Connection<T> {
     /// A REPLY frame that is here whole. Its body may continue in DATA frames.
@@ -32,7 +41,7 @@ impl<T> Connection<T> {
             return self.first_part(now, head, frame, Self::large_reply);
         }
         let (header, extensions) = split_header(&head, &frame, ReplyHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
+        let announced = Announced::parse(extensions, self.config.understood)?;
         let body_len = announced.total(&head, self.message_bytes_max)?;
         // Credit for replies returns on delivery: whether a caller keeps its reply is its own matter.
         self.credit.replies_in.charge(body_len)?;
@@ -41,16 +50,45 @@ impl<T> Connection<T> {
             return self.unknown_reply(now).map(|()| None);
         }
         if head.flags & FLAG_ITEMS != 0 && self.streams(head.id).is_some_and(asked_for_items) {
-            return self.answering(&head, header);
+            // An answer that cannot be read must not seem to be one without items.
+            let why = self.unreadable(0, &header, &announced);
+            let extensions = self.reply_extensions(&frame.slice(0..header_len), &announced);
+            return self.answering(&head, Reply { header, body: Chunk::empty(), extensions }, why);
         }
         let Some(ticket) = self.end_call(head.id) else { return Ok(None) };
-        if announced.unknown_critical.is_some() || !is_readable(&head, &header) {
-            let failure = Failure::unknown(Cause::BadReply);
-            return Ok(Some(Event::Completed(ticket, Outcome::Failed(failure))));
+        if let Some(cause) = self.unreadable(head.flags, &header, &announced) {
+            let outcome = Outcome::Failed(Failure::unknown(cause));
+            return Ok(Some(Event::Completed(ticket, outcome)));
         }
+        let extensions = self.reply_extensions(&frame.slice(0..header_len), &announced);
         frame.advance(header_len);
         let body = self.settle(frame);
-        Ok(Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body }))))
+        Ok(Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body, extensions }))))
+    }
+
+    /// The extensions of a header that the application gets.
+    #[inline]
+    fn reply_extensions(&self, header: &Chunk, announced: &Announced) -> Chunk {
+        match announced.has_others {
+            true => self.keep(header.slice(ReplyHeader::LEN..header.len())),
+            false => Chunk::empty(),
+        }
+    }
+
+    /// Why this side can make no sense of a reply: streams and compression that were not asked for,
+    /// extensions that it does not know, metadata that is too much.
+    #[inline]
+    fn unreadable(&self, flags: u8, header: &ReplyHeader, announced: &Announced) -> Option<Cause> {
+        if flags & FLAG_ITEMS != 0
+            || !self.config.takes_compression(header.compression)
+            || announced.unknown_critical.is_some()
+        {
+            return Some(Cause::BadReply);
+        }
+        match announced.refused_metadata(self.config.metadata)? {
+            Status::TOO_MUCH_METADATA => Some(Cause::TooMuchMetadata),
+            _ => Some(Cause::BadReply),
+        }
     }
 
     /// Begins a reply whose body arrives in parts; `false`, and nothing has happened, if there is no
@@ -63,17 +101,17 @@ impl<T> Connection<T> {
     ) -> Result<bool, CloseReason> {
         self.body_target = BodyTarget::Nothing;
         let (header, extensions) = split_header(head, header_bytes, ReplyHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
+        let announced = Announced::parse(extensions, self.config.understood)?;
         let total = announced.total(head, self.message_bytes_max)?;
         self.credit.replies_in.check(total)?;
         let expected = self.expects_reply(head);
         if head.flags & FLAG_ITEMS != 0 && self.streams(head.id).is_some_and(asked_for_items) {
             return Err(CloseReason::BadStream);
         }
+        let unreadable = self.unreadable(head.flags, &header, &announced);
         let is_wanted = expected
             && self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some())
-            && announced.unknown_critical.is_none()
-            && is_readable(head, &header);
+            && unreadable.is_none();
         let mut assembly = None;
         if is_wanted {
             assembly = Assembly::begin(total, &self.memory, &self.landing);
@@ -89,7 +127,10 @@ impl<T> Connection<T> {
             return Ok(true);
         }
         let body_len = head.body_len().unwrap_or(0);
-        let mut arriving = Arriving::new(header, assembly, total, body_len, now);
+        let extensions = self.reply_extensions(header_bytes, &announced);
+        let reply = Reply { header, body: Chunk::empty(), extensions };
+        let expected = ExpectedReply { reply, unreadable };
+        let mut arriving = Arriving::new(expected, assembly, total, body_len, now);
         if !is_wanted {
             self.credit.replies_in.release(arriving.ignore());
         }
@@ -111,9 +152,11 @@ impl<T> Connection<T> {
 
     /// The last frame of a reply whose body is ignored has been read.
     pub(super) fn ignored_reply_ends(&mut self, id: MessageId) {
+        let arriving = self.calls.find(id).and_then(|entry| entry.arriving.as_ref());
+        let unreadable = arriving.and_then(|arriving| arriving.header.unreadable);
         if let Some(ticket) = self.end_call(id) {
             // Wanted, but not readable.
-            let failure = Failure::unknown(Cause::BadReply);
+            let failure = Failure::unknown(unreadable.unwrap_or(Cause::BadReply));
             self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
         }
     }
@@ -124,7 +167,7 @@ impl<T> Connection<T> {
         self.credit.replies_in.release(arriving.charged);
         let ticket = self.end_call(id)?;
         let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
-        let reply = Reply { header: arriving.header, body };
+        let reply = Reply { body, ..arriving.header.reply };
         Some(Event::Completed(ticket, Outcome::Reply(reply)))
     }
 
@@ -182,10 +225,4 @@ impl<T> Connection<T> {
 
 fn asked_for_items(streams: &mut Streams) -> bool {
     streams.asked_for_items
-}
-
-/// Whether this side can make sense of a reply: streams and compression were not asked for.
-#[inline]
-fn is_readable(head: &Head, header: &ReplyHeader) -> bool {
-    head.flags & FLAG_ITEMS == 0 && header.compression == 0
 }

@@ -27,7 +27,7 @@ impl<T> Connection<T> {
             return self.first_part(now, head, frame, Self::large_request);
         }
         let (header, extensions) = split_header(&head, &frame, RequestHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
+        let announced = Announced::parse(extensions, self.config.understood)?;
         let body_len = announced.total(&head, self.message_bytes_max)?;
         self.check_request(&head)?;
         self.credit.calls_in.charge(body_len)?;
@@ -39,7 +39,7 @@ impl<T> Connection<T> {
         if announced.has_others {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
-        let refused = self.refusal(&header, head.flags, announced.unknown_critical.is_some());
+        let refused = self.refusal(&header, head.flags, &announced);
         if head.flags & request_flags::ONE_WAY != 0 {
             request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
             self.served.one_ways = self.served.one_ways.saturating_add(1);
@@ -101,9 +101,9 @@ impl<T> Connection<T> {
     ) -> Result<bool, CloseReason> {
         self.body_target = BodyTarget::Nothing;
         let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
-        let announced = Announced::parse(extensions)?;
+        let announced = Announced::parse(extensions, self.config.understood)?;
         let total = announced.total(head, self.message_bytes_max)?;
-        let refused = self.refusal(&header, head.flags, announced.unknown_critical.is_some());
+        let refused = self.refusal(&header, head.flags, &announced);
         self.check_request(head)?;
         self.credit.calls_in.check(total)?;
         let mut assembly = None;
@@ -281,6 +281,7 @@ impl Request {
             },
             received: now,
             codec: header.codec,
+            compression: header.compression,
             priority: header.priority,
             attempt: header.attempt,
             flags: head.flags,
@@ -296,15 +297,16 @@ pub(super) const STREAM_FLAGS: u8 = request_flags::ITEMS_IN | request_flags::ITE
 impl<T> Connection<T> {
     /// Whether core itself refuses a request.
     #[inline]
-    fn refusal(
-        &self,
-        header: &RequestHeader,
-        flags: u8,
-        unknown_extension: bool,
-    ) -> Option<Status> {
+    fn refusal(&self, header: &RequestHeader, flags: u8, announced: &Announced) -> Option<Status> {
         let has_streams = flags & STREAM_FLAGS != 0;
-        if unknown_extension || header.compression != 0 || (has_streams && !self.has_streams()) {
+        if announced.unknown_critical.is_some()
+            || !self.config.takes_compression(header.compression)
+            || (has_streams && !self.has_streams())
+        {
             return Some(Status::UNSUPPORTED);
+        }
+        if let Some(status) = announced.refused_metadata(self.config.metadata) {
+            return Some(status);
         }
         if has_streams && flags & request_flags::ONE_WAY != 0 {
             return Some(Status::BAD_REQUEST);

@@ -51,15 +51,16 @@ impl<T> Connection<T> {
             return refused(ticket, Cause::InFlightMax);
         };
         let mut arena = self.memory.take_arena();
+        let extensions = payload.extensions();
+        let most = Most { body: limit, extensions: self.config.extension_bytes_max };
+        let Call { codec, in_signature, .. } = *call;
         let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, call.codec, call.in_signature, payload, limit);
+            encode::<FRONT_LEN, P>(&mut arena, codec, in_signature, payload, extensions, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
                 self.memory.put_arena(arena);
-                let is_full = matches!(error, EncodeError::Full(_));
-                let cause = if is_full { Cause::TooLarge { limit } } else { Cause::Encode };
-                return refused(ticket, cause);
+                return refused(ticket, error.into());
             }
         };
         let header = RequestHeader {
@@ -68,7 +69,7 @@ impl<T> Connection<T> {
             out_signature: call.out_signature,
             deadline_us: wire_deadline(now, call.deadline, false),
             codec: call.codec,
-            compression: 0,
+            compression: call.compression,
             priority: call.priority,
             attempt: call.attempt,
         };
@@ -86,13 +87,22 @@ impl<T> Connection<T> {
         if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
             let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
-            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, front, rest };
+            let (extensions, front) = split_front(front, extensions.len());
+            let deadline = call.deadline;
+            let encoded = EncodedCall { slot, header, flags, deadline, extensions, front, rest };
             return self.make_unusual_call(now, encoded, is_funded.then_some(body_len), ticket);
         }
         let number = self.outbound.next_number();
         let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
         self.deadlines.arm(call_key(slot), call.deadline);
-        finish_frame::<FRONT_LEN>(&mut arena, Kind::Request, flags, id, &header.encode());
+        finish_frame::<FRONT_LEN>(
+            &mut arena,
+            Kind::Request,
+            flags,
+            id,
+            &header.encode(),
+            extensions.len(),
+        );
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
         Ok(CallId(id))
@@ -108,7 +118,7 @@ impl<T> Connection<T> {
         funded: Option<usize>,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let EncodedCall { slot, mut header, flags, deadline, mut front, rest } = call;
+        let EncodedCall { slot, mut header, flags, deadline, extensions, front, rest } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
@@ -116,7 +126,6 @@ impl<T> Connection<T> {
             self.counters.calls_made -= 1;
             return refused(ticket, cause);
         }
-        front.advance(FRONT_LEN);
         header.deadline_us = wire_deadline(now, deadline, has_streams);
         let is_small =
             funded.is_some_and(|body_len| body_len <= self.config.cut_bytes) && rest.is_none();
@@ -126,7 +135,8 @@ impl<T> Connection<T> {
             let id = self.calls.open(slot, CallInput::SendLast, None, number);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            let header = header.encode();
+            let frame = self.body_frame(Kind::Request, flags, id, &header, &extensions, &front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
@@ -145,11 +155,13 @@ impl<T> Connection<T> {
             self.deadlines.arm(call_key(slot), deadline);
         }
         if is_small {
-            let frame = self.body_frame(Kind::Request, flags, id, &header.encode(), &front);
+            let header = header.encode();
+            let frame = self.body_frame(Kind::Request, flags, id, &header, &extensions, &front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
-        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, front, rest);
+        let header = BodyHeader::Request(header, deadline);
+        let body = Body::new(id, header, flags, extensions, front, rest);
         let queue = if funded.is_some() { Queue::Funded } else { Queue::Calls };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
@@ -250,8 +262,11 @@ impl<T> Connection<T> {
         }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         let mut arena = self.memory.take_arena();
+        let ReplyHeader { codec, signature, .. } = header;
+        let extensions = payload.extensions();
+        let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
+            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -267,17 +282,24 @@ impl<T> Connection<T> {
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if !is_small {
-            let (mut front, rest) = (arena.finish(), arena.take_attached());
+            let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
-            front.advance(FRONT_LEN);
+            let (extensions, front) = split_front(front, extensions.len());
             self.served.step(id.slot(), ServedInput::ReplyPart);
-            let body = Body::new(id, BodyHeader::Reply(header), 0, front, rest);
+            let body = Body::new(id, BodyHeader::Reply(header), 0, extensions, front, rest);
             let queue = if is_funded { Queue::Funded } else { Queue::Replies };
             self.outbound.push_body(body, queue);
             return Ok(());
         }
         self.served.end_plain(id.slot());
-        finish_frame::<FRONT_LEN>(&mut arena, Kind::Reply, 0, id, &header.encode());
+        finish_frame::<FRONT_LEN>(
+            &mut arena,
+            Kind::Reply,
+            0,
+            id,
+            &header.encode(),
+            extensions.len(),
+        );
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
@@ -303,18 +325,20 @@ impl<T> Connection<T> {
     // ---- frames ----
 
     /// A frame whose body was encoded apart and is small.
-    fn body_frame(
+    pub(super) fn body_frame(
         &self,
         kind: Kind,
         flags: u8,
         id: MessageId,
         header: &[u8; RequestHeader::LEN],
+        extensions: &[u8],
         body: &[u8],
     ) -> Chunk {
         let mut arena = self.memory.take_arena();
-        let written = arena.begin(FRONT_LEN, FRONT_LEN + body.len() + ALIGN).put(body);
+        let frame = arena.begin(FRONT_LEN, FRONT_LEN + extensions.len() + body.len() + ALIGN);
+        let written = frame.put(extensions).and_then(|()| frame.put(body));
         debug_assert!(written.is_ok());
-        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header);
+        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header, extensions.len());
         let frame = arena.finish();
         self.memory.put_arena(arena);
         frame
@@ -469,6 +493,7 @@ impl<T> Connection<T> {
             version_min: VERSION,
             version_max: VERSION,
             archive: self.config.archive,
+            compressions: self.config.compressions,
             in_flight_max: self.in_flight_max,
             features: self.config.features,
             codecs: self.config.codecs,
@@ -521,29 +546,67 @@ struct EncodedCall {
     header: RequestHeader,
     flags: u8,
     deadline: Instant,
-    /// Room for head and header, and the body or its front.
+    extensions: Chunk,
+    /// The body or its front.
     front: Chunk,
     rest: Option<Segment>,
 }
 
-/// Begins a frame: room for head and header, and the encoded body behind it. Returns the body's length.
+/// How long the parts of a frame may be.
+#[derive(Clone, Copy)]
+pub(super) struct Most {
+    pub(super) body: u64,
+    pub(super) extensions: usize,
+}
+
+/// Begins a frame: room for head and fixed header, behind it the extensions and the encoded body. Returns
+/// the body's length.
 #[inline(always)]
 pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
     codec: Codec,
     signature: u64,
     payload: &P,
-    limit: u64,
+    extensions: &[u8],
+    most: Most,
 ) -> Result<usize, EncodeError> {
     // The padding behind the body is not part of the message.
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX / 2);
-    let frame = arena.begin(FRONT, limit + FRONT + ALIGN);
-    payload.encode(codec, signature, frame)?;
-    let body_len = frame.message_len() - FRONT;
+    let limit = usize::try_from(most.body).unwrap_or(usize::MAX / 2);
+    let mut front = FRONT;
+    if !extensions.is_empty() {
+        check_extensions(extensions, most.extensions)?;
+        front += extensions.len();
+    }
+    let frame = arena.begin(FRONT, limit + front + ALIGN);
+    if !extensions.is_empty() {
+        frame.put(extensions)?;
+    }
+    payload.encode(codec, signature, frame).map_err(|error| match error {
+        EncodeError::Full(_) => EncodeError::Full(Full { limit }),
+        error => error,
+    })?;
+    let body_len = frame.message_len() - front;
     if body_len > limit {
         return Err(EncodeError::Full(Full { limit }));
     }
     Ok(body_len)
+}
+
+/// Whether a payload's extensions may go into a header.
+pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), EncodeError> {
+    match extensions.len() <= limit && extensions.len().is_multiple_of(ALIGN) {
+        true => Ok(()),
+        false => Err(EncodeError::Extensions(Full { limit })),
+    }
+}
+
+/// The extensions, and the body or its front, of a frame that was encoded and is sent otherwise.
+pub(super) fn split_front(mut frame: Chunk, extensions_len: usize) -> (Chunk, Chunk) {
+    frame.advance(FRONT_LEN);
+    match extensions_len {
+        0 => (Chunk::empty(), frame),
+        len => (frame.split_to(len), frame),
+    }
 }
 
 /// Completes the frame that was begun: head and header in front, zeros behind.
@@ -554,6 +617,7 @@ pub(super) fn finish_frame<const FRONT: usize>(
     flags: u8,
     id: MessageId,
     header: &[u8],
+    extensions_len: usize,
 ) {
     debug_assert_eq!(Head::LEN + header.len(), FRONT);
     let frame = arena.frame();
@@ -561,7 +625,7 @@ pub(super) fn finish_frame<const FRONT: usize>(
         length: (frame.len() - Head::LEN) as u32,
         kind: kind as u8,
         flags,
-        header_len: (FRONT - Head::LEN) as u16,
+        header_len: (FRONT - Head::LEN + extensions_len) as u16,
         id,
     };
     if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {

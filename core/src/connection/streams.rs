@@ -9,13 +9,13 @@ use ringcall_buf::Chunk;
 
 use super::outbound::{Body, BodyHeader, Frame, Pool, Queue};
 use super::requests::STREAM_FLAGS;
-use super::send::{FRONT_LEN, encode, finish_frame};
+use super::send::{FRONT_LEN, Most, check_extensions, encode, finish_frame, split_front};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
 use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
 use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
 use crate::{
-    CallId, Codec, EncodeError, Instant, MessageId, Payload, RequestId, Status, StatusClass,
+    CallId, EncodeError, Encoding, Instant, MessageId, Payload, RequestId, Status, StatusClass,
     StreamId,
 };
 
@@ -25,10 +25,8 @@ const ITEM_FRONT_LEN: usize = Head::LEN + ItemHeader::LEN;
 /// One message of a stream.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Shapes of the direction's items.
-    pub signature: u64,
-    /// How the body is encoded.
-    pub codec: Codec,
+    /// How the body is written; the signature has the shapes of the direction's items.
+    pub encoding: Encoding,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
 }
@@ -124,6 +122,7 @@ impl<T> Connection<T> {
         now: Instant,
         request: RequestId,
         mut header: ReplyHeader,
+        extensions: &[u8],
     ) -> Result<(), ReplyError> {
         let id = request.id;
         let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
@@ -133,13 +132,15 @@ impl<T> Connection<T> {
         if state != ServedState::Running || self.ending.is_some() {
             return Err(ReplyError::NotRunning);
         }
+        check_extensions(extensions, self.config.extension_bytes_max)
+            .map_err(ReplyError::Encode)?;
         output.has_begun = true;
         output.step(OutputInput::Begin);
         self.served.step(id.slot(), ServedInput::ItemsBegin);
         // A deadline bounds the time to here.
         self.deadlines.cancel(served_key(id.slot()));
         header.handler_us = now.micros_since(received);
-        let frame = self.control_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode());
+        let frame = self.body_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode(), extensions, &[]);
         self.outbound.push(frame, Frame::Reply);
         Ok(())
     }
@@ -149,8 +150,7 @@ impl<T> Connection<T> {
         &mut self,
         now: Instant,
         stream: StreamId,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Result<(), ItemError> {
         let id = stream.0;
@@ -159,7 +159,9 @@ impl<T> Connection<T> {
         }
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         let mut arena = self.memory.take_arena();
-        let encoded = encode::<ITEM_FRONT_LEN, P>(&mut arena, codec, signature, payload, limit);
+        let Encoding { codec, compression, signature } = encoding;
+        let most = Most { body: limit, extensions: 0 };
+        let encoded = encode::<ITEM_FRONT_LEN, P>(&mut arena, codec, signature, payload, &[], most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -176,12 +178,12 @@ impl<T> Connection<T> {
             }
         }
         self.counters.items_sent += 1;
-        let header = ItemHeader { signature, codec, compression: 0 };
+        let header = ItemHeader { signature, codec, compression };
         let is_small = is_funded
             && body_len <= self.config.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if is_small {
-            finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode());
+            finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode(), 0);
             self.outbound.push_begun(&mut arena, Frame::Item);
             self.memory.put_arena(arena);
             return Ok(());
@@ -192,7 +194,7 @@ impl<T> Connection<T> {
         if let Some(output) = self.output(id) {
             output.step(OutputInput::PartBegins);
         }
-        let body = Body::new(id, BodyHeader::Item(header), 0, front, rest);
+        let body = Body::new(id, BodyHeader::Item(header), 0, Chunk::empty(), front, rest);
         let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
         self.outbound.push_body(body, queue);
         Ok(())
@@ -298,8 +300,11 @@ impl<T> Connection<T> {
         let kind = self.terminal_kind(id);
         let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         let mut arena = self.memory.take_arena();
+        let ReplyHeader { codec, signature, .. } = header;
+        let extensions = payload.extensions();
+        let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, header.codec, header.signature, payload, limit);
+            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -314,20 +319,20 @@ impl<T> Connection<T> {
         let is_small = !waits && body_len <= self.config.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
-            finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode());
+            finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
             self.outbound.push_begun(&mut arena, Frame::Reply);
             self.memory.put_arena(arena);
             return Ok(());
         }
-        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        let (front, rest) = (arena.finish(), arena.take_attached());
         self.memory.put_arena(arena);
-        front.advance(FRONT_LEN);
+        let (extensions, front) = split_front(front, extensions.len());
         let header = match kind {
             Kind::End => BodyHeader::End(header),
             _ => BodyHeader::Reply(header),
         };
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, header, 0, front, rest);
+        let body = Body::new(id, header, 0, extensions, front, rest);
         match self.output(id).filter(|_| waits) {
             Some(output) => output.last = Some(Box::new(body)),
             // It was small, and has been refused credit: it is not asked for twice.

@@ -132,27 +132,68 @@ impl<'a> Iterator for Extensions<'a> {
     }
 }
 
+/// Room for the first few TLVs.
+const FIRST_BYTES: usize = 128;
+
 /// Collects TLVs and pads them to a multiple of 16.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtensionWriter(alloc::vec::Vec<u8>);
 
 impl ExtensionWriter {
     /// Nothing yet.
     #[must_use]
-    pub fn new() -> ExtensionWriter {
-        ExtensionWriter::default()
+    pub const fn new() -> ExtensionWriter {
+        ExtensionWriter(alloc::vec::Vec::new())
     }
 
     /// Appends one; `false` and no change if its value is longer than 65 535 bytes.
     #[must_use]
     pub fn push(&mut self, extension: Extension<'_>) -> bool {
-        let Ok(len) = u16::try_from(extension.value.len()) else { return false };
         let critical = if extension.critical { tag::CRITICAL } else { 0 };
-        self.0.extend_from_slice(&(extension.tag | critical).to_le_bytes());
-        self.0.extend_from_slice(&len.to_le_bytes());
-        self.0.extend_from_slice(extension.value);
+        self.push_parts(extension.tag | critical, core::iter::once(extension.value))
+    }
+
+    /// Appends one whose value is put together from parts; the tag may have the critical bit. `false` and no
+    /// change if the value is longer than 65 535 bytes.
+    #[must_use]
+    pub fn push_parts<'a>(&mut self, tag: u16, parts: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        if self.0.capacity() == 0 {
+            // One allocation is enough for most calls.
+            self.0.reserve(FIRST_BYTES);
+        }
+        let begin = self.0.len();
+        self.0.extend_from_slice(&tag.to_le_bytes());
+        self.0.extend_from_slice(&[0; 2]);
+        let value = self.0.len();
+        parts.into_iter().for_each(|part| self.0.extend_from_slice(part));
+        let Ok(len) = u16::try_from(self.0.len().saturating_sub(value)) else {
+            self.0.truncate(begin);
+            return false;
+        };
+        if let Some(place) = self.0.get_mut(value.saturating_sub(2)..value) {
+            place.copy_from_slice(&len.to_le_bytes());
+        }
         self.pad_to(4);
         true
+    }
+
+    /// Appends TLVs that are written already, as [`finish`](Self::finish) or a header has them.
+    pub fn append(&mut self, written: &[u8]) {
+        debug_assert!(written.len().is_multiple_of(4));
+        self.0.extend_from_slice(written);
+        self.pad_to(4);
+    }
+
+    /// Whether nothing was appended.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was appended so far.
+    #[must_use]
+    pub fn written(&self) -> &[u8] {
+        &self.0
     }
 
     /// The bytes to put behind the fixed part.

@@ -23,6 +23,8 @@ pub struct Hello {
     pub version_max: u8,
     /// How its rkyv archives are laid out.
     pub archive: ArchiveFormat,
+    /// Bit `n`: reads bodies that are compressed with algorithm `n`; bit 0 means nothing.
+    pub compressions: u8,
     /// How many calls the other side may have in flight: their slots are below this number.
     pub in_flight_max: u32,
     /// See [`features`]; the intersection of both sides' is in force.
@@ -78,11 +80,12 @@ impl Hello {
         let version_min = fields.u8();
         let version_max = fields.u8();
         let archive = ArchiveFormat(fields.u8());
-        let _reserved = fields.u8();
+        let compressions = fields.u8();
         let hello = Hello {
             version_min,
             version_max,
             archive,
+            compressions,
             in_flight_max: fields.u32(),
             features: fields.u64(),
             codecs: fields.u64(),
@@ -100,7 +103,7 @@ impl Hello {
     #[must_use]
     pub fn encode(&self) -> [u8; Hello::LEN] {
         Fields::new()
-            .put([self.version_min, self.version_max, self.archive.0, 0])
+            .put([self.version_min, self.version_max, self.archive.0, self.compressions])
             .put(self.in_flight_max.to_le_bytes())
             .put(self.features.to_le_bytes())
             .put(self.codecs.to_le_bytes())

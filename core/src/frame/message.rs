@@ -1,7 +1,7 @@
 //! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
 
 use super::{Fields, Reader, fixed};
-use crate::{Codec, Status};
+use crate::{Codec, Encoding, Status};
 
 /// Flags of a REQUEST.
 pub mod request_flags {
@@ -203,6 +203,14 @@ impl DataHeader {
     }
 }
 
+impl From<ItemHeader> for Encoding {
+    #[inline]
+    fn from(header: ItemHeader) -> Encoding {
+        let ItemHeader { signature, codec, compression } = header;
+        Encoding { codec, compression, signature }
+    }
+}
+
 /// The header of an ITEM frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemHeader {
@@ -225,7 +233,6 @@ impl ItemHeader {
         let signature = fields.u64();
         let codec = Codec(fields.u8());
         let compression = fields.u8();
-
         Some((ItemHeader { signature, codec, compression }, rest))
     }
 

@@ -13,11 +13,13 @@ mod control;
 mod extension;
 mod hello;
 mod message;
+mod metadata;
 
 pub use control::{Cancel, CancelReason, Credit, CreditPool, CreditUnit, GoAway, Limits, Ping};
 pub use extension::{BadExtension, Extension, ExtensionWriter, Extensions, tag};
 pub use hello::{ArchiveFormat, Hello, InstanceId, features};
 pub use message::{DataHeader, ItemHeader, ReplyHeader, RequestHeader, request_flags};
+pub use metadata::{METADATA_KEY_MAX, is_metadata_key, parse_metadata};
 
 use crate::MessageId;
 

@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Call, CallId, Cancellation, Chunk, CloseReason, Codec, Config, Connection, Entropy, Event,
-    Instant, ItemError, Memory, MemoryLimits, Outcome, ReceiveHint, Refused, ReplyError, Request,
-    RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
+    Call, CallId, Cancellation, Chunk, CloseReason, Codec, Config, Connection, Encoding, Entropy,
+    Event, Instant, ItemError, Memory, MemoryLimits, Outcome, ReceiveHint, Refused, ReplyError,
+    Request, RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
 };
 
 /// What a caller gets back with the end of its call.
@@ -69,6 +69,8 @@ pub struct Peer {
     pub echo: bool,
     /// Calls of this side that are being answered with items.
     pub answering: Vec<CallId>,
+    /// The extensions with which their answers began.
+    pub began_with: Vec<Vec<u8>>,
     /// Items, in order.
     pub items: Vec<(StreamId, Vec<u8>)>,
     /// Those that are not given back at once.
@@ -127,6 +129,7 @@ impl Peer {
             established: false,
             echo: true,
             answering: Vec::new(),
+            began_with: Vec::new(),
             items: Vec::new(),
             held: Vec::new(),
             hold_items: false,
@@ -159,7 +162,10 @@ impl Peer {
                 Event::Pong(opaque) => self.pongs.push(opaque),
                 Event::GoAway(_) => self.goaways += 1,
                 Event::Closed(reason) => self.closed = Some(reason),
-                Event::Answering(call, _) => self.answering.push(call),
+                Event::Answering(call, reply) => {
+                    self.answering.push(call);
+                    self.began_with.push(reply.extensions.to_vec());
+                }
                 Event::Item(stream, item) => {
                     self.items.push((stream, item.body.to_vec()));
                     match self.hold_items {
@@ -182,12 +188,12 @@ impl Peer {
         body: &[u8],
     ) -> Result<(), ItemError> {
         let body = Bytes::copy_from_slice(body);
-        self.connection.send_item(now, stream.into(), Codec::RAW, 0, &body)
+        self.connection.send_item(now, stream.into(), Encoding::plain(Codec::RAW, 0), &body)
     }
 
     /// Begins to answer with items.
     pub fn begin(&mut self, now: Instant, request: RequestId) -> Result<(), ReplyError> {
-        self.connection.begin_items(now, request, ReplyHeader::new(Status::OK))
+        self.connection.begin_items(now, request, ReplyHeader::new(Status::OK), &[])
     }
 
     /// Gives back the items that are held.
@@ -422,6 +428,7 @@ pub fn raw_call(now: Instant) -> Call {
         out_signature: 0,
         deadline: now + Duration::from_secs(1),
         codec: Codec::RAW,
+        compression: 0,
         priority: 0,
         attempt: 0,
         flags: 0,

@@ -16,7 +16,7 @@ struct Order {
     digits: [u16; 3],
     legs: Vec<Order>,
     #[serde(default)]
-    tags: Vec<Tag>,
+    tags: Vec<Label>,
     bytes: Vec<u8>,
     parent: Option<Box<Order>>,
 }
@@ -26,12 +26,12 @@ struct Order {
 enum Side {
     Buy,
     Sell(bool),
-    Swap { grade: char, with: Option<Tag> },
+    Swap { grade: char, with: Option<Label> },
 }
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
-struct Tag(u8);
+struct Label(u8);
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub fn fallback(data: &[u8]) {
     match choice >> 1 & 3 {
         0 | 1 => read::<Order>(codec, body),
         2 => read::<Chain>(codec, body),
-        _ => read::<Vec<Tag>>(codec, body),
+        _ => read::<Vec<Label>>(codec, body),
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use crate::harness::raw::{Raw, hello};
 use ringcall_core::frame::{
     Cancel, CancelReason, Credit, DataHeader, Extension, ExtensionWriter, Extensions, GoAway, Head,
-    Hello, ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader,
+    Hello, ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader, is_metadata_key,
+    parse_metadata,
 };
 use ringcall_core::{
     CloseReason, Config, Instant, Memory, MemoryLimits, MessageId, Outcome, Request, RequestId,
@@ -77,6 +78,12 @@ fn extensions(data: &[u8]) {
     let read: Vec<_> = Extensions::new(data).collect();
     assert!(read.len() <= data.len() / 4 + 1);
     let good: Vec<Extension<'_>> = read.iter().map_while(|found| found.ok()).collect();
+    for extension in &good {
+        if let Some((key, value)) = parse_metadata(extension.value) {
+            assert!(is_metadata_key(key));
+            assert_eq!(extension.value.len(), 1 + key.len() + value.len());
+        }
+    }
     // An error is the end.
     assert!(good.len() + 1 >= read.len());
     let mut writer = ExtensionWriter::new();

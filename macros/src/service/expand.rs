@@ -278,9 +278,9 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let sink = Ident::new("sink", Span::mixed_site());
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
-    let take_argument = method.argument().map(|(name, ty)| {
-        quote_spanned!(ty.span()=> let #name = #call.argument::<#ty>()?;)
-    });
+    let take_argument = method
+        .argument()
+        .map(|(name, ty)| quote_spanned!(ty.span()=> let #name = #call.argument::<#ty>()?;));
     let take_contexts = method.inputs.iter().filter_map(|input| match input {
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
             let #name = <#ty as #ringcall::__private::FromCall>::from_call(&#call);
@@ -410,6 +410,7 @@ fn client(service: &Service) -> TokenStream {
             }
 
             /// What is known about the service's methods.
+            #[allow(dead_code)]
             #visibility fn service_table() -> &'static #ringcall::ServiceTable {
                 #table()
             }

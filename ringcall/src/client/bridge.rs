@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use ringcall_core::{
-    Arrived, Cause, Chunk, Codec, EncodeError, Encoded, Failure, ItemError, Outgoing, Payload,
+    Arrived, Cause, Chunk, EncodeError, Encoded, Encoding, Failure, ItemError, Outgoing, Payload,
     SharedChunk, StreamCall, StreamChannel,
 };
 
@@ -56,8 +56,7 @@ struct State {
 }
 
 struct OutItem {
-    codec: Codec,
-    signature: u64,
+    encoding: Encoding,
     payload: Encoded,
     bytes: usize,
 }
@@ -187,7 +186,7 @@ fn send_waiting(
     cx: &mut Context<'_>,
 ) -> Option<Failure> {
     while let Some(item) = state.outgoing.front() {
-        match stream.poll_send(cx, item.codec, item.signature, &item.payload) {
+        match stream.poll_send(cx, item.encoding, &item.payload) {
             Poll::Pending => break,
             Poll::Ready(Ok(())) => {
                 state.outgoing_bytes -= item.bytes;
@@ -212,22 +211,14 @@ fn send_waiting(
 
 /// Too late for [`Failure::not_sent`]: items before it may have been seen.
 fn encode_failure(error: EncodeError) -> Failure {
-    Failure::unknown(match error {
-        EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-        _ => Cause::Encode,
-    })
+    Failure::unknown(error.into())
 }
 
 fn share(arrived: Arrived<Chunk>) -> Arrived<SharedChunk> {
     match arrived {
-        Arrived::Began(header) => Arrived::Began(header),
-        Arrived::Item { signature, codec, body } => {
-            Arrived::Item { signature, codec, body: body.share() }
-        }
-        Arrived::End(end) => Arrived::End(end.map(|answer| ringcall_core::Answer {
-            header: answer.header,
-            body: answer.body.share(),
-        })),
+        Arrived::Began(answer) => Arrived::Began(answer.share()),
+        Arrived::Item { encoding, body } => Arrived::Item { encoding, body: body.share() },
+        Arrived::End(end) => Arrived::End(end.map(ringcall_core::Answer::share)),
     }
 }
 
@@ -367,8 +358,7 @@ impl StreamCall for RemoteStream {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
         {
@@ -381,13 +371,13 @@ impl StreamCall for RemoteStream {
                 return Poll::Pending;
             }
         }
-        let payload = self.0.outbox.encode(codec, signature, payload);
+        let payload = self.0.outbox.encode(encoding.codec, encoding.signature, payload);
         let (payload, bytes) = payload.map_err(ItemError::Encode)?;
         let shard = {
             let mut state = self.0.bridge.0.lock();
             let was_empty = state.outgoing.is_empty();
             state.outgoing_bytes += bytes;
-            state.outgoing.push_back(OutItem { codec, signature, payload, bytes });
+            state.outgoing.push_back(OutItem { encoding, payload, bytes });
             // Otherwise it knows already.
             if was_empty { state.shard.clone() } else { None }
         };

@@ -171,8 +171,7 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
         self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
             let answered = outcome.into_answer().map_err(CallError::Failed);
             callback(answered.and_then(|reply| {
-                let answer = Answer { header: reply.header, body: reply.body };
-                receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
+                receive::<R, E, ringcall_core::Chunk>(reply.into(), out_signature, E::into_owned)
             }));
         });
     }
@@ -267,10 +266,10 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
-    if header.signature != out_signature || header.codec != codec {
+    if header.signature != out_signature || header.codec != codec || header.compression != 0 {
         return receive_other::<R, E, B>(answer);
     }
-    let Answer { header: _, body } = answer;
+    let Answer { body, .. } = answer;
     if is_error {
         return match E::receive(body) {
             Ok(error) => Err(CallError::App(into_owned(error))),
@@ -287,7 +286,10 @@ fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     answer: Answer<B>,
 ) -> CallResult<R, E, B> {
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
-    let Answer { header, body } = answer;
+    let Answer { header, body, .. } = answer;
+    if header.compression != 0 {
+        return Err(bad);
+    }
     let form = Form::of_codec(header.codec);
     if header.status.class() == StatusClass::Application {
         return match E::decode_as(form, body.as_ref()) {
@@ -394,8 +396,10 @@ pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing 
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,
         codec: method.argument_codec(),
+        compression: 0,
         timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
+        attempt: 0,
         wait_for_ready: options.wait_for_ready.unwrap_or(false),
         flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
     }

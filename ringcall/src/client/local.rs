@@ -668,11 +668,9 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
         Outcome::Sent => Ok(Answer {
             header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
             body: Chunk::empty(),
+            extensions: Chunk::empty(),
         }),
-        outcome => {
-            let reply = outcome.into_answer()?;
-            Ok(Answer { header: reply.header, body: reply.body })
-        }
+        outcome => Ok(outcome.into_answer()?.into()),
     }
 }
 

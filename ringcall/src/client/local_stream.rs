@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Failure, ItemError, Outgoing, Payload, StreamCall,
-    StreamChannel,
+    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outgoing, Payload,
+    StreamCall, StreamChannel,
 };
 
 use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
@@ -92,7 +92,7 @@ impl LocalStream {
             Poll::Ready(Arrived::End(Err(failure))) => {
                 self.0.client.connection().skew().learn(failure, self.0.called);
             }
-            Poll::Ready(Arrived::Item { codec, .. }) if codec.has_names() => {
+            Poll::Ready(Arrived::Item { encoding, .. }) if encoding.codec.has_names() => {
                 self.0.client.shard().count_fallback(self.0.stream.handle(), 0, 1);
             }
             _ => {}
@@ -117,15 +117,15 @@ impl StreamCall for LocalStream {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
         // A call that goes by names has items with names.
-        if codec == Codec::RKYV && self.0.called.is_by_names() {
-            return self.0.stream.poll_send(cx, Codec::MESSAGEPACK, 0, payload);
+        if encoding.codec == Codec::RKYV && self.0.called.is_by_names() {
+            let encoding = Encoding { codec: Codec::MESSAGEPACK, signature: 0, ..encoding };
+            return self.0.stream.poll_send(cx, encoding, payload);
         }
-        self.0.stream.poll_send(cx, codec, signature, payload)
+        self.0.stream.poll_send(cx, encoding, payload)
     }
 
     fn end_items(&self) {
@@ -186,11 +186,10 @@ impl StreamCall for BlockingStream {
     fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
-        self.stream.poll_send(cx, codec, signature, payload)
+        self.stream.poll_send(cx, encoding, payload)
     }
 
     fn end_items(&self) {

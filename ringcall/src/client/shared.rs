@@ -153,12 +153,7 @@ impl Outbox {
         payload: &P,
     ) -> Result<Encoded, Failure> {
         let encoded = self.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| {
-            Failure::not_sent(match error {
-                EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-                _ => Cause::Encode,
-            })
-        })
+        encoded.map(|(encoded, _)| encoded).map_err(|error| Failure::not_sent(error.into()))
     }
 
     /// The body, and how long it is.
@@ -172,7 +167,8 @@ impl Outbox {
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
         let (body, attached) = self.bodies.finish(writer);
-        Ok((Encoded { body, attached, codec, transcode: payload.transcode() }, bytes))
+        let (transcode, extensions) = (payload.transcode(), payload.extensions().into());
+        Ok((Encoded { body, attached, codec, transcode, extensions }, bytes))
     }
 }
 
@@ -420,11 +416,10 @@ impl RemoteEnd {
             Outcome::Sent => Ok(Answer {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
+                extensions: SharedChunk::empty(),
             }),
-            outcome => outcome
-                .into_answer()
-                // Shared once a reply, here where it leaves its thread.
-                .map(|reply| Answer { header: reply.header, body: reply.body.share() }),
+            // Shared once a reply, here where it leaves its thread.
+            outcome => outcome.into_answer().map(|reply| Answer::from(reply).share()),
         });
     }
 

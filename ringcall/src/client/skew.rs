@@ -40,8 +40,7 @@ const ASKING: u8 = 2;
 const NAMES_ONLY: u8 = 4;
 
 /// Calls of which nobody would hear that they were refused, or that cannot be made again.
-const ONCE_FLAGS: u8 =
-    request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+const ONCE_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 impl Skew {
     /// A connection is there. Gives the digest of the table to ask for, if there is need.
@@ -84,8 +83,9 @@ impl Skew {
         let Some(table) = &told.table else { return };
         self.compared.store(KnownMethods::count(), Ordering::Relaxed);
         let known = KnownMethods::all().into_iter();
-        told.differing
-            .extend(known.filter(|&(method, signature)| table.takes(method, signature) == Some(false)));
+        told.differing.extend(
+            known.filter(|&(method, signature)| table.takes(method, signature) == Some(false)),
+        );
         if !told.differing.is_empty() {
             self.state.fetch_or(DIFFERS, Ordering::Release);
         }
@@ -220,8 +220,10 @@ mod tests {
             in_signature: 2,
             out_signature: 3,
             codec: Codec::RKYV,
+            compression: 0,
             timeout: Duration::from_secs(1),
             priority: 0,
+            attempt: 0,
             flags,
             wait_for_ready: false,
         }
@@ -279,7 +281,8 @@ mod tests {
         for flags in [request_flags::ONE_WAY, request_flags::ITEMS_IN, request_flags::ITEMS_OUT] {
             assert!(!skew.adapt(&mut call(flags)));
         }
-        let mut raw = Outgoing { in_signature: 0, codec: Codec::RAW, ..call(request_flags::ONE_WAY) };
+        let mut raw =
+            Outgoing { in_signature: 0, codec: Codec::RAW, ..call(request_flags::ONE_WAY) };
         assert!(skew.adapt(&mut raw));
         skew.learn_table(None);
         assert!(skew.adapt(&mut call(request_flags::ONE_WAY)));

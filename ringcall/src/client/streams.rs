@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Form, Message, Typed};
+use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
 use ringcall_core::{
-    Answer, Arrived, Cause, EncodeError, Failure, ItemError, Outgoing, StatusClass, StreamCall,
+    Answer, Arrived, Cause, Encoding, Failure, ItemError, Outgoing, StatusClass, StreamCall,
     StreamChannel,
 };
 
@@ -254,10 +254,11 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             }
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(_) => self.stage = Stage::Begun,
-                Arrived::Item { signature, codec, body } => {
-                    let is_ours =
-                        codec == R::CODEC && (signature == self.out_signature || R::IS_RAW);
-                    let item = match is_ours {
+                Arrived::Item { encoding, body } => {
+                    let Encoding { codec, signature, compression } = encoding;
+                    let has_layout = signature == self.out_signature || R::IS_RAW;
+                    let item = match codec == R::CODEC && has_layout {
+                        _ if compression != 0 => Err(Invalid),
                         true => R::receive(body),
                         // What is in a codec with names says by itself what it is.
                         false => R::receive_as(Form::of_codec(codec), body.as_ref()),
@@ -419,12 +420,11 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
     /// already, with what [`finish`](Upload::finish) gives then. [`Cause::Encode`] and
     /// [`Cause::TooLarge`] when the item could not be sent.
     pub async fn send(&mut self, item: &I) -> Result<(), CallError<E>> {
-        let signature = self.in_signature;
-        let send =
-            |cx: &mut Context<'_>| self.call.poll_send(cx, I::CODEC, signature, &Typed(item));
+        let encoding = Encoding::plain(I::CODEC, self.in_signature);
+        let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
         match poll_fn(send).await {
             Ok(()) => Ok(()),
-            Err(ItemError::Encode(error)) => Err(encode_failure(error).into()),
+            Err(ItemError::Encode(error)) => Err(Failure::not_sent(error.into()).into()),
             Err(_) => {
                 if let UploadEnd::Open = self.end {
                     let answer = self.answer().await?;
@@ -516,13 +516,6 @@ impl<S: StreamCall, I, R: Message, E: Message> fmt::Debug for Upload<S, I, R, E>
     }
 }
 
-fn encode_failure(error: EncodeError) -> Failure {
-    Failure::not_sent(match error {
-        EncodeError::Full(full) => Cause::TooLarge { limit: full.limit as u64 },
-        _ => Cause::Encode,
-    })
-}
-
 // ---- both send ----
 
 /// A call that sends a stream of `I` and gets one of `R`, ready to be made: await it, or
@@ -611,11 +604,10 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
     /// [`Cause::StreamEnded`] when the call is over: the other half says how. [`Cause::Encode`] and
     /// [`Cause::TooLarge`] when the item could not be sent.
     pub async fn send(&mut self, item: &I) -> Result<(), CallError> {
-        let signature = self.in_signature;
-        let send =
-            |cx: &mut Context<'_>| self.call.poll_send(cx, I::CODEC, signature, &Typed(item));
+        let encoding = Encoding::plain(I::CODEC, self.in_signature);
+        let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
         poll_fn(send).await.map_err(|error| match error {
-            ItemError::Encode(error) => encode_failure(error).into(),
+            ItemError::Encode(error) => Failure::not_sent(error.into()).into(),
             _ => Failure::unknown(Cause::StreamEnded).into(),
         })
     }

@@ -31,6 +31,9 @@ impl MethodTable {
     /// For a caller that was built with other types, or without any. `reads` are the codecs of its HELLO.
     pub(super) fn admit_other(&self, request: &Request, reads: u64) -> Result<Admitted, Status> {
         let (argument, item_in) = self.forms_in(request)?;
+        if request.compression != 0 {
+            return Err(Status::UNSUPPORTED);
+        }
         let (out_signature, out_forms) = self.forms_out(request, reads)?;
         Ok(Admitted { argument, item_in, out_signature, out_forms })
     }
@@ -76,8 +79,9 @@ impl MethodTable {
         if let Some(previously) = find(&signatures.previously_out, request.out_signature) {
             return Ok((request.out_signature, previously.forms));
         }
-        let reads_names =
-            request.codec.has_names() || reads & (1 << Codec::MESSAGEPACK.0) != 0 || self.is_one_way();
+        let reads_names = request.codec.has_names()
+            || reads & (1 << Codec::MESSAGEPACK.0) != 0
+            || self.is_one_way();
         match is_named && reads_names {
             true => Ok((out_signature, [Form::of_codec(Codec::MESSAGEPACK); 3])),
             false => Err(Status::SHAPE_MISMATCH),

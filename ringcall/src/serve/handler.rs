@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Chunk, Clock, Encoded, SharedPool, Status};
+use ringcall_core::{Clock, Encoded, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -148,13 +148,7 @@ pub(super) fn answer<M: Message>(shard: &Inner, facts: &Facts, status: Status, m
 }
 
 #[cold]
-fn answer_other<M: Message>(
-    shard: &Inner,
-    facts: &Facts,
-    status: Status,
-    message: &M,
-    form: Form,
-) {
+fn answer_other<M: Message>(shard: &Inner, facts: &Facts, status: Status, message: &M, form: Form) {
     let header = header::<M>(status, facts, form);
     shard.answer_with(facts.handle, facts.request, header, &Formed(message, form));
 }
@@ -332,8 +326,7 @@ impl Away {
         match encoded {
             Ok(()) => {
                 let (body, attached) = self.replies.finish(writer);
-                let codec = header.codec;
-                self.send(header, Encoded { body, attached, codec, transcode: None });
+                self.send(header, Encoded { body, attached, ..Encoded::empty(header.codec) });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -343,10 +336,8 @@ impl Away {
     }
 
     pub(crate) fn status(self, status: Status) {
-        let body = Chunk::empty().share();
         let header = ReplyHeader::new(status);
-        let codec = header.codec;
-        self.send(header, Encoded { body, attached: None, codec, transcode: None });
+        self.send(header, Encoded::empty(header.codec));
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

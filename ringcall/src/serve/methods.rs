@@ -67,7 +67,8 @@ impl MethodRows {
             [] => 0,
             _ => u64::from_le_bytes(body.try_into().ok()?),
         };
-        let first = usize::try_from(first).map_or(self.rows.len(), |first| first.min(self.rows.len()));
+        let first =
+            usize::try_from(first).map_or(self.rows.len(), |first| first.min(self.rows.len()));
         let rows = self.rows[first..].iter().take(ROWS_MAX);
         let mut page = Vec::with_capacity(HEAD_BYTES + rows.len() * ROW_BYTES);
         page.extend_from_slice(&self.digest.to_le_bytes());

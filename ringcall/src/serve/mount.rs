@@ -12,8 +12,8 @@ use ringcall_core::{Codec, Request, Status};
 
 use super::admit::Admitted;
 use super::handler::{Handler, Offloaded, OffloadedResponder, OnShard, WithResponder};
-use super::streams::{Ending, Streaming, Streams};
 use super::methods::MethodRows;
+use super::streams::{Ending, Streaming, Streams};
 use super::{Handlers, Incoming, MethodTable, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
@@ -96,7 +96,8 @@ impl Method {
     ) -> Result<Admitted, Status> {
         let is_ours = request.in_signature == self.in_signature
             && request.out_signature == self.out_signature
-            && request.codec == self.codec;
+            && request.codec == self.codec
+            && request.compression == 0;
         let admitted = match is_ours {
             true => Admitted::plain(self.out_signature),
             false => self.admit_other(request, reads())?,

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Form, Formed, FromBody, Message};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, Invalid, Message};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Instant, ItemError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, Status};
 
 use super::MethodTable;
 use super::handler::{Handler, answer, header, panicked};
@@ -48,14 +48,16 @@ impl<X: FromBody> Items<X> {
         let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
             return Poll::Ready(None);
         };
+        let Encoding { codec, signature, compression } = item.encoding;
         // Bytes as they are have no layout.
-        let has_layout = item.signature == self.in_signature || X::Message::IS_RAW;
-        let is_ours = has_layout && item.codec == <X::Message as Message>::CODEC;
+        let has_layout = signature == self.in_signature || X::Message::IS_RAW;
+        let is_ours = has_layout && codec == <X::Message as Message>::CODEC;
         let read = match is_ours && self.form == Form::PLAIN {
+            _ if compression != 0 => Err(Invalid),
             true => X::from_body(item.body),
             false if is_ours => X::from_other(self.form, &item.body),
             // It says by itself what it is in, and a type that is not in that codec does not read it.
-            false => X::from_other(Form::of_codec(item.codec), &item.body),
+            false => X::from_other(Form::of_codec(codec), &item.body),
         };
         if let Ok(item) = read {
             return Poll::Ready(Some(item));
@@ -172,7 +174,7 @@ impl ItemSink {
         let codec = header.codec;
         let shard = self.stream.shard();
         let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
-        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header);
+        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header, &[]);
         shard.left_work();
         if begun.is_err() {
             // Nobody waits any more; that this is no answer is heard by nobody.
@@ -185,10 +187,9 @@ impl ItemSink {
                 Ok(item) => item,
                 Err(error) => return Ending::Error(error),
             };
-            let signature = self.facts.out_signature;
-            let send = |cx: &mut Context<'_>| {
-                self.stream.poll_send(cx, codec, signature, &Formed(&item, form))
-            };
+            let encoding = Encoding::plain(codec, self.facts.out_signature);
+            let send =
+                |cx: &mut Context<'_>| self.stream.poll_send(cx, encoding, &Formed(&item, form));
             match poll_fn(send).await {
                 Ok(()) => {}
                 Err(ItemError::Encode(error)) => {

@@ -64,9 +64,9 @@ static KNOWN_COUNT: AtomicUsize = AtomicUsize::new(0);
 impl KnownMethods {
     fn add(methods: &[MethodTable]) {
         let mut known = KNOWN.lock();
-        for method in methods.iter().filter(|method| method.argument.codec == Codec::RKYV
-            || method.signatures.in_signature != 0)
-        {
+        for method in methods.iter().filter(|method| {
+            method.argument.codec == Codec::RKYV || method.signatures.in_signature != 0
+        }) {
             let row = (method.id, method.signatures.in_signature);
             if !known.contains(&row) {
                 known.push(row);

@@ -489,8 +489,9 @@ impl Inner {
             out_signature: outgoing.out_signature,
             deadline,
             codec: outgoing.codec,
+            compression: outgoing.compression,
             priority: outgoing.priority,
-            attempt: 0,
+            attempt: outgoing.attempt,
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
@@ -636,7 +637,7 @@ impl Inner {
     }
 
     /// Nobody will turn the shard any more: connections are closed, so that calls end, here and on the
-    /// other side; tasks are dropped.
+    /// other side; tasks are dropped. Does nothing the second time.
     pub(crate) fn end(self: &Rc<Self>) {
         self.remote.close();
         let _entered = self.executor.enter();
@@ -659,6 +660,7 @@ impl Inner {
         redials.into_iter().for_each(|(_, client)| client.end());
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
+        self.end_remote_calls();
         self.endpoint.borrow_mut().flush(now);
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);

@@ -108,7 +108,8 @@ pub struct ShardConfig {
 
 /// An engine, its connections and a small executor, driven by your own loop.
 ///
-/// A shard stays on the thread that made it. It does nothing except in [`turn`](Shard::turn) and the
+/// A shard stays on the thread that made it, and ends with its last handle: its connections are closed, and
+/// calls that have not ended fail. It does nothing except in [`turn`](Shard::turn) and the
 /// methods that turn it: [`run`](Shard::run), [`block_on`](Shard::block_on). A loop that waits for other
 /// things as well waits for the shard's file descriptor: [`hosted`](Shard::hosted).
 ///
@@ -134,13 +135,13 @@ pub struct Shard {
 struct Driver {
     /// Wakes the future of [`Shard::block_on`].
     root: Waker,
-    remote: Arc<Remote>,
+    inner: Rc<Inner>,
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Nobody will look into the mailbox any more.
-        self.remote.close();
+        // Also when a panic takes the shard down: its calls end all the same.
+        self.inner.end();
     }
 }
 
@@ -182,12 +183,10 @@ impl Shard {
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
         };
         let clock = Box::new(MachineClock);
-        let driver = Rc::new(Driver {
-            root: Waker::from(Arc::new(RootWake(Arc::clone(&remote)))),
-            remote: Arc::clone(&remote),
-        });
-        let inner = Inner::new(engine, remote, memory, clock, pool, inner_config);
-        Ok(Shard { inner: Rc::new(inner), wait: config.wait, driver })
+        let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
+        let inner = Rc::new(Inner::new(engine, remote, memory, clock, pool, inner_config));
+        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner) });
+        Ok(Shard { inner, wait: config.wait, driver })
     }
 
     /// Waits if there is nothing to do and it may, then does a bounded amount of what there is.

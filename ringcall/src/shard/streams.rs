@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Event, Failure, Handle, Item, ItemError, Outcome,
-    Payload, Side, Status, StreamId,
+    Answer, Arrived, CallId, Cause, Chunk, Encoding, Event, Failure, Handle, Item, ItemError,
+    Outcome, Payload, Reply, Side, Status, StreamId,
 };
 
 use super::inner::{Inner, Ticket};
@@ -35,7 +34,7 @@ pub(crate) struct OpenStream {
 #[derive(Default)]
 struct State {
     /// The reply has begun, and the caller has not been told.
-    began: Option<ReplyHeader>,
+    began: Option<Reply>,
     items: VecDeque<Item>,
     /// The other side has sent its last item.
     is_complete: bool,
@@ -96,9 +95,9 @@ impl Inner {
     /// What core has to say about streams.
     pub(crate) fn stream_event(&self, handle: Handle, event: Event<Ticket>) {
         match event {
-            Event::Answering(call, header) => {
+            Event::Answering(call, reply) => {
                 if let Some(stream) = self.streams.find(handle, call.into()) {
-                    stream.wake_reader(|state| state.began = Some(header));
+                    stream.wake_reader(|state| state.began = Some(reply));
                 }
             }
             Event::Item(id, item) => {
@@ -264,18 +263,14 @@ impl OpenStream {
     /// What arrived next. An item is not [`consumed`](Self::consumed) yet.
     pub(crate) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
         let mut state = self.state.borrow_mut();
-        if let Some(header) = state.began.take() {
-            return Poll::Ready(Arrived::Began(header));
+        if let Some(reply) = state.began.take() {
+            return Poll::Ready(Arrived::Began(reply.into()));
         }
-        if let Some(Item { signature, codec, body }) = state.items.pop_front() {
-            return Poll::Ready(Arrived::Item { signature, codec, body });
+        if let Some(Item { encoding, body }) = state.items.pop_front() {
+            return Poll::Ready(Arrived::Item { encoding, body });
         }
         if let Some(outcome) = state.outcome.take() {
-            let answer = outcome.into_answer();
-            return Poll::Ready(Arrived::End(
-                answer
-                    .map(|reply| ringcall_core::Answer { header: reply.header, body: reply.body }),
-            ));
+            return Poll::Ready(Arrived::End(outcome.into_answer().map(Answer::from)));
         }
         remember(&mut state.reader, cx.waker());
         Poll::Pending
@@ -303,8 +298,7 @@ impl OpenStream {
     pub(crate) fn poll_send<P: Payload>(
         &self,
         cx: &mut Context<'_>,
-        codec: Codec,
-        signature: u64,
+        encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
         let Some(&id) = self.id.get() else { return Poll::Ready(Err(ItemError::Ended)) };
@@ -319,13 +313,8 @@ impl OpenStream {
             }
         }
         let now = self.shard.now();
-        let sent = self.shard.endpoint.borrow_mut().send_item(
-            now,
-            self.handle,
-            id,
-            (codec, signature),
-            payload,
-        );
+        let sent =
+            self.shard.endpoint.borrow_mut().send_item(now, self.handle, id, encoding, payload);
         match sent {
             Err(ItemError::Blocked) => {
                 let mut state = self.state.borrow_mut();

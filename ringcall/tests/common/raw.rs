@@ -103,6 +103,7 @@ pub fn opening() -> Vec<u8> {
         version_min: 1,
         version_max: 1,
         archive: ArchiveFormat::STANDARD,
+        compressions: 0,
         in_flight_max: 1024,
         features: 0,
         codecs: 3,

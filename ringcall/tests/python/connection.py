@@ -11,7 +11,7 @@ from wire import *
 PART = 256 * 1024  # where a body is cut
 PATIENCE_SECONDS, DEADLINE_US = 30, 40_000_000  # a scenario fails before a deadline passes
 OUR_HELLO = Hello(
-    VERSION, VERSION, 2, 16, STREAMS, 1, 3 * MIB, 6 * MIB, 6 * MIB, MIB, 0, bytes(16)
+    VERSION, VERSION, 2, 0, 16, STREAMS, 1, 3 * MIB, 6 * MIB, 6 * MIB, MIB, 0, bytes(16)
 )
 
 

@@ -61,8 +61,8 @@ def header(layout, fields):
 
 
 Hello = header(
-    "<BBBxI7Q16s",
-    "lowest_version highest_version archive_format in_flight features codecs largest_message calls_window"
+    "<BBBBI7Q16s",
+    "lowest_version highest_version archive_format compressions in_flight features codecs largest_message calls_window"
     " replies_window stream_window digest instance",
 )
 Request = header("<QQQIBBBB", "method in_signature out_signature deadline codec compression priority attempt")
@@ -234,7 +234,7 @@ def described_vectors():
     total = (CRITICAL | TOTAL_LENGTH, (20).to_bytes(8, "little"))
     first = Request(method_id("demo.Echo/echo"), deadline=1_000_000)
     pattern = bytes(range(16))
-    hello = Hello(1, 1, 2, 1024, 0, 3, 4 * MIB, 8 * MIB, 8 * MIB, MIB, 0x1122334455667788, pattern)
+    hello = Hello(1, 1, 2, 0b110, 1024, 0, 3, 4 * MIB, 8 * MIB, 8 * MIB, MIB, 0x1122334455667788, pattern)
     reply = Reply(waited=5, took=42, load=100, retry_after=250, admission=2)
     return {
         "hello": Frame(HELLO, hello),

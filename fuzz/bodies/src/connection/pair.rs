@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Call, CallId, CloseReason, Codec, Config, Connection, Event, Instant, ItemError, Memory,
-    MemoryLimits, Outcome, ReceiveHint, Reply, ReplyError, Request, Side, Status, StatusClass,
-    StreamId, TransportError,
+    Call, CallId, CloseReason, Codec, Config, Connection, Encoding, Event, Instant, ItemError,
+    Memory, MemoryLimits, Outcome, ReceiveHint, Reply, ReplyError, Request, Side, Status,
+    StatusClass, StreamId, TransportError,
 };
 
 use super::ledger::{Ledger, Ticket, bytes};
@@ -131,6 +131,7 @@ impl Pair {
             out_signature: u64::from(asking.prompt),
             deadline: self.now + Duration::from_millis(asking.timeout_ms),
             codec: Codec::RAW,
+            compression: 0,
             priority: 0,
             attempt: 0,
             flags: asking.streams | if asking.one_way { request_flags::ONE_WAY } else { 0 },
@@ -197,7 +198,7 @@ impl Pair {
         let Some(at) = index.checked_rem(end.running.len()) else { return };
         let header = ReplyHeader::new(Status::OK);
         let (request, _) = &end.running[at];
-        let begun = end.connection.begin_items(self.now, request.id, header);
+        let begun = end.connection.begin_items(self.now, request.id, header, &[]);
         assert!(begun.is_err() || request.flags & request_flags::ITEMS_OUT != 0);
     }
 
@@ -206,7 +207,7 @@ impl Pair {
         let Some(at) = index.checked_rem(end.streams.len()) else { return };
         let (stream, ticket) = end.streams[at];
         let payload = Bytes::from(self.ledger.item(side, ticket, len));
-        match end.connection.send_item(self.now, stream, Codec::RAW, 0, &payload) {
+        match end.connection.send_item(self.now, stream, Encoding::plain(Codec::RAW, 0), &payload) {
             Ok(()) => self.ledger.sent_item(side, ticket, len),
             // Ended ones are not tried again and again.
             Err(ItemError::Ended) if end.streams.len() > 20 => drop(end.streams.remove(at)),
@@ -336,7 +337,7 @@ impl Pair {
 
     fn take_outcome(&self, side: usize, ticket: Ticket, outcome: &Outcome) {
         match outcome {
-            Outcome::Reply(Reply { header, body }) => {
+            Outcome::Reply(Reply { header, body, .. }) => {
                 assert!(body.is_empty() || body.is_aligned_to(16));
                 let has_body =
                     matches!(header.status.class(), StatusClass::Ok | StatusClass::Application);

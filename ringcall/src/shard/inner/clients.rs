@@ -193,8 +193,10 @@ async fn ask_for_table(client: &LocalClient, digest: u64) -> Option<MethodRows> 
             in_signature: 0,
             out_signature: 0,
             codec: Codec::RAW,
+            compression: 0,
             timeout: PAGE_TIMEOUT,
             priority: 0,
+            attempt: 0,
             flags: 0,
             wait_for_ready: false,
         };

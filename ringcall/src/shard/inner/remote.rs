@@ -111,7 +111,14 @@ impl Inner {
         let index = self.remote_calls.borrow_mut().add(end, to, deadline, called);
         let ticket = Ticket::Remote(index);
         if !may_go {
-            return self.call_later(client, outgoing, deadline, payload, ticket, Some(Waits::Change));
+            return self.call_later(
+                client,
+                outgoing,
+                deadline,
+                payload,
+                ticket,
+                Some(Waits::Change),
+            );
         }
         let called = match waits {
             true => self.call(handle, &outgoing, deadline, &payload, ticket),
@@ -277,6 +284,15 @@ impl Inner {
                     let _ = to.send(self.share_listener());
                 }
             }
+        }
+    }
+
+    /// Tells the callers whose calls were waiting to be made: what would have made them is gone.
+    pub(super) fn end_remote_calls(&self) {
+        let places = self.remote_calls.borrow().calls.len() as u32;
+        for index in 0..places {
+            let failure = Failure::not_sent(Cause::Shutdown);
+            self.complete(Ticket::Remote(index), Outcome::Failed(failure));
         }
     }
 
