@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Pair, bytes, raw_call, skewed};
-use ringcall_core::frame::{CancelReason, request_flags};
+use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
     Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Failure, FailureClass, Instant,
     Outcome, SplitMix64, Status,
@@ -363,6 +363,30 @@ fn c04_limits_change_while_calls_run() {
     }
     pair.run();
     assert_eq!(pair.client.done.len(), 2991);
+}
+
+#[test]
+fn c04_a_lower_limit_lets_pass_what_waits_for_credit() {
+    let client = Config::new().message_bytes_max(100_000).replies_window(200_000);
+    let mut pair = Pair::with(17, client, Config::new()).open();
+    pair.server.echo = false;
+    for ticket in 0..3 {
+        pair.call(ticket, b"x").unwrap();
+    }
+    pair.run();
+    let body = Bytes::from(bytes(1, 90_000));
+    for request in std::mem::take(&mut pair.server.requests) {
+        let header = ReplyHeader::new(Status::OK);
+        // The last one has no credit left.
+        pair.server.connection.reply(pair.now, request.id, header, &body).unwrap();
+    }
+    pair.client.connection.set_limits(1024, 1000);
+    pair.run();
+    assert_eq!(pair.client.closed, None);
+    for ticket in 0..3 {
+        assert_eq!(pair.client.answer(ticket), body);
+    }
+    assert_eq!(pair.server.connection.peer().unwrap().message_bytes_max, 1000);
 }
 
 #[test]

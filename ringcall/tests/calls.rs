@@ -258,6 +258,40 @@ fn many_tasks_share_a_client_and_get_their_own_answers() {
     });
 }
 
+/// Pending once, and woken at once: what a task does that lets others have their turn.
+async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_task_that_yields_lets_the_shard_look_for_what_has_arrived() {
+    over_one_pair(|pair| {
+        let (server, _) = pair.serve();
+        let blocking = pair.blocking(&server);
+        let polls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&polls);
+        blocking.shard().spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        blocking.shard().turn(Wait::Now);
+        assert!((1..=16).contains(&polls.get()), "{} polls in a turn", polls.get());
+        // And its own calls are answered beside it.
+        let client = KitchenClient::new(&blocking);
+        client.nothing().wait().unwrap();
+    });
+}
+
 #[test]
 fn more_calls_than_the_server_takes_at_once_wait_for_room() {
     over_every_pair(|pair| {

@@ -10,6 +10,9 @@ pub(crate) struct Case {
     pub(crate) in_flight: usize,
     /// What is counted is the items of one stream that a server sends, instead of calls.
     pub(crate) is_stream: bool,
+    /// How many calls a second are made, however long earlier ones take. Otherwise each caller makes its
+    /// next call when the last has ended.
+    pub(crate) rate: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(crate) enum Message {
 }
 
 const fn blob(id: &'static str, bytes: usize, connections: usize, in_flight: usize) -> Case {
-    Case { id, message: Message::Blob(bytes), connections, in_flight, is_stream: false }
+    Case { id, message: Message::Blob(bytes), connections, in_flight, is_stream: false, rate: None }
 }
 
 const fn stream(id: &'static str, bytes: usize) -> Case {
@@ -40,10 +43,26 @@ pub(crate) const ALL: &[Case] = &[
     stream("stream-64KiB-c1", 64 << 10),
 ];
 
+/// The one whose rate is given, with as many callers as can be waiting at a time.
+pub(crate) const OPEN: &str = "open-64B-c1";
+const OPEN_CALLERS: usize = 1000;
+
 impl Case {
+    /// One of the list, or `open-64B-c1@RATE`.
     pub(crate) fn named(name: &str) -> Result<&'static Case, String> {
+        if let Some((OPEN, rate)) = name.split_once('@') {
+            let rate = rate.parse().ok().filter(|rate| *rate > 0);
+            let rate = rate.ok_or_else(|| format!("`{name}` has no rate of calls a second"))?;
+            return Ok(Case::open(rate));
+        }
         let found = ALL.iter().find(|case| case.id == name);
         found.ok_or_else(|| format!("there is no case `{name}`; see --list"))
+    }
+
+    /// Lives for ever: a process has few of them.
+    pub(crate) fn open(rate: u64) -> &'static Case {
+        let id = Box::leak(format!("{OPEN}@{rate}").into_boxed_str());
+        Box::leak(Box::new(Case { rate: Some(rate), ..blob(id, 64, 1, OPEN_CALLERS) }))
     }
 
     pub(crate) fn calls_at_a_time(&self) -> usize {
@@ -53,6 +72,9 @@ impl Case {
     /// Every how many calls one is timed: reading the clock twice takes as long as a quarter of the
     /// fastest calls.
     pub(crate) fn stride(&self) -> u64 {
+        if self.rate.is_some() {
+            return 1;
+        }
         (self.calls_at_a_time() / 8).clamp(1, 32) as u64
     }
 }

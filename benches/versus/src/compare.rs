@@ -22,8 +22,8 @@ pub(crate) const SKIPPED: &str = "skipped: ";
 pub(crate) struct Plan {
     pub(crate) cases: Vec<&'static Case>,
     pub(crate) subjects: Vec<&'static Subject>,
-    rounds: usize,
-    seconds: f64,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
 }
 
 impl Default for Plan {
@@ -81,13 +81,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Row>> {
     Ok(rows.collect())
 }
 
-enum Finding {
+pub(crate) enum Finding {
     Skipped,
     Figures(String, Measured),
 }
 
 impl Finding {
-    fn figures(self) -> Option<(String, Measured)> {
+    pub(crate) fn figures(self) -> Option<(String, Measured)> {
         match self {
             Finding::Skipped => None,
             Finding::Figures(transport, measured) => Some((transport, measured)),
@@ -95,7 +95,8 @@ impl Finding {
     }
 }
 
-fn measure(
+/// Measures once, with two processes of its own.
+pub(crate) fn measure(
     case: &Case,
     subject: &Subject,
     seconds: f64,

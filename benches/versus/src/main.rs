@@ -11,11 +11,14 @@
 mod cases;
 mod compare;
 mod floor;
+mod load;
 mod machine;
 mod meter;
 mod ours;
+mod pace;
 mod payload;
 mod peers;
+mod plot;
 mod report;
 mod subjects;
 
@@ -33,8 +36,10 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
-usage: versus [--json FILE] [--quick] [--case ID]... [--subject NAME]...
+usage: versus [--load] [--json FILE] [--plots FOLDER] [--quick] [--case ID]... [--subject NAME]...
+  --load           latency against the offered rate, in an open loop, instead of the cases
   --json FILE      writes the medians there, as JSON
+  --plots FOLDER   draws them there, as SVG
   --quick          one round of 2 s each, instead of three of 4 s
   --case ID        only this case; may be repeated
   --subject NAME   only this subject; may be repeated
@@ -52,12 +57,15 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let mut plan = compare::Plan::default();
-    let mut json: Option<PathBuf> = None;
+    let (mut json, mut plots): (Option<PathBuf>, Option<PathBuf>) = (None, None);
+    let mut is_load = false;
     let mut parser = Parser::from_env();
     while let Some(argument) = parser.next()? {
         use lexopt::Arg::{Long, Value};
         match argument {
             Long("json") => json = Some(parser.value()?.into()),
+            Long("plots") => plots = Some(parser.value()?.into()),
+            Long("load") => is_load = true,
             Long("quick") => plan.be_quick(),
             Long("case") => plan.cases.push(parser.value()?.parse_with(Case::named)?),
             Long("subject") => plan.subjects.push(parser.value()?.parse_with(Subject::named)?),
@@ -72,12 +80,16 @@ fn run() -> Result<()> {
             other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
         }
     }
+    if is_load {
+        let steps = load::run(&plan)?;
+        print!("{}", load::table(&steps));
+        json.map_or(Ok(()), |path| report::write_json(&path, &steps))?;
+        return plots.map_or(Ok(()), |folder| plot::load(&folder, &steps));
+    }
     let rows = compare::run(&plan)?;
     print!("{}", report::table(&rows));
-    match json {
-        Some(path) => report::write_json(&path, &rows),
-        None => Ok(()),
-    }
+    json.map_or(Ok(()), |path| report::write_json(&path, &rows))?;
+    plots.map_or(Ok(()), |folder| plot::cases(&folder, &rows))
 }
 
 fn list() -> Result<()> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
 use crate::machine::cpu_seconds;
+use crate::pace::{self, Pace};
 use crate::{Error, Result};
 
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -26,6 +27,8 @@ pub(crate) struct Measured {
     pub(crate) p999_us: f64,
     /// Of both processes together.
     pub(crate) cpu_s_per_mcall: f64,
+    /// Pairs of a share of the calls and what that many were no slower than, in µs.
+    pub(crate) curve: Vec<(f64, f64)>,
 }
 
 impl fmt::Display for Measured {
@@ -65,7 +68,11 @@ pub(crate) async fn work(mut caller: impl Caller, index: usize) {
     let stride = with(|meter| meter.stride);
     let mut number = index as u64;
     while !is_over() {
-        let start = number.is_multiple_of(stride).then(Instant::now);
+        let start = match pace::is_set() {
+            // What a call waits for its caller counts: else a server that is slow would be asked less.
+            true => pace::next().await,
+            false => number.is_multiple_of(stride).then(Instant::now),
+        };
         if let Err(error) = caller.call((number % 2) as usize).await {
             return fail(error);
         }
@@ -104,6 +111,7 @@ fn with<T>(act: impl FnOnce(&mut Meter) -> T) -> T {
 /// All connections are there; calls begin.
 pub(crate) fn begin(case: &Case, watch: Watch) -> Result<()> {
     let now = Instant::now();
+    pace::set(case.rate.map(|rate| Pace::new(rate, now)));
     let meter = Meter {
         watch,
         stride: case.stride(),
@@ -218,6 +226,13 @@ impl Meter {
             p99_us: micros(0.99),
             p999_us: micros(0.999),
             cpu_s_per_mcall: cpu_seconds * 1e6 / self.calls as f64,
+            curve: CURVE.iter().map(|&share| (share, micros(share))).collect(),
         }
     }
 }
+
+/// Where the curve of latencies is looked at.
+const CURVE: &[f64] = &[
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.99975,
+    0.9999, 0.99999,
+];

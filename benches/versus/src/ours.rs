@@ -20,7 +20,7 @@ use crate::Result;
 use crate::cases::{Case, Message};
 use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
 use crate::payload::{ArchivedLeg, ArchivedOrder, Leg, Order, Payload, compare_bytes};
-use crate::peers::tokio_runtime;
+use crate::peers::{caller_runtime, tokio_runtime};
 use crate::subjects::{announce, skip};
 
 /// Which ringcall.
@@ -237,7 +237,7 @@ impl Ours {
         server: SocketAddr,
         watch: Watch,
     ) -> Result<Measured> {
-        tokio_runtime()?.block_on(async {
+        caller_runtime(case)?.block_on(async {
             let mut clients = Vec::new();
             for _ in 0..case.connections {
                 clients.push(EchoClient::connect(server).await?.channel().clone());
@@ -266,7 +266,7 @@ impl Ours {
         let shard = Shard::new(config)?;
         self.engine.check(shard.transport().name)?;
         let local = LocalSet::new();
-        local.block_on(&tokio_runtime()?, async {
+        local.block_on(&caller_runtime(case)?, async {
             let driver = tokio::task::spawn_local(host::tokio::run(shard.clone()));
             let mut clients = Vec::new();
             for _ in 0..case.connections {

@@ -15,14 +15,14 @@ use crate::subjects::{Kind, Subject};
 /// The medians of one subject in one case.
 #[derive(Serialize)]
 pub(crate) struct Row {
-    case: &'static str,
-    subject: &'static str,
+    pub(crate) case: &'static str,
+    pub(crate) subject: &'static str,
     transport: String,
     wait: &'static str,
     #[serde(flatten)]
-    measured: Measured,
+    pub(crate) measured: Measured,
     #[serde(skip)]
-    kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 impl Row {
@@ -48,13 +48,25 @@ impl Row {
                 p99_us: median(|round| round.p99_us),
                 p999_us: median(|round| round.p999_us),
                 cpu_s_per_mcall: median(|round| round.cpu_s_per_mcall),
+                curve: middle_curve(rounds),
             },
             kind: subject.kind,
         })
     }
 }
 
-pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<()> {
+/// Point by point.
+fn middle_curve(rounds: &[(String, Measured)]) -> Vec<(f64, f64)> {
+    let Some((_, first)) = rounds.first() else { return Vec::new() };
+    let point = |(index, &(share, _)): (usize, &(f64, f64))| {
+        let mut at: Vec<f64> = rounds.iter().map(|(_, round)| round.curve[index].1).collect();
+        at.sort_by(f64::total_cmp);
+        (share, at[at.len() / 2])
+    };
+    first.curve.iter().enumerate().map(point).collect()
+}
+
+pub(crate) fn write_json(path: &Path, rows: &[impl Serialize]) -> Result<()> {
     let mut json = serde_json::to_string_pretty(rows)?;
     json.push('\n');
     Ok(fs::write(path, json)?)
@@ -90,7 +102,7 @@ fn floor_of(row: &Row, case: &[Row]) -> Option<f64> {
 }
 
 fn line(table: &mut String, row: &Row, best_peer: Option<f64>, floor: Option<f64>) {
-    let Measured { calls_per_s, p50_us, p99_us, p999_us, cpu_s_per_mcall } = &row.measured;
+    let Measured { calls_per_s, p50_us, p99_us, p999_us, cpu_s_per_mcall, .. } = &row.measured;
     let ratio = |to: Option<f64>| match to {
         Some(to) => format!("{:.2}×", calls_per_s / to),
         None => "–".to_owned(),

@@ -97,6 +97,15 @@ impl Subject {
         }
     }
 
+    /// Whether its callers are tasks, so that one of them can watch the clock for all.
+    pub(crate) fn can_pace(&self) -> bool {
+        match self.kind {
+            Kind::Floor => false,
+            Kind::Ringcall(ours) => ours.client != ClientKind::Blocking,
+            Kind::Peer(_) => true,
+        }
+    }
+
     /// Serves until the process is ended from outside.
     pub(crate) fn serve(&self, case: &Case) -> Result<()> {
         match self.kind {
@@ -109,6 +118,9 @@ impl Subject {
     pub(crate) fn call(&self, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
         if case.is_stream && !self.can_stream() {
             return skip("no stream here");
+        }
+        if case.rate.is_some() && !self.can_pace() {
+            return skip("no open loop here");
         }
         match self.kind {
             Kind::Floor => floor::call(case, self.wait, server, watch),

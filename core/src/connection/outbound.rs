@@ -259,12 +259,17 @@ impl Outbound {
         self.entered
     }
 
-    /// Whether all requests that were queued before a mark have gone.
-    pub(super) fn is_past(&self, mark: u64) -> bool {
-        let mut requests = self.bodies.iter().chain(&self.held_calls);
+    /// Whether all requests that were queued before a mark have gone, and of the rest whatever is larger than
+    /// `bytes_max`.
+    pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
+        let held =
+            [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
+        let mut bodies = self.bodies.iter().chain(held.into_iter().flatten());
         self.ready.is_empty()
             && self.run.is_empty()
-            && !requests.any(|body| body.header.is_request() && body.entered <= mark)
+            && !bodies.any(|body| {
+                body.entered <= mark && (body.header.is_request() || body.total as u64 > bytes_max)
+            })
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
-    Kind, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
+    Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
 };
 use crate::payload::Empty;
 use crate::{
@@ -477,7 +477,9 @@ impl<T> Connection<T> {
     /// Whether all calls that were made under earlier limits have gone, so that new ones can be
     /// confirmed.
     pub(super) fn limits_ack_is_due(&self) -> bool {
-        self.control.limits_ack.is_some_and(|(_, mark)| self.outbound.is_past(mark))
+        let past =
+            |(limits, mark): (Limits, u64)| self.outbound.is_past(mark, limits.message_bytes_max);
+        self.control.limits_ack.is_some_and(past)
     }
 
     fn push_limits_ack(&mut self) {

@@ -220,14 +220,16 @@ impl Executor {
         }
     }
 
-    /// Polls tasks that want it, at most `budget` of them. Says whether there was any.
+    /// Polls the tasks that want it now, at most `budget` of them. Says whether there was any. What is woken
+    /// meanwhile waits for the next time: a task that yields by waking itself would have the whole budget.
     pub(crate) fn run(&self, budget: usize) -> bool {
         self.remote.take_woken(&mut self.ready.borrow_mut());
-        for polled in 0..budget {
-            let Some(index) = self.ready.borrow_mut().pop_front() else { return polled > 0 };
+        let wanted = self.ready.borrow().len().min(budget);
+        for _ in 0..wanted {
+            let Some(index) = self.ready.borrow_mut().pop_front() else { break };
             self.run_one(index);
         }
-        true
+        wanted > 0
     }
 
     fn run_one(&self, index: u32) {

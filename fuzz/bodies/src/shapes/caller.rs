@@ -51,7 +51,8 @@ impl Rig {
         let outcome: Rc<RefCell<Option<Outcome>>> = Rc::default();
         let result = Rc::clone(&outcome);
         let item = Item { name: "name".to_owned(), sizes: vec![1], is_new: false };
-        let call = self.client.view(&item).deadline(Duration::from_secs(60));
+        // Whoever pauses the process does not end its calls.
+        let call = self.client.view(&item).deadline(Duration::from_secs(24 * 3600));
         call.callback(move |answer| {
             *result.borrow_mut() = Some(answer.map(|view| view.to_owned()));
         });
