@@ -103,7 +103,6 @@ pub fn encode_as<M: Message>(
     match (form.codec(), form.previous::<M>().and_then(|previous| previous.encode)) {
         (Some(codec), _) => named(message, codec, out),
         (None, Some(encode)) => encode(message, out),
-        (None, None) if form == Form::PLAIN => message.encode(out),
         (None, None) => Err(EncodeError::Codec(M::CODEC)),
     }
 }
@@ -176,6 +175,10 @@ impl<M> fmt::Debug for Formed<'_, M> {
 
 impl<M: Message> Payload for Formed<'_, M> {
     fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
-        self.0.encode_as(self.1, out)
+        // Raw bodies and codecs of users have no other form.
+        match self.1 == Form::PLAIN {
+            true => self.0.encode(out),
+            false => self.0.encode_as(self.1, out),
+        }
     }
 }

@@ -425,7 +425,11 @@ impl<M: Message> Payload for Typed<'_, M> {
     #[inline]
     fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         if codec != M::CODEC {
-            return self.0.encode_as(Form::of_codec(codec), out);
+            let encoded = self.0.encode_as(Form::of_codec(codec), out);
+            return encoded.map_err(|error| match error {
+                EncodeError::Codec(_) => EncodeError::Codec(codec),
+                error => error,
+            });
         }
         self.0.encode(out)
     }
