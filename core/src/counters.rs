@@ -73,14 +73,17 @@ counters! {
     copied_misaligned,
     /// Body bytes copied because too much receive memory is held.
     copied_hoard,
+    /// Bytes that TLS copied on their way in, beside decrypting them: from where they were received, and
+    /// within, to lie as bodies must.
+    copied_tls,
     /// Body bytes received straight into their own buffer.
     landed,
 }
 
 impl Counters {
-    /// All body bytes that were copied on their way from the transport to the application.
+    /// All bytes of bodies, and with TLS of what lies around them, that were copied on their way from the transport to the application.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
-        self.copied_straddle + self.copied_misaligned + self.copied_hoard
+        self.copied_straddle + self.copied_misaligned + self.copied_hoard + self.copied_tls
     }
 }

@@ -40,7 +40,6 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Endpoint<Tr: Transport, L, T> {
     transport: Tr,
     memory: Memory,
-    layer: fn(Side) -> L,
     links: Vec<Option<Link<L, T>>>,
     /// Connections that may have events, in turn.
     readable: VecDeque<u32>,
@@ -69,9 +68,21 @@ struct Link<L, T> {
     is_dirty: bool,
     /// When its timer fires.
     armed: Instant,
+    /// Its layer gave up, and may have said why to the other side, which should read that.
+    has_last_word: bool,
     /// When it must be connected.
     connect_by: Instant,
     receiving: Receiving,
+}
+
+impl<L: ByteLayer, T> Link<L, T> {
+    /// The layer cannot go on: nothing of the connection is sent any more, only what the layer may have to
+    /// say itself.
+    #[cold]
+    fn give_up(&mut self, now: Instant, reason: CloseReason) {
+        self.connection.handle_closed(now, reason);
+        self.has_last_word = self.sending.is_none() && self.layer.wants_seal();
+    }
 }
 
 /// How far a link is on its way.
@@ -103,18 +114,12 @@ pub enum EndpointEvent<T, S> {
 }
 
 impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
-    /// An endpoint without connections; `layer` makes the byte layer of each.
+    /// An endpoint without connections.
     #[must_use]
-    pub fn new(
-        transport: Tr,
-        memory: Memory,
-        layer: fn(Side) -> L,
-        now: Instant,
-    ) -> Endpoint<Tr, L, T> {
+    pub fn new(transport: Tr, memory: Memory, now: Instant) -> Endpoint<Tr, L, T> {
         Endpoint {
             transport,
             memory,
-            layer,
             links: Vec::new(),
             readable: VecDeque::new(),
             share: FRAMES_A_TURN,
@@ -202,7 +207,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
 
     // ---- connections ----
 
-    /// Begins to connect; [`Event::Established`] or [`Event::Closed`] follows.
+    /// Begins to connect; [`Event::Established`] or [`Event::Closed`] follows. What the connection
+    /// sends and receives goes through `layer`.
     ///
     /// # Errors
     /// When it cannot even be tried.
@@ -211,9 +217,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         now: Instant,
         address: &Address,
         config: &Rc<Config>,
+        layer: L,
     ) -> Result<Handle, TransportError> {
         let handle = self.transport.connect(address)?;
-        self.enter(now, handle, Side::Client, Stage::Connecting, config);
+        self.enter(now, handle, Side::Client, Stage::Connecting, config, layer);
         Ok(handle)
     }
 
@@ -226,9 +233,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         now: Instant,
         socket: Tr::Socket,
         config: &Rc<Config>,
+        layer: L,
     ) -> Result<Handle, TransportError> {
         let handle = self.transport.adopt(socket)?;
-        self.enter(now, handle, Side::Server, Stage::Up, config);
+        self.enter(now, handle, Side::Server, Stage::Up, config, layer);
         Ok(handle)
     }
 
@@ -237,6 +245,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     #[must_use]
     pub fn connection(&self, handle: Handle) -> Option<&Connection<T>> {
         self.link(handle).map(|link| &link.connection)
+    }
+
+    /// The byte layer of the connection with this handle, to look at.
+    #[must_use]
+    pub fn layer(&self, handle: Handle) -> Option<&L> {
+        self.link(handle).map(|link| &link.layer)
     }
 
     /// The connection with this handle; what the change gives to say or to send is noticed.
@@ -397,9 +411,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             }
             TransportEvent::InputEnd(handle) => {
                 let Some(link) = self.touch(handle) else { return };
-                match link.stage {
-                    Stage::Lingering => self.close(handle),
-                    _ => link.connection.handle_input_end(now),
+                if link.stage == Stage::Lingering {
+                    return self.close(handle);
+                }
+                match link.layer.end_input() {
+                    Ok(()) => link.connection.handle_input_end(now),
+                    Err(reason) => link.give_up(now, reason),
                 }
             }
             TransportEvent::Sent { handle, bytes, done } => {
@@ -413,7 +430,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             TransportEvent::Closed(handle, reason) => {
                 let Some(link) = self.touch(handle) else { return };
                 link.sending = None;
-                link.connection.handle_closed(now, reason);
+                link.has_last_word = false;
+                link.connection.handle_closed(now, link.layer.explain(reason));
                 if link.stage == Stage::Lingering {
                     self.close(handle);
                 }
@@ -430,8 +448,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         let connection = &mut link.connection;
         let opened = link.layer.open(chunk, &mut |plain| connection.handle_received(now, plain));
+        connection.count_copied(link.layer.take_copied());
         if let Err(reason) = opened {
-            connection.close(now, reason);
+            link.give_up(now, reason);
+        } else if link.layer.has_input_ended() {
+            connection.handle_input_end(now);
         }
         if link.layer.wants_seal() {
             self.mark_dirty(handle);
@@ -530,11 +551,16 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         let mut any = false;
         while link.sending.is_none() && link.stage == Stage::Up {
             debug_assert!(self.batch.is_empty());
-            link.connection.poll_transmit(now, &mut self.batch);
+            if link.layer.is_ready() {
+                link.connection.poll_transmit(now, &mut self.batch);
+            }
+            if link.connection.is_finished() && !link.connection.is_lost() {
+                link.layer.end_output();
+            }
             let plain = self.batch.len();
             if let Err(reason) = link.layer.seal(&mut self.batch) {
                 self.batch.clear();
-                link.connection.handle_closed(now, reason);
+                link.give_up(now, reason);
                 break;
             }
             if self.batch.is_empty() {
@@ -565,7 +591,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             return;
         }
         match link.stage {
-            Stage::Up if !link.connection.is_lost() => {
+            // The batch under way has to leave before what must be said behind it.
+            Stage::Up
+                if link.sending.is_some()
+                    && link.layer.owes_goodbye()
+                    && !link.connection.is_lost() => {}
+            Stage::Up if !link.connection.is_lost() || link.has_last_word => {
                 link.stage = Stage::Lingering;
                 link.armed = now + LINGER;
                 self.timers.arm(handle.index, now + LINGER);
@@ -595,6 +626,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         side: Side,
         stage: Stage,
         config: &Rc<Config>,
+        layer: L,
     ) {
         let index = handle.index as usize;
         if index >= self.links.len() {
@@ -604,12 +636,13 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         self.links[index] = Some(Link {
             handle,
             connection,
-            layer: (self.layer)(side),
+            layer,
             stage,
             sending: None,
             is_readable: false,
             is_dirty: false,
             armed: Instant::FAR,
+            has_last_word: false,
             connect_by: now + config.connect_timeout,
             receiving: Receiving::More,
         });

@@ -12,6 +12,12 @@ pub enum CloseReason {
     // The other side broke the protocol.
     /// The first bytes are not ringcall's; they are here so that a gateway can tell whose they are.
     UnknownPreface([u8; 8]),
+    /// It began with a TLS record, and this side was not set up for TLS.
+    PeerSpeaksTls,
+    /// It speaks ringcall without TLS, which this side requires.
+    PeerSpeaksPlaintext,
+    /// TLS failed.
+    Tls(TlsFault),
     /// No common version; the other side speaks these.
     Version {
         /// The lowest version it speaks.
@@ -87,6 +93,54 @@ pub enum CloseReason {
     // The transport's reasons.
     /// Nobody listens there, or the connection was reset.
     Transport(TransportError),
+
+    /// Whoever it is may not connect here, or made too many calls that it may not make.
+    Denied,
+}
+
+/// What went wrong in TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TlsFault {
+    // The other side's certificate.
+    /// Its time is over.
+    CertificateExpired,
+    /// Its time has not begun.
+    CertificateNotYetValid,
+    /// Nobody whom this side trusts has signed it; it may have been signed by itself.
+    CertificateUnknownIssuer,
+    /// It is for other names than the one that was connected to.
+    CertificateWrongName,
+    /// Its issuer has revoked it.
+    CertificateRevoked,
+    /// It is malformed, badly signed, or not for this purpose.
+    CertificateBad,
+    /// There is none, although this side requires one.
+    CertificateMissing,
+
+    // What the two sides could not agree upon.
+    /// No common version of TLS.
+    NoCommonVersion,
+    /// No common cipher suite, group or signature scheme.
+    NoCommonSuite,
+    /// The other side speaks TLS, but not ringcall inside.
+    NoCommonProtocol,
+
+    // The record layer.
+    /// The other side refused with this alert.
+    Alert(u8),
+    /// A record was changed on its way, or is out of order.
+    Tampered,
+    /// A record or a message of TLS is malformed, or came when it must not.
+    Malformed,
+    /// The connection ended without a goodbye inside TLS: what came last may have been cut off.
+    Truncated,
+    /// More of TLS's own messages than anybody has a use for.
+    TooMuch,
+    /// The connection ended before the other side had answered the first message: it may not speak TLS.
+    Unanswered,
+    /// This side could not go on: out of randomness, or of the numbers of a key.
+    Internal,
 }
 
 /// What went wrong below the protocol.
@@ -122,6 +176,8 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// No fault: stopping, idle, too old.
     pub const NONE: CloseCode = CloseCode(0);
+    /// Whoever reads it may not connect, or made too many calls that it may not make.
+    pub const DENIED: CloseCode = CloseCode(29);
 }
 
 impl fmt::Debug for CloseCode {
@@ -137,7 +193,9 @@ impl CloseReason {
         CloseCode(match self {
             CloseReason::Local | CloseReason::PeerClosed | CloseReason::Transport(_) => 0,
             CloseReason::GoAway(code) => code.0,
-            CloseReason::UnknownPreface(_) => 1,
+            CloseReason::UnknownPreface(_)
+            | CloseReason::PeerSpeaksTls
+            | CloseReason::PeerSpeaksPlaintext => 1,
             CloseReason::Version { .. } => 2,
             CloseReason::FrameTooLarge => 3,
             CloseReason::BadHeader => 4,
@@ -165,21 +223,31 @@ impl CloseReason {
             CloseReason::TooManyCancels => 26,
             CloseReason::TooManyControlFrames => 27,
             CloseReason::SmallParts => 28,
+            CloseReason::Denied => CloseCode::DENIED.0,
             CloseReason::BadStream => 30,
+            CloseReason::Tls(_) => 40,
         })
     }
 
     /// Whether the other side broke the protocol (rather than ended, or was slow).
     #[must_use]
     pub const fn is_protocol_error(self) -> bool {
-        matches!(self.code().0, 1..=20 | 25..=28 | 30..=39)
-            && !matches!(self, CloseReason::GoAway(_))
+        match self {
+            CloseReason::GoAway(_) => false,
+            CloseReason::Tls(fault) => {
+                matches!(fault, TlsFault::Tampered | TlsFault::Malformed | TlsFault::TooMuch)
+            }
+            reason => matches!(reason.code().0, 1..=20 | 25..=28 | 30..=39),
+        }
     }
 }
 
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
+            CloseReason::UnknownPreface(bytes) if is_http(bytes) => {
+                "the peer speaks HTTP, not ringcall"
+            }
             CloseReason::UnknownPreface(bytes) => {
                 return write!(
                     f,
@@ -197,6 +265,19 @@ impl fmt::Display for CloseReason {
             }
             CloseReason::UnknownExtension(tag) => {
                 return write!(f, "the peer insists on an unknown extension {tag}");
+            }
+            CloseReason::PeerSpeaksTls => {
+                "the peer speaks TLS and this side does not: give it `Connect::tls`, or `Server::tls`"
+            }
+            CloseReason::PeerSpeaksPlaintext => {
+                "the peer does not speak TLS, which this side requires: give it `Connect::tls`"
+            }
+            CloseReason::Tls(fault) => return write!(f, "TLS: {fault}"),
+            CloseReason::Denied => {
+                "the peer may not connect, or made too many calls that it may not make"
+            }
+            CloseReason::GoAway(CloseCode::DENIED) => {
+                "the peer refused this side: its certificate or credentials are not accepted there"
             }
             CloseReason::GoAway(code) if code.0 == 0 => "the peer said goodbye",
             CloseReason::GoAway(code) => {
@@ -257,6 +338,78 @@ impl fmt::Display for CloseReason {
 }
 
 impl core::error::Error for CloseReason {}
+
+/// Whether a stranger's first bytes are those of a request of HTTP.
+fn is_http(bytes: &[u8; 8]) -> bool {
+    let verbs: [&[u8]; 8] =
+        [b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"PRI * "];
+    verbs.iter().any(|verb| bytes.starts_with(verb))
+}
+
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsFault::CertificateExpired => {
+                "the peer's certificate has expired (or this machine's clock is wrong)"
+            }
+            TlsFault::CertificateNotYetValid => {
+                "the peer's certificate is not valid yet (or this machine's clock is wrong)"
+            }
+            TlsFault::CertificateUnknownIssuer => {
+                "the peer's certificate was not signed by an authority that this side trusts: add \
+                 the authority's certificate to `TlsRoots`"
+            }
+            TlsFault::CertificateWrongName => {
+                "the peer's certificate is for other names than the one that was connected to: \
+                 connect by such a name, or give it with `TlsClient::server_name`"
+            }
+            TlsFault::CertificateRevoked => "the peer's certificate has been revoked",
+            TlsFault::CertificateBad => {
+                "the peer's certificate is malformed, badly signed, or not for this purpose"
+            }
+            TlsFault::CertificateMissing => {
+                "the peer has no certificate, which this side requires: give it one with `TlsClient::mutual`"
+            }
+            TlsFault::NoCommonVersion => "no common version: this side speaks TLS 1.3",
+            TlsFault::NoCommonSuite => "no common cipher suite, group or signature scheme",
+            TlsFault::NoCommonProtocol => "the peer does not offer the protocol `ringcall/1` (ALPN)",
+            TlsFault::Alert(alert) => return write_alert(f, *alert),
+            TlsFault::Tampered => "a record was changed on its way",
+            TlsFault::Malformed => "the peer sent a malformed or unexpected message",
+            TlsFault::Truncated => "the connection was cut off without a goodbye",
+            TlsFault::TooMuch => "the peer sent too many messages of TLS's own",
+            TlsFault::Unanswered => {
+                "the peer ended the connection instead of answering: does it speak TLS (`Server::tls`)?"
+            }
+            TlsFault::Internal => "this side could not go on",
+        })
+    }
+}
+
+/// Alerts by their numbers in RFC 8446, and what they mean for whoever gets them.
+fn write_alert(f: &mut fmt::Formatter<'_>, alert: u8) -> fmt::Result {
+    let text = match alert {
+        10 => "the peer did not expect this message: does it speak TLS (`Server::tls`)?",
+        20 => "the peer received a record that was changed on its way",
+        40 | 47 | 71 => "the peer and this side cannot agree upon parameters",
+        42 | 43 => "the peer does not accept this side's certificate",
+        44 => "this side's certificate has been revoked, says the peer",
+        45 => "this side's certificate has expired, says the peer",
+        48 => "the peer does not trust whoever signed this side's certificate",
+        49 => "the peer refuses this side's certificate",
+        51 => {
+            "the peer could not verify this side's certificate: it may know another authority of that name"
+        }
+        70 => "the peer speaks no common version of TLS",
+        112 => "the peer does not know the name that was connected to (`TlsClient::server_name`)",
+        116 => "the peer requires a certificate of this side: give it one with `TlsClient::mutual`",
+        120 => "the peer does not speak `ringcall/1` inside TLS (ALPN)",
+        other => return write!(f, "the peer refused with alert {other}"),
+    };
+    f.write_str(text)
+}
+
+impl core::error::Error for TlsFault {}
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

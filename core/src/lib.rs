@@ -39,12 +39,14 @@ mod wheel;
 pub use channel::{Answer, Arrived, Channel, Outgoing, StreamCall, StreamChannel, Within};
 pub use config::{Config, ConfigError};
 pub use connection::{
-    Call, Cancellation, Connection, Event, Item, ItemError, LAND_BYTES_MIN, Outcome, ReceiveHint,
-    Reply, ReplyError, Request, SendQueue,
+    CREDENTIALS_BYTES_MAX, Call, Cancellation, Connection, CredentialsTooLong, Event, Item,
+    ItemError, LAND_BYTES_MIN, Outcome, ReceiveHint, Reply, ReplyError, Request, SendQueue,
 };
 pub use counters::Counters;
 pub use endpoint::{Endpoint, EndpointEvent};
-pub use error::{Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TransportError};
+pub use error::{
+    Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
+};
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{

@@ -155,11 +155,14 @@ pub trait Bell: Clone + Send + Sync {
 }
 
 /// Sits between connection and transport: nothing at all, or encryption.
+///
+/// What is provided here is what a layer without messages of its own says.
 pub trait ByteLayer {
     /// Turns received bytes into what the connection gets, in order.
     ///
     /// # Errors
-    /// When the bytes are not what the layer expects.
+    /// When the bytes are not what the layer expects: the connection is over. Whatever the layer has to
+    /// say about it is sent all the same, see [`wants_seal`](Self::wants_seal).
     fn open(&mut self, chunk: Chunk, plain: &mut dyn FnMut(Chunk)) -> Result<(), CloseReason>;
 
     /// Turns a batch of the connection into what is sent, in place. May add bytes of its own; is called
@@ -171,6 +174,50 @@ pub trait ByteLayer {
 
     /// Whether it has bytes of its own to send.
     fn wants_seal(&self) -> bool;
+
+    /// Whether it takes the connection's bytes. Until then batches are empty.
+    #[inline]
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Whether the other side has said, within the layer, that nothing follows.
+    #[inline]
+    fn has_input_ended(&self) -> bool {
+        false
+    }
+
+    /// The transport's input has ended.
+    ///
+    /// # Errors
+    /// When there should have been more.
+    #[inline]
+    fn end_input(&mut self) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    /// The connection has nothing more to send: the next [`seal`](Self::seal) adds the layer's goodbye. To
+    /// be called once or more.
+    #[inline]
+    fn end_output(&mut self) {}
+
+    /// Whether its goodbye is still to be asked for, or sent.
+    #[inline]
+    fn owes_goodbye(&self) -> bool {
+        false
+    }
+
+    /// What the transport's reason for the end means, for whoever knows what was going on.
+    #[inline]
+    fn explain(&self, reason: CloseReason) -> CloseReason {
+        reason
+    }
+
+    /// How many bytes it has copied on their way in since it was asked last.
+    #[inline]
+    fn take_copied(&mut self) -> u64 {
+        0
+    }
 
     /// Whether bodies may be received straight into their own memory.
     fn can_land(&self) -> bool;
@@ -195,6 +242,7 @@ impl ByteLayer for Plain {
         Ok(())
     }
 
+    #[inline]
     fn wants_seal(&self) -> bool {
         false
     }

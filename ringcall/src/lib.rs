@@ -131,14 +131,15 @@ mod topic;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
-    Connect, ConnectionState, DuplexCall, DuplexFuture, IntoOwned, ItemSender, ItemsCall,
-    ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer,
-    RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
+    Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
+    ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
+    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
 };
 pub use error::{CallError, ServeError};
 pub use serve::{
-    CallInfo, Context, ErasedMessage, Handlers, Items, MethodTable, Responder, RunningServer,
-    SendContext, Server, Service, ServiceTable, ShardClock,
+    Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
+    MethodTable, Responder, RunningServer, SendContext, Server, Service, ServiceTable, ShardClock,
+    same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
@@ -154,12 +155,14 @@ pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseReason, Codec, Config,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
     ConfigError, Counters, EncodeError, Encoding, Failure, FailureClass, Frozen, MemoryLimits,
     Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TransportError, Within, Writer, method_id,
+    StreamChannel, TlsFault, TransportError, Within, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
+#[cfg(feature = "tls")]
+pub use ringcall_tls::{PeerIdentity, TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer};
 
 /// What the macros need. Not a public interface.
 #[doc(hidden)]

@@ -205,8 +205,8 @@ impl Adder for Sums {
 fn streams_go_back_to_the_caller() {
     over_every_pair(|pair| {
         let server = pair.start(pair.bind().service(Sums.into_adder()));
-        let adder = AdderClient::connect(server.address()).service(Numbers.into_feed());
-        let adder = adder.transport(pair.client).wait().unwrap();
+        let adder = pair.secured(AdderClient::connect(server.address()));
+        let adder = adder.service(Numbers.into_feed()).wait().unwrap();
         assert_eq!(adder.add(&1000).wait().unwrap().to_native(), 3 * 1000 * 1001 / 2);
     });
 }
@@ -226,7 +226,7 @@ fn open(pair: Pair) -> (RunningServer, Floor) {
 
 /// A client of any thread that offers a desk.
 fn trader(pair: Pair, server: &RunningServer, trader: Trader) -> ExchangeClient<Client> {
-    let connect = ExchangeClient::connect(server.address()).transport(pair.client);
+    let connect = pair.secured(ExchangeClient::connect(server.address()));
     connect.service(trader.into_desk()).wait().expect("the server accepts")
 }
 
@@ -307,7 +307,7 @@ fn each_connection_offers_its_own_services() {
         // All of them are on the one shard that clients of a process share.
         let offering: Vec<_> =
             (1..4).map(|factor| trader(pair, &server, Trader::new(factor))).collect();
-        let silent = ExchangeClient::connect(server.address()).transport(pair.client);
+        let silent = pair.secured(ExchangeClient::connect(server.address()));
         let silent = silent.wait().unwrap();
         for (factor, exchange) in (1..4).zip(&offering) {
             assert_eq!(exchange.trade(&100).wait().unwrap().to_native(), 100 * factor);
@@ -318,7 +318,7 @@ fn each_connection_offers_its_own_services() {
         drop(offering);
         // A connection that comes after one that is gone does not inherit what it offered.
         for _ in 0..5 {
-            let next = ExchangeClient::connect(server.address()).transport(pair.client);
+            let next = pair.secured(ExchangeClient::connect(server.address()));
             next.wait().unwrap().trade(&100).wait().map(|_| ()).unwrap_err();
         }
     });
@@ -328,7 +328,7 @@ fn each_connection_offers_its_own_services() {
 fn handlers_of_a_client_can_be_offloaded() {
     over_every_pair(|pair| {
         let (server, _) = open(pair);
-        let connect = ExchangeClient::connect(server.address()).transport(pair.client);
+        let connect = pair.secured(ExchangeClient::connect(server.address()));
         let connect = connect.service(Trader::new(3).into_desk()).handlers(Handlers::Offload);
         let exchange = connect.wait().unwrap();
         assert_eq!(exchange.trade(&7).wait().unwrap().to_native(), 21);
@@ -339,7 +339,7 @@ fn handlers_of_a_client_can_be_offloaded() {
 fn a_service_is_offered_once() {
     over_one_pair(|pair| {
         let (server, _) = open(pair);
-        let connect = ExchangeClient::connect(server.address()).transport(pair.client);
+        let connect = pair.secured(ExchangeClient::connect(server.address()));
         let twice = connect.service(Trader::new(1).into_desk()).service(Trader::new(2).into_desk());
         let refused = failure(twice.wait().map(|_| ()));
         assert_eq!(refused.class, FailureClass::NotSent);
@@ -512,8 +512,8 @@ impl Match {
         let server = pair.bind().service(home.clone().into_court()).config(config.clone());
         let server = pair.start(server);
         let mut settings = ShardConfig::default();
-        (settings.transport, settings.client) = (pair.client, config.clone());
-        let shard = Shard::new(settings).unwrap();
+        settings.client = config.clone();
+        let shard = Shard::new(pair.connecting(settings)).unwrap();
         let connect = shard.connect(server.address()).service(away.clone().into_court());
         let client = shard.block_on(connect).unwrap();
         shard.block_on(CourtClient::new(&client).join().into_future()).unwrap();

@@ -361,7 +361,7 @@ fn unknown_methods_and_senseless_arguments_are_refused() {
             }
         }
         let (server, _) = pair.serve();
-        let client = other::KitchenClient::connect(server.address()).wait().unwrap();
+        let client = pair.secured(other::KitchenClient::connect(server.address())).wait().unwrap();
         let order = other::Order { id: 1, symbol: "ABC".into() };
         let refused = failure(client.cook(&order).wait());
         assert_eq!(refused.class, FailureClass::Refused);
@@ -431,7 +431,7 @@ fn a_shard_turns_in_a_loop_of_its_own() {
         shard.serve(Cook::default().into_kitchen()).unwrap();
         let address = shard.listen("127.0.0.1:0").unwrap();
         let caller = std::thread::spawn(move || {
-            let client = KitchenClient::connect(&address).wait().unwrap();
+            let client = pair.secured(KitchenClient::connect(&address)).wait().unwrap();
             (0..100).map(|id| client.cook(&order(id)).wait().unwrap().id.to_native()).sum::<u64>()
         });
         while !caller.is_finished() {
@@ -476,8 +476,11 @@ fn a_handler_calls_on_with_the_time_that_is_left() {
         let (upstream, _) = pair.serve();
         let client = pair.kitchen(&upstream);
         let front = pair.bind().service(Door(client).into_front()).start().unwrap();
-        let front =
-            FrontClient::connect(front.address()).wait().map(|client| (front, client)).unwrap();
+        let front = pair
+            .secured(FrontClient::connect(front.address()))
+            .wait()
+            .map(|client| (front, client))
+            .unwrap();
         let left = front.1.remaining_of_upstream_ms().deadline(Duration::from_millis(500)).wait();
         let left = left.unwrap().to_native();
         assert!((300..=450).contains(&left), "{left}");

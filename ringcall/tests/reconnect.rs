@@ -127,7 +127,7 @@ fn states_are_told_as_they_change() {
         let address = listening.address.clone();
         drop(listening);
         // Nothing happens before the first call.
-        let client = Client::connect(&address).transport(pair.client).lazy().wait().unwrap();
+        let client = pair.secured(Client::connect(&address)).lazy().wait().unwrap();
         assert_eq!(client.state(), ConnectionState::Idle);
         let kitchen = KitchenClient::new(client.clone());
         let error = kitchen.nothing().wait().unwrap_err();
@@ -192,7 +192,7 @@ fn f07_calls_that_a_goodbye_refuses_are_made_again() {
         let listening = Listening::new(pair.socket);
         let address = listening.address.clone();
         let server = thread::spawn(move || leaving(&listening));
-        let client = Client::connect(&address).transport(pair.client).wait().unwrap();
+        let client = pair.secured(Client::connect(&address)).wait().unwrap();
         let kitchen = KitchenClient::new(client.clone()).with_options(WAIT);
         let callers: Vec<_> = (0..2)
             .map(|_| {
@@ -223,7 +223,7 @@ fn f07_callbacks_and_one_way_calls_are_made_again() {
             read_request(&mut second);
             second.write_all(&go_away(1)).unwrap();
         });
-        let client = Client::connect(&address).transport(pair.client).wait().unwrap();
+        let client = pair.secured(Client::connect(&address)).wait().unwrap();
         let kitchen = KitchenClient::new(client.clone()).with_options(WAIT);
         let (sender, receiver) = std::sync::mpsc::channel();
         kitchen.raw(&Bytes::new()).callback(move |end| sender.send(end.map(drop)).unwrap());
@@ -249,7 +249,7 @@ fn d09_a_call_that_may_have_run_is_never_made_again() {
             let rest = read_reply(&mut second);
             assert!(rest.is_none());
         });
-        let client = Client::connect(&address).transport(pair.client).wait().unwrap();
+        let client = pair.secured(Client::connect(&address)).wait().unwrap();
         let kitchen = KitchenClient::new(client).with_options(WAIT);
         let error = kitchen.raw(&Bytes::new()).wait().unwrap_err();
         assert_eq!(failure(&error).class, FailureClass::Unknown);

@@ -228,7 +228,7 @@ fn serve(pair: &Pair) -> (RunningServer, Arc<Seen>) {
 }
 
 fn shared(pair: &Pair, server: &RunningServer) -> PressClient<Client> {
-    PressClient::connect(server.address()).transport(pair.client).wait().expect("it accepts")
+    pair.secured(PressClient::connect(server.address())).wait().expect("it accepts")
 }
 
 fn cause<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Cause {
@@ -671,7 +671,7 @@ fn a_lost_connection_ends_both_halves() {
     over_one_pair(|pair| {
         let (server, seen) = serve(&pair);
         let wire = Wire::to(&server);
-        let client = PressClient::connect(&wire.0).wait().unwrap();
+        let client = pair.secured(PressClient::connect(&wire.0)).wait().unwrap();
         let mut silent = client.silent().wait().unwrap();
         let mut upload = client.some(&Range { from: 0, to: 10 }).wait().unwrap();
         upload.send_wait(&line(0)).unwrap();
@@ -698,7 +698,7 @@ fn topics_push_to_all_who_subscribed() {
     over_every_pair(|pair| {
         let news: Topic<Line> = Topic::new(8, SlowConsumer::Wait);
         let server = pair.start(pair.bind().service(Newsroom(news.clone()).into_news()));
-        let client = NewsClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let client = pair.secured(NewsClient::connect(server.address())).wait().unwrap();
         let blocking = pair.blocking(&server);
         let local = NewsClient::new(&blocking);
         let mut first = client.follow().wait().unwrap();

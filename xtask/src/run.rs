@@ -27,7 +27,8 @@ pub(crate) fn masks() -> Result<(), String> {
 pub(crate) fn asan() -> Result<(), String> {
     let parts = [
         "-p ringcall-buf -p ringcall-uring -p ringcall-codec-rkyv --tests",
-        "-p ringcall --test calls --test messages --test smoke",
+        "-p ringcall-tls --lib",
+        "-p ringcall --features tls --test calls --test messages --test smoke --test tls",
     ];
     for part in parts {
         let mut tests = cargo(&["+nightly", "test", "--quiet", "--target", TARGET]);

@@ -50,9 +50,9 @@ impl Stack {
         let config = Rc::new(Config::new().validate().expect("the defaults make sense"));
         let memory = Memory::default();
         let ends = MemoryEnd::pair(&memory);
-        let [mut client, server] = ends.map(|end| End::new(end, memory.clone(), |_| Plain, now));
+        let [mut client, server] = ends.map(|end| End::new(end, memory.clone(), now));
         let nowhere = Address::Unix("memory".to_owned());
-        let handle = client.connect(now, &nowhere, &config).expect("memory connects");
+        let handle = client.connect(now, &nowhere, &config, Plain).expect("memory connects");
         let client = Rc::new(ClientEnd {
             endpoint: RefCell::new(client),
             handle,
@@ -124,7 +124,9 @@ impl Stack {
                 }
                 EndpointEvent::Connection(_, Event::Established(_)) => {}
                 EndpointEvent::Accepted(_, ()) => {
-                    self.server.adopt(self.now, (), &self.config).expect("memory is adopted");
+                    self.server
+                        .adopt(self.now, (), &self.config, Plain)
+                        .expect("memory is adopted");
                 }
                 event => panic!("unexpected: {event:?}"),
             }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cases::{self, Case};
+use crate::certificates::Certificates;
 use crate::meter::Measured;
 use crate::report::Row;
 use crate::subjects::{self, Kind, Subject};
@@ -108,7 +109,8 @@ pub(crate) fn measure(
         Ok(Finding::Skipped)
     };
     let failed = |side: &str| format!("the {side} of {} failed in {}", subject.name, case.id);
-    let mut server = Running::start(subject, &[SERVE, subject.name, case.id])?;
+    let certificates = Certificates::new()?;
+    let mut server = Running::start(subject, &certificates, &[SERVE, subject.name, case.id])?;
     let line = server.first_line()?;
     if let Some(why) = line.strip_prefix(SKIPPED) {
         return skipped(why);
@@ -116,7 +118,7 @@ pub(crate) fn measure(
     let (address, transport) = line.split_once(' ').ok_or_else(|| failed("server"))?;
     let (pid, time) = (server.0.id().to_string(), seconds.to_string());
     let arguments = [CALL, subject.name, case.id, address, &pid, &time];
-    let said = Running::start(subject, &arguments)?.output()?;
+    let said = Running::start(subject, &certificates, &arguments)?.output()?;
     match said.strip_prefix(SKIPPED) {
         Some(why) => skipped(why.trim_end()),
         None => {
@@ -130,9 +132,14 @@ pub(crate) fn measure(
 struct Running(Child);
 
 impl Running {
-    fn start(subject: &Subject, arguments: &[&str]) -> Result<Running> {
+    fn start(
+        subject: &Subject,
+        certificates: &Certificates,
+        arguments: &[&str],
+    ) -> Result<Running> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        certificates.give(&mut command);
         if let Kind::Ringcall(ours) = subject.kind {
             command.env("RINGCALL_TRANSPORT", ours.engine.name());
         }

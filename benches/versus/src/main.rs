@@ -9,6 +9,7 @@
 //! client, pinned to another. See the README beside it for the method.
 
 mod cases;
+mod certificates;
 mod compare;
 mod floor;
 mod load;

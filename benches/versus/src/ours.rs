@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::Result;
 use crate::cases::{Case, Message};
+use crate::certificates::Certificates;
 use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
 use crate::payload::{ArchivedLeg, ArchivedOrder, Leg, Order, Payload, compare_bytes};
 use crate::peers::{caller_runtime, tokio_runtime};
@@ -30,6 +31,8 @@ pub(crate) struct Ours {
     pub(crate) client: ClientKind,
     /// Bytes as they are, instead of a message that has one field.
     pub(crate) raw: bool,
+    /// TLS 1.3 between the two.
+    pub(crate) tls: bool,
 }
 
 /// Chosen a process, by `RINGCALL_TRANSPORT`.
@@ -119,8 +122,11 @@ impl Ours {
         if self.client == ClientKind::Hosted {
             return self.serve_hosted();
         }
-        let server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).wait(wait).start();
-        let server = self.started(server)?;
+        let mut server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).wait(wait);
+        if self.tls {
+            server = server.tls(Certificates::given()?.server()?);
+        }
+        let server = self.started(server.start())?;
         let transport = server.transport().name;
         self.engine.check(transport)?;
         announce(server.address(), transport)?;
@@ -158,6 +164,9 @@ impl Ours {
         }
         let mut config = ShardConfig::default();
         config.wait = wait;
+        if self.tls {
+            config.client_tls = Some(Certificates::given()?.client()?);
+        }
         if case.is_stream {
             // As large as tonic's.
             config.client = Config::new().stream_window(8 << 20).replies_window(64 << 20);

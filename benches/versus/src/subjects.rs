@@ -29,6 +29,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Tonic,
+    TonicTls,
     Tarpc,
     VoloThrift,
     CapnpRpc,
@@ -51,7 +52,12 @@ const fn ours(
     client: ClientKind,
     raw: bool,
 ) -> Subject {
-    Subject { name, wait, kind: Kind::Ringcall(Ours { engine, client, raw }) }
+    Subject { name, wait, kind: Kind::Ringcall(Ours { engine, client, raw, tls: false }) }
+}
+
+const fn ours_tls(name: &'static str, wait: WaitPolicy, engine: Engine) -> Subject {
+    let ours = Ours { engine, client: ClientKind::Shard, raw: false, tls: true };
+    Subject { name, wait, kind: Kind::Ringcall(ours) }
 }
 
 const fn peer(name: &'static str, peer: Peer) -> Subject {
@@ -75,7 +81,12 @@ pub(crate) const ALL: &[Subject] = &{
         ours("ringcall-hosted-tokio", Park, Epoll, Hosted, false),
         ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, true),
         ours("ringcall-raw-epoll-park", Park, Epoll, Shard, true),
+        ours_tls("ringcall-tls-epoll-spin", Spin, Epoll),
+        ours_tls("ringcall-tls-epoll-park", Park, Epoll),
+        ours_tls("ringcall-tls-uring-spin", Spin, Uring),
+        ours_tls("ringcall-tls-uring-park", Park, Uring),
         peer("tonic", Peer::Tonic),
+        peer("tonic-tls", Peer::TonicTls),
         peer("tarpc", Peer::Tarpc),
         peer("volo-thrift", Peer::VoloThrift),
         peer("capnp-rpc", Peer::CapnpRpc),
@@ -93,7 +104,7 @@ impl Subject {
         match self.kind {
             Kind::Floor => false,
             Kind::Ringcall(ours) => ours.client == ClientKind::Shard && !ours.raw,
-            Kind::Peer(peer) => peer == Peer::Tonic,
+            Kind::Peer(peer) => matches!(peer, Peer::Tonic | Peer::TonicTls),
         }
     }
 

@@ -15,7 +15,7 @@ use alloc::collections::VecDeque;
 use ringcall_buf::{Chunk, ChunkMut};
 
 use crate::counters::Counters;
-use crate::frame::{self, Head, PREFACE_LEN};
+use crate::frame::{self, Head, MAGIC, PREFACE_LEN};
 use crate::{CloseReason, Memory};
 
 /// Frames up to this length are gathered whole; of longer ones the body goes to its own memory.
@@ -125,6 +125,16 @@ impl Inbound {
     #[inline]
     pub(super) fn is_inside_frame(&self) -> bool {
         !matches!(self.mode, Mode::Head { have: 0, .. } | Mode::Preface { have: 0, .. })
+    }
+
+    /// Why nothing came of what has begun, when nothing more will come: a stranger may have been brief.
+    pub(super) fn cut_off(&self) -> CloseReason {
+        match self.mode {
+            Mode::Preface { bytes, have } if bytes.get(..have) != MAGIC.get(..have) => {
+                stranger(bytes)
+            }
+            _ => CloseReason::Truncated,
+        }
     }
 
     /// How much of a large body is still to come, if nothing of it waits to be parsed.
@@ -329,6 +339,15 @@ impl Inbound {
         } else {
             self.current.split_to(n)
         }
+    }
+}
+
+/// Whoever begins like this does not speak ringcall.
+pub(super) fn stranger(preface: [u8; PREFACE_LEN]) -> CloseReason {
+    // The types of a TLS record, and the major version of all of them.
+    match preface {
+        [0x14..=0x17, 3, ..] => CloseReason::PeerSpeaksTls,
+        _ => CloseReason::UnknownPreface(preface),
     }
 }
 

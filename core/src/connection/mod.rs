@@ -20,6 +20,7 @@ mod state;
 mod stream;
 mod streams;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use core::fmt;
@@ -59,6 +60,28 @@ const SEND_RATE_MIN: u64 = 1024;
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longer [credentials](Connection::present) do not fit into a HELLO.
+pub const CREDENTIALS_BYTES_MAX: usize = 3996;
+
+/// Credentials are longer than [`CREDENTIALS_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialsTooLong;
+
+impl fmt::Display for CredentialsTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "credentials of a connection have {CREDENTIALS_BYTES_MAX} bytes at most")
+    }
+}
+
+impl core::error::Error for CredentialsTooLong {}
+
+/// What either side shows with its HELLO.
+#[derive(Default)]
+struct Credentials {
+    own: Option<Box<[u8]>>,
+    peer: Option<Box<[u8]>>,
+}
+
 /// Both ends of a connection, as a state machine that does no I/O.
 ///
 /// There are three families of methods. `handle_*` takes something in from the transport or the
@@ -82,6 +105,7 @@ pub struct Connection<T> {
     memory: Memory,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
+    credentials: Credentials,
     inbound: Inbound,
     outbound: Outbound,
     calls: Calls<T>,
@@ -458,6 +482,7 @@ impl<T> Connection<T> {
             announced: None,
             counters: Counters::default(),
             peer: None,
+            credentials: Credentials::default(),
             memory,
             config,
         }
@@ -493,6 +518,12 @@ impl<T> Connection<T> {
     /// that have arrived are finished and answered; [`poll_event`](Self::poll_event) says when it is over.
     pub fn handle_input_end(&mut self, _now: Instant) {
         self.input_ended = true;
+    }
+
+    /// Of the bytes received, the byte layer had copied so many.
+    #[inline]
+    pub(crate) fn count_copied(&mut self, bytes: u64) {
+        self.counters.copied_tls += bytes;
     }
 
     /// The transport's connection is gone.
@@ -767,6 +798,18 @@ impl<T> Connection<T> {
         self.announced = Some(limits);
     }
 
+    /// Shows the other side who this is, with the HELLO: before anything was sent.
+    ///
+    /// # Errors
+    /// When they are longer than [`CREDENTIALS_BYTES_MAX`].
+    pub fn present(&mut self, credentials: &[u8]) -> Result<(), CredentialsTooLong> {
+        if credentials.len() > CREDENTIALS_BYTES_MAX {
+            return Err(CredentialsTooLong);
+        }
+        self.credentials.own = Some(credentials.into());
+        Ok(())
+    }
+
     /// Ends the connection: tells the other side, and hands back all calls.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
         self.fail(now, reason);
@@ -784,6 +827,12 @@ impl<T> Connection<T> {
     #[must_use]
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
+    }
+
+    /// What the other side showed with its HELLO to prove who it is. Nobody has checked it yet.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&[u8]> {
+        self.credentials.peer.as_deref()
     }
 
     /// Whether calls may be made now.
@@ -1033,7 +1082,7 @@ impl<T> Connection<T> {
             return;
         }
         if self.inbound.is_inside_frame() {
-            return self.fail(now, CloseReason::Truncated);
+            return self.fail(now, self.inbound.cut_off());
         }
         // Nobody will answer our calls any more, nor give credit or items to streams.
         self.end_own_calls(CloseReason::PeerClosed);

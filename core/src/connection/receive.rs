@@ -9,7 +9,7 @@
 use ringcall_buf::Chunk;
 
 use super::credit::Allowance;
-use super::inbound::Found;
+use super::inbound::{Found, stranger};
 use super::state::{CallInput, CallState, ConnectionInput};
 use super::stream::pool_items;
 use super::{BodyTarget, Connection, Event, Outcome, call_key};
@@ -61,7 +61,7 @@ impl<T> Connection<T> {
     fn preface(&mut self, bytes: [u8; PREFACE_LEN]) -> Received<T> {
         let [magic @ .., version] = bytes;
         if magic != MAGIC {
-            return Err(CloseReason::UnknownPreface(bytes));
+            return Err(stranger(bytes));
         }
         // Also to someone of another version: our HELLO says which ones we speak.
         self.control.hello |= self.side == Side::Server;
@@ -214,6 +214,8 @@ impl<T> Connection<T> {
         self.credit.reply_items_out = Allowance::new(pool_items(hello.replies_window));
         self.watch.handshake = Instant::FAR;
         self.look_after_by(self.retirement.next());
+        let shown = Extensions::new(extensions).flatten().find(|e| e.tag == tag::CREDENTIALS);
+        self.credentials.peer = shown.map(|extension| extension.value.into());
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))

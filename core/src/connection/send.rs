@@ -11,8 +11,9 @@ use super::{
     BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key,
 };
 use crate::frame::{
-    ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
-    Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
+    ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, Extension, ExtensionWriter,
+    FLAG_ACK, GoAway, Head, Hello, Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION,
+    request_flags, tag,
 };
 use crate::payload::Empty;
 use crate::{
@@ -412,8 +413,7 @@ impl<T> Connection<T> {
         let connection = MessageId::CONNECTION;
         if core::mem::take(&mut self.control.hello) {
             queue.push(Bytes::from_static(&PREFACE).into());
-            let hello = self.own_hello().encode();
-            queue.push(self.control_frame(Kind::Hello, 0, connection, &hello).into());
+            queue.push(self.hello_frame().into());
         }
         if self.peer.is_none() || self.ending.is_some() {
             return;
@@ -488,6 +488,25 @@ impl<T> Connection<T> {
             let frame = self.control_frame(Kind::Limits, FLAG_ACK, connection, &limits.encode());
             self.outbound.push(frame, Frame::Control);
         }
+    }
+
+    fn hello_frame(&mut self) -> Chunk {
+        let mut shown = ExtensionWriter::new();
+        if let Some(own) = self.credentials.own.take() {
+            let fits =
+                shown.push(Extension { tag: tag::CREDENTIALS, critical: false, value: &own });
+            debug_assert!(fits, "checked when they were given");
+        }
+        let (hello, shown) = (self.own_hello().encode(), shown.finish());
+        let header_len = hello.len() + shown.len();
+        let head = Head {
+            length: header_len as u32,
+            kind: Kind::Hello as u8,
+            flags: 0,
+            header_len: header_len as u16,
+            id: MessageId::CONNECTION,
+        };
+        self.memory.outgoing(&[&head.encode(), &hello[..], &shown].concat())
     }
 
     fn own_hello(&self) -> Hello {

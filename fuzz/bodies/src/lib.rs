@@ -14,6 +14,7 @@ mod handshake;
 pub mod havoc;
 mod ring;
 mod shapes;
+mod tls;
 mod views;
 
 #[path = "../../../core/tests/harness/mod.rs"]
@@ -30,13 +31,14 @@ pub use frames::frames;
 pub use handshake::handshake;
 pub use ring::ring;
 pub use shapes::shapes;
+pub use tls::tls;
 pub use views::views;
 
 /// A body, and its name: that of its target and its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
@@ -44,4 +46,5 @@ pub const TARGETS: [Target; 7] = [
     ("shapes", shapes),
     ("fallback", fallback),
     ("ring", ring),
+    ("tls", tls),
 ];

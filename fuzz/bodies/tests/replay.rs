@@ -82,6 +82,11 @@ fn ring() {
 }
 
 #[test]
+fn tls() {
+    holds("tls");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let source = include_str!("replay.rs");
     for (name, _) in TARGETS {

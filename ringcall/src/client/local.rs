@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseReason, Entropy, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, CallId, Cause, Channel, Chunk, CloseCode, CloseReason, Entropy, Failure,
+    Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;
 use super::skew::{Called, Skew};
-use super::{ConnectionState, ToAddress, Watched};
+use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::serve::{Mount, Router, Service};
 use crate::shard::{Inner, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
@@ -26,6 +26,7 @@ use crate::{CallError, ServeError};
 pub(crate) struct ClientConnection {
     /// Absent if calls came by it: then it is not replaced.
     address: Option<Address>,
+    security: Security,
     /// What is offered on it, instead of what the shard serves.
     services: Option<Rc<Router>>,
     /// The one for new calls. Others that this client had may still finish theirs.
@@ -35,6 +36,8 @@ pub(crate) struct ClientConnection {
     watched: Watched,
     skew: Arc<Skew>,
     backoff: Cell<Backoff>,
+    /// As it was when the last attempt succeeded.
+    backoff_before: Cell<Backoff>,
     /// Who waits for the state to change.
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
@@ -56,27 +59,37 @@ pub(crate) enum Waits {
 }
 
 impl ClientConnection {
-    pub(crate) fn new(address: Address, services: Option<Rc<Router>>) -> ClientConnection {
-        ClientConnection::with(Some(address), services)
+    pub(crate) fn new(
+        address: Address,
+        security: Security,
+        services: Option<Rc<Router>>,
+    ) -> ClientConnection {
+        ClientConnection::with(Some(address), security, services)
     }
 
     /// One that calls came by.
     pub(crate) fn accepted(handle: Handle) -> ClientConnection {
-        let connection = ClientConnection::with(None, None);
+        let connection = ClientConnection::with(None, Security::default(), None);
         connection.handle.set(handle);
         connection.watched.set(ConnectionState::Ready);
         connection
     }
 
-    fn with(address: Option<Address>, services: Option<Rc<Router>>) -> ClientConnection {
+    fn with(
+        address: Option<Address>,
+        security: Security,
+        services: Option<Rc<Router>>,
+    ) -> ClientConnection {
         ClientConnection {
             address,
+            security,
             services,
             handle: Cell::new(NONE),
             is_leaving: Cell::new(false),
             watched: Watched::new(ConnectionState::Idle),
             skew: Arc::default(),
             backoff: Cell::default(),
+            backoff_before: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
         }
@@ -84,6 +97,10 @@ impl ClientConnection {
 
     pub(crate) fn address(&self) -> Option<&Address> {
         self.address.as_ref()
+    }
+
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
     }
 
     pub(crate) fn services(&self) -> Option<&Rc<Router>> {
@@ -128,6 +145,7 @@ impl ClientConnection {
 
     pub(crate) fn established(&self, handle: Handle) {
         if handle == self.handle.get() {
+            self.backoff_before.set(self.backoff.get());
             self.update(Backoff::succeeded);
             self.change(ConnectionState::Ready);
         }
@@ -152,9 +170,16 @@ impl ClientConnection {
             // The next one was asked for when its server said goodbye.
             return false;
         }
+        let is_denied = reason == CloseReason::GoAway(CloseCode::DENIED);
         match self.watched.state() {
-            ConnectionState::Ready => self.change(ConnectionState::Connecting),
-            _ => self.failed(reason),
+            ConnectionState::Ready if !is_denied => self.change(ConnectionState::Connecting),
+            _ => {
+                if is_denied {
+                    // It was taken for a success when the server answered.
+                    self.backoff.set(self.backoff_before.get());
+                }
+                self.failed(reason);
+            }
         }
         true
     }
@@ -310,9 +335,10 @@ impl LocalClient {
     pub(crate) fn new(
         shard: &Rc<Inner>,
         address: Address,
+        security: Security,
         services: Option<Rc<Router>>,
     ) -> LocalClient {
-        let connection = Rc::new(ClientConnection::new(address, services));
+        let connection = Rc::new(ClientConnection::new(address, security, services));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -469,6 +495,7 @@ impl Channel for LocalClient {
 pub struct LocalConnect {
     shard: Rc<Inner>,
     address: Result<Address, CallError>,
+    security: Security,
     services: Option<Result<Mount, ServeError>>,
     attempt: Option<Attempt>,
 }
@@ -477,11 +504,12 @@ type Attempt = Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>;
 
 impl LocalConnect {
     pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
+        let security = Security::of_address(&address.to_text());
         let address = address.resolve().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(TransportError::BadAddress).into()
         });
-        LocalConnect { shard: Rc::clone(shard), address, services: None, attempt: None }
+        LocalConnect { shard: Rc::clone(shard), address, security, services: None, attempt: None }
     }
 
     /// Offers a service to the server, on this connection and those that replace it. Without, they offer
@@ -489,6 +517,20 @@ impl LocalConnect {
     pub fn service<S: Service>(mut self, service: S) -> LocalConnect {
         let services = self.services.unwrap_or_else(|| Ok(Mount::apart(&self.shard)));
         self.services = Some(services.and_then(|mut mount| mount.add(service).map(|()| mount)));
+        self
+    }
+
+    /// Speaks TLS. The server must have a certificate for the host that is connected to, or for
+    /// [`TlsClient::server_name`](crate::TlsClient::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsClient) -> LocalConnect {
+        self.security.tls = Some(tls);
+        self
+    }
+
+    /// Shows the server who this is. Without TLS everybody on the way reads it.
+    pub fn credentials(mut self, credentials: Credentials) -> LocalConnect {
+        self.security.credentials = Some(credentials);
         self
     }
 
@@ -502,7 +544,8 @@ impl LocalConnect {
             failed(TransportError::Unsupported)
         })?;
         let services = services.map(|mount| Rc::new(mount.finish()));
-        Ok(LocalClient::new(&self.shard, address, services))
+        let security = self.security.clone();
+        Ok(LocalClient::new(&self.shard, address, security, services))
     }
 }
 

@@ -17,7 +17,7 @@ use ringcall_core::{
     Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
-use super::{BlockOn, ConnectionState, Skew, ToAddress, Watched};
+use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
@@ -509,6 +509,7 @@ pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
     services: Services,
+    security: Security,
     is_lazy: bool,
     make: fn(Client) -> T,
 }
@@ -522,9 +523,10 @@ impl<T> Connect<T> {
     #[doc(hidden)]
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
         // A host name is looked up here, on the caller's thread.
+        let security = Security::of_address(&address.to_text());
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
-        Connect { stage, choice: TransportChoice::Auto, services, is_lazy: false, make }
+        Connect { stage, choice: TransportChoice::Auto, services, security, is_lazy: false, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -545,6 +547,20 @@ impl<T> Connect<T> {
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// Speaks TLS. The server must have a certificate for the host that is connected to, or for
+    /// [`TlsClient::server_name`](crate::TlsClient::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsClient) -> Connect<T> {
+        self.security.tls = Some(tls);
+        self
+    }
+
+    /// Shows the server who this is. Without TLS everybody on the way reads it.
+    pub fn credentials(mut self, credentials: Credentials) -> Connect<T> {
+        self.security.credentials = Some(credentials);
         self
     }
 
@@ -610,7 +626,8 @@ impl<T> Future for Connect<T> {
             match background(self.choice) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
-                    remote.notify(Notice::Connect(address, services, Arc::clone(&slot)));
+                    let security = self.security.clone();
+                    remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
                 }
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }

@@ -49,6 +49,17 @@ impl Context {
         info(&self.facts)
     }
 
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        match &self.home {
+            Home::Shard(shard) => shard.caller(self.facts.handle).0,
+            Home::Elsewhere(_, flag) => flag.caller.0.clone(),
+        }
+    }
+
     /// How long the caller still waits.
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -151,6 +162,8 @@ pub struct SendContext {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Option<Arc<CancelFlag>>,
+    #[cfg(feature = "tls")]
+    caller: super::access::Caller,
 }
 
 impl SendContext {
@@ -158,6 +171,14 @@ impl SendContext {
     #[must_use]
     pub fn info(&self) -> CallInfo {
         info(&self.facts)
+    }
+
+    /// Whom the certificate of the caller's connection names: with
+    /// [mutual TLS](crate::TlsServer::mutual) only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
+        self.caller.0.clone()
     }
 
     /// How long the caller still waits.
@@ -248,7 +269,16 @@ impl FromCall for SendContext {
             Origin::Shard(shard) => (Arc::clone(&shard.remote), None),
             Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Some(Arc::clone(flag))),
         };
-        SendContext { facts: call.facts, remote, flag }
+        SendContext {
+            facts: call.facts,
+            remote,
+            flag,
+            #[cfg(feature = "tls")]
+            caller: match &call.origin {
+                Origin::Shard(shard) => shard.caller(call.facts.handle),
+                Origin::Elsewhere(_, flag) => flag.caller.clone(),
+            },
+        }
     }
 }
 

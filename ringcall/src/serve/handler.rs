@@ -283,7 +283,7 @@ where
 fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::default());
+    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
     let (body, form) = call.take_body();
     let (remote, body) = (Arc::clone(&shard.remote), body.share());
     let running = Running::Elsewhere(Arc::clone(&flag));

@@ -9,6 +9,7 @@ use atomic_waker::AtomicWaker;
 use ringcall_codec_rkyv::{Form, FromBody, Message};
 use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
+use super::access::Caller;
 use super::admit::Admitted;
 use crate::shard::{Inner, Remote};
 
@@ -73,15 +74,21 @@ pub(crate) enum Running {
     Elsewhere(Arc<CancelFlag>),
 }
 
-/// Tells a handler on another thread that nobody waits any more, and with which status it ends then.
-#[derive(Default)]
+/// What a handler on another thread shares with its call: tells it that nobody waits any more, and with which
+/// status it ends then.
 pub(crate) struct CancelFlag {
+    /// Whom the certificate of the connection names.
+    pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
 }
 
 impl CancelFlag {
+    pub(crate) fn new(caller: Caller) -> CancelFlag {
+        CancelFlag { caller, status: AtomicU16::new(0), waker: AtomicWaker::new() }
+    }
+
     pub(crate) fn cancel(&self, status: Status) {
         self.status.store(status.to_wire(), Ordering::Release);
         self.waker.wake();

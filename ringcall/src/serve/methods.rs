@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::MethodTable;
 
-/// The control method that gives the table by page, `ringcall.Methods/page`.
-pub(crate) const PAGE: u64 = method_id("ringcall.Methods/page");
+/// The control method that gives the table by page.
+pub(crate) const PAGE: u64 = method_id(PAGE_NAME);
+pub(crate) const PAGE_NAME: &str = "ringcall.Methods/page";
 
 /// Of one row: method, in-signature and out-signature.
 const ROW_BYTES: usize = 24;

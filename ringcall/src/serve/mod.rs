@@ -1,5 +1,6 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
+pub(crate) mod access;
 mod admit;
 mod context;
 mod handler;
@@ -12,10 +13,11 @@ mod signals;
 mod streams;
 mod table;
 
+pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;
-pub(crate) use methods::{MethodRows, PAGE, Pages};
+pub(crate) use methods::{MethodRows, PAGE, PAGE_NAME, Pages};
 pub(crate) use mount::{Method, Router};
 pub use mount::{Mount, Service};
 pub use responder::{Responder, Responds};

@@ -109,6 +109,10 @@ impl Method {
         Ok(admitted)
     }
 
+    pub(crate) fn full_name(&self) -> &'static str {
+        self.table.full_name()
+    }
+
     #[cold]
     fn admit_other(&self, request: &Request, reads: u64) -> Result<Admitted, Status> {
         self.table.admit_other(request, reads)

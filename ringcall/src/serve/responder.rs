@@ -86,7 +86,7 @@ impl<V: Message, E: Message> Responds for Responder<V, E> {
         let facts = call.facts;
         let (remote, flag) = match &call.origin {
             Origin::Shard(shard) => {
-                let flag = Arc::new(CancelFlag::default());
+                let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
                 let running = Running::Elsewhere(Arc::clone(&flag));
                 shard.keep_running(facts.handle, facts.request, facts.deadline, running);
                 (Arc::clone(&shard.remote), flag)

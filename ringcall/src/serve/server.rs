@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
 use super::signals::Signals;
-use super::{Mount, Service};
+use super::{Access, CallerInfo, ConnectionInfo, Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
 use crate::offload::Pool;
@@ -162,6 +162,40 @@ impl Server {
     /// How much memory each shard may use.
     pub fn memory(mut self, limits: MemoryLimits) -> Server {
         self.config.memory = limits;
+        self
+    }
+
+    /// Speaks TLS on every connection, and nothing else. [`TlsServer::replace`](crate::TlsServer::replace)
+    /// changes certificates while it serves.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::TlsServer) -> Server {
+        self.config.server_tls = Some(tls);
+        self
+    }
+
+    /// Asks about every connection, once, when the client has said who it is: by its certificate, by
+    /// [credentials](crate::Connect::credentials), or not at all. One that is denied is closed, with code 29,
+    /// before any of its calls run.
+    ///
+    /// The hook runs on the shard, so it should look things up in memory. If it panics, nobody gets in.
+    pub fn authorize(
+        mut self,
+        hook: impl Fn(&ConnectionInfo) -> Access + Send + Sync + 'static,
+    ) -> Server {
+        self.config.authorize(hook);
+        self
+    }
+
+    /// Asks about every call, before its argument is looked at: what was right when the connection began,
+    /// such as a token, need not be right for ever. One that is refused did not run. A connection with more
+    /// than 64 refused calls in 10 seconds is closed, with code 29.
+    ///
+    /// The hook runs on the shard, for each call: it should be fast. If it panics, the call is refused.
+    pub fn authorize_calls(
+        mut self,
+        hook: impl Fn(&CallerInfo<'_>) -> Access + Send + Sync + 'static,
+    ) -> Server {
+        self.config.authorize_calls(hook);
         self
     }
 

@@ -16,12 +16,15 @@ pub struct Incidents {
     pub closed_for_protocol: u64,
     /// Connections that ended because the peer took too long, or was silent.
     pub closed_for_time: u64,
-    /// Connections that ended because they were reset, or could not be made.
+    /// Connections that ended because they were reset, could not be made, or because of TLS.
     pub closed_by_transport: u64,
     /// Connections that the peer ended because it found a fault with this side.
     pub closed_by_blame: u64,
     /// Connections that ended, for whatever reason, before the peer had said HELLO.
     pub handshakes_failed: u64,
+    /// Connections that were closed because whoever made them may not, or made too many calls that it may
+    /// not make.
+    pub denied: u64,
     /// Accepted connections that were closed because there were too many.
     pub turned_away: u64,
     /// Connections that were closed unseen because file descriptors ran out.
@@ -48,6 +51,7 @@ impl Incidents {
             ("closed_by_transport", self.closed_by_transport),
             ("closed_by_blame", self.closed_by_blame),
             ("handshakes_failed", self.handshakes_failed),
+            ("denied", self.denied),
             ("turned_away", self.turned_away),
             ("shed", self.shed),
             ("accept_errors", self.accept_errors),
@@ -67,6 +71,7 @@ impl Incidents {
         self.closed_by_transport += other.closed_by_transport;
         self.closed_by_blame += other.closed_by_blame;
         self.handshakes_failed += other.handshakes_failed;
+        self.denied += other.denied;
         self.turned_away += other.turned_away;
         self.shed += other.shed;
         self.accept_errors += other.accept_errors;
@@ -86,6 +91,7 @@ pub(crate) struct Register {
     by_transport: Count,
     by_blame: Count,
     handshakes_failed: Count,
+    pub(crate) denied: Count,
     pub(crate) turned_away: Count,
     pub(crate) panics: Count,
 }
@@ -100,6 +106,7 @@ impl Register {
             by_transport: Count::default(),
             by_blame: Count::default(),
             handshakes_failed: Count::default(),
+            denied: Count::default(),
             turned_away: Count::default(),
             panics: Count::default(),
         }
@@ -113,7 +120,7 @@ impl Register {
             | CloseReason::BodyStalled
             | CloseReason::SendStalled
             | CloseReason::PeerSilent => &self.for_time,
-            CloseReason::Transport(_) => &self.by_transport,
+            CloseReason::Transport(_) | CloseReason::Tls(_) => &self.by_transport,
             CloseReason::GoAway(code) if code.0 != 0 => &self.by_blame,
             _ => &self.in_order,
         };
@@ -131,6 +138,7 @@ impl Register {
             closed_by_transport: self.by_transport.get(),
             closed_by_blame: self.by_blame.get(),
             handshakes_failed: self.handshakes_failed.get(),
+            denied: self.denied.get(),
             turned_away: self.turned_away.get(),
             shed: self.engine.shed.get(),
             accept_errors: self.engine.accept_errors.get(),

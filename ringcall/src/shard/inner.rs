@@ -1,5 +1,6 @@
 //! What a shard is made of, and what it does with events.
 
+mod access;
 mod clients;
 mod remote;
 
@@ -16,7 +17,7 @@ use ringcall_core::frame::{CancelReason, Hello, ReplyHeader, request_flags};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Codec, Config, Empty, Endpoint,
     EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
-    Payload, Plain, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
+    Payload, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
@@ -26,13 +27,15 @@ use remote::RemoteCalls;
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
+use super::layer::{Layer, Layers};
 use super::mail::{Notice, Remote};
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::offload::Pool;
-use crate::serve::{Incoming, Method, MethodRows, PAGE, Router, Running};
+use crate::serve::access::{Authority, Gate};
+use crate::serve::{Incoming, Method, MethodRows, PAGE, PAGE_NAME, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -46,7 +49,7 @@ pub(crate) enum Ticket {
     Stream(Rc<OpenStream>),
 }
 
-pub(crate) type ShardEndpoint = Endpoint<Engine, Plain, Ticket>;
+pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
 /// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
 /// flight both sides then work at the same time.
@@ -90,6 +93,10 @@ pub(crate) struct Inner {
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
     connections_max: usize,
+    layers: Layers,
+    gate: RefCell<Gate>,
+    /// Whether the gate wants to hear of connections, and perhaps of calls.
+    is_guarded: bool,
     /// Whether, and how far, it ends its service.
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
@@ -146,6 +153,8 @@ pub(crate) struct InnerConfig {
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) connections_max: usize,
+    pub(crate) layers: Layers,
+    pub(crate) authority: Authority,
 }
 
 impl Inner {
@@ -158,8 +167,9 @@ impl Inner {
         config: InnerConfig,
     ) -> Inner {
         let now = clock.now();
+        let gate = Gate::new(config.authority);
         Inner {
-            endpoint: RefCell::new(Endpoint::new(engine, memory, |_| Plain, now)),
+            endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
@@ -181,6 +191,9 @@ impl Inner {
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
+            layers: config.layers,
+            is_guarded: !gate.is_open(),
+            gate: RefCell::new(gate),
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             redials: RefCell::default(),
@@ -309,6 +322,8 @@ impl Inner {
                 if let Some(client) = self.client(handle) {
                     self.meet(handle, &client);
                     client.established(handle);
+                } else if self.is_guarded {
+                    self.admit(handle);
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
@@ -342,6 +357,9 @@ impl Inner {
         let Some(method) = method else {
             return self.control(handle, &request);
         };
+        if self.is_guarded && !self.may_call(handle, &request, method.full_name()) {
+            return;
+        }
         let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
         let admitted = match method.admit(&request, reads) {
             Ok(admitted) => admitted,
@@ -360,6 +378,9 @@ impl Inner {
     fn control(&self, handle: Handle, request: &Request) {
         if request.method != PAGE {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
+        }
+        if self.is_guarded && !self.may_call(handle, request, PAGE_NAME) {
+            return;
         }
         if request.codec != Codec::RAW {
             return self.refuse(handle, request.id, Status::UNKNOWN_CODEC);
@@ -612,9 +633,13 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
+        let Ok(layer) = self.layers.accept() else {
+            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let mut endpoint = self.endpoint.borrow_mut();
         let config = Rc::clone(&self.server_config.borrow());
-        let handle = match endpoint.adopt(now, socket, &config) {
+        let handle = match endpoint.adopt(now, socket, &config, layer) {
             Ok(handle) => handle,
             Err(error) => {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);

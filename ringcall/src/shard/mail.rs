@@ -19,7 +19,7 @@ use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use crate::client::{
-    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Services,
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
@@ -74,7 +74,7 @@ pub(crate) enum Notice {
     Cancel(Arc<RemoteSlot>),
     /// A call with streams.
     Open(Box<RemoteOpening>),
-    Connect(Address, Services, Arc<ConnectSlot>),
+    Connect(Address, Security, Services, Arc<ConnectSlot>),
     /// Somebody wants to hear of the end of this connection, which may be over already.
     Watch(Handle),
     /// Somebody waits for this client, which may not have connected yet.
@@ -237,7 +237,7 @@ impl Remote {
         }
         while let Some(notice) = self.notices.pop() {
             match notice {
-                Notice::Connect(_, _, slot) => slot.shut_down(),
+                Notice::Connect(_, _, _, slot) => slot.shut_down(),
                 Notice::Open(opening) => opening.bridge.shut_down(),
                 _ => {}
             }

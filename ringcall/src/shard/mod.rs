@@ -8,6 +8,7 @@ mod executor;
 mod hosted;
 mod incidents;
 mod inner;
+mod layer;
 mod mail;
 mod streams;
 mod timers;
@@ -23,6 +24,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
+#[cfg(feature = "tls")]
+use ringcall_tls::{TlsClient, TlsServer};
 
 pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fallbacks};
 pub use clock::MachineClock;
@@ -39,10 +42,12 @@ pub(crate) use timers::SleepUntil;
 use crate::ServeError;
 use crate::client::{LocalConnect, ToAddress};
 use crate::offload::Pool;
+use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
 use crate::serve::{Mount, Service};
 use engine::Engine;
 use incidents::Register;
 use inner::InnerConfig;
+use layer::Layers;
 
 /// How a shard waits for something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,8 +107,31 @@ pub struct ShardConfig {
     pub connections_max: Option<usize>,
     /// Whether several shards or processes may listen at the same address.
     pub reuse_port: bool,
+    /// Accepted connections speak TLS, and nothing else.
+    #[cfg(feature = "tls")]
+    pub server_tls: Option<TlsServer>,
+    /// Connections that it opens speak TLS, unless they say [otherwise](LocalConnect::tls).
+    #[cfg(feature = "tls")]
+    pub client_tls: Option<TlsClient>,
+    pub(crate) authority: Authority,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
+}
+
+impl ShardConfig {
+    /// Asks about every connection that is accepted, see [`Server::authorize`](crate::Server::authorize).
+    pub fn authorize(&mut self, hook: impl Fn(&ConnectionInfo) -> Access + Send + Sync + 'static) {
+        self.authority.connections = Some(Arc::new(hook));
+    }
+
+    /// Asks about every call on such connections, see
+    /// [`Server::authorize_calls`](crate::Server::authorize_calls).
+    pub fn authorize_calls(
+        &mut self,
+        hook: impl Fn(&CallerInfo<'_>) -> Access + Send + Sync + 'static,
+    ) {
+        self.authority.calls = Some(Arc::new(hook));
+    }
 }
 
 /// An engine, its connections and a small executor, driven by your own loop.
@@ -178,6 +206,8 @@ impl Shard {
         let remote =
             Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
         let inner_config = InnerConfig {
+            layers: Layers::new(&config, &memory),
+            authority: config.authority.clone(),
             server: prepare(config.server)?,
             client: prepare(config.client)?,
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),

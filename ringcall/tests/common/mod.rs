@@ -10,6 +10,8 @@
 )]
 
 pub mod raw;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    Address, BlockingClient, Body, Bytes, CallError, Client, Context, Responder, RunningServer,
-    Server, Shard, ShardConfig, TransportChoice, View,
+    Address, BlockingClient, Body, Bytes, CallError, Client, Connect, Context, Responder,
+    RunningServer, Server, Shard, ShardConfig, TransportChoice, View,
 };
 
 #[ringcall::message]
@@ -239,6 +241,13 @@ pub fn over_one_pair(body: impl Fn(Pair)) {
     body(Pair { server: engine, client: engine, socket: Socket::Tcp });
 }
 
+/// Whether tests of calls run with TLS on either side: `RINGCALL_TEST_TLS=1` and the feature `tls`.
+pub fn is_tls() -> bool {
+    let is_on = std::env::var_os("RINGCALL_TEST_TLS").is_some_and(|value| value == "1");
+    assert!(!is_on || cfg!(feature = "tls"), "RINGCALL_TEST_TLS needs the feature `tls`");
+    is_on
+}
+
 /// The engines that work here, or the one that the environment asks for. A machine that should have
 /// io_uring says `RINGCALL_REQUIRE_URING=1`: then its absence is a failure.
 pub fn engines() -> Vec<TransportChoice> {
@@ -268,7 +277,12 @@ pub fn engines() -> Vec<TransportChoice> {
 impl Pair {
     /// A server for a test; its unix socket's file goes with it.
     pub fn bind(&self) -> Server {
-        bind(self.socket).transport(self.server)
+        let server = bind(self.socket).transport(self.server);
+        #[cfg(feature = "tls")]
+        if is_tls() {
+            return server.tls(tls::both().0);
+        }
+        server
     }
 
     pub fn serve(&self) -> (RunningServer, Arc<Seen>) {
@@ -285,19 +299,38 @@ impl Pair {
 
     /// A client of any thread.
     pub fn kitchen(&self, server: &RunningServer) -> KitchenClient<Client> {
-        let client = KitchenClient::connect(server.address()).transport(self.client);
+        let client = self.secured(KitchenClient::connect(server.address()));
         let client = client.wait().expect("the server accepts");
         assert_eq!(client.channel().transport().name, self.client.to_string());
         client
+    }
+
+    /// Over the client's engine; with TLS, if the test runs so.
+    pub fn secured<T>(&self, connect: Connect<T>) -> Connect<T> {
+        let connect = connect.transport(self.client);
+        #[cfg(feature = "tls")]
+        if is_tls() {
+            return connect.tls(tls::both().1);
+        }
+        connect
+    }
+
+    /// Settings of a shard that connects: its engine; with TLS, if the test runs so.
+    pub fn connecting(&self, mut config: ShardConfig) -> ShardConfig {
+        config.transport = self.client;
+        #[cfg(feature = "tls")]
+        if is_tls() {
+            config.client_tls = Some(tls::both().1);
+        }
+        config
     }
 
     pub fn blocking(&self, server: &RunningServer) -> BlockingClient {
         self.blocking_with(server, ShardConfig::default())
     }
 
-    pub fn blocking_with(&self, server: &RunningServer, mut config: ShardConfig) -> BlockingClient {
-        config.transport = self.client;
-        let client = BlockingClient::connect_with(server.address(), config);
+    pub fn blocking_with(&self, server: &RunningServer, config: ShardConfig) -> BlockingClient {
+        let client = BlockingClient::connect_with(server.address(), self.connecting(config));
         let client = client.expect("the server accepts");
         assert_eq!(client.transport().name, self.client.to_string());
         client
@@ -305,14 +338,16 @@ impl Pair {
 
     /// A client of what may be no server.
     pub fn dial(&self, address: &Address) -> Result<BlockingClient, CallError> {
-        let mut config = ShardConfig::default();
-        config.transport = self.client;
-        BlockingClient::connect_with(address, config)
+        BlockingClient::connect_with(address, self.connecting(ShardConfig::default()))
     }
 
     pub fn shard(&self) -> Shard {
-        let mut config = ShardConfig::default();
+        let mut config = self.connecting(ShardConfig::default());
         config.transport = self.server;
+        #[cfg(feature = "tls")]
+        if is_tls() {
+            config.server_tls = Some(tls::both().0);
+        }
         Shard::new(config).expect("the engine works")
     }
 }

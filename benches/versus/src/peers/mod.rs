@@ -40,7 +40,8 @@ pub(crate) fn caller_runtime(case: &Case) -> Result<Runtime> {
 pub(crate) fn serve(peer: Peer) -> Result<()> {
     let runtime = tokio_runtime()?;
     match peer {
-        Peer::Tonic => runtime.block_on(tonic::serve()),
+        Peer::Tonic => runtime.block_on(tonic::serve(false)),
+        Peer::TonicTls => runtime.block_on(tonic::serve(true)),
         Peer::Tarpc => runtime.block_on(tarpc::serve()),
         Peer::VoloThrift => runtime.block_on(volo_thrift::serve()),
         Peer::CapnpRpc => runtime.block_on(capnp_rpc::serve()),
@@ -50,7 +51,8 @@ pub(crate) fn serve(peer: Peer) -> Result<()> {
 pub(crate) fn call(peer: Peer, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
     let runtime = caller_runtime(case)?;
     match peer {
-        Peer::Tonic => runtime.block_on(tonic::call(case, server, watch)),
+        Peer::Tonic => runtime.block_on(tonic::call(case, false, server, watch)),
+        Peer::TonicTls => runtime.block_on(tonic::call(case, true, server, watch)),
         Peer::Tarpc => runtime.block_on(tarpc::call(case, server, watch)),
         Peer::VoloThrift => runtime.block_on(volo_thrift::call(case, server, watch)),
         Peer::CapnpRpc => runtime.block_on(capnp_rpc::call(case, server, watch)),

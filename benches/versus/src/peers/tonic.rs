@@ -10,12 +10,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
+};
 use tonic::{Request, Response, Status};
 
 use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, TRANSPORT};
 use crate::Result;
 use crate::cases::Case;
+use crate::certificates::Certificates;
 use crate::meter::{self, Caller, Measured, Watch, work};
 use crate::payload::{self, Payload, compare, compare_bytes};
 use crate::subjects::{announce, skip};
@@ -98,13 +101,19 @@ impl futures::Stream for Again {
     }
 }
 
-pub(super) async fn serve() -> Result<()> {
+pub(super) async fn serve(tls: bool) -> Result<()> {
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
     announce(incoming.local_addr()?, TRANSPORT)?;
     let service = EchoServer::new(Mirror)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    Server::builder()
+    let mut builder = Server::builder();
+    if tls {
+        let Certificates { certificate, key } = Certificates::given()?;
+        let identity = Identity::from_pem(certificate, key);
+        builder = builder.tls_config(ServerTlsConfig::new().identity(identity))?;
+    }
+    builder
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -115,8 +124,15 @@ pub(super) async fn serve() -> Result<()> {
     Ok(())
 }
 
-async fn connect(server: SocketAddr) -> Result<EchoClient<Channel>> {
-    let channel = Endpoint::from_shared(format!("http://{server}"))?
+async fn connect(server: SocketAddr, tls: bool) -> Result<EchoClient<Channel>> {
+    let scheme = if tls { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{server}"))?;
+    if tls {
+        let authority = Certificate::from_pem(Certificates::given()?.certificate);
+        let config = ClientTlsConfig::new().ca_certificate(authority).domain_name("localhost");
+        endpoint = endpoint.tls_config(config)?;
+    }
+    let channel = endpoint
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -129,10 +145,15 @@ async fn connect(server: SocketAddr) -> Result<EchoClient<Channel>> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+pub(super) async fn call(
+    case: &Case,
+    tls: bool,
+    server: SocketAddr,
+    watch: Watch,
+) -> Result<Measured> {
     let mut clients = Vec::new();
     for _ in 0..case.connections {
-        clients.push(connect(server).await?);
+        clients.push(connect(server, tls).await?);
     }
     meter::begin(case, watch)?;
     if case.is_stream {

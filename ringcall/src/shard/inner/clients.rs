@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringcall_core::{Channel as _, CloseReason, Codec, Handle, Instant, Outgoing, StatusClass};
+use ringcall_core::{
+    Channel as _, CloseReason, Codec, Handle, Instant, Outgoing, StatusClass, TransportError,
+};
 
 use super::{Inner, offering};
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
@@ -45,9 +47,14 @@ impl Inner {
             Some(router) => offering(&self.client_config.borrow(), router.rows()),
             None => Rc::clone(&self.client_config.borrow()),
         };
-        let connected = self.endpoint.borrow_mut().connect(now, address, &config);
+        let Ok(layer) = self.layers.connect(client.security()) else {
+            client.failed(CloseReason::Transport(TransportError::BadAddress));
+            return self.redial(client);
+        };
+        let connected = self.endpoint.borrow_mut().connect(now, address, &config, layer);
         match connected {
             Ok(handle) => {
+                self.show_credentials(handle, client);
                 if let Some(router) = client.services() {
                     self.routers.borrow_mut().offer(handle, Rc::clone(router));
                 }
@@ -59,6 +66,15 @@ impl Inner {
                 client.failed(CloseReason::Transport(error));
                 self.redial(client);
             }
+        }
+    }
+
+    fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
+        if let Some(credentials) = &client.security().credentials
+            && let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle)
+        {
+            let fits = connection.present(credentials.expose());
+            debug_assert!(fits.is_ok(), "checked when they were made");
         }
     }
 
@@ -133,6 +149,9 @@ impl Inner {
     pub(super) fn forget(&self, handle: Handle, reason: CloseReason) {
         let services = self.routers.borrow_mut().withdraw(handle);
         let peer = self.peers.borrow_mut().remove(&handle);
+        if self.is_guarded {
+            self.gate.borrow_mut().forget(handle);
+        }
         let client = self.clients.borrow_mut().remove(&handle);
         // What ends with it is somebody's code, and so is who is told.
         let told = catch_unwind(AssertUnwindSafe(|| {

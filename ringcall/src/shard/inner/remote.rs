@@ -10,8 +10,8 @@ use ringcall_core::{
 
 use super::{Inner, Ticket};
 use crate::client::{
-    Called, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Services, Skew, Waits,
-    Watched,
+    Called, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Skew,
+    Waits, Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
@@ -238,8 +238,8 @@ impl Inner {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
                 Notice::Open(opening) => self.open_remote(*opening),
-                Notice::Connect(address, services, slot) => {
-                    self.connect_remote(address, services, slot);
+                Notice::Connect(address, security, services, slot) => {
+                    self.connect_remote(address, security, services, slot);
                 }
                 Notice::WakeUp(client) => {
                     if let Some(client) = self.remote_client(client) {
@@ -327,6 +327,7 @@ impl Inner {
     fn connect_remote(
         self: &Rc<Self>,
         address: Address,
+        security: Security,
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
@@ -338,7 +339,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, services);
+        let client = LocalClient::new(self, address, security, services);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }

@@ -1,0 +1,71 @@
+//! Who may connect to a shard and call on it.
+
+use std::rc::Rc;
+
+use ringcall_core::{CloseReason, Handle, Request};
+
+use super::Inner;
+use crate::client::Credentials;
+use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask};
+
+impl Inner {
+    /// Whom the certificate of the other side names.
+    #[cfg(feature = "tls")]
+    pub(crate) fn caller(&self, handle: Handle) -> Caller {
+        let endpoint = self.endpoint.borrow();
+        Caller(endpoint.layer(handle).and_then(|layer| layer.peer().cloned()))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn caller(&self, _: Handle) -> Caller {
+        Caller::default()
+    }
+
+    /// Somebody has connected and said who it is: may it?
+    #[cold]
+    pub(super) fn admit(&self, handle: Handle) {
+        let info = ConnectionInfo {
+            caller: self.caller(handle),
+            credentials: self.endpoint.borrow().connection(handle).and_then(|connection| {
+                connection.credentials().and_then(|shown| Credentials::new(shown).ok())
+            }),
+        };
+        // The hook is somebody's code.
+        let hook = self.gate.borrow().hook();
+        if let Some(hook) = hook
+            && let Some((_, reason)) = ask(|| hook(&info))
+        {
+            log::info!("a connection was denied: {reason}");
+            return self.deny(handle);
+        }
+        let now = self.now();
+        self.gate.borrow_mut().admit(handle, info, now);
+    }
+
+    fn deny(&self, handle: Handle) {
+        self.remote.register.denied.add();
+        let now = self.now();
+        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
+            connection.close(now, CloseReason::Denied);
+        }
+    }
+
+    /// Whether this call may be made; if not, it is refused.
+    #[cold]
+    pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
+        let asked = self.gate.borrow().calls(handle);
+        let Some((hook, info)) = asked else { return true };
+        let info = info.unwrap_or_else(|| Rc::new(ConnectionInfo::default()));
+        let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
+        let Some((status, reason)) = ask(|| hook(&call)) else { return true };
+        log::debug!("a call of {} was refused: {reason}", method);
+        self.refuse(handle, request.id, status);
+        let now = self.now();
+        let is_flood = self.gate.borrow_mut().refused(handle, now);
+        if is_flood {
+            log::info!("a connection was closed: too many of its calls were refused");
+            self.deny(handle);
+        }
+        false
+    }
+}
