@@ -205,6 +205,7 @@ mod tests {
             in_flight_max: 1,
             features,
             codecs,
+            compressions: 0,
             message_bytes_max: 1,
             calls_window: 2,
             replies_window: 2,
