@@ -92,6 +92,24 @@ pub enum SharedSegment {
     External(External),
 }
 
+impl SharedSegment {
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            SharedSegment::Shared(chunk) => chunk.len(),
+            SharedSegment::Bytes(bytes) => bytes.len(),
+            SharedSegment::External(range) => range.len,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Segment {
     /// The same for other threads; counts, does not copy.
     #[must_use]

@@ -238,6 +238,18 @@ impl Encoded {
             extensions: Box::default(),
         }
     }
+
+    /// How long it is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.body.len() + self.attached.as_ref().map_or(0, SharedSegment::len)
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Payload for Encoded {

@@ -96,8 +96,18 @@ fn every_test_of_a_row_is_on_the_page() {
         named.entry(row[0]).or_default().extend(tests_of(row).iter().map(|(_, name)| *name));
     }
     let mut files = Vec::new();
-    let crates =
-        ["buf", "codec-rkyv", "core", "macros", "net", "ringcall", "tls", "transport-epoll"];
+    let crates = [
+        "buf",
+        "codec-rkyv",
+        "compression",
+        "core",
+        "macros",
+        "net",
+        "plugins/metrics",
+        "ringcall",
+        "tls",
+        "transport-epoll",
+    ];
     for crate_ in crates {
         for folder in ["src", "tests"].map(|folder| root().join(crate_).join(folder)) {
             if folder.exists() {

@@ -82,6 +82,8 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `name = "other"`: the method's name on the wire.
 /// * `idempotent`: running it twice does no harm, so that it may be retried when it may have run.
+/// * `compress = "lz4"` or `"zstd"`: how callers compress the argument unless they say otherwise; with the
+///   feature of that name.
 /// * `deadline = "5ms"`: how long callers wait unless they say otherwise (`us`, `ms`, `s`). If the reply
 ///   is a stream, until it begins.
 /// * `one_way`: there is no reply.

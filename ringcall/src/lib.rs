@@ -123,7 +123,9 @@ mod client;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+pub mod observe;
 mod offload;
+mod packing;
 mod serve;
 pub mod shapes;
 mod shard;
@@ -151,9 +153,11 @@ pub use topic::{SlowConsumer, Subscription, Topic};
 pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
+pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
     FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
 };
+pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
     ConfigError, Counters, EncodeError, Encoding, Failure, FailureClass, Frozen, MemoryLimits,

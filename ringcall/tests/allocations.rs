@@ -7,10 +7,12 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
-use ringcall::{BlockingClient, Channel, View};
+use ringcall::observe::{Event, Observer};
+use ringcall::{BlockingClient, Channel, ShardConfig, View};
 
 #[ringcall::service]
 trait Mirror {
@@ -23,6 +25,18 @@ struct Sums;
 impl Mirror for Sums {
     async fn sum(&self, order: View<Order>) -> u64 {
         order.levels.iter().map(|level| u64::from(level.size.to_native())).sum()
+    }
+}
+
+/// Counts the ends of calls.
+#[derive(Default)]
+struct Ends(AtomicU64);
+
+impl Observer for Ends {
+    fn observe(&self, event: &Event<'_>) {
+        if matches!(event, Event::CallEnded(..)) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -41,6 +55,16 @@ fn a_warm_call_allocates_and_copies_nothing() {
     let shared = MirrorClient::connect(server.address()).wait().unwrap();
     one_by_one("Client on another thread, one in flight", &shared);
     assert_eq!(blocking.counters().copied_bytes(), 0);
+    // Nor does one that is observed, on either side.
+    let observer = Arc::new(Ends::default());
+    let watched = bind(common::Socket::Tcp).service(Sums.into_mirror());
+    let watched = watched.observer(observer.clone()).start().unwrap();
+    let mut config = ShardConfig::default();
+    config.observers.add(observer.clone());
+    let observed = BlockingClient::connect_with(watched.address(), config).unwrap();
+    one_by_one("BlockingClient, observed on both sides", &MirrorClient::new(&observed));
+    assert!(observer.0.load(Ordering::SeqCst) >= 2 * CALLS);
+    drop((observed, watched));
     // That the counter counts: an owned message has strings and vectors.
     let kitchen = KitchenClient::new(&blocking);
     let order = order(4);

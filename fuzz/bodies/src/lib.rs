@@ -12,6 +12,7 @@ mod fallback;
 mod frames;
 mod handshake;
 pub mod havoc;
+mod inflate;
 mod ring;
 mod shapes;
 mod tls;
@@ -29,6 +30,7 @@ pub use connection::connection;
 pub use fallback::fallback;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use inflate::inflate;
 pub use ring::ring;
 pub use shapes::shapes;
 pub use tls::tls;
@@ -38,7 +40,7 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
@@ -46,5 +48,6 @@ pub const TARGETS: [Target; 8] = [
     ("shapes", shapes),
     ("fallback", fallback),
     ("ring", ring),
+    ("inflate", inflate),
     ("tls", tls),
 ];

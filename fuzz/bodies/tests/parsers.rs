@@ -67,6 +67,8 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("transport-uring/src/engine/mod.rs", "Uring::complete", "ring"),
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
+    ("compression/src/lib.rs", "inflate", "inflate"),
+    ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 
 /// The same names for what no peer sends.

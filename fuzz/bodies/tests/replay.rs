@@ -82,6 +82,11 @@ fn ring() {
 }
 
 #[test]
+fn inflate() {
+    holds("inflate");
+}
+
+#[test]
 fn tls() {
     holds("tls");
 }

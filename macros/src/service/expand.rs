@@ -129,6 +129,10 @@ fn method_table(service: &Service, method: &Method) -> TokenStream {
         let (secs, nanos) = (deadline.as_secs(), deadline.subsec_nanos());
         quote!(.deadline(::core::time::Duration::new(#secs, #nanos)))
     });
+    let compress = options
+        .compress
+        .as_ref()
+        .map(|variant| quote!(.compress(#ringcall::Compression::#variant)));
     let made = match method.is_streaming() {
         false => quote!(new::<#argument, #value, #error>(#name, #docs)),
         true => {
@@ -146,7 +150,7 @@ fn method_table(service: &Service, method: &Method) -> TokenStream {
         }
     };
     quote! {
-        #ringcall::MethodTable::#made #idempotent #one_way #deadline
+        #ringcall::MethodTable::#made #idempotent #one_way #deadline #compress
     }
 }
 

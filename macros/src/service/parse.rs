@@ -74,6 +74,8 @@ pub(super) struct Options {
     pub(super) one_way: bool,
     pub(super) offload: bool,
     pub(super) deadline: Option<Duration>,
+    /// The variant of `Compression`.
+    pub(super) compress: Option<Ident>,
 }
 
 impl Service {
@@ -265,6 +267,8 @@ impl Method {
                 options.offload = true;
             } else if meta.path.is_ident("deadline") {
                 options.deadline = Some(duration(&meta.value()?.parse()?)?);
+            } else if meta.path.is_ident("compress") {
+                options.compress = Some(compression(&meta.value()?.parse()?)?);
             } else if meta.path.is_ident("name") {
                 let name: LitStr = meta.value()?.parse()?;
                 if name.value().is_empty() || name.value().contains(['/', ' ']) {
@@ -273,7 +277,7 @@ impl Method {
                 self.wire_name = name.value();
             } else {
                 return Err(meta.error(
-                    "unknown option: `#[method]` takes `name = \"…\"`, `idempotent`, `deadline = \"5ms\"`, `one_way` and `offload`",
+                    "unknown option: `#[method]` takes `name = \"…\"`, `idempotent`, `deadline = \"5ms\"`, `compress = \"lz4\"`, `one_way` and `offload`",
                 ));
             }
             Ok(())
@@ -434,6 +438,15 @@ impl Method {
     /// Whether it has a stream in either direction.
     pub(super) fn is_streaming(&self) -> bool {
         self.items().is_some() || matches!(self.answer, Answer::Items(_))
+    }
+}
+
+/// The variant of `Compression` that has this name.
+fn compression(name: &LitStr) -> Result<Ident> {
+    match name.value().as_str() {
+        "lz4" => Ok(Ident::new("Lz4", name.span())),
+        "zstd" => Ok(Ident::new("Zstd", name.span())),
+        _ => Err(Error::new(name.span(), "write \"lz4\" or \"zstd\"")),
     }
 }
 

@@ -16,6 +16,7 @@ use ringcall_core::{
 use super::shared::{Line, Outbox};
 use super::{BlockOn, Client, LocalClient, LocalStream, Peer};
 use crate::block_on::block_on;
+use crate::packing::inflate_arrived;
 use crate::shard::{Notice, RemoteOpening};
 
 /// How many items wait for the shard, and how many of their bytes. More wait with their sender.
@@ -186,7 +187,7 @@ fn send_waiting(
     cx: &mut Context<'_>,
 ) -> Option<Failure> {
     while let Some(item) = state.outgoing.front() {
-        match stream.poll_send(cx, item.encoding, &item.payload) {
+        match stream.poll_send_as_it_is(cx, item.encoding, &item.payload) {
             Poll::Pending => break,
             Poll::Ready(Ok(())) => {
                 state.outgoing_bytes -= item.bytes;
@@ -251,7 +252,9 @@ struct Opened {
     outbox: Outbox,
     bridge: Arc<Bridge>,
     /// Keeps its connection; a peer's is not kept.
-    _client: Option<Client>,
+    client: Option<Client>,
+    /// How long an item may be.
+    message_bytes_max: usize,
 }
 
 impl Opened {
@@ -292,9 +295,9 @@ impl StreamChannel for Client {
     fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
         self.line().adapt(&mut call);
         // Encoded here, so that the future need not take the payload to another thread.
-        let payload = self.line().encode(&call, &payload);
+        let payload = self.line().encode(&mut call, &payload);
         Box::pin(async move {
-            RemoteStream::open(self.line(), call, payload?, Some(self.clone())).await
+            RemoteStream::open(self.line(), call, payload?.0, Some(self.clone())).await
         })
     }
 }
@@ -306,9 +309,9 @@ impl StreamChannel for Peer {
     where
         P: Payload + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
         let line = self.open_line();
-        let payload = line.and_then(|line| Ok((line, line.encode(&call, &payload)?)));
+        let payload = line.and_then(|line| Ok((line, line.encode(&mut call, &payload)?.0)));
         Box::pin(async move {
             let (line, payload) = payload?;
             RemoteStream::open(line, call, payload, None).await
@@ -327,7 +330,8 @@ impl RemoteStream {
         let opened = RemoteStream(Arc::new(Opened {
             outbox: line.outbox().clone(),
             bridge: Arc::clone(&bridge),
-            _client: client,
+            client,
+            message_bytes_max: line.message_bytes_max(),
         }));
         let opening = RemoteOpening { to: line.to(), outgoing, payload, bridge };
         line.remote.notify(Notice::Open(Box::new(opening)));
@@ -371,8 +375,10 @@ impl StreamCall for RemoteStream {
                 return Poll::Pending;
             }
         }
-        let payload = self.0.outbox.encode(encoding.codec, encoding.signature, payload);
-        let (payload, bytes) = payload.map_err(ItemError::Encode)?;
+        let accepted = || self.0.client.as_ref().map_or(0, |client| client.line().compressions());
+        let payload = self.0.outbox.encode_packed(encoding, accepted, payload);
+        let (payload, _, encoding) = payload.map_err(ItemError::Encode)?;
+        let bytes = payload.len();
         let shard = {
             let mut state = self.0.bridge.0.lock();
             let was_empty = state.outgoing.is_empty();
@@ -414,7 +420,10 @@ impl StreamCall for RemoteStream {
         }
         drop(state);
         shard.into_iter().for_each(Waker::wake);
-        Poll::Ready(arrived)
+        Poll::Ready(inflate_arrived(arrived, self.0.message_bytes_max).unwrap_or_else(|failure| {
+            self.cancel();
+            Arrived::End(Err(failure))
+        }))
     }
 
     fn cancel(&self) {

@@ -9,6 +9,7 @@ use std::{fmt, mem};
 
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Message, Typed};
+use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
     Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
@@ -16,6 +17,7 @@ use ringcall_core::{
 
 use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
 use crate::CallError;
+use crate::packing::{inflate_answer, wish};
 use crate::serve::MethodTable;
 
 /// Options for calls. Those of a client hold for all its calls, those of a [`Call`] for that one; what
@@ -26,12 +28,13 @@ pub struct CallOptions {
     deadline: Option<Duration>,
     priority: Option<u8>,
     wait_for_ready: Option<bool>,
+    compression: Option<Option<Compression>>,
 }
 
 impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
-        CallOptions { deadline: None, priority: None, wait_for_ready: None }
+        CallOptions { deadline: None, priority: None, wait_for_ready: None, compression: None }
     }
 
     /// How long to wait: a second, unless the method says otherwise. The server is told how much is
@@ -49,6 +52,17 @@ impl CallOptions {
     /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
+        self
+    }
+
+    /// How arguments and items of the caller are compressed, or that they are not: as the method says, by
+    /// default, and methods usually say nothing. Short ones, and those that would not become much shorter, are
+    /// sent as they are, and so is everything to a server that does not read it.
+    ///
+    /// Do not compress messages that hold secrets beside text of somebody else's choice: see
+    /// [`CompressionConfig`](crate::CompressionConfig).
+    pub const fn compression(mut self, compression: Option<Compression>) -> CallOptions {
+        self.compression = Some(compression);
         self
     }
 
@@ -124,6 +138,12 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
+    /// How the argument is compressed, see [`CallOptions::compression`].
+    pub fn compression(mut self, compression: Option<Compression>) -> Self {
+        self.outgoing.compression = wish(compression);
+        self
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors
@@ -168,10 +188,11 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
     /// more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, ringcall_core::Chunk>) + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
+        let limit = self.channel.message_bytes_max();
         self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
-            let answered = outcome.into_answer().map_err(CallError::Failed);
-            callback(answered.and_then(|reply| {
-                receive::<R, E, ringcall_core::Chunk>(reply.into(), out_signature, E::into_owned)
+            let answered = inflate_answer(outcome.into_answer().map(Answer::from), limit);
+            callback(answered.map_err(CallError::Failed).and_then(|answer| {
+                receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
             }));
         });
     }
@@ -396,7 +417,7 @@ pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing 
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,
         codec: method.argument_codec(),
-        compression: 0,
+        compression: wish(options.compression.unwrap_or(method.compression())),
         timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
         priority: options.priority.unwrap_or(0),
         attempt: 0,

@@ -10,15 +10,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, CloseCode, CloseReason, Entropy, Failure,
-    Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Address, Answer, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Entropy,
+    Failure, Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
 };
 
 use super::backoff::Backoff;
 use super::skew::{Called, Skew};
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
+use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
+use crate::packing::inflate_answer;
 use crate::serve::{Mount, Router, Service};
-use crate::shard::{Inner, SleepUntil, Ticket};
+use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 
 /// A connection as its callers on the shard see it. A client's is another one after each loss and each
@@ -42,6 +44,8 @@ pub(crate) struct ClientConnection {
     arriving: RefCell<Vec<Waker>>,
     /// Who waits for room to call, in order.
     crowd: RefCell<VecDeque<Waker>>,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
 }
 
 /// No connection has it.
@@ -63,13 +67,14 @@ impl ClientConnection {
         address: Address,
         security: Security,
         services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
     ) -> ClientConnection {
-        ClientConnection::with(Some(address), security, services)
+        ClientConnection::with(Some(address), security, services, audience)
     }
 
     /// One that calls came by.
-    pub(crate) fn accepted(handle: Handle) -> ClientConnection {
-        let connection = ClientConnection::with(None, Security::default(), None);
+    pub(crate) fn accepted(handle: Handle, audience: Option<Arc<Audience>>) -> ClientConnection {
+        let connection = ClientConnection::with(None, Security::default(), None, audience);
         connection.handle.set(handle);
         connection.watched.set(ConnectionState::Ready);
         connection
@@ -79,6 +84,7 @@ impl ClientConnection {
         address: Option<Address>,
         security: Security,
         services: Option<Rc<Router>>,
+        audience: Option<Arc<Audience>>,
     ) -> ClientConnection {
         ClientConnection {
             address,
@@ -92,6 +98,7 @@ impl ClientConnection {
             backoff_before: Cell::default(),
             arriving: RefCell::default(),
             crowd: RefCell::default(),
+            audience,
         }
     }
 
@@ -105,6 +112,11 @@ impl ClientConnection {
 
     pub(crate) fn services(&self) -> Option<&Rc<Router>> {
         self.services.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn audience(&self) -> &Option<Arc<Audience>> {
+        &self.audience
     }
 
     #[inline]
@@ -143,8 +155,9 @@ impl ClientConnection {
         self.change(ConnectionState::Broken(reason));
     }
 
-    pub(crate) fn established(&self, handle: Handle) {
+    pub(crate) fn established(&self, handle: Handle, compressions: u8) {
         if handle == self.handle.get() {
+            self.watched.reads(compressions);
             self.backoff_before.set(self.backoff.get());
             self.update(Backoff::succeeded);
             self.change(ConnectionState::Ready);
@@ -302,6 +315,34 @@ impl Local {
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
+        if call.compression != 0 {
+            return self.call_packed(*call, deadline, payload, ticket);
+        }
+        self.call_as_it_is(call, deadline, payload, ticket)
+    }
+
+    #[cold]
+    fn call_packed<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        match self.shard.encode(&mut call, self.connection.watched.compressions(), payload) {
+            Ok((payload, _)) => self.call_as_it_is(&call, deadline, &payload, ticket),
+            Err(failure) => Err(Refused { ticket, failure }),
+        }
+    }
+
+    #[inline]
+    fn call_as_it_is<P: Payload>(
+        &self,
+        call: &Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
         match self.is_owner {
             true => self.shard.call(handle, call, deadline, payload, ticket),
@@ -337,8 +378,10 @@ impl LocalClient {
         address: Address,
         security: Security,
         services: Option<Rc<Router>>,
+        observers: &Observers,
     ) -> LocalClient {
-        let connection = Rc::new(ClientConnection::new(address, security, services));
+        let audience = shard.audience(observers, Some(&address));
+        let connection = Rc::new(ClientConnection::new(address, security, services, audience));
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -381,6 +424,16 @@ impl LocalClient {
 
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
         &self.0.connection
+    }
+
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.0.connection.watched.compressions()
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.0.shard.message_bytes_max(self.0.is_owner)
     }
 
     pub(crate) fn shard(&self) -> &Rc<Inner> {
@@ -436,13 +489,49 @@ impl LocalClient {
     /// Makes a call whose end is told to a callback.
     pub(crate) fn call_with<P: Payload>(
         &self,
-        mut call: Outgoing,
+        call: Outgoing,
         payload: &P,
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
         let deadline = shard.now() + call.timeout;
-        let ticket = Ticket::Callback(Box::new(callback));
+        if let Some(audience) = self.0.connection.audience() {
+            return self.call_watched(audience, call, deadline, payload, callback);
+        }
+        self.call_for(call, deadline, payload, Ticket::Callback(Box::new(callback)));
+    }
+
+    /// The same, and tells observers.
+    #[cold]
+    fn call_watched(
+        &self,
+        audience: &Arc<Audience>,
+        call: Outgoing,
+        deadline: Instant,
+        payload: &dyn Payload,
+        callback: impl FnOnce(Outcome) + 'static,
+    ) {
+        let shard = &self.0.shard;
+        let payload = Measured::new(payload);
+        let ongoing = Ongoing::begin(audience, &call, shard.now());
+        let ongoing = Rc::new(RefCell::new(ongoing));
+        let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
+        let ticket = Ticket::Callback(Box::new(move |outcome| {
+            let now = clock.upgrade().map_or_else(|| MachineClock.now(), |shard| shard.now());
+            ending.borrow_mut().end_with(now, &outcome);
+            callback(outcome);
+        }));
+        self.call_for(call, deadline, &payload, ticket);
+        ongoing.borrow_mut().sends(payload.bytes());
+    }
+    fn call_for<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        deadline: Instant,
+        payload: &P,
+        ticket: Ticket,
+    ) {
+        let shard = &self.0.shard;
         let called = match self.0.connection.skew.adapt(&mut call) {
             true => self.0.call(&call, deadline, payload, ticket),
             false => Err(Refused { ticket, failure: Failure::not_sent(Cause::NotReady) }),
@@ -452,8 +541,8 @@ impl LocalClient {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            Waits::Change => match shard.encode(&call, payload) {
-                Ok(body) => {
+            Waits::Change => match shard.encode(&mut call, self.compressions(), payload) {
+                Ok((body, _)) => {
                     let waits = Some(Waits::Change);
                     let client = self.clone();
                     return shard.call_later(client, call, deadline, body, refused.ticket, waits);
@@ -483,7 +572,7 @@ impl Channel for LocalClient {
 
     #[inline]
     fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
-        LocalCall { client: self, call, payload, stage: Stage::New }
+        LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
     }
 }
 
@@ -545,7 +634,7 @@ impl LocalConnect {
         })?;
         let services = services.map(|mount| Rc::new(mount.finish()));
         let security = self.security.clone();
-        Ok(LocalClient::new(&self.shard, address, security, services))
+        Ok(LocalClient::new(&self.shard, address, security, services, &Observers::default()))
     }
 }
 
@@ -580,6 +669,8 @@ pub struct LocalCall<'a, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -612,7 +703,16 @@ impl<P: Payload> LocalCall<'_, P> {
         let waiter = shard.waiters.add(cx.waker().clone());
         let handle = self.client.0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
-        match self.client.0.call(&self.call, deadline, &self.payload, ticket) {
+        let called = match &mut self.begun {
+            None => self.client.0.call(&self.call, deadline, &self.payload, ticket),
+            Some(begun) => {
+                let measured = Measured::new(&self.payload);
+                let called = self.client.0.call(&self.call, deadline, &measured, ticket);
+                begun.request_bytes = measured.bytes();
+                called
+            }
+        };
+        match called {
             Ok(id) => {
                 self.stage = Stage::Sent { waiter, handle, id, deadline };
                 Poll::Pending
@@ -654,16 +754,41 @@ impl<P: Payload> LocalCall<'_, P> {
     }
 }
 
-impl<P: Payload> Future for LocalCall<'_, P> {
-    type Output = Result<Answer<Chunk>, Failure>;
+impl<P> LocalCall<'_, P> {
+    #[cold]
+    fn watch_begin(&mut self, audience: &Audience) {
+        self.begun = Some(audience.begin(&self.call, self.client.0.shard.now()));
+    }
 
+    #[cold]
+    fn watch_repeat(&self) {
+        if let Some(audience) = self.client.0.connection.audience() {
+            audience.repeat(&self.call, self.client.0.shard.now());
+        }
+    }
+
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, result: &Result<Answer<Chunk>, Failure>) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = self.client.0.connection.audience()
+        {
+            audience.end(&self.call, begun, self.client.0.shard.now(), result);
+        }
+    }
+}
+
+impl<P: Payload> LocalCall<'_, P> {
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let this = self;
         let shard = &this.client.0.shard;
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
+                if let Some(audience) = this.client.0.connection.audience() {
+                    this.watch_begin(audience);
+                }
                 this.send(deadline, cx).map(Err)
             }
             Stage::Waiting { deadline, .. } => {
@@ -681,12 +806,32 @@ impl<P: Payload> Future for LocalCall<'_, P> {
                     && (connection.may_repeat(handle, &failure)
                         || connection.skew.learn(&failure, Called::from(&this.call)))
                 {
+                    this.watch_repeat();
                     return this.send(deadline, cx).map(Err);
                 }
                 Poll::Ready(answer(outcome))
             }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+impl<P: Payload> Future for LocalCall<'_, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Poll::Ready(result) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&result, Ok(whole) if whole.header.compression != 0);
+        let result = match is_packed {
+            true => inflate_answer(result, this.client.message_bytes_max()),
+            false => result,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&result);
+        }
+        Poll::Ready(result)
     }
 }
 
@@ -719,6 +864,9 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
 
 impl<P> Drop for LocalCall<'_, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.0.shard;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.

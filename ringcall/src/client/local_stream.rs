@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outgoing, Payload,
+    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outcome, Outgoing, Payload,
     StreamCall, StreamChannel,
 };
 
 use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
+use crate::observe::{Measured, Ongoing};
+use crate::packing::inflate_arrived;
 use crate::shard::{OpenStream, Shard, Ticket};
 
 /// A call with streams of a [`LocalClient`]. It keeps the connection.
@@ -33,16 +35,45 @@ impl Drop for Opened {
 }
 
 impl LocalClient {
-    /// Makes a call with streams as soon as its connection takes it.
-    pub(crate) async fn open_stream<P: Payload>(
+    /// The same for an argument that may have to be compressed.
+    async fn open_packed<P: Payload>(
         &self,
         mut call: Outgoing,
         payload: P,
     ) -> Result<LocalStream, Failure> {
+        if call.compression == 0 {
+            return self.open_stream(call, payload).await;
+        }
+        let (payload, _) = self.shard().encode(&mut call, self.compressions(), &payload)?;
+        self.open_stream(call, payload).await
+    }
+
+    /// Makes a call with streams as soon as its connection takes it.
+    pub(crate) async fn open_stream<P: Payload>(
+        &self,
+        call: Outgoing,
+        payload: P,
+    ) -> Result<LocalStream, Failure> {
+        let now = self.shard().now();
+        let audience = self.connection().audience().as_ref();
+        let mut ongoing = audience.map(|audience| Ongoing::begin(audience, &call, now));
+        let opened = self.try_open(call, payload, &mut ongoing).await;
+        if let (Err(failure), Some(ongoing)) = (&opened, &mut ongoing) {
+            ongoing.end_with(self.shard().now(), &Outcome::Failed(*failure));
+        }
+        opened
+    }
+
+    async fn try_open<P: Payload>(
+        &self,
+        mut call: Outgoing,
+        payload: P,
+        ongoing: &mut Option<Ongoing>,
+    ) -> Result<LocalStream, Failure> {
         let shard = self.shard();
         let deadline = shard.now() + call.timeout;
         loop {
-            if !self.connection().skew().adapt(&mut call) && shard.now() < deadline {
+            if !self.connection().skew().adapt_for(&mut call, &payload) && shard.now() < deadline {
                 self.room(Waits::Change, deadline).await;
                 continue;
             }
@@ -50,9 +81,19 @@ impl LocalClient {
             let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
             let ticket = Ticket::Stream(Rc::clone(&stream));
-            match shard.call(handle, &call, deadline, &payload, ticket) {
+            let called = match ongoing {
+                None => shard.call(handle, &call, deadline, &payload, ticket),
+                Some(ongoing) => {
+                    let measured = Measured::new(&payload);
+                    let called = shard.call(handle, &call, deadline, &measured, ticket);
+                    ongoing.sends(measured.bytes());
+                    called
+                }
+            };
+            match called {
                 Ok(id) => {
                     stream.register(id.into());
+                    stream.watch(ongoing.take());
                     let (client, called) = (self.clone(), Called::from(&call));
                     return Ok(LocalStream(Rc::new(Opened { stream, id, client, called })));
                 }
@@ -79,7 +120,7 @@ impl StreamChannel for LocalClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        Box::pin(self.open_stream(call, payload))
+        Box::pin(self.open_packed(call, payload))
     }
 }
 
@@ -98,6 +139,24 @@ impl LocalStream {
             _ => {}
         }
         arrived
+    }
+
+    /// Sends an item that is compressed already, if it is to be.
+    pub(crate) fn poll_send_as_it_is<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.0.stream.poll_send(cx, self.by_names(encoding), payload)
+    }
+
+    /// A call that goes by names has items with names.
+    fn by_names(&self, encoding: Encoding) -> Encoding {
+        match encoding.codec == Codec::RKYV && self.0.called.is_by_names() {
+            true => Encoding { codec: Codec::MESSAGEPACK, signature: 0, ..encoding },
+            false => encoding,
+        }
     }
 
     /// An item with a body of this length was taken.
@@ -120,10 +179,9 @@ impl StreamCall for LocalStream {
         encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
-        // A call that goes by names has items with names.
-        if encoding.codec == Codec::RKYV && self.0.called.is_by_names() {
-            let encoding = Encoding { codec: Codec::MESSAGEPACK, signature: 0, ..encoding };
-            return self.0.stream.poll_send(cx, encoding, payload);
+        let encoding = self.by_names(encoding);
+        if encoding.compression != 0 {
+            return self.0.stream.poll_send_packed(cx, encoding, payload);
         }
         self.0.stream.poll_send(cx, encoding, payload)
     }
@@ -133,11 +191,15 @@ impl StreamCall for LocalStream {
     }
 
     fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
-        let arrived = self.poll_held(cx);
-        if let Poll::Ready(Arrived::Item { body, .. }) = &arrived {
+        let Poll::Ready(arrived) = self.poll_held(cx) else { return Poll::Pending };
+        if let Arrived::Item { body, .. } = &arrived {
             self.taken(body.len());
         }
-        arrived
+        let limit = self.0.client.message_bytes_max();
+        Poll::Ready(inflate_arrived(arrived, limit).unwrap_or_else(|failure| {
+            self.cancel();
+            Arrived::End(Err(failure))
+        }))
     }
 
     fn cancel(&self) {
@@ -173,7 +235,7 @@ impl StreamChannel for BlockingClient {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        let opening = self.local().open_stream(call, payload);
+        let opening = self.local().open_packed(call, payload);
         Box::pin(async move {
             Ok(BlockingStream { shard: self.shard().clone(), stream: opening.await? })
         })

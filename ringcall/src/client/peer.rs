@@ -13,6 +13,7 @@ use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payl
 use super::BlockOn;
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
 use crate::block_on::block_on;
+use crate::observe::Audience;
 use crate::shard::Remote;
 
 /// The other side of a connection, to be called back: during a call or later, from any thread and any
@@ -151,7 +152,8 @@ struct End {
 
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
-        let line = Line::new(remote, Destination::Peer(handle), outbox, None);
+        let audience = Audience::of(&remote.observers, None);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, None, None);
         PeerShared { line, handle, end: Mutex::default() }
     }
 

@@ -12,13 +12,16 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
+use ringcall_compression::Threshold;
 use ringcall_core::{
-    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Failure, Handle, Instant, Outcome,
-    Outgoing, Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure, Handle, Instant,
+    Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
 use crate::block_on::block_on;
+use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
+use crate::packing::{inflate_answer, pack};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
     MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
@@ -116,6 +119,10 @@ pub(crate) struct Line {
     pub(crate) remote: Arc<Remote>,
     to: Destination,
     outbox: Outbox,
+    /// Who is told of its calls.
+    audience: Option<Arc<Audience>>,
+    /// What is known of its connection; nothing of one that calls came by.
+    watched: Option<Watched>,
     /// What is known of the other side, so that a body need not be encoded twice.
     skew: Option<Arc<Skew>>,
 }
@@ -147,13 +154,39 @@ impl Default for Outbox {
 
 impl Outbox {
     /// The body of a call for another thread, or for later.
+    /// How it is compressed is a wish before, and what was done afterwards; `accepted` is what the other
+    /// side reads. Says how long the body was before.
     pub(crate) fn encode_call<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: impl FnOnce() -> u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        let encoded = self.encode(call.codec, call.in_signature, payload);
-        encoded.map(|(encoded, _)| encoded).map_err(|error| Failure::not_sent(error.into()))
+    ) -> Result<(Encoded, usize), Failure> {
+        let encoding = Encoding {
+            codec: call.codec,
+            compression: call.compression,
+            signature: call.in_signature,
+        };
+        let encoded = self.encode_packed(encoding, accepted, payload);
+        let (encoded, bytes, done) = encoded.map_err(|error| Failure::not_sent(error.into()))?;
+        call.compression = done.compression;
+        Ok((encoded, bytes))
+    }
+
+    /// The body, how long it was before it was compressed, and how it is written.
+    pub(crate) fn encode_packed<P: Payload>(
+        &self,
+        mut encoding: Encoding,
+        accepted: impl FnOnce() -> u8,
+        payload: &P,
+    ) -> Result<(Encoded, usize, Encoding), EncodeError> {
+        let (mut encoded, bytes) = self.encode(encoding.codec, encoding.signature, payload)?;
+        if encoding.compression != 0 {
+            let threshold = Threshold::default();
+            (encoded, encoding.compression) =
+                pack(encoded, encoding.compression, accepted(), &threshold);
+        }
+        Ok((encoded, bytes, encoding))
     }
 
     /// The body, and how long it is.
@@ -177,9 +210,11 @@ impl Line {
         remote: Arc<Remote>,
         to: Destination,
         outbox: Outbox,
+        audience: Option<Arc<Audience>>,
+        watched: Option<Watched>,
         skew: Option<Arc<Skew>>,
     ) -> Line {
-        Line { remote, to, outbox, skew }
+        Line { remote, to, outbox, audience, watched, skew }
     }
 
     /// As far as is known here; otherwise the shard sees to it.
@@ -188,6 +223,16 @@ impl Line {
         if let Some(skew) = &self.skew {
             skew.adapt(call);
         }
+    }
+
+    /// How bodies may be compressed that the other side reads.
+    pub(crate) fn compressions(&self) -> u8 {
+        self.watched.as_ref().map_or(0, Watched::compressions)
+    }
+
+    /// How long a body may be that this side reads.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.remote.message_bytes_max[usize::from(matches!(self.to, Destination::Client(_)))]
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -204,10 +249,10 @@ impl Line {
 
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || self.compressions(), payload)
     }
 
     pub(crate) fn call<P: Payload>(
@@ -216,7 +261,7 @@ impl Line {
         payload: P,
         waits: bool,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits, call, payload, stage: Stage::New }
+        RemoteFuture { line: self, waits, call, payload, stage: Stage::New, begun: None }
     }
 
     /// A call that fails without having been made.
@@ -226,7 +271,8 @@ impl Line {
         payload: P,
         failure: Failure,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits: false, call, payload, stage: Stage::Failed(failure) }
+        let stage = Stage::Failed(failure);
+        RemoteFuture { line: self, waits: false, call, payload, stage, begun: None }
     }
 
     pub(crate) fn call_with<P: Payload>(
@@ -237,11 +283,36 @@ impl Line {
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
         self.adapt(&mut call);
-        let payload = match self.encode(&call, payload) {
+        let limit = self.message_bytes_max();
+        let Some(audience) = &self.audience else {
+            let payload = self.encode(&mut call, payload).map(|(payload, _)| payload);
+            let callback = move |answer| callback(inflate_answer(answer, limit));
+            return self.call_encoded(call, payload, waits, Box::new(callback));
+        };
+        let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now());
+        let payload = self.encode(&mut call, payload);
+        ongoing.sends(payload.as_ref().map_or(0, |(_, bytes)| *bytes));
+        let payload = payload.map(|(payload, _)| payload);
+        let callback = move |answer| {
+            let answer = inflate_answer(answer, limit);
+            ongoing.end(MachineClock.now(), &answer);
+            callback(answer);
+        };
+        self.call_encoded(call, payload, waits, Box::new(callback));
+    }
+
+    fn call_encoded(
+        &self,
+        call: Outgoing,
+        payload: Result<Encoded, Failure>,
+        waits: bool,
+        callback: Box<dyn FnOnce(SharedAnswer) + Send>,
+    ) {
+        let payload = match payload {
             Ok(payload) => payload,
             Err(failure) => return callback(Err(failure)),
         };
-        let end = RemoteEnd::Callback(Box::new(callback));
+        let end = RemoteEnd::Callback(callback);
         let call = RemoteCall::new(self.to, call, waits, payload, end);
         // A caller that cannot wait is refused when the mailbox is full.
         let cause = if self.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
@@ -301,6 +372,8 @@ pub struct RemoteFuture<'a, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
 }
 
 enum Stage {
@@ -338,11 +411,15 @@ impl<P: Payload> RemoteFuture<'_, P> {
     }
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
-        self.line.adapt(&mut self.call);
-        let payload = self.line.encode(&self.call, &self.payload)?;
+        let mut call = self.call;
+        self.line.adapt(&mut call);
+        let (payload, bytes) = self.line.encode(&mut call, &self.payload)?;
+        if let Some(begun) = &mut self.begun {
+            begun.request_bytes = bytes;
+        }
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
-        let call = RemoteCall::new(self.line.to, self.call, self.waits, payload, end);
+        let call = RemoteCall::new(self.line.to, call, self.waits, payload, end);
         self.leave(call, slot, waker)
     }
 
@@ -361,6 +438,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
         if !left.is_zero() {
             // It certainly did not run, and there may be another connection.
             self.call.timeout = left;
+            if let Some(audience) = &self.line.audience {
+                audience.repeat(&self.call, MachineClock.now());
+            }
             return self.begin(waker);
         }
         Poll::Ready(answer)
@@ -372,6 +452,39 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
         let this = self.get_mut();
+        if let Some(audience) = &this.line.audience
+            && matches!(this.stage, Stage::New | Stage::Failed(_))
+        {
+            this.begun = Some(audience.begin(&this.call, MachineClock.now()));
+        }
+        let Poll::Ready(answer) = this.go_on(cx) else { return Poll::Pending };
+        let is_packed = matches!(&answer, Ok(whole) if whole.header.compression != 0);
+        let answer = match is_packed {
+            true => inflate_answer(answer, this.line.message_bytes_max()),
+            false => answer,
+        };
+        if this.begun.is_some() {
+            this.watch_end(&answer);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<P> RemoteFuture<'_, P> {
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, answer: &SharedAnswer) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = &self.line.audience
+        {
+            audience.end(&self.call, begun, MachineClock.now(), answer);
+        }
+    }
+}
+
+impl<P: Payload> RemoteFuture<'_, P> {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<SharedAnswer> {
+        let this = self;
         match std::mem::replace(&mut this.stage, Stage::Ended) {
             Stage::New => this.begin(cx.waker()),
             Stage::Crowded(call, slot) => this.leave(call, slot, cx.waker()),
@@ -388,6 +501,9 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
 
 impl<P> Drop for RemoteFuture<'_, P> {
     fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
             && slot.result.is_empty()
         {
@@ -511,6 +627,7 @@ pub struct Connect<T> {
     services: Services,
     security: Security,
     is_lazy: bool,
+    audience: Option<Arc<Audience>>,
     make: fn(Client) -> T,
 }
 
@@ -526,7 +643,8 @@ impl<T> Connect<T> {
         let security = Security::of_address(&address.to_text());
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
-        Connect { stage, choice: TransportChoice::Auto, services, security, is_lazy: false, make }
+        let (choice, is_lazy) = (TransportChoice::Auto, false);
+        Connect { stage, choice, services, security, is_lazy, audience: None, make }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -547,6 +665,13 @@ impl<T> Connect<T> {
     /// Which engine moves the bytes. Clients that make the same choice share a shard.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// Who is told of the calls of this client and of its connections, beside those that were named before:
+    /// see [`observe`](crate::observe). Calls are told of on the threads that make them.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Connect<T> {
+        self.services.observers.add(observer);
         self
     }
 
@@ -587,6 +712,8 @@ type AddService = Box<dyn FnOnce(&mut Mount, Handlers) -> Result<(), ServeError>
 pub(crate) struct Services {
     services: Vec<AddService>,
     handlers: Handlers,
+    /// Who is told of the connection.
+    pub(crate) observers: Observers,
 }
 
 impl Services {
@@ -626,6 +753,7 @@ impl<T> Future for Connect<T> {
             match background(self.choice) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
+                    self.audience = Audience::of(&services.observers, Some(address.clone()));
                     let security = self.security.clone();
                     remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
                 }
@@ -637,12 +765,13 @@ impl<T> Future for Connect<T> {
         let ConnectStage::Left(slot) = &self.stage else { return Poll::Pending };
         slot.waker.register(cx.waker());
         let Some(connected) = slot.result.lock().take() else { return Poll::Pending };
-        let make = self.make;
+        let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
             Ok((remote, index, watched, skew)) => {
                 let (to, outbox) = (Destination::Client(index), Outbox::default());
-                let line = Line::new(remote, to, outbox, Some(skew));
+                let seen = Some(watched.clone());
+                let line = Line::new(remote, to, outbox, audience, seen, Some(skew));
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })

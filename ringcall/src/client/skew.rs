@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use ringcall_core::frame::{Hello, features, request_flags};
-use ringcall_core::{Cause, Codec, Failure, Outgoing, Status};
+use ringcall_core::{Cause, Codec, Failure, Outgoing, Payload, Status};
 
 use crate::serve::{KnownMethods, MethodRows};
 
@@ -100,6 +100,19 @@ impl Skew {
             return true;
         }
         self.adapt_other(call, state)
+    }
+
+    /// The same for a call whose body is encoded already, perhaps: one that cannot be said in another codec
+    /// any more goes as it is. If it is refused, its caller encodes it again; if nobody would hear of that, it
+    /// fails instead.
+    pub(crate) fn adapt_for(&self, call: &mut Outgoing, payload: &impl Payload) -> bool {
+        let before = *call;
+        let may_go = self.adapt(call);
+        let is_stuck = call.codec != before.codec && payload.transcode().is_none();
+        if is_stuck && call.flags & request_flags::ONE_WAY == 0 {
+            *call = before;
+        }
+        may_go
     }
 
     #[cold]

@@ -49,16 +49,31 @@ struct Seen {
     state: ConnectionState,
     /// It will not change any more.
     is_final: bool,
+    /// How bodies may be compressed that the other side of the last connection reads, bit by bit.
+    compressions: u8,
     waiting: Vec<Waker>,
 }
 
 impl Watched {
     pub(crate) fn new(state: ConnectionState) -> Watched {
-        Watched(Arc::new(Mutex::new(Seen { state, is_final: false, waiting: Vec::new() })))
+        Watched(Arc::new(Mutex::new(Seen {
+            state,
+            is_final: false,
+            compressions: 0,
+            waiting: Vec::new(),
+        })))
     }
 
     pub(crate) fn state(&self) -> ConnectionState {
         self.0.lock().state
+    }
+
+    pub(crate) fn compressions(&self) -> u8 {
+        self.0.lock().compressions
+    }
+
+    pub(crate) fn reads(&self, compressions: u8) {
+        self.0.lock().compressions = compressions;
     }
 
     pub(crate) fn is_final(&self) -> bool {

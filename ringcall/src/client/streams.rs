@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
+use ringcall_compression::Compression;
 use ringcall_core::{
     Answer, Arrived, Cause, Encoding, Failure, ItemError, Outgoing, StatusClass, StreamCall,
     StreamChannel,
@@ -76,6 +77,13 @@ macro_rules! prepared_call {
             /// How important this call is.
             pub fn priority(mut self, priority: u8) -> Self {
                 self.prepared.outgoing.priority = priority;
+                self
+            }
+
+            /// How the argument, and items of the caller, are compressed, see
+            /// [`CallOptions::compression`](crate::CallOptions::compression).
+            pub fn compression(mut self, compression: Option<Compression>) -> Self {
+                self.prepared.outgoing.compression = crate::packing::wish(compression);
                 self
             }
 
@@ -380,10 +388,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let call = ready!(this.opening.poll(cx))?;
-        let Outgoing { in_signature, out_signature, .. } = *this.outgoing;
+        let Outgoing { in_signature, out_signature, compression, .. } = *this.outgoing;
         Poll::Ready(Ok(Upload {
             call,
             in_signature,
+            compression,
             out_signature,
             end: UploadEnd::Open,
             types: PhantomData,
@@ -399,6 +408,8 @@ where
 pub struct Upload<S: StreamCall, I, R: Message, E: Message> {
     call: S,
     in_signature: u64,
+    /// How items are to be compressed.
+    compression: u8,
     out_signature: u64,
     end: UploadEnd<R::Received<S::Body>>,
     types: Types<I, R, E>,
@@ -420,7 +431,10 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
     /// already, with what [`finish`](Upload::finish) gives then. [`Cause::Encode`] and
     /// [`Cause::TooLarge`] when the item could not be sent.
     pub async fn send(&mut self, item: &I) -> Result<(), CallError<E>> {
-        let encoding = Encoding::plain(I::CODEC, self.in_signature);
+        let encoding = Encoding {
+            compression: self.compression,
+            ..Encoding::plain(I::CODEC, self.in_signature)
+        };
         let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
         match poll_fn(send).await {
             Ok(()) => Ok(()),
@@ -578,9 +592,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let call = ready!(this.opening.poll(cx))?;
-        let Outgoing { in_signature, out_signature, .. } = *this.outgoing;
-        let sender =
-            ItemSender { call: call.clone(), in_signature, is_ended: false, types: PhantomData };
+        let Outgoing { in_signature, out_signature, compression, .. } = *this.outgoing;
+        let (is_ended, types) = (false, PhantomData);
+        let sender = ItemSender { call: call.clone(), in_signature, compression, is_ended, types };
         Poll::Ready(Ok((sender, ReplyItems::new(call, out_signature))))
     }
 }
@@ -593,6 +607,8 @@ where
 pub struct ItemSender<S: StreamCall, I> {
     call: S,
     in_signature: u64,
+    /// How items are to be compressed.
+    compression: u8,
     is_ended: bool,
     types: PhantomData<fn() -> I>,
 }
@@ -604,7 +620,10 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
     /// [`Cause::StreamEnded`] when the call is over: the other half says how. [`Cause::Encode`] and
     /// [`Cause::TooLarge`] when the item could not be sent.
     pub async fn send(&mut self, item: &I) -> Result<(), CallError> {
-        let encoding = Encoding::plain(I::CODEC, self.in_signature);
+        let encoding = Encoding {
+            compression: self.compression,
+            ..Encoding::plain(I::CODEC, self.in_signature)
+        };
         let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
         poll_fn(send).await.map_err(|error| match error {
             ItemError::Encode(error) => Failure::not_sent(error.into()).into(),

@@ -31,9 +31,6 @@ impl MethodTable {
     /// For a caller that was built with other types, or without any. `reads` are the codecs of its HELLO.
     pub(super) fn admit_other(&self, request: &Request, reads: u64) -> Result<Admitted, Status> {
         let (argument, item_in) = self.forms_in(request)?;
-        if request.compression != 0 {
-            return Err(Status::UNSUPPORTED);
-        }
         let (out_signature, out_forms) = self.forms_out(request, reads)?;
         Ok(Admitted { argument, item_in, out_signature, out_forms })
     }

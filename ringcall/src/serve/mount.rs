@@ -96,8 +96,7 @@ impl Method {
     ) -> Result<Admitted, Status> {
         let is_ours = request.in_signature == self.in_signature
             && request.out_signature == self.out_signature
-            && request.codec == self.codec
-            && request.compression == 0;
+            && request.codec == self.codec;
         let admitted = match is_ours {
             true => Admitted::plain(self.out_signature),
             false => self.admit_other(request, reads())?,

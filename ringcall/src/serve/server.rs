@@ -13,7 +13,9 @@ use super::signals::Signals;
 use super::{Access, CallerInfo, ConnectionInfo, Mount, Service};
 use crate::ServeError;
 use crate::client::ToAddress;
+use crate::observe::Observer;
 use crate::offload::Pool;
+use crate::packing::CompressionConfig;
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
     ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
@@ -208,6 +210,19 @@ impl Server {
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
+        self
+    }
+
+    /// What is done about compressed bodies: they are read, and nothing is sent compressed, by default.
+    pub fn compression(mut self, compression: CompressionConfig) -> Server {
+        self.config.compression = compression;
+        self
+    }
+
+    /// Who is told what happens on its shards, beside those that were named before: see
+    /// [`observe`](crate::observe).
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Server {
+        self.config.observers.add(observer);
         self
     }
 

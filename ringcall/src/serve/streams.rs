@@ -187,9 +187,13 @@ impl ItemSink {
                 Ok(item) => item,
                 Err(error) => return Ending::Error(error),
             };
-            let encoding = Encoding::plain(codec, self.facts.out_signature);
-            let send =
-                |cx: &mut Context<'_>| self.stream.poll_send(cx, encoding, &Formed(&item, form));
+            let mut encoding = Encoding::plain(codec, self.facts.out_signature);
+            encoding.compression = shard.wish_for_replies();
+            let item = Formed(&item, form);
+            let send = |cx: &mut Context<'_>| match encoding.compression {
+                0 => self.stream.poll_send(cx, encoding, &item),
+                _ => self.stream.poll_send_packed(cx, encoding, &item),
+            };
             match poll_fn(send).await {
                 Ok(()) => {}
                 Err(ItemError::Encode(error)) => {

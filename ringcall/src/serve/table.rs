@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
+use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
 
@@ -29,6 +30,7 @@ impl ServiceTable {
         for method in &mut methods {
             method.full_name = format!("{name}/{}", method.name);
             method.id = method_id(&method.full_name);
+            crate::observe::remember(method.id, &method.full_name);
         }
         KnownMethods::add(&methods);
         ServiceTable { name, docs, methods }
@@ -102,6 +104,7 @@ pub struct MethodTable {
     is_idempotent: bool,
     is_one_way: bool,
     deadline: Option<Duration>,
+    compression: Option<Compression>,
 }
 
 impl MethodTable {
@@ -138,6 +141,7 @@ impl MethodTable {
             is_idempotent: false,
             is_one_way: false,
             deadline: None,
+            compression: None,
         }
     }
 
@@ -159,6 +163,13 @@ impl MethodTable {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> MethodTable {
         self.deadline = Some(deadline);
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn compress(mut self, compression: Compression) -> MethodTable {
+        self.compression = Some(compression);
         self
     }
 
@@ -243,6 +254,12 @@ impl MethodTable {
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.is_one_way
+    }
+
+    /// How its arguments are compressed unless callers say otherwise.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
     }
 
     /// How long callers wait unless they say otherwise.

@@ -217,6 +217,7 @@ impl Inner {
         let Some(mut drain) = self.drain.take() else { return };
         if !drain.has_done(DrainStep::Closed) {
             self.drain_on(&mut drain);
+            self.watch_drain(&drain.report.steps);
         }
         self.drain.replace(Some(drain));
     }

@@ -2,7 +2,9 @@
 
 mod access;
 mod clients;
+mod control;
 mod remote;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,18 +13,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use ringcall_codec_rkyv::FALLBACK_CODECS;
-use ringcall_core::frame::{CancelReason, Hello, ReplyHeader, request_flags};
+use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
-    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Codec, Config, Empty, Endpoint,
-    EndpointEvent, Entropy, Event, Failure, Handle, Instant, Listener, Memory, Outcome, Outgoing,
-    Payload, Refused, Request, RequestId, SplitMix64, Status, Transport, TransportError,
+    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
+    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item,
+    Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId, Side,
+    SplitMix64, Status, StatusClass, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
 
+use control::{offering, spoken};
 use remote::RemoteCalls;
+use watch::{Change, Watch};
 
 use super::drain::Drain;
 use super::engine::{Engine, Socket};
@@ -33,9 +36,11 @@ use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
+use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
+use crate::packing::{CompressionConfig, Inflated, pack, wish};
 use crate::serve::access::{Authority, Gate};
-use crate::serve::{Incoming, Method, MethodRows, PAGE, PAGE_NAME, Router, Running};
+use crate::serve::{Incoming, Method, MethodRows, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -58,9 +63,6 @@ const EVENTS_A_FLUSH: u32 = 256;
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
 const ROUNDS_A_TURN: usize = 8;
-
-/// The flags of a call with streams.
-const STREAM_FLAGS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
@@ -107,6 +109,10 @@ pub(crate) struct Inner {
     redial_at: Cell<Instant>,
     /// For bodies that must wait.
     outbox: Outbox,
+    compression: CompressionConfig,
+    inflated: Inflated,
+    /// For observers, if there are any.
+    watch: Option<Box<Watch>>,
 }
 
 /// Who answers calls.
@@ -153,6 +159,10 @@ pub(crate) struct InnerConfig {
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) connections_max: usize,
+    pub(crate) observers: Observers,
+    pub(crate) compression: CompressionConfig,
+    /// How much requests may become that arrived compressed.
+    pub(crate) inflated_bytes_max: usize,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
 }
@@ -199,6 +209,9 @@ impl Inner {
             redials: RefCell::default(),
             redial_at: Cell::new(Instant::FAR),
             outbox: Outbox::default(),
+            compression: config.compression,
+            inflated: Inflated::new(config.inflated_bytes_max),
+            watch: Watch::new(&config.observers),
             remote,
         }
     }
@@ -250,6 +263,9 @@ impl Inner {
             self.go_on_draining();
             self.endpoint.borrow_mut().flush(now);
         }
+        if self.watch.is_some() {
+            self.watch_counters(any);
+        }
         self.has_work()
     }
 
@@ -269,7 +285,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        [endpoint, self.timers.next(), drain, redial].into_iter().flatten().min()
+        let counters = self.counters_due();
+        [endpoint, self.timers.next(), drain, redial, counters].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -318,12 +335,18 @@ impl Inner {
                 self.complete(ticket, outcome);
             }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
-            Event::Established(_) => {
+            Event::Established(hello) => {
                 if let Some(client) = self.client(handle) {
                     self.meet(handle, &client);
-                    client.established(handle);
-                } else if self.is_guarded {
-                    self.admit(handle);
+                    client.established(handle, hello.compressions);
+                    self.tell_client(&client, handle, Change::Established);
+                } else {
+                    if self.watch.is_some() {
+                        self.watch_established(handle);
+                    }
+                    if self.is_guarded {
+                        self.admit(handle);
+                    }
                 }
                 if self.is_draining() {
                     self.drain_late(handle);
@@ -343,6 +366,7 @@ impl Inner {
                 let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
+                self.watch_closed(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -352,7 +376,10 @@ impl Inner {
     // ---- calls of others ----
 
     #[inline]
-    fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
+    fn dispatch(self: &Rc<Self>, handle: Handle, mut request: Request) {
+        if self.watch.is_some() {
+            self.watch_request(handle, &request);
+        }
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
             return self.control(handle, &request);
@@ -365,45 +392,69 @@ impl Inner {
             Ok(admitted) => admitted,
             Err(status) => return self.refuse(handle, request.id, status),
         };
+        if request.compression != 0
+            && let Err(status) = self.inflate(handle, &mut request)
+        {
+            return self.refuse(handle, request.id, status);
+        }
         method.start(Incoming::on_shard(self, handle, request, method.name, &admitted));
     }
 
-    /// What the other side has said of itself.
-    pub(crate) fn hello(&self, handle: Handle) -> Option<Hello> {
-        self.endpoint.borrow().connection(handle)?.peer().copied()
+    /// Makes of a request's body what it was before it was compressed.
+    #[cold]
+    fn inflate(&self, handle: Handle, request: &mut Request) -> Result<(), Status> {
+        let limit = self.message_bytes_max(!self.is_accepted(handle));
+        request.body = self.inflated.request(request.compression, &request.body, limit)?;
+        request.compression = 0;
+        self.watch_inflated(handle, request);
+        Ok(())
     }
 
-    /// A method that no service has.
-    #[cold]
-    fn control(&self, handle: Handle, request: &Request) {
-        if request.method != PAGE {
-            return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
+    /// The body of an item of a caller, as it was before it was compressed.
+    pub(crate) fn inflate_item(&self, handle: Handle, item: &mut Item) -> Result<(), Status> {
+        if item.encoding.compression != 0 {
+            let limit = self.message_bytes_max(!self.is_accepted(handle));
+            let inflated = self.inflated.item(item.encoding.compression, &item.body, limit);
+            item.body = inflated.ok_or(Status::BAD_ITEM)?;
+            item.encoding.compression = 0;
         }
-        if self.is_guarded && !self.may_call(handle, request, PAGE_NAME) {
-            return;
-        }
-        if request.codec != Codec::RAW {
-            return self.refuse(handle, request.id, Status::UNKNOWN_CODEC);
-        }
-        if request.flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
-            return self.refuse(handle, request.id, Status::BAD_REQUEST);
-        }
-        let rows = self.routers.borrow().rows(handle);
-        match rows.page(&request.body) {
-            Some(page) => {
-                let header = ReplyHeader { codec: Codec::RAW, ..ReplyHeader::new(Status::OK) };
-                self.answer_with(handle, request.id, header, &Bytes::from(page));
-            }
-            None => self.refuse(handle, request.id, Status::BAD_BODY),
-        }
+        Ok(())
     }
 
-    /// Bodies went in a codec with names.
+    /// How long a body may be: of a connection that was opened here, or one that was accepted.
+    pub(crate) fn message_bytes_max(&self, is_opened: bool) -> usize {
+        self.remote.message_bytes_max[usize::from(is_opened)]
+    }
+
+    fn is_accepted(&self, handle: Handle) -> bool {
+        let endpoint = self.endpoint.borrow();
+        endpoint.connection(handle).is_some_and(|connection| connection.side() == Side::Server)
+    }
+
+    /// How bodies may be compressed that the other side of a connection reads.
+    pub(super) fn compressions(&self, handle: Handle) -> u8 {
+        let endpoint = self.endpoint.borrow();
+        let peer = endpoint.connection(handle).and_then(|connection| connection.peer());
+        peer.map_or(0, |hello| hello.compressions)
+    }
+
+    /// How items of replies are to be compressed.
+    #[inline]
+    pub(crate) fn wish_for_replies(&self) -> u8 {
+        wish(self.compression.replies)
+    }
+
+    /// Encodes an item and compresses it if it is wished for, read and worth it.
     #[cold]
-    pub(crate) fn count_fallback(&self, handle: Handle, encoded: u64, decoded: u64) {
-        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
-            connection.count_fallback(encoded, decoded);
-        }
+    pub(crate) fn pack_item<P: Payload>(
+        &self,
+        handle: Handle,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Result<(Encoded, Encoding), EncodeError> {
+        let accepted = || self.compressions(handle);
+        let (encoded, _, encoding) = self.outbox.encode_packed(encoding, accepted, payload)?;
+        Ok((encoded, encoding))
     }
 
     /// Answers without a handler.
@@ -417,6 +468,9 @@ impl Inner {
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
+        if self.watch.is_some() {
+            self.watch_answer(handle, request, Status::EXPIRED, 0);
+        }
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
@@ -427,10 +481,73 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        let mut endpoint = self.endpoint.borrow_mut();
-        let replied = endpoint.reply(self.now(), handle, request, header, payload);
-        if let Err(ringcall_core::ReplyError::Encode(error)) = replied {
+        if self.watch.is_some() {
+            return self.answer_watched(handle, request, header, &Measured::new(payload));
+        }
+        let replied = self.reply(handle, request, header, payload);
+        if let Err(ReplyError::Encode(error)) = replied {
             log::warn!("a reply could not be sent: {error}");
+        }
+    }
+
+    #[inline]
+    fn reply<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        if self.compression.replies.is_some() && has_body(&header) {
+            return self.reply_packed(handle, request, header, payload);
+        }
+        let mut endpoint = self.endpoint.borrow_mut();
+        endpoint.reply(self.now(), handle, request, header, payload)
+    }
+
+    #[cold]
+    fn reply_packed<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        mut header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
+        let (accepted, wish) = (self.compressions(handle), wish(self.compression.replies));
+        let encoded = match accepted {
+            // That it cannot be encoded is found out, and told to the caller, below.
+            0 => None,
+            _ => self.outbox.encode(header.codec, header.signature, payload).ok(),
+        };
+        let packed =
+            encoded.map(|(body, _)| pack(body, wish, accepted, &self.compression.threshold));
+        let mut endpoint = self.endpoint.borrow_mut();
+        match packed {
+            None => endpoint.reply(self.now(), handle, request, header, payload),
+            Some((body, compression)) => {
+                header.compression = compression;
+                endpoint.reply(self.now(), handle, request, header, &body)
+            }
+        }
+    }
+
+    /// The same, and tells observers. A call whose connection is over has ended with that.
+    #[cold]
+    fn answer_watched(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &Measured<'_>,
+    ) {
+        let replied = self.reply(handle, request, header, payload);
+        match replied {
+            Ok(()) => self.watch_answer(handle, request, header.status, payload.bytes()),
+            Err(ReplyError::Encode(error)) => {
+                log::warn!("a reply could not be sent: {error}");
+                self.watch_answer(handle, request, Status::REPLY_FAILED, 0);
+            }
+            Err(_) => {}
         }
     }
 
@@ -608,6 +725,7 @@ impl Inner {
         if total >= self.connections_max {
             // Dropping the socket closes it.
             self.remote.register.turned_away.add();
+            self.watch_turned_away();
             if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
@@ -633,6 +751,7 @@ impl Inner {
     /// A connection that was counted already.
     fn adopt(&self, socket: Socket) {
         let now = self.now();
+        let peer = self.peer_of(&socket);
         let Ok(layer) = self.layers.accept() else {
             self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -652,6 +771,9 @@ impl Inner {
             connection.drain_at(at);
         }
         drop(endpoint);
+        if self.watch.is_some() {
+            self.watch_accepted(handle, peer);
+        }
         self.drain_counts();
     }
 
@@ -690,17 +812,13 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();
+        self.tell_counters();
     }
 }
 
-/// The codecs with names, and the table of methods, are there for every connection.
-fn spoken(config: Config) -> Config {
-    config.codecs(FALLBACK_CODECS).control_methods()
-}
-
-/// The same for a connection by which these methods are called.
-fn offering(config: &Config, rows: &MethodRows) -> Rc<Config> {
-    Rc::new(config.clone().codecs(rows.codecs()).table_digest(rows.digest()))
+/// Whether a reply may have a body.
+fn has_body(header: &ReplyHeader) -> bool {
+    matches!(header.status.class(), StatusClass::Ok | StatusClass::Application)
 }
 
 /// A different number for each process and time.

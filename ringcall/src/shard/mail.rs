@@ -21,6 +21,7 @@ use super::incidents::Register;
 use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
+use crate::observe::Observers;
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
 const CALLS_MAX: usize = 4096;
@@ -30,6 +31,10 @@ pub(crate) struct Remote {
     bell: Bell,
     transport: TransportInfo,
     pub(crate) register: Register,
+    /// Who is told of the calls that other threads make to its peers.
+    pub(crate) observers: Observers,
+    /// How long a body may be: of its peers, and of the connections that it opens.
+    pub(crate) message_bytes_max: [usize; 2],
     calls: ArrayQueue<RemoteCall>,
     /// Callers that found `calls` full.
     crowded: Mutex<Vec<Waker>>,
@@ -99,11 +104,19 @@ pub(crate) enum Notice {
 }
 
 impl Remote {
-    pub(crate) fn new(bell: Bell, transport: TransportInfo, register: Register) -> Arc<Remote> {
+    pub(crate) fn new(
+        bell: Bell,
+        transport: TransportInfo,
+        register: Register,
+        observers: Observers,
+        message_bytes_max: [usize; 2],
+    ) -> Arc<Remote> {
         Arc::new(Remote {
             bell,
             transport,
             register,
+            observers,
+            message_bytes_max,
             calls: ArrayQueue::new(CALLS_MAX),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use ringcall_compression::Compression;
 use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
 #[cfg(feature = "tls")]
 use ringcall_tls::{TlsClient, TlsServer};
@@ -41,7 +42,9 @@ pub(crate) use timers::SleepUntil;
 
 use crate::ServeError;
 use crate::client::{LocalConnect, ToAddress};
+use crate::observe::Observers;
 use crate::offload::Pool;
+use crate::packing::CompressionConfig;
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
 use crate::serve::{Mount, Service};
 use engine::Engine;
@@ -116,6 +119,10 @@ pub struct ShardConfig {
     pub(crate) authority: Authority,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
+    /// What it does about compression.
+    pub compression: CompressionConfig,
+    /// Who is told what happens, see [`observe`](crate::observe).
+    pub observers: Observers,
 }
 
 impl ShardConfig {
@@ -197,20 +204,35 @@ impl Shard {
     }
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
+        let compressions = match config.compression.accept {
+            true => Compression::available_bits(),
+            false => 0,
+        };
         let prepare = |config: Config| {
             let format = ringcall_codec_rkyv::archive_format();
-            config.archive_format(format).instance(inner::instance_id()).validate()
+            let config = config.archive_format(format).compressions(compressions);
+            config.instance(inner::instance_id()).validate()
         };
         let memory = Memory::new(config.memory);
+        let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
+        let (server, client) = (prepare(config.server)?, prepare(config.client)?);
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
-        let remote =
-            Remote::new(engine.bell(), transport, Register::new(Arc::clone(engine.tally())));
+        let remote = Remote::new(
+            engine.bell(),
+            transport,
+            Register::new(Arc::clone(engine.tally())),
+            config.observers.clone(),
+            [server.largest_message(), client.largest_message()],
+        );
         let inner_config = InnerConfig {
-            layers: Layers::new(&config, &memory),
-            authority: config.authority.clone(),
-            server: prepare(config.server)?,
-            client: prepare(config.client)?,
+            layers,
+            authority,
+            server,
+            client,
+            compression: config.compression,
+            inflated_bytes_max: config.memory.landing_bytes,
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
+            observers: config.observers,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));

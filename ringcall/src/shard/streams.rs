@@ -11,6 +11,7 @@ use ringcall_core::{
 };
 
 use super::inner::{Inner, Ticket};
+use crate::observe::Ongoing;
 
 /// The calls with streams of a shard, of both sides: by connection, by who made the call, by slot. Slots are
 /// below the limit of calls in flight, which bounds it.
@@ -52,6 +53,8 @@ struct State {
     writer: Option<Waker>,
     /// Whoever ends the call when it is broken.
     owner: Option<Waker>,
+    /// For observers of its caller, until it has ended.
+    ongoing: Option<Ongoing>,
 }
 
 impl Streams {
@@ -191,8 +194,17 @@ impl OpenStream {
         }
     }
 
+    /// Observers of its caller are told when it ends.
+    pub(crate) fn watch(&self, ongoing: Option<Ongoing>) {
+        self.state.borrow_mut().ongoing = ongoing;
+    }
+
     /// The call has ended for its caller.
     pub(crate) fn complete(&self, outcome: Outcome) {
+        let ongoing = self.state.borrow_mut().ongoing.take();
+        if let Some(mut ongoing) = ongoing {
+            ongoing.end_with(self.shard.now(), &outcome);
+        }
         let (reader, writer) = {
             let mut state = self.state.borrow_mut();
             state.outcome = Some(outcome);
@@ -246,7 +258,7 @@ impl OpenStream {
     /// The next item of the caller; `None` when it has sent the last one, or the call is over.
     pub(crate) fn poll_item(&self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.state.borrow_mut();
-        let Some(item) = state.items.pop_front() else {
+        let Some(mut item) = state.items.pop_front() else {
             if state.is_over || (state.is_complete && state.broken.is_none()) {
                 return Poll::Ready(None);
             }
@@ -255,6 +267,10 @@ impl OpenStream {
         };
         drop(state);
         self.consumed(item.body.len());
+        if self.shard.inflate_item(self.handle, &mut item).is_err() {
+            // Its compression is nobody's then, and its receiver breaks the call off.
+            item.body = Chunk::empty();
+        }
         Poll::Ready(Some(item))
     }
 
@@ -293,6 +309,27 @@ impl OpenStream {
     }
 
     // ---- both ----
+
+    /// The same for an item that may have to be compressed.
+    pub(crate) fn poll_send_packed<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.is_blocked && !state.is_over {
+                // Not worth the work yet.
+                remember(&mut state.writer, cx.waker());
+                return Poll::Pending;
+            }
+        }
+        match self.shard.pack_item(self.handle, encoding, payload) {
+            Ok((payload, encoding)) => self.poll_send(cx, encoding, &payload),
+            Err(error) => Poll::Ready(Err(ItemError::Encode(error))),
+        }
+    }
 
     /// Sends an item; pending until there is room.
     pub(crate) fn poll_send<P: Payload>(

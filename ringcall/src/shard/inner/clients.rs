@@ -4,15 +4,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use ringcall_core::{
-    Channel as _, CloseReason, Codec, Handle, Instant, Outgoing, StatusClass, TransportError,
-};
+use ringcall_core::{CloseReason, Handle, Instant, TransportError};
 
-use super::{Inner, offering};
+use super::Inner;
+use super::control::offering;
+use super::watch::Change;
 use crate::client::{ClientConnection, ConnectionState, LocalClient};
-use crate::serve::{MethodRows, PAGE, Pages};
+use crate::observe::Observers;
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -60,6 +59,7 @@ impl Inner {
                 }
                 client.opens(handle);
                 self.clients.borrow_mut().insert(handle, Rc::clone(client));
+                self.tell_client(client, handle, Change::Opened);
                 self.left_work();
             }
             Err(error) => {
@@ -113,30 +113,16 @@ impl Inner {
         if let Some(client) = self.client(handle) {
             return client;
         }
-        let connection = Rc::new(ClientConnection::accepted(handle));
+        let peer = self.seen_peer(handle);
+        let audience = self.audience(&Observers::default(), peer.as_ref());
+        let connection = Rc::new(ClientConnection::accepted(handle, audience));
+        connection.watched().reads(self.compressions(handle));
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
             self.meet(handle, &connection);
         }
         connection
-    }
-
-    /// Asks the other side of a new connection for its table of methods, if no other connection has heard it
-    /// yet.
-    pub(super) fn meet(self: &Rc<Self>, handle: Handle, connection: &Rc<ClientConnection>) {
-        let Some(hello) = self.hello(handle) else { return };
-        let Some(digest) = connection.skew().meet(&hello) else { return };
-        let client = LocalClient::peer(self, Rc::clone(connection));
-        let connection = Rc::clone(connection);
-        self.spawn(async move {
-            let table = ask_for_table(&client, digest).await;
-            // There may be another connection by now, which has asked itself.
-            if connection.handle() == handle {
-                connection.skew().learn_table(table);
-                connection.wake_waiting();
-            }
-        });
     }
 
     /// Whether the connection's end has not been told yet.
@@ -197,35 +183,6 @@ impl Inner {
             if !client.admit(free) {
                 self.crowded.borrow_mut().push(client);
             }
-        }
-    }
-}
-
-/// How long each page may take. Calls that have to wait for it wait no longer than for themselves.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
-
-async fn ask_for_table(client: &LocalClient, digest: u64) -> Option<MethodRows> {
-    let mut pages = Pages::new(digest);
-    loop {
-        let ask = Outgoing {
-            method: PAGE,
-            in_signature: 0,
-            out_signature: 0,
-            codec: Codec::RAW,
-            compression: 0,
-            timeout: PAGE_TIMEOUT,
-            priority: 0,
-            attempt: 0,
-            flags: 0,
-            wait_for_ready: false,
-        };
-        let answer = client.call(ask, pages.next()).await.ok()?;
-        let is_ok = answer.header.status.class() == StatusClass::Ok;
-        if !is_ok || answer.header.codec != Codec::RAW {
-            return None;
-        }
-        if let Some(table) = pages.take_page(&answer.body)? {
-            return Some(table);
         }
     }
 }

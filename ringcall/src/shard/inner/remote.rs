@@ -106,7 +106,7 @@ impl Inner {
         // The time of this turn may be a little older than the call, which would seem to have more left.
         let deadline = deadline.min(self.now() + outgoing.timeout);
         let handle = client.connection().handle();
-        let may_go = client.connection().skew().adapt(&mut outgoing);
+        let may_go = client.connection().skew().adapt_for(&mut outgoing, &payload);
         let called = Called::from(&outgoing);
         let index = self.remote_calls.borrow_mut().add(end, to, deadline, called);
         let ticket = Ticket::Remote(index);
@@ -171,6 +171,9 @@ impl Inner {
         };
         entry.id = None;
         drop(calls);
+        if let Some(audience) = client.connection().audience() {
+            audience.repeat(&outgoing, self.now());
+        }
         self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
         true
     }
@@ -178,10 +181,11 @@ impl Inner {
     /// The body of a call whose argument is only borrowed, to be sent later.
     pub(crate) fn encode<P: Payload>(
         &self,
-        call: &Outgoing,
+        call: &mut Outgoing,
+        accepted: u8,
         payload: &P,
-    ) -> Result<Encoded, Failure> {
-        self.outbox.encode_call(call, payload)
+    ) -> Result<(Encoded, usize), Failure> {
+        self.outbox.encode_call(call, || accepted, payload)
     }
 
     /// Makes a call as soon as its connection takes it, or fails it at its deadline.
@@ -206,7 +210,8 @@ impl Inner {
                     let failure = Failure::not_sent(Cause::Cancelled);
                     return shard.complete(ticket, Outcome::Failed(failure));
                 }
-                if !client.connection().skew().adapt(&mut outgoing) && shard.now() < deadline {
+                let skew = client.connection().skew();
+                if !skew.adapt_for(&mut outgoing, &payload) && shard.now() < deadline {
                     waits = Some(Waits::Change);
                     continue;
                 }
@@ -331,6 +336,7 @@ impl Inner {
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
+        let observers = services.observers.clone();
         let services = match self.mount(services) {
             Ok(services) => services.map(Rc::new),
             Err(error) => {
@@ -339,7 +345,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, security, services);
+        let client = LocalClient::new(self, address, security, services, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }

@@ -1,0 +1,150 @@
+//! The metrics are what was done.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ringcall::observe::{Class, Role};
+use ringcall::{Context, Server};
+use ringcall_metrics::{Endpoint, Metrics, MetricsConfig, Snapshot};
+
+#[ringcall::service(name = "test.Desk")]
+trait Desk {
+    async fn half(&self, number: u64) -> Result<u64, bool>;
+    async fn wait(&self, cx: &Context, time_ms: u64);
+}
+
+#[ringcall::service(name = "test.Nowhere")]
+trait Nowhere {
+    async fn nothing(&self);
+}
+
+#[derive(Clone)]
+struct Clerk;
+
+impl Desk for Clerk {
+    async fn half(&self, number: u64) -> Result<u64, bool> {
+        if number.is_multiple_of(2) { Ok(number / 2) } else { Err(true) }
+    }
+
+    async fn wait(&self, cx: &Context, time_ms: u64) {
+        cx.sleep(Duration::from_millis(time_ms)).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests may sleep")]
+fn eventually(metrics: &Metrics, what: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    for _ in 0..5000 {
+        let snapshot = metrics.snapshot();
+        if what(&snapshot) {
+            return snapshot;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("never: {:#?}", metrics.snapshot());
+}
+
+fn count(snapshot: &Snapshot, role: Role, method: &str, class: Class) -> u64 {
+    snapshot.of(role, method).map(|calls| calls.ended_as(class)).sum()
+}
+
+#[test]
+fn counters_equal_what_was_done() {
+    let (served, made) = (Metrics::new(), Metrics::new());
+    let server = Server::bind("127.0.0.1:0").service(Clerk.into_desk()).shards(2);
+    let server = server.observer(served.observer()).start().unwrap();
+    let desks: Vec<_> = (0..3)
+        .map(|_| DeskClient::connect(server.address()).observer(made.observer()).wait().unwrap())
+        .collect();
+    for (desk, number) in desks.iter().cycle().zip(0..20u64) {
+        assert_eq!(desk.half(&number).wait().is_ok(), number % 2 == 0);
+    }
+    assert!(desks[0].wait(&5000).deadline(Duration::from_millis(10)).wait().is_err());
+    let nowhere = NowhereClient::new(desks[0].channel().clone());
+    assert!(nowhere.nothing().wait().is_err());
+    let ended = |snapshot: &Snapshot| snapshot.series.iter().all(|calls| calls.in_flight() == 0);
+    for (metrics, role) in [(&served, Role::Server), (&made, Role::Caller)] {
+        let snapshot = eventually(metrics, |snapshot| {
+            ended(snapshot) && snapshot.of(role, "test.Desk/wait").next().is_some()
+        });
+        let count = |method, class| count(&snapshot, role, method, class);
+        assert_eq!(count("test.Desk/half", Class::Ok), 10);
+        assert_eq!(count("test.Desk/half", Class::Application), 10);
+        assert_eq!(count("test.Nowhere/nothing", Class::Refused), 1, "{snapshot}");
+        let of = |method| snapshot.of(role, method).next().expect("it was called");
+        assert_eq!((of("test.Desk/wait").expired, of("test.Desk/half").expired), (1, 0));
+        let half = of("test.Desk/half");
+        assert_eq!((half.begun, half.latency.count()), (20, 20));
+        assert_eq!(half.request_bytes, 20 * 8);
+        assert_eq!(half.reply_bytes, 10 * 8 + 10);
+        assert!(half.latency.quantile(0.5) <= half.latency.quantile(0.99));
+        let connections = if role == Role::Server { snapshot.accepted } else { snapshot.opened };
+        assert_eq!((connections.total, connections.established, connections.open), (3, 3, 3));
+    }
+    // The peer is the server for its callers, and a host for the server.
+    let peers = |metrics: &Metrics| metrics.snapshot().series[0].peer.to_string();
+    assert_eq!(peers(&made), server.address().to_string());
+    assert_eq!(peers(&served), "127.0.0.1");
+    drop((desks, nowhere));
+    // What shards have counted stays when they end, and so do core's own counters.
+    let counters = server.stop();
+    let snapshot = eventually(&served, |snapshot| snapshot.accepted.open == 0);
+    assert_eq!(count(&snapshot, Role::Server, "test.Desk/half", Class::Ok), 10);
+    assert_eq!(snapshot.counter("requests_answered"), counters.requests_answered);
+    eventually(&made, |snapshot| snapshot.opened.open == 0);
+}
+
+#[test]
+fn what_is_told_apart_is_bounded() {
+    let mut config = MetricsConfig::default();
+    (config.series_max, config.peers_max) = (1, 0);
+    let metrics = Metrics::with(config);
+    let server = Server::bind("127.0.0.1:0").service(Clerk.into_desk());
+    let server = server.observer(metrics.observer()).start().unwrap();
+    let desk = DeskClient::connect(server.address()).wait().unwrap();
+    desk.wait(&0).wait().unwrap();
+    for number in 0..10 {
+        let _ = desk.half(&number).wait();
+    }
+    let snapshot = eventually(&metrics, |snapshot| {
+        snapshot.of(Role::Server, "other").next().is_some_and(|other| other.in_flight() == 0)
+    });
+    let labels: Vec<_> = snapshot.series.iter().map(|it| (it.method, &*it.peer)).collect();
+    assert_eq!(labels, [("other", "other"), ("test.Desk/wait", "")]);
+    assert_eq!(snapshot.of(Role::Server, "other").next().unwrap().begun, 10);
+}
+
+fn ask(endpoint: &Endpoint, request: &str) -> String {
+    let mut stream = TcpStream::connect(endpoint.address()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn h08_the_page_is_for_this_machine_unless_somebody_says_otherwise() {
+    let metrics = Metrics::new();
+    for public in ["0.0.0.0:0", "[::]:0"] {
+        let refused = Endpoint::start(&metrics, public).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    }
+    let endpoint = Endpoint::start(&metrics, "127.0.0.1:0").unwrap();
+    assert!(endpoint.address().ip().is_loopback());
+    let page = ask(&endpoint, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.contains("\n# TYPE ringcall_calls_total counter\n"), "{page}");
+    // Whatever else is asked, the next one is answered.
+    let long = "x".repeat(20_000);
+    for strange in ["GET / HTTP/1.1\r\n\r\n", "POST /metrics HTTP/1.1\r\n\r\n", "\r\n\r\n", &long] {
+        let answer = ask(&endpoint, strange);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 40"), "{answer}");
+    }
+    // Somebody who says nothing is not waited for.
+    let _silent = TcpStream::connect(endpoint.address()).unwrap();
+    let page = ask(&endpoint, "GET /metrics HTTP/1.1\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    let address = endpoint.address();
+    drop((endpoint, _silent));
+    assert!(TcpStream::connect(address).is_err(), "nothing listens any more");
+}

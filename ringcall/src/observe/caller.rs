@@ -1,0 +1,191 @@
+//! Calls that are made here, as observers are told of them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::{
+    Address, Answer, Cause, Clock, Codec, EncodeError, Failure, Instant, Outcome, Outgoing,
+    Payload, Transcode, Writer,
+};
+
+use super::{Call, CallEnd, End, Event, Observers, Role};
+use crate::shard::MachineClock;
+
+/// Who is told of the calls on a connection, and what the other side is called.
+pub(crate) struct Audience {
+    pub(crate) observers: Observers,
+    pub(crate) peer: Option<Address>,
+}
+
+/// A call that has begun and not ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    at: Instant,
+    pub(crate) request_bytes: usize,
+}
+
+impl Audience {
+    /// Nobody, if nobody observes.
+    pub(crate) fn of(observers: &Observers, peer: Option<Address>) -> Option<Arc<Audience>> {
+        let observers = observers.clone();
+        (!observers.is_empty()).then(|| Arc::new(Audience { observers, peer }))
+    }
+
+    fn call(&self, call: &Outgoing, at: Instant) -> Call<'_> {
+        Call {
+            role: Role::Caller,
+            method: call.method,
+            peer: self.peer.as_ref(),
+            attempt: 0,
+            priority: call.priority,
+            flags: call.flags,
+            codec: call.codec,
+            at,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn begin(&self, call: &Outgoing, now: Instant) -> Begun {
+        self.observers.tell(&Event::CallBegun(self.call(call, now)));
+        Begun { at: now, request_bytes: 0 }
+    }
+
+    #[cold]
+    pub(crate) fn repeat(&self, call: &Outgoing, now: Instant) {
+        self.observers.tell(&Event::CallRepeated(self.call(call, now)));
+    }
+
+    #[cold]
+    pub(crate) fn end<B: AsRef<[u8]>>(
+        &self,
+        call: &Outgoing,
+        begun: Begun,
+        now: Instant,
+        result: &Result<Answer<B>, Failure>,
+    ) {
+        match result {
+            Ok(answer) => self.ended(call, begun, now, Ok((&answer.header, answer.body.as_ref()))),
+            Err(failure) => self.ended(call, begun, now, Err(*failure)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn end_with(&self, call: &Outgoing, begun: Begun, now: Instant, outcome: &Outcome) {
+        let sent = ReplyHeader::new(ringcall_core::Status::OK);
+        let result = match outcome {
+            Outcome::Reply(reply) => {
+                let ReplyHeader { status, retry_after_ms, .. } = reply.header;
+                match Failure::from_status(status, retry_after_ms) {
+                    Some(failure) => Err(failure),
+                    None => Ok((&reply.header, &*reply.body)),
+                }
+            }
+            Outcome::Failed(failure) => Err(*failure),
+            _ => Ok((&sent, &[][..])),
+        };
+        self.ended(call, begun, now, result);
+    }
+
+    fn ended(
+        &self,
+        call: &Outgoing,
+        begun: Begun,
+        now: Instant,
+        result: Result<(&ReplyHeader, &[u8]), Failure>,
+    ) {
+        let time = |us: u32| Duration::from_micros(u64::from(us));
+        let (end, queued, handled, reply_bytes) = match result {
+            Ok(_) if call.flags & request_flags::ONE_WAY != 0 => {
+                (End::Sent, Duration::ZERO, Duration::ZERO, 0)
+            }
+            Ok((header, body)) => (
+                End::Answered(header.status),
+                time(header.queue_us),
+                time(header.handler_us),
+                body.len(),
+            ),
+            Err(failure) => (End::Failed(failure), Duration::ZERO, Duration::ZERO, 0),
+        };
+        let took = now.since(begun.at);
+        let Begun { request_bytes, .. } = begun;
+        let end = CallEnd { end, took, queued, handled, request_bytes, reply_bytes };
+        self.observers.tell(&Event::CallEnded(self.call(call, now), end));
+    }
+}
+
+/// A call that ends when this does, if not before.
+pub(crate) struct Ongoing(Option<(Arc<Audience>, Outgoing, Begun)>);
+
+impl Ongoing {
+    pub(crate) fn begin(audience: &Arc<Audience>, call: &Outgoing, now: Instant) -> Ongoing {
+        Ongoing(Some((Arc::clone(audience), *call, audience.begin(call, now))))
+    }
+
+    /// Its argument has so many bytes.
+    pub(crate) fn sends(&mut self, bytes: usize) {
+        if let Some((.., begun)) = &mut self.0 {
+            begun.request_bytes = bytes;
+        }
+    }
+
+    pub(crate) fn end_with(&mut self, now: Instant, outcome: &Outcome) {
+        if let Some((audience, call, begun)) = self.0.take() {
+            audience.end_with(&call, begun, now, outcome);
+        }
+    }
+
+    pub(crate) fn end<B: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        result: &Result<Answer<B>, Failure>,
+    ) {
+        if let Some((audience, call, begun)) = self.0.take() {
+            audience.end(&call, begun, now, result);
+        }
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            let given_up = Outcome::Failed(Failure::unknown(Cause::Cancelled));
+            self.end_with(MachineClock.now(), &given_up);
+        }
+    }
+}
+
+/// A payload whose length is looked at.
+pub(crate) struct Measured<'a> {
+    payload: &'a dyn Payload,
+    bytes: Cell<usize>,
+}
+
+impl<'a> Measured<'a> {
+    pub(crate) fn new(payload: &'a dyn Payload) -> Measured<'a> {
+        Measured { payload, bytes: Cell::new(0) }
+    }
+
+    /// How long it was when it was encoded last.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+}
+
+impl Payload for Measured<'_> {
+    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        let before = out.message_len();
+        self.payload.encode(codec, signature, out)?;
+        self.bytes.set(out.message_len() - before);
+        Ok(())
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.payload.transcode()
+    }
+
+    fn extensions(&self) -> &[u8] {
+        self.payload.extensions()
+    }
+}

@@ -1,0 +1,317 @@
+//! Bodies travel compressed if both sides want it, and nobody notices; what is sent in bad faith is refused for
+//! its own call alone.
+
+mod common;
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::rc::Rc;
+
+use common::raw::{dial_open, frame, id, read_reply, request};
+use common::{Cook, Kitchen, KitchenClient, Pair, order, over_every_engine, over_every_pair};
+use ringcall::{
+    BlockOn, Body, Bytes, CallOptions, Channel, Compression, IntoOwned, Items, MemoryLimits,
+    RunningServer, Server, Shard, ShardConfig, Status, Stream, StreamChannel, View,
+    compression_counts, method_id,
+};
+use ringcall_core::Codec;
+use ringcall_core::frame::{Kind, ReplyHeader, RequestHeader};
+
+#[ringcall::service(name = "test.Text")]
+trait Text {
+    async fn echo(&self, body: Body) -> Bytes;
+    async fn lines(&self, text: String) -> Result<impl Stream<Item = String>, bool>;
+    async fn length(&self, lines: Items<View<String>>) -> u64;
+    #[method(compress = "lz4")]
+    async fn count(&self, text: View<String>) -> u64;
+    /// Keeps what it is given.
+    async fn keep(&self, body: Body) -> Bytes;
+}
+
+#[derive(Clone, Default)]
+struct Page(Rc<RefCell<Vec<Body>>>);
+
+struct Lines(u32, String);
+
+impl Stream for Lines {
+    type Item = String;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<String>> {
+        self.0 += 1;
+        std::task::Poll::Ready((self.0 <= 3).then(|| self.1.clone()))
+    }
+}
+
+impl Text for Page {
+    async fn echo(&self, body: Body) -> Bytes {
+        body.share().into()
+    }
+
+    async fn lines(&self, text: String) -> Result<impl Stream<Item = String>, bool> {
+        Ok(Lines(0, text))
+    }
+
+    async fn length(&self, mut lines: Items<View<String>>) -> u64 {
+        let mut length = 0;
+        while let Some(line) = lines.next().await {
+            length += line.len() as u64;
+        }
+        length
+    }
+
+    async fn count(&self, text: View<String>) -> u64 {
+        text.len() as u64
+    }
+
+    async fn keep(&self, body: Body) -> Bytes {
+        self.0.borrow_mut().push(body);
+        Bytes::new()
+    }
+}
+
+fn config(replies: Option<Compression>) -> ShardConfig {
+    let mut config = ShardConfig::default();
+    config.compression.replies = replies;
+    config
+}
+
+fn serve(pair: Pair, replies: Option<Compression>) -> RunningServer {
+    let server = pair.bind().service(Cook::default().into_kitchen());
+    let server = server.service_per_shard(|_: &Shard| Page::default().into_text());
+    pair.start(server.compression(config(replies).compression))
+}
+
+fn text(len: usize) -> String {
+    "a price of 42.5 for 100 pieces; ".repeat(len.div_ceil(32))
+}
+
+fn call_with<C>(channel: &C, compression: Compression)
+where
+    C: Channel<Body: IntoOwned> + StreamChannel<Call: BlockOn> + BlockOn + Clone,
+{
+    let options = CallOptions::new().compression(Some(compression));
+    let kitchen = KitchenClient::new(channel.clone()).with_options(options);
+    let page = TextClient::new(channel.clone()).with_options(options);
+    let mut large = order(7);
+    large.symbol = text(50_000);
+    let cooked = kitchen.cook(&large).wait().expect("cooked");
+    assert_eq!((cooked.id.to_native(), cooked.symbol.as_str()), (7, &*large.symbol));
+    for len in [0, 1, 1023, 1024, 20_000, 300_000] {
+        let body = Bytes::from(vec![7; len]);
+        assert_eq!(page.echo(&body).wait().expect("an echo").as_ref(), &*body, "{len}");
+    }
+    let line = text(5000);
+    let mut lines = page.lines(&line).wait().expect("it begins");
+    let mut count = 0;
+    while let Some(next) = lines.next_wait() {
+        assert_eq!(next.expect("a line").as_str(), line);
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    let mut upload = page.length().wait().expect("it begins");
+    for _ in 0..3 {
+        upload.send_wait(&line).expect("sent");
+    }
+    let length = upload.finish_wait().expect("a length").to_native();
+    assert_eq!(length, 3 * line.len() as u64);
+}
+
+#[test]
+fn bodies_and_items_travel_compressed_both_ways() {
+    over_every_pair(|pair| {
+        for compression in Compression::ALL {
+            let server = serve(pair, Some(compression));
+            let client = pair.kitchen(&server);
+            let before = compression_counts();
+            call_with(client.channel(), compression);
+            let after = compression_counts();
+            // The order, two echoes and their replies, three items each way, and the text.
+            assert!(after.packed >= before.packed + 12, "{before:?} {after:?}");
+            assert!(after.inflated >= before.inflated + 12, "{before:?} {after:?}");
+            call_with(&&pair.blocking(&server), compression);
+        }
+    });
+}
+
+#[test]
+fn a_side_that_does_not_read_it_gets_what_it_reads() {
+    over_every_engine(|pair| {
+        let mut deaf = config(Some(Compression::Zstd));
+        deaf.compression.accept = false;
+        let server = pair.bind().service(Cook::default().into_kitchen());
+        let server = server.service_per_shard(|_: &Shard| Page::default().into_text());
+        let server = pair.start(server.compression(deaf.compression));
+        call_with(pair.kitchen(&server).channel(), Compression::Lz4);
+        let server = serve(pair, Some(Compression::Lz4));
+        call_with(&&pair.blocking_with(&server, deaf), Compression::Zstd);
+    });
+}
+
+#[test]
+fn a_method_and_a_call_say_how() {
+    over_every_engine(|pair| {
+        let server = serve(pair, None);
+        let client = pair.blocking(&server);
+        let page = TextClient::new(&client);
+        let body = text(10_000);
+        let sent = |call: &dyn Fn() -> u64| {
+            let before = client.counters().bytes_sent;
+            assert_eq!(call(), body.len() as u64);
+            client.counters().bytes_sent - before
+        };
+        let by_method = sent(&|| page.count(&body).wait().expect("a count").to_native());
+        assert!(by_method < 2000, "{by_method}");
+        let by_call =
+            sent(&|| page.count(&body).compression(None).wait().expect("a count").to_native());
+        assert!(by_call > 10_000, "{by_call}");
+        let options = CallOptions::new().compression(None);
+        let page = TextClient::new(&client).with_options(options);
+        let by_client = sent(&|| page.count(&body).wait().expect("a count").to_native());
+        assert!(by_client > 10_000, "{by_client}");
+    });
+}
+
+// ---- in bad faith ----
+
+fn packed(number: u32, method: &str, compression: u8, body: &[u8]) -> Vec<u8> {
+    let header = RequestHeader {
+        method: method_id(method),
+        in_signature: 0,
+        out_signature: 0,
+        deadline_us: 10_000_000,
+        codec: Codec::RAW,
+        compression,
+        priority: 0,
+        attempt: 0,
+    };
+    frame(Kind::Request, 0, id(number), &header.encode(), body)
+}
+
+/// As much of one byte as is said, as LZ4: 255 bytes for each.
+fn bomb(said: u64, really: usize) -> Vec<u8> {
+    let mut body = said.to_le_bytes().to_vec();
+    body.extend([0x1f, b'x', 1, 0]);
+    body.extend(vec![255; really / 255]);
+    body.extend([0, 0]);
+    body
+}
+
+fn status(wire: &mut common::raw::Wire) -> Status {
+    let reply = read_reply(wire).expect("a reply");
+    ReplyHeader::parse(&reply.header).expect("a header").0.status
+}
+
+#[test]
+fn a10_a_bomb_is_refused_for_its_call_alone() {
+    over_every_engine(|pair| {
+        let server = serve(pair, None);
+        let mut wire = dial_open(server.address());
+        let gigabyte = 1u64 << 30;
+        let bodies = [
+            // 1 KiB that says it is 1 GiB, and 100 KiB that are 25 MiB.
+            bomb(gigabyte, 1 << 18),
+            bomb(25 << 20, 25 << 20),
+            // Those that lie.
+            bomb(4 << 20, 25 << 20),
+            bomb(4 << 20, 1 << 20),
+            bomb(0, 1 << 20),
+            // Not even a length; nothing behind it; what is no LZ4.
+            vec![1, 2, 3],
+            100u64.to_le_bytes().to_vec(),
+            [&100u64.to_le_bytes()[..], &[0xff; 40]].concat(),
+        ];
+        for (number, body) in bodies.iter().enumerate() {
+            wire.write_all(&packed(number as u32, "test.Text/echo", 1, body)).unwrap();
+            assert_eq!(status(&mut wire), Status::BAD_BODY, "{number}");
+        }
+        // An honest one, and one without, on the same connection.
+        let mut honest = 5u64.to_le_bytes().to_vec();
+        honest.extend([0x50, b'h', b'e', b'l', b'l', b'o']);
+        wire.write_all(&packed(20, "test.Text/echo", 1, &honest)).unwrap();
+        assert_eq!(read_reply(&mut wire).expect("a reply").body, b"hello");
+        wire.write_all(&request(21, "test.Text/echo", b"plain")).unwrap();
+        assert_eq!(read_reply(&mut wire).expect("a reply").body, b"plain");
+    });
+}
+
+#[test]
+fn a10_an_unknown_algorithm_is_unsupported() {
+    over_every_engine(|pair| {
+        let server = serve(pair, None);
+        let mut wire = dial_open(server.address());
+        for (number, compression) in [3, 7, 8, 255].into_iter().enumerate() {
+            wire.write_all(&packed(number as u32, "test.Text/echo", compression, &[0; 32]))
+                .unwrap();
+            assert_eq!(status(&mut wire), Status::UNSUPPORTED, "{compression}");
+        }
+    });
+}
+
+#[test]
+fn a10_what_a_shard_holds_inflated_has_a_budget() {
+    over_every_engine(|pair| {
+        let mut limits = MemoryLimits::default();
+        limits.landing_bytes = 4 << 20;
+        let server = pair.bind().memory(limits);
+        let server: Server = server.service_per_shard(|_: &Shard| Page::default().into_text());
+        let server = pair.start(server);
+        let mut wire = dial_open(server.address());
+        let small = bomb(1 << 20, 1 << 20);
+        // Find the exact length that this becomes: a little more or less than was meant.
+        let exact = (0..600).map(|more| (1 << 20) - 300 + more);
+        let exact = exact.into_iter().find(|said| {
+            let mut body = small.clone();
+            body[..8].copy_from_slice(&u64::to_le_bytes(*said));
+            let pool = ringcall_buf::Pool::new(0);
+            ringcall_compression::inflate(Compression::Lz4, &body, 2 << 20, &pool).is_ok()
+        });
+        let mut body = small;
+        body[..8].copy_from_slice(&exact.expect("it is about that long").to_le_bytes());
+        // Kept bodies are never given back here, so at some point no more are taken.
+        let mut statuses = Vec::new();
+        for number in 0..8 {
+            wire.write_all(&packed(number, "test.Text/keep", 1, &body)).unwrap();
+            statuses.push(status(&mut wire));
+        }
+        assert_eq!(statuses[0], Status::OK);
+        assert_eq!(statuses[7], Status::OVERLOADED);
+        assert!(statuses.iter().all(|it| [Status::OK, Status::OVERLOADED].contains(it)));
+        let taken = statuses.iter().filter(|it| **it == Status::OK).count();
+        assert!(taken <= 4, "{statuses:?}");
+        // Others are served all the same.
+        wire.write_all(&request(20, "test.Text/echo", b"plain")).unwrap();
+        assert_eq!(read_reply(&mut wire).expect("a reply").body, b"plain");
+    });
+}
+
+#[test]
+fn a10_a_caller_is_not_bombed_either() {
+    over_every_engine(|pair| {
+        let listening = common::raw::Listening::new(pair.socket);
+        let address = listening.address.clone();
+        let server = std::thread::spawn(move || {
+            let mut wire = listening.accept();
+            common::raw::read_opening(&mut wire).expect("a HELLO");
+            wire.write_all(&common::raw::opening()).unwrap();
+            for body in [bomb(1 << 30, 1 << 18), bomb(4 << 20, 25 << 20), vec![1]] {
+                let request = common::raw::read_frame(&mut wire).expect("a request");
+                let mut header = ReplyHeader::new(Status::OK);
+                (header.codec, header.compression) = (Codec::RAW, 1);
+                wire.write_all(&common::raw::reply(request.id, &header, &body)).unwrap();
+            }
+            common::raw::read_rest(&mut wire);
+        });
+        let client = pair.dial(&address).expect("it says HELLO");
+        for _ in 0..3 {
+            let page = TextClient::new(&client);
+            let end = page.echo(&Bytes::from_static(b"x")).wait();
+            let failure = *end.err().expect("it fails").failure().expect("no answer");
+            assert_eq!(failure.cause, ringcall::Cause::BadReply);
+        }
+        drop(client);
+        server.join().unwrap();
+    });
+}

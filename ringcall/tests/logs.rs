@@ -1,0 +1,92 @@
+//! What is written to the log: that calls were slow, and never what they carried. A file of its own, since a
+//! process has one log.
+
+mod common;
+
+use std::sync::Mutex;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use common::{Cook, Kitchen, KitchenClient, eventually, order, over_one_pair};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use ringcall::Bytes;
+use ringcall::observe::SlowCalls;
+
+/// Everything that was logged, by target.
+#[derive(Default)]
+struct Book(Mutex<Vec<(String, String)>>);
+
+static BOOK: LazyLock<Book> = LazyLock::new(Book::default);
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = (record.target().to_owned(), record.args().to_string());
+        BOOK.0.lock().unwrap().push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+fn lines(target: &str) -> Vec<String> {
+    let book = BOOK.0.lock().unwrap();
+    book.iter().filter(|(of, _)| of == target).map(|(_, line)| line.clone()).collect()
+}
+
+const SECRET: &str = "correct-horse-battery-staple";
+
+#[test]
+fn h09_what_calls_carry_is_never_logged() {
+    static LOGGER: Logger = Logger;
+    log::set_logger(&LOGGER).unwrap();
+    log::set_max_level(LevelFilter::Trace);
+    log::log!(Level::Info, "the log is read");
+    assert!(!lines("logs").is_empty());
+    over_one_pair(|pair| {
+        let slow = Arc::new(SlowCalls::longer_than(Duration::ZERO));
+        let server = pair.bind().service(Cook::default().into_kitchen()).observer(slow);
+        let server = pair.start(server);
+        let client = ringcall::Client::connect(server.address()).transport(pair.client);
+        let slow = Arc::new(SlowCalls::longer_than(Duration::from_millis(1)));
+        let kitchen = KitchenClient::new(client.observer(slow).wait().expect("it accepts"));
+        let mut secret = order(3);
+        secret.symbol = SECRET.into();
+        secret.note = Some(SECRET.into());
+        kitchen.cook(&secret).wait().expect("cooked");
+        secret.levels = (0..9).map(|_| common::Level { price: 1.0, size: 1000 }).collect();
+        assert!(kitchen.taste(&secret).wait().is_err());
+        kitchen.raw(&Bytes::from(SECRET.repeat(2000))).wait().expect("an echo");
+        // Its own panic hook prints what it says; the log does not.
+        assert!(kitchen.panic(&SECRET.to_owned()).wait().is_err());
+        kitchen.simmer(&20).wait().expect("simmered");
+        // A body that is damaged: it is not an order.
+        let mut wire = common::raw::dial_open(server.address());
+        let bad = common::raw::request(1, "test.Kitchen/cook", SECRET.as_bytes());
+        std::io::Write::write_all(&mut wire, &bad).unwrap();
+        common::raw::read_reply(&mut wire).expect("a refusal");
+        // What is no ringcall at all.
+        let mut wire = common::raw::dial(server.address());
+        std::io::Write::write_all(&mut wire, SECRET.as_bytes()).unwrap();
+        common::raw::read_rest(&mut wire);
+        eventually("slow calls are logged", || lines("ringcall::slow").len() >= 2);
+        drop((kitchen, server));
+    });
+    for (target, line) in BOOK.0.lock().unwrap().iter() {
+        let part = &SECRET[..12];
+        assert!(!line.contains(part), "{target}: {line}");
+    }
+    let slow = lines("ringcall::slow");
+    let of_server = slow.iter().find(|line| line.starts_with("serving test.Kitchen/"));
+    let line = of_server.unwrap_or_else(|| panic!("{slow:?}"));
+    assert!(line.contains("queued ") && line.contains("handler "), "{line}");
+    let of_caller = slow.iter().find(|line| line.starts_with("a call of test.Kitchen/"));
+    let line = of_caller.unwrap_or_else(|| panic!("{slow:?}"));
+    assert!(line.contains("on the way "), "{line}");
+    // One line a second each, which says how many there were.
+    assert!(slow.len() < 10, "{slow:?}");
+}
