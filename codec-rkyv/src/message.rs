@@ -415,6 +415,14 @@ impl<M: Message, E: Message> IntoReply for Result<M, E> {
 /// A message as core's payload.
 pub struct Typed<'a, M>(pub &'a M);
 
+impl<M> Clone for Typed<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Typed<'_, M> {}
+
 impl<M> fmt::Debug for Typed<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Typed")

@@ -7,7 +7,10 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
 use crate::connection::Reply;
-use crate::{Clock, Codec, Encoding, Failure, Instant, ItemError, Payload, frame::ReplyHeader};
+use crate::{
+    Clock, Codec, Encoding, Failure, Instant, ItemError, Payload,
+    frame::{ReplyHeader, request_flags},
+};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -22,11 +25,28 @@ pub trait Channel {
     type Pending<'a, P>: Future<Output = Result<Answer<Self::Body>, Failure>> + 'a
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     /// Makes a call. Nothing happens before the future is polled. A one-way call
     /// ([`ONE_WAY`](crate::frame::request_flags::ONE_WAY)) ends with an empty answer when it was sent.
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P>;
+    /// A payload is cloned for each further attempt, so it is a reference, or cheap to clone.
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P>;
+}
+
+/// A channel whose calls keep it: for whoever has many channels, and may let go of one while there are calls on
+/// it.
+pub trait OwnedChannel: Channel + Clone {
+    /// The future of a call, as [`Channel::Pending`] is.
+    type Owned<P>: Future<Output = Result<Answer<Self::Body>, Failure>> + Unpin
+    where
+        P: Payload + Clone;
+
+    /// Makes a call as [`Channel::call`] does.
+    fn call_owned<P: Payload + Clone>(self, call: Outgoing, payload: P) -> Self::Owned<P>;
 }
 
 /// What a typed client says about a call, beside its argument.
@@ -157,12 +177,20 @@ pub struct Within<C, K> {
     channel: C,
     deadline: Instant,
     clock: K,
+    is_retried: bool,
 }
 
 impl<C, K> Within<C, K> {
     /// Calls of `channel` get at most what is left until `deadline`.
     pub fn new(channel: C, deadline: Instant, clock: K) -> Within<C, K> {
-        Within { channel, deadline, clock }
+        Within { channel, deadline, clock, is_retried: false }
+    }
+
+    /// Whether its calls are made in turn of one that was retried: then nobody further down may retry them
+    /// again.
+    #[must_use]
+    pub fn retried(self, is_retried: bool) -> Within<C, K> {
+        Within { is_retried, ..self }
     }
 
     /// A call that takes no longer than what is left.
@@ -171,7 +199,8 @@ impl<C, K> Within<C, K> {
         K: Clock,
     {
         let left = self.deadline.since(self.clock.now());
-        Outgoing { timeout: call.timeout.min(left), ..call }
+        let retried = if self.is_retried { request_flags::RETRIED } else { 0 };
+        Outgoing { timeout: call.timeout.min(left), flags: call.flags | retried, ..call }
     }
 
     /// The channel, whose calls may take longer.
@@ -186,9 +215,13 @@ impl<C: Channel, K: Clock> Channel for Within<C, K> {
         = C::Pending<'a, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         self.channel.call(self.bounded(call), payload)
     }
 }
@@ -199,9 +232,13 @@ impl<C: Channel> Channel for &C {
         = C::Pending<'a, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
     }
 }

@@ -490,6 +490,10 @@ pub enum Cause {
     StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
+    /// There is no instance of the service to call.
+    NoInstance,
+    /// Too many calls like this one have failed lately: a breaker stops them for a while.
+    BreakerOpen,
 }
 
 impl From<EncodeError> for Cause {
@@ -578,6 +582,10 @@ impl fmt::Display for Cause {
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
             Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),
+            Cause::NoInstance => f.write_str("there is no instance of the service to call"),
+            Cause::BreakerOpen => {
+                f.write_str("too many calls like this one have failed lately (`BreakerConfig`)")
+            }
         }
     }
 }

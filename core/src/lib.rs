@@ -36,7 +36,9 @@ mod time;
 mod transport;
 mod wheel;
 
-pub use channel::{Answer, Arrived, Channel, Outgoing, StreamCall, StreamChannel, Within};
+pub use channel::{
+    Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel, Within,
+};
 pub use config::{Config, ConfigError};
 pub use connection::{
     CREDENTIALS_BYTES_MAX, Call, Cancellation, Connection, CredentialsTooLong, Event, Item,

@@ -319,7 +319,7 @@ impl SendQueue for Batch {
 }
 
 /// Where to listen or connect.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// A TCP socket.

@@ -111,6 +111,11 @@
 //! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
 //! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
 //!
+//! # Many instances
+//!
+//! With the feature `cluster` a client calls many instances of a service through a balanced channel:
+//! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -120,6 +125,8 @@
 
 mod block_on;
 mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod error;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;

@@ -210,6 +210,7 @@ fn d02_an_expired_body_is_not_decoded() {
             block(Duration::from_millis(time_ms));
         }
     }
+    #[derive(Clone)]
     struct NoArchive;
     impl Payload for NoArchive {
         fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {

@@ -614,7 +614,7 @@ fn what_is_not_as_the_method_says_ends_the_call() {
         let opened = blocking.run(blocking.open(call(method("unary"), flags), argument)).unwrap();
         assert_eq!(end(&opened), Cause::Status(Status::BAD_REQUEST));
         let argument = Encode(range, Range { from: 0, to: 9 });
-        let called = blocking.run(blocking.call(call(some, 0), argument));
+        let called = blocking.run(blocking.call(call(some, 0), &argument));
         assert_eq!(called.unwrap_err().cause, Cause::Status(Status::BAD_REQUEST));
     });
 }

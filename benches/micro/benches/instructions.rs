@@ -12,6 +12,7 @@ use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use ringcall_benches::IN_FLIGHT;
+use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::frames::{Front, decode_request, encode_request};
@@ -54,6 +55,13 @@ fn core_codec_futures(mut stack: Stack) -> (Stack, u64) {
 fn dispatch(mut dispatch: Dispatch) -> (Dispatch, u64) {
     let sum = dispatch.run(black_box(CALLS));
     (dispatch, sum)
+}
+
+#[library_benchmark]
+#[bench::hundred(Hundred::new())]
+fn balanced(mut hundred: Hundred) -> (Hundred, u64) {
+    let answered = hundred.balanced(black_box(CALLS));
+    (hundred, answered)
 }
 
 #[library_benchmark]
@@ -111,7 +119,10 @@ fn check_large(desk: Desk<Book>) -> (Desk<Book>, usize) {
     (desk, len)
 }
 
-library_benchmark_group!(name = calls, benchmarks = [core_only, core_codec_futures, dispatch]);
+library_benchmark_group!(
+    name = calls,
+    benchmarks = [core_only, core_codec_futures, dispatch, balanced]
+);
 library_benchmark_group!(
     name = parts,
     benchmarks = [

@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use criterion::measurement::{Measurement, WallTime};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::messages::{Desk, Summed, book, order};
@@ -14,7 +15,7 @@ use ringcall_benches::timers::Timers;
 use ringcall_benches::{IN_FLIGHT, frames};
 use ringcall_core::Codec;
 
-criterion_group!(all, frames, timers, messages, calls);
+criterion_group!(all, frames, timers, messages, calls, balanced);
 criterion_main!(all);
 
 fn frames(c: &mut Criterion) {
@@ -72,6 +73,14 @@ fn calls(c: &mut Criterion) {
         let mut dispatch = Dispatch::echoes(IN_FLIGHT, body_bytes);
         bench_many(&mut group, name, |calls| dispatch.run(calls));
     }
+}
+
+/// What a balanced channel over a hundred instances adds: the difference of the two.
+fn balanced(c: &mut Criterion) {
+    let mut group = c.benchmark_group("balanced");
+    let mut hundred = Hundred::new();
+    bench_many(&mut group, "direct", |calls| hundred.direct(calls));
+    bench_many(&mut group, "hundred", |calls| hundred.balanced(calls));
 }
 
 /// Times something that repeats itself as often as it is told.

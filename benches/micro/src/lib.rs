@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balanced;
 pub mod calls;
 pub mod dispatch;
 pub mod frames;

@@ -211,10 +211,14 @@ impl Channel for MemoryChannel {
     type Pending<'a, P>
         = MemoryCall<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     #[inline]
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> MemoryCall<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> MemoryCall<'a, P> {
         MemoryCall { client: &self.0, call, payload, task: None }
     }
 }

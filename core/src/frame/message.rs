@@ -105,7 +105,7 @@ pub struct ReplyHeader {
     pub queue_us: u32,
     /// How long the handler had it, in microseconds.
     pub handler_us: u32,
-    /// How busy the server is; 0 if it does not say.
+    /// How busy the server is, in thousandths of what it can do; 0 if it does not say.
     pub load: u16,
     /// When to try again, in milliseconds: 0 no advice, `u16::MAX` not at all.
     pub retry_after_ms: u16,

@@ -118,9 +118,13 @@ impl Channel for BlockingClient {
     type Pending<'a, P>
         = <LocalClient as Channel>::Pending<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Pending<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
         self.client.call(call, payload)
     }
 }

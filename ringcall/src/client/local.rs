@@ -1,5 +1,6 @@
 //! Calls from code that runs on the shard.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Address, Answer, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Entropy,
-    Failure, Handle, Instant, Outcome, Outgoing, Payload, Refused, Status, TransportError,
+    Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused, Status,
+    TransportError,
 };
 
 use super::backoff::Backoff;
@@ -56,8 +58,8 @@ const NONE: Handle = Handle { index: u32::MAX, generation: u32::MAX };
 pub(crate) enum Waits {
     /// Calls before it must end.
     Room,
-    /// The connection must change.
-    Change,
+    /// The connection must be in another state than this one.
+    Change(ConnectionState),
     /// Nothing: this is its end.
     Not(Failure),
 }
@@ -257,7 +259,7 @@ impl ClientConnection {
                 ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
                     Waits::Not(Failure::not_sent(Cause::Closed(reason)))
                 }
-                _ => Waits::Change,
+                state => Waits::Change(state),
             },
             _ => Waits::Not(failure),
         }
@@ -465,6 +467,10 @@ impl LocalClient {
                 return Poll::Ready(());
             }
             is_queued = true;
+            // It may have changed since it was looked at: a task is first polled a while after it was made.
+            if matches!(waits, Waits::Change(seen) if seen != self.state()) {
+                return Poll::Ready(());
+            }
             self.queue(waits, cx.waker());
             Poll::Pending
         })
@@ -478,7 +484,7 @@ impl LocalClient {
                 connection.crowd.borrow_mut().push_back(waker.clone());
                 self.0.shard.crowd(connection);
             }
-            Waits::Change => {
+            Waits::Change(_) => {
                 connection.queue_for_change(waker);
                 self.0.shard.wake_up(connection);
             }
@@ -541,9 +547,10 @@ impl LocalClient {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            Waits::Change => match shard.encode(&mut call, self.compressions(), payload) {
+            waits @ Waits::Change(_) => match shard.encode(&mut call, self.compressions(), payload)
+            {
                 Ok((body, _)) => {
-                    let waits = Some(Waits::Change);
+                    let waits = Some(waits);
                     let client = self.clone();
                     return shard.call_later(client, call, deadline, body, refused.ticket, waits);
                 }
@@ -566,12 +573,32 @@ impl fmt::Debug for LocalClient {
 impl Channel for LocalClient {
     type Body = Chunk;
     type Pending<'a, P>
-        = LocalCall<'a, P>
+        = LocalCall<&'a LocalClient, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     #[inline]
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> LocalCall<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<&'a LocalClient, P> {
+        LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
+    }
+}
+
+impl OwnedChannel for LocalClient {
+    type Owned<P>
+        = LocalCall<LocalClient, P>
+    where
+        P: Payload + Clone;
+
+    #[inline]
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> LocalCall<LocalClient, P> {
         LocalCall { client: self, call, payload, stage: Stage::New, begun: None }
     }
 }
@@ -623,7 +650,8 @@ impl LocalConnect {
         self
     }
 
-    fn start(&mut self) -> Result<LocalClient, CallError> {
+    /// The client, whose connection is opened when it is first needed.
+    pub(crate) fn start(&mut self) -> Result<LocalClient, CallError> {
         if self.shard.remote.is_gone() {
             return Err(Failure::not_sent(Cause::Shutdown).into());
         }
@@ -663,9 +691,9 @@ impl fmt::Debug for LocalConnect {
     }
 }
 
-/// A call made on the shard.
-pub struct LocalCall<'a, P> {
-    client: &'a LocalClient,
+/// A call made on the shard, which borrows its client or keeps it.
+pub struct LocalCall<C: Borrow<LocalClient>, P> {
+    client: C,
     call: Outgoing,
     payload: P,
     stage: Stage,
@@ -690,24 +718,24 @@ enum Stage {
     Ended,
 }
 
-impl<P> Unpin for LocalCall<'_, P> {}
+impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
 
-impl<P: Payload> LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let shard = &self.client.0.shard;
-        if !self.client.0.connection.skew.adapt(&mut self.call) {
+        if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
             return self.wait_as(Waits::Change, deadline, cx);
         }
+        let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(cx.waker().clone());
-        let handle = self.client.0.connection.handle();
+        let handle = self.client.borrow().0.connection.handle();
         let ticket = Ticket::Waiter(waiter);
         let called = match &mut self.begun {
-            None => self.client.0.call(&self.call, deadline, &self.payload, ticket),
+            None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
             Some(begun) => {
                 let measured = Measured::new(&self.payload);
-                let called = self.client.0.call(&self.call, deadline, &measured, ticket);
+                let called = self.client.borrow().0.call(&self.call, deadline, &measured, ticket);
                 begun.request_bytes = measured.bytes();
                 called
             }
@@ -727,8 +755,8 @@ impl<P: Payload> LocalCall<'_, P> {
     /// The call was not taken: waits until it may be.
     #[cold]
     fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let waits = match self.client.0.is_owner {
-            true => self.client.0.connection.judge(failure, self.call.wait_for_ready),
+        let waits = match self.client.borrow().0.is_owner {
+            true => self.client.borrow().0.connection.judge(failure, self.call.wait_for_ready),
             false => Waits::Not(failure),
         };
         self.wait_as(waits, deadline, cx)
@@ -736,7 +764,7 @@ impl<P: Payload> LocalCall<'_, P> {
 
     #[cold]
     fn wait_as(&mut self, waits: Waits, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
-        let mut sleep = SleepUntil::new(&self.client.0.shard, deadline);
+        let mut sleep = SleepUntil::new(&self.client.borrow().0.shard, deadline);
         let end = match waits {
             Waits::Not(failure) => Some(failure),
             _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
@@ -748,22 +776,24 @@ impl<P: Payload> LocalCall<'_, P> {
             self.stage = Stage::Ended;
             return Poll::Ready(failure);
         }
-        self.client.queue(waits, cx.waker());
+        self.client.borrow().queue(waits, cx.waker());
         self.stage = Stage::Waiting { deadline, _sleep: sleep };
         Poll::Pending
     }
 }
 
-impl<P> LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     #[cold]
-    fn watch_begin(&mut self, audience: &Audience) {
-        self.begun = Some(audience.begin(&self.call, self.client.0.shard.now()));
+    fn watch_begin(&mut self) {
+        let client = self.client.borrow();
+        let audience = client.0.connection.audience().as_ref();
+        self.begun = audience.map(|it| it.begin(&self.call, client.0.shard.now()));
     }
 
     #[cold]
     fn watch_repeat(&self) {
-        if let Some(audience) = self.client.0.connection.audience() {
-            audience.repeat(&self.call, self.client.0.shard.now());
+        if let Some(audience) = self.client.borrow().0.connection.audience() {
+            audience.repeat(&self.call, self.client.borrow().0.shard.now());
         }
     }
 
@@ -771,23 +801,23 @@ impl<P> LocalCall<'_, P> {
     #[cold]
     fn watch_end(&mut self, result: &Result<Answer<Chunk>, Failure>) {
         if let Some(begun) = self.begun.take()
-            && let Some(audience) = self.client.0.connection.audience()
+            && let Some(audience) = self.client.borrow().0.connection.audience()
         {
-            audience.end(&self.call, begun, self.client.0.shard.now(), result);
+            audience.end(&self.call, begun, self.client.borrow().0.shard.now(), result);
         }
     }
 }
 
-impl<P: Payload> LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     #[inline]
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
         let this = self;
-        let shard = &this.client.0.shard;
+        let shard = &this.client.borrow().0.shard;
         match &mut this.stage {
             Stage::New => {
                 let deadline = shard.now() + this.call.timeout;
-                if let Some(audience) = this.client.0.connection.audience() {
-                    this.watch_begin(audience);
+                if this.client.borrow().0.connection.audience().is_some() {
+                    this.watch_begin();
                 }
                 this.send(deadline, cx).map(Err)
             }
@@ -801,7 +831,7 @@ impl<P: Payload> LocalCall<'_, P> {
                 };
                 let (handle, deadline) = (*handle, *deadline);
                 this.stage = Stage::Ended;
-                let connection = &this.client.0.connection;
+                let connection = &this.client.borrow().0.connection;
                 if let Some(failure) = failure_of(&outcome)
                     && (connection.may_repeat(handle, &failure)
                         || connection.skew.learn(&failure, Called::from(&this.call)))
@@ -816,7 +846,7 @@ impl<P: Payload> LocalCall<'_, P> {
     }
 }
 
-impl<P: Payload> Future for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     type Output = Result<Answer<Chunk>, Failure>;
 
     #[inline]
@@ -825,7 +855,7 @@ impl<P: Payload> Future for LocalCall<'_, P> {
         let Poll::Ready(result) = this.go_on(cx) else { return Poll::Pending };
         let is_packed = matches!(&result, Ok(whole) if whole.header.compression != 0);
         let result = match is_packed {
-            true => inflate_answer(result, this.client.message_bytes_max()),
+            true => inflate_answer(result, this.client.borrow().message_bytes_max()),
             false => result,
         };
         if this.begun.is_some() {
@@ -862,20 +892,20 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
     }
 }
 
-impl<P> Drop for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
     fn drop(&mut self) {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
-        let shard = &self.client.0.shard;
+        let shard = &self.client.borrow().0.shard;
         // Without a ticket the call has ended meanwhile, and its result is with the waiter.
         drop(shard.cancel(handle, id));
         shard.waiters.remove(waiter);
     }
 }
 
-impl<P> fmt::Debug for LocalCall<'_, P> {
+impl<C: Borrow<LocalClient>, P> fmt::Debug for LocalCall<C, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalCall").field("call", &self.call).finish_non_exhaustive()
     }

@@ -28,6 +28,8 @@ pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use security::Credentials;
 pub(crate) use security::Security;
+#[cfg(feature = "cluster")]
+pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
 pub(crate) use skew::{Called, Skew};

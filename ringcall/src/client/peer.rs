@@ -126,9 +126,13 @@ impl Channel for Peer {
     type Pending<'a, P>
         = RemoteFuture<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'a, P> {
         match self.shared.ended() {
             Some(reason) => self.shared.line.fail(call, payload, over(reason)),
             None => self.shared.line.call(call, payload, self.waits),

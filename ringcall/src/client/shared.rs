@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use ringcall_compression::Threshold;
 use ringcall_core::{
     Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure, Handle, Instant,
-    Outcome, Outgoing, Payload, SharedChunk, SharedPool, TransportError,
+    Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
@@ -261,7 +262,14 @@ impl Line {
         payload: P,
         waits: bool,
     ) -> RemoteFuture<'_, P> {
-        RemoteFuture { line: self, waits, call, payload, stage: Stage::New, begun: None }
+        RemoteFuture {
+            line: Held::Line(self),
+            waits,
+            call,
+            payload,
+            stage: Stage::New,
+            begun: None,
+        }
     }
 
     /// A call that fails without having been made.
@@ -272,7 +280,7 @@ impl Line {
         failure: Failure,
     ) -> RemoteFuture<'_, P> {
         let stage = Stage::Failed(failure);
-        RemoteFuture { line: self, waits: false, call, payload, stage, begun: None }
+        RemoteFuture { line: Held::Line(self), waits: false, call, payload, stage, begun: None }
     }
 
     pub(crate) fn call_with<P: Payload>(
@@ -357,16 +365,53 @@ impl Channel for Client {
     type Pending<'a, P>
         = RemoteFuture<'a, P>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn call<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> RemoteFuture<'a, P> {
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'a, P> {
         self.0.line.call(call, payload, true)
+    }
+}
+
+impl OwnedChannel for Client {
+    type Owned<P>
+        = RemoteFuture<'static, P>
+    where
+        P: Payload + Clone;
+
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> RemoteFuture<'static, P> {
+        let (line, stage) = (Held::Client(self), Stage::New);
+        RemoteFuture { line, waits: true, call, payload, stage, begun: None }
+    }
+}
+
+/// The way of a call to its shard, borrowed or kept.
+enum Held<'a> {
+    Line(&'a Line),
+    Client(Client),
+}
+
+impl Deref for Held<'_> {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        match self {
+            Held::Line(line) => line,
+            Held::Client(client) => client.line(),
+        }
     }
 }
 
 /// A call made from another thread than its shard's.
 pub struct RemoteFuture<'a, P> {
-    line: &'a Line,
+    line: Held<'a>,
     /// Whether it waits for room on its connection.
     waits: bool,
     call: Outgoing,
@@ -394,10 +439,9 @@ impl<P: Payload> RemoteFuture<'_, P> {
         slot: Arc<RemoteSlot>,
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
-        let remote = &self.line.remote;
         slot.waker.register(waker);
-        let left = remote.call(call, waker);
-        if remote.is_gone() {
+        let left = self.line.remote.call(call, waker);
+        if self.line.remote.is_gone() {
             // Whoever closed the mailbox may have looked into it before the call was there.
             slot.tell(Err(Failure::not_sent(Cause::Shutdown)));
             self.stage = Stage::Left(slot);
@@ -804,7 +848,7 @@ impl ConnectSlot {
 }
 
 /// The shard of all clients of this process that made this choice; started when it is first needed.
-fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
+pub(crate) fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
     static BACKGROUND: Mutex<Vec<(TransportChoice, Arc<Remote>)>> = Mutex::new(Vec::new());
     let mut background = BACKGROUND.lock();
     background.retain(|(_, remote)| !remote.is_gone());

@@ -103,7 +103,7 @@ impl Context {
             Home::Shard(shard) => Some(Rc::clone(shard)),
             Home::Elsewhere(..) => None,
         });
-        Within::new(channel.clone(), self.facts.deadline, clock)
+        Within::new(channel.clone(), self.facts.deadline, clock).retried(self.facts.is_retried)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -204,6 +204,7 @@ impl SendContext {
     #[must_use]
     pub fn client<C: Clone>(&self, channel: &C) -> Within<C, MachineClock> {
         Within::new(channel.clone(), self.facts.deadline, MachineClock)
+            .retried(self.facts.is_retried)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -299,7 +300,7 @@ impl Future for Sleep {
 }
 
 /// A timer of a shard, for somebody on another thread.
-struct RemoteSleep {
+pub(crate) struct RemoteSleep {
     remote: Arc<Remote>,
     time: Option<Duration>,
     shared: Arc<SleepShared>,
@@ -319,7 +320,7 @@ impl Wake for SleepShared {
 }
 
 impl RemoteSleep {
-    fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
+    pub(crate) fn new(remote: &Arc<Remote>, time: Duration) -> RemoteSleep {
         RemoteSleep { remote: Arc::clone(remote), time: Some(time), shared: Arc::default() }
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use ringcall_codec_rkyv::{Form, FromBody, Message};
+use ringcall_core::frame::request_flags;
 use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
@@ -33,6 +34,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -136,6 +138,7 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
+                is_retried: request.flags & request_flags::RETRIED != 0,
                 method,
                 out_signature: admitted.out_signature,
                 out_forms: admitted.out_forms,

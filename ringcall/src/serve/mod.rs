@@ -14,6 +14,8 @@ mod streams;
 mod table;
 
 pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
+#[cfg(feature = "cluster")]
+pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use incoming::Incoming;
 pub(crate) use incoming::Running;

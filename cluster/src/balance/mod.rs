@@ -1,0 +1,174 @@
+//! Which instance gets a call.
+//!
+//! A [`Balance`] is asked with the instances that may get the call (others are ejected, have an open breaker,
+//! or were tried already) and what is known of each ([`HostStats`]).
+
+mod hash;
+mod least;
+mod p2c;
+mod random;
+mod round_robin;
+mod stats;
+
+use std::fmt;
+use std::sync::Arc;
+
+use ringcall_core::{Entropy, Instant};
+
+pub use hash::{Maglev, Ring};
+pub use least::LeastActive;
+pub use p2c::PeakEwma;
+pub use random::WeightedRandom;
+pub use round_robin::SmoothRoundRobin;
+pub use stats::HostStats;
+
+/// A policy that chooses.
+pub trait Balance: Send + fmt::Debug {
+    /// Instances have come, gone, or changed their weight. `live` says which of `hosts` are there; the others
+    /// are empty places. A host keeps its place for as long as it is there.
+    fn rebuild(&mut self, hosts: &[HostStats], live: &[u32]) {
+        let _ = (hosts, live);
+    }
+
+    /// The place of the instance that gets a call; one of the candidates, of which there is at least one.
+    /// `key` is what the call is about, if its caller says so: calls with one key should go to one instance.
+    fn pick(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Entropy,
+        candidates: &Candidates<'_>,
+        key: Option<u64>,
+    ) -> u32;
+
+    /// How bad it would be to give an instance a call, for whoever looks at decisions; lower is better.
+    fn score(&self, now: Instant, host: &HostStats) -> f64;
+}
+
+/// The instances that may get a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    hosts: &'a [HostStats],
+    list: &'a [u32],
+    weight_max: u32,
+}
+
+impl<'a> Candidates<'a> {
+    /// Those of `hosts` whose places are in `list`, which is sorted and not empty.
+    #[must_use]
+    pub fn new(hosts: &'a [HostStats], list: &'a [u32], weight_max: u32) -> Candidates<'a> {
+        Candidates { hosts, list, weight_max: weight_max.max(1) }
+    }
+
+    /// Their places, in order.
+    #[must_use]
+    pub fn places(&self) -> &'a [u32] {
+        self.list
+    }
+
+    /// What is known of the one at a place.
+    #[inline]
+    #[must_use]
+    pub fn host(&self, place: u32) -> &'a HostStats {
+        &self.hosts[place as usize]
+    }
+
+    /// Whether the one at this place is among them.
+    #[must_use]
+    pub fn contains(&self, place: u32) -> bool {
+        self.list.binary_search(&place).is_ok()
+    }
+
+    /// One of them by chance, as often as its weight says.
+    #[inline]
+    pub fn sample(&self, rng: &mut dyn Entropy) -> u32 {
+        // Rejection is exact, and with ordinary weights it takes a try or two.
+        for _ in 0..8 {
+            // One number for both: its upper half says who, its lower half whether.
+            let random = rng.next_u64();
+            let index = ((random >> 32) * self.list.len() as u64) >> 32;
+            let place = self.list[index as usize];
+            let weight = u64::from(self.host(place).weight);
+            if ((random & 0xffff_ffff) * u64::from(self.weight_max)) >> 32 < weight {
+                return place;
+            }
+        }
+        self.sample_exactly(rng)
+    }
+
+    #[cold]
+    fn sample_exactly(&self, rng: &mut dyn Entropy) -> u32 {
+        let total = self.list.iter().map(|place| u64::from(self.host(*place).weight)).sum();
+        let mut left = rng.below(total);
+        for &place in self.list {
+            let weight = u64::from(self.host(place).weight);
+            if left < weight {
+                return place;
+            }
+            left -= weight;
+        }
+        // All weights are 0.
+        self.list[rng.below(self.list.len() as u64) as usize]
+    }
+}
+
+/// Which policy a service uses.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Balancing {
+    /// Two by chance, the better of them: [`PeakEwma`].
+    #[default]
+    PeakEwma,
+    /// [`WeightedRandom`].
+    WeightedRandom,
+    /// [`SmoothRoundRobin`].
+    SmoothRoundRobin,
+    /// [`LeastActive`].
+    LeastActive,
+    /// [`Ring`], with bounded load.
+    Ring,
+    /// [`Maglev`], with bounded load.
+    Maglev,
+    /// One of yours.
+    Custom(Arc<dyn Fn() -> Box<dyn Balance> + Send + Sync>),
+}
+
+impl Balancing {
+    pub(crate) fn build(&self) -> Box<dyn Balance> {
+        match self {
+            Balancing::PeakEwma => Box::new(PeakEwma::default()),
+            Balancing::WeightedRandom => Box::new(WeightedRandom),
+            Balancing::SmoothRoundRobin => Box::new(SmoothRoundRobin::default()),
+            Balancing::LeastActive => Box::new(LeastActive),
+            Balancing::Ring => Box::new(Ring::default()),
+            Balancing::Maglev => Box::new(Maglev::default()),
+            Balancing::Custom(build) => build(),
+        }
+    }
+}
+
+impl fmt::Debug for Balancing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Balancing::PeakEwma => "PeakEwma",
+            Balancing::WeightedRandom => "WeightedRandom",
+            Balancing::SmoothRoundRobin => "SmoothRoundRobin",
+            Balancing::LeastActive => "LeastActive",
+            Balancing::Ring => "Ring",
+            Balancing::Maglev => "Maglev",
+            Balancing::Custom(_) => "Custom",
+        })
+    }
+}
+
+/// Spreads the bits of a number (the finalizer of SplitMix64).
+pub(crate) fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// A number for a text (FNV-1a, then mixed).
+pub(crate) fn hash(text: &str) -> u64 {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
+}

@@ -1,0 +1,247 @@
+//! A call over a balanced channel.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ringcall_core::frame::request_flags;
+use ringcall_core::{Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, Payload};
+
+use super::{Connector, Guard as _, Shared};
+use crate::fleet::{Attempt, CallState};
+use crate::retry::Verdict;
+
+type End<N> = Result<Answer<<<N as Connector>::Channel as Channel>::Body>, Failure>;
+
+/// A call over a [`Balanced`](super::Balanced) channel: one attempt or several, at most two at a time. Dropping
+/// it gives all of them up.
+pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
+    shared: &'a Shared<N>,
+    call: Outgoing,
+    payload: P,
+    key: Option<u64>,
+    /// Once it has begun, until it ends.
+    state: Option<CallState>,
+    first: Option<Running<N, P>>,
+    /// Made beside the first, which takes long.
+    second: Option<Running<N, P>>,
+    timer: Option<Timer<N>>,
+    is_over: bool,
+}
+
+struct Running<N: Connector, P: Payload + Clone> {
+    attempt: Attempt,
+    future: <N::Channel as OwnedChannel>::Owned<P>,
+}
+
+enum Timer<N: Connector> {
+    Again(N::Sleep),
+    Hedge(N::Sleep),
+}
+
+impl<N: Connector, P: Payload + Clone> Unpin for BalancedCall<'_, N, P> {}
+
+impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
+    #[inline]
+    pub(super) fn new(
+        shared: &'a Shared<N>,
+        call: Outgoing,
+        payload: P,
+        key: Option<u64>,
+    ) -> BalancedCall<'a, N, P> {
+        BalancedCall {
+            shared,
+            call,
+            payload,
+            key,
+            state: None,
+            first: None,
+            second: None,
+            timer: None,
+            is_over: false,
+        }
+    }
+
+    /// Makes an attempt; its future is polled next.
+    #[inline]
+    fn attempt(&mut self) -> Result<Running<N, P>, Failure> {
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let Outgoing { method, flags, timeout, .. } = self.call;
+        let (state, key) = (&mut self.state, self.key);
+        let (attempt, channel) = self.shared.fleet.with(|fleet| {
+            let state = match state {
+                Some(state) => state,
+                None => state.insert(fleet.begin(now, method, flags, timeout, key)?),
+            };
+            fleet.start(now, state, |channel| connector.readiness(channel))
+        })?;
+        let mut call = Outgoing { timeout: attempt.timeout, ..self.call };
+        if attempt.number > 0 {
+            call.flags |= request_flags::RETRIED;
+            call.attempt = call.attempt.saturating_add(attempt.number);
+        }
+        let future = channel.call_owned(call, self.payload.clone());
+        Ok(Running { attempt, future })
+    }
+
+    #[inline]
+    fn begin(&mut self) -> Result<(), Failure> {
+        let running = self.attempt()?;
+        if let Some(after) = running.attempt.hedge_after {
+            self.timer = Some(Timer::Hedge(self.shared.connector.sleep(after)));
+        }
+        self.first = Some(running);
+        Ok(())
+    }
+
+    /// One of the attempts has ended. Gives the end of the call, if it is that.
+    #[inline]
+    fn ended(&mut self, attempt: Attempt, end: End<N>) -> Option<End<N>> {
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let Some(state) = &mut self.state else { return Some(end) };
+        let seen = end.as_ref().map(|answer| &answer.header);
+        let is_beside = self.first.is_some() || self.second.is_some();
+        if seen.is_err() && is_beside {
+            self.shared.fleet.with(|fleet| fleet.end_beside(now, state, attempt, seen));
+            return None;
+        }
+        let verdict = self.shared.fleet.with(|fleet| {
+            let verdict = fleet.end(now, state, attempt, seen);
+            if verdict == Verdict::End {
+                fleet.finish(now, state, Some(seen));
+            }
+            verdict
+        });
+        match verdict {
+            Verdict::Again(wait) if !is_beside => {
+                self.timer = Some(Timer::Again(connector.sleep(wait)));
+                None
+            }
+            // What an attempt beside it answers is waited for instead.
+            Verdict::Again(_) => None,
+            Verdict::End => {
+                self.give_up_running();
+                self.state = None;
+                Some(end)
+            }
+        }
+    }
+
+    /// Attempts that are not needed any more are cancelled.
+    fn give_up_running(&mut self) {
+        if self.first.is_none() && self.second.is_none() {
+            return;
+        }
+        let now = self.shared.connector.now();
+        for running in [self.first.take(), self.second.take()].into_iter().flatten() {
+            let Running { attempt, future } = running;
+            drop(future);
+            if let Some(state) = &self.state {
+                self.shared.fleet.with(|fleet| fleet.abandon(now, state, attempt));
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> End<N> {
+        if let Some(state) = self.state.take() {
+            let now = self.shared.connector.now();
+            self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
+        }
+        Err(failure)
+    }
+
+    /// The timer has fired, or not.
+    #[cold]
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match &mut self.timer {
+            None => Poll::Pending,
+            Some(Timer::Again(sleep)) => {
+                if Pin::new(sleep).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.timer = None;
+                Poll::Ready(self.begin())
+            }
+            Some(Timer::Hedge(sleep)) => {
+                if Pin::new(sleep).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.timer = None;
+                self.hedge();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// The first attempt takes long: makes a second beside it, if that is allowed.
+    fn hedge(&mut self) {
+        let now = self.shared.connector.now();
+        let Some(state) = &mut self.state else { return };
+        if self.shared.fleet.with(|fleet| fleet.hedge(now, state)) {
+            // Without another instance the first attempt goes on alone.
+            self.second = self.attempt().ok();
+        }
+    }
+}
+
+impl<N: Connector, P: Payload + Clone> Future for BalancedCall<'_, N, P> {
+    type Output = End<N>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<N>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(Err(Failure::unknown(Cause::Cancelled)));
+        }
+        let mut begun = Ok(());
+        if this.state.is_none() {
+            begun = this.begin();
+        }
+        loop {
+            if let Err(failure) = begun {
+                this.is_over = true;
+                return Poll::Ready(this.fail(failure));
+            }
+            for which in [0, 1] {
+                let place = if which == 0 { &mut this.first } else { &mut this.second };
+                let Some(running) = place else { continue };
+                let Poll::Ready(end) = Pin::new(&mut running.future).poll(cx) else { continue };
+                let Some(Running { attempt, future }) = place.take() else { continue };
+                drop(future);
+                if let Some(end) = this.ended(attempt, end) {
+                    this.is_over = true;
+                    return Poll::Ready(end);
+                }
+            }
+            if this.timer.is_none() {
+                return Poll::Pending;
+            }
+            match this.poll_timer(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(next) => begun = next,
+            }
+        }
+    }
+}
+
+impl<N: Connector, P: Payload + Clone> Drop for BalancedCall<'_, N, P> {
+    fn drop(&mut self) {
+        if self.state.is_none() {
+            return;
+        }
+        self.give_up_running();
+        if let Some(state) = self.state.take() {
+            let now = self.shared.connector.now();
+            self.shared.fleet.with(|fleet| fleet.finish(now, &state, None));
+        }
+    }
+}
+
+impl<N: Connector, P: Payload + Clone> fmt::Debug for BalancedCall<'_, N, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalancedCall").field("call", &self.call).finish_non_exhaustive()
+    }
+}

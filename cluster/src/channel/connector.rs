@@ -1,0 +1,64 @@
+//! What a balanced channel needs of the place where it runs.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ringcall_core::{Clock, OwnedChannel};
+
+use crate::discovery::Instance;
+use crate::fleet::Readiness;
+
+/// Opens connections, and knows the time. `ringcall::cluster` has two: for clients of a shard, and for those of
+/// any thread.
+pub trait Connector: Clock {
+    /// A connection to an instance. Clones are the same one; it ends with the last of them.
+    type Channel: OwnedChannel;
+    /// Ready after a while.
+    type Sleep: Future<Output = ()> + Unpin;
+    /// What guards decisions: a cell where everything is on one thread, else a mutex.
+    type Guard<S>: Guard<S>;
+
+    /// A connection to this instance, which is being opened: it must not wait for that. None leaves the
+    /// instance out, until a listing has it again.
+    fn connect(&self, instance: &Instance) -> Option<Self::Channel>;
+
+    /// Whether calls can be made on it. Called for every attempt, under the guard.
+    fn readiness(&self, channel: &Self::Channel) -> Readiness;
+
+    /// Ready after a while.
+    fn sleep(&self, time: Duration) -> Self::Sleep;
+}
+
+/// A value that is used by one at a time, for a moment.
+pub trait Guard<S> {
+    /// Guards it.
+    fn new(value: S) -> Self;
+
+    /// Uses it.
+    fn with<R>(&self, use_it: impl FnOnce(&mut S) -> R) -> R;
+}
+
+impl<S> Guard<S> for RefCell<S> {
+    fn new(value: S) -> RefCell<S> {
+        RefCell::new(value)
+    }
+
+    #[inline]
+    fn with<R>(&self, use_it: impl FnOnce(&mut S) -> R) -> R {
+        use_it(&mut self.borrow_mut())
+    }
+}
+
+impl<S> Guard<S> for Mutex<S> {
+    fn new(value: S) -> Mutex<S> {
+        Mutex::new(value)
+    }
+
+    #[inline]
+    fn with<R>(&self, use_it: impl FnOnce(&mut S) -> R) -> R {
+        // Whoever panicked in a policy of its own has left at worst a statistic half written.
+        use_it(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,147 @@
+//! A channel over many instances.
+
+mod call;
+mod connector;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringcall_core::{Channel, Outgoing, Payload};
+
+pub use call::BalancedCall;
+pub use connector::{Connector, Guard};
+
+use crate::discovery::{Instance, Listing};
+use crate::fleet::{Explanation, Fleet, FleetCounts};
+use crate::settings::{BadSetting, Settings};
+
+/// A [`Channel`] over the instances of a service: build a typed client on it, as on a connection.
+///
+/// Listings are pushed in ([`apply`](Balanced::apply)), settings can be replaced
+/// ([`configure`](Balanced::configure)), both while calls are under way. Each call goes through the method's
+/// breaker; each of its attempts through ejections, the breakers of instances and the balancing policy. An
+/// attempt that failed is followed by another where that is safe, within the call's deadline and the budget.
+///
+/// Clones are the same channel. Everything that is decided is decided by a [`Fleet`], under a guard that is held
+/// for the decision and never over a call: with a connector for one thread that is a cell, with one for
+/// many a mutex.
+pub struct Balanced<N: Connector> {
+    shared: Arc<Shared<N>>,
+    key: Option<u64>,
+}
+
+struct Shared<N: Connector> {
+    connector: N,
+    fleet: N::Guard<Fleet<N::Channel>>,
+    /// Held while a listing replaces another.
+    applying: Mutex<()>,
+}
+
+impl<N: Connector> Balanced<N> {
+    /// A channel without instances: calls fail until there is a listing. The seed decides what chance does;
+    /// clients of one service should not have the same.
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
+        let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
+        Ok(Balanced {
+            shared: Arc::new(Shared { connector, fleet, applying: Mutex::new(()) }),
+            key: None,
+        })
+    }
+
+    /// The same channel, for calls about something: with [`Ring`](crate::balance::Ring) or
+    /// [`Maglev`](crate::balance::Maglev) those with equal keys go to the same instance.
+    #[must_use]
+    pub fn keyed(&self, key: u64) -> Balanced<N> {
+        Balanced { shared: Arc::clone(&self.shared), key: Some(key) }
+    }
+
+    /// Replaces the instances. Connections to new ones are opened; those to instances that are gone end with
+    /// the calls on them. A listing that is older than the last one is ignored.
+    pub fn apply(&self, listing: &Listing) {
+        let shared = &self.shared;
+        let _one_at_a_time = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        // Connections are opened, and let go of, outside of the guard: either may take a moment.
+        let unknown = shared.fleet.with(|fleet| fleet.unknown(listing));
+        let connect =
+            |it: Arc<Instance>| shared.connector.connect(&it).map(|new| (it.name.clone(), new));
+        let mut new: BTreeMap<String, N::Channel> =
+            unknown.into_iter().filter_map(connect).collect();
+        let now = shared.connector.now();
+        let gone = shared
+            .fleet
+            .with(|fleet| fleet.apply(now, listing, |instance| new.remove(&instance.name)));
+        drop(gone);
+    }
+
+    /// Replaces the settings.
+    ///
+    /// # Errors
+    /// When one makes no sense; nothing is changed then.
+    pub fn configure(&self, settings: Settings) -> Result<(), BadSetting> {
+        let now = self.shared.connector.now();
+        self.shared.fleet.with(|fleet| fleet.configure(now, settings))
+    }
+
+    /// How a call of this method would be decided at the moment, and why.
+    #[must_use]
+    pub fn explain(&self, method: u64) -> Explanation {
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let readiness = |channel: &N::Channel| connector.readiness(channel);
+        self.shared.fleet.with(|fleet| fleet.explain(now, method, readiness))
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> FleetCounts {
+        self.shared.fleet.with(|fleet| fleet.counts())
+    }
+
+    /// Names of instances to which no connection can be opened: evidence for
+    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
+    #[must_use]
+    pub fn dead(&self) -> Vec<String> {
+        let connector = &self.shared.connector;
+        self.shared.fleet.with(|fleet| fleet.dead(|channel| connector.readiness(channel)))
+    }
+
+    /// What opens its connections.
+    #[must_use]
+    pub fn connector(&self) -> &N {
+        &self.shared.connector
+    }
+}
+
+impl<N: Connector> Clone for Balanced<N> {
+    fn clone(&self) -> Balanced<N> {
+        Balanced { shared: Arc::clone(&self.shared), key: self.key }
+    }
+}
+
+impl<N: Connector> fmt::Debug for Balanced<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balanced").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl<N: Connector> Channel for Balanced<N> {
+    type Body = <N::Channel as Channel>::Body;
+    type Pending<'a, P>
+        = BalancedCall<'a, N, P>
+    where
+        N: 'a,
+        P: Payload + Clone + 'a;
+
+    #[inline]
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> BalancedCall<'a, N, P> {
+        BalancedCall::new(&self.shared, call, payload, self.key)
+    }
+}

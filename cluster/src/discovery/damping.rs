@@ -1,0 +1,97 @@
+//! Instances that come and go too often are left out for a while.
+//!
+//! After route flap damping (RFC 2439): each time that an instance vanishes costs a penalty, which halves
+//! with time; above one threshold the instance is left out, below another it is let in again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ringcall_core::Instant;
+
+/// How changes are slowed down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DampingConfig {
+    /// A change is passed on when nothing else has changed for so long: 100 ms.
+    pub quiet: Duration,
+    /// But after so long in any case: 1 s. So lists are rebuilt no more often.
+    pub quiet_max: Duration,
+    /// How soon an instance's penalty halves: 15 s. Three losses within that leave it out, and it comes back
+    /// when a third of that is left.
+    pub half_life: Duration,
+}
+
+impl Default for DampingConfig {
+    fn default() -> DampingConfig {
+        DampingConfig {
+            quiet: Duration::from_millis(100),
+            quiet_max: Duration::from_secs(1),
+            half_life: Duration::from_secs(15),
+        }
+    }
+}
+
+const LOSS: f64 = 1.0;
+const LEFT_OUT: f64 = 2.5;
+const LET_IN: f64 = 1.0;
+/// So that nothing is left out for more than three half-lives.
+const MOST: f64 = 8.0;
+
+#[derive(Clone, Copy, Debug)]
+struct Penalty {
+    amount: f64,
+    at: Instant,
+    is_out: bool,
+}
+
+/// Who is left out.
+#[derive(Debug)]
+pub(super) struct Damping {
+    half_life: Duration,
+    penalties: BTreeMap<String, Penalty>,
+}
+
+impl Damping {
+    pub(super) fn new(config: &DampingConfig) -> Damping {
+        Damping { half_life: config.half_life, penalties: BTreeMap::new() }
+    }
+
+    /// It has vanished.
+    pub(super) fn lost(&mut self, now: Instant, name: &str) {
+        let before = self.penalties.get(name).copied();
+        let left = before.map_or(0.0, |penalty| self.left(now, &penalty));
+        let amount = (left + LOSS).min(MOST);
+        let is_out = amount > LEFT_OUT || before.is_some_and(|penalty| penalty.is_out);
+        self.penalties.insert(name.to_owned(), Penalty { amount, at: now, is_out });
+    }
+
+    /// Forgets what has been served.
+    pub(super) fn advance(&mut self, now: Instant) {
+        let half_life = self.half_life;
+        self.penalties.retain(|_, penalty| {
+            let left = left(half_life, now, penalty);
+            penalty.is_out &= left > LET_IN;
+            penalty.is_out || left > 0.1
+        });
+    }
+
+    pub(super) fn is_out(&self, name: &str) -> bool {
+        self.penalties.get(name).is_some_and(|penalty| penalty.is_out)
+    }
+
+    /// When the next one is let in.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let out = self.penalties.values().filter(|penalty| penalty.is_out);
+        out.map(|it| it.at + self.half_life.mul_f64((it.amount / LET_IN).log2().max(0.0) + 0.001))
+            .min()
+    }
+
+    fn left(&self, now: Instant, penalty: &Penalty) -> f64 {
+        left(self.half_life, now, penalty)
+    }
+}
+
+fn left(half_life: Duration, now: Instant, penalty: &Penalty) -> f64 {
+    let passed = now.since(penalty.at).as_secs_f64() / half_life.as_secs_f64().max(1e-3);
+    penalty.amount * 0.5f64.powf(passed)
+}

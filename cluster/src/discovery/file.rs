@@ -1,0 +1,254 @@
+//! A file as a source, and a copy of the last good list on disk.
+//!
+//! The file is looked at again and again: its time, its length and its number. Three values of one system
+//! call do not need a library that watches files, and they also work where watching does not: on network
+//! file systems, and for files that are replaced by renaming.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringcall_core::Instant;
+
+use super::text::TEXT_BYTES_MAX;
+use super::{Instance, Revision, Snapshot, Source, Update, format_list, read_list};
+
+/// Reads a list of instances from a file (see [`read_list`]), and again when it has changed.
+///
+/// A file that is missing, or not a list, is an outage: what it said before counts. So a file may be written
+/// in place; replacing it by renaming is better.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    seen: Option<Stamp>,
+    number: u64,
+    looked: Option<Instant>,
+    /// What was complained about already.
+    outage: Option<String>,
+}
+
+/// How a file is known to be another than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    bytes: u64,
+    inode: u64,
+}
+
+/// How often the file is looked at, at most.
+const EVERY: Duration = Duration::from_millis(100);
+
+impl FileSource {
+    /// The list at this path.
+    pub fn new(path: impl Into<PathBuf>) -> FileSource {
+        FileSource { path: path.into(), seen: None, number: 0, looked: None, outage: None }
+    }
+
+    fn look(&mut self) -> Result<Option<Vec<Instance>>, String> {
+        let mut file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let stamp = stamp(&file).map_err(|error| error.to_string())?;
+        if self.seen == Some(stamp) && self.outage.is_none() {
+            return Ok(None);
+        }
+        let text = read_text(&mut file).map_err(|error| error.to_string())?;
+        let instances = read_list(&text).map_err(|error| error.to_string())?;
+        self.seen = Some(stamp);
+        Ok(Some(instances))
+    }
+}
+
+impl Source for FileSource {
+    fn poll_update(&mut self, now: Instant) -> Option<Update> {
+        if self.looked.is_some_and(|at| now.since(at) < EVERY) {
+            return None;
+        }
+        self.looked = Some(now);
+        match self.look() {
+            Ok(None) => None,
+            Ok(Some(instances)) => {
+                self.outage = None;
+                self.number += 1;
+                let revision = Revision { epoch: 1, number: self.number };
+                let snapshot = Snapshot { revision, instances };
+                Some(Update::Snapshot { snapshot, clock_ms: None })
+            }
+            Err(reason) => {
+                let reason = format!("{}: {reason}", self.path.display());
+                let is_news = self.outage.as_ref() != Some(&reason);
+                self.outage = Some(reason.clone());
+                is_news.then_some(Update::Outage(reason))
+            }
+        }
+    }
+}
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let about = file.metadata()?;
+    let modified = (about.mtime(), about.mtime_nsec());
+    Ok(Stamp { modified, bytes: about.len(), inode: about.ino() })
+}
+
+fn read_text(file: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    if bytes > TEXT_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// The last good list on disk, for a process that starts while its source cannot be asked.
+#[derive(Clone, Debug)]
+pub struct DiskCache {
+    path: PathBuf,
+}
+
+/// What a [`DiskCache`] had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// When it was written, in milliseconds since 1970.
+    pub saved_ms: u64,
+    /// The instances.
+    pub instances: Vec<Instance>,
+}
+
+const HEAD: &str = "# ringcall instances, saved at ";
+
+impl DiskCache {
+    /// A cache at this path. One file holds one list: give each service its own.
+    pub fn new(path: impl Into<PathBuf>) -> DiskCache {
+        DiskCache { path: path.into() }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the list; whoever reads sees the old one or the new one, whole. An empty list is not saved.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is kept then.
+    pub fn save<'a>(
+        &self,
+        saved_ms: u64,
+        instances: impl IntoIterator<Item = &'a Instance>,
+    ) -> io::Result<()> {
+        let list = format_list(instances);
+        if list.is_empty() {
+            return Ok(());
+        }
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let new = PathBuf::from(name);
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(format!("{HEAD}{saved_ms}\n{list}").as_bytes())?;
+            file.sync_all()
+        });
+        let renamed = written.and_then(|()| fs::rename(&new, &self.path));
+        if renamed.is_err() {
+            let _gone = fs::remove_file(&new);
+        }
+        renamed
+    }
+
+    /// What was saved last.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn load(&self) -> io::Result<Cached> {
+        let text = read_text(&mut File::open(&self.path)?)?;
+        let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let head = text.lines().next().and_then(|line| line.strip_prefix(HEAD));
+        let saved_ms = head.and_then(|number| number.parse().ok());
+        let saved_ms = saved_ms.ok_or_else(|| bad("it is not a saved list".to_owned()))?;
+        let instances = read_list(&text).map_err(|error| bad(error.to_string()))?;
+        Ok(Cached { saved_ms, instances })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("ringcall-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _gone = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    fn names(update: Option<Update>) -> Vec<String> {
+        match update {
+            Some(Update::Snapshot { snapshot, .. }) => {
+                snapshot.instances.into_iter().map(|it| it.name).collect()
+            }
+            other => panic!("not a snapshot: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_has_changed() {
+        let folder = Folder::new("file-source");
+        let path = folder.0.join("list");
+        let mut source = FileSource::new(&path);
+        assert!(matches!(source.poll_update(at(0)), Some(Update::Outage(_))), "there is none yet");
+        assert_eq!(source.poll_update(at(200)), None, "it was said already");
+        fs::write(&path, "s a 127.0.0.1:1\n").unwrap();
+        assert_eq!(source.poll_update(at(250)), None, "it is not looked at so often");
+        assert_eq!(names(source.poll_update(at(300))), ["a"]);
+        assert_eq!(source.poll_update(at(400)), None);
+        fs::write(&path, "s a 127.0.0.1:1\ns b 127.0.0.1:2\n").unwrap();
+        assert_eq!(names(source.poll_update(at(500))), ["a", "b"]);
+        // Replaced by another of the same length.
+        let other = folder.0.join("other");
+        fs::write(&other, "s a 127.0.0.1:1\ns c 127.0.0.1:2\n").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(names(source.poll_update(at(600))), ["a", "c"]);
+    }
+
+    #[test]
+    fn g01_half_a_file_is_an_outage() {
+        let folder = Folder::new("half-file");
+        let path = folder.0.join("list");
+        let mut source = FileSource::new(&path);
+        fs::write(&path, "s a 127.0.0.1:1\n").unwrap();
+        assert_eq!(names(source.poll_update(at(100))), ["a"]);
+        fs::write(&path, "s a 127.0.0.1:1\ns b 127.0").unwrap();
+        let Some(Update::Outage(reason)) = source.poll_update(at(200)) else { panic!("no outage") };
+        assert!(reason.contains("line 2"), "{reason}");
+        fs::write(&path, "s a 127.0.0.1:1\n").unwrap();
+        assert_eq!(names(source.poll_update(at(300))), ["a"]);
+    }
+
+    #[test]
+    fn g01_the_last_good_list_is_kept_on_disk() {
+        let folder = Folder::new("disk-cache");
+        let cache = DiskCache::new(folder.0.join("cache"));
+        assert!(cache.load().is_err());
+        let instances = read_list("s a 127.0.0.1:1\ns b unix:/x%20y\n").unwrap();
+        cache.save(17, &instances).unwrap();
+        assert_eq!(cache.load().unwrap(), Cached { saved_ms: 17, instances: instances.clone() });
+        cache.save(18, &[]).unwrap();
+        assert_eq!(cache.load().unwrap().instances, instances, "nothing is not worth keeping");
+        fs::write(cache.path(), "s a 127.0.0.1:1\n").unwrap();
+        assert!(cache.load().is_err(), "somebody else's file");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no file is left over");
+    }
+}

@@ -1,0 +1,163 @@
+//! What a source says is not believed when too much is gone at once.
+//!
+//! A source that lost its memory, or its own connections, says that instances are gone which are not. So
+//! when a list turns empty, or more than a share of it vanishes within a window, those that vanished are
+//! held in the list: until they are heard of again, until calls to them fail, or until time has passed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringcall_core::Instant;
+
+use super::{Instance, Invalid, Refusal};
+
+/// What is believed of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GuardConfig {
+    /// What share of a list may vanish within `window`, in percent: 15 (Eureka). One instance always may.
+    pub vanish_percent: u32,
+    /// In which time: 60 s.
+    pub window: Duration,
+    /// How long instances are held: 10 min. Never the last ones: a list does not turn empty with time.
+    pub hold: Duration,
+}
+
+impl Default for GuardConfig {
+    fn default() -> GuardConfig {
+        GuardConfig {
+            vanish_percent: 15,
+            window: Duration::from_secs(60),
+            hold: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Something about a source that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// It has said that there is no instance any more; the last ones are held.
+    Empty,
+    /// So many instances have vanished at once, of so many; they are held.
+    Vanished {
+        /// Those that are held now.
+        held: usize,
+        /// How many there were.
+        of: usize,
+    },
+    /// It cannot say anything, for this reason; what it said last counts.
+    Outage(String),
+    /// It has said things of an instance that cannot be; the instance is left out.
+    Invalid {
+        /// Which instance.
+        name: String,
+        /// What is wrong.
+        why: Invalid,
+    },
+    /// An update was not merged.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Alarm::Empty => {
+                f.write_str("the source has no instance any more; the last ones are held")
+            }
+            Alarm::Vanished { held, of } => {
+                write!(f, "{held} of {of} instances vanished at once; they are held")
+            }
+            Alarm::Outage(reason) => {
+                write!(f, "the source cannot be asked, what it said last counts: {reason}")
+            }
+            Alarm::Invalid { name, why } => {
+                write!(f, "the instance {name:?} is left out: {why}")
+            }
+            Alarm::Refused(refusal) => write!(f, "an update was refused: {refusal}"),
+        }
+    }
+}
+
+/// Who is held, and since when.
+#[derive(Debug)]
+pub(super) struct Guard {
+    config: GuardConfig,
+    held: BTreeMap<String, (Arc<Instance>, Instant)>,
+    /// When instances vanished and were let go, oldest first.
+    let_go: VecDeque<Instant>,
+    /// There is nobody but those that are held.
+    is_last: bool,
+}
+
+impl Guard {
+    pub(super) fn new(config: GuardConfig) -> Guard {
+        Guard { config, held: BTreeMap::new(), let_go: VecDeque::new(), is_last: false }
+    }
+
+    /// What is shown instead of `present`, where `shown` was before. `present` may gain those that are held.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        shown: &BTreeMap<String, Arc<Instance>>,
+        present: &mut BTreeMap<String, Arc<Instance>>,
+    ) -> Option<Alarm> {
+        self.held.retain(|name, _| !present.contains_key(name));
+        while self.let_go.front().is_some_and(|at| now.since(*at) >= self.config.window) {
+            self.let_go.pop_front();
+        }
+        let is_new = |name: &String| !present.contains_key(name) && !self.held.contains_key(name);
+        let missing: Vec<&String> = shown.keys().filter(|name| is_new(name)).collect();
+        let is_empty = present.is_empty();
+        self.is_last = is_empty;
+        let share = shown.len() * self.config.vanish_percent as usize / 100;
+        let may_go = share.max(1).saturating_sub(self.let_go.len());
+        let mut alarm = None;
+        if !missing.is_empty() && (is_empty || missing.len() > may_go) {
+            for name in &missing {
+                self.held.insert((*name).clone(), (Arc::clone(&shown[*name]), now));
+            }
+            let of = shown.len();
+            let held = self.held.len();
+            alarm = Some(if is_empty { Alarm::Empty } else { Alarm::Vanished { held, of } });
+        } else {
+            self.let_go.extend(missing.iter().map(|_| now));
+        }
+        if !is_empty {
+            let hold = self.config.hold;
+            self.held.retain(|_, (_, since)| now.since(*since) < hold);
+        }
+        present.extend(self.held.iter().map(|(name, (it, _))| (name.clone(), Arc::clone(it))));
+        alarm
+    }
+
+    /// Holds what was there before the source was ever heard.
+    pub(super) fn restore(&mut self, now: Instant, instances: &[Arc<Instance>]) {
+        self.held = instances.iter().map(|it| (it.name.clone(), (Arc::clone(it), now))).collect();
+        self.is_last = true;
+    }
+
+    /// Lets go of all that was restored.
+    pub(super) fn forget(&mut self) {
+        self.held.clear();
+    }
+
+    /// An instance does not answer; says whether it was held, and is not any more.
+    pub(super) fn release(&mut self, name: &str) -> bool {
+        self.held.remove(name).is_some()
+    }
+
+    pub(super) fn is_held(&self, name: &str) -> bool {
+        self.held.contains_key(name)
+    }
+
+    /// When the next one has been held long enough.
+    pub(super) fn next(&self) -> Option<Instant> {
+        if self.is_last {
+            return None;
+        }
+        self.held.values().map(|(_, since)| *since + self.config.hold).min()
+    }
+}

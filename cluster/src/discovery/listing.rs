@@ -1,0 +1,264 @@
+//! The list of instances that is called, and how it changes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringcall_core::Instant;
+
+use super::damping::Damping;
+use super::guard::Guard;
+use super::{Alarm, DampingConfig, GuardConfig, Instance, Registry, Update, Wanted};
+
+/// How many alarms are kept for whoever asks; later ones are dropped.
+const ALARMS_MAX: usize = 64;
+
+/// An instance of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Since when it has been registered. [`Instant::ZERO`], long ago, if nobody knows: those that were
+    /// there when this side started are not taken for new.
+    pub since: Instant,
+    /// The source does not have it any more, see [`GuardConfig`].
+    pub is_held: bool,
+}
+
+/// Instances to call, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Larger for each listing of the same [`Discovery`].
+    pub version: u64,
+    /// The instances; cheap to clone.
+    pub instances: Arc<[Listed]>,
+}
+
+impl Listing {
+    /// A listing that somebody makes by hand, of instances that have been there for long.
+    #[must_use]
+    pub fn of(version: u64, instances: impl IntoIterator<Item = Instance>) -> Listing {
+        let listed = |it| Listed { instance: Arc::new(it), since: Instant::ZERO, is_held: false };
+        let mut instances: Vec<Listed> = instances.into_iter().map(listed).collect();
+        instances.sort_by(|one, other| one.instance.name.cmp(&other.instance.name));
+        Listing { version, instances: instances.into() }
+    }
+}
+
+/// How a list is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiscoveryConfig {
+    /// What is believed.
+    pub guard: GuardConfig,
+    /// How fast it changes.
+    pub damping: DampingConfig,
+}
+
+/// Keeps the list of the instances that are wanted, out of what a source says.
+///
+/// `handle_*` takes something in, [`poll_listing`](Discovery::poll_listing) and
+/// [`poll_alarm`](Discovery::poll_alarm) give something out; call
+/// [`handle_timeout`](Discovery::handle_timeout) when [`poll_timeout`](Discovery::poll_timeout) says.
+#[derive(Debug)]
+pub struct Discovery {
+    wanted: Wanted,
+    quiet: Duration,
+    quiet_max: Duration,
+    registry: Registry,
+    damping: Damping,
+    guard: Guard,
+    /// What the source has, of what is wanted.
+    present: BTreeMap<String, Arc<Instance>>,
+    born: BTreeMap<String, Instant>,
+    shown: BTreeMap<String, Arc<Instance>>,
+    /// The list is what was restored, and the source has not been heard yet.
+    is_restored: bool,
+    /// When something changed that is not shown yet: first, and last.
+    dirty: Option<(Instant, Instant)>,
+    listing: Listing,
+    is_new: bool,
+    alarms: VecDeque<Alarm>,
+}
+
+impl Discovery {
+    /// Nothing has been heard yet.
+    #[must_use]
+    pub fn new(wanted: Wanted, config: DiscoveryConfig) -> Discovery {
+        Discovery {
+            wanted,
+            quiet: config.damping.quiet,
+            quiet_max: config.damping.quiet_max,
+            registry: Registry::new(),
+            damping: Damping::new(&config.damping),
+            guard: Guard::new(config.guard),
+            present: BTreeMap::new(),
+            born: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            is_restored: false,
+            dirty: None,
+            listing: Listing::default(),
+            is_new: false,
+            alarms: VecDeque::new(),
+        }
+    }
+
+    /// Begins with what was known before this process started. It counts until the source is heard, and
+    /// longer if that has nothing.
+    pub fn restore(&mut self, now: Instant, instances: impl IntoIterator<Item = Instance>) {
+        let wanted = instances.into_iter().filter(|it| self.wanted.matches(it));
+        let valid: Vec<Arc<Instance>> =
+            wanted.filter(|it| it.check().is_ok()).map(Arc::new).collect();
+        if self.listing.version == 0 && !valid.is_empty() {
+            self.guard.restore(now, &valid);
+            self.is_restored = true;
+            self.rebuild(now);
+        }
+    }
+
+    /// The source has said something.
+    pub fn handle_update(&mut self, now: Instant, update: Update) {
+        let (merged, clock_ms) = match update {
+            Update::Outage(reason) => return self.alarm(Alarm::Outage(reason)),
+            Update::Snapshot { mut snapshot, clock_ms } => {
+                snapshot.instances.retain(|it| self.is_valid(it));
+                (self.registry.merge_snapshot(snapshot), clock_ms)
+            }
+            Update::Delta { mut delta, clock_ms } => {
+                delta.changes.retain(|change| match change {
+                    super::Change::Put(instance) => self.is_valid(instance),
+                    super::Change::Removed(_) => true,
+                });
+                (self.registry.merge_delta(delta), clock_ms)
+            }
+        };
+        match merged {
+            Ok(()) => self.compare(now, clock_ms),
+            Err(refusal) => self.alarm(Alarm::Refused(refusal)),
+        }
+    }
+
+    /// Calls to an instance fail as if nobody were there. If the source does not have it either, it goes.
+    pub fn handle_dead(&mut self, now: Instant, name: &str) {
+        if self.guard.release(name) {
+            self.shown.remove(name);
+            self.rebuild(now);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Discovery::handle_timeout).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.dirty.map(|(first, last)| (last + self.quiet).min(first + self.quiet_max));
+        [due, self.damping.next(), self.guard.next()].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            self.rebuild(now);
+        }
+    }
+
+    /// The list, if it has changed since it was last taken.
+    pub fn poll_listing(&mut self) -> Option<Listing> {
+        std::mem::take(&mut self.is_new).then(|| self.listing.clone())
+    }
+
+    /// The list as it is.
+    #[must_use]
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Something that somebody should know.
+    pub fn poll_alarm(&mut self) -> Option<Alarm> {
+        self.alarms.pop_front()
+    }
+
+    fn is_valid(&mut self, instance: &Instance) -> bool {
+        let Err(why) = instance.check() else { return true };
+        let name = instance.name.chars().take(64).collect();
+        self.alarm(Alarm::Invalid { name, why });
+        false
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        if self.alarms.len() < ALARMS_MAX {
+            self.alarms.push_back(alarm);
+        }
+    }
+
+    /// What is present has changed.
+    fn compare(&mut self, now: Instant, clock_ms: Option<u64>) {
+        let wanted = self.registry.instances().filter(|it| self.wanted.matches(it));
+        let present: BTreeMap<_, _> = wanted.map(|it| (it.name.clone(), Arc::clone(it))).collect();
+        let is_first = self.registry_is_new();
+        for name in self.present.keys().filter(|name| !present.contains_key(*name)) {
+            self.damping.lost(now, name);
+        }
+        for (name, instance) in &present {
+            if !self.present.contains_key(name) {
+                let age = match (instance.registered_ms, clock_ms) {
+                    (Some(at), Some(clock)) => {
+                        Some(Duration::from_millis(clock.saturating_sub(at)))
+                    }
+                    _ => None,
+                };
+                let since = match age {
+                    Some(age) => {
+                        Instant::from_nanos(now.since(Instant::ZERO + age).as_nanos() as u64)
+                    }
+                    None if is_first => Instant::ZERO,
+                    None => now,
+                };
+                self.born.insert(name.clone(), since);
+            }
+        }
+        if is_first && self.is_restored && !present.is_empty() {
+            // What was restored may be old; what the source has is better.
+            self.is_restored = false;
+            self.guard.forget();
+            self.shown.clear();
+        }
+        let is_changed = present != self.present;
+        self.present = present;
+        if self.listing.version == 0 || is_first {
+            self.rebuild(now);
+        } else if is_changed {
+            self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
+        }
+    }
+
+    fn registry_is_new(&self) -> bool {
+        self.born.is_empty()
+    }
+
+    fn rebuild(&mut self, now: Instant) {
+        self.dirty = None;
+        self.damping.advance(now);
+        let mut present = self.present.clone();
+        present.retain(|name, _| !self.damping.is_out(name));
+        if present.len() * 2 < self.present.len() {
+            // Who comes and goes is better than hardly anybody.
+            present = self.present.clone();
+        }
+        // An instance that is left out has not vanished.
+        self.shown.retain(|name, _| !self.present.contains_key(name) || present.contains_key(name));
+        let alarm = self.guard.judge(now, &self.shown, &mut present);
+        alarm.into_iter().for_each(|alarm| self.alarm(alarm));
+        self.shown = present;
+        self.born
+            .retain(|name, _| self.shown.contains_key(name) || self.present.contains_key(name));
+        let listed = self.shown.iter().map(|(name, instance)| Listed {
+            instance: Arc::clone(instance),
+            since: self.born.get(name).copied().unwrap_or(Instant::ZERO),
+            is_held: self.guard.is_held(name),
+        });
+        let instances: Arc<[Listed]> = listed.collect();
+        if self.listing.version == 0 || instances != self.listing.instances {
+            self.listing = Listing { version: self.listing.version + 1, instances };
+            self.is_new = true;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Lists of instances as text: one a line, for files and caches.
+//!
+//! ```text
+//! # service name address, and what else is to say
+//! quotes a1 127.0.0.1:7001 weight=200 zone=z1 group=blue version=1.2 tag.disk=fast
+//! quotes a2 unix:/run/quotes
+//! ```
+//!
+//! Spaces, `=`, `%`, `#` and what does not print are written as `%20`.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use ringcall_core::Address;
+
+use super::{Instance, Invalid};
+
+/// The largest text that is read.
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// Why a text is not a list of instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadList {
+    /// In which line, counted from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for BadList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.what)
+    }
+}
+
+impl std::error::Error for BadList {}
+
+/// Reads a list of instances. It is all or nothing: half a list would look like one from which instances have
+/// vanished.
+///
+/// # Errors
+/// The first line that is not an instance, or that has the name of another one of its service.
+pub fn read_list(text: &str) -> Result<Vec<Instance>, BadList> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(BadList { line: 1, what: "the list is larger than 16 MiB".to_owned() });
+    }
+    let mut names = std::collections::BTreeSet::new();
+    let mut instances = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let bad = |what| BadList { line: index + 1, what };
+        let instance = read_line(line).map_err(bad)?;
+        if !names.insert((instance.service.clone(), instance.name.clone())) {
+            return Err(bad(format!("there is another instance {:?}", instance.name)));
+        }
+        instances.push(instance);
+    }
+    Ok(instances)
+}
+
+fn read_line(line: &str) -> Result<Instance, String> {
+    let mut words = line.split_ascii_whitespace();
+    let mut next = || words.next().ok_or_else(|| "service, name and address are needed".to_owned());
+    let (service, name, address) = (unescape(next()?)?, unescape(next()?)?, unescape(next()?)?);
+    let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+    let mut instance = Instance::new(service, name, address);
+    for word in words {
+        let (key, value) = word.split_once('=').ok_or_else(|| format!("{word:?} has no `=`"))?;
+        let (key, value) = (unescape(key)?, unescape(value)?);
+        let number = |text: &str| text.parse().map_err(|_| format!("{key}={text} is no number"));
+        match &key[..] {
+            "weight" => {
+                instance.weight =
+                    value.parse().map_err(|_| format!("weight={value} is no weight"))?;
+            }
+            "zone" => instance.zone = value,
+            "group" => instance.group = value,
+            "version" => instance.version = value,
+            "registered_ms" => instance.registered_ms = Some(number(&value)?),
+            "shapes" => {
+                let shapes = value.split(',').map(|it| u64::from_str_radix(it, 16));
+                let shapes: Result<Vec<u64>, _> = shapes.collect();
+                instance.shapes = shapes.map_err(|_| format!("shapes={value} is no list"))?;
+            }
+            _ => match key.strip_prefix("tag.") {
+                Some(tag) => drop(instance.tags.insert(tag.to_owned(), value)),
+                None => return Err(format!("{key:?} is not known; a tag is written tag.{key}=…")),
+            },
+        }
+    }
+    instance.check().map_err(|invalid: Invalid| format!("{:?}: {invalid}", instance.name))?;
+    Ok(instance)
+}
+
+/// Writes a list as [`read_list`] reads it.
+#[must_use]
+pub fn format_list<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> String {
+    let mut text = String::new();
+    for it in instances {
+        let address = escape(&it.address.to_string());
+        // Writing to a string does not fail.
+        let _ = write!(text, "{} {} {address}", escape(&it.service), escape(&it.name));
+        let _ = write!(text, " weight={}", it.weight);
+        let said = [("zone", &it.zone), ("group", &it.group), ("version", &it.version)];
+        for (key, value) in said.iter().filter(|(_, value)| !value.is_empty()) {
+            let _ = write!(text, " {key}={}", escape(value));
+        }
+        if let Some(at) = it.registered_ms {
+            let _ = write!(text, " registered_ms={at}");
+        }
+        if !it.shapes.is_empty() {
+            let shapes: Vec<String> = it.shapes.iter().map(|shape| format!("{shape:x}")).collect();
+            let _ = write!(text, " shapes={}", shapes.join(","));
+        }
+        for (key, value) in &it.tags {
+            let _ = write!(text, " tag.{}={}", escape(key), escape(value));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        let is_plain = !c.is_whitespace() && !c.is_control() && !matches!(c, '=' | '%' | '#');
+        if is_plain {
+            escaped.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
+    }
+    escaped
+}
+
+fn unescape(text: &str) -> Result<String, String> {
+    let bad = || format!("{text:?} has a % that is not followed by two digits");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2).ok_or_else(bad)?;
+        let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{text:?} is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_list_is_read_as_it_is_written() {
+        let text = "\n# comment\nquotes a1 127.0.0.1:7001 weight=200 zone=z1 tag.disk=very%20fast\n\
+                    quotes a2 unix:/run/quotes group=blue version=2 registered_ms=17 shapes=1,ff\n";
+        let list = read_list(text).unwrap();
+        assert_eq!(list.len(), 2);
+        assert_eq!((list[0].weight, &list[0].zone[..]), (200, "z1"));
+        assert_eq!(list[0].tags["disk"], "very fast");
+        assert_eq!((list[1].registered_ms, &list[1].shapes[..]), (Some(17), &[1, 255][..]));
+        assert_eq!(read_list(&format_list(&list)).unwrap(), list);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_list_is_told_with_its_line() {
+        let wrong = |text: &str| read_list(text).unwrap_err().to_string();
+        assert_eq!(wrong("\nquotes a1"), "line 2: service, name and address are needed");
+        assert!(wrong("quotes a1 7000").contains("write 127.0.0.1:7000"));
+        assert!(wrong("quotes a1 127.0.0.1:1 colour=red").contains("tag.colour"));
+        assert!(wrong("quotes a1 127.0.0.1:1 weight=-1").contains("weight=-1"));
+        assert!(wrong("quotes a1 127.0.0.1:0").contains("nobody can be reached"));
+        let twice = "quotes a1 127.0.0.1:1\nquotes a1 127.0.0.1:2";
+        assert_eq!(wrong(twice), "line 2: there is another instance \"a1\"");
+        assert!(wrong("quotes a%2 127.0.0.1:1").contains('%'));
+    }
+
+    proptest! {
+        #[test]
+        fn g09_any_text_ends(text in "[ -~\n]{0,200}") {
+            if let Ok(list) = read_list(&text) {
+                prop_assert_eq!(read_list(&format_list(&list)), Ok(list));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(name in "[^\\p{C}]{1,20}", tag in "[^\\p{C}]{1,20}") {
+            let address: std::net::SocketAddr = ([127, 0, 0, 1], 1).into();
+            let mut instance = Instance::new("s", name, address);
+            instance.tags.insert(tag.clone(), tag);
+            let list = vec![instance];
+            prop_assert_eq!(read_list(&format_list(&list)), Ok(list));
+        }
+    }
+}

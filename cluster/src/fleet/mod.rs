@@ -1,0 +1,439 @@
+//! All instances of a service, what is known of them, and what becomes of a call: the decisions of
+//! a channel over many, as a value.
+//!
+//! A call asks [`start`](Fleet::start) for each attempt and tells [`end`](Fleet::end) how it ended. Nothing here
+//! waits, reads a clock, or moves a byte, so a whole cluster can be simulated with one fleet a client.
+
+mod choose;
+mod explain;
+mod hosts;
+mod methods;
+mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::{Cause, Failure, Instant, RetryBudget, SplitMix64};
+
+pub use explain::{Explanation, HostReport};
+pub use hosts::HostRef;
+
+use crate::balance::Balance;
+use crate::breaker::Pass;
+use crate::discovery::{Instance, Listing};
+use crate::retry::{Attempted, Retry, Verdict};
+use crate::settings::{BadSetting, Settings};
+use crate::sign::{Sign, sign_of};
+use hosts::Hosts;
+use methods::Methods;
+
+/// How often health and warm-up of all instances are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The most attempts that a call can have: those that settings allow, and hedges.
+const ATTEMPTS_MAX: usize = 8;
+const BUDGET_WINDOW: Duration = Duration::from_secs(10);
+
+/// Whether the connection to an instance can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// At once.
+    Ready,
+    /// Perhaps soon: it is being opened. Used if no other is ready.
+    Connecting,
+    /// The last attempt to open it failed. Used if there is nothing else.
+    Broken,
+}
+
+/// All instances of a service. `T` is what reaches one: a connection, a number in a simulation.
+#[derive(Debug)]
+pub struct Fleet<T> {
+    settings: Arc<Settings>,
+    hosts: Hosts<T>,
+    methods: Methods,
+    balance: Box<dyn Balance>,
+    budget: RetryBudget,
+    rng: SplitMix64,
+    next_sweep: Instant,
+    version: u64,
+    /// Candidates of a call for which not all usable instances are.
+    scratch: Vec<u32>,
+    counts: FleetCounts,
+}
+
+/// What a fleet has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetCounts {
+    /// Calls.
+    pub calls: u64,
+    /// Attempts of calls, the first ones among them.
+    pub attempts: u64,
+    /// Attempts beside others.
+    pub hedges: u64,
+    /// Retries and hedges that the budget did not allow.
+    pub over_budget: u64,
+    /// Times that an instance was ejected.
+    pub ejections: u64,
+    /// Calls that a breaker stopped.
+    pub stopped: u64,
+    /// Attempts for which all instances were used, since too few were usable.
+    pub panics: u64,
+}
+
+/// A call, as a fleet sees it from its begin to its end.
+#[derive(Clone, Debug)]
+pub struct CallState {
+    method: u32,
+    flags: u8,
+    key: Option<u64>,
+    deadline: Instant,
+    attempts: u8,
+    spent: u8,
+    pass: Option<Pass>,
+    tried: [HostRef; ATTEMPTS_MAX],
+}
+
+impl CallState {
+    /// When it must have ended.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts(&self) -> u8 {
+        self.attempts
+    }
+
+    fn tried(&self) -> &[HostRef] {
+        &self.tried[..self.attempts.into()]
+    }
+}
+
+/// An attempt of a call. Give it back exactly once: to [`Fleet::end`], or to [`Fleet::abandon`].
+#[derive(Debug)]
+#[must_use]
+pub struct Attempt {
+    host: HostRef,
+    started: Instant,
+    pass: Option<Pass>,
+    is_probe: bool,
+    /// 0 for the first one.
+    pub number: u8,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// When a second one should be made beside it, if it has not ended.
+    pub hedge_after: Option<Duration>,
+}
+
+impl Attempt {
+    /// Which instance it goes to.
+    #[must_use]
+    pub fn host(&self) -> HostRef {
+        self.host
+    }
+}
+
+impl<T: Clone> Fleet<T> {
+    /// No instances yet. The seed decides what chance does.
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub fn new(settings: Settings, seed: u64, now: Instant) -> Result<Fleet<T>, BadSetting> {
+        settings.check()?;
+        let (percent, floor) = (settings.retry_percent, settings.retry_floor_per_s);
+        Ok(Fleet {
+            balance: settings.balancing.build(),
+            budget: RetryBudget::new(percent, floor, BUDGET_WINDOW, now),
+            settings: Arc::new(settings),
+            hosts: Hosts::default(),
+            methods: Methods::default(),
+            rng: SplitMix64::new(seed),
+            next_sweep: now,
+            version: 0,
+            scratch: Vec::new(),
+            counts: FleetCounts::default(),
+        })
+    }
+
+    /// Replaces the settings. What is known of instances and calls is kept; breakers and the budget start anew
+    /// where their settings changed.
+    ///
+    /// # Errors
+    /// When a setting makes no sense; nothing is changed then.
+    pub fn configure(&mut self, now: Instant, settings: Settings) -> Result<(), BadSetting> {
+        settings.check()?;
+        let (percent, floor) = (settings.retry_percent, settings.retry_floor_per_s);
+        if (percent, floor) != (self.settings.retry_percent, self.settings.retry_floor_per_s) {
+            self.budget = RetryBudget::new(percent, floor, BUDGET_WINDOW, now);
+        }
+        self.balance = settings.balancing.build();
+        self.settings = Arc::new(settings);
+        self.methods.configure(now, &self.settings);
+        self.sweep(now);
+        self.balance.rebuild(self.hosts.stats(), self.hosts.live());
+        Ok(())
+    }
+
+    /// Which instances of a listing are new, or at another address.
+    #[must_use]
+    pub fn unknown(&self, listing: &Listing) -> Vec<Arc<Instance>> {
+        if listing.version < self.version { Vec::new() } else { self.hosts.unknown(listing) }
+    }
+
+    /// Replaces the instances. Those that stay, with name and address, keep what is known of them; `connect`
+    /// makes what reaches a new one, or leaves it out. Gives back what reached those that are gone. A listing that is older than
+    /// the last one is ignored.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        listing: &Listing,
+        connect: impl FnMut(&Instance) -> Option<T>,
+    ) -> Vec<T> {
+        if listing.version < self.version {
+            return Vec::new();
+        }
+        self.version = listing.version;
+        let gone = self.hosts.apply(listing, &self.settings.health, connect);
+        self.methods.resize(self.hosts.stats().len());
+        for place in self.hosts.take_replaced() {
+            self.methods.forget(place);
+        }
+        self.sweep(now);
+        self.balance.rebuild(self.hosts.stats(), self.hosts.live());
+        gone
+    }
+
+    /// A call begins. `flags` are those of its request, `key` what it is about, for balancing by key.
+    ///
+    /// # Errors
+    /// When the method's breaker is open, and when there is no instance at all.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        method: u64,
+        flags: u8,
+        timeout: Duration,
+        key: Option<u64>,
+    ) -> Result<CallState, Failure> {
+        self.counts.calls += 1;
+        let places = self.hosts.stats().len();
+        let index = self.methods.index(now, method, &self.settings, places);
+        let pass = self.methods.pass(index, now).ok_or_else(|| {
+            self.counts.stopped += 1;
+            Failure::not_sent(Cause::BreakerOpen)
+        })?;
+        Ok(CallState {
+            method: index,
+            flags,
+            key,
+            deadline: now + timeout,
+            attempts: 0,
+            spent: 0,
+            pass,
+            tried: [HostRef::NONE; ATTEMPTS_MAX],
+        })
+    }
+
+    /// Chooses an instance for an attempt of a call. `readiness` says of a connection whether it can be used.
+    ///
+    /// # Errors
+    /// When there is none, or its breakers stop this method everywhere.
+    #[inline]
+    pub fn start(
+        &mut self,
+        now: Instant,
+        call: &mut CallState,
+        readiness: impl Fn(&T) -> Readiness,
+    ) -> Result<(Attempt, T), Failure> {
+        if self.next_sweep <= now {
+            self.sweep(now);
+        }
+        let (place, is_probe) = self.choose(now, call, &readiness)?;
+        self.counts.attempts += 1;
+        self.counts.panics += u64::from(self.hosts.is_panic());
+        let pass = self.methods.pass_host(call.method, place, now);
+        let host = self.hosts.reference(place);
+        let stats = self.hosts.picked(place, now, self.counts.attempts);
+        stats.in_flight += 1;
+        call.tried[usize::from(call.attempts)] = host;
+        let method = self.methods.settings(call.method);
+        let left = call.deadline.since(now);
+        let is_idempotent = call.flags & request_flags::IDEMPOTENT != 0;
+        let attempt = Attempt {
+            host,
+            started: now,
+            pass,
+            is_probe,
+            number: call.attempts,
+            timeout: method.attempt_timeout.map_or(left, |timeout| timeout.min(left)),
+            hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
+        };
+        call.attempts += 1;
+        Ok((attempt, self.hosts.target(place).clone()))
+    }
+
+    /// An attempt has ended; says what becomes of its call, of which it was the only one under way. When that
+    /// is [`Verdict::Again`], the budget has been asked already.
+    #[inline]
+    pub fn end(
+        &mut self,
+        now: Instant,
+        call: &mut CallState,
+        attempt: Attempt,
+        end: Result<&ReplyHeader, &Failure>,
+    ) -> Verdict {
+        let sign = self.observe(now, call, &attempt, end);
+        if sign == Sign::Good {
+            self.budget.deposit(now);
+            self.methods.deposit(call.method, now);
+            return Verdict::End;
+        }
+        self.judge(now, call, end)
+    }
+
+    /// An attempt has ended without success while another one of its call goes on.
+    pub fn end_beside(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: Attempt,
+        end: Result<&ReplyHeader, &Failure>,
+    ) {
+        let _sign = self.observe(now, call, &attempt, end);
+    }
+
+    /// An attempt was given up: its call was dropped, or another attempt was faster.
+    pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
+        let host = attempt.host;
+        self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        let Some(health) = self.hosts.ended(host) else { return };
+        if attempt.is_probe {
+            health.probed(now, &mut self.rng, &self.settings.health, None);
+            self.hosts.refresh(now, &self.settings);
+        }
+        // Or an instance whose calls always lose against hedges would look fast.
+        self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
+    }
+
+    /// A call has ended, like this; or it was given up.
+    #[inline]
+    pub fn finish(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        end: Option<Result<&ReplyHeader, &Failure>>,
+    ) {
+        let errors = &self.methods.settings(call.method).retry.errors;
+        let is_good = end.and_then(|end| is_good(sign_of(end, errors)));
+        self.methods.end(call.method, now, call.pass, is_good);
+    }
+
+    /// Whether a second attempt may be made beside the first, which takes long. The budget has been asked then.
+    pub fn hedge(&mut self, now: Instant, call: &mut CallState) -> bool {
+        let is_left = usize::from(call.attempts) < ATTEMPTS_MAX && self.hosts.usable().len() > 1;
+        let may_hedge = is_left && call.flags & request_flags::RETRIED == 0;
+        if !may_hedge || !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
+            return false;
+        }
+        self.counts.hedges += 1;
+        true
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> FleetCounts {
+        self.counts
+    }
+
+    /// Names of instances to which calls fail as if nobody were there, for
+    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
+    pub fn dead(&self, readiness: impl Fn(&T) -> Readiness) -> Vec<String> {
+        self.hosts.dead(readiness)
+    }
+
+    /// What was seen of an attempt: of its instance, its breaker, and its health.
+    #[inline]
+    fn observe(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: &Attempt,
+        end: Result<&ReplyHeader, &Failure>,
+    ) -> Sign {
+        let sign = sign_of(end, &self.methods.settings(call.method).retry.errors);
+        let is_good = is_good(sign);
+        let host = attempt.host;
+        self.methods.end_host(call.method, host.place(), now, attempt.pass, is_good);
+        let latency = now.since(attempt.started);
+        let Some(health) = self.hosts.ended(host) else { return sign };
+        if attempt.is_probe {
+            health.probed(now, &mut self.rng, &self.settings.health, is_good);
+        }
+        let Some(is_good) = is_good else {
+            // A probe that said nothing leaves its place to another one.
+            self.hosts.refresh(now, &self.settings);
+            return sign;
+        };
+        health.record(now, is_good);
+        let load = end.map_or(0, |header| header.load);
+        self.hosts.stats_mut(host.place()).observe(now, latency, is_good, load);
+        if is_good {
+            self.methods.took(call.method, now, latency);
+        }
+        if is_good && attempt.is_probe {
+            self.hosts.stats_mut(host.place()).forgive();
+        }
+        if !is_good || attempt.is_probe {
+            self.failed(now, host.place());
+        }
+        sign
+    }
+
+    /// Whether the call is made again.
+    #[cold]
+    fn judge(
+        &mut self,
+        now: Instant,
+        call: &mut CallState,
+        end: Result<&ReplyHeader, &Failure>,
+    ) -> Verdict {
+        let attempted = Attempted {
+            attempts: call.attempts.into(),
+            flags: call.flags,
+            end,
+            left: call.deadline.since(now),
+        };
+        let retry = &self.methods.settings(call.method).retry;
+        let verdict = match usize::from(call.attempts) < ATTEMPTS_MAX {
+            true => retry.decide(&mut self.rng, &attempted),
+            false => Verdict::End,
+        };
+        match verdict {
+            Verdict::Again(_) if !self.withdraw(now, call) => Verdict::End,
+            verdict => verdict,
+        }
+    }
+
+    fn withdraw(&mut self, now: Instant, call: &mut CallState) -> bool {
+        let may = self.budget.withdraw(now, call.spent.into());
+        if may {
+            call.spent += 1;
+        } else {
+            self.counts.over_budget += 1;
+        }
+        may
+    }
+}
+
+#[inline]
+fn is_good(sign: Sign) -> Option<bool> {
+    match sign {
+        Sign::Good => Some(true),
+        Sign::Bad => Some(false),
+        Sign::Neutral => None,
+    }
+}

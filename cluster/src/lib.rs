@@ -1,0 +1,32 @@
+//! Calls to many instances of a service.
+//!
+//! Every concern is a policy without clock, I/O or randomness of its own: the time, random numbers and what
+//! was seen are arguments, so that a run can be repeated. Each has a small trait for one of yours.
+//!
+//! * [`discovery`]: which instances there are, and what is believed of their source.
+//! * [`health`]: which of them work.
+//! * [`balance`]: which gets a call.
+//! * [`breaker`], [`retry`], [`hedge`]: what becomes of calls that fail, or take long.
+//! * [`Balanced`]: the channel over many that goes by all of this.
+//! * [`fleet`]: its decisions, as a value that can be simulated.
+
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod breaker;
+mod channel;
+pub mod discovery;
+pub mod fleet;
+pub mod health;
+pub mod hedge;
+mod ramp;
+pub mod retry;
+mod settings;
+mod sign;
+mod window;
+
+pub use channel::{Balanced, BalancedCall, Connector, Guard};
+pub use ramp::ramp;
+pub use settings::{BadSetting, MethodSettings, Settings};
+pub use sign::{Sign, sign_of};
+pub use window::Counts;

@@ -1,0 +1,229 @@
+//! How the policies share calls out.
+
+use std::time::Duration;
+
+use ringcall_cluster::balance::{
+    Balance, Candidates, HostStats, LeastActive, Maglev, PeakEwma, Ring, SmoothRoundRobin,
+    WeightedRandom,
+};
+use ringcall_core::{Entropy, Instant, SplitMix64};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn hosts(weights: &[u32]) -> Vec<HostStats> {
+    let key = |n: usize| SplitMix64::new(n as u64).next_u64();
+    weights.iter().enumerate().map(|(n, weight)| HostStats::new(key(n), *weight)).collect()
+}
+
+fn places(hosts: &[HostStats]) -> Vec<u32> {
+    (0..hosts.len() as u32).collect()
+}
+
+fn candidates<'a>(hosts: &'a [HostStats], list: &'a [u32]) -> Candidates<'a> {
+    let weight_max = list.iter().map(|place| hosts[*place as usize].weight).max().unwrap_or(1);
+    Candidates::new(hosts, list, weight_max)
+}
+
+/// How many of `calls` each gets, when every call ends before the next one begins.
+fn shares(balance: &mut dyn Balance, hosts: &[HostStats], calls: u64) -> Vec<u64> {
+    let (mut hosts, list) = (hosts.to_vec(), places(hosts));
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let mut counts = vec![0; hosts.len()];
+    for call in 1..=calls {
+        let (now, key) = (at(call / 10), Some(rng.next_u64()));
+        let picked = balance.pick(now, &mut rng, &candidates(&hosts, &list), key) as usize;
+        (hosts[picked].picked, hosts[picked].picked_count) = (now, call);
+        counts[picked] += 1;
+    }
+    counts
+}
+
+fn near(count: u64, expected: u64, percent: u64) -> bool {
+    count.abs_diff(expected) * 100 <= expected * percent
+}
+
+#[test]
+fn weights_are_obeyed() {
+    let hosts = hosts(&[100, 200, 400, 100]);
+    let policies: [(&mut dyn Balance, u64); 5] = [
+        (&mut WeightedRandom, 3),
+        (&mut SmoothRoundRobin::default(), 1),
+        (&mut PeakEwma::default(), 3),
+        (&mut Ring::default(), 25),
+        (&mut Maglev::default(), 5),
+    ];
+    for (policy, percent) in policies {
+        let counts = shares(policy, &hosts, 80_000);
+        for (count, expected) in counts.iter().zip([10_000, 20_000, 40_000, 10_000]) {
+            assert!(near(*count, expected, percent), "{policy:?} {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_are_obeyed() {
+    let mut weights = [1; 50];
+    weights[7] = 10_000;
+    let counts = shares(&mut WeightedRandom, &hosts(&weights), 100_000);
+    assert!(near(counts[7], 99_510, 1), "{counts:?}");
+}
+
+#[test]
+fn an_instance_that_is_new_gets_a_tenth() {
+    let mut hosts = hosts(&[100; 10]);
+    let mut now = 0;
+    for host in &mut hosts {
+        now += 1;
+        host.observe(at(now), MS, true, 0);
+    }
+    hosts[3].weight /= 10;
+    let counts = shares(&mut PeakEwma::default(), &hosts, 91_000);
+    assert!(near(counts[3], 1000, 15), "{counts:?}");
+    assert!(near(counts[4], 10_000, 5), "{counts:?}");
+}
+
+#[test]
+fn round_robin_is_smooth() {
+    let hosts = hosts(&[5, 1, 1]);
+    let list = places(&hosts);
+    let mut balance = SmoothRoundRobin::default();
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let mut next = || balance.pick(at(0), &mut rng, &candidates(&hosts, &list), None);
+    let picked: Vec<u32> = (0..70).map(|_| next()).collect();
+    // Of any seven calls one after the other, five go to the heavy one; as few as four where it began.
+    for seven in picked.windows(7) {
+        let heavy = seven.iter().filter(|place| **place == 0).count();
+        assert!((4..=6).contains(&heavy), "{picked:?}");
+    }
+    assert!(picked.iter().filter(|place| **place == 0).count().abs_diff(50) <= 1, "{picked:?}");
+}
+
+#[test]
+fn the_least_active_gets_the_call() {
+    let mut hosts = hosts(&[100, 100, 200]);
+    let list = places(&hosts);
+    let mut rng = SplitMix64::new(1);
+    let mut pick =
+        |hosts: &[HostStats]| LeastActive.pick(at(10), &mut rng, &candidates(hosts, &list), None);
+    (hosts[0].in_flight, hosts[1].in_flight, hosts[2].in_flight) = (1, 1, 2);
+    assert_eq!(pick(&hosts), 2, "it has twice the weight");
+    hosts[2].in_flight = 4;
+    hosts[0].observe(at(9), MS, true, 900);
+    assert_eq!(pick(&hosts), 1, "the other says that it is busy");
+    hosts[1].observe(at(9), MS, false, 0);
+    assert_eq!(pick(&hosts), 0, "the other fails");
+}
+
+#[test]
+fn g15_failing_fast_is_not_being_fast() {
+    let mut hosts = hosts(&[100; 4]);
+    for step in 1..100u64 {
+        for (place, host) in hosts.iter_mut().enumerate() {
+            let (latency, is_good) = if place == 2 { (MS / 100, false) } else { (MS, true) };
+            host.observe(at(step), latency, is_good, 0);
+        }
+    }
+    let list = places(&hosts);
+    let mut rng = SplitMix64::new(3);
+    let policies: [&mut dyn Balance; 2] = [&mut PeakEwma::default(), &mut LeastActive];
+    for policy in policies {
+        let picked = (0..1000)
+            .filter(|_| policy.pick(at(101), &mut rng, &candidates(&hosts, &list), None) == 2);
+        // Two looks by chance may both be at it.
+        assert!(picked.count() <= 30, "{policy:?}");
+    }
+}
+
+#[test]
+fn an_instance_that_says_it_is_busy_gets_less() {
+    let mut hosts = hosts(&[100; 4]);
+    for host in &mut hosts {
+        host.observe(at(1), MS, true, 100);
+    }
+    hosts[1].observe(at(2), MS, true, 900);
+    let counts = shares(&mut PeakEwma::default(), &hosts, 10_000);
+    assert!(counts[1] < 1000, "{counts:?}");
+}
+
+#[test]
+fn g14_an_instance_that_is_left_alone_is_tried_again() {
+    let mut hosts = hosts(&[100; 4]);
+    for host in &mut hosts {
+        host.observe(at(1), MS, true, 0);
+    }
+    hosts[1].observe(at(2), MS * 1000, true, 0);
+    let list = places(&hosts);
+    let mut balance = PeakEwma::default();
+    let mut rng = SplitMix64::new(1);
+    let mut tried = 0;
+    for call in 1..=10_000u64 {
+        let now = at(10 + call);
+        let place = balance.pick(now, &mut rng, &candidates(&hosts, &list), None) as usize;
+        let host = &mut hosts[place];
+        (host.picked, host.picked_count) = (now, call);
+        host.observe(now, if place == 1 { MS * 1000 } else { MS }, true, 0);
+        tried += u32::from(place == 1);
+    }
+    // Once a second for ten seconds; both looks by chance can be at it, too.
+    assert!((8..=900).contains(&tried), "{tried}");
+}
+
+fn owners(balance: &mut dyn Balance, hosts: &[HostStats], list: &[u32], keys: u64) -> Vec<u32> {
+    balance.rebuild(hosts, list);
+    let mut rng = SplitMix64::new(1);
+    let pick = |key| balance.pick(at(0), &mut rng, &candidates(hosts, list), Some(key));
+    (0..keys).map(pick).collect()
+}
+
+#[test]
+fn g18_few_keys_move_when_an_instance_comes_or_goes() {
+    let hosts = hosts(&[100; 21]);
+    let (fewer, all) = ((0..20).collect::<Vec<u32>>(), (0..21).collect::<Vec<u32>>());
+    let policies: [(&mut dyn Balance, f64); 2] =
+        [(&mut Ring::default(), 0.0), (&mut Maglev::default(), 0.03)];
+    for (policy, epsilon) in policies {
+        let before = owners(policy, &hosts, &fewer, 20_000);
+        let after = owners(policy, &hosts, &all, 20_000);
+        let moved = before.iter().zip(&after).filter(|(one, other)| one != other).count();
+        let to_new = after.iter().filter(|place| **place == 20).count();
+        let share = moved as f64 / 20_000.0;
+        assert!(share <= 1.0 / 21.0 * 1.3 + epsilon, "{policy:?} moved {share}");
+        assert!(moved >= to_new && to_new > 500, "{policy:?} {to_new}");
+        let most = (0..21).map(|place| after.iter().filter(|it| **it == place).count()).max();
+        assert!(most <= Some(1400), "{policy:?} {most:?} of 952");
+    }
+}
+
+#[test]
+fn g18_a_hot_key_does_not_overload_its_instance() {
+    let policies: [&mut dyn Balance; 2] = [&mut Ring::default(), &mut Maglev::default()];
+    for policy in policies {
+        let mut hosts = hosts(&[100; 10]);
+        let list = places(&hosts);
+        policy.rebuild(&hosts, &list);
+        let mut rng = SplitMix64::new(1);
+        // A thousand calls with one key, none of which ends.
+        for call in 1..=1000u32 {
+            let place = policy.pick(at(0), &mut rng, &candidates(&hosts, &list), Some(42));
+            hosts[place as usize].in_flight += 1;
+            let bound = (f64::from(call) / 10.0 * 1.25).ceil() as u32;
+            assert!(hosts[place as usize].in_flight <= bound, "{policy:?} at call {call}");
+        }
+        // And while it is not overloaded, it is the one.
+        hosts.iter_mut().for_each(|host| host.in_flight = 0);
+        let owner = policy.pick(at(0), &mut rng, &candidates(&hosts, &list), Some(42));
+        for _ in 0..100 {
+            let again = policy.pick(at(0), &mut rng, &candidates(&hosts, &list), Some(42));
+            assert_eq!(again, owner);
+        }
+        // An instance that may not be called is passed over.
+        let others: Vec<u32> = list.iter().copied().filter(|place| *place != owner).collect();
+        assert_ne!(policy.pick(at(0), &mut rng, &candidates(&hosts, &others), Some(42)), owner);
+    }
+}

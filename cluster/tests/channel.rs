@@ -1,0 +1,549 @@
+//! A balanced channel over connections that do as they are told, in a time that passes when it is told.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::discovery::{Instance, Listing};
+use ringcall_cluster::fleet::Readiness;
+use ringcall_cluster::hedge::HedgeConfig;
+use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
+use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::{
+    Answer, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant, Outgoing,
+    OwnedChannel, Payload, Status,
+};
+
+/// What an instance does with a call.
+#[derive(Clone, Copy, Debug)]
+enum Does {
+    Answers,
+    Fails(Failure),
+    ErrsInTheHandler,
+    Hangs,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    now: Cell<u64>,
+    does: RefCell<BTreeMap<String, Does>>,
+    readiness: RefCell<BTreeMap<String, Readiness>>,
+    /// Calls that were made: to whom, the attempt, the flags.
+    made: RefCell<Vec<(String, u8, u8)>>,
+    given_up: RefCell<Vec<String>>,
+}
+
+impl World {
+    fn pass(&self, time: Duration) {
+        self.now.set(self.now.get() + time.as_nanos() as u64);
+    }
+
+    fn does(&self, name: &str, does: Does) {
+        self.does.borrow_mut().insert(name.to_owned(), does);
+    }
+
+    fn all_do(&self, names: &str, does: Does) {
+        names.chars().for_each(|name| self.does(&name.to_string(), does));
+    }
+
+    fn take_made(&self) -> Vec<(String, u8, u8)> {
+        self.made.take()
+    }
+
+    fn names(&self) -> String {
+        self.made.take().into_iter().map(|(name, ..)| name).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Stub(Rc<World>, Rc<str>);
+
+struct StubCall(Stub, bool);
+
+impl Future for StubCall {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let does = self.0.0.does.borrow().get(&*self.0.1).copied().unwrap_or(Does::Answers);
+        let status = match does {
+            Does::Hangs => return Poll::Pending,
+            Does::Answers => Ok(Status::OK),
+            Does::ErrsInTheHandler => Ok(Status::APPLICATION_ERROR),
+            Does::Fails(failure) => Err(failure),
+        };
+        self.1 = true;
+        Poll::Ready(status.map(|status| Answer {
+            header: ReplyHeader::new(status),
+            body: Chunk::empty(),
+            extensions: Chunk::empty(),
+        }))
+    }
+}
+
+impl Drop for StubCall {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.0.given_up.borrow_mut().push(self.0.1.to_string());
+        }
+    }
+}
+
+impl Channel for Stub {
+    type Body = Chunk;
+    type Pending<'a, P>
+        = StubCall
+    where
+        P: Payload + Clone + 'a;
+
+    fn call<'a, P: Payload + Clone + 'a>(&'a self, call: Outgoing, payload: P) -> StubCall {
+        self.clone().call_owned(call, payload)
+    }
+}
+
+impl OwnedChannel for Stub {
+    type Owned<P>
+        = StubCall
+    where
+        P: Payload + Clone;
+
+    fn call_owned<P: Payload + Clone>(self, call: Outgoing, _: P) -> StubCall {
+        if !QUIET.get() {
+            let made = (self.1.to_string(), call.attempt, call.flags);
+            self.0.made.borrow_mut().push(made);
+        }
+        StubCall(self, false)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Stubs(Rc<World>);
+
+struct StubSleep(Rc<World>, u64);
+
+impl Future for StubSleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.now.get() >= self.1 { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Clock for Stubs {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.0.now.get())
+    }
+}
+
+impl Connector for Stubs {
+    type Channel = Stub;
+    type Sleep = StubSleep;
+    type Guard<S> = RefCell<S>;
+
+    fn connect(&self, instance: &Instance) -> Option<Stub> {
+        (instance.name != "unreachable").then(|| Stub(Rc::clone(&self.0), instance.name[..].into()))
+    }
+
+    fn readiness(&self, stub: &Stub) -> Readiness {
+        let readiness = self.0.readiness.borrow();
+        readiness.get(&*stub.1).copied().unwrap_or(Readiness::Ready)
+    }
+
+    fn sleep(&self, time: Duration) -> StubSleep {
+        StubSleep(Rc::clone(&self.0), self.0.now.get() + time.as_nanos() as u64)
+    }
+}
+
+fn listing(version: u64, names: &str) -> Listing {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Listing::of(version, names.chars().map(|name| Instance::new("s", name.to_string(), address)))
+}
+
+fn balanced(names: &str, settings: Settings) -> (Balanced<Stubs>, Rc<World>) {
+    let world = Rc::new(World::default());
+    world.pass(Duration::from_secs(1));
+    let balanced = Balanced::new(Stubs(Rc::clone(&world)), settings, 1).unwrap();
+    balanced.apply(&listing(1, names));
+    (balanced, world)
+}
+
+/// A budget with which a call may be made again twice, whatever else happens.
+fn generous() -> Settings {
+    let mut settings = Settings::new();
+    settings.retry_floor_per_s = 10;
+    settings
+}
+
+fn outgoing(flags: u8) -> Outgoing {
+    Outgoing {
+        method: 7,
+        in_signature: 0,
+        out_signature: 0,
+        codec: Codec::RAW,
+        compression: 0,
+        timeout: Duration::from_secs(1),
+        priority: 0,
+        attempt: 0,
+        flags,
+        wait_for_ready: false,
+    }
+}
+
+type End = Result<Status, Failure>;
+
+fn poll(call: &mut BalancedCall<'_, Stubs, Empty>) -> Poll<End> {
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(call).poll(&mut cx).map(|end| end.map(|answer| answer.header.status))
+}
+
+/// Makes a call, and lets time pass until it ends.
+fn call(balanced: &Balanced<Stubs>, world: &World, flags: u8) -> End {
+    let mut call = balanced.call(outgoing(flags), Empty);
+    for _ in 0..10_000 {
+        if let Poll::Ready(end) = poll(&mut call) {
+            return end;
+        }
+        world.pass(Duration::from_millis(1));
+    }
+    panic!("it does not end");
+}
+
+const IDEMPOTENT: u8 = request_flags::IDEMPOTENT;
+const RETRIED: u8 = request_flags::RETRIED;
+
+fn lost() -> Failure {
+    Failure::unknown(Cause::Closed(CloseReason::PeerClosed))
+}
+
+fn refused() -> Failure {
+    Failure::from_status(Status::OVERLOADED, 0).unwrap()
+}
+
+#[test]
+fn d09_what_may_have_run_is_made_again_only_if_that_is_harmless() {
+    let (balanced, world) = balanced("ab", generous());
+    world.all_do("ab", Does::Fails(lost()));
+    assert_eq!(call(&balanced, &world, 0), Err(lost()));
+    assert_eq!(world.take_made().len(), 1);
+    assert_eq!(call(&balanced, &world, IDEMPOTENT), Err(lost()));
+    let made = world.take_made();
+    assert_eq!(made.len(), 3);
+    assert_eq!((made[0].1, made[0].2), (0, IDEMPOTENT));
+    assert_eq!((made[1].1, made[1].2), (1, IDEMPOTENT | RETRIED), "it says that it is a retry");
+    // What certainly did not run is made again in any case.
+    world.all_do("ab", Does::Fails(refused()));
+    assert_eq!(call(&balanced, &world, 0), Err(refused()));
+    assert_eq!(world.take_made().len(), 3);
+}
+
+#[test]
+fn d09_application_errors_are_answers_unless_they_are_listed() {
+    let mut settings = generous();
+    let (balanced, world) = balanced("ab", settings.clone());
+    world.all_do("ab", Does::ErrsInTheHandler);
+    assert_eq!(call(&balanced, &world, IDEMPOTENT), Ok(Status::APPLICATION_ERROR));
+    assert_eq!(world.take_made().len(), 1);
+    settings.method.retry.errors = vec![Status::APPLICATION_ERROR];
+    balanced.configure(settings).unwrap();
+    assert_eq!(call(&balanced, &world, IDEMPOTENT), Ok(Status::APPLICATION_ERROR));
+    assert_eq!(world.take_made().len(), 3);
+}
+
+#[test]
+fn d11_a_call_that_was_retried_above_is_not_made_again() {
+    let (balanced, world) = balanced("abc", Settings::new());
+    world.all_do("abc", Does::Fails(refused()));
+    assert_eq!(call(&balanced, &world, RETRIED), Err(refused()));
+    assert_eq!(world.take_made().len(), 1);
+    let never = Failure::from_status(Status::OVERLOADED, u16::MAX).unwrap();
+    world.all_do("abc", Does::Fails(never));
+    assert_eq!(call(&balanced, &world, IDEMPOTENT), Err(never), "the server says no");
+    assert_eq!(world.take_made().len(), 1);
+}
+
+#[test]
+fn attempts_go_to_instances_that_were_not_tried() {
+    let (balanced, world) = balanced("abc", generous());
+    world.all_do("abc", Does::Fails(refused()));
+    for _ in 0..3 {
+        let _refused = call(&balanced, &world, 0);
+        let mut names: Vec<char> = world.names().chars().collect();
+        names.sort_unstable();
+        assert_eq!(names, ['a', 'b', 'c']);
+        world.pass(Duration::from_secs(10));
+    }
+    balanced.apply(&listing(2, "a"));
+    let _refused = call(&balanced, &world, 0);
+    assert_eq!(world.names(), "aaa", "unless there is no other");
+}
+
+#[test]
+fn an_instance_that_is_lost_costs_no_call() {
+    let (balanced, world) = balanced("ab", Settings::new());
+    let gone = Failure::not_sent(Cause::Closed(CloseReason::PeerClosed));
+    world.does("a", Does::Fails(gone));
+    for _ in 0..100 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+        world.pass(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn connections_that_are_not_ready_are_passed_over() {
+    let (balanced, world) = balanced("abc", Settings::new());
+    world.readiness.borrow_mut().insert("a".into(), Readiness::Connecting);
+    for _ in 0..50 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    assert!(!world.names().contains('a'));
+    for name in ["b", "c"] {
+        world.readiness.borrow_mut().insert(name.into(), Readiness::Broken);
+    }
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    assert_eq!(world.names(), "a", "it is the best there is");
+}
+
+fn hedging(names: &str) -> (Balanced<Stubs>, Rc<World>) {
+    let mut settings = Settings::new();
+    settings.method.hedge = Some(HedgeConfig::default());
+    let (balanced, world) = balanced(names, settings);
+    // Most calls take nothing, so a hedge is due after next to nothing.
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(50));
+        assert_eq!(call(&balanced, &world, IDEMPOTENT), Ok(Status::OK));
+    }
+    world.take_made();
+    (balanced, world)
+}
+
+#[test]
+fn d12_a_hedge_wins_and_the_loser_is_given_up() {
+    let (balanced, world) = hedging("ab");
+    world.does("a", Does::Hangs);
+    let mut wins = 0;
+    for _ in 0..20 {
+        assert_eq!(call(&balanced, &world, IDEMPOTENT), Ok(Status::OK));
+        if world.names() == "ab" {
+            assert_eq!(world.given_up.take(), ["a"]);
+            wins += 1;
+            break;
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    assert!(wins > 0);
+    assert!(balanced.explain(7).hosts.iter().all(|host| host.in_flight == 0));
+}
+
+#[test]
+fn d12_a_hedge_that_fails_leaves_the_first_attempt_alone() {
+    let (balanced, world) = hedging("ab");
+    world.all_do("ab", Does::Hangs);
+    let mut call = balanced.call(outgoing(IDEMPOTENT), Empty);
+    assert!(poll(&mut call).is_pending());
+    world.pass(Duration::from_millis(1));
+    assert!(poll(&mut call).is_pending());
+    let made = world.take_made();
+    assert_eq!(made.len(), 2);
+    world.does(&made[1].0, Does::Fails(refused()));
+    assert!(poll(&mut call).is_pending(), "the first may still answer");
+    world.does(&made[0].0, Does::Answers);
+    assert_eq!(poll(&mut call), Poll::Ready(Ok(Status::OK)));
+    assert_eq!(world.take_made(), []);
+}
+
+#[test]
+fn d12_nothing_is_hedged_without_budget_or_leave() {
+    let (balanced, world) = hedging("ab");
+    world.all_do("ab", Does::Hangs);
+    let hedged = |flags| {
+        let mut call = balanced.call(outgoing(flags), Empty);
+        assert!(poll(&mut call).is_pending());
+        world.pass(Duration::from_millis(1));
+        assert!(poll(&mut call).is_pending());
+        world.take_made().len() == 2
+    };
+    assert!(!hedged(0), "it must not run twice");
+    assert!(!hedged(IDEMPOTENT | RETRIED), "somebody above makes it again already");
+    let hedges = (0..100).filter(|_| hedged(IDEMPOTENT)).count();
+    // 5 % of a hundred calls and some.
+    assert!((1..=6).contains(&hedges), "{hedges}");
+}
+
+#[test]
+fn dropping_a_call_gives_all_of_it_up() {
+    let (balanced, world) = hedging("ab");
+    world.all_do("ab", Does::Hangs);
+    let mut call = balanced.call(outgoing(IDEMPOTENT), Empty);
+    assert!(poll(&mut call).is_pending());
+    world.pass(Duration::from_millis(1));
+    assert!(poll(&mut call).is_pending());
+    assert_eq!(balanced.explain(7).hosts.iter().map(|host| host.in_flight).sum::<u32>(), 2);
+    drop(call);
+    assert_eq!(world.given_up.take().len(), 2);
+    assert_eq!(balanced.explain(7).hosts.iter().map(|host| host.in_flight).sum::<u32>(), 0);
+}
+
+#[test]
+fn without_instances_calls_fail_at_once() {
+    let (balanced, world) = balanced("", Settings::new());
+    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    balanced.apply(&Listing::of(2, [Instance::new("s", "unreachable", address)]));
+    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+    let idle = Listing::of(3, [Instance::new("s", "a", address).with_weight(0)]);
+    balanced.apply(&idle);
+    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+}
+
+#[test]
+fn g13_a_breaker_stops_a_method_and_tries_it_with_one_call() {
+    let (balanced, world) = balanced("abcd", Settings::new());
+    world.all_do("abcd", Does::Fails(lost()));
+    for _ in 0..200 {
+        assert_eq!(call(&balanced, &world, 0), Err(lost()));
+    }
+    world.take_made();
+    let open = Err(Failure::not_sent(Cause::BreakerOpen));
+    assert_eq!(call(&balanced, &world, 0), open);
+    assert_eq!(world.take_made(), []);
+    // Another method is another matter.
+    let mut other = balanced.call(Outgoing { method: 8, ..outgoing(0) }, Empty);
+    assert_eq!(poll(&mut other), Poll::Ready(Err(lost())));
+    world.all_do("abcd", Does::Hangs);
+    world.pass(Duration::from_secs(5));
+    let mut probe = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut probe).is_pending());
+    assert_eq!(call(&balanced, &world, 0), open, "one at a time");
+    world.all_do("abcd", Does::Answers);
+    assert_eq!(poll(&mut probe), Poll::Ready(Ok(Status::OK)));
+    for _ in 0..10 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+}
+
+#[test]
+fn g13_an_instance_that_fails_is_ejected_and_probed_by_one_call() {
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::WeightedRandom;
+    let (balanced, world) = balanced("abcd", settings);
+    world.does("a", Does::Fails(lost()));
+    while balanced.counts().ejections == 0 {
+        let _some_fail = call(&balanced, &world, 0);
+    }
+    world.take_made();
+    for _ in 0..100 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    assert!(!world.names().contains('a'));
+    world.pass(Duration::from_secs(6));
+    world.does("a", Does::Hangs);
+    let mut probe = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut probe).is_pending());
+    assert_eq!(world.names(), "a");
+    for _ in 0..100 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    assert!(!world.names().contains('a'), "one probe is enough");
+    // A probe that is given up says nothing; the next call is one.
+    drop(probe);
+    world.does("a", Does::Answers);
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    assert_eq!(world.names(), "a");
+    for _ in 0..100 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    assert!(world.names().contains('a'), "it is well again");
+}
+
+#[test]
+fn instances_may_change_under_calls() {
+    let (balanced, world) = balanced("a", Settings::new());
+    world.does("a", Does::Hangs);
+    let mut old = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut old).is_pending());
+    balanced.apply(&listing(2, "b"));
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    balanced.apply(&listing(1, "a"));
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    assert_eq!(world.names(), "abb", "an older list is ignored");
+    world.does("a", Does::Answers);
+    assert_eq!(poll(&mut old), Poll::Ready(Ok(Status::OK)), "it kept its connection");
+    assert_eq!(balanced.explain(7).hosts[0].in_flight, 0, "and is nothing to b");
+}
+
+#[test]
+fn g18_calls_with_one_key_go_to_one_instance() {
+    for balancing in [Balancing::Ring, Balancing::Maglev] {
+        let mut settings = Settings::new();
+        settings.balancing = balancing;
+        let (balanced, world) = balanced("abcdefgh", settings);
+        let mut used = std::collections::BTreeSet::new();
+        for key in 0..50 {
+            let keyed = balanced.keyed(key);
+            for _ in 0..5 {
+                assert_eq!(call(&keyed, &world, 0), Ok(Status::OK));
+            }
+            let names = world.names();
+            assert!(names.chars().all(|name| names.starts_with(name)), "{names}");
+            used.insert(names);
+        }
+        assert!(used.len() >= 6, "{used:?}");
+    }
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_changes_nothing() {
+    let (balanced, world) = balanced("a", generous());
+    let mut settings = Settings::new();
+    settings.method.retry.attempts = 0;
+    assert!(balanced.configure(settings).is_err());
+    world.all_do("a", Does::Fails(refused()));
+    let _refused = call(&balanced, &world, 0);
+    assert_eq!(world.take_made().len(), 3);
+}
+
+#[test]
+fn a_warm_call_allocates_nothing() {
+    let (balanced, world) = balanced("abcdefgh", Settings::new());
+    QUIET.set(true);
+    for _ in 0..1000 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..1000 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let during = ALLOCATIONS.get() - before;
+    QUIET.set(false);
+    assert_eq!(during, 0);
+}
+
+thread_local! {
+    /// The stubs keep no record, which would allocate.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: everything is handed on to the system's allocator; all tests here run on it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;

@@ -1,0 +1,216 @@
+//! What many clients and servers come to. Every run is the same run: the seeds are fixed.
+
+mod world;
+
+use ringcall_cluster::Settings;
+use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::fleet::Readiness;
+use ringcall_cluster::hedge::HedgeConfig;
+use world::{Health, METHOD, Second, World};
+
+const CLIENTS: usize = 100;
+/// Twenty servers, with capacities as 1 : 2 : 4.
+const WORKERS: [u32; 20] = [1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2];
+
+fn weights() -> [u32; 20] {
+    WORKERS.map(|workers| workers * 100)
+}
+
+fn world() -> World {
+    World::new(CLIENTS, &WORKERS, &weights(), 0.6, &Settings::new())
+}
+
+/// Of the seconds from `first` on: the busiest server, compared with the mean; the 99th of a hundred.
+fn unevenness(seconds: &[Second]) -> f64 {
+    let mut ratios: Vec<f64> = seconds
+        .iter()
+        .map(|second| {
+            let mean = second.utilisation.iter().sum::<f64>() / second.utilisation.len() as f64;
+            second.utilisation.iter().copied().fold(0.0, f64::max) / mean
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[(ratios.len() * 99 / 100).min(ratios.len() - 1)]
+}
+
+fn arrived(seconds: &[Second], server: usize) -> u64 {
+    seconds.iter().map(|second| second.arrived[server]).sum()
+}
+
+fn bad(seconds: &[Second]) -> u64 {
+    seconds.iter().map(|second| second.bad).sum()
+}
+
+fn good(seconds: &[Second]) -> u64 {
+    seconds.iter().map(|second| second.good).sum()
+}
+
+#[test]
+fn g16_a_hundred_clients_load_twenty_servers_evenly() {
+    let mut world = world();
+    world.run(15);
+    let uneven = unevenness(&world.seconds[5..]);
+    assert!(uneven <= 1.5, "{uneven}");
+    assert_eq!(bad(&world.seconds), 0);
+}
+
+#[test]
+fn g16_also_when_nobody_knows_the_capacities() {
+    let mut world = World::new(CLIENTS, &WORKERS, &[100; 20], 0.4, &Settings::new());
+    world.run(15);
+    // Small servers are overloaded by an even share; what they are given less is what their latency says.
+    let share = |server| arrived(&world.seconds[5..], server) as f64;
+    assert!(share(2) > 1.2 * share(0), "{} {}", share(2), share(0));
+    assert_eq!(bad(&world.seconds[5..]), 0);
+}
+
+#[test]
+fn g14_a_server_that_turns_slow_loses_its_calls_within_seconds() {
+    let mut world = world();
+    world.run(10);
+    let before = arrived(&world.seconds[5..10], 5);
+    world.servers[5].service *= 10;
+    world.run(10);
+    let after = arrived(&world.seconds[15..20], 5);
+    assert!(after * 10 <= before, "{after} of {before}");
+    assert!(bad(&world.seconds[15..]) == 0, "{}", bad(&world.seconds[15..]));
+    // And has them again when it is well.
+    world.servers[5].service /= 10;
+    world.run(40);
+    let again = arrived(&world.seconds[55..60], 5);
+    assert!(again * 2 >= before, "{again} of {before}");
+}
+
+#[test]
+fn g15_a_server_that_fails_fast_gets_hardly_any_calls() {
+    let mut world = world();
+    world.run(5);
+    let before = arrived(&world.seconds[..5], 5);
+    world.servers[5].health = Health::FailsFast;
+    world.run(10);
+    let after = arrived(&world.seconds[10..15], 5);
+    assert!(after * 10 <= before, "{after} of {before}");
+    // Half of the calls may not be made again: those that met it first have failed.
+    let lost = bad(&world.seconds[5..]);
+    assert!(lost * 200 <= good(&world.seconds[5..]), "{lost}");
+    world.servers[5].health = Health::Up;
+    world.run(40);
+    let again = arrived(&world.seconds[50..55], 5);
+    assert!(again * 2 >= before, "{again} of {before}");
+}
+
+#[test]
+fn f07_a_rolling_restart_fails_no_call() {
+    let mut world = world();
+    world.run(3);
+    for server in 0..WORKERS.len() {
+        world.servers[server].health = Health::Draining;
+        world.run(1);
+        world.servers[server].health = Health::Down { is_known: true };
+        world.run(1);
+        world.servers[server].health = Health::Up;
+    }
+    world.run(2);
+    assert_eq!(bad(&world.seconds), 0);
+    let (calls, attempts) = world.counts();
+    assert!(attempts * 100 <= calls * 101, "{attempts} for {calls}");
+}
+
+#[test]
+fn a_server_that_is_gone_without_a_word_fails_no_call() {
+    let mut world = world();
+    world.run(5);
+    world.servers[2].health = Health::Down { is_known: false };
+    world.run(10);
+    assert_eq!(bad(&world.seconds), 0, "nothing was sent to it, so all was made again");
+    let (last, first) = (&world.seconds[14], &world.seconds[0]);
+    assert!(last.arrived[2] * 20 <= first.arrived[2], "{:?}", last.arrived);
+}
+
+#[test]
+fn d10_a_retry_storm_is_bounded_and_ends_by_itself() {
+    let mut settings = Settings::new();
+    settings.method.breaker = None;
+    let mut world = World::new(CLIENTS, &WORKERS, &weights(), 0.6, &settings);
+    world.run(5);
+    world.servers.iter_mut().for_each(|server| server.health = Health::Refuses);
+    world.run(15);
+    let (calls, attempts) = world.counts();
+    assert!(attempts * 100 <= calls * 110, "{attempts} for {calls}");
+    assert!(attempts > calls, "some were made again");
+    world.servers.iter_mut().for_each(|server| server.health = Health::Up);
+    world.run(10);
+    assert_eq!(bad(&world.seconds[25..]), 0, "five seconds later all is well");
+}
+
+#[test]
+fn d10_with_breakers_hardly_anything_is_sent_in_vain() {
+    let mut world = world();
+    world.run(5);
+    world.servers.iter_mut().for_each(|server| server.health = Health::Refuses);
+    world.run(15);
+    let in_vain = |seconds: &[Second]| -> u64 {
+        seconds.iter().map(|second| second.arrived.iter().sum::<u64>()).sum()
+    };
+    let (storm, ordinary) = (in_vain(&world.seconds[15..20]), in_vain(&world.seconds[..5]));
+    assert!(storm * 20 <= ordinary, "{storm} of {ordinary}");
+    world.servers.iter_mut().for_each(|server| server.health = Health::Up);
+    world.run(40);
+    assert_eq!(bad(&world.seconds[50..]), 0);
+}
+
+#[test]
+fn g11_when_most_are_unhealthy_all_are_used() {
+    let mut settings = Settings::new();
+    settings.method.breaker = None;
+    settings.health.ejected_percent = 100;
+    settings.balancing = Balancing::WeightedRandom;
+    let mut world = World::new(10, &[4; 6], &[100; 6], 0.5, &settings);
+    world.run(3);
+    for server in &mut world.servers[..5] {
+        server.health = Health::FailsFast;
+    }
+    world.run(10);
+    // One of six is well. It does not get everything: that would be the end of it, too.
+    let seconds = &world.seconds[5..13];
+    let all: u64 = (0..6).map(|server| arrived(seconds, server)).sum();
+    let share = arrived(seconds, 5) * 100 / all;
+    assert!((14..=40).contains(&share), "{share} %");
+    world.servers.iter_mut().for_each(|server| server.health = Health::Up);
+    world.run(10);
+    assert_eq!(bad(&world.seconds[18..]), 0);
+}
+
+#[test]
+fn d12_hedges_are_few() {
+    let run = |hedge: Option<HedgeConfig>| {
+        let mut settings = Settings::new();
+        settings.method.hedge = hedge;
+        let mut world = World::new(20, &[8; 10], &[100; 10], 0.3, &settings);
+        world.every_unsafe = 0;
+        world.run(20);
+        let (calls, attempts) = world.counts();
+        (calls, attempts, bad(&world.seconds))
+    };
+    let (calls, attempts, _) = run(None);
+    assert_eq!(calls, attempts);
+    let (calls, attempts, bad) = run(Some(HedgeConfig::default()));
+    assert!(attempts > calls, "some were made twice");
+    assert!((attempts - calls) * 100 <= calls * 6, "{attempts} for {calls}");
+    assert_eq!(bad, 0);
+}
+
+#[test]
+fn a_world_can_be_explained() {
+    let mut world = World::new(1, &[1, 1, 1], &[100; 3], 0.3, &Settings::new());
+    world.run(3);
+    world.servers[1].health = Health::FailsFast;
+    world.run(3);
+    let now = ringcall_core::Instant::from_nanos(7_000_000_000);
+    let explained = world.client(0).explain(now, METHOD, |_| Readiness::Ready);
+    assert_eq!(explained.hosts.len(), 3);
+    assert!(explained.hosts[1].errors > explained.hosts[0].errors);
+    assert!(explained.hosts[1].score > explained.hosts[0].score);
+    let text = explained.to_string();
+    assert!(text.contains("PeakEwma over listing 1") && text.contains("001"), "{text}");
+}

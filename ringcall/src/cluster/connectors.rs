@@ -1,0 +1,208 @@
+//! Connections for balanced channels: of any thread, and of a shard.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringcall_cluster::discovery::Instance;
+use ringcall_cluster::fleet::Readiness;
+use ringcall_cluster::{Balanced, Connector};
+use ringcall_core::{Clock, Instant, TransportError};
+
+use crate::block_on::block_on;
+use crate::client::background;
+use crate::serve::RemoteSleep;
+use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
+use crate::{
+    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, TransportChoice,
+};
+
+/// Connects by [`Client`]s: for calls from any thread and any executor.
+#[derive(Clone)]
+pub struct Clients {
+    choice: TransportChoice,
+    remote: Arc<Remote>,
+    /// What else is set for each connection.
+    setup: Arc<dyn Fn(Connect<Client>) -> Connect<Client> + Send + Sync>,
+}
+
+impl Clients {
+    /// Over whichever engine works best.
+    ///
+    /// # Errors
+    /// When the shard of all clients cannot be started.
+    pub fn new() -> Result<Clients, TransportError> {
+        Clients::over(TransportChoice::Auto)
+    }
+
+    /// Over a certain engine.
+    ///
+    /// # Errors
+    /// When the shard of all clients cannot be started.
+    pub fn over(choice: TransportChoice) -> Result<Clients, TransportError> {
+        Ok(Clients { choice, remote: background(choice)?, setup: Arc::new(|connect| connect) })
+    }
+
+    /// The same, with settings for each connection: TLS, credentials, services that it offers. Not which
+    /// engine it is over, see [`over`](Clients::over).
+    #[must_use]
+    pub fn with(
+        self,
+        setup: impl Fn(Connect<Client>) -> Connect<Client> + Send + Sync + 'static,
+    ) -> Clients {
+        Clients { setup: Arc::new(setup), ..self }
+    }
+}
+
+impl Clock for Clients {
+    fn now(&self) -> Instant {
+        MachineClock.now()
+    }
+}
+
+impl Connector for Clients {
+    type Channel = Client;
+    type Sleep = Sleep;
+    type Guard<S> = Mutex<S>;
+
+    /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
+    fn connect(&self, instance: &Instance) -> Option<Client> {
+        let connect = (self.setup)(Client::connect(&instance.address));
+        let client = block_on(connect.transport(self.choice).lazy());
+        if let Err(error) = &client {
+            log::warn!("the instance {:?} is left out: {error}", instance.name);
+        }
+        let client = client.ok()?;
+        // Asking for it begins to open the connection.
+        drop(client.ready());
+        Some(client)
+    }
+
+    fn readiness(&self, client: &Client) -> Readiness {
+        readiness(client.state())
+    }
+
+    fn sleep(&self, time: Duration) -> Sleep {
+        Sleep(RemoteSleep::new(&self.remote, time))
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("choice", &self.choice).finish_non_exhaustive()
+    }
+}
+
+impl<N: Connector<Channel = Client>> BlockOn for Balanced<N> {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+fn readiness(state: ConnectionState) -> Readiness {
+    match state {
+        ConnectionState::Ready => Readiness::Ready,
+        ConnectionState::Broken(_) => Readiness::Broken,
+        _ => Readiness::Connecting,
+    }
+}
+
+/// Ready after a while, on any thread.
+pub struct Sleep(RemoteSleep);
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").finish_non_exhaustive()
+    }
+}
+
+/// Connects by [`LocalClient`]s: for calls from code that runs on a shard. It and everything that uses it stay on
+/// that thread.
+#[derive(Clone)]
+pub struct LocalClients {
+    shard: Rc<Inner>,
+    /// What else is set for each connection.
+    setup: Rc<dyn Fn(LocalConnect) -> LocalConnect>,
+}
+
+impl LocalClients {
+    /// On this shard.
+    #[must_use]
+    pub fn new(shard: &Shard) -> LocalClients {
+        LocalClients { shard: Rc::clone(shard.inner()), setup: Rc::new(|connect| connect) }
+    }
+
+    /// The same, with settings for each connection: TLS, credentials, services that it offers.
+    #[must_use]
+    pub fn with(self, setup: impl Fn(LocalConnect) -> LocalConnect + 'static) -> LocalClients {
+        LocalClients { setup: Rc::new(setup), ..self }
+    }
+}
+
+impl Clock for LocalClients {
+    #[inline]
+    fn now(&self) -> Instant {
+        self.shard.now()
+    }
+}
+
+impl Connector for LocalClients {
+    type Channel = LocalClient;
+    type Sleep = LocalSleep;
+    type Guard<S> = RefCell<S>;
+
+    fn connect(&self, instance: &Instance) -> Option<LocalClient> {
+        let client = (self.setup)(LocalConnect::new(&self.shard, &instance.address)).start();
+        if let Err(error) = &client {
+            log::warn!("the instance {:?} is left out: {error}", instance.name);
+        }
+        let client = client.ok()?;
+        self.shard.wake_up(client.connection());
+        Some(client)
+    }
+
+    #[inline]
+    fn readiness(&self, client: &LocalClient) -> Readiness {
+        readiness(client.state())
+    }
+
+    fn sleep(&self, time: Duration) -> LocalSleep {
+        LocalSleep(SleepUntil::new(&self.shard, self.shard.now() + time))
+    }
+}
+
+impl fmt::Debug for LocalClients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalClients").finish_non_exhaustive()
+    }
+}
+
+/// Ready after a while, on a shard.
+pub struct LocalSleep(SleepUntil);
+
+impl Future for LocalSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl fmt::Debug for LocalSleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalSleep").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+//! Calls to many instances of a service.
+//!
+//! A [`Balanced`] channel stands where a connection would: build a typed client on it. It chooses an instance
+//! for each call, tries again elsewhere where that is safe, and leaves out those that fail. [`Watch`] keeps its
+//! list of instances as a [`Source`](discovery::Source) says. `docs/CLUSTER.md` explains what is decided how,
+//! and every default.
+//!
+//! ```no_run
+//! # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
+//! use ringcall::cluster::discovery::{FileSource, Wanted};
+//! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
+//!
+//! let balanced = Balanced::new(Clients::new()?, Settings::new(), 1)?;
+//! let source = FileSource::new("instances.txt"); // quotes a1 127.0.0.1:7001 weight=200
+//! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
+//!
+//! let quotes = QuotesClient::new(balanced);
+//! let last = quotes.last(&"ABC".to_owned()).wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod connectors;
+mod watch;
+
+pub use connectors::{Clients, LocalClients, LocalSleep, Sleep};
+pub use ringcall_cluster::{
+    BadSetting, Balanced, BalancedCall, Connector, Counts, Guard, MethodSettings, Settings, Sign,
+    balance, breaker, discovery, fleet, health, hedge, ramp, retry, sign_of,
+};
+pub use watch::{Watch, Watching};

@@ -1,0 +1,158 @@
+//! A thread that asks a source, and tells a balanced channel.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{fmt, io, thread};
+
+use ringcall_cluster::Balanced;
+use ringcall_cluster::discovery::{
+    Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted,
+};
+use ringcall_core::Clock as _;
+
+use super::Clients;
+use crate::shard::MachineClock;
+
+/// How often the source is asked.
+const EVERY: Duration = Duration::from_millis(50);
+/// For so many rounds no connection could be opened to an instance until that counts against it: a second.
+const DEAD_ROUNDS: u32 = 20;
+
+/// How the list of a balanced channel is kept.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is watched before it is started"]
+pub struct Watch {
+    wanted: Wanted,
+    config: DiscoveryConfig,
+    cache: Option<DiskCache>,
+}
+
+impl Watch {
+    /// Of these instances.
+    pub fn new(wanted: Wanted) -> Watch {
+        Watch { wanted, config: DiscoveryConfig::default(), cache: None }
+    }
+
+    /// What is believed of the source, and how fast.
+    pub fn config(self, config: DiscoveryConfig) -> Watch {
+        Watch { config, ..self }
+    }
+
+    /// Keeps the last good list on disk, and begins with it.
+    pub fn cache(self, cache: DiskCache) -> Watch {
+        Watch { cache: Some(cache), ..self }
+    }
+
+    /// Watches on a thread of its own, until what this gives is dropped. The first list, if the source or the
+    /// cache has one at once, is there when this returns.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        self,
+        source: impl Source + 'static,
+        balanced: Balanced<Clients>,
+    ) -> io::Result<Watching> {
+        let mut discovery = Discovery::new(self.wanted, self.config);
+        let cached = self.cache.as_ref().map(DiskCache::load);
+        match cached {
+            Some(Ok(cached)) => discovery.restore(MachineClock.now(), cached.instances),
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                log::warn!("the cached list of instances is not used: {error}");
+            }
+            _ => {}
+        }
+        let (stop, stopped) = channel::<()>();
+        let mut watcher = Watcher {
+            discovery,
+            source: Box::new(source),
+            cache: self.cache,
+            balanced,
+            broken: BTreeMap::new(),
+        };
+        watcher.look();
+        let thread = thread::Builder::new().name("ringcall-watch".into()).spawn(move || {
+            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                watcher.look();
+            }
+        })?;
+        Ok(Watching { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// A source that is being watched. Dropping it ends that; the channel keeps its list.
+pub struct Watching {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has panicked in a source of somebody's, who was told.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Watching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watching").finish_non_exhaustive()
+    }
+}
+
+struct Watcher {
+    discovery: Discovery,
+    source: Box<dyn Source>,
+    cache: Option<DiskCache>,
+    balanced: Balanced<Clients>,
+    /// To whom no connection can be opened, and for how many rounds.
+    broken: BTreeMap<String, u32>,
+}
+
+impl Watcher {
+    fn look(&mut self) {
+        let now = MachineClock.now();
+        if let Some(update) = self.source.poll_update(now) {
+            self.discovery.handle_update(now, update);
+        }
+        self.discovery.handle_timeout(now);
+        self.bury();
+        while let Some(alarm) = self.discovery.poll_alarm() {
+            log::warn!("{alarm}");
+        }
+        if let Some(listing) = self.discovery.poll_listing() {
+            self.balanced.apply(&listing);
+            self.save(&listing);
+        }
+    }
+
+    /// Tells of instances that nobody answers for.
+    fn bury(&mut self) {
+        let broken = self.balanced.dead();
+        self.broken.retain(|name, _| broken.contains(name));
+        for name in broken {
+            let rounds = self.broken.entry(name.clone()).or_default();
+            *rounds += 1;
+            if *rounds >= DEAD_ROUNDS {
+                self.discovery.handle_dead(MachineClock.now(), &name);
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the cache says when it was written, for people")]
+    fn save(&self, listing: &Listing) {
+        let Some(cache) = &self.cache else { return };
+        // What the source does not have any more is not good news to begin with.
+        let present = listing.instances.iter().filter(|listed| !listed.is_held);
+        let instances = present.map(|listed| -> &Instance { &listed.instance });
+        let epoch = std::time::SystemTime::UNIX_EPOCH;
+        let since = std::time::SystemTime::now().duration_since(epoch).unwrap_or_default();
+        if let Err(error) = cache.save(since.as_millis() as u64, instances) {
+            log::warn!("the list of instances is not cached: {error}");
+        }
+    }
+}

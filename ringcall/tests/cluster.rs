@@ -1,0 +1,284 @@
+//! Balanced clients over real servers: restarted, killed and added under load, with a file as the source.
+#![cfg(feature = "cluster")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{fs, thread};
+
+use common::{block, eventually};
+use ringcall::cluster::balance::Balancing;
+use ringcall::cluster::discovery::{DiskCache, FileSource, Instance, Listing, Wanted};
+use ringcall::cluster::fleet::Readiness;
+use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
+use ringcall::{
+    Address, CallError, Cause, Context, FailureClass, RunningServer, Server, Shard, ShardConfig,
+    method_id,
+};
+
+#[ringcall::service(name = "test.Till")]
+trait Till {
+    /// Not to be done twice.
+    async fn pay(&self, cx: &Context, id: u64) -> u64;
+    /// Which server it is.
+    #[method(idempotent)]
+    async fn who(&self) -> u64;
+}
+
+/// How many times each payment ran.
+type Paid = Arc<Mutex<BTreeMap<u64, u32>>>;
+
+struct Drawer {
+    number: u64,
+    paid: Paid,
+}
+
+impl Till for Drawer {
+    async fn pay(&self, cx: &Context, id: u64) -> u64 {
+        *self.paid.lock().unwrap().entry(id).or_default() += 1;
+        cx.sleep(Duration::from_micros(id % 7 * 300)).await;
+        self.number
+    }
+
+    async fn who(&self) -> u64 {
+        self.number
+    }
+}
+
+fn serve(number: u64, paid: &Paid) -> RunningServer {
+    let till = Drawer { number, paid: Arc::clone(paid) };
+    Server::bind("127.0.0.1:0").service(till.into_till()).start().unwrap()
+}
+
+fn instance(number: u64, server: &RunningServer) -> Instance {
+    let address: Address = server.address().clone();
+    Instance::new("till", number.to_string(), address)
+}
+
+/// In turn, so that it does not matter how long calls take.
+fn in_turn() -> Settings {
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::SmoothRoundRobin;
+    settings
+}
+
+fn balanced() -> Balanced<Clients> {
+    Balanced::new(Clients::new().unwrap(), in_turn(), 1).unwrap()
+}
+
+fn who(till: &TillClient<Balanced<Clients>>) -> Result<u64, CallError> {
+    till.who().wait().map(|number| number.to_native())
+}
+
+/// Waits until there is a connection to so many.
+fn until_ready(balanced: &Balanced<Clients>, count: usize) {
+    let ready = || {
+        let hosts = balanced.explain(0).hosts;
+        hosts.iter().filter(|host| host.readiness == Readiness::Ready).count()
+    };
+    eventually("there are connections", || ready() == count);
+}
+
+#[test]
+fn calls_are_shared_out_and_a_lost_server_is_left() {
+    let paid = Paid::default();
+    let mut servers: Vec<RunningServer> = (0..3).map(|number| serve(number, &paid)).collect();
+    let balanced = balanced();
+    let instances = servers.iter().zip(0..).map(|(server, number)| instance(number, server));
+    balanced.apply(&Listing::of(1, instances));
+    until_ready(&balanced, 3);
+    let till = TillClient::new(balanced.clone());
+    let mut counts = [0; 3];
+    for _ in 0..300 {
+        counts[who(&till).unwrap() as usize] += 1;
+    }
+    assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
+    servers.remove(0).stop();
+    for _ in 0..100 {
+        assert_ne!(who(&till), Ok(0));
+    }
+    let explained = balanced.explain(method_id("test.Till/who"));
+    assert_eq!(explained.hosts.len(), 3);
+    assert!(explained.to_string().contains("SmoothRoundRobin"), "{explained}");
+}
+
+#[test]
+fn without_a_listing_a_call_says_so() {
+    let till = TillClient::new(balanced());
+    let Err(CallError::Failed(failure)) = who(&till) else { panic!("it was answered") };
+    assert_eq!((failure.cause, failure.class), (Cause::NoInstance, FailureClass::NotSent));
+}
+
+#[test]
+fn f07_a_rolling_restart_under_load_fails_no_payment() {
+    let paid = Paid::default();
+    let mut servers: Vec<(u64, RunningServer)> =
+        (0..3).map(|number| (number, serve(number, &paid))).collect();
+    let balanced = balanced();
+    let publish = |version, servers: &[(u64, RunningServer)]| {
+        let instances = servers.iter().map(|(number, server)| instance(*number, server));
+        balanced.apply(&Listing::of(version, instances));
+    };
+    publish(1, &servers);
+    until_ready(&balanced, 3);
+    let (stop, ids) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let till = TillClient::new(balanced.clone());
+                while !stop.load(Ordering::Relaxed) {
+                    let id = ids.fetch_add(1, Ordering::Relaxed);
+                    till.pay(&id).wait().unwrap_or_else(|error| panic!("{id}: {error}"));
+                }
+            });
+        }
+        for round in 0..6 {
+            block(Duration::from_millis(30));
+            let number = round + 3;
+            servers.push((number, serve(number, &paid)));
+            publish(2 + 2 * round, &servers);
+            until_ready(&balanced, 4);
+            // It goes without a word to the list: only its goodbye tells.
+            servers.remove(0).1.drain();
+            publish(3 + 2 * round, &servers);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let paid = paid.lock().unwrap();
+    assert_eq!(paid.len() as u64, ids.load(Ordering::Relaxed));
+    assert!(paid.values().all(|times| *times == 1));
+}
+
+#[ringcall::service(name = "test.Tier")]
+trait Tier {
+    /// Fails, after it has tried the tier below, if there is one.
+    #[method(idempotent)]
+    async fn down(&self, cx: &Context) -> u64;
+}
+
+struct Floor {
+    below: Option<Balanced<Clients>>,
+    ran: Arc<AtomicU64>,
+}
+
+impl Tier for Floor {
+    async fn down(&self, cx: &Context) -> u64 {
+        self.ran.fetch_add(1, Ordering::Relaxed);
+        if let Some(below) = &self.below {
+            let _fails = TierClient::new(cx.client(below)).down().await;
+        }
+        panic!("this floor always fails");
+    }
+}
+
+#[test]
+fn d11_a_failure_three_tiers_down_is_not_multiplied() {
+    let balanced_over = |server: &RunningServer| {
+        let mut settings = Settings::new();
+        settings.retry_floor_per_s = 100;
+        settings.method.retry.backoff = Duration::from_millis(1);
+        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        balanced.apply(&Listing::of(1, [instance(1, server)]));
+        balanced
+    };
+    let (mut servers, mut below, mut floors) = (Vec::new(), None, Vec::new());
+    for _ in 0..3 {
+        let ran = Arc::new(AtomicU64::new(0));
+        let floor = Floor { below: below.take(), ran: Arc::clone(&ran) };
+        let server = Server::bind("127.0.0.1:0").service(floor.into_tier()).start().unwrap();
+        below = Some(balanced_over(&server));
+        servers.push(server);
+        floors.push(ran);
+    }
+    assert!(TierClient::new(below.unwrap()).down().wait().is_err());
+    let ran: Vec<u64> = floors.iter().rev().map(|ran| ran.load(Ordering::Relaxed)).collect();
+    // The first try of each tier is retried twice; a try that is a retry is not retried below. Three to the
+    // power of three would be 27.
+    assert_eq!(ran, [3, 5, 7]);
+}
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn g01_a_file_says_where_the_servers_are_and_the_cache_when_it_is_gone() {
+    let path = std::env::temp_dir().join(format!("ringcall-cluster-{}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    let folder = Folder(path);
+    let (file, cache) = (folder.0.join("list"), DiskCache::new(folder.0.join("cache")));
+    let paid = Paid::default();
+    let (one, two) = (serve(1, &paid), serve(2, &paid));
+    fs::write(&file, format!("till 1 {}\nother 9 127.0.0.1:9\n", one.address())).unwrap();
+
+    let watched = balanced();
+    let watch = Watch::new(Wanted::service("till")).cache(cache.clone());
+    let watching = watch.clone().start(FileSource::new(&file), watched.clone()).unwrap();
+    let till = TillClient::new(watched.clone());
+    assert_eq!(who(&till), Ok(1));
+    let both = format!("till 1 {}\ntill 2 {}\n", one.address(), two.address());
+    fs::write(&file, both).unwrap();
+    eventually("the second is called, too", || who(&till) == Ok(2));
+    // Half a file, and then none: the list stays.
+    fs::write(&file, "till 1 127.0").unwrap();
+    block(Duration::from_millis(200));
+    assert_eq!(watched.explain(0).hosts.len(), 2);
+    fs::remove_file(&file).unwrap();
+    block(Duration::from_millis(200));
+    assert!(who(&till).is_ok());
+    drop(watching);
+
+    // A process that starts now knows them from the cache.
+    let later = balanced();
+    let _watching = watch.start(FileSource::new(&file), later.clone()).unwrap();
+    assert_eq!(cache.load().unwrap().instances.len(), 2);
+    assert_eq!(later.explain(0).hosts.len(), 2);
+    assert_eq!(who(&TillClient::new(later)).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn on_a_shard_calls_do_not_leave_the_thread() {
+    let paid = Paid::default();
+    let (one, two) = (serve(1, &paid), serve(2, &paid));
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    balanced.apply(&Listing::of(1, [instance(1, &one), instance(2, &two)]));
+    let till = TillClient::new(balanced.clone());
+    let counts = shard.block_on(async {
+        let mut counts = [0; 3];
+        for _ in 0..200 {
+            counts[till.who().await.unwrap().to_native() as usize] += 1;
+        }
+        counts
+    });
+    assert!(counts[1] > 20 && counts[2] > 20, "{counts:?}");
+    one.stop();
+    shard.block_on(async {
+        for _ in 0..100 {
+            assert_eq!(till.who().await.unwrap().to_native(), 2);
+        }
+    });
+}
+
+#[test]
+fn calls_can_be_awaited_by_any_executor() {
+    let paid = Paid::default();
+    let server = serve(5, &paid);
+    let balanced = balanced();
+    balanced.apply(&Listing::of(1, [instance(5, &server)]));
+    let till = TillClient::new(balanced);
+    let future = async move { till.who().await.map(|number| number.to_native()) };
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(is_send(future)), Ok(5));
+}
