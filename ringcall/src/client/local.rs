@@ -60,6 +60,8 @@ pub(crate) enum Waits {
     Room,
     /// The connection must be in another state than this one.
     Change(ConnectionState),
+    /// The other side's table of methods must arrive, or not come.
+    Table,
     /// Nothing: this is its end.
     Not(Failure),
 }
@@ -468,7 +470,12 @@ impl LocalClient {
             }
             is_queued = true;
             // It may have changed since it was looked at: a task is first polled a while after it was made.
-            if matches!(waits, Waits::Change(seen) if seen != self.state()) {
+            let is_over = match waits {
+                Waits::Change(seen) => seen != self.state(),
+                Waits::Table => !self.connection().skew().is_asking(),
+                _ => false,
+            };
+            if is_over {
                 return Poll::Ready(());
             }
             self.queue(waits, cx.waker());
@@ -484,7 +491,7 @@ impl LocalClient {
                 connection.crowd.borrow_mut().push_back(waker.clone());
                 self.0.shard.crowd(connection);
             }
-            Waits::Change(_) => {
+            Waits::Change(_) | Waits::Table => {
                 connection.queue_for_change(waker);
                 self.0.shard.wake_up(connection);
             }
@@ -538,24 +545,37 @@ impl LocalClient {
         ticket: Ticket,
     ) {
         let shard = &self.0.shard;
-        let called = match self.0.connection.skew.adapt(&mut call) {
+        let may_go = self.0.connection.skew.adapt(&mut call);
+        let called = match may_go {
             true => self.0.call(&call, deadline, payload, ticket),
             false => Err(Refused { ticket, failure: Failure::not_sent(Cause::NotReady) }),
         };
         let Err(refused) = called else { return };
-        let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
+        let waits = match may_go {
+            true => self.0.connection.judge(refused.failure, call.wait_for_ready),
+            false => Waits::Table,
+        };
+        let failure = match waits {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            waits @ Waits::Change(_) => match shard.encode(&mut call, self.compressions(), payload)
-            {
-                Ok((body, _)) => {
-                    let waits = Some(waits);
-                    let client = self.clone();
-                    return shard.call_later(client, call, deadline, body, refused.ticket, waits);
+            waits @ (Waits::Change(_) | Waits::Table) => {
+                match shard.encode(&mut call, self.compressions(), payload) {
+                    Ok((body, _)) => {
+                        let waits = Some(waits);
+                        let client = self.clone();
+                        return shard.call_later(
+                            client,
+                            call,
+                            deadline,
+                            body,
+                            refused.ticket,
+                            waits,
+                        );
+                    }
+                    Err(failure) => failure,
                 }
-                Err(failure) => failure,
-            },
+            }
         };
         shard.complete(refused.ticket, Outcome::Failed(failure));
     }
@@ -725,7 +745,7 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
-            return self.wait_as(Waits::Change, deadline, cx);
+            return self.wait_as(Waits::Table, deadline, cx);
         }
         let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(cx.waker().clone());

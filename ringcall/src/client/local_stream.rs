@@ -74,7 +74,7 @@ impl LocalClient {
         let deadline = shard.now() + call.timeout;
         loop {
             if !self.connection().skew().adapt_for(&mut call, &payload) && shard.now() < deadline {
-                self.room(Waits::Change, deadline).await;
+                self.room(Waits::Table, deadline).await;
                 continue;
             }
             // Another one if it had to wait for that.

@@ -66,6 +66,11 @@ impl Skew {
         asked
     }
 
+    /// Whether its table is on its way.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & ASKING != 0
+    }
+
     /// The table has arrived, or will not.
     pub(crate) fn learn_table(&self, table: Option<MethodRows>) {
         let mut told = self.told.lock();

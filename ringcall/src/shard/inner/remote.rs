@@ -117,7 +117,7 @@ impl Inner {
                 deadline,
                 payload,
                 ticket,
-                Some(Waits::Change),
+                Some(Waits::Table),
             );
         }
         let called = match waits {
@@ -212,7 +212,7 @@ impl Inner {
                 }
                 let skew = client.connection().skew();
                 if !skew.adapt_for(&mut outgoing, &payload) && shard.now() < deadline {
-                    waits = Some(Waits::Change);
+                    waits = Some(Waits::Table);
                     continue;
                 }
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
