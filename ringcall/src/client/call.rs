@@ -288,7 +288,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
     if header.signature != out_signature || header.codec != codec || header.compression != 0 {
-        return receive_other::<R, E, B>(answer);
+        return receive_other::<R, E, B>(answer, out_signature);
     }
     let Answer { body, .. } = answer;
     if is_error {
@@ -305,6 +305,7 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
 #[cold]
 fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     answer: Answer<B>,
+    out_signature: u64,
 ) -> CallResult<R, E, B> {
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let Answer { header, body, .. } = answer;
@@ -318,7 +319,7 @@ fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
             _ => Err(bad),
         };
     }
-    let received = match R::IS_RAW && header.codec == R::CODEC {
+    let received = match R::IS_RAW && header.codec == R::CODEC && out_signature != 0 {
         // Bytes as they are have no layout: the error's is another one.
         true => R::receive(body),
         false if header.codec.has_names() => R::receive_as(form, body.as_ref()),

@@ -264,7 +264,8 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
                 Arrived::Began(_) => self.stage = Stage::Begun,
                 Arrived::Item { encoding, body } => {
                     let Encoding { codec, signature, compression } = encoding;
-                    let has_layout = signature == self.out_signature || R::IS_RAW;
+                    let has_layout =
+                        signature == self.out_signature || (R::IS_RAW && self.out_signature != 0);
                     let item = match codec == R::CODEC && has_layout {
                         _ if compression != 0 => Err(Invalid),
                         true => R::receive(body),

@@ -50,7 +50,8 @@ impl<X: FromBody> Items<X> {
         };
         let Encoding { codec, signature, compression } = item.encoding;
         // Bytes as they are have no layout.
-        let has_layout = signature == self.in_signature || X::Message::IS_RAW;
+        let has_layout =
+            signature == self.in_signature || (X::Message::IS_RAW && self.in_signature != 0);
         let is_ours = has_layout && codec == <X::Message as Message>::CODEC;
         let read = match is_ours && self.form == Form::PLAIN {
             _ if compression != 0 => Err(Invalid),
