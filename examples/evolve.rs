@@ -111,6 +111,9 @@ mod v2_with_v1 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use v1::Desk as _;
+    use v2::Desk as _;
+    use v2_with_v1::Desk as _;
     let old_server = serve(|server| server.service(v1::Clerk.into_desk()))?;
     let new_server = serve(|server| server.service(v2::Clerk.into_desk()))?;
     let kind_server = serve(|server| server.service(v2_with_v1::Clerk.into_desk()))?;

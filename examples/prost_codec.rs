@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use ringcall::{
-    BlockingClient, Codec, EncodeError, Frozen, Invalid, Message, Server, Shape, SharedBody, Writer,
+    BlockingClient, Codec, EncodeError, Frozen, Invalid, Message, Server, Shape, Writer,
 };
 
 /// The codec's number: users have 32 of them.

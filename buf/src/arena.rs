@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use crate::block::Block;
 use crate::writer::Writer;
 use crate::{Chunk, ChunkMut, Pool, Segment};
 
@@ -14,19 +13,20 @@ use crate::{Chunk, ChunkMut, Pool, Segment};
 /// again from its beginning; when it is full, the pool gives the next one.
 pub struct Arena {
     block_bytes: usize,
-    /// Has the current block, with one local count of it.
+    /// Has the current block, with one local count of it, and knows what of it is still ours alone.
     writer: Writer,
-    /// Everything before it may be frozen, everything behind it is ours alone.
-    cursor: usize,
-    /// Where the last [`spare`](Arena::spare) began.
-    spare_at: usize,
+    /// How far into that the last [`spare`](Arena::spare) began, until it is committed.
+    spare_skip: Option<usize>,
 }
+
+/// Room that a frame finds when it begins, so that most never move to another block.
+const FRAME_ROOM: usize = 512;
 
 impl Arena {
     /// An arena whose blocks have at least `block_bytes`.
     #[must_use]
     pub fn new(pool: &Pool, block_bytes: usize) -> Arena {
-        Arena { block_bytes, writer: Writer::local(pool), cursor: 0, spare_at: 0 }
+        Arena { block_bytes, writer: Writer::local(pool), spare_skip: None }
     }
 
     /// Memory to receive into: at least `min` bytes, more where there is room, the first of them at
@@ -34,12 +34,10 @@ impl Arena {
     /// stream do so in memory too. Follow with [`commit`](Arena::commit).
     #[must_use]
     pub fn spare(&mut self, min: usize, phase: usize) -> &mut [u8] {
-        let (block, at) = self.reserve(min, phase);
-        self.spare_at = at;
-        let len = block.capacity() - at;
-        // SAFETY: within the block. (test: `receiving_rewinds`)
-        let start = unsafe { block.data().add(at) };
-        // SAFETY: behind the cursor nothing was handed out, block memory is always initialised, and
+        let skip = self.reserve(min, phase);
+        self.spare_skip = Some(skip);
+        let (start, len) = self.writer.behind(skip);
+        // SAFETY: there nothing was handed out, block memory is always initialised, and
         // the borrow of `self` keeps others away meanwhile. (test: `receiving_rewinds`)
         unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
@@ -50,13 +48,9 @@ impl Arena {
     /// When the spare memory had fewer bytes or there was none.
     #[must_use]
     pub fn commit(&mut self, n: usize) -> Chunk {
-        let block = self.writer.block().expect("commit follows spare");
-        let end = self.spare_at.checked_add(n).filter(|&end| end <= block.capacity());
-        let end = end.expect("commit stays within the spare memory");
-        assert!(self.spare_at >= self.cursor, "commit follows spare, once");
-        self.cursor = end;
-        block.retain_local();
-        Chunk::from_block(block, end - n, n)
+        let skip = self.spare_skip.take().expect("commit follows spare, once");
+        let (block, start) = self.writer.hand_out(skip, n);
+        Chunk::from_block(block, start, n)
     }
 
     /// An exclusive range of `len` bytes at an address that is `phase` modulo 16; ranges that are
@@ -66,22 +60,22 @@ impl Arena {
         if len > self.block_bytes / 4 {
             return ChunkMut::from_block(self.writer.lend(len + phase), phase, len);
         }
-        let (block, at) = self.reserve(len, phase);
-        self.cursor = at + len;
-        block.retain_local();
-        ChunkMut::from_block(block, at, len)
+        let skip = self.reserve(len, phase);
+        let (block, start) = self.writer.hand_out(skip, len);
+        ChunkMut::from_block(block, start, len)
     }
 
     /// Begins a frame at a multiple of 16, with `front` bytes (at most 256) that are filled in later, by
     /// [`Writer::written`]: until then they are what was there before. At most `limit` bytes will be
     /// accepted, these among them. A frame that was begun and not finished is forgotten.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn begin(&mut self, front: usize, limit: usize) -> &mut Writer {
         debug_assert!(front <= 256 && front <= limit);
-        // Room for a small frame at least, so that most never move to another block.
-        let (block, at) = self.reserve(512, 0);
-        self.writer.begin(block, at, front, limit);
+        if !self.writer.has_room(FRAME_ROOM) {
+            self.reserve(FRAME_ROOM, 0);
+        }
+        self.writer.begin(front, limit);
         &mut self.writer
     }
 
@@ -93,12 +87,10 @@ impl Arena {
     }
 
     /// Freezes the frame that was begun; what was attached to it is [taken](Self::take_attached) apart.
-    #[inline]
     #[must_use]
     pub fn finish(&mut self) -> Chunk {
-        let (block, start, len) = self.writer.written_range();
-        self.cursor = start + len;
-        block.retain_local();
+        let len = self.writer.len();
+        let (block, start) = self.writer.hand_out(0, len);
         let chunk = Chunk::from_block(block, start, len);
         if block.capacity() > self.block_bytes.max(4096) {
             // A block that was made for one large message goes with it.
@@ -107,13 +99,11 @@ impl Arena {
         chunk
     }
 
-    /// Freezes the frame that was begun, onto the end of `run` if it lies right behind it. Otherwise it
-    /// becomes the new run, and the old one is returned.
-    #[inline]
+    /// Freezes the frame that was begun, of which the length must be a multiple of 16, onto the end of `run`
+    /// if it lies right behind it. Otherwise it becomes the new run, and the old one is returned.
+    #[inline(always)]
     pub fn finish_onto(&mut self, run: &mut Chunk) -> Option<Chunk> {
         if self.writer.extend_run(run) {
-            let (_, start, len) = self.writer.written_range();
-            self.cursor = start + len;
             return None;
         }
         Some(core::mem::replace(run, self.finish()))
@@ -127,44 +117,30 @@ impl Arena {
 
     /// Gives the current block back if nobody holds a chunk of it.
     pub fn trim(&mut self) {
-        if self.writer.block().is_some_and(Block::is_unique) {
+        if self.writer.is_unique() {
             self.writer.let_go();
         }
     }
 
-    /// The current block and the next offset with `phase` modulo 16 that has `min` bytes behind it.
-    #[inline]
-    fn reserve(&mut self, min: usize, phase: usize) -> (Block, usize) {
+    /// Sees to it that `min` bytes follow an address that is `phase` modulo 16; says how far in front it is.
+    #[inline(never)]
+    fn reserve(&mut self, min: usize, phase: usize) -> usize {
         debug_assert!(phase < 16);
-        if let Some(block) = self.writer.block() {
-            if block.is_unique() {
-                self.cursor = 0;
-            }
-            let at = align_to_phase(self.cursor, phase);
-            if at + min <= block.capacity() {
-                return (block, at);
-            }
+        self.spare_skip = None;
+        self.writer.rewind();
+        let skip = self.writer.skip_to(phase);
+        if (skip + min).max(1) <= self.writer.space() {
+            return skip;
         }
-        (self.next_block(min + phase), phase)
-    }
-
-    #[cold]
-    fn next_block(&mut self, min: usize) -> Block {
-        self.cursor = 0;
-        self.writer.next_block(min.max(self.block_bytes))
+        self.writer.next_block((min + phase).max(self.block_bytes));
+        self.writer.skip_to(phase)
     }
 }
 
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arena").field("cursor", &self.cursor).finish_non_exhaustive()
+        f.debug_struct("Arena").field("writer", &self.writer).finish_non_exhaustive()
     }
-}
-
-/// The smallest offset not below `from` that is `phase` modulo 16.
-#[inline]
-fn align_to_phase(from: usize, phase: usize) -> usize {
-    from + (phase.wrapping_sub(from) & 15)
 }
 
 #[cfg(test)]
@@ -221,6 +197,23 @@ mod tests {
             }
         }
         assert_eq!(run.len(), 20 * 32);
+    }
+
+    /// What is left of a chunk that was taken whole points into a block that it does not hold.
+    #[test]
+    fn a_frame_does_not_join_an_empty_rest() {
+        let (_pool, mut arena) = arena();
+        arena.begin(0, 64).put(&[1; 32]).unwrap();
+        let mut rest = arena.finish();
+        let whole = rest.cut(32, 0, 32);
+        let at = whole.as_ptr();
+        drop(whole);
+        arena.begin(0, 64).put(&[2; 32]).unwrap();
+        assert_eq!(arena.frame().written().as_ptr(), at);
+        assert!(arena.finish_onto(&mut rest).is_some_and(|before| before.is_empty()));
+        arena.begin(0, 64).put(&[3; 32]).unwrap();
+        assert!(arena.finish_onto(&mut rest).is_none());
+        assert_eq!((&rest[..32], &rest[32..]), (&[2; 32][..], &[3; 32][..]));
     }
 
     #[test]

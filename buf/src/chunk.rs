@@ -141,6 +141,42 @@ impl Chunk {
         Chunk { ptr, len: len as u32, is_foreign, block }
     }
 
+    /// Cuts a frame off the front: `skip` bytes, `N` bytes, `len` bytes, and what fills the last up to a
+    /// multiple of 16. Returns the second by value and the third.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline(always)]
+    #[must_use]
+    pub fn cut_frame<const N: usize>(&mut self, skip: u32, len: u32) -> ([u8; N], Chunk) {
+        // Wide enough never to overflow, so one comparison covers all of it.
+        let total = u64::from(skip) + N as u64 + ((u64::from(len) + 15) & !15);
+        assert!(total <= u64::from(self.len), "cut too much");
+        // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
+        let front = unsafe { self.ptr.add(skip as usize) }.cast::<[u8; N]>();
+        // SAFETY: as above. (test: `slicing_agrees_with_slices`)
+        let ptr = unsafe { front.add(1) }.cast();
+        if len == 0 {
+            // SAFETY: within the chunk, which still has its count. (test: `slicing_agrees_with_slices`)
+            let front = unsafe { front.read() };
+            return (front, self.cut(total as usize, 0, 0));
+        }
+        let (is_foreign, block) = (self.is_foreign, self.block);
+        if total as u32 == self.len {
+            // The part takes over our count.
+            self.block = None;
+            self.len = 0;
+        } else {
+            self.clone_block();
+            // SAFETY: as above. (test: `slicing_agrees_with_slices`)
+            self.ptr = unsafe { self.ptr.add(total as usize) };
+            self.len -= total as u32;
+        }
+        // Read last, so that it goes straight to where it is wanted.
+        // SAFETY: within the chunk as it was, of which the part holds a count. (test: `slicing_agrees_with_slices`)
+        (unsafe { front.read() }, Chunk { ptr, len, is_foreign, block })
+    }
+
     #[inline]
     fn clone_block(&self) -> Option<Block> {
         if let Some(block) = self.block {
@@ -153,12 +189,22 @@ impl Chunk {
         self.block
     }
 
-    /// Appends `len` bytes at `ptr` in `block`, which must be ours to freeze, if they lie right behind.
-    #[inline]
-    pub(crate) fn extend_over(&mut self, block: Block, ptr: NonNull<u8>, len: usize) -> bool {
+    /// Appends `len` bytes at `ptr`, which must be ours to freeze, if they lie right behind.
+    ///
+    /// The address alone tells: what lies right in front of the memory of a block is its header, never bytes
+    /// of another block, so bytes that end where those at `ptr` begin are of the same block.
+    #[inline(always)]
+    pub(crate) fn extend_over(
+        &mut self,
+        block: Option<Block>,
+        ptr: NonNull<u8>,
+        len: usize,
+    ) -> bool {
         let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        let is_next = self.block == Some(block) && !self.is_foreign && behind == ptr.as_ptr();
+        // What is empty may point anywhere and hold nothing.
+        let is_next = self.len > 0 && behind == ptr.as_ptr();
         if is_next {
+            debug_assert!(self.block.is_some() && self.block == block);
             self.len += len as u32;
         }
         is_next
@@ -439,6 +485,13 @@ mod tests {
                 assert_eq!(&*cut.slice(end / 2..end), &front[end / 2..end]);
                 let again = cut.clone().cut(end, end / 2, end - end / 2);
                 assert_eq!(&*again, &front[end / 2..end]);
+                if let Some((by_value, rest)) = front.get(end..).and_then(|at| at.split_first_chunk::<3>()) {
+                    let len = (rest.len() & !15) - (end & 15).min(rest.len() & !15);
+                    let mut frame = cut.clone();
+                    let (found, part) = frame.cut_frame::<3>(end as u32, len as u32);
+                    assert_eq!((&found, &*part), (by_value, &rest[..len]));
+                    assert_eq!(&*frame, &rest[(len + 15) & !15..]);
+                }
                 model = rest;
                 assert_eq!(&*chunk, model);
             }

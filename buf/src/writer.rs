@@ -12,9 +12,12 @@ use crate::{Chunk, Pool, Segment};
 /// Made by [`Arena::begin`](crate::Arena::begin) or [`SharedPool::writer`]. The first byte lies at a
 /// multiple of 16, and moving keeps that, so positions within the message are alignments too.
 pub struct Writer {
+    /// Where the message begins, or the next one will: everything behind is ours alone.
     ptr: NonNull<u8>,
+    /// How many bytes of the block are behind `ptr`.
+    space: usize,
     len: usize,
-    /// How many bytes fit without growing, never more than `limit`.
+    /// How many bytes fit without growing, never more than `limit` and `space`.
     room: usize,
     limit: usize,
     /// One count of the kind that `source` says.
@@ -69,6 +72,7 @@ impl Writer {
     pub(crate) fn local(pool: &Pool) -> Writer {
         Writer {
             ptr: NonNull::dangling(),
+            space: 0,
             len: 0,
             room: 0,
             limit: 0,
@@ -81,10 +85,12 @@ impl Writer {
 
     /// A writer that owns a block of a shared pool.
     pub(crate) fn shared(pool: &SharedPool, block: Block, limit: usize) -> Writer {
-        let room = block.capacity().min(limit);
+        let space = block.capacity();
+        let room = space.min(limit);
         let source = Source::Shared(pool.clone());
         Writer {
             ptr: block.data(),
+            space,
             len: 0,
             room,
             limit,
@@ -95,37 +101,96 @@ impl Writer {
         }
     }
 
-    #[inline]
-    pub(crate) fn block(&self) -> Option<Block> {
-        self.block
+    /// Whether the next message has at least `min` bytes, and could not begin further in front: somebody
+    /// holds a part of the block.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, min: usize) -> bool {
+        self.space >= min && self.block.is_some_and(|block| !block.is_unique())
     }
 
-    /// Begins a message in the current block.
-    #[inline]
-    pub(crate) fn begin(&mut self, block: Block, start: usize, front: usize, limit: usize) {
-        debug_assert!(self.block == Some(block) && start + front <= block.capacity());
-        // SAFETY: `start` lies within the block. (test: `writing_agrees_with_a_vec`)
-        self.ptr = unsafe { block.data().add(start) };
+    /// The memory behind what was handed out: `skip` bytes further on, as many as there are.
+    pub(crate) fn behind(&self, skip: usize) -> (NonNull<u8>, usize) {
+        assert!(skip <= self.space, "there is not so much room");
+        // SAFETY: within the block, checked above. (test: `receiving_rewinds`)
+        (unsafe { self.ptr.add(skip) }, self.space - skip)
+    }
+
+    /// How far in front of `ptr` the next address is that is `phase` modulo 16.
+    pub(crate) fn skip_to(&self, phase: usize) -> usize {
+        phase.wrapping_sub(self.ptr.as_ptr().addr()) & 15
+    }
+
+    /// Hands out `len` bytes behind `skip`, with a count of the block. What comes next begins at a multiple
+    /// of 16 again.
+    pub(crate) fn hand_out(&mut self, skip: usize, len: usize) -> (Block, usize) {
+        let block = self.block.expect("there is room, so there is a block");
+        let start = self.offset(block) + skip;
+        let end = skip.checked_add(len).filter(|&end| end <= self.space);
+        self.pass(end.expect("no more is handed out than there is"));
+        self.pass(self.skip_to(0).min(self.space));
+        block.retain_local();
+        (block, start)
+    }
+
+    /// Everything up to `n` bytes behind `ptr` belongs to somebody else now, the message that was begun is
+    /// over.
+    #[inline(always)]
+    fn pass(&mut self, n: usize) {
+        debug_assert!(n <= self.space);
+        // SAFETY: the callers have checked that it stays within the block. (test: `receiving_rewinds`)
+        self.ptr = unsafe { self.ptr.add(n) };
+        self.space -= n;
+        (self.len, self.room) = (0, 0);
+    }
+
+    fn offset(&self, block: Block) -> usize {
+        self.ptr.as_ptr().addr() - block.data().as_ptr().addr()
+    }
+
+    /// Begins at the front of the block again, if nobody else holds a part of it.
+    pub(crate) fn rewind(&mut self) {
+        if let Some(block) = self.block.filter(|block| block.is_unique()) {
+            self.enter(block);
+        }
+    }
+
+    fn enter(&mut self, block: Block) {
+        (self.block, self.ptr, self.space) = (Some(block), block.data(), block.capacity());
+        (self.len, self.room) = (0, 0);
+    }
+
+    /// Begins a message where the last one ended.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, front: usize, limit: usize) {
+        debug_assert!(front <= self.space && self.skip_to(0) == 0);
         self.len = front;
         self.limit = limit;
-        self.room = (block.capacity() - start).min(limit);
+        self.room = self.space.min(limit);
         if self.attached_len > 0 {
             self.take_attached();
         }
     }
 
-    /// The block, and where in it the message lies.
-    #[inline]
-    pub(crate) fn written_range(&self) -> (Block, usize, usize) {
-        let block = self.block.expect("a message was begun");
-        let start = self.ptr.as_ptr().addr() - block.data().as_ptr().addr();
-        (block, start, self.len)
+    /// Whether it has a block that nobody else holds a part of.
+    pub(crate) fn is_unique(&self) -> bool {
+        self.block.is_some_and(Block::is_unique)
     }
 
-    /// Makes the message part of `run`, if it lies right behind it.
-    #[inline]
-    pub(crate) fn extend_run(&self, run: &mut Chunk) -> bool {
-        self.block.is_some_and(|block| run.extend_over(block, self.ptr, self.len))
+    /// How many bytes of the block are ours alone.
+    pub(crate) fn space(&self) -> usize {
+        self.space
+    }
+
+    /// Makes the message part of `run`, if it lies right behind it. Its length must be a multiple of 16.
+    #[inline(always)]
+    pub(crate) fn extend_run(&mut self, run: &mut Chunk) -> bool {
+        debug_assert!(self.len.is_multiple_of(16));
+        let is_next = run.extend_over(self.block, self.ptr, self.len);
+        if is_next {
+            // `len` never exceeds `room`, nor that `space`.
+            self.pass(self.len);
+        }
+        is_next
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
@@ -138,16 +203,15 @@ impl Writer {
     }
 
     /// Goes on in another block; lets go of the current one.
-    pub(crate) fn next_block(&mut self, min: usize) -> Block {
+    pub(crate) fn next_block(&mut self, min: usize) {
         let next = self.source.lend(min);
         self.let_go();
-        self.block = Some(next);
-        next
+        self.enter(next);
     }
 
     /// Lets go of the current block; what was written is forgotten.
     pub(crate) fn let_go(&mut self) {
-        (self.len, self.room) = (0, 0);
+        (self.len, self.room, self.space) = (0, 0, 0);
         if let Some(block) = self.block.take() {
             // SAFETY: the writer owned one count of it, from its source. (test: `receiving_rewinds`)
             unsafe { self.source.release(block) };
@@ -165,6 +229,13 @@ impl Writer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether the message ends with something that is attached.
+    #[inline]
+    #[must_use]
+    pub fn has_attached(&self) -> bool {
+        self.attached_len > 0
     }
 
     /// How many bytes the message has, with what is attached.
@@ -201,6 +272,15 @@ impl Writer {
         const ZEROS: [u8; 64] = [0; 64];
         let missing = self.len.wrapping_neg() & (align - 1);
         if missing == 0 {
+            return Ok(());
+        }
+        if missing <= 16 && self.room - self.len >= 16 {
+            // More than is asked for, which the next bytes overwrite: one store in place of a call.
+            // SAFETY: `len <= room`, within the block. (test: `writing_agrees_with_a_vec`)
+            let end = unsafe { self.ptr.add(self.len) };
+            // SAFETY: `len + 16 <= room`, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+            unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
+            self.len += missing;
             return Ok(());
         }
         self.put(&ZEROS[..missing])
@@ -246,8 +326,8 @@ impl Writer {
             // SAFETY: the writer owned one count of it. (test: `writing_agrees_with_a_vec`)
             unsafe { self.source.release(outgrown) };
         }
-        self.ptr = block.data();
-        self.room = block.capacity().min(self.limit);
+        (self.ptr, self.space) = (block.data(), block.capacity());
+        self.room = self.space.min(self.limit);
         Ok(())
     }
 
@@ -292,6 +372,11 @@ mod tests {
                 assert_eq!(writer.put(&part).is_ok(), fits);
                 if fits {
                     model.extend_from_slice(&part);
+                }
+                let padded = model.len().next_multiple_of(16);
+                if byte % 3 == 0 {
+                    assert_eq!(writer.pad_to(16).is_ok(), padded <= limit);
+                    model.resize(if padded <= limit { padded } else { model.len() }, 0);
                 }
                 assert_eq!(writer.written(), &model[..]);
             }

@@ -16,8 +16,8 @@ use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{
-    Answer, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant, Outgoing,
-    OwnedChannel, Payload, Status,
+    Answer, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, FailureClass,
+    Instant, Outgoing, OwnedChannel, Payload, Status,
 };
 
 /// What an instance does with a call.
@@ -181,6 +181,7 @@ fn generous() -> Settings {
 
 fn outgoing(flags: u8) -> Outgoing {
     Outgoing {
+        name: "test",
         method: 7,
         in_signature: 0,
         out_signature: 0,
@@ -239,6 +240,28 @@ fn d09_what_may_have_run_is_made_again_only_if_that_is_harmless() {
     world.all_do("ab", Does::Fails(refused()));
     assert_eq!(call(&balanced, &world, 0), Err(refused()));
     assert_eq!(world.take_made().len(), 3);
+}
+
+#[test]
+fn d09_a_call_may_have_run_if_one_of_its_attempts_may_have() {
+    let (balanced, world) = balanced("ab", generous());
+    world.does("a", Does::Fails(lost()));
+    world.does("b", Does::Fails(refused()));
+    for _ in 0..10 {
+        let failure = call(&balanced, &world, IDEMPOTENT).unwrap_err();
+        let names = world.names();
+        let is_unknown = failure.class == FailureClass::Unknown;
+        assert_eq!(is_unknown, names.contains('a'), "{names}: {failure}");
+        world.pass(Duration::from_secs(2));
+    }
+    // Nor does it help that there is nobody left to ask.
+    let mut one = balanced.call(outgoing(IDEMPOTENT), Empty);
+    world.all_do("ab", Does::Fails(lost()));
+    assert!(poll(&mut one).is_pending(), "it waits a moment before it is made again");
+    balanced.apply(&listing(2, ""));
+    world.pass(Duration::from_millis(100));
+    let Poll::Ready(Err(failure)) = poll(&mut one) else { panic!("it goes on") };
+    assert_eq!((failure.cause, failure.class), (Cause::NoInstance, FailureClass::Unknown));
 }
 
 #[test]

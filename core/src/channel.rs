@@ -7,10 +7,7 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
 use crate::connection::Reply;
-use crate::{
-    Clock, Codec, Encoding, Failure, Instant, ItemError, Payload,
-    frame::{ReplyHeader, request_flags},
-};
+use crate::{Codec, Encoding, Failure, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -52,6 +49,8 @@ pub trait OwnedChannel: Channel + Clone {
 /// What a typed client says about a call, beside its argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
+    /// The method's name, for whoever looks at the call: `package.Service/method`.
+    pub name: &'static str,
     /// Which method, see [`method_id`](crate::method_id).
     pub method: u64,
     /// Shapes of the argument.
@@ -170,62 +169,6 @@ pub enum Arrived<B> {
     End(Result<Answer<B>, Failure>),
 }
 
-/// A channel whose calls end at a given time, if not before: for calls that a handler makes in turn. How
-/// much of it is left is asked when a call is made.
-#[derive(Clone, Debug)]
-pub struct Within<C, K> {
-    channel: C,
-    deadline: Instant,
-    clock: K,
-    is_retried: bool,
-}
-
-impl<C, K> Within<C, K> {
-    /// Calls of `channel` get at most what is left until `deadline`.
-    pub fn new(channel: C, deadline: Instant, clock: K) -> Within<C, K> {
-        Within { channel, deadline, clock, is_retried: false }
-    }
-
-    /// Whether its calls are made in turn of one that was retried: then nobody further down may retry them
-    /// again.
-    #[must_use]
-    pub fn retried(self, is_retried: bool) -> Within<C, K> {
-        Within { is_retried, ..self }
-    }
-
-    /// A call that takes no longer than what is left.
-    fn bounded(&self, call: Outgoing) -> Outgoing
-    where
-        K: Clock,
-    {
-        let left = self.deadline.since(self.clock.now());
-        let retried = if self.is_retried { request_flags::RETRIED } else { 0 };
-        Outgoing { timeout: call.timeout.min(left), flags: call.flags | retried, ..call }
-    }
-
-    /// The channel, whose calls may take longer.
-    pub fn channel(&self) -> &C {
-        &self.channel
-    }
-}
-
-impl<C: Channel, K: Clock> Channel for Within<C, K> {
-    type Body = C::Body;
-    type Pending<'a, P>
-        = C::Pending<'a, P>
-    where
-        Self: 'a,
-        P: Payload + Clone + 'a;
-
-    fn call<'a, P: Payload + Clone + 'a>(
-        &'a self,
-        call: Outgoing,
-        payload: P,
-    ) -> Self::Pending<'a, P> {
-        self.channel.call(self.bounded(call), payload)
-    }
-}
-
 impl<C: Channel> Channel for &C {
     type Body = C::Body;
     type Pending<'a, P>
@@ -240,19 +183,6 @@ impl<C: Channel> Channel for &C {
         payload: P,
     ) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
-    }
-}
-
-impl<C: StreamChannel, K: Clock> StreamChannel for Within<C, K> {
-    type Call = C::Call;
-    type Opening<'a, P>
-        = C::Opening<'a, P>
-    where
-        Self: 'a,
-        P: Payload + 'a;
-
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        self.channel.open(self.bounded(call), payload)
     }
 }
 

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::connection::{Call, Connection, Event, ItemError, ReceiveHint, ReplyError};
+use crate::connection::{Call, Connection, Event, Item, ItemError, ReceiveHint, ReplyError};
 use crate::frame::{CancelReason, ReplyHeader};
 use crate::transport::{
     Address, Batch, ByteLayer, Handle, Listener, Receive, Transport, TransportEvent,
@@ -175,6 +175,26 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.settle(now, index);
         }
         None
+    }
+
+    /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, see
+    /// [`Connection::poll_items`]: within the connection's share of the turn. Returns how many.
+    #[inline]
+    pub fn poll_items(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        stream: StreamId,
+        take: impl FnMut(Item),
+    ) -> u32 {
+        if self.readable.front() != Some(&handle.index) {
+            return 0;
+        }
+        let max = self.share - 1;
+        let Some(link) = self.link_mut(handle) else { return 0 };
+        let taken = link.connection.poll_items(now, stream, max, take);
+        self.share -= taken;
+        taken
     }
 
     /// Sends what the connections have: one batch a connection that is not sending already.
@@ -347,10 +367,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
     }
 
-    /// An item is no longer held, see [`Connection::consumed`].
-    pub fn consumed(&mut self, handle: Handle, stream: StreamId, bytes: usize) {
+    /// Items are no longer held, see [`Connection::consumed_many`].
+    pub fn consumed(&mut self, handle: Handle, stream: StreamId, items: usize, bytes: usize) {
         if let Some(link) = self.mark_dirty(handle) {
-            link.connection.consumed(stream, bytes);
+            link.connection.consumed_many(stream, items, bytes);
         }
     }
 
@@ -575,7 +595,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         let handle = link.handle;
         // What was sent may let parked calls go on, or receiving.
-        let may_resume = any && link.receiving == Receiving::Paused;
+        let may_resume = any && link.receiving == Receiving::Paused && !bug!("paused_for_ever");
         let wants_poll = link.connection.wants_poll() || may_resume;
         if wants_poll && !link.connection.is_finished() {
             self.mark_readable(handle);

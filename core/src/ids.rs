@@ -50,8 +50,15 @@ impl MessageId {
     #[inline]
     #[must_use]
     pub(crate) const fn next(self) -> MessageId {
-        const GENERATION: u64 = (GENERATION_MASK as u64) << 32;
-        MessageId(self.0 & !GENERATION | self.0.wrapping_add(1 << 32) & GENERATION)
+        let next = MessageId(self.0.wrapping_add(1 << 32));
+        // A generation that wraps must not carry into the side.
+        if (next.0 ^ self.0) >> 63 == 0 { next } else { self.first() }
+    }
+
+    /// The id with generation 0 in the same slot.
+    #[cold]
+    const fn first(self) -> MessageId {
+        MessageId(self.0 & !((GENERATION_MASK as u64) << 32))
     }
 
     /// From a frame's head.

@@ -20,6 +20,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// Whether a defence is switched off: a constant, `false` unless built with `--cfg bug="name"`. `cargo xtask
+/// mutants` does that with each, to see that the simulator or a test notices.
+macro_rules! bug {
+    ($name:literal) => {
+        cfg!(bug = $name)
+    };
+}
+
 mod channel;
 mod config;
 mod connection;
@@ -36,9 +44,7 @@ mod time;
 mod transport;
 mod wheel;
 
-pub use channel::{
-    Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel, Within,
-};
+pub use channel::{Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel};
 pub use config::{Config, ConfigError};
 pub use connection::{
     CREDENTIALS_BYTES_MAX, Call, Cancellation, Connection, CredentialsTooLong, Event, Item,

@@ -43,9 +43,10 @@ impl Instant {
     }
 
     /// Whole microseconds after `earlier`, at most `u32::MAX`.
+    #[inline]
     #[must_use]
     pub fn micros_since(self, earlier: Instant) -> u32 {
-        u32::try_from(self.0.saturating_sub(earlier.0) / 1_000).unwrap_or(u32::MAX)
+        (self.0.saturating_sub(earlier.0) / 1_000).min(u64::from(u32::MAX)) as u32
     }
 }
 

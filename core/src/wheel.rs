@@ -141,13 +141,14 @@ impl Wheel {
             }
             // Everything before this list's slot is empty, so time can move up to it.
             self.elapsed = self.elapsed.max(tick);
-            let key = self.head(list);
-            let Node { due, listed, .. } = self.nodes[key as usize];
-            if listed > self.elapsed {
-                // A coarse slot whose time has begun: spread its timers over the finer levels.
+            if list >= SLOTS {
+                // A coarse slot whose time has begun: spread its timers over the finer levels, all of them,
+                // since a finer list hides what is left in a coarse one.
                 self.cascade(list);
                 continue;
             }
+            let key = self.head(list);
+            let due = self.nodes[key as usize].due;
             self.unlink(key);
             if due <= self.elapsed {
                 self.nodes[key as usize].due = NEVER;
@@ -250,6 +251,17 @@ mod tests {
         assert_eq!(wheel.expire(Instant::from_nanos(1)), None);
         assert_eq!(wheel.expire(Instant::from_nanos(1) + Wheel::TICK), Some(3));
         assert_eq!(wheel.expire(Instant::FAR), None);
+    }
+
+    #[test]
+    fn a_timer_at_the_beginning_of_a_coarse_slot_is_not_hidden() {
+        let mut wheel = Wheel::new(Instant::ZERO);
+        wheel.arm(0, ticks(64));
+        wheel.arm(1, ticks(64));
+        // Stays in its list until that one's time comes.
+        wheel.arm(1, ticks(80));
+        assert_eq!(wheel.expire(ticks(64)), Some(0));
+        assert_eq!(wheel.expire(ticks(80)), Some(1));
     }
 
     #[test]

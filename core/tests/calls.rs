@@ -8,8 +8,8 @@ use bytes::Bytes;
 use harness::{Pair, bytes, raw_call, skewed};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Failure, FailureClass, Instant,
-    Outcome, SplitMix64, Status,
+    Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Event, Failure, FailureClass,
+    Instant, Outcome, SplitMix64, Status,
 };
 
 fn failure(outcome: &Outcome) -> Failure {
@@ -254,6 +254,40 @@ fn a_deadline_ends_the_call_here_and_cancels_it_there() {
     assert_eq!(pair.server.cancelled[0].1, Cancellation::Caller(CancelReason::Expired));
     pair.run();
     assert_at_rest(&pair);
+}
+
+/// The wheel is told of a slot once, not with every call: it must find each call's own deadline all the same.
+#[test]
+fn d01_a_slot_used_again_has_the_deadline_of_its_call() {
+    let ms = Duration::from_millis;
+    for second_ms in [200, 1000, 5000] {
+        let mut pair = Pair::established(12);
+        pair.call(1, b"answered").unwrap();
+        pair.run();
+        pair.client.answer(1);
+        assert_eq!(pair.client.connection.calls_in_flight(), 0);
+        pair.server.echo = false;
+        let deadline = pair.now + ms(second_ms);
+        pair.call_with(2, b"not answered", |call| call.deadline = deadline).unwrap();
+        pair.run();
+        pair.run_for(ms(second_ms - 2));
+        assert!(pair.client.done.iter().all(|(ticket, _)| *ticket != 2), "too early");
+        pair.run_for(ms(5));
+        assert_eq!(failure(pair.client.outcome(2)), Failure::unknown(Cause::Expired));
+    }
+}
+
+/// Without calls nobody need wake for the deadlines of those that were.
+#[test]
+fn an_idle_connection_does_not_wake_for_past_calls() {
+    let mut pair = Pair::established(13);
+    let before = pair.client.connection.poll_timeout();
+    pair.call(1, b"x").unwrap();
+    pair.run();
+    pair.client.answer(1);
+    let after = pair.client.connection.poll_timeout();
+    let soon = pair.now + Duration::from_secs(2);
+    assert!(before.is_none_or(|at| at > soon) && after.is_none_or(|at| at > soon), "{after:?}");
 }
 
 #[test]
@@ -728,4 +762,30 @@ fn d04_deadlines_saturate_on_the_wire() {
         // The most that 32 bits of microseconds hold without meaning "none".
         assert_eq!(request.deadline, pair.now + Duration::from_micros(u64::from(u32::MAX) - 1));
     }
+}
+
+#[test]
+fn an_answer_overtakes_the_word_that_nobody_waits() {
+    let mut pair = Pair::established(3);
+    pair.server.echo = false;
+    for ticket in 0..2 {
+        pair.call(ticket, b"late").expect("there is room");
+    }
+    pair.run_for(Duration::from_millis(10));
+    let requests: Vec<_> = pair.server.requests.iter().map(|it| (it.id, it.deadline)).collect();
+    let (now, server) = (pair.now + Duration::from_secs(2), &mut pair.server.connection);
+    for (id, deadline) in &requests {
+        server.watch_deadline(*id, *deadline);
+    }
+    server.handle_timeout(now);
+    // Both have expired. The application hears of one, and answers both at once.
+    let told = server.poll_event(now);
+    let Some(Event::Cancelled(first, _)) = told else { panic!("{told:?}") };
+    for (id, _) in &requests {
+        let header = ReplyHeader::new(Status::CANCELLED_RUNNING);
+        server.reply(now, *id, header, &Bytes::new()).expect("it runs");
+    }
+    assert!(requests.iter().any(|(id, _)| *id == first));
+    let after = server.poll_event(now);
+    assert!(after.is_none(), "it was answered: {after:?}");
 }

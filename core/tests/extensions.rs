@@ -117,7 +117,12 @@ fn encoded_bodies_keep_their_extensions() {
         let payload = with(&bytes(5, len), &there);
         payload.encode(Codec::RAW, 0, &mut writer).unwrap();
         let (body, attached) = pool.finish(writer);
-        let encoded = Encoded { body, attached, extensions: payload.extensions().into() };
+        let encoded = Encoded {
+            body,
+            attached,
+            extensions: payload.extensions().into(),
+            ..Encoded::empty(Codec::RAW)
+        };
         pair.client.connection.call(pair.now, &raw_call(pair.now), &encoded, 1).unwrap();
         pair.run();
         let request = pair.server.requests.pop().expect("it arrives");

@@ -106,6 +106,7 @@ fn every_test_of_a_row_is_on_the_page() {
         "net",
         "plugins/metrics",
         "ringcall",
+        "sim",
         "tls",
         "transport-epoll",
     ];

@@ -265,7 +265,7 @@ fn a03_header_lengths() {
 #[test]
 fn a03_the_largest_frame_is_taken() {
     let body = bytes(1, MAX);
-    let full = request(0, b"").tlv(tag::METADATA, &[7; 16_384 - 32 - 4]);
+    let full = request(0, b"").tlv(tag::BAGGAGE, &[7; 16_384 - 32 - 4]);
     for (frame, split) in [(request(0, b""), usize::MAX), (full.clone(), usize::MAX), (full, 9999)]
     {
         let mut raw = server();

@@ -683,3 +683,25 @@ fn a_caller_checks_how_its_answer_begins() {
     raw.send(&[begins(id), plain(Kind::Reply).id(id)]);
     assert_eq!((raw.done.len(), raw.connection.counters().replies_unknown), (0, 1));
 }
+
+#[test]
+fn c04_an_error_that_waits_behind_an_item_knows_a_lower_limit() {
+    for send_max in (1_000..40_000).step_by(500) {
+        let mut pair = Pair::with(1, Config::new(), Config::new().cut_bytes(1024)).open();
+        pair.server.echo = false;
+        let (_, request) = open(&mut pair, 1, OUT);
+        let (now, server) = (pair.now, &mut pair.server);
+        server.begin(now, request).expect("it asked for items");
+        server.item(now, request, &[1; 30_000]).expect("there is room");
+        let header = ReplyHeader::new(Status::APPLICATION_ERROR);
+        let error = bytes::Bytes::from_static(&[2; 5_000]);
+        server.connection.reply(now, request, header, &error).expect("it runs");
+        pair.net.send_max = send_max;
+        pair.client.connection.set_limits(1024, 100);
+        pair.run();
+        assert_eq!(pair.client.closed, None, "{send_max} bytes a send");
+        let Outcome::Reply(reply) = pair.client.outcome(1) else { panic!("it is answered") };
+        let expected = [Status::APPLICATION_ERROR, Status::REPLY_FAILED];
+        assert!(expected.contains(&reply.header.status), "{:?}", reply.header);
+    }
+}

@@ -111,6 +111,13 @@
 //! and [`ItemSender`] for how many may be on their way, and what dropping them does. [`Topic`] hands one
 //! item to many streams. Handlers with streams run on the shard, also with [`Handlers::Offload`].
 //!
+//! # TLS, and who may call
+//!
+//! With the feature `tls` a server speaks TLS 1.3 and nothing else after `Server::tls`, and so does a client
+//! after `Connect::tls`, which verifies the server's certificate. Handlers ask [`Context`] for the identity of a
+//! caller with a certificate; [`Server::authorize`] and [`Server::authorize_calls`] decide who may connect
+//! and call what, by certificate or by [`Credentials`].
+//!
 //! # Many instances
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
@@ -128,8 +135,10 @@ mod client;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 mod error;
+pub mod filter;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
+mod metadata;
 pub mod observe;
 mod offload;
 mod packing;
@@ -137,24 +146,28 @@ mod serve;
 pub mod shapes;
 mod shard;
 mod topic;
+mod trace;
 
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
     ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
-    Peer, RemoteStream, ReplyItems, ToAddress, Upload, UploadCall, UploadFuture,
+    Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress, Upload, UploadCall,
+    UploadFuture, WithCredentials, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
+pub use metadata::Metadata;
 pub use serve::{
     Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
-    MethodTable, Responder, RunningServer, SendContext, Server, Service, ServiceTable, ShardClock,
-    same_secret,
+    MethodTable, Responder, RunningServer, SendContext, SendService, Server, Service, ServiceTable,
+    ShardClock, SpawnedCall, same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
     TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};
+pub use trace::{BadTraceContext, TraceContext};
 
 #[doc(no_inline)]
 pub use bytes::Bytes;
@@ -169,7 +182,7 @@ pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
     ConfigError, Counters, EncodeError, Encoding, Failure, FailureClass, Frozen, MemoryLimits,
     Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TlsFault, TransportError, Within, Writer, method_id,
+    StreamChannel, TlsFault, TransportError, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 #[cfg(feature = "tls")]

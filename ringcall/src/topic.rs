@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,6 +12,7 @@ use futures_core::Stream;
 use parking_lot::Mutex;
 
 use crate::block_on::block_on;
+use crate::observe::{Event, Observer, Observers};
 
 /// What happens to a subscriber that does not take items as fast as they are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ struct Owner<T>(Arc<Shared<T>>);
 struct Shared<T> {
     capacity: usize,
     policy: SlowConsumer,
+    observers: Observers,
     state: Mutex<State<T>>,
 }
 
@@ -95,6 +98,26 @@ impl<T: Clone> Topic<T> {
     /// When `capacity` is zero.
     #[must_use]
     pub fn new(capacity: usize, policy: SlowConsumer) -> Topic<T> {
+        Topic::with(capacity, policy, Observers::default())
+    }
+
+    /// The same, and tells an observer of each item that a slow subscriber misses, and of each subscriber that
+    /// is closed: [`Event::SlowSubscriber`].
+    ///
+    /// # Panics
+    /// When `capacity` is zero.
+    #[must_use]
+    pub fn observed(
+        capacity: usize,
+        policy: SlowConsumer,
+        observer: Arc<dyn Observer>,
+    ) -> Topic<T> {
+        let mut observers = Observers::default();
+        observers.add(observer);
+        Topic::with(capacity, policy, observers)
+    }
+
+    fn with(capacity: usize, policy: SlowConsumer, observers: Observers) -> Topic<T> {
         assert!(capacity > 0, "a subscriber needs room for an item");
         let state = State {
             subscribers: Vec::new(),
@@ -102,7 +125,12 @@ impl<T: Clone> Topic<T> {
             scratch: Vec::new(),
             is_over: false,
         };
-        Topic(Arc::new(Owner(Arc::new(Shared { capacity, policy, state: Mutex::new(state) }))))
+        Topic(Arc::new(Owner(Arc::new(Shared {
+            capacity,
+            policy,
+            observers,
+            state: Mutex::new(state),
+        }))))
     }
 
     /// Publishes an item to those who have subscribed now. Never waits.
@@ -157,7 +185,8 @@ impl<T: Clone> Topic<T> {
     }
 
     fn try_publish(&self, item: T, waiting: Option<&Waker>) -> Result<(), T> {
-        let Shared { capacity, policy, state } = &*self.0.0;
+        let Shared { capacity, policy, observers, state } = &*self.0.0;
+        let (mut missed, mut closed) = (0, 0);
         let mut state = state.lock();
         if *policy == SlowConsumer::Wait
             && state.subscribers.iter().flatten().any(|it| it.is_full(*capacity))
@@ -173,10 +202,12 @@ impl<T: Clone> Topic<T> {
             if subscriber.is_full(*capacity) {
                 if *policy == SlowConsumer::Close {
                     subscriber.is_closed = true;
+                    closed += 1;
                     continue;
                 }
                 subscriber.items.pop_front();
                 subscriber.dropped += 1;
+                missed += 1;
             }
             subscriber.items.push_back(item.clone());
             wakers.extend(subscriber.waker.take());
@@ -185,6 +216,10 @@ impl<T: Clone> Topic<T> {
         if wakers.capacity() > 0 {
             wakers.drain(..).for_each(Waker::wake);
             self.0.0.state.lock().scratch = wakers;
+        }
+        if missed + closed > 0 && !observers.is_empty() {
+            let told = iter::repeat_n(false, missed).chain(iter::repeat_n(true, closed));
+            told.for_each(|is_closed| observers.tell(&Event::SlowSubscriber { is_closed }));
         }
         Ok(())
     }
@@ -299,6 +334,28 @@ mod tests {
         assert_eq!(now(&mut slow), Poll::Ready(Some(4)));
         assert_eq!(now(&mut slow), Poll::Ready(None));
         assert_eq!(now(&mut fast), Poll::Ready(None));
+    }
+
+    #[test]
+    fn an_observer_is_told_of_the_slow() {
+        #[derive(Default)]
+        struct Slow(Mutex<Vec<bool>>);
+        impl Observer for Slow {
+            fn observe(&self, event: &Event<'_>) {
+                if let Event::SlowSubscriber { is_closed } = event {
+                    self.0.lock().push(*is_closed);
+                }
+            }
+        }
+        let slow = Arc::new(Slow::default());
+        let missing = Topic::observed(1, SlowConsumer::DropOldest, slow.clone());
+        let closing = Topic::observed(1, SlowConsumer::Close, slow.clone());
+        let _subscribed = (missing.subscribe(), closing.subscribe());
+        for number in 0..3 {
+            missing.publish(number).unwrap();
+            closing.publish(number).unwrap();
+        }
+        assert_eq!(*slow.0.lock(), [false, true, false]);
     }
 
     #[test]

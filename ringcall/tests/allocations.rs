@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
 use ringcall::observe::{Event, Observer};
-use ringcall::{BlockingClient, Channel, ShardConfig, View};
+use ringcall::{BlockingClient, Channel, Context, ShardConfig, View};
 
 #[ringcall::service]
 trait Mirror {
     /// The reply is built from the message that was received, without owning it.
     async fn sum(&self, order: View<Order>) -> u64;
+    /// Looks at metadata and says some.
+    async fn told(&self, cx: &Context, order: View<Order>) -> u64;
 }
 
 struct Sums;
@@ -25,6 +27,13 @@ struct Sums;
 impl Mirror for Sums {
     async fn sum(&self, order: View<Order>) -> u64 {
         order.levels.iter().map(|level| u64::from(level.size.to_native())).sum()
+    }
+
+    async fn told(&self, cx: &Context, order: View<Order>) -> u64 {
+        if let Some(value) = cx.metadata().get("key") {
+            cx.reply_metadata("key", value);
+        }
+        order.levels.len() as u64
     }
 }
 
@@ -52,6 +61,7 @@ fn a_warm_call_allocates_and_copies_nothing() {
     let blocking = BlockingClient::connect(server.address()).unwrap();
     one_by_one("BlockingClient, one in flight", &MirrorClient::new(&blocking));
     many_at_a_time(&blocking);
+    with_metadata(&MirrorClient::new(&blocking));
     let shared = MirrorClient::connect(server.address()).wait().unwrap();
     one_by_one("Client on another thread, one in flight", &shared);
     assert_eq!(blocking.counters().copied_bytes(), 0);
@@ -90,6 +100,28 @@ where
     println!("{what}: {allocations} allocations in {CALLS} calls");
     // The threads of the machine's own libraries may allocate now and then; a call never does.
     assert!(allocations < CALLS / 1000, "{what}: {allocations} allocations in {CALLS} calls");
+}
+
+/// One allocation where metadata is written, none where it is read.
+fn with_metadata(client: &MirrorClient<&BlockingClient>) {
+    let order = order(4);
+    let run = |calls, key: Option<&str>| {
+        for _ in 0..calls {
+            let call = client.told(&order);
+            let call = match key {
+                Some(key) => call.metadata(key, "value").metadata("other", "value"),
+                None => call,
+            };
+            let reply = call.with_metadata().wait();
+            assert_eq!(reply.metadata.get("key").is_some(), key == Some("key"));
+        }
+    };
+    for (key, expected) in [(None, 0), (Some("unread"), 1), (Some("key"), 2)] {
+        run(1000, key);
+        let allocations = count(|| run(CALLS, key));
+        println!("with metadata {key:?}: {allocations} allocations in {CALLS} calls");
+        assert!(allocations < CALLS * expected + CALLS / 1000, "{key:?}: {allocations}");
+    }
 }
 
 fn many_at_a_time(blocking: &BlockingClient) {

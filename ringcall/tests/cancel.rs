@@ -227,6 +227,7 @@ fn d02_an_expired_body_is_not_decoded() {
         let method = &Reader.into_strict().table().methods()[0];
         // One-way, since otherwise its caller would end it.
         let outgoing = Outgoing {
+            name: "raw",
             wait_for_ready: false,
             method: method.id(),
             in_signature: method.signatures().in_signature,

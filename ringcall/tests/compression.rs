@@ -93,7 +93,7 @@ where
     C: Channel<Body: IntoOwned> + StreamChannel<Call: BlockOn> + BlockOn + Clone,
 {
     let options = CallOptions::new().compression(Some(compression));
-    let kitchen = KitchenClient::new(channel.clone()).with_options(options);
+    let kitchen = KitchenClient::new(channel.clone()).with_options(options.clone());
     let page = TextClient::new(channel.clone()).with_options(options);
     let mut large = order(7);
     large.symbol = text(50_000);
@@ -308,7 +308,8 @@ fn a10_a_caller_is_not_bombed_either() {
         for _ in 0..3 {
             let page = TextClient::new(&client);
             let end = page.echo(&Bytes::from_static(b"x")).wait();
-            let failure = *end.err().expect("it fails").failure().expect("no answer");
+            let Err(error) = end else { panic!("it is answered") };
+            let failure = *error.failure().expect("no answer");
             assert_eq!(failure.cause, ringcall::Cause::BadReply);
         }
         drop(client);

@@ -544,6 +544,7 @@ fn call_in<A: Message, R: Message>(
     argument: &A,
 ) -> Result<(Codec, Vec<u8>), Cause> {
     let call = Outgoing {
+        name: "",
         method: method_id(method),
         in_signature: 0,
         out_signature: 0,

@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Cook, Kitchen, KitchenClient, block, engines, order};
+use common::{Cook, Kitchen, KitchenClient, block, engines, order, say};
 use ringcall::{
     Address, BlockingClient, CallError, Cause, Client, Failure, HostedShard, LocalClient, Shard,
     ShardConfig, TransportChoice, Turn,
@@ -442,7 +442,7 @@ fn call_from_elsewhere(address: &Address) -> thread::JoinHandle<Result<(), CallE
 
 // ---- adapters ----
 
-#[cfg(any(feature = "tokio", feature = "async-io"))]
+#[cfg(any(feature = "tokio", feature = "async-io", feature = "monoio"))]
 mod adapters {
     use std::cell::RefCell;
     use std::convert::Infallible;
@@ -523,7 +523,41 @@ mod adapters {
         });
     }
 
+    #[cfg(feature = "monoio")]
+    fn monoio<D: ::monoio::Driver>(
+        mut runtime: ::monoio::Runtime<::monoio::time::TimeDriver<D>>,
+        shard: HostedShard,
+        work: Work,
+        stop: Rc<Stop>,
+    ) {
+        runtime.block_on(async {
+            let driver = ringcall::host::monoio::drive(shard);
+            ::monoio::spawn(drive(driver, stop));
+            ::monoio::time::timeout(LOST, work).await.expect("the work ends");
+        });
+    }
+
+    #[cfg(feature = "monoio")]
+    fn monoio_epoll(shard: HostedShard, work: Work, stop: Rc<Stop>) {
+        let builder = ::monoio::RuntimeBuilder::<::monoio::LegacyDriver>::new();
+        monoio(builder.enable_timer().build().unwrap(), shard, work, stop);
+    }
+
+    /// Where there is no ring, monoio has none either.
+    #[cfg(feature = "monoio")]
+    fn monoio_ring(shard: HostedShard, work: Work, stop: Rc<Stop>) {
+        let builder = ::monoio::RuntimeBuilder::<::monoio::IoUringDriver>::new();
+        match builder.enable_timer().build() {
+            Ok(runtime) => monoio(runtime, shard, work, stop),
+            Err(error) => say(format_args!("skipped: monoio's ring: {error}")),
+        }
+    }
+
     const RUNTIMES: &[Run] = &[
+        #[cfg(feature = "monoio")]
+        monoio_epoll,
+        #[cfg(feature = "monoio")]
+        monoio_ring,
         #[cfg(feature = "tokio")]
         tokio,
         #[cfg(feature = "async-io")]

@@ -53,7 +53,7 @@ fn e02_calls_go_on_while_every_thread_is_interrupted() {
         over_every_pair(|pair| {
             let (server, _) = pair.serve();
             let options = CallOptions::new().deadline(Duration::from_secs(60));
-            let client = pair.kitchen(&server).with_options(options);
+            let client = pair.kitchen(&server).with_options(options.clone());
             let callers: Vec<_> = (0..3)
                 .map(|caller| {
                     let client = client.clone();

@@ -574,6 +574,7 @@ fn what_is_not_as_the_method_says_ends_the_call() {
             methods.find(|method| method.name() == name).unwrap()
         };
         let call = |method: &MethodTable, flags| Outgoing {
+            name: "raw",
             wait_for_ready: false,
             method: method.id(),
             in_signature: method.signatures().in_signature,

@@ -17,7 +17,8 @@ use common::{
 use ringcall::{
     Access, Address, BlockingClient, Bytes, CallError, Cause, CloseCode, CloseReason, Config,
     Context, Credentials, Failure, RunningServer, SendContext, Server, ShardConfig, Status,
-    TlsClient, TlsConfigError, TlsFault, TlsIdentity, TlsRoots, TlsServer,
+    TlsClient, TlsConfigError, TlsFault, TlsIdentity, TlsRoots, TlsServer, WithCredentials,
+    same_secret,
 };
 
 fn settings(pair: Pair, tls: Option<TlsClient>) -> ShardConfig {
@@ -405,6 +406,27 @@ fn h05_calls_are_refused_when_a_token_ends() {
         is_good.store(true, Ordering::SeqCst);
         kitchen.nothing().wait().unwrap();
         assert_eq!(server.stop().requests_answered, 4);
+    });
+}
+
+#[test]
+fn h05_a_call_has_credentials_of_its_own() {
+    over_every_pair(|pair| {
+        let server = bind(pair).tls(both().0).service(Cook::default().into_kitchen());
+        let server = pair.start(server.authorize_calls(|call| match call.credentials() {
+            Some(token) if same_secret(token, b"alice") => Access::Allow,
+            Some(_) => Access::forbidden("not alice"),
+            None => Access::unauthenticated("nobody"),
+        }));
+        let client = connect(pair, server.address(), &both().1).unwrap();
+        let with = |token: &str| {
+            let credentials = Credentials::new(token).unwrap();
+            KitchenClient::new(WithCredentials::new(&client, &credentials)).nothing().wait()
+        };
+        with("alice").unwrap();
+        assert_eq!(status(&with("bob").unwrap_err()), Status::FORBIDDEN);
+        let nobody = KitchenClient::new(&client).nothing().wait().unwrap_err();
+        assert_eq!(status(&nobody), Status::UNAUTHENTICATED);
     });
 }
 

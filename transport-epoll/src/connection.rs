@@ -96,6 +96,13 @@ impl Connection {
         }
     }
 
+    /// Whether there is nothing to learn about it but what receiving tells.
+    pub(crate) fn is_only_received_from(&self) -> bool {
+        self.stage == Stage::Up
+            && self.unsent.is_empty()
+            && !matches!(self.receiving, Receive::Pause)
+    }
+
     pub(crate) fn is_sending(&self) -> bool {
         !self.unsent.is_empty()
     }

@@ -63,7 +63,19 @@ pub struct Epoll {
     has_ready: bool,
     /// Whether the last wait found something, so that there may be more.
     is_listed: bool,
+    /// The only connection of which the last wait had something to say, and how many waits in a row it was.
+    hot: Option<(Handle, u32)>,
+    /// How many times it was received from since the last wait.
+    direct: u32,
 }
+
+/// From so many waits in a row on, the one connection that they were about is received from without asking epoll
+/// first.
+const HOT_WAITS: u32 = 4;
+/// So many times at most, until the others are looked after.
+const DIRECT_MAX: u32 = 16;
+/// And only while no more than this comes at a time: whoever takes much too eagerly takes it in small pieces.
+const DIRECT_BYTES_MAX: usize = 4096;
 
 /// Readiness events; their type cannot be shown.
 struct Ready(Vec<epoll::Event>);
@@ -98,6 +110,8 @@ impl Epoll {
             ready: Ready(Vec::with_capacity(EVENTS)),
             has_ready: false,
             is_listed: true,
+            hot: None,
+            direct: 0,
         })
     }
 
@@ -121,6 +135,44 @@ impl Epoll {
         );
         self.has_ready = true;
         self.is_listed = !self.ready.0.is_empty();
+        self.direct = 0;
+    }
+
+    /// Receives from the one connection that something has been coming from. If that has nothing, and now and
+    /// then, epoll must be asked.
+    fn receive_directly(&mut self, events: &mut Vec<Event>) -> bool {
+        let Some((handle, HOT_WAITS..)) = self.hot else { return false };
+        if self.direct >= DIRECT_MAX {
+            return false;
+        }
+        let connection = self.connections.get(handle);
+        if !connection.is_some_and(|connection| connection.is_only_received_from()) {
+            self.hot = None;
+            return false;
+        }
+        self.direct += 1;
+        // What was received is on epoll's list all the same.
+        self.is_listed = true;
+        let before = events.len();
+        self.readable(handle, epoll::EventFlags::IN, events);
+        self.watch(handle);
+        if events.len() == before {
+            self.direct = DIRECT_MAX;
+        }
+        true
+    }
+
+    /// Which connection is hot, after a wait.
+    fn choose_hot(&mut self) {
+        self.hot = match (&*self.ready.0, self.hot) {
+            ([], hot) => hot,
+            ([event], hot) if event.data.u64() & (BELL | LISTENER) == 0 => {
+                let handle = handle_of(*event);
+                let waits = hot.filter(|(hot, _)| *hot == handle).map_or(0, |(_, waits)| waits);
+                Some((handle, waits.saturating_add(1)))
+            }
+            _ => None,
+        };
     }
 
     // ---- readiness ----
@@ -133,7 +185,7 @@ impl Epoll {
         if data & LISTENER != 0 {
             return self.accept(Listener(data as u32), events);
         }
-        let handle = Handle { index: data as u32, generation: (data >> 32) as u32 };
+        let handle = handle_of(event);
         // A stale event for a handle that was closed earlier in this turn finds nothing.
         let Some(connection) = self.connections.get(handle) else { return };
         if connection.stage == Stage::Connecting {
@@ -184,8 +236,16 @@ impl Epoll {
     fn readable(&mut self, handle: Handle, flags: epoll::EventFlags, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
         match connection.receive(&mut self.arena, &self.tally) {
-            Ok(Input::Chunk(chunk)) => events.push(Event::Received(handle, chunk)),
-            Ok(Input::Landed(buffer, n)) => events.push(Event::Landed(handle, buffer, n)),
+            Ok(Input::Chunk(chunk)) => {
+                if chunk.len() > DIRECT_BYTES_MAX {
+                    self.hot = None;
+                }
+                events.push(Event::Received(handle, chunk));
+            }
+            Ok(Input::Landed(buffer, n)) => {
+                self.hot = None;
+                events.push(Event::Landed(handle, buffer, n));
+            }
             Ok(Input::End) => {
                 connection.set_receiving(Receive::Pause);
                 events.push(Event::InputEnd(handle));
@@ -378,10 +438,11 @@ impl Transport for Epoll {
 
     fn reap(&mut self, events: &mut Vec<Event>) {
         self.reopen();
-        if !self.has_ready {
+        if !self.has_ready && !self.receive_directly(events) {
             self.wait(Some(Duration::ZERO));
         }
         self.has_ready = false;
+        self.choose_hot();
         let mut ready = std::mem::take(&mut self.ready.0);
         for event in ready.drain(..) {
             self.dispatch(event, events);
@@ -457,6 +518,11 @@ impl Hosted for Epoll {
     fn timeout(&mut self) -> Option<Duration> {
         self.gate_timeout()
     }
+}
+
+fn handle_of(event: epoll::Event) -> Handle {
+    let data = event.data.u64();
+    Handle { index: data as u32, generation: (data >> 32) as u32 }
 }
 
 fn data(handle: Handle) -> epoll::EventData {

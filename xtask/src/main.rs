@@ -6,10 +6,13 @@
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
+//! cargo xtask sim …           the simulator; say nothing to learn what it can be told
+//! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod doctor;
+mod mutants;
 mod run;
 mod shapes;
 
@@ -27,7 +30,10 @@ fn main() -> ExitCode {
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
         ["shapes", old, new] => shapes::compare(old, new),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW".to_owned()),
+        ["sim", ref arguments @ ..] => run::sim(arguments),
+        ["mutants", ref names @ ..] => mutants::mutants(names),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants"
+            .to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,7 +45,17 @@ pub(crate) fn fuzz(seconds: &str) -> Result<(), String> {
     run(script)
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+/// Builds the simulator, with checks and optimised, and runs it.
+pub(crate) fn sim(arguments: &[&str]) -> Result<(), String> {
+    run(cargo(&["build", "--quiet", "--profile", "sim", "-p", "ringcall-sim"]))?;
+    let mut sim = Command::new("target/sim/ringcall-sim");
+    sim.args(arguments);
+    let status = sim.status().map_err(|error| format!("{sim:?}: {error}"))?;
+    // It has said why.
+    if status.success() { Ok(()) } else { Err("the simulator failed".to_owned()) }
+}
+
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     // Not `$CARGO`, which would not know another toolchain.
     let mut command = Command::new("cargo");
     command.args(arguments);

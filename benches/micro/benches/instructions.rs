@@ -16,6 +16,7 @@ use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::frames::{Front, decode_request, encode_request};
+use ringcall_benches::items::Items;
 use ringcall_benches::messages::{Book, Desk, Order, book, order};
 use ringcall_benches::stack::Stack;
 use ringcall_benches::timers::Timers;
@@ -55,6 +56,13 @@ fn core_codec_futures(mut stack: Stack) -> (Stack, u64) {
 fn dispatch(mut dispatch: Dispatch) -> (Dispatch, u64) {
     let sum = dispatch.run(black_box(CALLS));
     (dispatch, sum)
+}
+
+#[library_benchmark(config = LibraryBenchmarkConfig::default().env("RINGCALL_TRANSPORT", "epoll"))]
+#[bench::tick_64(Items::new())]
+fn items(mut items: Items) -> (Items, u64) {
+    let sum = items.run(black_box(CALLS));
+    (items, sum)
 }
 
 #[library_benchmark]
@@ -121,7 +129,7 @@ fn check_large(desk: Desk<Book>) -> (Desk<Book>, usize) {
 
 library_benchmark_group!(
     name = calls,
-    benchmarks = [core_only, core_codec_futures, dispatch, balanced]
+    benchmarks = [core_only, core_codec_futures, dispatch, items, balanced]
 );
 library_benchmark_group!(
     name = parts,

@@ -8,14 +8,16 @@ use criterion::measurement::{Measurement, WallTime};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use ringcall_benches::balanced::Hundred;
 use ringcall_benches::calls::Pair;
+use ringcall_benches::compression::Press;
 use ringcall_benches::dispatch::Dispatch;
 use ringcall_benches::messages::{Desk, Summed, book, order};
 use ringcall_benches::stack::Stack;
 use ringcall_benches::timers::Timers;
 use ringcall_benches::{IN_FLIGHT, frames};
+use ringcall_compression::Compression;
 use ringcall_core::Codec;
 
-criterion_group!(all, frames, timers, messages, calls, balanced);
+criterion_group!(all, frames, timers, messages, compression, calls, balanced);
 criterion_main!(all);
 
 fn frames(c: &mut Criterion) {
@@ -53,6 +55,15 @@ fn bench_message<M: Summed>(c: &mut Criterion, name: &str, mut desk: Desk<M>) {
     group.bench_function("check_and_own", |b| b.iter(|| desk.check_and_own()));
     group.bench_function("decode_messagepack", |b| b.iter(|| desk.decode_messagepack()));
     group.bench_function("decode_postcard", |b| b.iter(|| desk.decode_postcard()));
+}
+
+fn compression(c: &mut Criterion) {
+    let mut group = c.benchmark_group("text_64KiB");
+    for algorithm in Compression::ALL {
+        let press = Press::new(algorithm);
+        group.bench_function(format!("compress_{algorithm}"), |b| b.iter(|| press.compress()));
+        group.bench_function(format!("inflate_{algorithm}"), |b| b.iter(|| press.inflate()));
+    }
 }
 
 fn calls(c: &mut Criterion) {

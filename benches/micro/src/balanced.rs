@@ -107,6 +107,7 @@ impl Hundred {
         let balanced = Balanced::new(stubs, Settings::new(), 1).expect("the defaults make sense");
         balanced.apply(&Listing::of(1, (0..100).map(instance)));
         let call = Outgoing {
+            name: "test",
             method: 1,
             in_signature: 2,
             out_signature: 3,

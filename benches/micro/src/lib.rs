@@ -8,8 +8,10 @@
 
 pub mod balanced;
 pub mod calls;
+pub mod compression;
 pub mod dispatch;
 pub mod frames;
+pub mod items;
 mod memory;
 pub mod messages;
 pub mod stack;

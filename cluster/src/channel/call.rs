@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, Payload};
+use ringcall_core::{
+    Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
+};
 
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
@@ -27,6 +29,8 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
     /// Made beside the first, which takes long.
     second: Option<Running<N, P>>,
     timer: Option<Timer<N>>,
+    /// An attempt may have run, whatever becomes of later ones.
+    may_have_run: bool,
     is_over: bool,
 }
 
@@ -59,6 +63,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             first: None,
             second: None,
             timer: None,
+            may_have_run: false,
             is_over: false,
         }
     }
@@ -102,6 +107,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let connector = &self.shared.connector;
         let now = connector.now();
         let Some(state) = &mut self.state else { return Some(end) };
+        self.may_have_run |= !matches!(&end, Err(failure) if failure.is_safe_to_retry());
         let seen = end.as_ref().map(|answer| &answer.header);
         let is_beside = self.first.is_some() || self.second.is_some();
         if seen.is_err() && is_beside {
@@ -125,7 +131,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             Verdict::End => {
                 self.give_up_running();
                 self.state = None;
-                Some(end)
+                Some(end.map_err(|failure| self.whole(failure)))
             }
         }
     }
@@ -150,7 +156,15 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             let now = self.shared.connector.now();
             self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
         }
-        Err(failure)
+        Err(self.whole(failure))
+    }
+
+    /// What the failure of the last attempt says of the whole call.
+    fn whole(&self, failure: Failure) -> Failure {
+        match self.may_have_run {
+            true => Failure { class: FailureClass::Unknown, ..failure },
+            false => failure,
+        }
     }
 
     /// The timer has fired, or not.

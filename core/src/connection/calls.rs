@@ -13,8 +13,10 @@ use crate::{Instant, MessageId, Side};
 pub(super) struct Calls<T> {
     side: Side,
     slots: Vec<Entry<T>>,
-    /// Free slots; the one used last is used next, its memory is warm.
-    free: Vec<u32>,
+    /// First of the list of free slots; the one used last is used next, its memory is warm.
+    free: u32,
+    /// How many slots are in use.
+    live: u32,
     first_generation: u32,
 }
 
@@ -23,6 +25,13 @@ pub(super) struct Entry<T> {
     pub(super) state: CallState,
     /// Of the call that has the slot, or had it last.
     id: MessageId,
+    /// The next free slot, if it is free.
+    next_free: u32,
+    /// When its caller stops waiting; [`Instant::FAR`] if nothing happens then.
+    pub(super) deadline: Instant,
+    /// When the wheel says the slot's key: not after the deadline, perhaps long before. It stays in the
+    /// wheel from call to call, so that most calls need not touch it.
+    pub(super) listed: Instant,
     /// Given back when the call ends for its caller.
     pub(super) ticket: Option<T>,
     /// The how-many-th REQUEST of the connection it is; zero while it has not been numbered.
@@ -37,14 +46,18 @@ pub(super) struct Entry<T> {
     pub(super) late: Late,
 }
 
+/// Ends the list of free slots. Larger than every limit.
+const NONE: u32 = u32::MAX;
+
 impl<T> Calls<T> {
     pub(super) fn new(side: Side, first_generation: u32) -> Calls<T> {
-        Calls { side, slots: Vec::new(), free: Vec::new(), first_generation }
+        Calls { side, slots: Vec::new(), free: NONE, live: 0, first_generation }
     }
 
     /// How many slots are in use.
+    #[inline]
     pub(super) fn live(&self) -> usize {
-        self.slots.len().saturating_sub(self.free.len())
+        self.live as usize
     }
 
     pub(super) fn slots(&self) -> u32 {
@@ -54,28 +67,36 @@ impl<T> Calls<T> {
     /// A free slot below `limit`; the next one that [`open`](Self::open) uses.
     #[inline]
     pub(super) fn vacant(&mut self, limit: u32) -> Option<u32> {
-        match self.free.last().copied() {
-            Some(slot) if slot < limit => Some(slot),
-            _ => self.find_vacant(limit),
-        }
+        let limit = if bug!("slots_off_by_one") { limit + 1 } else { limit };
+        if self.free < limit { Some(self.free) } else { self.find_vacant(limit) }
     }
 
     /// No slot is free, or the limit was lowered: slots beyond it wait until it is raised.
     #[cold]
     fn find_vacant(&mut self, limit: u32) -> Option<u32> {
-        if let Some(at) = self.free.iter().rposition(|&slot| slot < limit) {
-            let slot = self.free.remove(at);
-            self.free.push(slot);
-            return Some(slot);
+        let mut before = self.free;
+        while let Some(entry) = self.slots.get(before as usize) {
+            let slot = entry.next_free;
+            if slot < limit {
+                let after = self.slots[slot as usize].next_free;
+                self.slots[before as usize].next_free = after;
+                self.slots[slot as usize].next_free = self.free;
+                self.free = slot;
+                return Some(slot);
+            }
+            before = slot;
         }
         let slot = self.slots();
         if slot >= limit {
             return None;
         }
-        self.free.push(slot);
+        let next_free = core::mem::replace(&mut self.free, slot);
         self.slots.push(Entry {
             state: CallState::Free,
             id: MessageId::new(self.side, self.first_generation, slot),
+            next_free,
+            deadline: Instant::FAR,
+            listed: Instant::FAR,
             ticket: None,
             number: 0,
             one_way: false,
@@ -86,7 +107,8 @@ impl<T> Calls<T> {
         Some(slot)
     }
 
-    /// Begins a call in a slot that [`vacant`](Self::vacant) gave.
+    /// Begins a call in a slot that [`vacant`](Self::vacant) gave. Says whether its key must be
+    /// [listed](Entry::listed) in the wheel.
     #[inline]
     pub(super) fn open(
         &mut self,
@@ -94,43 +116,52 @@ impl<T> Calls<T> {
         input: CallInput,
         ticket: Option<T>,
         number: u64,
-    ) -> MessageId {
-        let next = self.free.pop();
-        debug_assert_eq!(next, Some(slot));
+        deadline: Instant,
+    ) -> (MessageId, bool) {
+        debug_assert_eq!(self.free, slot);
         let entry = &mut self.slots[slot as usize];
-        entry.id = entry.id.next();
+        self.free = entry.next_free;
+        self.live += 1;
+        if !bug!("generation_kept") {
+            entry.id = entry.id.next();
+        }
         entry.ticket = ticket;
         entry.number = number;
         entry.one_way = false;
+        entry.deadline = deadline;
         debug_assert_eq!(entry.state, CallState::Free);
         entry.state = CallState::Free.on(input).unwrap_or(CallState::Free);
-        entry.id
+        (entry.id, deadline < entry.listed)
+    }
+
+    /// The wheel has said this slot's key, or is about to be told when to.
+    pub(super) fn set_listed(&mut self, slot: u32, at: Instant) {
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.listed = at;
+        }
     }
 
     /// The call with this id, if it is still in its slot.
     #[inline]
     pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Entry<T>> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        (entry.state != CallState::Free && entry.id == id).then_some(entry)
+        let is_it = entry.id == id || bug!("late_reply_to_new_owner");
+        (entry.state != CallState::Free && is_it).then_some(entry)
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Entry<T>> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
     }
 
-    /// Frees the slot of a call that waits, whose reply is here whole, and that was not given up; `None`,
-    /// and nothing has happened, if it is another.
+    /// A call that waits for its reply and nothing else, and was not given up.
     #[inline(always)]
-    pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
+    pub(super) fn plain(&mut self, id: MessageId) -> Option<Plain<'_, T>> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
-        if entry.state != CallState::Waiting || entry.id != id || entry.streams.is_some() {
-            return None;
-        }
-        let ticket = entry.ticket.take()?;
-        const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
-        entry.state = FREE.unwrap_or(CallState::Waiting);
-        self.free.push(id.slot());
-        Some(ticket)
+        let is_plain = entry.state == CallState::Waiting
+            && (entry.id == id || bug!("late_reply_to_new_owner"))
+            && entry.streams.is_none()
+            && entry.ticket.is_some();
+        is_plain.then_some(Plain { entry, free: &mut self.free, live: &mut self.live })
     }
 
     /// Replies that are arriving.
@@ -180,9 +211,29 @@ impl<T> Calls<T> {
         if next == CallState::Free {
             entry.arriving = None;
             entry.streams = None;
-            self.free.push(slot);
+            entry.next_free = core::mem::replace(&mut self.free, slot);
+            self.live = self.live.wrapping_sub(1);
         }
         true
+    }
+}
+
+/// A call of which nothing is unusual, and whose reply is here.
+pub(super) struct Plain<'a, T> {
+    entry: &'a mut Entry<T>,
+    free: &'a mut u32,
+    live: &'a mut u32,
+}
+
+impl<T> Plain<'_, T> {
+    /// Frees its slot.
+    #[inline(always)]
+    pub(super) fn end(self) -> Option<T> {
+        const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
+        self.entry.state = FREE.unwrap_or(CallState::Waiting);
+        self.entry.next_free = core::mem::replace(self.free, self.entry.id.slot());
+        *self.live = self.live.wrapping_sub(1);
+        self.entry.ticket.take()
     }
 }
 
@@ -196,7 +247,7 @@ mod tests {
         let mut ids = Vec::new();
         for i in 0..5 {
             let slot = calls.vacant(10).unwrap();
-            let id = calls.open(slot, CallInput::SendLast, Some(i), 0);
+            let (id, _) = calls.open(slot, CallInput::SendLast, Some(i), 0, Instant::FAR);
             assert_eq!(id.slot(), 0, "the warm slot is used again");
             assert!(calls.find(id).is_some());
             assert!(ids.iter().all(|&old| calls.find(old).is_none()));
@@ -212,7 +263,7 @@ mod tests {
         let mut calls: Calls<u32> = Calls::new(Side::Client, 0);
         for i in 0..4 {
             let slot = calls.vacant(4).unwrap();
-            calls.open(slot, CallInput::SendLast, Some(i), 0);
+            calls.open(slot, CallInput::SendLast, Some(i), 0, Instant::FAR);
         }
         assert_eq!(calls.vacant(4), None);
         calls.step(3, CallInput::ReplyEnds);
@@ -220,7 +271,7 @@ mod tests {
         calls.step(1, CallInput::ReplyEnds);
         calls.step(2, CallInput::ReplyEnds);
         assert_eq!(calls.vacant(2), Some(1));
-        calls.open(1, CallInput::SendLast, Some(9), 0);
+        calls.open(1, CallInput::SendLast, Some(9), 0, Instant::FAR);
         assert_eq!(calls.vacant(2), None);
         assert_eq!(calls.live(), 2);
     }

@@ -47,7 +47,10 @@ impl Allowance {
 
     /// The other side grants more.
     pub(super) fn grant(&mut self, amount: u64) -> Result<(), CloseReason> {
-        let sum = self.left.checked_add(amount).filter(|&sum| amount > 0 && sum <= WINDOW_MAX);
+        let sum = self
+            .left
+            .checked_add(amount)
+            .filter(|&sum| (amount > 0 && sum <= WINDOW_MAX) || bug!("c05"));
         self.left = sum.ok_or(CloseReason::BadCredit)?;
         Ok(())
     }
@@ -73,41 +76,40 @@ impl Window {
     }
 
     /// Whether a body of this length may begin.
+    #[inline]
     pub(super) fn check(&self, bytes: usize) -> Result<(), CloseReason> {
-        match bytes as u64 <= self.granted {
+        match self.has(bytes) {
             true => Ok(()),
             false => Err(CloseReason::CreditExceeded),
         }
     }
 
-    /// A whole body is here and belongs to somebody; `false`, and nothing has happened, if it is more than
-    /// was granted.
+    /// Whether a body of this length was granted.
     #[inline(always)]
-    pub(super) fn try_charge(&mut self, bytes: usize) -> bool {
-        match self.granted.checked_sub(bytes as u64) {
-            Some(left) => {
-                self.granted = left;
-                true
-            }
-            None => false,
-        }
+    pub(super) fn has(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.granted
     }
 
-    /// A whole body is here and at once no longer held; `false`, and nothing has happened, if it is more
-    /// than was granted.
+    /// A whole body is here and belongs to somebody; it [was granted](Self::has).
     #[inline(always)]
-    pub(super) fn try_pass(&mut self, bytes: usize) -> bool {
-        let is_granted = self.try_charge(bytes);
-        if is_granted {
-            self.returned = self.returned.wrapping_add(bytes as u64);
-        }
-        is_granted
+    pub(super) fn charge_granted(&mut self, bytes: usize) {
+        debug_assert!(self.has(bytes));
+        self.granted = self.granted.wrapping_sub(bytes as u64);
+    }
+
+    /// A whole body is here and at once no longer held; it [was granted](Self::has).
+    #[inline(always)]
+    pub(super) fn pass_granted(&mut self, bytes: usize) {
+        self.charge_granted(bytes);
+        self.returned = self.returned.wrapping_add(bytes as u64);
     }
 
     /// A body begins to arrive: all of it is charged at once.
     #[inline]
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
-        if self.try_charge(bytes) { Ok(()) } else { Err(CloseReason::CreditExceeded) }
+        self.check(bytes)?;
+        self.charge_granted(bytes);
+        Ok(())
     }
 
     /// Body bytes that were charged are no longer held.
@@ -118,6 +120,7 @@ impl Window {
     }
 
     /// Body bytes are no longer held, as the application says, which may say it twice.
+    #[inline]
     pub(super) fn release_at_most(&mut self, bytes: usize) {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
@@ -128,6 +131,9 @@ impl Window {
     /// waits for.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
+        if bug!("grant_forgotten") {
+            return self.returned >= self.size;
+        }
         let sixteenth = self.size / 16;
         if self.granted < sixteenth {
             return self.returned > 0;
@@ -144,6 +150,7 @@ impl Window {
     }
 
     /// How many bytes this side holds.
+    #[inline]
     pub(super) fn held(&self) -> u64 {
         self.size - self.granted - self.returned
     }

@@ -70,7 +70,10 @@ impl<T> Connection<T> {
         if self.goaway_sent.is_some() {
             return;
         }
-        self.announce(GoAway::SOON);
+        self.announce(match bug!("no_fence") {
+            true => self.counters.requests_taken,
+            false => GoAway::SOON,
+        });
         self.retirement.fence = Fence::Wanted;
         self.retirement.fence_until = now + FENCE_TIMEOUT;
         self.look_after_by(self.retirement.fence_until);
@@ -97,7 +100,8 @@ impl<T> Connection<T> {
             return;
         }
         self.goaway_sent = Some(accepted);
-        self.send_go_away(accepted, CloseCode::NONE);
+        let off = u64::from(bug!("go_away_off_by_one") && accepted != GoAway::SOON);
+        self.send_go_away(accepted + off, CloseCode::NONE);
         self.step(super::ConnectionInput::GoAway);
         if accepted != GoAway::SOON {
             self.retirement.fence = Fence::Down;

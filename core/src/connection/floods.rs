@@ -67,7 +67,7 @@ impl Pings {
         let burst = interval.saturating_mul(PINGS_BURST.saturating_sub(1));
         if self.due.since(now) > burst {
             self.strikes = self.strikes.saturating_add(1);
-            return self.strikes <= PING_STRIKES_MAX;
+            return self.strikes <= PING_STRIKES_MAX || bug!("c03");
         }
         self.due = self.due.max(now) + interval;
         true
@@ -93,7 +93,7 @@ impl Share {
             *self = Share { began: now, count: 0, traffic_before: traffic };
         }
         self.count = self.count.saturating_add(n);
-        self.count <= max.max(traffic.saturating_sub(self.traffic_before))
+        self.count <= max.max(traffic.saturating_sub(self.traffic_before)) || bug!("floods")
     }
 }
 

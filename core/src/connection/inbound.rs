@@ -16,7 +16,7 @@ use ringcall_buf::{Chunk, ChunkMut};
 
 use crate::counters::Counters;
 use crate::frame::{self, Head, MAGIC, PREFACE_LEN};
-use crate::{CloseReason, Memory};
+use crate::{CloseReason, Memory, MessageId};
 
 /// Frames up to this length are gathered whole; of longer ones the body goes to its own memory.
 pub(super) const GATHER_BYTES_MAX: usize = 16 * 1024;
@@ -30,15 +30,18 @@ pub(super) struct Inbound {
     mode: Mode,
     /// The largest `length` that a head may have.
     length_max: u32,
-    /// That of an ordinary frame; zero before the connection is established.
-    plain_length_max: u32,
+    /// The longest body of an ordinary frame. Zero before the connection is established, when there are no
+    /// calls either that such a frame could belong to.
+    plain_body_max: u32,
 }
 
 #[derive(Debug)]
 enum Mode {
     /// Before the first frame.
     Preface { bytes: [u8; PREFACE_LEN], have: usize },
-    /// Between frames, or inside a head.
+    /// Between frames.
+    Between,
+    /// Inside a head.
     Head { bytes: [u8; Head::LEN], have: usize },
     /// Inside a small frame that did not come in one piece.
     Gather { head: Head, frame: ChunkMut },
@@ -50,21 +53,14 @@ enum Mode {
     Padding { left: usize },
 }
 
-/// What the header of a request or reply has without extensions.
-const PLAIN_HEADER_LEN: usize = 32;
-/// What lies in front of its body.
-const PLAIN_FRONT_LEN: usize = Head::LEN + PLAIN_HEADER_LEN;
-
-/// A frame that lies in front of us whole and aligned, with a header of 32 bytes and no padding but
-/// zeros.
-pub(super) struct Plain<'a> {
-    pub(super) head: Head,
-    pub(super) header: &'a [u8; PLAIN_HEADER_LEN],
-    pub(super) body_len: usize,
-    pub(super) frame_len: usize,
+/// A frame that lies in front of us whole and aligned, with a header of `N` bytes and no padding but zeros.
+pub(super) struct Plain<'a, const N: usize> {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) id: MessageId,
+    pub(super) header: &'a [u8; N],
+    pub(super) body_len: u32,
 }
-
-const BETWEEN: Mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
 
 /// What was found in the received bytes.
 #[derive(Debug)]
@@ -85,15 +81,16 @@ impl Inbound {
             waiting: VecDeque::new(),
             mode: Mode::Preface { bytes: [0; PREFACE_LEN], have: 0 },
             length_max: frame::HANDSHAKE_FRAME_MAX as u32,
-            plain_length_max: 0,
+            plain_body_max: 0,
         }
     }
 
     /// The connection is established, or has new limits: from now on bodies may be this long.
     pub(super) fn set_body_max(&mut self, body_max: usize) {
-        let length_max = |header: usize| u32::try_from(body_max.saturating_add(header));
-        self.length_max = length_max(frame::HEADER_LEN_MAX).unwrap_or(u32::MAX);
-        self.plain_length_max = length_max(PLAIN_HEADER_LEN).unwrap_or(u32::MAX);
+        let length_max = u32::try_from(body_max.saturating_add(frame::HEADER_LEN_MAX));
+        self.length_max = length_max.unwrap_or(u32::MAX);
+        let header_len = frame::HEADER_LEN_MAX as u32;
+        self.plain_body_max = self.length_max.saturating_sub(header_len);
     }
 
     #[inline]
@@ -118,13 +115,13 @@ impl Inbound {
     /// Whether nothing waits to be parsed, and no frame has begun.
     #[inline]
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.mode, Mode::Head { have: 0, .. }) && self.is_drained()
+        matches!(self.mode, Mode::Between) && self.is_drained()
     }
 
     /// Whether a frame, or the preface, has begun whose end is not here.
     #[inline]
     pub(super) fn is_inside_frame(&self) -> bool {
-        !matches!(self.mode, Mode::Head { have: 0, .. } | Mode::Preface { have: 0, .. })
+        !matches!(self.mode, Mode::Between | Mode::Preface { have: 0, .. })
     }
 
     /// Why nothing came of what has begun, when nothing more will come: a stranger may have been brief.
@@ -156,38 +153,44 @@ impl Inbound {
         true
     }
 
-    /// Looks whether an ordinary frame lies in front of us.
+    /// Looks whether an ordinary frame with a header of `N` bytes lies in front of us.
     #[inline(always)]
-    pub(super) fn peek_plain(&mut self) -> Option<Plain<'_>> {
-        let Mode::Head { have: 0, .. } = self.mode else { return None };
-        if self.current.is_empty() {
+    pub(super) fn peek_plain<const N: usize>(&mut self) -> Option<Plain<'_, N>> {
+        let Mode::Between = self.mode else { return None };
+        let front_len = Head::LEN.wrapping_add(N);
+        if self.current.len() < front_len {
+            if !self.current.is_empty() {
+                return None;
+            }
             self.current = self.waiting.pop_front()?;
         }
-        let bytes = self.current.first_chunk::<PLAIN_FRONT_LEN>()?;
-        let (head, header) = bytes.split_first_chunk::<{ Head::LEN }>()?;
-        let (head, header) = (Head::parse(head), header.first_chunk::<PLAIN_HEADER_LEN>()?);
-        let length = head.length;
-        if usize::from(head.header_len) != PLAIN_HEADER_LEN || length > self.plain_length_max {
+        let (head, behind) = self.current.split_first_chunk::<{ Head::LEN }>()?;
+        let (head, header) = (Head::parse(head), behind.first_chunk::<N>()?);
+        // A frame that is shorter than its header has a body longer than all.
+        let body_len = head.length.wrapping_sub(N as u32);
+        if usize::from(head.header_len) != N || body_len > self.plain_body_max {
             return None;
         }
-        let body_len = length.checked_sub(PLAIN_HEADER_LEN as u32)? as usize;
-        let frame_len = head.frame_len()?;
-        if frame_len > self.current.len() || !self.current.is_aligned_to(frame::ALIGN) {
+        let padded = frame::padded(body_len);
+        let frame_len = padded.wrapping_add(front_len as u64);
+        if frame_len > self.current.len() as u64 || !self.current.is_aligned_to(frame::ALIGN) {
             return None;
         }
-        if head.padding() != 0 {
-            let padding = self.current.get(PLAIN_FRONT_LEN.checked_add(body_len)?..frame_len)?;
-            if padding.iter().any(|&byte| byte != 0) {
+        if padded != u64::from(body_len) {
+            // All of it is in the frame's last 16 bytes, behind this many of the body.
+            let (body, _) = self.current.split_at_checked(frame_len as usize)?;
+            let last = u128::from_le_bytes(*body.last_chunk()?);
+            if last.wrapping_shr((body_len % 16).wrapping_mul(8)) != 0 {
                 return None;
             }
         }
-        Some(Plain { head, header, body_len, frame_len })
+        Some(Plain { kind: head.kind, flags: head.flags, id: head.id, header, body_len })
     }
 
-    /// Takes the body of the frame that [`peek_plain`](Self::peek_plain) found, and the frame.
+    /// Takes the frame that [`peek_plain`](Self::peek_plain) found: header and body.
     #[inline(always)]
-    pub(super) fn take_plain_body(&mut self, frame_len: usize, body_len: usize) -> Chunk {
-        self.current.cut(frame_len, PLAIN_FRONT_LEN, body_len)
+    pub(super) fn take_plain<const N: usize>(&mut self, body_len: u32) -> ([u8; N], Chunk) {
+        self.current.cut_frame(Head::LEN as u32, body_len)
     }
 
     /// The next thing in the received bytes, `None` when more are needed.
@@ -205,7 +208,7 @@ impl Inbound {
                 }
             }
             // The common case first: a whole frame lies in front of us.
-            if let Mode::Head { have: 0, .. } = self.mode
+            if let Mode::Between = self.mode
                 && let Some(bytes) = self.current.first_chunk::<{ Head::LEN }>()
             {
                 let head = Head::parse(bytes);
@@ -230,13 +233,17 @@ impl Inbound {
         memory: &Memory,
         counters: &mut Counters,
     ) -> Result<Option<Found>, CloseReason> {
+        if let Mode::Between = self.mode {
+            self.mode = Mode::Head { bytes: [0; Head::LEN], have: 0 };
+        }
         match &mut self.mode {
+            Mode::Between => Ok(None),
             Mode::Preface { bytes, have } => {
                 if !fill(&mut self.current, bytes, have) {
                     return Ok(None);
                 }
                 let preface = *bytes;
-                self.mode = BETWEEN;
+                self.mode = Mode::Between;
                 Ok(Some(Found::Preface(preface)))
             }
             Mode::Head { bytes, have } => {
@@ -247,7 +254,7 @@ impl Inbound {
                 let frame_len = self.check(&head)?;
                 if frame_len == Head::LEN {
                     // The head alone is the frame.
-                    self.mode = BETWEEN;
+                    self.mode = Mode::Between;
                     counters.frames_received = counters.frames_received.wrapping_add(1);
                     return Ok(Some(Found::Frame(head, Chunk::empty())));
                 }
@@ -259,7 +266,8 @@ impl Inbound {
                     return Ok(None);
                 }
                 let head = *head;
-                let Mode::Gather { frame, .. } = core::mem::replace(&mut self.mode, BETWEEN) else {
+                let Mode::Gather { frame, .. } = core::mem::replace(&mut self.mode, Mode::Between)
+                else {
                     return Ok(None);
                 };
                 let mut frame = frame.freeze();
@@ -294,7 +302,7 @@ impl Inbound {
                 let n = self.current.len().min(*left);
                 *left = left.saturating_sub(n);
                 if *left == 0 {
-                    self.mode = BETWEEN;
+                    self.mode = Mode::Between;
                 }
                 let padding = self.cut(n);
                 if padding.iter().any(|&byte| byte != 0) {
@@ -315,7 +323,7 @@ impl Inbound {
         {
             return Err(CloseReason::BadHeader);
         }
-        if head.length > self.length_max {
+        if head.length > self.length_max && !bug!("a03") {
             return Err(CloseReason::FrameTooLarge);
         }
         head.frame_len().ok_or(CloseReason::FrameTooLarge)
@@ -352,7 +360,7 @@ pub(super) fn stranger(preface: [u8; PREFACE_LEN]) -> CloseReason {
 }
 
 fn after_body(padding: usize) -> Mode {
-    if padding == 0 { BETWEEN } else { Mode::Padding { left: padding } }
+    if padding == 0 { Mode::Between } else { Mode::Padding { left: padding } }
 }
 
 /// Forgets what follows the body, which must be zeros.

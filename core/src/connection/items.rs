@@ -15,7 +15,7 @@ use super::credit::Window;
 use super::receive::{Announced, Received, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
-use super::{BodyTarget, Cancellation, Connection, Event, Item, Reply, call_key};
+use super::{BodyTarget, Cancellation, Connection, Event, Item, Reply};
 use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
 use crate::{
     CallId, Cause, CloseReason, Failure, Instant, MessageId, RequestId, StatusClass, StreamId,
@@ -108,7 +108,9 @@ impl<T> Connection<T> {
             return Err(CloseReason::BadStream);
         }
         // The deadline bounds the time to here.
-        self.deadlines.cancel(call_key(head.id.slot()));
+        if let Some(entry) = self.calls.find(head.id) {
+            entry.deadline = Instant::FAR;
+        }
         if let Some(cause) = unreadable {
             // Its items would be of no use.
             let ticket = self.calls.find(head.id).and_then(|entry| entry.ticket.take());
@@ -169,21 +171,23 @@ impl<T> Connection<T> {
             CreditUnit::Items => output.grant_items(credit.amount)?,
             CreditUnit::Requests => return Err(CloseReason::NotNegotiated),
         }
-        self.wake(id);
+        if !bug!("lost_writable") {
+            self.wake(id);
+        }
         Ok(())
     }
 
     // ---- credit of what is received ----
 
-    /// The application no longer holds an item.
-    pub(super) fn item_consumed(&mut self, stream: StreamId, bytes: usize) {
+    /// The application no longer holds some items.
+    pub(super) fn items_consumed(&mut self, stream: StreamId, items: usize, bytes: usize) {
         if self.ending.is_some() {
             return;
         }
         let id = stream.0;
-        self.release_item(id.side() == self.side, bytes);
+        self.release_items(id.side() == self.side, items, bytes);
         let input = self.streams(id).and_then(|streams| streams.input.as_mut());
-        if input.is_some_and(|input| input.release(bytes)) {
+        if input.is_some_and(|input| input.release(items, bytes)) {
             self.control.grants.push_back(id);
             self.control.has_stream_credit = true;
         }
@@ -204,10 +208,14 @@ impl<T> Connection<T> {
     }
 
     pub(super) fn release_item(&mut self, is_own: bool, bytes: usize) {
-        let (pool, items) = self.item_windows(is_own);
+        self.release_items(is_own, 1, bytes);
+    }
+
+    fn release_items(&mut self, is_own: bool, items: usize, bytes: usize) {
+        let (pool, counted) = self.item_windows(is_own);
         pool.release_at_most(bytes);
-        items.release_at_most(1);
-        let is_due = items.is_grant_due();
+        counted.release_at_most(items);
+        let is_due = counted.is_grant_due();
         self.control.has_stream_credit |= is_due;
     }
 
@@ -253,7 +261,10 @@ impl<T> Connection<T> {
         };
         let bytes = (len as u64).saturating_add(Head::LEN as u64);
         let Some(late) = late.filter(|late| late.id == id) else { return false };
-        let Some(left) = late.bytes.checked_sub(bytes) else { return false };
+        let Some(left) = late.bytes.checked_sub(bytes).filter(|_| !bug!("late_items_accused"))
+        else {
+            return false;
+        };
         late.bytes = left;
         self.counters.bytes_ignored = self.counters.bytes_ignored.wrapping_add(len as u64);
         true

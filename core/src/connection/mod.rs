@@ -102,6 +102,7 @@ pub struct Connection<T> {
     side: Side,
     state: ConnectionState,
     config: Rc<Config>,
+    bounds: Bounds,
     memory: Memory,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
@@ -117,7 +118,8 @@ pub struct Connection<T> {
     one_ways: VecDeque<(u64, T)>,
     credit: Credit,
     control: Control,
-    /// Deadlines of calls made (even keys) and served (odd keys).
+    /// Deadlines of calls made (even keys), see [`calls::Entry::listed`], and of calls served that are watched
+    /// (odd keys).
     deadlines: Wheel,
     watch: Watch,
     liveness: Liveness,
@@ -133,6 +135,8 @@ pub struct Connection<T> {
     landing: Siblings,
     /// Where the body of the large frame that is arriving goes.
     body_target: BodyTarget,
+    /// Memory was short when bytes last arrived: bodies should not pin what they arrived in.
+    copies_bodies: bool,
     /// A frame whose body waits for the landing budget.
     stalled: Option<Found>,
     unknown_replies: Strikes,
@@ -150,6 +154,17 @@ pub struct Connection<T> {
     /// What the other side was told last, and has not confirmed yet.
     announced: Option<Limits>,
     counters: Counters,
+}
+
+/// What every call is held to, from configuration and HELLO.
+#[derive(Debug)]
+struct Bounds {
+    cut_bytes: usize,
+    queue_soft: usize,
+    queue_max: usize,
+    /// What the other side accepts: nothing before its HELLO.
+    their_in_flight_max: u32,
+    their_message_bytes_max: u64,
 }
 
 #[derive(Debug)]
@@ -225,7 +240,7 @@ impl Strikes {
             *self = Strikes::new(now);
         }
         self.count = self.count.saturating_add(n);
-        self.count <= max
+        self.count <= max || bug!("strikes")
     }
 }
 
@@ -432,6 +447,13 @@ impl<T> Connection<T> {
         Connection {
             side,
             state: ConnectionState::Preface,
+            bounds: Bounds {
+                cut_bytes: config.cut_bytes,
+                queue_soft: config.send_queue_soft,
+                queue_max: config.send_queue_max,
+                their_in_flight_max: 0,
+                their_message_bytes_max: 0,
+            },
             // The accepting side says nothing before it has seen who speaks to it.
             control: Control { hello: side == Side::Client, ..Control::default() },
             inbound: Inbound::new(),
@@ -470,6 +492,7 @@ impl<T> Connection<T> {
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
+            copies_bodies: false,
             stalled: None,
             unknown_replies: Strikes::new(now),
             ignored: Strikes::new(now),
@@ -499,6 +522,7 @@ impl<T> Connection<T> {
             return;
         }
         self.watch.received = now;
+        self.copies_bodies = self.memory.is_hoarded();
         self.inbound.push(chunk);
     }
 
@@ -546,7 +570,7 @@ impl<T> Connection<T> {
     /// harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(key) = self.deadlines.expire(now) {
-            self.expire(key);
+            self.expire(now, key);
         }
         if self.watch.at <= now {
             self.look_after(now);
@@ -557,21 +581,38 @@ impl<T> Connection<T> {
 
     /// The next event. Requests and replies are parsed as they are asked for, so a caller decides how
     /// much it takes at a time. `None`: nothing until something is handled.
-    #[inline]
+    #[inline(always)]
     pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
-        match self.poll_plain(now) {
-            Some(event) => Some(event),
-            None => self.poll_any(now),
+        self.poll_next(now)
+    }
+
+    /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, as long as the
+    /// next frames are such items and ordinary, at most `max`. Returns how many; the rest comes with
+    /// `poll_event`.
+    #[inline]
+    pub fn poll_items(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        max: u32,
+        mut take: impl FnMut(Item),
+    ) -> u32 {
+        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
+            return 0;
         }
+        self.plain_items(now, Some(stream.0), max, |_, item| take(item))
     }
 
     /// The next event, whatever it is.
+    #[inline(never)]
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
         if self.is_at_rest() {
             return None;
         }
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
+        while let Some(event) = self.events.pop_front() {
+            if !self.is_stale(&event) {
+                return Some(event);
+            }
         }
         if self.ending.is_some() {
             return self.hand_back();
@@ -589,6 +630,15 @@ impl<T> Connection<T> {
                 self.events.pop_front().or_else(|| self.hand_back())
             }
         }
+    }
+
+    /// Whether an event was overtaken: a call that was answered since needs no cancelling.
+    fn is_stale(&mut self, event: &Event<T>) -> bool {
+        let Event::Cancelled(RequestId { id, .. }, _) = event else { return false };
+        if bug!("stale_cancel_told") {
+            return false;
+        }
+        self.served.find(*id).is_none_or(|served| served.state != ServedState::Cancelling)
     }
 
     /// Moves what there is to send to `queue`, as far as it has room.
@@ -626,7 +676,10 @@ impl<T> Connection<T> {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let earliest = self.deadlines.next().map_or(self.watch.at, |at| at.min(self.watch.at));
+        // Keys of calls that have ended are in the wheel, too.
+        let has_calls = self.calls.live() > 0 || self.served.live() > 0;
+        let deadline = has_calls.then(|| self.deadlines.next()).flatten();
+        let earliest = deadline.map_or(self.watch.at, |at| at.min(self.watch.at));
         (earliest != Instant::FAR).then_some(earliest)
     }
 
@@ -731,7 +784,13 @@ impl<T> Connection<T> {
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
     pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
-        self.item_consumed(stream, bytes);
+        self.items_consumed(stream, 1, bytes);
+    }
+
+    /// So many items of a stream, with bodies of `bytes` together, are no longer held. Whoever collects them must
+    /// say so before it waits for anything, since another stream may need their credit.
+    pub fn consumed_many(&mut self, stream: StreamId, items: usize, bytes: usize) {
+        self.items_consumed(stream, items, bytes);
     }
 
     /// Refuses a request whose time was over before its handler could start, and counts it apart.
@@ -747,7 +806,11 @@ impl<T> Connection<T> {
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
         let Some(slot) = self.served.find(id.id) else { return };
-        if slot.state == ServedState::Running && deadline != Instant::FAR {
+        if slot.state == ServedState::Running
+            && deadline != Instant::FAR
+            && !bug!("served_deadline_not_watched")
+        {
+            slot.is_watched = true;
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -914,7 +977,7 @@ impl<T> Connection<T> {
     /// How many calls the other side accepts at once; zero before its HELLO.
     #[must_use]
     pub fn in_flight_limit(&self) -> u32 {
-        self.peer.as_ref().map_or(0, |peer| peer.in_flight_max)
+        self.bounds.their_in_flight_max
     }
 
     /// Body bytes that this side may still send: as calls, and as replies.
@@ -961,7 +1024,9 @@ impl<T> Connection<T> {
             return;
         }
         // What no transport took is not sent any more, so that it can be said of calls.
-        self.outbound.clear();
+        if !bug!("sent_after_the_end") {
+            self.outbound.clear();
+        }
         self.end(now, reason);
         match (self.state, reason) {
             // Someone who does not speak the protocol, or does not read, gets no last word.
@@ -1018,9 +1083,10 @@ impl<T> Connection<T> {
             if let Some(id) = self.calls.id_at(slot) {
                 self.stop_streams(id);
             }
-            self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, state::CallInput::End);
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = ticket
+                && !bug!("lost_completion")
+            {
                 self.counters.calls_ended += 1;
                 return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
             }
@@ -1081,7 +1147,7 @@ impl<T> Connection<T> {
         if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
             return;
         }
-        if self.inbound.is_inside_frame() {
+        if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, self.inbound.cut_off());
         }
         // Nobody will answer our calls any more, nor give credit or items to streams.
@@ -1132,11 +1198,17 @@ impl<T> Connection<T> {
 
     // ---- time ----
 
-    fn expire(&mut self, key: u32) {
+    fn expire(&mut self, now: Instant, key: u32) {
         let slot = key / 2;
         if key.is_multiple_of(2) {
+            self.calls.set_listed(slot, Instant::FAR);
             let Some(id) = self.calls.id_at(slot) else { return };
             let Some(entry) = self.calls.at(slot) else { return };
+            if entry.deadline > now {
+                // The call that it was listed for has ended; this one has more time.
+                let deadline = entry.deadline;
+                return self.list_deadline(slot, deadline);
+            }
             let held = entry.state == CallState::Held;
             let Some(ticket) = entry.ticket.take() else { return };
             self.counters.calls_expired += 1;
@@ -1154,6 +1226,13 @@ impl<T> Connection<T> {
         }
     }
 
+    /// Has the wheel say a call's key when its time is over.
+    #[cold]
+    fn list_deadline(&mut self, slot: u32, deadline: Instant) {
+        self.calls.set_listed(slot, deadline);
+        self.deadlines.arm(call_key(slot), deadline);
+    }
+
     /// Looks whether what must make progress does.
     fn look_after(&mut self, now: Instant) {
         self.watch.at = Instant::FAR;
@@ -1162,7 +1241,7 @@ impl<T> Connection<T> {
             self.outbound.clear();
             return self.step(ConnectionInput::Gone);
         }
-        if self.watch.handshake <= now {
+        if self.watch.handshake <= now && !bug!("c10") {
             return self.fail(now, CloseReason::HandshakeTimeout);
         }
         self.look_after_by(self.watch.handshake);
@@ -1173,7 +1252,7 @@ impl<T> Connection<T> {
                 return self.fail(now, CloseReason::SendStalled);
             }
             self.look_after_by(self.watch.send_progress + stall);
-            if self.is_taken_too_slowly(now) {
+            if self.is_taken_too_slowly(now) && !bug!("no_trickle_limit") {
                 return self.fail(now, CloseReason::SendStalled);
             }
         }
@@ -1196,7 +1275,7 @@ impl<T> Connection<T> {
             let items = self.served.items_progress().chain(self.calls.items_progress());
             oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
-        if oldest + stall <= now {
+        if oldest + stall <= now && !bug!("a04") {
             return self.fail(now, CloseReason::BodyStalled);
         }
         self.look_after_by(oldest + stall);
@@ -1231,7 +1310,7 @@ impl<T> Connection<T> {
     /// Whether the other side must read replies before its calls are run.
     #[inline]
     fn is_choked(&self) -> bool {
-        self.outbound.queued_replies() >= self.config.send_queue_soft
+        self.outbound.queued_replies() >= self.bounds.queue_soft
     }
 
     /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
@@ -1240,7 +1319,7 @@ impl<T> Connection<T> {
     #[inline]
     fn is_paused(&self) -> bool {
         self.served.one_ways >= self.in_flight_max
-            || self.outbound.ready_bytes() >= self.config.send_queue_max
+            || self.outbound.ready_bytes() >= self.bounds.queue_max
     }
 
     /// Whether the body that is arriving has memory that the transport could receive into.
@@ -1297,7 +1376,11 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
 }
 
 fn ended(was_sent: bool, cause: Cause) -> Failure {
-    if was_sent { Failure::unknown(cause) } else { Failure::not_sent(cause) }
+    if was_sent && !bug!("unknown_told_as_not_sent") {
+        Failure::unknown(cause)
+    } else {
+        Failure::not_sent(cause)
+    }
 }
 
 fn call_key(slot: u32) -> u32 {

@@ -30,7 +30,7 @@ pub(super) struct Outbound {
     /// The last of them: frames that do.
     run: Chunk,
     /// How many bytes of the run are replies.
-    run_replies: usize,
+    run_replies: u32,
     /// Bodies with credit, of which a part is sent in turn.
     bodies: VecDeque<Body>,
     /// Requests that wait for credit.
@@ -41,7 +41,8 @@ pub(super) struct Outbound {
     /// reads do not hold up calls.
     pub(super) held_call_items: VecDeque<Body>,
     pub(super) held_reply_items: VecDeque<Body>,
-    /// Bytes of whole frames that wait for nothing but the transport, and how many of them are replies.
+    /// Bytes of whole frames that wait for nothing but the transport, and how many of them are replies, without
+    /// those of the run.
     ready_bytes: usize,
     ready_replies: usize,
     /// Bytes of bodies apart, and how many of them are replies.
@@ -158,7 +159,7 @@ impl Outbound {
     /// How much of it are replies.
     #[inline]
     pub(super) fn queued_replies(&self) -> usize {
-        self.ready_replies + self.body_replies
+        self.ready_replies + self.run_replies as usize + self.body_replies
     }
 
     /// Whether there is something that could be sent now.
@@ -215,18 +216,17 @@ impl Outbound {
         self.ready_bytes += len;
         match what {
             Frame::Request => self.numbered += 1,
-            Frame::Reply => {
-                self.ready_replies += len;
-                self.run_replies += len;
-            }
+            // A run is a chunk, shorter than 4 GiB.
+            Frame::Reply => self.run_replies += len as u32,
             Frame::Item | Frame::Control => {}
         }
     }
 
     /// What was the run cannot be continued.
     fn end_run(&mut self, run: Chunk) {
-        let replies = core::mem::take(&mut self.run_replies);
+        let replies = core::mem::take(&mut self.run_replies) as usize;
         if !run.is_empty() {
+            self.ready_replies += replies;
             self.ready.push_back(Ready { run, replies, numbered: self.numbered });
         }
     }
@@ -268,7 +268,8 @@ impl Outbound {
         self.ready.is_empty()
             && self.run.is_empty()
             && !bodies.any(|body| {
-                body.entered <= mark && (body.header.is_request() || body.total as u64 > bytes_max)
+                let is_long = body.total as u64 > bytes_max && !bug!("limits_confirmed_early");
+                body.entered <= mark && (body.header.is_request() || is_long)
             })
     }
 
@@ -351,7 +352,6 @@ impl Outbound {
                 if !self.run.is_empty() {
                     self.taken = self.numbered;
                     self.ready_bytes = 0;
-                    self.ready_replies = 0;
                     self.run_replies = 0;
                     queue.push(core::mem::take(&mut self.run).into());
                 }
@@ -525,8 +525,11 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
     if has_streams && deadline == Instant::FAR {
         return u32::MAX;
     }
-    let left = deadline.micros_since(now).min(u32::MAX - 1);
-    if left == 0 && deadline > now { 1 } else { left }
+    if deadline <= now {
+        return 0;
+    }
+    let left = (deadline.as_nanos() - now.as_nanos()) / 1_000;
+    left.clamp(1, u64::from(u32::MAX - 1)) as u32
 }
 
 /// Head and header of one frame, without extensions other than the length, on the stack.

@@ -1,4 +1,4 @@
-//! The ordinary case: a request or reply that is here whole, without extensions, and of which nothing is
+//! The ordinary case: a request, a reply or an item that is here whole, without extensions, and of which nothing is
 //! unusual. It is recognised by looking only; anything else is left as it lies and goes the general way,
 //! which also finds out what is wrong with it.
 #![deny(
@@ -11,83 +11,187 @@
 use ringcall_buf::Chunk;
 
 use super::inbound::Plain;
-use super::{Connection, Event, Outcome, Reply, Request, call_key};
-use crate::frame::{Kind, ReplyHeader, RequestHeader, request_flags};
-use crate::{Instant, RequestId};
+use super::state::ServedState;
+use super::{Connection, Event, Item, Outcome, Reply, Request, calls};
+use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, request_flags};
+use crate::{Instant, MessageId, RequestId, StreamId};
 
 /// Flags of a request that change nothing here.
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
 
 impl<T> Connection<T> {
-    /// The event of an ordinary frame; `None`, and nothing has happened, if the next frame is not one.
+    /// The next event: of an ordinary frame if the next one is, else whatever there is.
     #[inline(always)]
-    pub(super) fn poll_plain(&mut self, now: Instant) -> Option<Event<T>> {
+    pub(super) fn poll_next(&mut self, now: Instant) -> Option<Event<T>> {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
-        // Bodies are not copied here: see `settle`.
-        if !self.events.is_empty()
-            || !self.parked.is_empty()
-            || self.stalled.is_some()
-            || self.memory.is_hoarded()
-        {
-            return None;
+        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
+            return self.poll_any(now);
         }
-        let Plain { head, header, body_len, frame_len } = self.inbound.peek_plain()?;
-        let slot = head.id.slot();
-        if head.kind == Kind::Request as u8 {
-            let header = RequestHeader::decode(header);
-            let is_plain = head.flags & !PLAIN_FLAGS == 0
-                && header.compression == 0
-                && !matches!(header.deadline_us, 0 | u32::MAX)
-                && head.id.side() != self.side
+        let Some(plain) = self.inbound.peek_plain() else { return self.poll_item(now) };
+        let Plain { kind, flags, id, header, body_len } = plain;
+        if kind == Kind::Request as u8 {
+            let RequestHeader { deadline_us, compression, .. } = RequestHeader::decode(header);
+            let is_plain = flags & !PLAIN_FLAGS == 0
+                && compression == 0
+                && !matches!(deadline_us, 0 | u32::MAX)
+                && id.side() != self.side
                 && self.goaway_sent.is_none()
-                && !self.is_choked()
-                && !self.is_paused()
-                && self.served.is_vacant(slot, self.in_flight_max);
-            if !is_plain || !self.credit.calls_in.try_charge(body_len) {
-                return None;
-            }
-            let deadline = now.after_micros(header.deadline_us);
-            self.served.run_plain(head.id, body_len, now, deadline);
-            self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
-            Some(Event::Request(Request {
-                id: RequestId { id: head.id, one_way: None },
-                method: header.method,
-                in_signature: header.in_signature,
-                out_signature: header.out_signature,
-                deadline,
-                received: now,
-                codec: header.codec,
-                compression: 0,
-                priority: header.priority,
-                attempt: header.attempt,
-                flags: head.flags,
-                body: self.take_plain_body(frame_len, body_len),
-                extensions: Chunk::empty(),
-            }))
-        } else if head.kind == Kind::Reply as u8 {
-            let header = ReplyHeader::decode(header);
-            let is_plain = head.flags == 0
-                && header.compression == 0
-                && self.credit.replies_in.check(body_len).is_ok();
+                && self.parked.is_empty()
+                && self.served.one_ways < self.in_flight_max
+                // Then it is neither choked nor paused.
+                && self.outbound.queued() < self.bounds.queue_soft
+                && self.credit.calls_in.has(body_len as usize);
             if !is_plain {
-                return None;
+                return self.poll_any(now);
             }
-            let ticket = self.calls.end_plain(head.id)?;
-            self.deadlines.cancel(call_key(slot));
-            // Checked above; and given back at once, see `reply_frame`.
-            let _passed = self.credit.replies_in.try_pass(body_len);
-            self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
-            let body = self.take_plain_body(frame_len, body_len);
-            let reply = Reply { header, body, extensions: Chunk::empty() };
-            Some(Event::Completed(ticket, Outcome::Reply(reply)))
-        } else {
-            None
+            let Some(slot) = self.served.vacant(id.slot(), self.in_flight_max) else {
+                return self.poll_any(now);
+            };
+            let deadline = now.after_micros(deadline_us);
+            slot.run(id, body_len as usize, now, deadline);
+            self.credit.calls_in.charge_granted(body_len as usize);
+            // Twice, so that what is ordinary is moved once, from the frame to the event.
+            if body_len == 0 {
+                let (header, body) = self.inbound.take_plain(0);
+                return Some(self.plain_request(now, deadline, flags, id, &header, body));
+            }
+            let (header, body) = self.inbound.take_plain(body_len);
+            return Some(self.plain_request(now, deadline, flags, id, &header, body));
+        }
+        let ReplyHeader { compression, .. } = ReplyHeader::decode(header);
+        let is_plain = kind == Kind::Reply as u8
+            && flags == 0
+            && compression == 0
+            && self.credit.replies_in.has(body_len as usize);
+        if !is_plain {
+            return self.poll_any(now);
+        }
+        let Some(ticket) = self.calls.plain(id).and_then(calls::Plain::end) else {
+            return self.poll_any(now);
+        };
+        // Given back at once, see `reply_frame`.
+        self.credit.replies_in.pass_granted(body_len as usize);
+        if body_len == 0 {
+            let (header, body) = self.inbound.take_plain(0);
+            return Some(self.plain_reply(ticket, &header, body));
+        }
+        let (header, body) = self.inbound.take_plain(body_len);
+        Some(self.plain_reply(ticket, &header, body))
+    }
+
+    /// The next event: an ordinary item if the next frame is one, else whatever there is.
+    #[inline(never)]
+    fn poll_item(&mut self, now: Instant) -> Option<Event<T>> {
+        match self.plain_item(now) {
+            Some(event) => Some(event),
+            None => self.poll_any(now),
         }
     }
 
+    #[inline]
+    fn plain_item(&mut self, now: Instant) -> Option<Event<T>> {
+        let mut found = None;
+        self.plain_items(now, None, 1, |id, item| found = Some(Event::Item(StreamId(id), item)));
+        found
+    }
+
+    /// Takes ordinary items as long as they are in front, at most `max`: of one stream, or of that of the
+    /// first. Returns how many.
+    #[inline]
+    pub(super) fn plain_items(
+        &mut self,
+        now: Instant,
+        of: Option<MessageId>,
+        max: u32,
+        mut take: impl FnMut(MessageId, Item),
+    ) -> u32 {
+        if !self.parked.is_empty() || self.is_paused() {
+            return 0;
+        }
+        let mut taken = 0;
+        while taken < max && self.plain_item_of(now, of, &mut take).is_some() {
+            taken = taken.saturating_add(1);
+        }
+        let n = u64::from(taken);
+        self.counters.items_received = self.counters.items_received.wrapping_add(n);
+        self.counters.frames_received = self.counters.frames_received.wrapping_add(n);
+        taken
+    }
+
     #[inline(always)]
-    fn take_plain_body(&mut self, frame_len: usize, body_len: usize) -> Chunk {
+    fn plain_item_of(
+        &mut self,
+        now: Instant,
+        of: Option<MessageId>,
+        take: &mut impl FnMut(MessageId, Item),
+    ) -> Option<()> {
+        let Plain { kind, flags, id, header, body_len } = self.inbound.peek_plain()?;
+        if of.is_some_and(|of| of != id) {
+            return None;
+        }
+        let ItemHeader { compression, .. } = ItemHeader::decode(header);
+        if kind != Kind::Item as u8 || flags != 0 || compression != 0 {
+            return None;
+        }
+        let credit = &mut self.credit;
+        let (streams, bytes, items) = if id.side() == self.side {
+            let streams = self.calls.find(id)?.streams.as_deref_mut();
+            (streams, &mut credit.replies_in, &mut credit.reply_items_in)
+        } else {
+            let slot = self.served.find(id).filter(|slot| slot.state != ServedState::Receiving);
+            (slot?.streams.as_deref_mut(), &mut credit.calls_in, &mut credit.call_items_in)
+        };
+        let streams = streams?;
+        let input = streams.input.as_mut()?;
+        let len = body_len as usize;
+        if input.check().is_err() || !bytes.has(len) || !items.has(1) {
+            return None;
+        }
+        input.spend(len);
+        streams.touched = now;
+        bytes.charge_granted(len);
+        items.charge_granted(1);
+        let (header, body) = self.inbound.take_plain(body_len);
+        take(id, Item { encoding: ItemHeader::decode(&header).into(), body });
+        Some(())
+    }
+
+    #[inline(always)]
+    fn plain_request(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+        flags: u8,
+        id: MessageId,
+        header: &[u8; RequestHeader::LEN],
+        body: Chunk,
+    ) -> Event<T> {
+        let header = RequestHeader::decode(header);
+        self.counters.requests_taken = self.counters.requests_taken.wrapping_add(1);
         self.counters.frames_received = self.counters.frames_received.wrapping_add(1);
-        self.inbound.take_plain_body(frame_len, body_len)
+        Event::Request(Request {
+            id: RequestId { id, one_way: None },
+            method: header.method,
+            in_signature: header.in_signature,
+            out_signature: header.out_signature,
+            deadline,
+            received: now,
+            codec: header.codec,
+            compression: 0,
+            priority: header.priority,
+            attempt: header.attempt,
+            flags,
+            body,
+            extensions: Chunk::empty(),
+        })
+    }
+
+    #[inline(always)]
+    fn plain_reply(&mut self, ticket: T, header: &[u8; ReplyHeader::LEN], body: Chunk) -> Event<T> {
+        self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
+        self.counters.frames_received = self.counters.frames_received.wrapping_add(1);
+        let header = ReplyHeader::decode(header);
+        let reply = Reply { header, body, extensions: Chunk::empty() };
+        Event::Completed(ticket, Outcome::Reply(reply))
     }
 }

@@ -12,7 +12,7 @@ use super::credit::Allowance;
 use super::inbound::{Found, stranger};
 use super::state::{CallInput, CallState, ConnectionInput};
 use super::stream::pool_items;
-use super::{BodyTarget, Connection, Event, Outcome, call_key};
+use super::{BodyTarget, Connection, Event, Outcome};
 use crate::config::{MetadataMax, WINDOW_MAX};
 use crate::frame::{
     self, Credit, CreditPool, CreditUnit, Extension, Extensions, FLAG_ACK, GoAway, Head, Hello,
@@ -214,6 +214,8 @@ impl<T> Connection<T> {
         self.credit.reply_items_out = Allowance::new(pool_items(hello.replies_window));
         self.watch.handshake = Instant::FAR;
         self.look_after_by(self.retirement.next());
+        self.bounds.their_in_flight_max = hello.in_flight_max;
+        self.bounds.their_message_bytes_max = hello.message_bytes_max;
         let shown = Extensions::new(extensions).flatten().find(|e| e.tag == tag::CREDENTIALS);
         self.credentials.peer = shown.map(|extension| extension.value.into());
         self.peer = Some(hello);
@@ -274,6 +276,8 @@ impl<T> Connection<T> {
         if let Some(peer) = &mut self.peer {
             peer.in_flight_max = limits.in_flight_max;
             peer.message_bytes_max = limits.message_bytes_max;
+            self.bounds.their_in_flight_max = limits.in_flight_max;
+            self.bounds.their_message_bytes_max = limits.message_bytes_max;
         }
         // Of several that arrive before an answer has left, the last one is answered; behind all calls
         // that were made under the limits before it.
@@ -316,7 +320,6 @@ impl<T> Connection<T> {
             {
                 self.credit.replies_in.release(arriving.ignore());
             }
-            self.deadlines.cancel(call_key(slot));
             self.calls.step(slot, CallInput::End);
             let failure = match state {
                 CallState::Held => Failure::not_sent(Cause::GoAway),

@@ -14,7 +14,7 @@ use super::assembly::{Arriving, Assembly};
 use super::receive::{Announced, Received, split_header};
 use super::state::{CallInput, CallState};
 use super::stream::Streams;
-use super::{BodyTarget, Connection, Event, Outcome, Reply, call_key};
+use super::{BodyTarget, Connection, Event, Outcome, Reply};
 use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, Kind, ReplyHeader};
 use crate::{Cause, CloseReason, Failure, Instant, MessageId, Status};
 
@@ -196,7 +196,6 @@ impl<T> Connection<T> {
             self.stop_sending(id);
         }
         self.stop_answered_streams(id);
-        self.deadlines.cancel(call_key(id.slot()));
         self.calls.step(id.slot(), CallInput::ReplyEnds);
         let counter = match ticket {
             Some(_) => &mut self.counters.calls_ended,

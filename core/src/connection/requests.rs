@@ -82,7 +82,7 @@ impl<T> Connection<T> {
         while !self.is_choked() {
             let request = self.parked.pop_front()?;
             self.served.step(request.id.id.slot(), ServedInput::Unpark);
-            if request.deadline > now {
+            if request.deadline > now || bug!("expired_in_queue_runs") {
                 return Some(Event::Request(request));
             }
             self.count_expired(true);
@@ -172,7 +172,7 @@ impl<T> Connection<T> {
             self.served.one_ways = self.served.one_ways.saturating_add(1);
             request.id.one_way = Some(u32::try_from(arriving.charged).unwrap_or(u32::MAX));
         }
-        if request.deadline <= now {
+        if request.deadline <= now && !bug!("expired_on_arrival_runs") {
             self.count_expired(true);
             self.refuse(now, request.id, Status::EXPIRED);
             return None;
@@ -200,7 +200,9 @@ impl<T> Connection<T> {
             ServedState::Receiving | ServedState::Parked => core::mem::take(&mut slot.charged),
             _ => 0,
         };
-        self.credit.calls_in.release(held.saturating_add(charged));
+        if !bug!("credit_leak_cancel") {
+            self.credit.calls_in.release(held.saturating_add(charged));
+        }
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
         self.served.step(id.slot(), ServedInput::Cancel);
         let kind = self.terminal_kind(id);
@@ -259,6 +261,7 @@ impl<T> Connection<T> {
     #[inline]
     fn would_come_after_goaway(&self) -> bool {
         self.goaway_sent.is_some_and(|accepted| self.counters.requests_taken >= accepted)
+            && !bug!("runs_above_go_away")
     }
 
     fn count_expired(&mut self, expired: bool) {
@@ -312,6 +315,7 @@ impl<T> Connection<T> {
             return Some(Status::BAD_REQUEST);
         }
         match header.deadline_us {
+            0 if bug!("d01") => None,
             0 => Some(Status::EXPIRED),
             // Only a stream may go without a deadline.
             u32::MAX if !has_streams => Some(Status::BAD_REQUEST),

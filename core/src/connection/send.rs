@@ -7,9 +7,7 @@ use super::outbound::{Body, BodyHeader, Frame, Part, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
 use super::stream::Input;
-use super::{
-    BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, call_key, served_key,
-};
+use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, served_key};
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, Extension, ExtensionWriter,
     FLAG_ACK, GoAway, Head, Hello, Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION,
@@ -20,6 +18,10 @@ use crate::{
     CallId, Cause, CloseCode, Codec, EncodeError, Failure, Instant, MessageId, Payload, Refused,
     RequestId, Status,
 };
+
+/// Flags that a call may have.
+const CALL_FLAGS: u8 =
+    request_flags::ONE_WAY | STREAM_FLAGS | request_flags::RETRIED | request_flags::IDEMPOTENT;
 
 /// Head and fixed header of a REQUEST, and of a REPLY.
 pub(super) const FRONT_LEN: usize = Head::LEN + RequestHeader::LEN;
@@ -37,18 +39,18 @@ impl<T> Connection<T> {
         payload: &P,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let Some(peer) = self.peer.as_ref().filter(|_| self.state == ConnectionState::Open) else {
+        if self.state != ConnectionState::Open {
             return refused(ticket, self.why_not_open());
-        };
+        }
         if call.deadline <= now {
             self.counters.calls_expired += 1;
             return refused(ticket, Cause::Expired);
         }
-        if self.outbound.queued() >= self.config.send_queue_max {
+        if self.outbound.queued() >= self.bounds.queue_max && !bug!("no_queue_limit") {
             return refused(ticket, Cause::QueueFull);
         }
-        let limit = peer.message_bytes_max;
-        let Some(slot) = self.calls.vacant(peer.in_flight_max) else {
+        let limit = self.bounds.their_message_bytes_max;
+        let Some(slot) = self.calls.vacant(self.bounds.their_in_flight_max) else {
             return refused(ticket, Cause::InFlightMax);
         };
         let mut arena = self.memory.take_arena();
@@ -75,27 +77,25 @@ impl<T> Connection<T> {
             attempt: call.attempt,
         };
         self.counters.calls_made += 1;
-        let flags = call.flags
-            & (request_flags::ONE_WAY
-                | STREAM_FLAGS
-                | request_flags::RETRIED
-                | request_flags::IDEMPOTENT);
-        let is_funded = body_len == 0
-            || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
-        let is_small = is_funded
-            && body_len <= self.config.cut_bytes
-            && arena.frame().message_len() == arena.frame().len();
-        if !is_small || flags & (request_flags::ONE_WAY | STREAM_FLAGS) != 0 {
+        let flags = call.flags & CALL_FLAGS;
+        let is_ordinary = flags & (request_flags::ONE_WAY | STREAM_FLAGS) == 0
+            && body_len <= self.bounds.cut_bytes
+            && !arena.frame().has_attached()
+            && self.outbound.held_calls.is_empty();
+        if !is_ordinary || !self.credit.calls_out.take(body_len) {
             let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
             let (extensions, front) = split_front(front, extensions.len());
             let deadline = call.deadline;
             let encoded = EncodedCall { slot, header, flags, deadline, extensions, front, rest };
-            return self.make_unusual_call(now, encoded, is_funded.then_some(body_len), ticket);
+            return self.make_unusual_call(now, encoded, body_len, ticket);
         }
-        let number = self.outbound.next_number();
-        let id = self.calls.open(slot, CallInput::SendLast, Some(ticket), number);
-        self.deadlines.arm(call_key(slot), call.deadline);
+        let (number, deadline) = (self.outbound.next_number(), call.deadline);
+        let (id, must_list) =
+            self.calls.open(slot, CallInput::SendLast, Some(ticket), number, deadline);
+        if must_list && !bug!("deadline_not_armed") {
+            self.list_deadline(slot, deadline);
+        }
         finish_frame::<FRONT_LEN>(
             &mut arena,
             Kind::Request,
@@ -109,31 +109,30 @@ impl<T> Connection<T> {
         Ok(CallId(id))
     }
 
-    /// A call that is one-way, large, has streams, or waits for credit: `funded` is the length of a body that
-    /// has it.
+    /// A call that is one-way, large, has streams, or waits for credit.
     #[cold]
     fn make_unusual_call(
         &mut self,
         now: Instant,
         call: EncodedCall,
-        funded: Option<usize>,
+        body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
         let EncodedCall { slot, mut header, flags, deadline, extensions, front, rest } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
-            self.credit.calls_out.untake(funded.unwrap_or(0));
             self.counters.calls_made -= 1;
             return refused(ticket, cause);
         }
         header.deadline_us = wire_deadline(now, deadline, has_streams);
-        let is_small =
-            funded.is_some_and(|body_len| body_len <= self.config.cut_bytes) && rest.is_none();
+        let is_funded = body_len == 0
+            || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
+        let is_small = is_funded && body_len <= self.bounds.cut_bytes && rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
             let number = self.outbound.next_number();
-            let id = self.calls.open(slot, CallInput::SendLast, None, number);
+            let (id, _) = self.calls.open(slot, CallInput::SendLast, None, number, Instant::FAR);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
             let header = header.encode();
@@ -145,15 +144,15 @@ impl<T> Connection<T> {
             true => (CallInput::SendLast, self.outbound.next_number()),
             false => (CallInput::Hold, 0),
         };
-        let id = self.calls.open(slot, input, Some(ticket), number);
+        let (id, must_list) = self.calls.open(slot, input, Some(ticket), number, deadline);
+        if must_list {
+            self.list_deadline(slot, deadline);
+        }
         if let Some(entry) = self.calls.at(slot) {
             entry.one_way = is_one_way;
         }
         if has_streams {
             self.open_call_streams(now, id, flags, is_small);
-        }
-        if deadline != Instant::FAR {
-            self.deadlines.arm(call_key(slot), deadline);
         }
         if is_small {
             let header = header.encode();
@@ -163,7 +162,7 @@ impl<T> Connection<T> {
         }
         let header = BodyHeader::Request(header, deadline);
         let body = Body::new(id, header, flags, extensions, front, rest);
-        let queue = if funded.is_some() { Queue::Funded } else { Queue::Calls };
+        let queue = if is_funded { Queue::Funded } else { Queue::Calls };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
     }
@@ -195,7 +194,6 @@ impl<T> Connection<T> {
         }
         self.leave_body(BodyTarget::Reply(id));
         self.stop_streams(id);
-        self.deadlines.cancel(call_key(id.slot()));
         match state {
             CallState::Held | CallState::Sending => self.stop_sending(id),
             // No further frame of the reply will come that could free the slot.
@@ -215,7 +213,9 @@ impl<T> Connection<T> {
     /// Forgets the part of a request's body that was not sent.
     pub(super) fn stop_sending(&mut self, id: MessageId) {
         let unsent = self.outbound.abandon_request(id);
-        self.credit.calls_out.untake(unsent);
+        if !bug!("credit_leak_unsent") {
+            self.credit.calls_out.untake(unsent);
+        }
         // Those that waited behind it may have their turn.
         self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
     }
@@ -248,7 +248,9 @@ impl<T> Connection<T> {
         let has_streams = slot.streams.is_some();
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
-        self.deadlines.cancel(served_key(id.slot()));
+        if core::mem::take(&mut slot.is_watched) {
+            self.deadlines.cancel(served_key(id.slot()));
+        }
         if self.ending.is_some() {
             self.stop_streams(id);
             self.served.step(id.slot(), ServedInput::ReplyLast);
@@ -261,7 +263,7 @@ impl<T> Connection<T> {
         if has_streams {
             return self.answer_with_streams(id, header, payload);
         }
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
@@ -277,22 +279,18 @@ impl<T> Connection<T> {
                 return Err(ReplyError::Encode(error));
             }
         };
-        let is_funded = body_len == 0
-            || (self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body_len));
-        let is_small = is_funded
-            && body_len <= self.config.cut_bytes
-            && arena.frame().message_len() == arena.frame().len();
-        if !is_small {
+        let is_ordinary = body_len <= self.bounds.cut_bytes
+            && !arena.frame().has_attached()
+            && (self.outbound.held_replies.is_empty() || body_len == 0);
+        if !is_ordinary || !self.credit.replies_out.take(body_len) {
             let (front, rest) = (arena.finish(), arena.take_attached());
             self.memory.put_arena(arena);
             let (extensions, front) = split_front(front, extensions.len());
-            self.served.step(id.slot(), ServedInput::ReplyPart);
-            let body = Body::new(id, BodyHeader::Reply(header), 0, extensions, front, rest);
-            let queue = if is_funded { Queue::Funded } else { Queue::Replies };
-            self.outbound.push_body(body, queue);
+            self.answer_with_body(id, header, extensions, front, rest);
             return Ok(());
         }
-        self.served.end_plain(id.slot());
+        slot.end_plain();
+        self.served.ended_plain();
         finish_frame::<FRONT_LEN>(
             &mut arena,
             Kind::Reply,
@@ -304,6 +302,24 @@ impl<T> Connection<T> {
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
+    }
+
+    /// An answer that is large, or waits for credit.
+    #[cold]
+    fn answer_with_body(
+        &mut self,
+        id: MessageId,
+        header: ReplyHeader,
+        extensions: Chunk,
+        front: Chunk,
+        rest: Option<Segment>,
+    ) {
+        self.served.step(id.slot(), ServedInput::ReplyPart);
+        let body = Body::new(id, BodyHeader::Reply(header), 0, extensions, front, rest);
+        let is_funded =
+            self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body.total);
+        let queue = if is_funded { Queue::Funded } else { Queue::Replies };
+        self.outbound.push_body(body, queue);
     }
 
     /// Core's own answer to a request that the application never sees.
@@ -393,7 +409,7 @@ impl<T> Connection<T> {
             return self.wake_crowded();
         }
         while let Some(progress) =
-            self.outbound.send_part(now, self.config.cut_bytes, &self.memory, queue)
+            self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
             match progress.of {
                 Part::Request => self.request_progress(progress.id, progress.number, progress.last),
@@ -538,7 +554,6 @@ impl<T> Connection<T> {
         }
         if let Some(entry) = self.calls.find(id).filter(|entry| last && entry.one_way) {
             let ticket = entry.ticket.take();
-            self.deadlines.cancel(call_key(id.slot()));
             self.calls.step(id.slot(), CallInput::End);
             self.one_ways.extend(ticket.map(|ticket| (number, ticket)));
         }

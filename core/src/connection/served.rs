@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub(super) received: Instant,
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
+    /// The wheel says its key then.
+    pub(super) is_watched: bool,
     /// A body that is still arriving, or being ignored.
     pub(super) arriving: Option<Box<Arriving<Request>>>,
     /// What a call with streams has beside.
@@ -60,6 +62,7 @@ impl Served {
             Some(slot) if slot.state == ServedState::Free => Ok(()),
             // The caller has read our early answer and uses its slot again.
             Some(slot) if slot.state == ServedState::Discarding && slot.id != id => Ok(()),
+            Some(_) if bug!("b06") => Ok(()),
             Some(_) => Err(CloseReason::IdReused),
         }
     }
@@ -75,6 +78,7 @@ impl Served {
                 charged: 0,
                 received: Instant::ZERO,
                 deadline: Instant::FAR,
+                is_watched: false,
                 arriving: None,
                 streams: None,
                 late: Late::default(),
@@ -94,38 +98,22 @@ impl Served {
         }
     }
 
-    /// Whether a call can have this slot at once: it is free, below `limit`, and was used before.
+    /// A slot that a call can have at once: it is free, below `limit`, and was used before.
     #[inline(always)]
-    pub(super) fn is_vacant(&self, index: u32, limit: u32) -> bool {
-        let slot = self.slots.get(index as usize);
-        index < limit && slot.is_some_and(|slot| slot.state == ServedState::Free)
+    pub(super) fn vacant(&mut self, index: u32, limit: u32) -> Option<Vacant<'_>> {
+        if index >= limit {
+            return None;
+        }
+        let slot = self.slots.get_mut(index as usize)?;
+        if slot.state != ServedState::Free {
+            return None;
+        }
+        Some(Vacant { slot, live: &mut self.live })
     }
 
-    /// Makes the slot, which is [vacant](Self::is_vacant), that of a new call that is here whole.
+    /// A slot was [freed](Slot::end_plain).
     #[inline(always)]
-    pub(super) fn run_plain(
-        &mut self,
-        id: MessageId,
-        charged: usize,
-        now: Instant,
-        deadline: Instant,
-    ) {
-        let Some(slot) = self.slots.get_mut(id.slot() as usize) else { return };
-        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
-        debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
-        slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged) = (id, charged);
-        (slot.received, slot.deadline) = (now, deadline);
-        self.live = self.live.wrapping_add(1);
-    }
-
-    /// Frees the slot of a running call whose answer is whole.
-    #[inline]
-    pub(super) fn end_plain(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        const FREE: Option<ServedState> = ServedState::Running.on(ServedInput::ReplyLast);
-        debug_assert_eq!(slot.state.on(ServedInput::ReplyLast), FREE);
-        slot.state = FREE.unwrap_or(ServedState::Running);
+    pub(super) fn ended_plain(&mut self) {
         self.live -= 1;
     }
 
@@ -197,6 +185,37 @@ impl Served {
         }
         slot.state = next;
         true
+    }
+}
+
+/// A free slot.
+pub(super) struct Vacant<'a> {
+    slot: &'a mut Slot,
+    live: &'a mut usize,
+}
+
+impl Vacant<'_> {
+    /// Makes it that of a new call that is here whole.
+    #[inline(always)]
+    pub(super) fn run(self, id: MessageId, charged: usize, now: Instant, deadline: Instant) {
+        let slot = self.slot;
+        debug_assert!(!slot.is_watched, "its last call was answered");
+        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
+        debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
+        slot.state = RUNNING.unwrap_or(ServedState::Free);
+        (slot.id, slot.charged) = (id, charged);
+        (slot.received, slot.deadline) = (now, deadline);
+        *self.live = self.live.wrapping_add(1);
+    }
+}
+
+impl Slot {
+    /// Frees the slot of a running call whose answer is whole; say so to [`Served::ended_plain`].
+    #[inline(always)]
+    pub(super) fn end_plain(&mut self) {
+        const FREE: Option<ServedState> = ServedState::Running.on(ServedInput::ReplyLast);
+        debug_assert_eq!(self.state.on(ServedInput::ReplyLast), FREE);
+        self.state = FREE.unwrap_or(ServedState::Running);
     }
 }
 

@@ -171,9 +171,15 @@ impl Input {
     #[inline]
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), CloseReason> {
         self.check()?;
+        self.spend(bytes);
+        Ok(())
+    }
+
+    /// The same, of one that was [checked](Self::check).
+    #[inline]
+    pub(super) fn spend(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.items = self.items.saturating_sub(1);
-        Ok(())
     }
 
     #[inline]
@@ -187,11 +193,11 @@ impl Input {
         }
     }
 
-    /// The application no longer holds an item. Says whether a grant is due now.
+    /// The application no longer holds some items. Says whether a grant is due now.
     #[inline]
-    pub(super) fn release(&mut self, bytes: usize) -> bool {
+    pub(super) fn release(&mut self, items: usize, bytes: usize) -> bool {
         self.returned_bytes = self.returned_bytes.saturating_add(bytes as u64);
-        self.returned_items = self.returned_items.saturating_add(1);
+        self.returned_items = self.returned_items.saturating_add(items as u64);
         let is_due = self.returned_bytes >= self.window / 4
             || self.returned_items >= stream_items(self.window) / 4;
         is_due && self.state == InputState::Open && !core::mem::replace(&mut self.is_granting, true)

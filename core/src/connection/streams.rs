@@ -104,6 +104,7 @@ impl<T> Connection<T> {
         Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
     }
 
+    #[inline]
     pub(super) fn streams(&mut self, id: MessageId) -> Option<&mut Streams> {
         match id.side() == self.side {
             true => self.calls.find(id)?.streams.as_deref_mut(),
@@ -111,6 +112,7 @@ impl<T> Connection<T> {
         }
     }
 
+    #[inline]
     pub(super) fn output(&mut self, id: MessageId) -> Option<&mut Output> {
         self.streams(id)?.output.as_mut()
     }
@@ -157,7 +159,7 @@ impl<T> Connection<T> {
         if !self.may_send_item(id)? {
             return Err(ItemError::Blocked);
         }
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let Encoding { codec, compression, signature } = encoding;
         let most = Most { body: limit, extensions: 0 };
@@ -180,7 +182,7 @@ impl<T> Connection<T> {
         self.counters.items_sent += 1;
         let header = ItemHeader { signature, codec, compression };
         let is_small = is_funded
-            && body_len <= self.config.cut_bytes
+            && body_len <= self.bounds.cut_bytes
             && arena.frame().message_len() == arena.frame().len();
         if is_small {
             finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode(), 0);
@@ -232,14 +234,16 @@ impl<T> Connection<T> {
             Pool::Calls => &self.credit.call_items_out,
             Pool::Replies => &self.credit.reply_items_out,
         };
-        items.available() == 0 || self.outbound.ready_bytes() >= self.config.cut_bytes
+        items.available() == 0 || self.outbound.ready_bytes() >= self.bounds.cut_bytes
     }
 
+    #[inline]
     fn pool_of_output(&self, id: MessageId) -> Pool {
         if id.side() == self.side { Pool::Calls } else { Pool::Replies }
     }
 
     /// Takes credit for an item from a pool; what does not get any waits in the send order.
+    #[inline]
     fn fund_item(&mut self, pool: Pool, body_len: usize) -> bool {
         let (items, bytes, is_first) = match pool {
             Pool::Calls => (
@@ -298,7 +302,7 @@ impl<T> Connection<T> {
             self.stop_streams(id);
         }
         let kind = self.terminal_kind(id);
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
@@ -316,7 +320,7 @@ impl<T> Connection<T> {
             }
         };
         let is_whole = arena.frame().message_len() == arena.frame().len();
-        let is_small = !waits && body_len <= self.config.cut_bytes && is_whole;
+        let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
@@ -367,8 +371,16 @@ impl<T> Connection<T> {
         if output.state() == OutputState::Open {
             return self.wake(id);
         }
+        let limit = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        let Some(output) = self.output(id) else { return };
         match (output.last.take(), id.side() == self.side) {
+            // The limit was lowered while it waited.
+            (Some(last), _) if last.total as u64 > limit => {
+                self.served.step(id.slot(), ServedInput::ReplyLast);
+                self.send_terminal(Kind::End, id, Status::REPLY_FAILED);
+            }
             (Some(last), _) => self.push_terminal(*last),
+            (None, true) if bug!("missed_end") => {}
             (None, true) => self.push_end(id),
             (None, false) => {}
         }
@@ -392,7 +404,9 @@ impl<T> Connection<T> {
             Pool::Calls => (&mut self.credit.calls_out, &mut self.credit.call_items_out),
             Pool::Replies => (&mut self.credit.replies_out, &mut self.credit.reply_items_out),
         };
-        bytes.untake(unsent.bytes);
+        if !bug!("credit_leak_item") {
+            bytes.untake(unsent.bytes);
+        }
         items.untake(unsent.items);
         if unsent.items > 0 {
             // Those that waited behind it may have their turn.
@@ -442,7 +456,7 @@ impl<T> Connection<T> {
                 self.look_after_by(idle_at);
                 continue;
             }
-            if self.served.step(slot, ServedInput::Cancel) {
+            if !bug!("c16") && self.served.step(slot, ServedInput::Cancel) {
                 self.stop_streams(id);
                 let id = RequestId { id, one_way: None };
                 self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
@@ -472,7 +486,7 @@ impl<T> Connection<T> {
     /// which they came to wait.
     #[inline]
     pub(super) fn wake_crowded(&mut self) {
-        if !self.crowded.is_empty() {
+        if !self.crowded.is_empty() && !bug!("lost_wake_of_the_crowd") {
             self.wake_some();
         }
     }

@@ -229,11 +229,16 @@ impl ItemHeader {
     /// Reads the fixed part; what follows it are TLVs.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<(ItemHeader, &[u8])> {
-        let (mut fields, rest) = fixed::<{ ItemHeader::LEN }>(header)?;
-        let signature = fields.u64();
-        let codec = Codec(fields.u8());
-        let compression = fields.u8();
-        Some((ItemHeader { signature, codec, compression }, rest))
+        let (fixed, rest) = header.split_first_chunk()?;
+        Some((ItemHeader::decode(fixed), rest))
+    }
+
+    /// Reads the fixed part; every sequence of bytes is one.
+    #[inline]
+    #[must_use]
+    pub fn decode(fixed: &[u8; ItemHeader::LEN]) -> ItemHeader {
+        let mut fields = Reader(fixed);
+        ItemHeader { signature: fields.u64(), codec: Codec(fields.u8()), compression: fields.u8() }
     }
 
     /// The fixed part's bytes.

@@ -220,6 +220,13 @@ impl Head {
     }
 }
 
+/// A length with the zeros behind it, up to the next multiple of [`ALIGN`].
+#[inline]
+pub(crate) const fn padded(len: u32) -> u64 {
+    const REST: u64 = (ALIGN as u64).wrapping_sub(1);
+    (len as u64).wrapping_add(REST) & !REST
+}
+
 /// Splits the fixed part off a header.
 #[inline]
 fn fixed<const N: usize>(header: &[u8]) -> Option<(Reader<'_>, &[u8])> {

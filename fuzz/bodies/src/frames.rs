@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use crate::harness::raw::{Raw, hello};
+use ringcall::TraceContext;
 use ringcall_core::frame::{
     Cancel, CancelReason, Credit, DataHeader, Extension, ExtensionWriter, Extensions, GoAway, Head,
     Hello, ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader, is_metadata_key,
@@ -12,6 +13,7 @@ use ringcall_core::{
     CloseReason, Config, Instant, Memory, MemoryLimits, MessageId, Outcome, Request, RequestId,
     Side, Status,
 };
+use ringcall_tracing::TraceParent;
 
 /// Reads the bytes as headers of every kind, then gives them to connections of both sides.
 ///
@@ -28,6 +30,9 @@ pub fn frames(data: &[u8]) {
 // ---- headers ----
 
 fn headers(data: &[u8]) {
+    if let Some(trace) = TraceParent::from_bytes(data) {
+        assert_eq!(TraceParent::from_bytes(&trace.to_bytes()), Some(trace));
+    }
     if let Some(bytes) = data.first_chunk() {
         let head = Head::parse(bytes);
         assert_eq!(head.encode(), *bytes);
@@ -54,6 +59,25 @@ fn headers(data: &[u8]) {
         assert_eq!(cancel.reason == CancelReason::Dropped, !matches!(data[0], 1 | 2));
     }
     extensions(data);
+    metadata(data);
+}
+
+/// What the facade makes of extensions.
+fn metadata(data: &[u8]) {
+    let metadata = ringcall::Metadata::new(ringcall::Bytes::copy_from_slice(data));
+    assert!(metadata.len() <= data.len() / 4);
+    for (key, value) in metadata.iter() {
+        assert!(metadata.get(key).is_some());
+        assert!(metadata.get_all(key).any(|other| other == value));
+    }
+    let _ = (metadata.trace_state(), metadata.baggage(), metadata.group(), metadata.caller());
+    if let Some(trace) = metadata.trace() {
+        assert_eq!(trace.to_string().parse(), Ok(trace));
+    }
+    if let Some(Ok(trace)) = std::str::from_utf8(data).ok().map(str::parse) {
+        let trace: TraceContext = trace;
+        assert_eq!(TraceContext::from_bytes(&trace.to_bytes()), Some((trace, "")));
+    }
 }
 
 type Parse<H> = for<'a> fn(&'a [u8]) -> Option<(H, &'a [u8])>;

@@ -208,6 +208,22 @@ fn server(service: &Service) -> TokenStream {
         .iter()
         .enumerate()
         .map(|(index, method)| mount_method(service, method, index, Place::Pool));
+    let spawned = service.send.then(|| {
+        let methods = service.methods.iter().enumerate();
+        let methods =
+            methods.map(|(index, method)| mount_method(service, method, index, Place::Executor));
+        quote! {
+            #[automatically_derived]
+            impl<__S: #name> #ringcall::SendService for #service_name<__S> {
+                fn mount_spawned(self, mount: &mut #ringcall::__private::Mount)
+                where
+                    Self: ::core::marker::Send + ::core::marker::Sync,
+                {
+                    #(#methods)*
+                }
+            }
+        }
+    });
     let any_offload = service.methods.iter().any(|method| method.options.offload);
     // Work that goes to another thread takes the implementation along.
     let bounds = any_offload.then(|| quote!(+ ::core::marker::Send + ::core::marker::Sync));
@@ -261,6 +277,8 @@ fn server(service: &Service) -> TokenStream {
                 #(#offloaded)*
             }
         }
+
+        #spawned
     }
 }
 
@@ -269,6 +287,8 @@ fn server(service: &Service) -> TokenStream {
 enum Place {
     Shard,
     Pool,
+    /// Of the user's.
+    Executor,
 }
 
 fn mount_method(service: &Service, method: &Method, index: usize, place: Place) -> TokenStream {
@@ -329,6 +349,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
             match place {
                 Place::Shard => quote!(handler),
                 Place::Pool => quote!(offloaded),
+                Place::Executor => quote!(spawned),
             },
             quote! {
                 ::core::result::Result::Ok(async move {
@@ -340,6 +361,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
             match place {
                 Place::Shard => quote!(responder),
                 Place::Pool => quote!(offloaded_responder),
+                Place::Executor => quote!(spawned_responder),
             },
             quote! {
                 let #responder = <#ty as #ringcall::__private::Responds>::from_call(&#call);

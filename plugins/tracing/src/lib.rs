@@ -36,19 +36,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use context::TraceParent;
 use parking_lot::Mutex;
 use ringcall::Address;
 use ringcall::observe::{Call, CallEnd, Class, Event, Observer, Role};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use context::Context;
-
 /// Makes a span of each call.
 #[derive(Default)]
 pub struct Spans {
     /// Those of calls that have not ended, by number. Each shard has its own.
-    open: Mutex<HashMap<u64, (Span, Context)>>,
+    open: Mutex<HashMap<u64, (Span, TraceParent)>>,
 }
 
 impl Spans {
@@ -96,9 +95,9 @@ impl Observer for Spans {
     }
 }
 
-fn begin(call: &Call<'_>) -> (Span, Context) {
-    let parent = call.trace_context.and_then(Context::from_bytes);
-    let context = Context::child_of(parent.as_ref());
+fn begin(call: &Call<'_>) -> (Span, TraceParent) {
+    let parent = call.trace_context.and_then(TraceParent::from_bytes);
+    let context = TraceParent::child_of(parent.as_ref());
     let name = call.method_name().unwrap_or("unknown/unknown");
     let (service, method) = name.split_once('/').unwrap_or((name, ""));
     let kind = if call.role == Role::Server { "server" } else { "client" };

@@ -105,7 +105,8 @@ fn a_call_is_a_span_on_either_side_of_one_trace() {
         drop(all);
         pause();
     }
-    let all: Vec<Fields> = kept.0.lock().unwrap().iter().map(|(fields, _)| fields.clone()).collect();
+    let all: Vec<Fields> =
+        kept.0.lock().unwrap().iter().map(|(fields, _)| fields.clone()).collect();
     assert_eq!(all.len(), 6, "{all:#?}");
     assert!(kept.0.lock().unwrap().iter().all(|(_, handles)| *handles == 0), "all are closed");
     let of = |kind| all.iter().filter(move |span| span["otel.kind"] == kind).collect::<Vec<_>>();

@@ -10,31 +10,40 @@ use std::{fmt, mem};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
+use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass, Within,
+    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
 
-use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer};
+use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer, WithMetadata};
 use crate::CallError;
 use crate::packing::{inflate_answer, wish};
 use crate::serve::MethodTable;
 
 /// Options for calls. Those of a client hold for all its calls, those of a [`Call`] for that one; what
 /// neither says is as the method says, or the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
     deadline: Option<Duration>,
     priority: Option<u8>,
     wait_for_ready: Option<bool>,
+    /// Metadata and context, in front of those of the call.
+    extensions: ExtensionWriter,
     compression: Option<Option<Compression>>,
 }
 
 impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
-        CallOptions { deadline: None, priority: None, wait_for_ready: None, compression: None }
+        CallOptions {
+            deadline: None,
+            priority: None,
+            wait_for_ready: None,
+            extensions: ExtensionWriter::new(),
+            compression: None,
+        }
     }
 
     /// How long to wait: a second, unless the method says otherwise. The server is told how much is
@@ -42,6 +51,13 @@ impl CallOptions {
     pub const fn deadline(mut self, deadline: Duration) -> CallOptions {
         self.deadline = Some(deadline);
         self
+    }
+
+    crate::metadata::extension_methods!(extensions);
+
+    /// What goes with every call.
+    pub(super) fn extensions(&self) -> ExtensionWriter {
+        self.extensions.clone()
     }
 
     /// How long to wait, if these options or the method say it.
@@ -82,12 +98,6 @@ pub trait BlockOn {
     fn block_on<F: Future>(&self, future: F) -> F::Output;
 }
 
-impl<C: BlockOn, K> BlockOn for Within<C, K> {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.channel().block_on(future)
-    }
-}
-
 impl<T: BlockOn> BlockOn for &T {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         (**self).block_on(future)
@@ -100,9 +110,10 @@ impl<T: BlockOn> BlockOn for &T {
 /// It gives the reply as a [`View`](crate::View), read where it landed, or a [`CallError`].
 #[must_use = "a call is made when it is awaited, waited for, or given a callback"]
 pub struct Call<'a, C, A, R, E> {
-    channel: &'a C,
-    outgoing: Outgoing,
+    pub(super) channel: &'a C,
+    pub(super) outgoing: Outgoing,
     argument: &'a A,
+    extensions: ExtensionWriter,
     reply: PhantomData<fn() -> (R, E)>,
 }
 
@@ -113,11 +124,32 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
     #[doc(hidden)]
     pub fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> Call<'a, C, A, R, E> {
-        Call { channel, outgoing: outgoing(method, options), argument, reply: PhantomData }
+        Call {
+            channel,
+            outgoing: outgoing(method, options),
+            argument,
+            extensions: options.extensions(),
+            reply: PhantomData,
+        }
+    }
+
+    crate::metadata::extension_methods!(extensions);
+
+    /// Gives the answer with the metadata that the handler has added, how long things took there, and how
+    /// busy it is.
+    pub fn with_metadata(self) -> WithMetadata<'a, C, A, R, E> {
+        WithMetadata(self)
+    }
+
+    /// Makes the call.
+    #[inline]
+    pub(super) fn make(self) -> C::Pending<'a, Extended<Typed<'a, A>>> {
+        let extensions = self.extensions.finish();
+        self.channel.call(self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 
     /// How long to wait for this call.
@@ -162,7 +194,9 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Client, A, R, E> {
     /// block. Nothing of the call is borrowed any more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        self.channel.call_with(self.outgoing, &payload, move |outcome| {
             callback(outcome.map_err(CallError::Failed).and_then(|answer| {
                 receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
             }));
@@ -175,7 +209,9 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Peer, A, R, E> {
     /// not block. Nothing of the call is borrowed any more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, SharedChunk>) + Send + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome| {
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        self.channel.call_with(self.outgoing, &payload, move |outcome| {
             callback(outcome.map_err(CallError::Failed).and_then(|answer| {
                 receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
             }));
@@ -188,8 +224,10 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
     /// more when this returns.
     pub fn callback(self, callback: impl FnOnce(CallResult<R, E, ringcall_core::Chunk>) + 'static) {
         let Outgoing { out_signature, .. } = self.outgoing;
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
         let limit = self.channel.message_bytes_max();
-        self.channel.call_with(self.outgoing, &Typed(self.argument), move |outcome: Outcome| {
+        self.channel.call_with(self.outgoing, &payload, move |outcome: Outcome| {
             let answered = inflate_answer(outcome.into_answer().map(Answer::from), limit);
             callback(answered.map_err(CallError::Failed).and_then(|answer| {
                 receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
@@ -211,7 +249,7 @@ where
     fn into_future(self) -> CallFuture<'a, C, A, R, E> {
         CallFuture {
             out_signature: self.outgoing.out_signature,
-            pending: self.channel.call(self.outgoing, Typed(self.argument)),
+            pending: self.make(),
             reply: PhantomData,
         }
     }
@@ -232,7 +270,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        pending: C::Pending<'a, Typed<'a, A>>,
+        pending: C::Pending<'a, Extended<Typed<'a, A>>>,
         out_signature: u64,
         reply: PhantomData<fn() -> (R, E)>,
     }
@@ -262,17 +300,31 @@ pub trait IntoOwned: Frozen + From<SharedChunk> {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M
     where
         Self: Sized;
+
+    /// Nothing.
+    #[doc(hidden)]
+    fn empty() -> Self
+    where
+        Self: Sized;
 }
 
 impl IntoOwned for ringcall_core::Chunk {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M {
         M::into_owned(received)
     }
+
+    fn empty() -> Self {
+        ringcall_core::Chunk::empty()
+    }
 }
 
 impl IntoOwned for SharedChunk {
     fn into_owned<M: Message>(received: M::Received<Self>) -> M {
         M::into_owned_shared(received)
+    }
+
+    fn empty() -> Self {
+        SharedChunk::empty()
     }
 }
 
@@ -335,20 +387,23 @@ pub struct OneWay<'a, C, A> {
     channel: &'a C,
     outgoing: Outgoing,
     argument: &'a A,
+    extensions: ExtensionWriter,
 }
 
 impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
     #[doc(hidden)]
     pub fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> OneWay<'a, C, A> {
         let mut outgoing = outgoing(method, options);
         outgoing.flags |= request_flags::ONE_WAY;
-        OneWay { channel, outgoing, argument }
+        OneWay { channel, outgoing, argument, extensions: options.extensions() }
     }
+
+    crate::metadata::extension_methods!(extensions);
 
     /// How long the server may take to start it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -380,7 +435,9 @@ impl<'a, C: Channel, A: Message> IntoFuture for OneWay<'a, C, A> {
     type IntoFuture = OneWayFuture<'a, C, A>;
 
     fn into_future(self) -> OneWayFuture<'a, C, A> {
-        OneWayFuture { pending: self.channel.call(self.outgoing, Typed(self.argument)) }
+        let extensions = self.extensions.finish();
+        let payload = Extended { payload: Typed(self.argument), extensions };
+        OneWayFuture { pending: self.channel.call(self.outgoing, payload) }
     }
 }
 
@@ -399,7 +456,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        pending: C::Pending<'a, Typed<'a, A>>,
+        pending: C::Pending<'a, Extended<Typed<'a, A>>>,
     }
 }
 
@@ -412,8 +469,9 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
     }
 }
 
-pub(super) fn outgoing(method: &MethodTable, options: &CallOptions) -> Outgoing {
+pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
     Outgoing {
+        name: method.full_name(),
         method: method.id(),
         in_signature: method.signatures().in_signature,
         out_signature: method.signatures().out_signature,

@@ -525,8 +525,8 @@ impl LocalClient {
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
-        let payload = Measured::new(payload);
-        let ongoing = Ongoing::begin(audience, &call, shard.now());
+        let ongoing = Ongoing::begin(audience, &call, shard.now(), payload);
+        let payload = ongoing.measure(payload);
         let ongoing = Rc::new(RefCell::new(ongoing));
         let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
         let ticket = Ticket::Callback(Box::new(move |outcome| {
@@ -754,8 +754,12 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
         let called = match &mut self.begun {
             None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
             Some(begun) => {
-                let measured = Measured::new(&self.payload);
-                let called = self.client.borrow().0.call(&self.call, deadline, &measured, ticket);
+                let local = &self.client.borrow().0;
+                let measured = match local.connection.audience() {
+                    Some(audience) => audience.measure(begun, &self.payload),
+                    None => Measured::new(&self.payload),
+                };
+                let called = local.call(&self.call, deadline, &measured, ticket);
                 begun.request_bytes = measured.bytes();
                 called
             }
@@ -804,16 +808,22 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
 
 impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     #[cold]
-    fn watch_begin(&mut self) {
+    fn watch_begin(&mut self)
+    where
+        P: Payload,
+    {
         let client = self.client.borrow();
-        let audience = client.0.connection.audience().as_ref();
-        self.begun = audience.map(|it| it.begin(&self.call, client.0.shard.now()));
+        let (audience, now) = (client.0.connection.audience().as_ref(), client.0.shard.now());
+        self.begun = audience.map(|it| it.begin(&self.call, now, &self.payload));
     }
 
     #[cold]
     fn watch_repeat(&self) {
-        if let Some(audience) = self.client.borrow().0.connection.audience() {
-            audience.repeat(&self.call, self.client.borrow().0.shard.now());
+        let local = &self.client.borrow().0;
+        if let Some(audience) = local.connection.audience()
+            && let Some(begun) = &self.begun
+        {
+            audience.repeat(&self.call, begun.number(), local.shard.now());
         }
     }
 

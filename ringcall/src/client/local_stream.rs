@@ -12,7 +12,7 @@ use ringcall_core::{
 };
 
 use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
-use crate::observe::{Measured, Ongoing};
+use crate::observe::Ongoing;
 use crate::packing::inflate_arrived;
 use crate::shard::{OpenStream, Shard, Ticket};
 
@@ -56,7 +56,7 @@ impl LocalClient {
     ) -> Result<LocalStream, Failure> {
         let now = self.shard().now();
         let audience = self.connection().audience().as_ref();
-        let mut ongoing = audience.map(|audience| Ongoing::begin(audience, &call, now));
+        let mut ongoing = audience.map(|audience| Ongoing::begin(audience, &call, now, &payload));
         let opened = self.try_open(call, payload, &mut ongoing).await;
         if let (Err(failure), Some(ongoing)) = (&opened, &mut ongoing) {
             ongoing.end_with(self.shard().now(), &Outcome::Failed(*failure));
@@ -84,7 +84,7 @@ impl LocalClient {
             let called = match ongoing {
                 None => shard.call(handle, &call, deadline, &payload, ticket),
                 Some(ongoing) => {
-                    let measured = Measured::new(&payload);
+                    let measured = ongoing.measure(&payload);
                     let called = shard.call(handle, &call, deadline, &measured, ticket);
                     ongoing.sends(measured.bytes());
                     called

@@ -5,14 +5,17 @@ mod backoff;
 mod blocking;
 mod bridge;
 mod call;
+mod filtered;
 mod local;
 mod local_stream;
 mod peer;
+mod reply;
 mod security;
 mod shared;
 mod skew;
 mod state;
 mod streams;
+mod within;
 
 pub use address::ToAddress;
 pub use blocking::BlockingClient;
@@ -21,13 +24,15 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
+pub use filtered::{ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
-pub use security::Credentials;
+pub use reply::{Reply, ReplyFuture, WithMetadata};
 pub(crate) use security::Security;
+pub use security::{Credentials, WithCredentials};
 #[cfg(feature = "cluster")]
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};
@@ -39,6 +44,8 @@ pub use streams::{
     DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
     UploadCall, UploadFuture,
 };
+pub(crate) use within::Inherited;
+pub use within::{SpanIds, Within};
 
 use std::time::Duration;
 

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ringcall_core::{CREDENTIALS_BYTES_MAX, CredentialsTooLong};
+use ringcall_core::frame::{Extension, ExtensionWriter, tag};
+use ringcall_core::{
+    CREDENTIALS_BYTES_MAX, Channel, CredentialsTooLong, Extended, Outgoing, Payload, StreamChannel,
+};
 #[cfg(feature = "tls")]
 use ringcall_tls::TlsClient;
 
+use super::BlockOn;
 use crate::same_secret;
 
 /// What a client shows to prove who it is, a token for example. Never shown in logs.
@@ -42,6 +46,83 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credentials({} bytes)", self.0.len())
+    }
+}
+
+/// A channel whose every call shows credentials of its own: for callers that act for others, and for tokens
+/// that are renewed. Streams show them when they begin.
+///
+/// ```no_run
+/// # #[ringcall::service] trait Safe { async fn open(&self); }
+/// # fn example(safe: SafeClient<ringcall::Client>, token: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringcall::{Credentials, WithCredentials};
+///
+/// let for_alice = WithCredentials::new(safe.channel(), &Credentials::new(token)?);
+/// SafeClient::new(for_alice).open().wait()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct WithCredentials<C> {
+    channel: C,
+    extensions: Arc<[u8]>,
+}
+
+impl<C> WithCredentials<C> {
+    /// Calls of `channel` show these.
+    pub fn new(channel: C, credentials: &Credentials) -> WithCredentials<C> {
+        let mut writer = ExtensionWriter::new();
+        let value = credentials.expose();
+        let fits = writer.push(Extension { tag: tag::CREDENTIALS, critical: false, value });
+        debug_assert!(fits, "checked when they were made");
+        WithCredentials { channel, extensions: writer.finish().into() }
+    }
+
+    /// Behind what the message has itself.
+    fn extend<P: Payload>(&self, payload: P) -> Extended<P> {
+        let extensions = [payload.extensions(), &self.extensions].concat();
+        Extended { payload, extensions }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for WithCredentials<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithCredentials").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+impl<C: BlockOn> BlockOn for WithCredentials<C> {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.channel.block_on(future)
+    }
+}
+
+impl<C: Channel> Channel for WithCredentials<C> {
+    type Body = C::Body;
+    type Pending<'a, P>
+        = C::Pending<'a, Extended<P>>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a;
+
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
+        self.channel.call(call, self.extend(payload))
+    }
+}
+
+impl<C: StreamChannel> StreamChannel for WithCredentials<C> {
+    type Call = C::Call;
+    type Opening<'a, P>
+        = C::Opening<'a, Extended<P>>
+    where
+        Self: 'a,
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        self.channel.open(call, self.extend(payload))
     }
 }
 

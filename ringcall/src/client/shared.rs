@@ -297,8 +297,11 @@ impl Line {
             let callback = move |answer| callback(inflate_answer(answer, limit));
             return self.call_encoded(call, payload, waits, Box::new(callback));
         };
-        let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now());
-        let payload = self.encode(&mut call, payload);
+        let mut ongoing = Ongoing::begin(audience, &call, MachineClock.now(), payload);
+        let mut payload = self.encode(&mut call, payload);
+        if let Ok((payload, _)) = &mut payload {
+            ongoing.extend_encoded(payload);
+        }
         ongoing.sends(payload.as_ref().map_or(0, |(_, bytes)| *bytes));
         let payload = payload.map(|(payload, _)| payload);
         let callback = move |answer| {
@@ -457,9 +460,10 @@ impl<P: Payload> RemoteFuture<'_, P> {
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
         let mut call = self.call;
         self.line.adapt(&mut call);
-        let (payload, bytes) = self.line.encode(&mut call, &self.payload)?;
-        if let Some(begun) = &mut self.begun {
+        let (mut payload, bytes) = self.line.encode(&mut call, &self.payload)?;
+        if let (Some(begun), Some(audience)) = (&mut self.begun, &self.line.audience) {
             begun.request_bytes = bytes;
+            audience.extend_encoded(begun, &mut payload);
         }
         let slot = self.line.slot();
         let end = RemoteEnd::Future(Arc::clone(&slot));
@@ -482,8 +486,8 @@ impl<P: Payload> RemoteFuture<'_, P> {
         if !left.is_zero() {
             // It certainly did not run, and there may be another connection.
             self.call.timeout = left;
-            if let Some(audience) = &self.line.audience {
-                audience.repeat(&self.call, MachineClock.now());
+            if let (Some(begun), Some(audience)) = (&self.begun, &self.line.audience) {
+                audience.repeat(&self.call, begun.number(), MachineClock.now());
             }
             return self.begin(waker);
         }
@@ -499,7 +503,7 @@ impl<P: Payload> Future for RemoteFuture<'_, P> {
         if let Some(audience) = &this.line.audience
             && matches!(this.stage, Stage::New | Stage::Failed(_))
         {
-            this.begun = Some(audience.begin(&this.call, MachineClock.now()));
+            this.begun = Some(audience.begin(&this.call, MachineClock.now(), &this.payload));
         }
         let Poll::Ready(answer) = this.go_on(cx) else { return Poll::Pending };
         let is_packed = matches!(&answer, Ok(whole) if whole.header.compression != 0);

@@ -236,6 +236,7 @@ mod tests {
     fn call(flags: u8) -> Outgoing {
         Outgoing {
             method: 1,
+            name: "",
             in_signature: 2,
             out_signature: 3,
             codec: Codec::RKYV,

@@ -11,15 +11,16 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
 use ringcall_compression::Compression;
+use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
-    Answer, Arrived, Cause, Encoding, Failure, ItemError, Outgoing, StatusClass, StreamCall,
-    StreamChannel,
+    Answer, Arrived, Cause, Encoding, Extended, Failure, ItemError, Outgoing, StatusClass,
+    StreamCall, StreamChannel,
 };
 
 use super::call::{outgoing, receive};
-use super::{BlockOn, CallOptions, CallResult, DEFAULT_DEADLINE, IntoOwned};
-use crate::CallError;
+use super::{BlockOn, CallOptions, CallResult, DEFAULT_DEADLINE, IntoOwned, Reply};
 use crate::serve::MethodTable;
+use crate::{CallError, Metadata};
 
 /// What is about a call rather than its types, until it is made.
 #[derive(Debug)]
@@ -27,12 +28,13 @@ struct Prepared<'a, C, A> {
     channel: &'a C,
     outgoing: Outgoing,
     argument: &'a A,
+    extensions: ExtensionWriter,
 }
 
 impl<'a, C, A> Prepared<'a, C, A> {
     fn new(
         channel: &'a C,
-        method: &MethodTable,
+        method: &'static MethodTable,
         options: &CallOptions,
         argument: &'a A,
     ) -> Prepared<'a, C, A> {
@@ -41,7 +43,14 @@ impl<'a, C, A> Prepared<'a, C, A> {
         // With items to send nobody knows how long the call takes; otherwise this is for the first frame.
         let default = if method.items_in().is_some() { Duration::MAX } else { DEFAULT_DEADLINE };
         outgoing.timeout = options.stated_deadline(method).unwrap_or(default);
-        Prepared { channel, outgoing, argument }
+        Prepared { channel, outgoing, argument, extensions: options.extensions() }
+    }
+}
+
+impl<'a, C: StreamChannel, A: Message> Prepared<'a, C, A> {
+    fn open(self) -> C::Opening<'a, Extended<Typed<'a, A>>> {
+        let extensions = self.extensions.finish();
+        self.channel.open(self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 }
 
@@ -60,7 +69,7 @@ macro_rules! prepared_call {
             #[doc(hidden)]
             pub fn new(
                 channel: &'a C,
-                method: &MethodTable,
+                method: &'static MethodTable,
                 options: &CallOptions,
                 argument: &'a A,
             ) -> Self {
@@ -73,6 +82,8 @@ macro_rules! prepared_call {
                 self.prepared.outgoing.timeout = deadline;
                 self
             }
+
+            crate::metadata::extension_methods!(prepared.extensions);
 
             /// How important this call is.
             pub fn priority(mut self, priority: u8) -> Self {
@@ -135,12 +146,8 @@ where
     type IntoFuture = ItemsFuture<'a, C, A, R, E>;
 
     fn into_future(self) -> ItemsFuture<'a, C, A, R, E> {
-        let Prepared { channel, outgoing, argument } = self.prepared;
-        ItemsFuture {
-            opening: channel.open(outgoing, Typed(argument)),
-            out_signature: outgoing.out_signature,
-            opened: None,
-        }
+        let out_signature = self.prepared.outgoing.out_signature;
+        ItemsFuture { opening: self.prepared.open(), out_signature, opened: None }
     }
 }
 
@@ -156,7 +163,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        opening: C::Opening<'a, Typed<'a, A>>,
+        opening: C::Opening<'a, Extended<Typed<'a, A>>>,
         out_signature: u64,
         opened: Option<ReplyItems<C::Call, R, E>>,
     }
@@ -197,6 +204,8 @@ pub struct ReplyItems<S: StreamCall, R, E> {
     call: S,
     out_signature: u64,
     stage: Stage,
+    metadata: Option<Metadata<S::Body>>,
+    end_metadata: Option<Metadata<S::Body>>,
     types: PhantomData<fn() -> (R, E)>,
 }
 
@@ -209,7 +218,26 @@ enum Stage {
 
 impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E> {
     fn new(call: S, out_signature: u64) -> ReplyItems<S, R, E> {
-        ReplyItems { call, out_signature, stage: Stage::Asked, types: PhantomData }
+        ReplyItems {
+            call,
+            out_signature,
+            stage: Stage::Asked,
+            metadata: None,
+            end_metadata: None,
+            types: PhantomData,
+        }
+    }
+
+    /// Metadata that the handler had added when it began the stream; `None` before that is here.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata<S::Body>> {
+        self.metadata.as_ref()
+    }
+
+    /// Metadata that the handler has added since, at the end of the stream, or with an error instead of it.
+    #[must_use]
+    pub fn end_metadata(&self) -> Option<&Metadata<S::Body>> {
+        self.end_metadata.as_ref()
     }
 
     /// The next item; `None` after the last.
@@ -243,8 +271,8 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
     /// Ready when the reply has begun, or was an error instead.
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError<E>>> {
         match ready!(self.call.poll_arrived(cx)) {
-            Arrived::Began(_) => {
-                self.stage = Stage::Begun;
+            Arrived::Began(answer) => {
+                self.begins(answer);
                 Poll::Ready(Ok(()))
             }
             Arrived::Item { .. } => Poll::Ready(Err(self.bad_reply())),
@@ -261,7 +289,7 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
                 return Poll::Ready(None);
             }
             match ready!(self.call.poll_arrived(cx)) {
-                Arrived::Began(_) => self.stage = Stage::Begun,
+                Arrived::Began(answer) => self.begins(answer),
                 Arrived::Item { encoding, body } => {
                     let Encoding { codec, signature, compression } = encoding;
                     let has_layout =
@@ -292,7 +320,17 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
         CallError::Failed(Failure::unknown(Cause::BadReply))
     }
 
-    fn end(&self, end: Result<Answer<S::Body>, Failure>) -> Option<CallError<E>> {
+    fn begins(&mut self, answer: Answer<S::Body>) {
+        self.stage = Stage::Begun;
+        self.metadata = Some(Metadata::new(answer.extensions));
+    }
+
+    fn end(&mut self, end: Result<Answer<S::Body>, Failure>) -> Option<CallError<E>> {
+        let mut end = end;
+        if let Ok(answer) = &mut end {
+            let extensions = std::mem::replace(&mut answer.extensions, S::Body::empty());
+            self.end_metadata = Some(Metadata::new(extensions));
+        }
         match end {
             Err(failure) => Some(CallError::Failed(failure)),
             // The end of the items, which has no body.
@@ -304,6 +342,9 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
         }
     }
 }
+
+/// Nothing in it is pinned.
+impl<S: StreamCall, R, E> Unpin for ReplyItems<S, R, E> {}
 
 impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> Stream for ReplyItems<S, R, E> {
     type Item = CallResult<R, E, S::Body>;
@@ -352,12 +393,8 @@ where
     type IntoFuture = UploadFuture<'a, C, A, I, R, E>;
 
     fn into_future(self) -> UploadFuture<'a, C, A, I, R, E> {
-        let Prepared { channel, outgoing, argument } = self.prepared;
-        UploadFuture {
-            opening: channel.open(outgoing, Typed(argument)),
-            outgoing,
-            types: PhantomData,
-        }
+        let outgoing = self.prepared.outgoing;
+        UploadFuture { opening: self.prepared.open(), outgoing, types: PhantomData }
     }
 }
 
@@ -370,7 +407,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        opening: C::Opening<'a, Typed<'a, A>>,
+        opening: C::Opening<'a, Extended<Typed<'a, A>>>,
         outgoing: Outgoing,
         types: Types<I, R, E>,
     }
@@ -477,6 +514,20 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
         }
     }
 
+    /// [`finish`](Upload::finish), with what the handler says beside its answer. Nothing of that is known if
+    /// [`send`](Upload::send) has been told the end already.
+    pub async fn finish_with_metadata(mut self) -> Reply<CallResult<R, E, S::Body>, S::Body> {
+        if !matches!(self.end, UploadEnd::Open) {
+            return Reply::without(self.finish().await);
+        }
+        self.call.end_items();
+        let out_signature = self.out_signature;
+        let end = self.end_of_call().await;
+        Reply::of(end, |answer| {
+            receive::<R, E, S::Body>(answer, out_signature, S::Body::into_owned::<E>)
+        })
+    }
+
     /// [`send`](Upload::send), waited for.
     ///
     /// # Errors
@@ -502,12 +553,16 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
     }
 
     async fn answer(&mut self) -> CallResult<R, E, S::Body> {
+        let answer = self.end_of_call().await?;
+        receive::<R, E, S::Body>(answer, self.out_signature, S::Body::into_owned::<E>)
+    }
+
+    async fn end_of_call(&mut self) -> Result<Answer<S::Body>, Failure> {
         loop {
             match poll_fn(|cx| self.call.poll_arrived(cx)).await {
                 Arrived::End(end) => {
                     self.end = UploadEnd::Told;
-                    let owned = S::Body::into_owned::<E>;
-                    return receive::<R, E, S::Body>(end?, self.out_signature, owned);
+                    return end;
                 }
                 // Nobody asked for items.
                 _ => self.call.cancel(),
@@ -556,12 +611,8 @@ where
     type IntoFuture = DuplexFuture<'a, C, A, I, R, E>;
 
     fn into_future(self) -> DuplexFuture<'a, C, A, I, R, E> {
-        let Prepared { channel, outgoing, argument } = self.prepared;
-        DuplexFuture {
-            opening: channel.open(outgoing, Typed(argument)),
-            outgoing,
-            types: PhantomData,
-        }
+        let outgoing = self.prepared.outgoing;
+        DuplexFuture { opening: self.prepared.open(), outgoing, types: PhantomData }
     }
 }
 
@@ -574,7 +625,7 @@ pin_project! {
         A: Message,
     {
         #[pin]
-        opening: C::Opening<'a, Typed<'a, A>>,
+        opening: C::Opening<'a, Extended<Typed<'a, A>>>,
         outgoing: Outgoing,
         types: Types<I, R, E>,
     }

@@ -1,14 +1,16 @@
 //! A shard as a future of somebody else's runtime: no thread of ours, no hop between threads.
 //!
 //! Each runtime has a feature of its name and a module here: `tokio`, for runtimes of one thread and
-//! for a `LocalSet`, and `async_io`, for smol, async-std and anything else with that reactor. A runtime
-//! that has neither is served by hand: see [`HostedShard`](crate::HostedShard).
+//! for a `LocalSet`, `async_io`, for smol, async-std and anything else with that reactor, and `monoio`. A
+//! runtime that has none is served by hand: see [`HostedShard`](crate::HostedShard).
 //!
 //! In each, `run(shard)` is a future that drives the shard for as long as it is polled, and ends the shard
 //! when it is dropped. `drive` does the same with settings, such as brief polling.
 
 #[cfg(feature = "async-io")]
 pub mod async_io;
+#[cfg(feature = "monoio")]
+pub mod monoio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 

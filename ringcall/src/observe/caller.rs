@@ -4,13 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::frame::{
+    Extension, ExtensionWriter, Extensions, ReplyHeader, request_flags, tag,
+};
 use ringcall_core::{
-    Address, Answer, Cause, Clock, Codec, EncodeError, Failure, Instant, Outcome, Outgoing,
-    Payload, Transcode, Writer,
+    Address, Answer, Cause, Clock, Codec, EncodeError, Encoded, Failure, Instant, Outcome,
+    Outgoing, Payload, Transcode, Writer,
 };
 
-use super::{Call, CallEnd, End, Event, Observers, Role};
+use super::{Call, CallEnd, End, Event, Observers, Role, next_number, trace_context_of};
 use crate::shard::MachineClock;
 
 /// Who is told of the calls on a connection, and what the other side is called.
@@ -22,8 +24,15 @@ pub(crate) struct Audience {
 /// A call that has begun and not ended.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
+    number: u64,
     at: Instant,
     pub(crate) request_bytes: usize,
+}
+
+impl Begun {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 impl Audience {
@@ -33,8 +42,9 @@ impl Audience {
         (!observers.is_empty()).then(|| Arc::new(Audience { observers, peer }))
     }
 
-    fn call(&self, call: &Outgoing, at: Instant) -> Call<'_> {
+    fn call(&self, call: &Outgoing, number: u64, at: Instant) -> Call<'_> {
         Call {
+            number,
             role: Role::Caller,
             method: call.method,
             peer: self.peer.as_ref(),
@@ -42,19 +52,49 @@ impl Audience {
             priority: call.priority,
             flags: call.flags,
             codec: call.codec,
+            trace_context: None,
             at,
         }
     }
 
     #[cold]
-    pub(crate) fn begin(&self, call: &Outgoing, now: Instant) -> Begun {
-        self.observers.tell(&Event::CallBegun(self.call(call, now)));
-        Begun { at: now, request_bytes: 0 }
+    pub(crate) fn begin(&self, call: &Outgoing, now: Instant, payload: &dyn Payload) -> Begun {
+        let number = next_number();
+        let trace_context = trace_context_of(payload.extensions());
+        let told = Call { trace_context, ..self.call(call, number, now) };
+        self.observers.tell(&Event::CallBegun(told));
+        Begun { number, at: now, request_bytes: 0 }
+    }
+
+    /// The extensions of a call, with the trace context that an observer has for it; `None` if none has.
+    fn extend(&self, begun: &Begun, extensions: &[u8]) -> Option<Vec<u8>> {
+        let context = self.observers.trace_context(begun.number)?;
+        let mut writer = ExtensionWriter::new();
+        let known = Extensions::new(extensions).map_while(Result::ok);
+        for extension in known.filter(|extension| extension.tag != tag::TRACE_CONTEXT) {
+            let _fits = writer.push(extension);
+        }
+        let context = Extension { tag: tag::TRACE_CONTEXT, critical: false, value: &context };
+        let _fits = writer.push(context);
+        Some(writer.finish())
+    }
+
+    /// A body that was encoded, with what observers want to travel with it.
+    pub(crate) fn extend_encoded(&self, begun: &Begun, encoded: &mut Encoded) {
+        if let Some(extensions) = self.extend(begun, &encoded.extensions) {
+            encoded.extensions = extensions.into();
+        }
+    }
+
+    /// The payload of a call, whose length is looked at.
+    pub(crate) fn measure<'a>(&self, begun: &Begun, payload: &'a dyn Payload) -> Measured<'a> {
+        let extensions = self.extend(begun, payload.extensions());
+        Measured { payload, extensions, bytes: Cell::new(0) }
     }
 
     #[cold]
-    pub(crate) fn repeat(&self, call: &Outgoing, now: Instant) {
-        self.observers.tell(&Event::CallRepeated(self.call(call, now)));
+    pub(crate) fn repeat(&self, call: &Outgoing, number: u64, now: Instant) {
+        self.observers.tell(&Event::CallRepeated(self.call(call, number, now)));
     }
 
     #[cold]
@@ -109,9 +149,9 @@ impl Audience {
             Err(failure) => (End::Failed(failure), Duration::ZERO, Duration::ZERO, 0),
         };
         let took = now.since(begun.at);
-        let Begun { request_bytes, .. } = begun;
+        let Begun { number, request_bytes, .. } = begun;
         let end = CallEnd { end, took, queued, handled, request_bytes, reply_bytes };
-        self.observers.tell(&Event::CallEnded(self.call(call, now), end));
+        self.observers.tell(&Event::CallEnded(self.call(call, number, now), end));
     }
 }
 
@@ -119,8 +159,27 @@ impl Audience {
 pub(crate) struct Ongoing(Option<(Arc<Audience>, Outgoing, Begun)>);
 
 impl Ongoing {
-    pub(crate) fn begin(audience: &Arc<Audience>, call: &Outgoing, now: Instant) -> Ongoing {
-        Ongoing(Some((Arc::clone(audience), *call, audience.begin(call, now))))
+    pub(crate) fn begin(
+        audience: &Arc<Audience>,
+        call: &Outgoing,
+        now: Instant,
+        payload: &dyn Payload,
+    ) -> Ongoing {
+        Ongoing(Some((Arc::clone(audience), *call, audience.begin(call, now, payload))))
+    }
+
+    /// Its payload, whose length is looked at.
+    pub(crate) fn measure<'a>(&self, payload: &'a dyn Payload) -> Measured<'a> {
+        match &self.0 {
+            Some((audience, _, begun)) => audience.measure(begun, payload),
+            None => Measured::new(payload),
+        }
+    }
+
+    pub(crate) fn extend_encoded(&self, encoded: &mut Encoded) {
+        if let Some((audience, _, begun)) = &self.0 {
+            audience.extend_encoded(begun, encoded);
+        }
     }
 
     /// Its argument has so many bytes.
@@ -159,12 +218,14 @@ impl Drop for Ongoing {
 /// A payload whose length is looked at.
 pub(crate) struct Measured<'a> {
     payload: &'a dyn Payload,
+    /// Instead of its own.
+    extensions: Option<Vec<u8>>,
     bytes: Cell<usize>,
 }
 
 impl<'a> Measured<'a> {
     pub(crate) fn new(payload: &'a dyn Payload) -> Measured<'a> {
-        Measured { payload, bytes: Cell::new(0) }
+        Measured { payload, extensions: None, bytes: Cell::new(0) }
     }
 
     /// How long it was when it was encoded last.
@@ -186,6 +247,6 @@ impl Payload for Measured<'_> {
     }
 
     fn extensions(&self) -> &[u8] {
-        self.payload.extensions()
+        self.extensions.as_deref().unwrap_or_else(|| self.payload.extensions())
     }
 }

@@ -38,9 +38,10 @@ mod slow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringcall_core::frame::request_flags;
+use ringcall_core::frame::{Extensions, request_flags, tag};
 use ringcall_core::{
     Address, Cause, CloseReason, Codec, Counters, Failure, FailureClass, Instant, Side, Status,
     StatusClass,
@@ -66,6 +67,13 @@ pub trait Observer: Send + Sync {
     fn for_shard(&self) -> Option<Arc<dyn Observer>> {
         None
     }
+
+    /// The trace context that is to travel with a call that is made here, in W3C's binary form: version, 16
+    /// bytes of trace id, 8 of span id, flags. Asked behind the call's [`CallBegun`](Event::CallBegun), by its
+    /// [number](Call::number). It takes the place of one that the call has already, which `CallBegun` tells.
+    fn trace_context(&self, _call: u64) -> Option<[u8; 26]> {
+        None
+    }
 }
 
 /// Who is told. A handle: clones are the same list.
@@ -89,6 +97,13 @@ impl Observers {
     pub(crate) fn for_shard(&self) -> Observers {
         let part = |of: &Arc<dyn Observer>| of.for_shard().unwrap_or_else(|| Arc::clone(of));
         Observers(self.0.as_ref().map(|list| list.iter().map(part).collect()))
+    }
+
+    /// The trace context of a call, if one of them has it.
+    pub(crate) fn trace_context(&self, call: u64) -> Option<[u8; 26]> {
+        self.0.iter().flat_map(|list| list.iter()).find_map(|it| {
+            catch_unwind(AssertUnwindSafe(|| it.trace_context(call))).unwrap_or_default()
+        })
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
@@ -162,6 +177,9 @@ pub enum Role {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Call<'a> {
+    /// Names it in this process, the same in all of its events; 0 in [`Event::CallRepeated`] of a call with a
+    /// callback. Its two sides are told with different numbers.
+    pub number: u64,
     /// Whose part of it.
     pub role: Role,
     /// The method's number; a server is told those of peers, which may be any.
@@ -176,8 +194,27 @@ pub struct Call<'a> {
     pub flags: u8,
     /// How the argument is encoded.
     pub codec: Codec,
+    /// The trace context that it came with, or that its caller was handed down, as it travels. Told when it
+    /// begins, and anything that a peer likes.
+    pub trace_context: Option<&'a [u8]>,
     /// When this happened.
     pub at: Instant,
+}
+
+/// Numbers of calls.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn next_number() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The trace context among the extensions of a header.
+pub(crate) fn trace_context_of(extensions: &[u8]) -> Option<&[u8]> {
+    if extensions.is_empty() {
+        return None;
+    }
+    let mut known = Extensions::new(extensions).map_while(Result::ok);
+    known.find(|extension| extension.tag == tag::TRACE_CONTEXT).map(|extension| extension.value)
 }
 
 impl Call<'_> {

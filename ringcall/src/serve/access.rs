@@ -60,6 +60,7 @@ impl Access {
 /// What is known about who has connected.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionInfo {
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     pub(crate) credentials: Option<Credentials>,
 }

@@ -10,10 +10,12 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use ringcall_core::{Clock, Instant, Within};
+use ringcall_core::{Clock, Instant, SharedChunk};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin};
-use crate::client::{LocalClient, LocalConnect, Peer, ToAddress};
+use crate::Metadata;
+use crate::client::{Inherited, LocalClient, LocalConnect, Peer, SpanIds, ToAddress, Within};
+use crate::metadata::handed_down;
 use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
 
 /// What is about the call rather than in it.
@@ -35,6 +37,7 @@ pub struct CallInfo {
 pub struct Context {
     facts: Facts,
     home: Home,
+    metadata: Metadata,
 }
 
 enum Home {
@@ -47,6 +50,28 @@ impl Context {
     #[must_use]
     pub fn info(&self) -> CallInfo {
         info(&self.facts)
+    }
+
+    /// The call's metadata and context.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Adds an entry of metadata to the answer, whatever that will be: a value, an error, or a status. Of an
+    /// answer that is a stream, what was added before it begins goes with its beginning, the rest with its
+    /// end. What is longer than fits into a header
+    /// ([`Config::extension_bytes_max`](crate::Config::extension_bytes_max)) turns the answer into
+    /// [`REPLY_FAILED`](ringcall_core::Status::REPLY_FAILED).
+    ///
+    /// # Panics
+    /// When the key is not one, see [`Metadata`].
+    pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        let Facts { handle, request, .. } = self.facts;
+        match &self.home {
+            Home::Shard(shard) => shard.reply_metadata.add(handle, request, key, value.as_ref()),
+            Home::Elsewhere(_, flag) => flag.add_metadata(key, value.as_ref()),
+        }
     }
 
     /// Whom the certificate of the caller's connection names: with
@@ -96,14 +121,16 @@ impl Context {
         }
     }
 
-    /// The same client, or any other channel, whose calls take no longer than this call has left when they
-    /// are made. They are given up when the handler is.
+    /// The same client, or any other channel, for calls that this one makes in turn: they take no longer than
+    /// it has left when they are made, and hand its priority and context down, see [`Within`]. They are given
+    /// up when the handler is.
     pub fn client<C: Clone>(&self, channel: &C) -> Within<C, ShardClock> {
         let clock = ShardClock(match &self.home {
             Home::Shard(shard) => Some(Rc::clone(shard)),
             Home::Elsewhere(..) => None,
         });
-        Within::new(channel.clone(), self.facts.deadline, clock).retried(self.facts.is_retried)
+        let inherited = inherited(&self.facts, self.metadata.as_bytes());
+        Within::new(channel.clone(), self.facts.deadline, clock, inherited)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -118,7 +145,8 @@ impl Context {
     }
 
     /// The same for code on this shard: calls do not leave the thread. Like those of a [`Peer`] they are
-    /// refused rather than wait for room, see [there](Peer#room).
+    /// refused rather than wait for room, see [there](Peer#room). For calls that hand the context of this one
+    /// down, `cx.client(&cx.local_peer())`.
     ///
     /// # Panics
     /// In an offloaded handler, which is on no shard: use [`peer`](Context::peer) there.
@@ -161,7 +189,10 @@ impl fmt::Debug for Context {
 pub struct SendContext {
     facts: Facts,
     remote: Arc<Remote>,
-    flag: Option<Arc<CancelFlag>>,
+    /// Whether its handler is on another thread than the shard's.
+    is_elsewhere: bool,
+    flag: Arc<CancelFlag>,
+    metadata: Metadata<SharedChunk>,
     #[cfg(feature = "tls")]
     caller: super::access::Caller,
 }
@@ -191,7 +222,25 @@ impl SendContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         let has_expired = self.remaining().is_zero();
-        self.flag.as_ref().map_or(has_expired, |flag| flag.is_cancelled(has_expired))
+        match self.is_elsewhere {
+            true => self.flag.is_cancelled(has_expired),
+            false => has_expired,
+        }
+    }
+
+    /// The call's metadata and context.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata<SharedChunk> {
+        &self.metadata
+    }
+
+    /// Adds an entry of metadata to the answer, see [`Context::reply_metadata`]. What is added when the answer
+    /// was given is lost.
+    ///
+    /// # Panics
+    /// When the key is not one.
+    pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        self.flag.add_metadata(key, value.as_ref());
     }
 
     /// Ready after a while.
@@ -199,12 +248,13 @@ impl SendContext {
         RemoteSleep::new(&self.remote, time)
     }
 
-    /// The same client, or any other channel, whose calls take no longer than this call has left when they
-    /// are made. They are given up when the handler is.
+    /// The same client, or any other channel, for calls that this one makes in turn: they take no longer than
+    /// it has left when they are made, and hand its priority and context down, see [`Within`]. They are given
+    /// up when the handler is.
     #[must_use]
     pub fn client<C: Clone>(&self, channel: &C) -> Within<C, MachineClock> {
-        Within::new(channel.clone(), self.facts.deadline, MachineClock)
-            .retried(self.facts.is_retried)
+        let inherited = inherited(&self.facts, self.metadata.as_bytes());
+        Within::new(channel.clone(), self.facts.deadline, MachineClock, inherited)
     }
 
     /// The other side of the connection that the call came by, to be called back: now, or later from
@@ -231,9 +281,35 @@ impl Clock for ShardClock {
     }
 }
 
+impl SpanIds for ShardClock {
+    fn next_span_id(&self) -> u64 {
+        self.0.as_ref().map_or_else(|| MachineClock.next_span_id(), |shard| shard.next_span_id())
+    }
+}
+
 impl fmt::Debug for ShardClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardClock").finish_non_exhaustive()
+    }
+}
+
+/// For filters.
+pub(super) fn within<C: Clone>(
+    shard: &Rc<Inner>,
+    facts: &Facts,
+    metadata: &Metadata,
+    channel: &C,
+) -> Within<C, ShardClock> {
+    let clock = ShardClock(Some(Rc::clone(shard)));
+    let inherited = inherited(facts, metadata.as_bytes());
+    Within::new(channel.clone(), facts.deadline, clock, inherited)
+}
+
+fn inherited(facts: &Facts, extensions: &[u8]) -> Inherited {
+    Inherited {
+        priority: facts.priority,
+        is_retry: facts.is_retried,
+        context: handed_down(extensions).map(Arc::from),
     }
 }
 
@@ -260,20 +336,28 @@ impl FromCall for Context {
                 Home::Elsewhere(Arc::clone(remote), Arc::clone(flag))
             }
         };
-        Context { facts: call.facts, home }
+        Context { facts: call.facts, home, metadata: Metadata::new(call.extensions.clone()) }
     }
 }
 
 impl FromCall for SendContext {
     fn from_call(call: &Incoming) -> SendContext {
+        let Facts { handle, request, .. } = call.facts;
         let (remote, flag) = match &call.origin {
-            Origin::Shard(shard) => (Arc::clone(&shard.remote), None),
-            Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Some(Arc::clone(flag))),
+            Origin::Shard(shard) => (
+                Arc::clone(&shard.remote),
+                shard.reply_metadata.share(handle, request, || shard.caller(handle)),
+            ),
+            Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Arc::clone(flag)),
         };
+        let is_elsewhere = matches!(call.origin, Origin::Elsewhere(..));
+        let metadata = Metadata::new(call.extensions.share());
         SendContext {
             facts: call.facts,
             remote,
+            is_elsewhere,
             flag,
+            metadata,
             #[cfg(feature = "tls")]
             caller: match &call.origin {
                 Origin::Shard(shard) => shard.caller(call.facts.handle),

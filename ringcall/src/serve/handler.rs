@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Clock, Encoded, SharedPool, Status};
+use ringcall_core::{Clock, Encoded, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -84,15 +84,12 @@ where
             *slot.is_kept = false;
             *slot.home = Some(Rc::clone(&self.slots));
         }
-        let index = shard.executor.reserve();
-        if shard.executor.poll_with(index, |cx| slot.as_mut().poll(cx)).is_ready() {
-            shard.executor.release(index);
-            slot.recycle();
-        } else {
-            *slot.as_mut().project().is_kept = true;
-            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-            shard.executor.put(index, slot);
-        }
+        let Some(index) = shard.executor.poll_first(|cx| slot.as_mut().poll(cx)) else {
+            return slot.recycle();
+        };
+        *slot.as_mut().project().is_kept = true;
+        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        shard.executor.put(index, slot);
     }
 }
 
@@ -222,7 +219,8 @@ where
             let Origin::Elsewhere(remote, flag) = &call.origin else { return };
             let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
             let ran = catch_unwind(AssertUnwindSafe(|| block_until(handler(call)?, &flag)));
-            let answer = Away { remote, facts, replies };
+            let extensions = flag.take_metadata();
+            let answer = Away { remote, facts, replies, extensions };
             match (ran, flag.cancelled()) {
                 (_, Some(status)) => answer.status(status),
                 (Ok(Ok(Ok(value))), None) => answer.message(Status::OK, &value),
@@ -271,7 +269,7 @@ where
             match catch_unwind(AssertUnwindSafe(|| handler(call))) {
                 Ok(Ok(())) => {}
                 Ok(Err(status)) => {
-                    Away { remote, facts, replies: SharedPool::new(0) }.status(status);
+                    Away::without(remote, facts).status(status);
                 }
                 Err(_) => log::error!("the handler of {} panicked", facts.method),
             }
@@ -286,6 +284,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
     let (body, form) = call.take_body();
     let (remote, body) = (Arc::clone(&shard.remote), body.share());
+    let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
         // Nobody waits for it any more: it need not be started, nor its body looked at. The shard may not
@@ -296,9 +295,9 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
         {
             let status =
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
-            return Away { remote, facts, replies: SharedPool::new(0) }.status(status);
+            return Away::without(remote, facts).status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, (body, form)));
+        work(Incoming::elsewhere(facts, remote, flag, (body, form), extensions));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -307,15 +306,206 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     }
 }
 
+// ---- on somebody's executor ----
+
+/// A future for an executor of the user's.
+pub type SpawnedCall = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Puts a call on an executor of the user's.
+pub(crate) type Spawner = Arc<dyn Fn(SpawnedCall) + Send + Sync>;
+
+/// A handler that runs on an executor of the user's. The service and the body go there, and the future is
+/// built there.
+pub(crate) struct Spawned<F, R> {
+    handler: Arc<F>,
+    spawn: Spawner,
+    replies: SharedPool,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<F, R> Spawned<F, R> {
+    pub(crate) fn new(handler: F, spawn: Spawner) -> Spawned<F, R> {
+        let replies = SharedPool::new(REPLY_BLOCK_BYTES);
+        Spawned { handler: Arc::new(handler), spawn, replies, result: PhantomData }
+    }
+}
+
+impl<F, Fut, V, E> Handler for Spawned<F, Fut>
+where
+    F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    V: Message,
+    E: Message,
+{
+    fn start(&self, call: Incoming) {
+        let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
+        spawn(call, &self.spawn, move |call, mut owed| async move {
+            let flag = Arc::clone(&owed.flag);
+            owed.replies = replies;
+            let future = match catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming()))) {
+                Ok(Ok(future)) => future,
+                Ok(Err(status)) => return owed.status(status),
+                Err(_) => return owed.panicked(),
+            };
+            let mut future = pin!(future);
+            let ran = poll_fn(|cx| match flag.poll_cancelled(cx) {
+                Poll::Ready(status) => Poll::Ready(Ok(Err(status))),
+                Poll::Pending => {
+                    match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                        Ok(polled) => polled.map(|answer| Ok(Ok(answer))),
+                        Err(panic) => Poll::Ready(Err(panic)),
+                    }
+                }
+            });
+            match (ran.await, flag.cancelled()) {
+                (_, Some(status)) | (Ok(Err(status)), None) => owed.status(status),
+                (Ok(Ok(Ok(value))), None) => owed.message(Status::OK, &value),
+                (Ok(Ok(Err(error))), None) => owed.message(Status::APPLICATION_ERROR, &error),
+                (Err(_), None) => owed.panicked(),
+            }
+        });
+    }
+}
+
+/// A method that answers whenever it likes; called on an executor of the user's.
+pub(crate) struct SpawnedResponder<F> {
+    handler: Arc<F>,
+    spawn: Spawner,
+}
+
+impl<F> SpawnedResponder<F> {
+    pub(crate) fn new(handler: F, spawn: Spawner) -> SpawnedResponder<F> {
+        SpawnedResponder { handler: Arc::new(handler), spawn }
+    }
+}
+
+impl<F> Handler for SpawnedResponder<F>
+where
+    F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+{
+    fn start(&self, call: Incoming) {
+        let handler = Arc::clone(&self.handler);
+        spawn(call, &self.spawn, move |call, mut owed| async move {
+            match catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming()))) {
+                Ok(Err(status)) => owed.status(status),
+                // Its responder answers, also when it was dropped by a panic.
+                Ok(Ok(())) => drop(owed.answer.take()),
+                Err(_) => {
+                    log::error!("the handler of a call panicked");
+                    drop(owed.answer.take());
+                }
+            }
+        });
+    }
+}
+
+/// A call on its way to another thread.
+struct Travelling {
+    facts: Facts,
+    remote: Arc<Remote>,
+    flag: Arc<CancelFlag>,
+    body: (SharedChunk, Form),
+    extensions: SharedChunk,
+}
+
+impl Travelling {
+    fn into_incoming(self) -> Incoming {
+        let Travelling { facts, remote, flag, body, extensions } = self;
+        Incoming::elsewhere(facts, remote, flag, body, extensions)
+    }
+}
+
+/// The answer that a call on an executor owes: if its future is dropped, its caller is told.
+struct Owed {
+    answer: Option<(Arc<Remote>, Facts)>,
+    flag: Arc<CancelFlag>,
+    replies: SharedPool,
+}
+
+impl Owed {
+    fn take(&mut self) -> Option<Away> {
+        let (remote, facts) = self.answer.take()?;
+        let extensions = self.flag.take_metadata();
+        Some(Away { remote, facts, replies: self.replies.clone(), extensions })
+    }
+
+    fn message<M: Message>(mut self, status: Status, message: &M) {
+        self.take().into_iter().for_each(|away| away.message(status, message));
+    }
+
+    fn status(mut self, status: Status) {
+        self.take().into_iter().for_each(|away| away.status(status));
+    }
+
+    fn panicked(self) {
+        if let Some((_, facts)) = &self.answer {
+            log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
+        }
+        self.status(Status::INTERNAL);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let status = self.flag.cancelled().unwrap_or(Status::ABORTED);
+        self.take().into_iter().for_each(|away| away.status(status));
+    }
+}
+
+/// Sends a call to an executor.
+fn spawn<W, Fut>(mut call: Incoming, spawn: &Spawner, work: W)
+where
+    W: FnOnce(Travelling, Owed) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let Origin::Shard(shard) = &call.origin else { return };
+    let (shard, facts) = (Rc::clone(shard), call.facts);
+    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+    let remote = Arc::clone(&shard.remote);
+    let (body, form) = call.take_body();
+    let body = (body.share(), form);
+    let owed = Owed {
+        answer: Some((Arc::clone(&remote), facts)),
+        flag: Arc::clone(&flag),
+        replies: SharedPool::new(0),
+    };
+    let running = Running::Elsewhere(Arc::clone(&flag));
+    let call = Travelling { facts, remote, flag, body, extensions: call.extensions.share() };
+    shard.keep_running(facts.handle, facts.request, facts.deadline, running);
+    let future = Box::pin(async move {
+        // Nobody waits for it any more: it need not be started, nor its body looked at.
+        let has_expired = facts.deadline <= MachineClock.now();
+        if call.flag.is_cancelled(has_expired) {
+            return owed.status(match call.flag.cancelled() {
+                Some(Status::EXPIRED_RUNNING) => Status::EXPIRED,
+                _ => Status::CANCELLED,
+            });
+        }
+        work(call, owed).await;
+    });
+    // It is somebody's code. The future that a panic drops answers.
+    if catch_unwind(AssertUnwindSafe(|| spawn(future))).is_err() {
+        shard.executor.panicked();
+        log::error!("the spawner panicked; the caller of {} gets ABORTED", facts.method);
+    }
+}
+
 /// Answers a call from another thread.
 pub(crate) struct Away {
     pub(crate) remote: Arc<Remote>,
     pub(crate) facts: Facts,
     pub(crate) replies: SharedPool,
+    /// Metadata of the answer.
+    pub(crate) extensions: Vec<u8>,
 }
 
 impl Away {
-    pub(crate) fn message<M: Message>(self, status: Status, message: &M) {
+    /// Without metadata, and with nothing to encode.
+    pub(crate) fn without(remote: Arc<Remote>, facts: Facts) -> Away {
+        Away { remote, facts, replies: SharedPool::new(0), extensions: Vec::new() }
+    }
+
+    pub(crate) fn message<M: Message>(mut self, status: Status, message: &M) {
         let mut writer = self.replies.writer(64 << 20);
         let form = self.facts.form_of::<M>(status);
         let header = header::<M>(status, &self.facts, form);
@@ -326,7 +516,9 @@ impl Away {
         match encoded {
             Ok(()) => {
                 let (body, attached) = self.replies.finish(writer);
-                self.send(header, Encoded { body, attached, ..Encoded::empty(header.codec) });
+                let extensions = std::mem::take(&mut self.extensions).into();
+                let beside = Encoded::empty(header.codec);
+                self.send(header, Encoded { body, attached, extensions, ..beside });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
@@ -335,9 +527,10 @@ impl Away {
         }
     }
 
-    pub(crate) fn status(self, status: Status) {
+    pub(crate) fn status(mut self, status: Status) {
         let header = ReplyHeader::new(status);
-        self.send(header, Encoded::empty(header.codec));
+        let extensions = std::mem::take(&mut self.extensions).into();
+        self.send(header, Encoded { extensions, ..Encoded::empty(header.codec) });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

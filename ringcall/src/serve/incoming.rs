@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
+use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Form, FromBody, Message};
-use ringcall_core::frame::request_flags;
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status};
 
 use super::access::Caller;
@@ -24,6 +25,8 @@ pub struct Incoming {
     /// What the items of the caller are sent as, unless they say that they have names.
     pub(super) in_signature: u64,
     pub(super) item_form: Form,
+    /// Of the request's header.
+    pub(crate) extensions: Chunk,
 }
 
 /// What of a call may go to any thread.
@@ -34,6 +37,7 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    /// The call is a retry already.
     pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
@@ -80,15 +84,37 @@ pub(crate) enum Running {
 /// status it ends then.
 pub(crate) struct CancelFlag {
     /// Whom the certificate of the connection names.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     status: AtomicU16,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
+    /// Metadata for the answer.
+    metadata: Mutex<ExtensionWriter>,
 }
 
 impl CancelFlag {
     pub(crate) fn new(caller: Caller) -> CancelFlag {
-        CancelFlag { caller, status: AtomicU16::new(0), waker: AtomicWaker::new() }
+        CancelFlag {
+            caller,
+            status: AtomicU16::new(0),
+            waker: AtomicWaker::new(),
+            metadata: Mutex::default(),
+        }
+    }
+
+    /// What was added so far.
+    pub(crate) fn with_metadata(self, metadata: ExtensionWriter) -> CancelFlag {
+        CancelFlag { metadata: Mutex::new(metadata), ..self }
+    }
+
+    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
+        crate::metadata::push_entry(&mut self.metadata.lock(), key, value);
+    }
+
+    /// What was added since it was asked last.
+    pub(crate) fn take_metadata(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.metadata.lock()).finish()
     }
 
     pub(crate) fn cancel(&self, status: Status) {
@@ -148,6 +174,7 @@ impl Incoming {
             form: admitted.argument,
             in_signature: request.in_signature,
             item_form: admitted.item_in,
+            extensions: request.extensions,
         }
     }
 
@@ -157,11 +184,18 @@ impl Incoming {
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
         (body, form): (SharedChunk, Form),
+        extensions: SharedChunk,
     ) -> Incoming {
-        let origin = Origin::Elsewhere(remote, flag);
-        // Methods with streams stay on their shard.
-        let (in_signature, item_form) = (0, Form::PLAIN);
-        Incoming { facts, origin, body: body.into(), form, in_signature, item_form }
+        Incoming {
+            facts,
+            origin: Origin::Elsewhere(remote, flag),
+            body: body.into(),
+            form,
+            // Methods with streams stay on their shard.
+            in_signature: 0,
+            item_form: Form::PLAIN,
+            extensions: extensions.into(),
+        }
     }
 
     /// Takes the argument out of the body.

@@ -11,10 +11,13 @@ use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, Request, Status};
 
 use super::admit::Admitted;
-use super::handler::{Handler, Offloaded, OffloadedResponder, OnShard, WithResponder};
+use super::handler::{
+    Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
+    WithResponder,
+};
 use super::methods::MethodRows;
 use super::streams::{Ending, Streaming, Streams};
-use super::{Handlers, Incoming, MethodTable, ServiceTable};
+use super::{Handlers, Incoming, MethodTable, ServerFilter, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
 use crate::shard::Inner;
@@ -29,6 +32,14 @@ pub trait Service: Sized {
 
     #[doc(hidden)]
     fn mount_offloaded(self, mount: &mut Mount)
+    where
+        Self: Send + Sync;
+}
+
+/// A service whose handlers may run on any executor: one with `#[service(send)]`.
+pub trait SendService: Service {
+    #[doc(hidden)]
+    fn mount_spawned(self, mount: &mut Mount)
     where
         Self: Send + Sync;
 }
@@ -83,6 +94,8 @@ pub(crate) struct Method {
     kind: u8,
     handler: Box<dyn Handler>,
     table: &'static MethodTable,
+    /// What its calls pass before.
+    filter: Option<Rc<dyn ServerFilter>>,
 }
 
 impl Method {
@@ -118,8 +131,20 @@ impl Method {
     }
 
     #[inline]
-    pub(crate) fn start(&self, call: Incoming) {
+    pub(crate) fn start(self: Rc<Self>, call: Incoming) {
+        match &self.filter {
+            None => self.handler.start(call),
+            Some(filter) => Rc::clone(filter).start(self, call),
+        }
+    }
+
+    /// Starts a call that has passed the filters.
+    pub(super) fn run(&self, call: Incoming) {
         self.handler.start(call);
+    }
+
+    pub(super) fn has_items_in(&self) -> bool {
+        self.kind & request_flags::ITEMS_IN != 0
     }
 }
 
@@ -127,6 +152,9 @@ impl Method {
 pub struct Mount {
     router: Router,
     pool: Arc<Pool>,
+    /// Where the handlers of a [`SendService`] go.
+    spawner: Option<Spawner>,
+    filter: Option<Rc<dyn ServerFilter>>,
     /// The service that is being mounted.
     table: Option<&'static ServiceTable>,
     taken: Option<ServeError>,
@@ -136,13 +164,20 @@ impl Mount {
     /// Adds to what a shard serves already.
     pub(crate) fn add_to(shard: &Rc<Inner>) -> Mount {
         let router = (*shard.router()).clone();
-        Mount { router, pool: Arc::clone(&shard.pool), table: None, taken: None }
+        let pool = Arc::clone(&shard.pool);
+        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
     }
 
     /// For one connection of a shard, beside what the shard serves.
     pub(crate) fn apart(shard: &Rc<Inner>) -> Mount {
         let pool = Arc::clone(&shard.pool);
-        Mount { router: Router::default(), pool, table: None, taken: None }
+        let router = Router::default();
+        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
+    }
+
+    /// What the calls of services that are added from now on pass.
+    pub(crate) fn set_filter(&mut self, filter: Rc<dyn ServerFilter>) {
+        self.filter = Some(filter);
     }
 
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
@@ -164,6 +199,18 @@ impl Mount {
                 self.taken.take().map_or(Ok(()), Err)
             }
         }
+    }
+
+    pub(crate) fn add_spawned<S: SendService + Send + Sync>(
+        &mut self,
+        service: S,
+        spawner: &Spawner,
+    ) -> Result<(), ServeError> {
+        self.table = Some(service.table());
+        self.spawner = Some(Arc::clone(spawner));
+        service.mount_spawned(self);
+        self.spawner = None;
+        self.taken.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn finish(mut self) -> Router {
@@ -190,6 +237,7 @@ impl Mount {
                 | if method.is_one_way() { request_flags::ONE_WAY } else { 0 },
             handler,
             table: method,
+            filter: self.filter.clone(),
         };
         self.router.methods.insert(method.id(), Rc::new(entry));
     }
@@ -232,6 +280,29 @@ impl Mount {
     {
         let pool = Arc::clone(&self.pool);
         self.insert(index, Box::new(Offloaded::new(handler, pool)));
+    }
+
+    /// A method whose handler runs on an executor of the user's.
+    #[doc(hidden)]
+    pub fn spawned<F, Fut, V, E>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        V: Message,
+        E: Message,
+    {
+        let Some(spawner) = self.spawner.clone() else { return };
+        self.insert(index, Box::new(Spawned::new(handler, spawner)));
+    }
+
+    /// A method that answers through a responder, called on an executor of the user's.
+    #[doc(hidden)]
+    pub fn spawned_responder<F>(&mut self, index: usize, handler: F)
+    where
+        F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+    {
+        let Some(spawner) = self.spawner.clone() else { return };
+        self.insert(index, Box::new(SpawnedResponder::new(handler, spawner)));
     }
 
     /// A method that answers through a responder, called on the shard.

@@ -34,6 +34,14 @@ impl<V: Message, E: Message> Responder<V, E> {
         }
     }
 
+    /// Adds an entry of metadata to the answer, see [`Context::reply_metadata`](crate::Context::reply_metadata).
+    ///
+    /// # Panics
+    /// When the key is not one.
+    pub fn metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        self.flag.add_metadata(key, value.as_ref());
+    }
+
     /// Whether nobody waits for the answer any more. It must be given all the same, or dropped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -42,7 +50,8 @@ impl<V: Message, E: Message> Responder<V, E> {
 
     fn take(&mut self) -> Option<Away> {
         let (remote, facts) = self.call.take()?;
-        Some(Away { remote, facts, replies: SharedPool::new(0) })
+        let extensions = self.flag.take_metadata();
+        Some(Away { remote, facts, replies: SharedPool::new(0), extensions })
     }
 }
 

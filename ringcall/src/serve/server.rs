@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -9,10 +10,15 @@ use std::time::Duration;
 
 use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
+use super::handler::Spawner;
 use super::signals::Signals;
-use super::{Access, CallerInfo, ConnectionInfo, Mount, Service};
+use super::{
+    Access, CallerInfo, ConnectionInfo, Filters, Mount, SendService, ServerCall, ServerFilter,
+    Service, SpawnedCall,
+};
 use crate::ServeError;
 use crate::client::ToAddress;
+use crate::filter::Filter;
 use crate::observe::Observer;
 use crate::offload::Pool;
 use crate::packing::CompressionConfig;
@@ -36,6 +42,8 @@ pub enum Handlers {
 type MountService =
     Arc<dyn Fn(&Shard, &mut Mount, Handlers) -> Result<(), ServeError> + Send + Sync>;
 
+type MakeFilter = Arc<dyn Fn() -> Rc<dyn ServerFilter> + Send + Sync>;
+
 /// Serves services at an address, with one shard or several, each a thread of its own.
 ///
 /// ```no_run
@@ -51,6 +59,7 @@ type MountService =
 pub struct Server {
     at: Result<Place, ServeError>,
     services: Vec<MountService>,
+    filter: Option<MakeFilter>,
     handlers: Handlers,
     shards: usize,
     config: ShardConfig,
@@ -102,6 +111,7 @@ impl Server {
         Server {
             at,
             services: Vec::new(),
+            filter: None,
             handlers: Handlers::default(),
             shards: 1,
             config: ShardConfig::default(),
@@ -120,6 +130,38 @@ impl Server {
         self
     }
 
+    /// Adds a service whose handlers run on an executor of yours: each call is a future that `spawn` gets, on
+    /// the thread of the shard that received the call, and must pass on at once.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service(send)] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+    /// # struct Mirror;
+    /// # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+    /// # fn example(runtime: &tokio::runtime::Runtime) -> Result<(), ringcall::ServeError> {
+    /// let tokio = runtime.handle().clone();
+    /// let server = ringcall::Server::bind("127.0.0.1:7000")
+    ///     .service_spawned(Mirror.into_echo(), move |call| drop(tokio.spawn(call)))
+    ///     .start()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A call that nobody waits for any more ends where it awaits something. If the executor drops a call its
+    /// caller gets [`ABORTED`](ringcall_core::Status::ABORTED). What limits the number of calls there is
+    /// [`Config::in_flight_max`], for each connection. Methods with streams run on the shard.
+    pub fn service_spawned<S>(
+        mut self,
+        service: S,
+        spawn: impl Fn(SpawnedCall) + Send + Sync + 'static,
+    ) -> Server
+    where
+        S: SendService + Clone + Send + Sync + 'static,
+    {
+        let spawner: Spawner = Arc::new(spawn);
+        self.services
+            .push(Arc::new(move |_, mount, _| mount.add_spawned(service.clone(), &spawner)));
+        self
+    }
+
     /// Adds a service of which each shard has its own, made on the shard's thread: it may use `Rc` and
     /// `RefCell`, and no shard ever waits for another. Its handlers always run on the shard.
     pub fn service_per_shard<S: Service + 'static>(
@@ -127,6 +169,20 @@ impl Server {
         make: impl Fn(&Shard) -> S + Send + Sync + 'static,
     ) -> Server {
         self.services.push(Arc::new(move |shard, mount, _| mount.add(make(shard))));
+        self
+    }
+
+    /// What all calls of all services pass before their handlers, see [`filter`](crate::filter): one filter, or
+    /// several that were put together. Methods, codecs and signatures have been checked by then, the argument
+    /// has not been looked at.
+    ///
+    /// A call that a filter lets pass at once allocates nothing, one that waits neither once there were as many
+    /// before. Those whose ends are [told](crate::filter::FilterExt::after) are kept in a table meanwhile.
+    pub fn filter<F>(mut self, filter: F) -> Server
+    where
+        F: Filter<ServerCall> + Send + Sync,
+    {
+        self.filter = Some(Arc::new(move || Rc::new(Filters::new(filter.clone()))));
         self
     }
 
@@ -279,10 +335,11 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { at, services, handlers, shards, config, drain_timeout, on_drain } = self;
+        let Server { at, services, filter, handlers, shards, config, drain_timeout, on_drain } =
+            self;
         let at = at?;
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let plan = Arc::new(Plan { services, handlers, config, pool: Pool::new(threads) });
+        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Pool::new(threads) });
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
@@ -321,6 +378,7 @@ impl fmt::Debug for Server {
 /// What all shards of a server are made from.
 struct Plan {
     services: Vec<MountService>,
+    filter: Option<MakeFilter>,
     handlers: Handlers,
     config: ShardConfig,
     pool: Arc<Pool>,
@@ -397,6 +455,9 @@ impl Plan {
     fn make_shard(&self) -> Result<Shard, ServeError> {
         let shard = Shard::with_pool(self.config.clone(), Arc::clone(&self.pool))?;
         let mut mount = Mount::add_to(shard.inner());
+        if let Some(filter) = &self.filter {
+            mount.set_filter(filter());
+        }
         for service in &self.services {
             service(&shard, &mut mount, self.handlers)?;
         }

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, FromBody, Invalid, Message};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Status};
 
 use super::MethodTable;
 use super::handler::{Handler, answer, header, panicked};
@@ -175,8 +175,14 @@ impl ItemSink {
         let codec = header.codec;
         let shard = self.stream.shard();
         let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
-        let begun = shard.endpoint.borrow_mut().begin_items(now, handle, request, header, &[]);
+        let extensions = shard.reply_metadata.take_first(handle, request);
+        let begun =
+            shard.endpoint.borrow_mut().begin_items(now, handle, request, header, &extensions);
         shard.left_work();
+        if let Err(ReplyError::Encode(error)) = begun {
+            log::warn!("the reply of {} could not begin: {error}", self.facts.method);
+            return Ending::Status(Status::REPLY_FAILED);
+        }
         if begun.is_err() {
             // Nobody waits any more; that this is no answer is heard by nobody.
             return Ending::Status(Status::CANCELLED_RUNNING);
@@ -261,8 +267,13 @@ where
             call.facts.deadline = Instant::FAR;
         }
         let facts = call.facts;
-        let stream = OpenStream::new(&shard, facts.handle);
-        stream.register(facts.request.into());
+        // A filter that the call has passed may have taken its first items in.
+        let early = shard.streams.find(facts.handle, facts.request.into());
+        let stream = early.unwrap_or_else(|| {
+            let stream = OpenStream::new(&shard, facts.handle);
+            stream.register(facts.request.into());
+            stream
+        });
         let owner = Owner(Rc::clone(&stream));
         let (in_signature, form) = (call.in_signature, call.item_form);
         let streams = Streams { stream, facts, in_signature, form };
@@ -272,14 +283,10 @@ where
             Err(_) => return panicked(&shard, &facts),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
-        let index = shard.executor.reserve();
-        if shard.executor.poll_with(index, |cx| task.as_mut().poll(cx)).is_ready() {
-            shard.executor.release(index);
-        } else {
-            *task.as_mut().project().is_kept = true;
-            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-            shard.executor.put(index, task);
-        }
+        let Some(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
+        *task.as_mut().project().is_kept = true;
+        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        shard.executor.put(index, task);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The machine's clock.
 
-use ringcall_core::{Clock, Instant};
+use ringcall_core::{Clock, Entropy, Instant, SplitMix64};
+
+use crate::client::SpanIds;
 
 /// Monotonic time since the process first asked for it, the same on all its threads.
 #[derive(Clone, Copy, Debug)]
@@ -15,5 +17,19 @@ impl Clock for MachineClock {
         // Not zero, so that "a while ago" can be told.
         let nanos = std::time::Instant::now().duration_since(origin).as_nanos() + 1_000_000_000;
         Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+impl SpanIds for MachineClock {
+    /// For whoever has no shard's random numbers at hand: those of one generator for the process.
+    fn next_span_id(&self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        use std::sync::LazyLock;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        /// SplitMix64's step, so that each call has a state of its own.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        static STATE: LazyLock<AtomicU64> =
+            LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(STEP)));
+        SplitMix64::new(STATE.fetch_add(STEP, Ordering::Relaxed)).next_u64()
     }
 }

@@ -42,6 +42,8 @@ impl<F: Future<Output = ()>> Task for Spawned<F> {
 pub(crate) struct Executor {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
+    /// A slot that is kept for the next first poll: most handlers are ready at once and leave it as it was.
+    spare: Cell<Option<Spare>>,
     ready: Rc<ReadyQueue>,
     remote: Arc<Remote>,
     /// How many times it is entered.
@@ -68,6 +70,12 @@ struct TaskWaker {
     wake: Arc<TaskWake>,
 }
 
+/// A slot without a task, for a first poll outside of it.
+pub(crate) struct Spare {
+    index: u32,
+    waker: Rc<TaskWaker>,
+}
+
 struct TaskWake {
     index: u32,
     is_queued: AtomicBool,
@@ -86,7 +94,8 @@ impl Wake for TaskWake {
         if self.is_queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        if !CURRENT.with(|current| current.wake(&self.remote, self.index)) {
+        // On a thread that is ending nothing is current any more.
+        if !CURRENT.try_with(|current| current.wake(&self.remote, self.index)).unwrap_or(false) {
             self.remote.wake_task(self.index);
         }
     }
@@ -119,7 +128,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let depth = &self.0.depth;
         depth.set(depth.get() - 1);
-        CURRENT.with(|current| current.0.borrow_mut().pop());
+        let _ending = CURRENT.try_with(|current| current.0.borrow_mut().pop());
     }
 }
 
@@ -128,6 +137,7 @@ impl Executor {
         Executor {
             slots: RefCell::new(Vec::new()),
             free: RefCell::new(Vec::new()),
+            spare: Cell::new(None),
             ready: Rc::default(),
             remote: Arc::clone(remote),
             depth: Cell::new(0),
@@ -136,7 +146,8 @@ impl Executor {
 
     pub(crate) fn enter(&self) -> Entered<'_> {
         let entry = (Arc::clone(&self.remote), Rc::clone(&self.ready));
-        CURRENT.with(|current| current.0.borrow_mut().push(entry));
+        // A shard may be dropped by a thread that ends.
+        let _ending = CURRENT.try_with(|current| current.0.borrow_mut().push(entry));
         self.depth.set(self.depth.get() + 1);
         Entered(self)
     }
@@ -170,8 +181,32 @@ impl Executor {
         wake.wake_by_ref();
     }
 
-    /// A slot for a task that is about to be polled for the first time, outside.
-    pub(crate) fn reserve(&self) -> u32 {
+    /// Polls what may become a task, with the waker that it would have. If it is ready it never is one.
+    /// Otherwise its slot is returned, for [`put`](Self::put).
+    #[inline]
+    pub(crate) fn poll_first(
+        &self,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<()>,
+    ) -> Option<u32> {
+        let spare = self.spare.take().unwrap_or_else(|| self.reserve_spare());
+        if poll(&mut Context::from_waker(&spare.waker.waker)).is_pending() {
+            return Some(spare.index);
+        }
+        if let Some(other) = self.spare.replace(Some(spare)) {
+            // Of a poll inside of this one.
+            self.free.borrow_mut().push(other.index);
+        }
+        None
+    }
+
+    #[cold]
+    fn reserve_spare(&self) -> Spare {
+        let index = self.reserve();
+        let waker = Rc::clone(&self.slots.borrow()[index as usize].waker);
+        Spare { index, waker }
+    }
+
+    fn reserve(&self) -> u32 {
         if let Some(index) = self.free.borrow_mut().pop() {
             return index;
         }
@@ -184,21 +219,10 @@ impl Executor {
         index
     }
 
-    /// Polls something with the waker of a slot.
-    pub(crate) fn poll_with<R>(&self, index: u32, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-        let waker = Rc::clone(&self.slots.borrow()[index as usize].waker);
-        poll(&mut Context::from_waker(&waker.waker))
-    }
-
-    /// Keeps a task that was not ready in the slot that was reserved for it.
+    /// Keeps a task that was not ready in the slot of its first poll.
     pub(crate) fn put(&self, index: u32, task: Pin<Box<dyn Task>>) {
+        debug_assert!(matches!(self.slots.borrow()[index as usize].content, Content::Free));
         self.slots.borrow_mut()[index as usize].content = Content::Task(task);
-    }
-
-    /// Gives back a slot that was reserved and not needed.
-    pub(crate) fn release(&self, index: u32) {
-        self.slots.borrow_mut()[index as usize].content = Content::Free;
-        self.free.borrow_mut().push(index);
     }
 
     /// Drops a task that is not wanted any more.

@@ -16,9 +16,9 @@ use std::sync::atomic::Ordering;
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
     Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
-    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item,
-    Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId, Side,
-    SplitMix64, Status, StatusClass, Transport, TransportError,
+    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Extended, Failure, Handle, Instant,
+    Item, Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId,
+    Side, SplitMix64, Status, StatusClass, Transport, TransportError,
 };
 
 use ringcall_net::Handover as _;
@@ -40,7 +40,7 @@ use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
 use crate::serve::access::{Authority, Gate};
-use crate::serve::{Incoming, Method, MethodRows, Router, Running};
+use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
     pub(crate) streams: Streams,
+    /// Streams of which items were taken in this turn.
+    pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
     pub(crate) pool: Arc<Pool>,
     client_config: RefCell<Rc<Config>>,
     clock: Box<dyn Clock>,
@@ -81,6 +83,8 @@ pub(crate) struct Inner {
     pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: RefCell<Rc<Config>>,
     routers: RefCell<Routers>,
+    /// What goes beside answers.
+    pub(crate) reply_metadata: ReplyMetadata,
     /// Calls of others that are not answered yet and were not answered at once.
     pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
     /// Connections that this shard opened, also those that their clients have left.
@@ -184,6 +188,7 @@ impl Inner {
             timers: Timers::new(now),
             waiters: Waiters::new(),
             streams: Streams::default(),
+            taken_of: RefCell::default(),
             pool,
             client_config: RefCell::new(Rc::new(spoken(config.client))),
             clock,
@@ -193,6 +198,7 @@ impl Inner {
             listeners: RefCell::default(),
             server_config: RefCell::new(Rc::new(spoken(config.server))),
             routers: RefCell::default(),
+            reply_metadata: ReplyMetadata::default(),
             running: RefCell::default(),
             clients: RefCell::default(),
             peers: RefCell::default(),
@@ -257,16 +263,21 @@ impl Inner {
             any = true;
         }
         self.was_busy.set(any);
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         self.admit_crowds();
         if self.is_draining() {
             self.go_on_draining();
-            self.endpoint.borrow_mut().flush(now);
+            self.flush(now);
         }
         if self.watch.is_some() {
             self.watch_counters(any);
         }
         self.has_work()
+    }
+
+    fn flush(&self, now: Instant) {
+        self.give_back_taken();
+        self.endpoint.borrow_mut().flush(now);
     }
 
     /// Whether the last turn had anything to do.
@@ -276,7 +287,11 @@ impl Inner {
 
     /// Whether there is something to do without anything new happening.
     pub(crate) fn has_work(&self) -> bool {
-        self.endpoint.borrow().has_work() || self.executor.has_ready() || self.remote.has_mail()
+        self.endpoint.borrow().has_work()
+            || self.executor.has_ready()
+            || self.remote.has_mail()
+            // By the future that drives the shard.
+            || !self.taken_of.borrow().is_empty()
     }
 
     /// When there will be something to do if nothing happens before.
@@ -304,14 +319,17 @@ impl Inner {
             match event {
                 None => return any,
                 Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
+                Some(EndpointEvent::Connection(handle, Event::Item(id, item))) => {
+                    since_flush += self.item_arrived(handle, id, item);
+                }
                 Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
             }
             any = true;
             since_flush += 1;
-            if since_flush == EVENTS_A_FLUSH {
+            if since_flush >= EVENTS_A_FLUSH {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND);
-                self.endpoint.borrow_mut().flush(now);
+                self.flush(now);
             }
         }
     }
@@ -397,7 +415,8 @@ impl Inner {
         {
             return self.refuse(handle, request.id, status);
         }
-        method.start(Incoming::on_shard(self, handle, request, method.name, &admitted));
+        let call = Incoming::on_shard(self, handle, request, method.name, &admitted);
+        method.start(call);
     }
 
     /// Makes of a request's body what it was before it was compressed.
@@ -465,6 +484,9 @@ impl Inner {
     /// A call's time was over before its handler could start.
     fn refuse_expired(&self, handle: Handle, request: RequestId) {
         let now = self.now();
+        if let Some((_, Some(told))) = self.reply_metadata.take(handle, request) {
+            told.tell(Status::EXPIRED);
+        }
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
@@ -475,6 +497,44 @@ impl Inner {
 
     /// Answers a call. That the caller is gone is no fault of ours.
     pub(crate) fn answer_with<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        if !self.reply_metadata.is_empty() {
+            return self.answer_with_metadata(handle, request, header, payload);
+        }
+        self.send_answer(handle, request, header, payload);
+    }
+
+    /// The same when there are answers with metadata; this may be one.
+    #[cold]
+    fn answer_with_metadata<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
+        let Some((mut extensions, told)) = self.reply_metadata.take(handle, request) else {
+            return self.send_answer(handle, request, header, payload);
+        };
+        match extensions.is_empty() {
+            true => self.send_answer(handle, request, header, payload),
+            false => {
+                extensions.extend_from_slice(payload.extensions());
+                self.send_answer(handle, request, header, &Extended { payload, extensions });
+            }
+        }
+        if let Some(told) = told {
+            told.tell(header.status);
+        }
+    }
+
+    #[inline]
+    fn send_answer<P: Payload>(
         &self,
         handle: Handle,
         request: RequestId,
@@ -777,6 +837,11 @@ impl Inner {
         self.drain_counts();
     }
 
+    /// A number for a span.
+    pub(crate) fn next_span_id(&self) -> u64 {
+        self.rng.borrow_mut().next_u64()
+    }
+
     // ---- tasks, stopping ----
 
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
@@ -808,7 +873,7 @@ impl Inner {
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.end_remote_calls();
-        self.endpoint.borrow_mut().flush(now);
+        self.flush(now);
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver();

@@ -193,6 +193,10 @@ impl Wake for RootWake {
     }
 }
 
+/// How long a spinning shard pauses after it found nothing, a fraction of a microsecond: looking is a system call
+/// on epoll.
+const PAUSES: u32 = 16;
+
 impl Shard {
     /// A shard without connections.
     ///
@@ -283,8 +287,8 @@ impl Shard {
         match self.wait {
             WaitPolicy::Park => drop(self.turn(Wait::Forever)),
             WaitPolicy::Spin => {
-                if self.turn(Wait::Now) == Turn::Idle {
-                    std::hint::spin_loop();
+                if self.turn(Wait::Now) == Turn::Idle && !self.inner.was_busy() {
+                    (0..PAUSES).for_each(|_| std::hint::spin_loop());
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Streams of calls on a shard: where items wait for whoever takes them, and senders for room.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -30,6 +30,8 @@ pub(crate) struct OpenStream {
     /// Unknown while the call is being made.
     id: OnceCell<StreamId>,
     state: RefCell<State>,
+    /// How many items were taken, and their bytes, of which core will be told before the turn ends.
+    taken: Cell<(usize, usize)>,
 }
 
 #[derive(Default)]
@@ -95,19 +97,28 @@ fn side(id: StreamId) -> usize {
 }
 
 impl Inner {
-    /// What core has to say about streams.
+    /// An item has arrived, and with it perhaps more of its stream. Returns how many more.
+    pub(super) fn item_arrived(&self, handle: Handle, id: StreamId, item: Item) -> u32 {
+        let stream = self.streams.find(handle, id);
+        let Some(stream) = stream.filter(|stream| !stream.state.borrow().is_unread) else {
+            self.consumed(handle, id, 1, item.body.len());
+            return 0;
+        };
+        let mut more = 0;
+        stream.wake_reader(|state| {
+            state.items.push_back(item);
+            let mut endpoint = self.endpoint.borrow_mut();
+            more = endpoint.poll_items(self.now(), handle, id, |item| state.items.push_back(item));
+        });
+        more
+    }
+
+    /// What else core has to say about streams.
     pub(crate) fn stream_event(&self, handle: Handle, event: Event<Ticket>) {
         match event {
             Event::Answering(call, reply) => {
                 if let Some(stream) = self.streams.find(handle, call.into()) {
                     stream.wake_reader(|state| state.began = Some(reply));
-                }
-            }
-            Event::Item(id, item) => {
-                let stream = self.streams.find(handle, id);
-                match stream.filter(|stream| !stream.state.borrow().is_unread) {
-                    Some(stream) => stream.wake_reader(|state| state.items.push_back(item)),
-                    None => self.consumed(handle, id, item.body.len()),
                 }
             }
             Event::ItemsEnd(request) => {
@@ -129,9 +140,19 @@ impl Inner {
         }
     }
 
-    fn consumed(&self, handle: Handle, id: StreamId, bytes: usize) {
-        self.endpoint.borrow_mut().consumed(handle, id, bytes);
+    fn consumed(&self, handle: Handle, id: StreamId, items: usize, bytes: usize) {
+        self.endpoint.borrow_mut().consumed(handle, id, items, bytes);
         self.left_work();
+    }
+
+    /// Tells core what was taken of streams.
+    pub(super) fn give_back_taken(&self) {
+        while let Some(stream) = self.taken_of.borrow_mut().pop() {
+            let (items, bytes) = stream.taken.take();
+            if let Some(&id) = stream.id.get() {
+                self.endpoint.borrow_mut().consumed(stream.handle, id, items, bytes);
+            }
+        }
     }
 }
 
@@ -143,6 +164,7 @@ impl OpenStream {
             handle,
             id: OnceCell::new(),
             state: RefCell::default(),
+            taken: Cell::default(),
         })
     }
 
@@ -162,7 +184,7 @@ impl OpenStream {
     }
 
     /// The call is over for its owner: what was not taken is given back, now and later.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(self: &Rc<Self>) {
         if let Some(&id) = self.id.get() {
             self.shard.streams.remove(self.handle, id);
         }
@@ -176,7 +198,7 @@ impl OpenStream {
     }
 
     /// Nobody takes items any more: those that are here and those to come are given back unread.
-    pub(crate) fn discard(&self) {
+    pub(crate) fn discard(self: &Rc<Self>) {
         let items = {
             let mut state = self.state.borrow_mut();
             state.is_unread = true;
@@ -187,10 +209,18 @@ impl OpenStream {
         }
     }
 
-    /// An item with a body of this length is no longer held here.
-    pub(crate) fn consumed(&self, bytes: usize) {
-        if let Some(&id) = self.id.get() {
-            self.shard.consumed(self.handle, id, bytes);
+    /// An item with a body of this length is no longer held here. Core hears of all that a turn takes at
+    /// once.
+    #[inline]
+    pub(crate) fn consumed(self: &Rc<Self>, bytes: usize) {
+        if self.shard.executor.is_entered() {
+            let (items, so_far) = self.taken.get();
+            self.taken.set((items + 1, so_far + bytes));
+            if items == 0 {
+                self.shard.taken_of.borrow_mut().push(Rc::clone(self));
+            }
+        } else if let Some(&id) = self.id.get() {
+            self.shard.consumed(self.handle, id, 1, bytes);
         }
     }
 
@@ -236,7 +266,7 @@ impl OpenStream {
     // ---- the handler's side ----
 
     /// The call must end with this status: its owner is told.
-    pub(crate) fn break_off(&self, status: Status) {
+    pub(crate) fn break_off(self: &Rc<Self>, status: Status) {
         self.discard();
         let owner = {
             let mut state = self.state.borrow_mut();
@@ -256,7 +286,7 @@ impl OpenStream {
     }
 
     /// The next item of the caller; `None` when it has sent the last one, or the call is over.
-    pub(crate) fn poll_item(&self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+    pub(crate) fn poll_item(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.state.borrow_mut();
         let Some(mut item) = state.items.pop_front() else {
             if state.is_over || (state.is_complete && state.broken.is_none()) {
@@ -293,7 +323,7 @@ impl OpenStream {
     }
 
     /// Gives the call up.
-    pub(crate) fn cancel(&self, call: CallId) {
+    pub(crate) fn cancel(self: &Rc<Self>, call: CallId) {
         if self.is_over() {
             return;
         }

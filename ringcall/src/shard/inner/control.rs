@@ -94,6 +94,7 @@ async fn ask_for_table(client: &LocalClient, digest: u64) -> Option<MethodRows> 
     loop {
         let ask = Outgoing {
             method: PAGE,
+            name: PAGE_NAME,
             in_signature: 0,
             out_signature: 0,
             codec: Codec::RAW,

@@ -172,7 +172,8 @@ impl Inner {
         entry.id = None;
         drop(calls);
         if let Some(audience) = client.connection().audience() {
-            audience.repeat(&outgoing, self.now());
+            // Its callback knows its number, and nobody here does.
+            audience.repeat(&outgoing, 0, self.now());
         }
         self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
         true

@@ -11,7 +11,9 @@ use ringcall_core::{
 
 use super::Inner;
 use crate::client::ClientConnection;
-use crate::observe::{Audience, Call, CallEnd, Connection, End, Event, Observers, Role};
+use crate::observe::{
+    Audience, Call, CallEnd, Connection, End, Event, Observers, Role, next_number, trace_context_of,
+};
 use crate::shard::drain::DrainStep;
 use crate::shard::engine::Socket;
 
@@ -50,6 +52,7 @@ impl Change {
 }
 
 struct Served {
+    number: u64,
     method: u64,
     attempt: u8,
     priority: u8,
@@ -96,6 +99,7 @@ impl Watch {
 
     fn begin(&self, handle: Handle, request: &Request, now: Instant) {
         let served = Served {
+            number: next_number(),
             method: request.method,
             attempt: request.attempt,
             priority: request.priority,
@@ -106,7 +110,9 @@ impl Watch {
             request_bytes: request.body.len(),
         };
         let peers = self.peers.borrow();
-        self.observers.tell(&Event::CallBegun(served.call(peer(&peers, handle), now)));
+        let trace_context = trace_context_of(&request.extensions);
+        let call = Call { trace_context, ..served.call(peer(&peers, handle), now) };
+        self.observers.tell(&Event::CallBegun(call));
         self.served.borrow_mut().insert((handle, request.id), served);
     }
 
@@ -149,6 +155,7 @@ impl Watch {
 impl Served {
     fn call<'a>(&self, peer: Option<&'a Address>, at: Instant) -> Call<'a> {
         Call {
+            number: self.number,
             role: Role::Server,
             method: self.method,
             peer,
@@ -156,6 +163,7 @@ impl Served {
             priority: self.priority,
             flags: self.flags,
             codec: self.codec,
+            trace_context: None,
             at,
         }
     }

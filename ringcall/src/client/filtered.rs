@@ -1,0 +1,365 @@
+//! Calls that pass filters on their way to a channel.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use ringcall_core::frame::ExtensionWriter;
+use ringcall_core::{
+    Answer, Arrived, Cause, Channel, Encoding, Extended, Failure, ItemError, Outgoing, Payload,
+    StatusClass, StreamCall, StreamChannel,
+};
+
+use super::BlockOn;
+use crate::filter::{CallEnd, Filter};
+use crate::{Metadata, Status, TraceContext};
+
+/// A call on its way to a channel, as filters see it.
+#[derive(Debug)]
+pub struct ClientCall {
+    outgoing: Outgoing,
+    /// Those that the call has already, and what filters add.
+    extensions: ExtensionWriter,
+}
+
+impl ClientCall {
+    /// `package.Service/method`.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.outgoing.name
+    }
+
+    /// How long the caller waits; [`Duration::MAX`] for ever.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.outgoing.timeout
+    }
+
+    /// Makes it another time.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.outgoing.timeout = deadline;
+    }
+
+    /// 0 is the most ordinary.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.outgoing.priority
+    }
+
+    /// Makes it another priority.
+    pub fn set_priority(&mut self, priority: u8) {
+        self.outgoing.priority = priority;
+    }
+
+    /// 0 for the first attempt.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.outgoing.attempt
+    }
+
+    /// What goes with the call so far.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata<&[u8]> {
+        Metadata::new(self.extensions.written())
+    }
+
+    /// Adds an entry of metadata, see [`Call::metadata`](crate::Call::metadata).
+    ///
+    /// # Panics
+    /// When the key is not one.
+    pub fn add_metadata(&mut self, key: &str, value: impl AsRef<[u8]>) {
+        crate::metadata::push_entry(&mut self.extensions, key, value.as_ref());
+    }
+
+    /// Makes it part of a trace, unless it is part of one already.
+    pub fn add_trace(&mut self, trace: &TraceContext) {
+        if self.metadata().trace().is_none() {
+            crate::metadata::push_trace(&mut self.extensions, trace, "");
+        }
+    }
+}
+
+/// A channel whose calls pass filters, see [`filter`](crate::filter).
+///
+/// A call that a filter ends was not sent. Futures allocate nothing more than their filters do, except a call
+/// that has metadata: it is put together with what filters add.
+#[derive(Clone, Debug)]
+pub struct Filtered<C, F> {
+    channel: C,
+    filter: F,
+}
+
+impl<C, F: Filter<ClientCall>> Filtered<C, F> {
+    /// Calls pass `filter`, then go to `channel`.
+    pub fn new(channel: C, filter: F) -> Filtered<C, F> {
+        Filtered { channel, filter }
+    }
+
+    /// The channel without the filter.
+    pub fn channel(&self) -> &C {
+        &self.channel
+    }
+
+    fn before(&self, outgoing: Outgoing, own: &[u8]) -> F::Before {
+        let mut extensions = ExtensionWriter::new();
+        if !own.is_empty() {
+            extensions.append(own);
+        }
+        self.filter.before(ClientCall { outgoing, extensions })
+    }
+}
+
+/// The failure of a call that a filter ended.
+fn ended_by_filter(status: Status) -> Failure {
+    let is_refusal = status.class() == StatusClass::Refused;
+    Failure::not_sent(Cause::Status(if is_refusal { status } else { Status::FORBIDDEN }))
+}
+
+impl<C: BlockOn, F> BlockOn for Filtered<C, F> {
+    fn block_on<T: Future>(&self, future: T) -> T::Output {
+        self.channel.block_on(future)
+    }
+}
+
+impl<C: Channel, F: Filter<ClientCall>> Channel for Filtered<C, F> {
+    type Body = C::Body;
+    type Pending<'a, P>
+        = FilteredCall<'a, C, F, P>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a;
+
+    fn call<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Pending<'a, P> {
+        let stage = Stage::Before { future: self.before(call, payload.extensions()) };
+        FilteredCall { to: self, payload: Some(payload), name: call.name, stage }
+    }
+}
+
+pin_project! {
+    /// A call that passes filters, and then is made.
+    pub struct FilteredCall<'a, C, F, P>
+    where
+        C: Channel,
+        C: 'a,
+        F: Filter<ClientCall>,
+        P: Payload,
+        P: Clone,
+        P: 'a,
+    {
+        to: &'a Filtered<C, F>,
+        payload: Option<P>,
+        name: &'static str,
+        #[pin]
+        stage: Stage<F::Before, C::Pending<'a, Extended<P>>>,
+    }
+}
+
+pin_project! {
+    #[project = StageProject]
+    enum Stage<B, M> {
+        Before { #[pin] future: B },
+        Made { #[pin] future: M },
+        Over,
+    }
+}
+
+impl<'a, C, F, P> Future for FilteredCall<'a, C, F, P>
+where
+    C: Channel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone + 'a,
+{
+    type Output = Result<Answer<C::Body>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let passed = match this.stage.as_mut().project() {
+                StageProject::Before { future } => ready!(future.poll(cx)),
+                StageProject::Made { future } => {
+                    let answer = ready!(future.poll(cx));
+                    this.stage.set(Stage::Over);
+                    this.to.filter.ended(&end_of(this.name, &answer));
+                    return Poll::Ready(answer);
+                }
+                StageProject::Over => return Poll::Pending,
+            };
+            match (passed, this.payload.take()) {
+                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                    let payload = Extended { payload, extensions: extensions.finish() };
+                    let future = this.to.channel.call(outgoing, payload);
+                    this.stage.set(Stage::Made { future });
+                }
+                (passed, _) => {
+                    this.stage.set(Stage::Over);
+                    let status = passed.err().unwrap_or(Status::CANCELLED);
+                    return Poll::Ready(Err(ended_by_filter(status)));
+                }
+            }
+        }
+    }
+}
+
+fn end_of<'a, B>(name: &'a str, answer: &'a Result<Answer<B>, Failure>) -> CallEnd<'a> {
+    match answer {
+        Ok(answer) => CallEnd::new(name, Some(answer.header.status)),
+        Err(failure) => CallEnd::failed(name, failure),
+    }
+}
+
+impl<'a, C, F, P> fmt::Debug for FilteredCall<'a, C, F, P>
+where
+    C: Channel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilteredCall").field("method", &self.name).finish_non_exhaustive()
+    }
+}
+
+// ---- with streams ----
+
+impl<C: StreamChannel, F: Filter<ClientCall> + Unpin> StreamChannel for Filtered<C, F> {
+    type Call = FilteredStream<C::Call, F>;
+    type Opening<'a, P>
+        = FilteredOpening<'a, C, F, P>
+    where
+        Self: 'a,
+        P: Payload + 'a;
+
+    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        let stage = Stage::Before { future: self.before(call, payload.extensions()) };
+        FilteredOpening { to: self, payload: Some(payload), name: call.name, stage }
+    }
+}
+
+pin_project! {
+    /// A call with streams that passes filters, and then is made.
+    pub struct FilteredOpening<'a, C, F, P>
+    where
+        C: StreamChannel,
+        C: 'a,
+        F: Filter<ClientCall>,
+        P: Payload,
+        P: 'a,
+    {
+        to: &'a Filtered<C, F>,
+        payload: Option<P>,
+        name: &'static str,
+        #[pin]
+        stage: Stage<F::Before, C::Opening<'a, Extended<P>>>,
+    }
+}
+
+impl<'a, C, F, P> Future for FilteredOpening<'a, C, F, P>
+where
+    C: StreamChannel,
+    F: Filter<ClientCall> + Unpin,
+    P: Payload + 'a,
+{
+    type Output = Result<FilteredStream<C::Call, F>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let passed = match this.stage.as_mut().project() {
+                StageProject::Before { future } => ready!(future.poll(cx)),
+                StageProject::Made { future } => {
+                    let opened = ready!(future.poll(cx));
+                    this.stage.set(Stage::Over);
+                    let filter = &this.to.filter;
+                    return Poll::Ready(match opened {
+                        Ok(call) => {
+                            Ok(FilteredStream { call, filter: filter.clone(), name: this.name })
+                        }
+                        Err(failure) => {
+                            filter.ended(&CallEnd::failed(this.name, &failure));
+                            Err(failure)
+                        }
+                    });
+                }
+                StageProject::Over => return Poll::Pending,
+            };
+            match (passed, this.payload.take()) {
+                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                    let payload = Extended { payload, extensions: extensions.finish() };
+                    let future = this.to.channel.open(outgoing, payload);
+                    this.stage.set(Stage::Made { future });
+                }
+                (passed, _) => {
+                    this.stage.set(Stage::Over);
+                    let status = passed.err().unwrap_or(Status::CANCELLED);
+                    return Poll::Ready(Err(ended_by_filter(status)));
+                }
+            }
+        }
+    }
+}
+
+impl<'a, C, F, P> fmt::Debug for FilteredOpening<'a, C, F, P>
+where
+    C: StreamChannel,
+    F: Filter<ClientCall>,
+    P: Payload,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilteredOpening").field("method", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A call with streams that has passed filters, which are told its end when its caller is.
+#[derive(Clone)]
+pub struct FilteredStream<S, F> {
+    call: S,
+    filter: F,
+    name: &'static str,
+}
+
+impl<S: StreamCall, F: Filter<ClientCall> + Unpin> StreamCall for FilteredStream<S, F> {
+    type Body = S::Body;
+
+    fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.call.poll_send(cx, encoding, payload)
+    }
+
+    fn end_items(&self) {
+        self.call.end_items();
+    }
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<S::Body>> {
+        let arrived = self.call.poll_arrived(cx);
+        if let Poll::Ready(Arrived::End(end)) = &arrived {
+            self.filter.ended(&end_of(self.name, end));
+        }
+        arrived
+    }
+
+    fn cancel(&self) {
+        self.call.cancel();
+    }
+}
+
+impl<S: BlockOn, F> BlockOn for FilteredStream<S, F> {
+    fn block_on<T: Future>(&self, future: T) -> T::Output {
+        self.call.block_on(future)
+    }
+}
+
+impl<S, F> fmt::Debug for FilteredStream<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilteredStream").field("method", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! What a node takes for the time: its own start, its own pace, and jumps ahead.
+
+use ringcall_core::Instant;
+
+/// The simulation's time, in nanoseconds since it began. No node can see it.
+pub(crate) type Time = u64;
+
+pub(crate) const MICROS: Time = 1_000;
+pub(crate) const MILLIS: Time = 1_000_000;
+pub(crate) const SECONDS: Time = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeClock {
+    /// What it shows when the simulation begins, and how far it has jumped since.
+    base: u64,
+    /// How many of its own microseconds a second has.
+    pace: u64,
+}
+
+impl NodeClock {
+    pub(crate) fn new(base: u64, skew_ppm: i64) -> NodeClock {
+        NodeClock { base, pace: 1_000_000_u64.saturating_add_signed(skew_ppm) }
+    }
+
+    pub(crate) fn read(&self, time: Time) -> Instant {
+        // Rounded up, so that a clock that is made steady does not go back.
+        let run = (u128::from(time) * u128::from(self.pace)).div_ceil(1_000_000);
+        Instant::from_nanos(self.base.saturating_add(run as u64))
+    }
+
+    /// The same clock, which from now on has the ordinary pace.
+    pub(crate) fn steady(&self, now: Time) -> NodeClock {
+        NodeClock { base: self.read(now).as_nanos() - now, pace: 1_000_000 }
+    }
+
+    /// Monotonic clocks jump when a machine was suspended; never back.
+    pub(crate) fn jump(&mut self, nanos: u64) {
+        self.base += nanos;
+    }
+
+    /// When it will show `at`, or a moment later; not before `now`.
+    pub(crate) fn when(&self, now: Time, at: Instant) -> Time {
+        let left = u128::from(at.as_nanos().saturating_sub(self.read(now).as_nanos()));
+        let left = (left * 1_000_000).div_ceil(u128::from(self.pace)) + 1;
+        now.saturating_add(u64::try_from(left).unwrap_or(u64::MAX / 2))
+    }
+}

@@ -1,0 +1,157 @@
+//! The second phase: faults stop, and everything must come to its end.
+
+use ringcall_core::Handle;
+
+use crate::clock::{MICROS, MILLIS, SECONDS, Time};
+use crate::marks::Mark;
+use crate::net::Wake;
+use crate::oracle;
+use crate::world::World;
+use ringcall_core::frame::request_flags;
+
+/// How long, after the last fault, calls may take to end and connections to come back: the longest deadline,
+/// or the longest silence until a connection is given up, whichever takes longer.
+const RECOVERY: Time = 200 * SECONDS;
+/// How long a drain may take without faults.
+const DRAIN: Time = 90 * SECONDS;
+
+impl World {
+    pub(crate) fn heal(&mut self) {
+        let now = self.now();
+        self.is_healing = true;
+        self.shared.is_healing = true;
+        self.shared.note(0, "heal", 0, 0);
+        self.net.borrow_mut().heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].stopped_until = 0;
+            self.nodes[node].clock = self.nodes[node].clock.steady(now);
+            self.wake(node);
+        }
+        self.run_until("calls end, and nodes are there", RECOVERY, World::has_calmed_down);
+        self.probe();
+        self.run_for(2 * SECONDS);
+        self.rest();
+        self.drain_all();
+        self.last_judgement();
+    }
+
+    /// A turn for a node, or a life if it has none.
+    fn wake(&mut self, node: usize) {
+        let now = self.now();
+        let mut net = self.net.borrow_mut();
+        match self.nodes[node].life {
+            Some(_) => net.turn_at(now + MICROS, node),
+            None => net.at(now + MICROS, Wake::Start(node)),
+        }
+    }
+
+    fn run_until(&mut self, what: &str, within: Time, mut is_done: impl FnMut(&World) -> bool) {
+        let until = self.now() + within;
+        while !is_done(self) {
+            let left: Vec<String> = self
+                .nodes
+                .iter()
+                .filter_map(|node| Some(node.life.as_ref()?.app.what_is_left()))
+                .collect();
+            assert!(self.step() && self.now() < until, "{what}: not within its time: {left:#?}");
+        }
+    }
+
+    fn run_for(&mut self, span: Time) {
+        let until = self.now() + span;
+        self.net.borrow_mut().at(until, Wake::Listen(0));
+        while self.now() < until && self.step() {}
+    }
+
+    fn has_calmed_down(&self) -> bool {
+        let is_up = |life: &crate::node::Life| life.drains_since.is_none() && life.app.is_at_rest();
+        self.nodes.iter().all(|node| node.life.as_ref().is_some_and(is_up))
+    }
+
+    /// Every node gets an answer from everyone that it is to be connected to.
+    fn probe(&mut self) {
+        let until = self.now() + RECOVERY;
+        for node in 0..self.nodes.len() {
+            for dial in 0..self.nodes[node].targets.len() {
+                self.probe_one(node, dial, until);
+            }
+        }
+    }
+
+    fn probe_one(&mut self, node: usize, dial: usize, until: Time) {
+        loop {
+            let now = self.now();
+            assert!(now < until, "node {node} does not get an answer by its connection {dial}");
+            let mut ok = None;
+            let clock = self.nodes[node].clock;
+            if let Some(life) = &mut self.nodes[node].life {
+                ok = Some(life.app.probes_ok);
+                life.app.probe(&mut life.end, &mut self.shared, clock.read(now), dial);
+            }
+            self.wake(node);
+            let next = now + SECONDS;
+            self.net.borrow_mut().at(next, Wake::Listen(node));
+            loop {
+                let life = self.nodes[node].life.as_ref();
+                let is_ok = life.map(|life| life.app.probes_ok) > ok && ok.is_some();
+                if is_ok {
+                    return;
+                }
+                if self.now() >= next || !self.step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Connections at rest have all their credit back.
+    fn rest(&mut self) {
+        for ends in self.ends.values() {
+            let [Some(client), Some(server)] = *ends else { continue };
+            let lives = [client, server].map(|(node, lives, _)| {
+                let node = &self.nodes[node];
+                node.life.as_ref().filter(|_| node.lives == lives)
+            });
+            let [Some(one), Some(other)] = lives else { continue };
+            if !one.app.is_at_rest() || !other.app.is_at_rest() {
+                continue;
+            }
+            let handles: [Handle; 2] = [client.2, server.2];
+            let [a, b] = [client.0, server.0].map(|node| &self.nodes[node].sizes);
+            oracle::at_rest(&one.end, &other.end, handles, b);
+            oracle::at_rest(&other.end, &one.end, [handles[1], handles[0]], a);
+            self.shared.marks.hit(Mark::CreditBack);
+        }
+    }
+
+    fn drain_all(&mut self) {
+        self.is_final = true;
+        for node in 0..self.nodes.len() {
+            self.drain(node);
+        }
+        self.run_until("nodes drain", DRAIN, |world| {
+            world.nodes.iter().all(|node| node.life.is_none())
+        });
+        // Nothing is left that would ever happen.
+        self.run_for(100 * MILLIS);
+    }
+
+    fn last_judgement(&mut self) {
+        assert_eq!(self.shared.ledger.open, 0, "calls have not ended");
+        let net = self.net.borrow();
+        for (call, entry) in self.shared.ledger.calls.iter().enumerate() {
+            let is_kept = entry.flags & request_flags::ONE_WAY != 0
+                && entry.was_sent
+                && entry.timeout_us > 1_000_000_000
+                && entry.plan.how != crate::bodies::How::Refuse
+                && !net.links[entry.link].is_disturbed
+                && net.is_fast()
+                && !self.shared.refusing.contains(&entry.link);
+            if is_kept {
+                assert_eq!(entry.runs, 1, "one-way call {call} was lost, and nothing happened");
+                self.shared.marks.hit(Mark::OneWayKept);
+            }
+        }
+        self.shared.marks.add(&net.marks);
+    }
+}

@@ -1,0 +1,105 @@
+//! What must hold at every step, seen from outside: memory, credit, and who may be accused of what.
+
+use ringcall_core::{CloseReason, Handle, TransportError};
+
+use crate::app::End;
+use crate::net::{LinkId, Net};
+use crate::node::{IN_FLIGHT_SET, Life, MESSAGE_MAX, Sizes};
+use crate::shared::Shared;
+use crate::transport::CHUNK_BYTES;
+
+/// What holds a body that came in an ordinary receive.
+const CHUNK_BLOCK: u64 = (CHUNK_BYTES + 16) as u64;
+const BLOCK: u64 = ringcall_buf::BLOCK_BYTES as u64;
+
+/// A shard holds no more than ARCHITECTURE.md says ("Memory that a peer can make us hold"), for each of its
+/// connections.
+pub(crate) fn memory(life: &Life, sizes: &Sizes, shared: &mut Shared, node: usize) {
+    let lent = life.memory.pool().stats().lent_bytes as u64;
+    if lent <= BLOCK {
+        return;
+    }
+    // Handlers of a connection that has just gone may still hold their arguments.
+    let connections = 1 + life.end.connections() as u64;
+    let most = BLOCK + connections * of_connection(sizes);
+    shared.memory_worst = shared.memory_worst.max(lent * 1000 / most);
+    assert!(lent <= most, "node {node} holds {lent} bytes, {most} are allowed");
+}
+
+fn of_connection(sizes: &Sizes) -> u64 {
+    // A body has the next power of two as its size.
+    let windows = 2 * (sizes.calls_window + sizes.replies_window);
+    // Each call that runs, and each item that nobody took, may keep its receive buffer.
+    let in_flight = u64::from(sizes.in_flight_max.max(IN_FLIGHT_SET));
+    let items = (sizes.calls_window + sizes.replies_window) / 1024 + 128;
+    let kept = (2 * in_flight + items) * CHUNK_BLOCK;
+    // A frame in pieces, and what the transport has not handed over.
+    let receiving = 6 * CHUNK_BLOCK;
+    // What is not sent: own calls up to the queue's limit and one message; answers to all calls, of which
+    // long ones are not in the pool; and the blocks that their first and last bytes keep.
+    let sending = sizes.send_queue_max + MESSAGE_MAX + in_flight * CHUNK_BLOCK + 4 * BLOCK;
+    windows + kept + receiving + sending
+}
+
+/// Two honest sides never accuse each other, and nobody gives up a connection to which nothing happened.
+pub(crate) fn closed(net: &Net, link: LinkId, node: usize, reason: CloseReason, ends: String) {
+    let link_ = &net.links[link];
+    let (disturbed, cut) = (link_.is_disturbed, link_.is_cut);
+    let is_fine = match reason {
+        CloseReason::Local | CloseReason::PeerClosed => true,
+        CloseReason::Transport(TransportError::Reset | TransportError::Os(_)) => cut,
+        CloseReason::Transport(_)
+        | CloseReason::Truncated
+        | CloseReason::HandshakeTimeout
+        | CloseReason::BodyStalled
+        | CloseReason::SendStalled
+        | CloseReason::PeerSilent => disturbed,
+        CloseReason::GoAway(code) => match code.0 {
+            0 => true,
+            20..=24 => disturbed,
+            _ => false,
+        },
+        _ => false,
+    };
+    assert!(
+        is_fine,
+        "node {node} ends link {link} for {reason:?} (disturbed {disturbed}, cut {cut}): {ends}"
+    );
+}
+
+/// What one side may send and what the other one holds are never more than the window.
+pub(crate) fn credit(sender: &End, receiver: &End, handles: [Handle; 2], sizes: &Sizes) {
+    let (Some(from), Some(to)) = (sender.connection(handles[0]), receiver.connection(handles[1]))
+    else {
+        return;
+    };
+    if from.has_ended() || to.has_ended() {
+        return;
+    }
+    let ((calls, replies), (calls_held, replies_held)) =
+        (from.credit_available(), to.credit_held());
+    assert!(calls + calls_held <= sizes.calls_window, "{calls} + {calls_held} of the calls pool");
+    let all = replies + replies_held;
+    assert!(all <= sizes.replies_window, "{replies} + {replies_held} of the replies pool");
+}
+
+/// A connection at rest is as it was at the beginning.
+pub(crate) fn at_rest(sender: &End, receiver: &End, handles: [Handle; 2], sizes: &Sizes) {
+    let (Some(from), Some(to)) = (sender.connection(handles[0]), receiver.connection(handles[1]))
+    else {
+        return;
+    };
+    if !from.is_open() || !to.is_open() {
+        return;
+    }
+    assert_eq!((to.calls_in_flight(), to.calls_served()), (0, 0), "slots are left");
+    assert_eq!(to.credit_held(), (0, 0), "bodies are held that nobody has");
+    assert_eq!(to.items_held(), (0, 0), "items are held that nobody has");
+    assert_eq!(from.bytes_queued(), 0, "bytes wait for nothing");
+    let (calls, replies) = from.credit_available();
+    // What is kept back is less than a quarter.
+    for (left, window) in [(calls, sizes.calls_window), (replies, sizes.replies_window)] {
+        assert!(left > window / 4 * 3 - 4, "credit was lost: {left} of {window} is left");
+        assert!(left <= window, "credit was made: {left} of {window}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Defences switched off one by one: whoever does not notice proves nothing.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::run::cargo;
+
+/// What notices that a defence is off.
+enum Noticed {
+    /// The simulator, within its seeds.
+    BySimulator,
+    /// This test of core, as file and name; honest peers cannot.
+    By(&'static str, &'static str),
+}
+use Noticed::{By, BySimulator};
+
+/// How many seeds a mutant has, and how many events each.
+const SEEDS: &str = "2000";
+const EVENTS: &str = "2000";
+
+/// Name of the switch, what happens, what notices.
+const MUTANTS: [(&str, &str, Noticed); 40] = [
+    ("lost_completion", "calls do not end with their connection", BySimulator),
+    ("generation_kept", "a slot's next call has the same id", BySimulator),
+    ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
+    ("slots_off_by_one", "one more call in flight than allowed", BySimulator),
+    ("no_queue_limit", "any number of calls waits for a peer that does not read", BySimulator),
+    ("credit_leak_cancel", "a cancelled call keeps its credit", BySimulator),
+    ("credit_leak_item", "an abandoned item keeps its credit", BySimulator),
+    ("credit_leak_unsent", "an abandoned request keeps its credit", BySimulator),
+    ("grant_forgotten", "credit is hardly ever given back", BySimulator),
+    ("lost_writable", "a stream with new credit is not told", BySimulator),
+    ("lost_wake_of_the_crowd", "streams that wait for the connection are not told", BySimulator),
+    ("missed_end", "the end behind an item in parts is not sent", BySimulator),
+    ("deadline_not_armed", "a call has no timer", BySimulator),
+    ("served_deadline_not_watched", "a handler is not told of its deadline", BySimulator),
+    ("expired_in_queue_runs", "a call that expired in a queue runs", BySimulator),
+    ("expired_on_arrival_runs", "a call that expired while its body came runs", BySimulator),
+    ("go_away_off_by_one", "GOAWAY counts one call too many", BySimulator),
+    ("runs_above_go_away", "calls that GOAWAY refuses run", BySimulator),
+    ("no_fence", "a drain counts before it has asked", BySimulator),
+    ("unknown_told_as_not_sent", "a call that may have run is said not to", BySimulator),
+    ("sent_after_the_end", "calls that were said not to be sent are", BySimulator),
+    ("landing_leak", "bodies that came keep their share of the budget", BySimulator),
+    ("no_keepalive", "nobody asks for signs of life", BySimulator),
+    ("late_items_accused", "items that crossed the end close the connection", BySimulator),
+    ("paused_for_ever", "a connection that stopped reading does not go on", BySimulator),
+    ("limits_confirmed_early", "lower limits are confirmed in front of longer bodies", BySimulator),
+    ("stale_cancel_told", "a cancel is told after the answer", BySimulator),
+    (
+        "no_trickle_limit",
+        "reading a byte a second is enough",
+        By("liveness", "c09_a_trickle_is_no_reading"),
+    ),
+    ("a03", "frames of any length", By("hostile", "a03_length_limits")),
+    ("a04", "bodies may stop arriving", By("hostile", "a04_a_body_must_go_on")),
+    ("b06", "an id in use may be used again", By("hostile", "b06_ids_are_checked")),
+    ("b10", "DATA in any order", By("hostile", "b10_data_continues_its_body")),
+    ("c03", "any number of PINGs", By("liveness", "c03_a_flood_of_pings_closes")),
+    ("c05", "any amount of credit", By("hostile", "c05_credit_is_checked")),
+    ("floods", "any number of cancels", By("liveness", "c01_rapid_resets_close")),
+    (
+        "strikes",
+        "any number of unknown replies",
+        By("hostile", "b01_unknown_replies_have_a_budget"),
+    ),
+    (
+        "c10",
+        "a handshake of any length",
+        By("hostile", "c10_a_handshake_has_five_seconds_and_four_kib"),
+    ),
+    (
+        "c16",
+        "streams at rest for ever",
+        By("streams", "c16_a_stream_that_its_caller_does_not_end_is_ended"),
+    ),
+    ("d01", "calls without time left run", By("hostile", "d01_core_refuses_what_it_cannot_run")),
+    ("e03", "an end inside a frame is an end", By("hostile", "e03_input_may_end_after_every_byte")),
+];
+
+/// Builds each mutant and sees whether it is noticed; only those named, if some are.
+#[expect(clippy::disallowed_methods, reason = "it says how long each takes")]
+pub(crate) fn mutants(names: &[&str]) -> Result<(), String> {
+    let unknown = names.iter().find(|name| MUTANTS.iter().all(|(known, ..)| known != *name));
+    if let Some(name) = unknown {
+        return Err(format!("no defence is called {name}"));
+    }
+    let mut missed = Vec::new();
+    println!("| switched off | what happens | noticed by | in |\n|---|---|---|--:|");
+    for (name, what, noticed) in &MUTANTS {
+        if !names.is_empty() && !names.contains(name) {
+            continue;
+        }
+        let began = Instant::now();
+        let by = match noticed {
+            BySimulator => by_simulator(name)?,
+            By(file, test) => by_test(name, file, test)?,
+        };
+        let seconds = began.elapsed().as_secs();
+        println!("| `{name}` | {what} | {} | {seconds} s |", by.as_deref().unwrap_or("**nobody**"));
+        if by.is_none() {
+            missed.push(*name);
+        }
+    }
+    match missed[..] {
+        [] => Ok(()),
+        _ => Err(format!("nobody notices {}", missed.join(", "))),
+    }
+}
+
+fn with_bug(mut command: Command, name: &str) -> Command {
+    command.env("RUSTFLAGS", format!("--cfg bug=\"{name}\"")).env("CARGO_INCREMENTAL", "0");
+    command
+}
+
+fn by_simulator(name: &str) -> Result<Option<String>, String> {
+    let build = "build --quiet --profile sim -p ringcall-sim --target-dir target/mutants";
+    let build = cargo(&build.split(' ').collect::<Vec<_>>());
+    let mut build = with_bug(build, name);
+    let status = build.status().map_err(|error| format!("{build:?}: {error}"))?;
+    if !status.success() {
+        return Err(format!("{name} does not build"));
+    }
+    let mut sim = Command::new("target/mutants/sim/ringcall-sim");
+    sim.args(["--seeds", SEEDS, "--events", EVENTS, "--as-is"]);
+    let output = sim.output().map_err(|error| format!("{sim:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().find(|line| line.starts_with("seed ")).unwrap_or("a missing mark");
+    Ok(Some(line.chars().take(90).collect::<String>().replace('|', "/")))
+}
+
+fn by_test(name: &str, file: &str, test: &str) -> Result<Option<String>, String> {
+    let run = "test --quiet -p ringcall-core --target-dir target/mutants --test";
+    let mut run = with_bug(cargo(&run.split(' ').collect::<Vec<_>>()), name);
+    run.args([file, test, "--", "--exact"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = run.status().map_err(|error| format!("{run:?}: {error}"))?;
+    // 101 is what a failing test ends with, and so does a test that does not compile: the latter is noticed
+    // by CI, which lints with every switch known.
+    Ok((!status.success()).then(|| format!("`core/tests/{file}.rs::{test}`")))
+}
