@@ -157,11 +157,11 @@ fn written(
         static BLOCKS: SharedPool = SharedPool::new(BLOCK_BYTES);
     }
 
-    BLOCKS.with(|blocks| {
-        let mut writer = blocks.writer(BYTES_MAX);
-        write(&mut writer).map_err(|_| Invalid)?;
-        Ok(blocks.finish(writer).0)
-    })
+    // A thread that ends has none any more, and may still read a body.
+    let blocks = BLOCKS.try_with(SharedPool::clone).unwrap_or_else(|_| SharedPool::new(0));
+    let mut writer = blocks.writer(BYTES_MAX);
+    write(&mut writer).map_err(|_| Invalid)?;
+    Ok(blocks.finish(writer).0)
 }
 
 /// A message as core's payload, in any form.

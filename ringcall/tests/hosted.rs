@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Cook, Kitchen, KitchenClient, block, engines, order, say};
+use common::{Cook, Kitchen, KitchenClient, block, engines, order};
 use ringcall::{
     Address, BlockingClient, CallError, Cause, Client, Failure, HostedShard, LocalClient, Shard,
     ShardConfig, TransportChoice, Turn,
@@ -549,7 +549,7 @@ mod adapters {
         let builder = ::monoio::RuntimeBuilder::<::monoio::IoUringDriver>::new();
         match builder.enable_timer().build() {
             Ok(runtime) => monoio(runtime, shard, work, stop),
-            Err(error) => say(format_args!("skipped: monoio's ring: {error}")),
+            Err(error) => crate::common::say(format_args!("skipped: monoio's ring: {error}")),
         }
     }
 

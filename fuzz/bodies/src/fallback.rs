@@ -37,6 +37,24 @@ struct Label(u8);
 #[derive(Clone, Debug, PartialEq)]
 struct Chain(Option<Box<Chain>>);
 
+/// A label of before.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq)]
+struct OldTag(String, Option<u32>);
+
+#[ringcall::message(also = OldTag)]
+#[derive(Clone, Debug, PartialEq)]
+struct Tag {
+    text: String,
+    number: u64,
+}
+
+impl From<OldTag> for Tag {
+    fn from(OldTag(text, number): OldTag) -> Tag {
+        Tag { text, number: number.map_or(0, u64::from) }
+    }
+}
+
 /// The first byte says which type and which codec.
 pub fn fallback(data: &[u8]) {
     let Some((&choice, body)) = data.split_first() else { return };
@@ -44,8 +62,21 @@ pub fn fallback(data: &[u8]) {
     match choice >> 1 & 3 {
         0 | 1 => read::<Order>(codec, body),
         2 => read::<Chain>(codec, body),
+        _ if choice & 8 != 0 => read_previous(body),
         _ => read::<Vec<Label>>(codec, body),
     }
+}
+
+/// An archive of the type of before is what the type makes of it, and nothing else is.
+fn read_previous(body: &[u8]) {
+    let pool = SharedPool::new(0);
+    let mut writer = pool.writer(1 << 24);
+    writer.put(body).expect("it is short enough");
+    let (body, _) = pool.finish(writer);
+    let decode = Tag::previous().first().expect("it has one").decode;
+    let tag = decode(&body).ok();
+    let old = OldTag::receive::<SharedChunk>(body).ok();
+    assert_eq!(tag, old.map(|old| OldTag::into_owned_shared(old).into()));
 }
 
 fn read<M>(codec: Codec, body: &[u8])

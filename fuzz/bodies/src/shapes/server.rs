@@ -147,7 +147,11 @@ impl Sent {
                 deadline => deadline,
             },
             codec: Codec(spoil(input, codec, &[0, 1, 2, 3])? as u8),
-            compression: spoil(input, 0, &[1])? as u8,
+            compression: match spoil(input, 0, &[1])? as u8 {
+                // Those are known, and have a target of their own.
+                1 | 2 => 7,
+                other => other,
+            },
             priority: input.arbitrary()?,
             attempt: 0,
         };
