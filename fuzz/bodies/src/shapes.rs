@@ -146,6 +146,14 @@ fn spoil(input: &mut Unstructured<'_>, number: u64, others: &[u64]) -> arbitrary
     })
 }
 
+/// None, or one that nobody reads: those that are read have a target of their own.
+fn compression(input: &mut Unstructured<'_>) -> arbitrary::Result<u8> {
+    Ok(match spoil(input, 0, &[7])? as u8 {
+        1 | 2 => 7,
+        other => other,
+    })
+}
+
 /// A body that is right, damaged, another's, or anything.
 fn body<M: Message + for<'a> Arbitrary<'a>>(
     input: &mut Unstructured<'_>,

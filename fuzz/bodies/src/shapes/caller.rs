@@ -11,7 +11,9 @@ use ringcall::{CallError, LocalClient, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, tag};
 use ringcall_core::{Codec, Status, StatusClass};
 
-use super::{Item, TURNS_MAX, TargetClient, Wrong, body, decode, encode, spoil, table};
+use super::{
+    Item, TURNS_MAX, TargetClient, Wrong, body, compression, decode, encode, spoil, table,
+};
 use crate::harness::raw::{hello, plain};
 
 pub(super) struct Rig {
@@ -101,7 +103,7 @@ fn arbitrary_reply(input: &mut Unstructured<'_>) -> Result<(ReplyHeader, bool, V
     let header = ReplyHeader {
         signature: spoil(input, methods[0].signatures().out_signature, &signatures)?,
         codec: Codec(spoil(input, u64::from(Codec::RKYV.0), &[0, 1, 2, 3])? as u8),
-        compression: spoil(input, 0, &[1])? as u8,
+        compression: compression(input)?,
         retry_after_ms: input.arbitrary()?,
         ..ReplyHeader::new(Status::from_wire(status))
     };

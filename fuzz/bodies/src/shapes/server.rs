@@ -9,7 +9,9 @@ use ringcall::{MethodTable, Shard, ShardConfig, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
 use ringcall_core::{Codec, Config, MessageId, Side, Status};
 
-use super::{Counting, Item, TURNS_MAX, Target, Wrong, body, decode, encode, spoil, table};
+use super::{
+    Counting, Item, TURNS_MAX, Target, Wrong, body, compression, decode, encode, spoil, table,
+};
 use crate::harness::raw::{hello, ping, plain};
 
 pub(super) struct Rig {
@@ -147,11 +149,7 @@ impl Sent {
                 deadline => deadline,
             },
             codec: Codec(spoil(input, codec, &[0, 1, 2, 3])? as u8),
-            compression: match spoil(input, 0, &[1])? as u8 {
-                // Those are known, and have a target of their own.
-                1 | 2 => 7,
-                other => other,
-            },
+            compression: compression(input)?,
             priority: input.arbitrary()?,
             attempt: 0,
         };
@@ -233,7 +231,8 @@ impl Sent {
                 (Status::OK, encode(&Item { name, sizes, is_new }, reply))
             }
             "raw" => (Status::OK, body.to_vec()),
-            "nothing" => (Status::OK, encode(&decode::<()>(body, codec)?, reply)),
+            // There is no argument to read.
+            "nothing" => (Status::OK, encode(&(), reply)),
             _ => (Status::OK, decode::<u64>(body, codec).map(|_| Vec::new())?),
         })
     }
