@@ -64,8 +64,11 @@ pub struct Previous<M> {
     /// Reads it, and makes of it what the type is now.
     pub decode: fn(&[u8]) -> Result<M, Invalid>,
     /// Writes it, if there is a way back.
-    pub encode: Option<fn(&M, &mut Writer) -> Result<(), EncodeError>>,
+    pub encode: Option<EncodePrevious<M>>,
 }
+
+/// Writes a message in a layout of before.
+type EncodePrevious<M> = fn(&M, &mut Writer) -> Result<(), EncodeError>;
 
 impl<M> fmt::Debug for Previous<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask doctor          what this machine offers, what it costs, what to do about it
-//! cargo xtask masks           the tests of calls with each feature of the ring missing in turn
+//! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             doctor::examine();
             Ok(())
         }
-        ["masks"] => run::masks(),
+        ["masks", ref selection @ ..] => run::masks(selection),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
         ["shapes", old, new] => shapes::compare(old, new),

@@ -13,10 +13,12 @@ const MASKS: [&str; 5] = [
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-pub(crate) fn masks() -> Result<(), String> {
+/// The selection of packages and features is passed on, so that nothing is built that is there already.
+pub(crate) fn masks(selection: &[&str]) -> Result<(), String> {
     for mask in MASKS {
         println!("without {mask}");
-        let mut tests = cargo(&["test", "--quiet", "-p", "ringcall", "--test", "calls"]);
+        let mut tests = cargo(&["test", "--quiet", "--test", "calls"]);
+        tests.args(if selection.is_empty() { &["-p", "ringcall"] } else { selection });
         tests.env("RINGCALL_TRANSPORT", "uring").env("RINGCALL_URING_WITHOUT", mask);
         run(tests)?;
     }

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{CallError, LocalClient, Shard, ShardConfig, Wait};
+use ringcall::{CallError, LocalClient, Shard, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, tag};
 use ringcall_core::{Codec, Status, StatusClass};
 
 use super::{
-    Item, TURNS_MAX, TargetClient, Wrong, body, compression, decode, encode, spoil, table,
+    Item, TURNS_MAX, TargetClient, Wrong, body, decode, encode, plain_config, spoil, table,
 };
 use crate::harness::raw::{hello, plain};
 
@@ -26,7 +26,7 @@ type Outcome = std::result::Result<Item, CallError<Wrong>>;
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(ShardConfig::default()).expect("a shard can be made");
+        let shard = Shard::new(plain_config()).expect("a shard can be made");
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let client = Rc::new(RefCell::new(None));
@@ -103,7 +103,7 @@ fn arbitrary_reply(input: &mut Unstructured<'_>) -> Result<(ReplyHeader, bool, V
     let header = ReplyHeader {
         signature: spoil(input, methods[0].signatures().out_signature, &signatures)?,
         codec: Codec(spoil(input, u64::from(Codec::RKYV.0), &[0, 1, 2, 3])? as u8),
-        compression: compression(input)?,
+        compression: spoil(input, 0, &[1])? as u8,
         retry_after_ms: input.arbitrary()?,
         ..ReplyHeader::new(Status::from_wire(status))
     };

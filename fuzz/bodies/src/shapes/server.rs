@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ringcall::{MethodTable, Shard, ShardConfig, Wait};
+use ringcall::{MethodTable, Shard, Wait};
 use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
 use ringcall_core::{Codec, Config, MessageId, Side, Status};
 
 use super::{
-    Counting, Item, TURNS_MAX, Target, Wrong, body, compression, decode, encode, spoil, table,
+    Counting, Item, TURNS_MAX, Target, Wrong, body, decode, encode, plain_config, spoil, table,
 };
 use crate::harness::raw::{hello, ping, plain};
 
@@ -33,7 +33,7 @@ struct Sent {
 
 impl Default for Rig {
     fn default() -> Rig {
-        let mut config = ShardConfig::default();
+        let mut config = plain_config();
         // One PING for each call, as fast as they go.
         config.server =
             Config::default().ping_interval_min(Duration::ZERO).control_frames_max(u32::MAX);
@@ -149,7 +149,7 @@ impl Sent {
                 deadline => deadline,
             },
             codec: Codec(spoil(input, codec, &[0, 1, 2, 3])? as u8),
-            compression: compression(input)?,
+            compression: spoil(input, 0, &[1])? as u8,
             priority: input.arbitrary()?,
             attempt: 0,
         };
