@@ -127,8 +127,10 @@ impl Pages {
         }
         let rows = std::mem::take(&mut self.rows);
         let is_sorted = rows.is_sorted();
-        let is_true = is_sorted && self::digest(&rows) == self.digest;
-        is_true.then(|| Some(MethodRows { digest: self.digest, codecs: 0, rows }))
+        if !is_sorted || self::digest(&rows) != self.digest {
+            return None;
+        }
+        Some(Some(MethodRows { digest: self.digest, codecs: 0, rows }))
     }
 }
 
