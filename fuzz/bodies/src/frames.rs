@@ -13,7 +13,6 @@ use ringcall_core::{
     CloseReason, Config, Instant, Memory, MemoryLimits, MessageId, Outcome, Request, RequestId,
     Side, Status,
 };
-use ringcall_tracing::TraceParent;
 
 /// Reads the bytes as headers of every kind, then gives them to connections of both sides.
 ///
@@ -30,9 +29,6 @@ pub fn frames(data: &[u8]) {
 // ---- headers ----
 
 fn headers(data: &[u8]) {
-    if let Some(trace) = TraceParent::from_bytes(data) {
-        assert_eq!(TraceParent::from_bytes(&trace.to_bytes()), Some(trace));
-    }
     if let Some(bytes) = data.first_chunk() {
         let head = Head::parse(bytes);
         assert_eq!(head.encode(), *bytes);

@@ -77,7 +77,6 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
     ("compression/src/lib.rs", "inflate", "inflate"),
-    ("plugins/tracing/src/context.rs", "TraceParent::from_bytes", "frames"),
     ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 

@@ -17,8 +17,13 @@
 //!
 //! A call that is made is a child of the span that is current where it is made. A client's call carries the trace
 //! context of its span to the server, whose span has the same `trace_id` and the client's span as its
-//! `parent_span_id`, so that a collector puts them together. A call that has a context already, since a handler
-//! hands its own down, stays in that trace.
+//! `parent_span_id`, so that a collector puts them together.
+//!
+//! Handlers, and the filters before them, run in the span of their call, wherever that is: what they log belongs to
+//! it, and the calls that they make are its children, by whichever client. A task that a handler spawns runs in it
+//! if the handler gives it [`Span::current`]. A call that says a trace of its own ([`Call::trace`]) stays in that.
+//!
+//! [`Call::trace`]: ringcall::Call::trace
 //!
 //! Neither bodies nor metadata are in a span.
 //!
@@ -30,16 +35,15 @@
 
 #![forbid(unsafe_code)]
 
-mod context;
-
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-pub use context::TraceParent;
 use parking_lot::Mutex;
-use ringcall::Address;
-use ringcall::observe::{Call, CallEnd, Class, Event, Observer, Role};
+use ringcall::observe::{Call, CallEnd, Class, Event, Observer, Role, Scope};
+use ringcall::{Address, TraceContext};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
@@ -47,7 +51,7 @@ use tracing::{Span, info_span};
 #[derive(Default)]
 pub struct Spans {
     /// Those of calls that have not ended, by number. Each shard has its own.
-    open: Mutex<HashMap<u64, (Span, TraceParent)>>,
+    open: Mutex<HashMap<u64, (Span, TraceContext)>>,
 }
 
 impl Spans {
@@ -93,16 +97,85 @@ impl Observer for Spans {
     fn trace_context(&self, call: u64) -> Option<[u8; 26]> {
         self.open.lock().get(&call).map(|(_, context)| context.to_bytes())
     }
+
+    fn scope(&self, call: u64) -> Option<Arc<dyn Scope>> {
+        let (span, context) = self.open.lock().get(&call)?.clone();
+        Some(Arc::new(HandlerScope { span, context, outer: Mutex::default() }))
+    }
 }
 
-fn begin(call: &Call<'_>) -> (Span, TraceParent) {
-    let parent = call.trace_context.and_then(TraceParent::from_bytes);
-    let context = TraceParent::child_of(parent.as_ref());
+thread_local! {
+    /// The trace context of the handler that runs on this thread.
+    static CURRENT: Cell<Option<TraceContext>> = const { Cell::new(None) };
+}
+
+/// A handler runs in its span.
+struct HandlerScope {
+    span: Span,
+    context: TraceContext,
+    /// What was current before.
+    outer: Mutex<Option<TraceContext>>,
+}
+
+impl Scope for HandlerScope {
+    fn enter(&self) {
+        self.span.with_subscriber(|(id, dispatch)| dispatch.enter(id));
+        *self.outer.lock() = CURRENT.replace(Some(self.context));
+    }
+
+    fn exit(&self) {
+        CURRENT.set(self.outer.lock().take());
+        self.span.with_subscriber(|(id, dispatch)| dispatch.exit(id));
+    }
+}
+
+/// Of which span a call is part: of the handler that makes it, unless it says another trace.
+fn parent_of(call: &Call<'_>) -> Option<TraceContext> {
+    let said = call.trace_context.and_then(TraceContext::from_bytes).map(|(trace, _)| trace);
+    let current = CURRENT.get().filter(|_| call.role == Role::Caller);
+    match (said, current) {
+        // A handler hands its trace down with an id that is no span.
+        (Some(said), Some(current)) if said.trace_id() == current.trace_id() => Some(current),
+        (Some(said), _) => Some(said),
+        (None, current) => current,
+    }
+}
+
+/// A span of its own, in the trace of its parent or in one of its own.
+fn context_within(parent: Option<&TraceContext>) -> TraceContext {
+    let span = random();
+    if let Some(parent) = parent {
+        return parent.child_of(span);
+    }
+    let trace = u128::from(random()) << 64 | u128::from(random());
+    let context = TraceContext::new(trace.to_be_bytes(), span.to_be_bytes(), true);
+    context.expect("neither is zero")
+}
+
+/// The standard library's only source of random numbers; not zero, which is no id.
+fn random() -> u64 {
+    RandomState::new().hash_one(0u8).max(1)
+}
+
+struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn begin(call: &Call<'_>) -> (Span, TraceContext) {
+    let parent = parent_of(call);
+    let context = context_within(parent.as_ref());
+    // What a shard's thread happens to be doing is no part of a call that it serves.
+    let around = if call.role == Role::Caller { Span::current().id() } else { None };
     let name = call.method_name().unwrap_or("unknown/unknown");
     let (service, method) = name.split_once('/').unwrap_or((name, ""));
     let kind = if call.role == Role::Server { "server" } else { "client" };
     let span = info_span!(
         target: "ringcall",
+        parent: around,
         "call",
         otel.name = name,
         otel.kind = kind,
@@ -118,12 +191,12 @@ fn begin(call: &Call<'_>) -> (Span, TraceParent) {
         error.type = Empty,
         ringcall.queued_us = Empty,
         ringcall.handled_us = Empty,
-        trace_id = %context.trace_id(),
-        span_id = %context.span_id(),
+        trace_id = %Hex(context.trace_id()),
+        span_id = %Hex(context.span_id()),
         parent_span_id = Empty,
     );
     if let Some(parent) = parent {
-        span.record("parent_span_id", tracing::field::display(parent.span_id()));
+        span.record("parent_span_id", tracing::field::display(Hex(parent.span_id())));
     }
     match call.peer {
         Some(Address::Tcp(address)) => {

@@ -1,16 +1,13 @@
 //! The spans of calls: one each, with the fields of OpenTelemetry's conventions, and one trace from a caller to
 //! its server.
 
-use std::collections::HashMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod common;
 
+use std::sync::Arc;
+
+use common::Kept;
 use ringcall::Server;
 use ringcall_tracing::Spans;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 #[ringcall::service(name = "test.Desk")]
 trait Desk {
@@ -31,60 +28,6 @@ impl Desk for Clerk {
     }
 }
 
-type Fields = HashMap<&'static str, String>;
-
-/// Keeps the fields of every span, and whether it is closed.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(Fields, usize)>>>);
-
-struct Into<'a>(&'a mut Fields);
-
-impl Visit for Into<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
-    }
-}
-
-impl Subscriber for Kept {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "ringcall"
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut fields = Fields::new();
-        attributes.record(&mut Into(&mut fields));
-        let mut spans = self.0.lock().unwrap();
-        spans.push((fields, 1));
-        Id::from_u64(spans.len() as u64)
-    }
-
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        let mut spans = self.0.lock().unwrap();
-        values.record(&mut Into(&mut spans[span.into_u64() as usize - 1].0));
-    }
-
-    fn clone_span(&self, span: &Id) -> Id {
-        self.0.lock().unwrap()[span.into_u64() as usize - 1].1 += 1;
-        span.clone()
-    }
-
-    fn try_close(&self, span: Id) -> bool {
-        let handles = &mut self.0.lock().unwrap()[span.into_u64() as usize - 1].1;
-        *handles -= 1;
-        *handles == 0
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-#[expect(clippy::disallowed_methods, reason = "tests may sleep")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(1));
-}
-
 #[test]
 fn a_call_is_a_span_on_either_side_of_one_trace() {
     let kept = Kept::default();
@@ -96,19 +39,7 @@ fn a_call_is_a_span_on_either_side_of_one_trace() {
     assert!(desk.half(&4).wait().is_ok());
     assert!(desk.half(&5).wait().is_err());
     assert!(NowhereClient::new(desk.channel().clone()).nothing().wait().is_err());
-    for _ in 0..5000 {
-        let is_over = |(_, handles): &(Fields, usize)| *handles == 0;
-        let all = kept.0.lock().unwrap();
-        if all.len() == 6 && all.iter().all(is_over) {
-            break;
-        }
-        drop(all);
-        pause();
-    }
-    let all: Vec<Fields> =
-        kept.0.lock().unwrap().iter().map(|(fields, _)| fields.clone()).collect();
-    assert_eq!(all.len(), 6, "{all:#?}");
-    assert!(kept.0.lock().unwrap().iter().all(|(_, handles)| *handles == 0), "all are closed");
+    let all = kept.closed(6);
     let of = |kind| all.iter().filter(move |span| span["otel.kind"] == kind).collect::<Vec<_>>();
     let (made, served) = (of("client"), of("server"));
     assert_eq!((made.len(), served.len()), (3, 3));

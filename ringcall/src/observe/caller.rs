@@ -74,7 +74,11 @@ impl Audience {
         for extension in known.filter(|extension| extension.tag != tag::TRACE_CONTEXT) {
             let _fits = writer.push(extension);
         }
-        let context = Extension { tag: tag::TRACE_CONTEXT, critical: false, value: &context };
+        // The state goes on with the trace that it belongs to.
+        let before = trace_context_of(extensions).and_then(|bytes| bytes.split_first_chunk());
+        let state = before.filter(|(before, _): &(&[u8; 26], _)| before[1..17] == context[1..17]);
+        let value = [&context[..], state.map_or(&[], |(_, state)| state)].concat();
+        let context = Extension { tag: tag::TRACE_CONTEXT, critical: false, value: &value };
         let _fits = writer.push(context);
         Some(writer.finish())
     }

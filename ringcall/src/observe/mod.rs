@@ -33,6 +33,7 @@
 
 mod caller;
 mod names;
+mod scope;
 mod slow;
 
 use std::fmt;
@@ -50,6 +51,8 @@ use ringcall_core::{
 pub(crate) use caller::{Audience, Begun, Measured, Ongoing};
 pub use names::method_name;
 pub(crate) use names::remember;
+pub use scope::Scope;
+pub(crate) use scope::{Entered, enter};
 pub use slow::SlowCalls;
 
 use crate::DrainStep;
@@ -72,6 +75,12 @@ pub trait Observer: Send + Sync {
     /// bytes of trace id, 8 of span id, flags. Asked behind the call's [`CallBegun`](Event::CallBegun), by its
     /// [number](Call::number). It takes the place of one that the call has already, which `CallBegun` tells.
     fn trace_context(&self, _call: u64) -> Option<[u8; 26]> {
+        None
+    }
+
+    /// What the handler of a call that is served here runs in, by the call's [number](Call::number). Asked once,
+    /// behind the call's [`CallBegun`](Event::CallBegun), and on the same thread.
+    fn scope(&self, _call: u64) -> Option<Arc<dyn Scope>> {
         None
     }
 }
@@ -104,6 +113,15 @@ impl Observers {
         self.0.iter().flat_map(|list| list.iter()).find_map(|it| {
             catch_unwind(AssertUnwindSafe(|| it.trace_context(call))).unwrap_or_default()
         })
+    }
+
+    /// What a handler runs in: the scopes of all of them.
+    pub(crate) fn scope(&self, call: u64) -> Option<Arc<dyn Scope>> {
+        let scopes =
+            self.0.iter().flat_map(|list| list.iter()).filter_map(|it| {
+                catch_unwind(AssertUnwindSafe(|| it.scope(call))).unwrap_or_default()
+            });
+        scopes.reduce(scope::both)
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {

@@ -213,7 +213,10 @@ impl<F: Filter<ServerCall>> Task for Slot<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        let passing = this.call.as_ref();
+        let entered = passing.and_then(|passing| passing.shard.enter(&passing.call.facts));
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        drop(entered);
         let passed = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(passed)) => Ok(passed),

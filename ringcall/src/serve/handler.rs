@@ -103,8 +103,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(()) };
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         let Some((shard, facts)) = this.call.as_ref() else { return Poll::Ready(()) };
+        let entered = shard.enter(facts);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        drop(entered);
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(value))) => answer(shard, facts, Status::OK, &value),
@@ -175,6 +177,7 @@ impl<F: Fn(Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
     fn start(&self, call: Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
+        let _entered = shard.enter(&facts);
         match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
             Ok(Ok(())) => {}
             Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
@@ -218,7 +221,9 @@ where
             let facts = call.facts;
             let Origin::Elsewhere(remote, flag) = &call.origin else { return };
             let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
+            let entered = flag.enter();
             let ran = catch_unwind(AssertUnwindSafe(|| block_until(handler(call)?, &flag)));
+            drop(entered);
             let extensions = flag.take_metadata();
             let answer = Away { remote, facts, replies, extensions };
             match (ran, flag.cancelled()) {
@@ -264,8 +269,8 @@ where
         let handler = Arc::clone(&self.handler);
         offload(call, &self.pool, move |call| {
             let facts = call.facts;
-            let Origin::Elsewhere(remote, _) = &call.origin else { return };
-            let remote = Arc::clone(remote);
+            let Origin::Elsewhere(remote, flag) = &call.origin else { return };
+            let (remote, _entered) = (Arc::clone(remote), flag.enter());
             match catch_unwind(AssertUnwindSafe(|| handler(call))) {
                 Ok(Ok(())) => {}
                 Ok(Err(status)) => {
@@ -277,11 +282,19 @@ where
     }
 }
 
+impl Inner {
+    /// What a handler on another thread shares with its call.
+    fn flag(&self, facts: &Facts) -> Arc<CancelFlag> {
+        let flag = CancelFlag::new(self.caller(facts.handle));
+        Arc::new(flag.in_scope(self.scope_of(facts)))
+    }
+}
+
 /// Sends a call to the pool, or refuses it if too much waits there.
 fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+    let flag = shard.flag(&facts);
     let (body, form) = call.take_body();
     let (remote, body) = (Arc::clone(&shard.remote), body.share());
     let extensions = call.extensions.share();
@@ -351,6 +364,7 @@ where
             let ran = poll_fn(|cx| match flag.poll_cancelled(cx) {
                 Poll::Ready(status) => Poll::Ready(Ok(Err(status))),
                 Poll::Pending => {
+                    let _entered = flag.enter();
                     match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                         Ok(polled) => polled.map(|answer| Ok(Ok(answer))),
                         Err(panic) => Poll::Ready(Err(panic)),
@@ -386,7 +400,11 @@ where
     fn start(&self, call: Incoming) {
         let handler = Arc::clone(&self.handler);
         spawn(call, &self.spawn, move |call, mut owed| async move {
-            match catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming()))) {
+            let ran = {
+                let _entered = call.flag.enter();
+                catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming())))
+            };
+            match ran {
                 Ok(Err(status)) => owed.status(status),
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => drop(owed.answer.take()),
@@ -460,7 +478,7 @@ where
 {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
-    let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+    let flag = shard.flag(&facts);
     let remote = Arc::clone(&shard.remote);
     let (body, form) = call.take_body();
     let body = (body.share(), form);

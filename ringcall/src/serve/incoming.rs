@@ -13,6 +13,7 @@ use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChu
 
 use super::access::Caller;
 use super::admit::Admitted;
+use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
 /// A call on its way to its handler. For the code that `#[service]` makes.
@@ -91,6 +92,8 @@ pub(crate) struct CancelFlag {
     waker: AtomicWaker,
     /// Metadata for the answer.
     metadata: Mutex<ExtensionWriter>,
+    /// What the handler runs in, if an observer wants so.
+    scope: Option<Arc<dyn Scope>>,
 }
 
 impl CancelFlag {
@@ -100,7 +103,18 @@ impl CancelFlag {
             status: AtomicU16::new(0),
             waker: AtomicWaker::new(),
             metadata: Mutex::default(),
+            scope: None,
         }
+    }
+
+    /// With what the handler runs in.
+    pub(crate) fn in_scope(self, scope: Option<Arc<dyn Scope>>) -> CancelFlag {
+        CancelFlag { scope, ..self }
+    }
+
+    /// Enters that, until the result is dropped.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        enter(self.scope.clone())
     }
 
     /// What was added so far.

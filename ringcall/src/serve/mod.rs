@@ -23,7 +23,7 @@ pub use filter::ServerCall;
 pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
 pub use incoming::Incoming;
-pub(crate) use incoming::Running;
+pub(crate) use incoming::{Facts, Running};
 pub(crate) use methods::{MethodRows, PAGE, PAGE_NAME, Pages};
 pub(crate) use mount::{Method, Router};
 pub use mount::{Mount, SendService, Service};

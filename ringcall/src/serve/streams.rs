@@ -325,7 +325,9 @@ where
         if let Some(status) = stream.poll_broken(cx.waker()) {
             shard.refuse(handle, request, status);
         } else {
+            let entered = shard.enter(facts);
             let polled = catch_unwind(AssertUnwindSafe(|| this.future.poll(cx)));
+            drop(entered);
             match polled {
                 Ok(Poll::Pending) => match stream.poll_broken(cx.waker()) {
                     None => return Poll::Pending,

@@ -12,8 +12,10 @@ use ringcall_core::{
 use super::Inner;
 use crate::client::ClientConnection;
 use crate::observe::{
-    Audience, Call, CallEnd, Connection, End, Event, Observers, Role, next_number, trace_context_of,
+    Audience, Call, CallEnd, Connection, End, Entered, Event, Observers, Role, Scope, enter,
+    next_number, trace_context_of,
 };
+use crate::serve::Facts;
 use crate::shard::drain::DrainStep;
 use crate::shard::engine::Socket;
 
@@ -27,6 +29,8 @@ pub(super) struct Watch {
     peers: RefCell<Vec<Option<Peer>>>,
     /// Calls that have begun and not ended: each is told once, whichever way it ends.
     served: RefCell<HashMap<(Handle, RequestId), Served>>,
+    /// Whether any of them ever had a scope.
+    has_scopes: Cell<bool>,
     /// When the counters are to be told; far if nothing has happened since.
     counted_at: Cell<Instant>,
     /// How many steps of a drain were told.
@@ -61,6 +65,8 @@ struct Served {
     received: Instant,
     begun: Instant,
     request_bytes: usize,
+    /// What its handler runs in.
+    scope: Option<Arc<dyn Scope>>,
 }
 
 impl Watch {
@@ -69,6 +75,7 @@ impl Watch {
             observers: observers.for_shard(),
             peers: RefCell::default(),
             served: RefCell::default(),
+            has_scopes: Cell::new(false),
             counted_at: Cell::new(Instant::FAR),
             steps: Cell::new(0),
         };
@@ -98,7 +105,7 @@ impl Watch {
     }
 
     fn begin(&self, handle: Handle, request: &Request, now: Instant) {
-        let served = Served {
+        let mut served = Served {
             number: next_number(),
             method: request.method,
             attempt: request.attempt,
@@ -108,11 +115,14 @@ impl Watch {
             received: request.received,
             begun: now,
             request_bytes: request.body.len(),
+            scope: None,
         };
         let peers = self.peers.borrow();
         let trace_context = trace_context_of(&request.extensions);
         let call = Call { trace_context, ..served.call(peer(&peers, handle), now) };
         self.observers.tell(&Event::CallBegun(call));
+        served.scope = self.observers.scope(served.number);
+        self.has_scopes.set(self.has_scopes.get() || served.scope.is_some());
         self.served.borrow_mut().insert((handle, request.id), served);
     }
 
@@ -256,6 +266,20 @@ impl Inner {
         if let Some(watch) = &self.watch {
             watch.begin(handle, request, self.now());
         }
+    }
+
+    /// Enters what the handler of a call runs in, until the result is dropped.
+    #[inline]
+    pub(crate) fn enter(&self, facts: &Facts) -> Option<Entered> {
+        if self.watch.is_none() { None } else { enter(self.scope_of(facts)) }
+    }
+
+    /// What the handler of a call runs in, if an observer wants so, and the call has not ended.
+    #[cold]
+    pub(crate) fn scope_of(&self, facts: &Facts) -> Option<Arc<dyn Scope>> {
+        let watch = self.watch.as_ref().filter(|watch| watch.has_scopes.get())?;
+        let served = watch.served.borrow();
+        served.get(&(facts.handle, facts.request))?.scope.clone()
     }
 
     /// Its body is longer than it seemed.
