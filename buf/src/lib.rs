@@ -43,7 +43,7 @@ pub use arena::Arena;
 pub use chunk::{Chunk, ChunkMut};
 pub use frozen::Frozen;
 pub use pool::{Pool, PoolStats};
-pub use segment::{External, Segment, SharedSegment};
+pub use segment::{External, Object, ObjectError, Segment, SharedSegment};
 pub use shared::{SharedChunk, SharedPool};
 pub use writer::{Full, Writer};
 

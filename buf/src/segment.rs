@@ -1,5 +1,9 @@
 //! One piece of an outgoing batch.
 
+use alloc::sync::Arc;
+use core::any::Any;
+use core::fmt;
+
 use bytes::Bytes;
 
 use crate::{Chunk, SharedChunk};
@@ -18,15 +22,128 @@ pub enum Segment {
     External(External),
 }
 
-/// Names a range of an object that is registered with the transport, such as an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Something outside of memory that bytes can be read from, and written to, at any offset: an open file
+/// above all. Shared by everybody who holds a range of it, on any thread; the last one closes it.
+///
+/// An engine that knows what it is may move its bytes without these methods.
+pub trait Object: Any + Send + Sync + fmt::Debug {
+    /// Reads into memory; how many bytes, none at its end.
+    ///
+    /// # Errors
+    /// [`ObjectError::Os`] for what the system says.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, ObjectError>;
+
+    /// Writes all of these bytes.
+    ///
+    /// # Errors
+    /// [`ObjectError::Os`] for what the system says, such as a full disk; some may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), ObjectError>;
+}
+
+/// Why a range of an object cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// It is shorter than the range: it has shrunk, for example.
+    Ended,
+    /// The range has no room for what is to be written.
+    NoRoom,
+    /// An error of the operating system, by its number.
+    Os(i32),
+}
+
+impl fmt::Display for ObjectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectError::Ended => f.write_str("it is shorter than it was"),
+            ObjectError::NoRoom => f.write_str("there is more than its range has room for"),
+            ObjectError::Os(number) => write!(f, "operating system error {number}"),
+        }
+    }
+}
+
+impl core::error::Error for ObjectError {}
+
+/// A range of an object, such as a part of an open file. Clones are the same object, which is counted.
+#[derive(Clone, Debug)]
 pub struct External {
-    /// The transport's name for the object.
-    pub handle: u64,
+    object: Arc<dyn Object>,
+    offset: u64,
+    len: usize,
+    owner: u64,
+}
+
+impl External {
+    /// `len` bytes of an object from `offset` on.
+    #[must_use]
+    pub fn new(object: Arc<dyn Object>, offset: u64, len: usize) -> External {
+        External { object, offset, len, owner: 0 }
+    }
+
+    /// What it is a range of.
+    #[must_use]
+    pub fn object(&self) -> &Arc<dyn Object> {
+        &self.object
+    }
+
     /// Where the range starts, in bytes.
-    pub offset: u64,
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// How long it is, in bytes.
-    pub len: usize,
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whose body it belongs to, while it is being sent; otherwise 0.
+    #[must_use]
+    pub fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// Says whose body it belongs to.
+    pub fn set_owner(&mut self, owner: u64) {
+        self.owner = owner;
+    }
+
+    /// Forgets the first `n` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len, "advance past the end of a range");
+        self.offset = self.offset.saturating_add(n as u64);
+        self.len -= n;
+    }
+
+    /// Fills memory as long as the range with its bytes.
+    ///
+    /// # Errors
+    /// [`ObjectError::Ended`] when it is shorter than it was; what the system says.
+    ///
+    /// # Panics
+    /// When the memory has another length.
+    pub fn read(&self, into: &mut [u8]) -> Result<(), ObjectError> {
+        assert_eq!(into.len(), self.len, "as long as the range");
+        let mut filled = 0;
+        while filled < into.len() {
+            let at = self.offset.saturating_add(filled as u64);
+            match self.object.read_at(at, &mut into[filled..])? {
+                0 => return Err(ObjectError::Ended),
+                n => filled += n.min(into.len() - filled),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Segment {
@@ -71,10 +188,9 @@ impl Segment {
             Segment::Shared(chunk) => Segment::Shared(chunk.split_to(n)),
             Segment::Bytes(bytes) => Segment::Bytes(bytes.split_to(n)),
             Segment::External(range) => {
-                assert!(n <= range.len, "split past the end of a range");
-                let front = External { len: n, ..*range };
-                range.offset += n as u64;
-                range.len -= n;
+                let mut front = range.clone();
+                range.advance(n);
+                front.len = n;
                 Segment::External(front)
             }
         }
@@ -130,6 +246,30 @@ impl From<SharedSegment> for Segment {
             SharedSegment::Bytes(bytes) => Segment::Bytes(bytes),
             SharedSegment::External(range) => Segment::External(range),
         }
+    }
+}
+
+impl From<SharedChunk> for SharedSegment {
+    fn from(chunk: SharedChunk) -> SharedSegment {
+        SharedSegment::Shared(chunk)
+    }
+}
+
+impl From<Bytes> for SharedSegment {
+    fn from(bytes: Bytes) -> SharedSegment {
+        SharedSegment::Bytes(bytes)
+    }
+}
+
+impl From<External> for SharedSegment {
+    fn from(range: External) -> SharedSegment {
+        SharedSegment::External(range)
+    }
+}
+
+impl From<External> for Segment {
+    fn from(range: External) -> Segment {
+        Segment::External(range)
     }
 }
 

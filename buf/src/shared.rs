@@ -8,6 +8,7 @@ use core::slice;
 
 use bytes::Bytes;
 
+use crate::Chunk;
 use crate::block::Block;
 use crate::pool::{Home, Returned};
 use crate::segment::{Segment, SharedSegment};
@@ -99,6 +100,12 @@ impl AsRef<[u8]> for SharedChunk {
 impl Default for SharedChunk {
     fn default() -> SharedChunk {
         SharedChunk::empty()
+    }
+}
+
+impl From<Chunk> for SharedChunk {
+    fn from(chunk: Chunk) -> SharedChunk {
+        chunk.share()
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Writer {
     block: Option<Block>,
     attached: Option<Segment>,
     attached_len: usize,
+    /// How much of what is attached is beside the message.
+    beside_len: usize,
     source: Source,
 }
 
@@ -79,6 +81,7 @@ impl Writer {
             block: None,
             attached: None,
             attached_len: 0,
+            beside_len: 0,
             source: Source::Local(pool.clone()),
         }
     }
@@ -97,6 +100,7 @@ impl Writer {
             block: Some(block),
             attached: None,
             attached_len: 0,
+            beside_len: 0,
             source,
         }
     }
@@ -194,7 +198,7 @@ impl Writer {
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
-        self.attached_len = 0;
+        (self.attached_len, self.beside_len) = (0, 0);
         self.attached.take()
     }
 
@@ -229,6 +233,13 @@ impl Writer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many bytes at the end are beside the message, see [`attach_beside`](Self::attach_beside).
+    #[inline]
+    #[must_use]
+    pub fn beside_len(&self) -> usize {
+        self.beside_len
     }
 
     /// Whether the message ends with something that is attached.
@@ -303,12 +314,25 @@ impl Writer {
         if self.attached.is_some() || segment.len() > self.limit - self.len {
             return Err(Full { limit: self.limit });
         }
+        if segment.is_empty() {
+            return Ok(());
+        }
         self.attached_len = segment.len();
-        // What is empty need not be kept.
-        self.attached = Some(segment).filter(|segment| !segment.is_empty());
+        self.attached = Some(segment);
         // From here on every `put` of more than nothing fails.
         self.limit = self.len;
         self.room = self.len;
+        Ok(())
+    }
+
+    /// The same for bytes that are not a part of the message, but go along with it. They are never copied.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_beside(&mut self, segment: Segment) -> Result<(), Full> {
+        let len = segment.len();
+        self.attach(segment)?;
+        self.beside_len = len;
         Ok(())
     }
 
@@ -409,8 +433,18 @@ mod tests {
         assert_eq!(writer.message_len(), 8);
         assert!(writer.put(b"x").is_err());
         assert!(writer.attach(Bytes::from_static(b"x").into()).is_err());
+        assert_eq!(writer.beside_len(), 0);
         let (head, tail) = (arena.finish(), arena.take_attached());
         assert_eq!(&*head, b"head");
         assert_eq!(tail.unwrap().as_slice(), Some(&b"tail"[..]));
+        let writer = arena.begin(0, 10);
+        writer.attach_beside(Bytes::from_static(b"beside").into()).unwrap();
+        assert_eq!((writer.message_len(), writer.beside_len()), (6, 6));
+        let writer = arena.begin(0, 10);
+        assert_eq!(
+            (writer.message_len(), writer.beside_len()),
+            (0, 0),
+            "forgotten with its message"
+        );
     }
 }

@@ -16,8 +16,8 @@ use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{
-    Answer, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, FailureClass,
-    Instant, Outgoing, OwnedChannel, Payload, Status,
+    Answer, Attached, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure,
+    FailureClass, Instant, Outgoing, OwnedChannel, Payload, Status,
 };
 
 /// What an instance does with a call.
@@ -81,6 +81,7 @@ impl Future for StubCall {
         Poll::Ready(status.map(|status| Answer {
             header: ReplyHeader::new(status),
             body: Chunk::empty(),
+            attached: Attached::Nothing,
             extensions: Chunk::empty(),
         }))
     }

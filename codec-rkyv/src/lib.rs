@@ -9,10 +9,12 @@
 //! * Two builds that disagree talk in MessagePack or JSON, by names and with serde's rules.
 
 mod archive;
+mod attachment;
 pub mod compare;
 mod fallback;
 mod form;
 mod message;
+mod relayed;
 mod scratch;
 mod shape;
 mod unix_time;
@@ -22,6 +24,7 @@ mod wire_type;
 pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
 #[doc(hidden)]
 pub use archive::{BodyWriter, Checkable, Encoder};
+pub use attachment::{Attachment, ReceivedAttachment, WithAttachment};
 #[doc(hidden)]
 pub use fallback::array;
 pub use fallback::{FALLBACK_CODECS, Named};
@@ -31,6 +34,8 @@ pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
+#[doc(hidden)]
+pub use relayed::Relayed;
 #[doc(hidden)]
 pub use scratch::Scratch;
 #[doc(hidden)]

@@ -5,11 +5,11 @@ use core::fmt;
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
-use ringcall_core::{Codec, EncodeError, Payload, Transcode, Writer};
+use ringcall_core::{Attached, Codec, EncodeError, Payload, Transcode, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
 use crate::form;
-use crate::{Form, Named, Previous, Shape, View, WireType};
+use crate::{Form, Named, Previous, Relayed, Shape, View, WireType};
 
 /// Something that a body can hold: the argument, the reply or the error of a method.
 ///
@@ -82,6 +82,16 @@ pub trait Message: Sized + 'static {
         Err(Invalid)
     }
 
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As for [`decode_as`](Message::decode_as).
+    #[doc(hidden)]
+    fn decode_as_with(form: Form, mut body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        drop(attached.split(&mut body));
+        Self::decode_as(form, &body)
+    }
+
     /// Reads a body in another form than its own, and makes of it what a receiver gets.
     ///
     /// # Errors
@@ -92,6 +102,34 @@ pub trait Message: Sized + 'static {
         _: &[u8],
     ) -> Result<Self::Received<B>, Invalid> {
         Err(Invalid)
+    }
+
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As for [`decode_as`](Message::decode_as).
+    #[doc(hidden)]
+    fn receive_as_with<B: Frozen + From<SharedChunk>>(
+        form: Form,
+        mut body: B,
+        attached: Attached,
+    ) -> Result<Self::Received<B>, Invalid> {
+        drop(attached.split(&mut body));
+        Self::receive_as(form, body.as_ref())
+    }
+
+    /// Checks a body, of which a part may lie beside the message: that is let go, unless the type is
+    /// [`WithAttachment`](crate::WithAttachment).
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    #[inline]
+    fn receive_with<B: Frozen>(
+        mut body: B,
+        attached: Attached,
+    ) -> Result<Self::Received<B>, Invalid> {
+        drop(attached.split(&mut body));
+        Self::receive(body)
     }
 
     /// Makes an owned value of a received one.
@@ -290,12 +328,22 @@ pub trait FromBody: Sized {
     /// [`Invalid`] when it is not of the message's type.
     fn from_body(body: Chunk) -> Result<Self, Invalid>;
 
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As [`from_body`](Self::from_body).
+    #[inline]
+    fn from_body_with(mut body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        drop(attached.split(&mut body));
+        Self::from_body(body)
+    }
+
     /// Takes a body in another form than the message's own.
     ///
     /// # Errors
     /// [`Invalid`] when it is not that, or the message has no such form.
     #[doc(hidden)]
-    fn from_other(form: Form, body: &[u8]) -> Result<Self, Invalid>;
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid>;
 }
 
 impl<M: Message> FromBody for M {
@@ -305,8 +353,13 @@ impl<M: Message> FromBody for M {
         M::receive(body).map(M::into_owned)
     }
 
-    fn from_other(form: Form, body: &[u8]) -> Result<M, Invalid> {
-        M::decode_as(form, body)
+    #[inline]
+    fn from_body_with(body: Chunk, attached: Attached) -> Result<M, Invalid> {
+        M::receive_with(body, attached).map(M::into_owned)
+    }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<M, Invalid> {
+        M::decode_as_with(form, body, attached)
     }
 }
 
@@ -318,8 +371,8 @@ impl<T: Archivable + Message> FromBody for View<T, Chunk> {
         View::new(body)
     }
 
-    fn from_other(form: Form, body: &[u8]) -> Result<Self, Invalid> {
-        form::view_of(&T::decode_as(form, body)?)
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        form::view_of(&T::decode_as_with(form, body, attached)?)
     }
 }
 
@@ -330,8 +383,8 @@ impl<T: Archivable + Message> FromBody for View<T, SharedChunk> {
         View::new(body.share())
     }
 
-    fn from_other(form: Form, body: &[u8]) -> Result<Self, Invalid> {
-        form::view_of(&T::decode_as(form, body)?)
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        form::view_of(&T::decode_as_with(form, body, attached)?)
     }
 }
 
@@ -343,7 +396,7 @@ impl FromBody for Chunk {
         Ok(body)
     }
 
-    fn from_other(_: Form, _: &[u8]) -> Result<Self, Invalid> {
+    fn from_other(_: Form, _: Chunk, _: Attached) -> Result<Self, Invalid> {
         Err(Invalid)
     }
 }
@@ -355,7 +408,7 @@ impl FromBody for SharedChunk {
         Ok(body.share())
     }
 
-    fn from_other(_: Form, _: &[u8]) -> Result<Self, Invalid> {
+    fn from_other(_: Form, _: Chunk, _: Attached) -> Result<Self, Invalid> {
         Err(Invalid)
     }
 }
@@ -375,7 +428,8 @@ impl<T: Archivable + Message> SendArgument for View<T, SharedChunk> {}
 
 impl SendArgument for SharedChunk {}
 
-/// What a handler may return: a message, or a `Result` of two.
+/// What a handler may return: a message, or a `Result` of two. A message that was received may be returned as
+/// the [`View`] that it is.
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "neither a message nor a `Result` of messages",
@@ -387,14 +441,18 @@ pub trait IntoReply {
     type Value: Message;
     /// What it returns otherwise.
     type Error: Message;
+    /// How the value is sent.
+    #[doc(hidden)]
+    type Sent: Message;
 
     /// The same as a result.
-    fn into_reply(self) -> Result<Self::Value, Self::Error>;
+    fn into_reply(self) -> Result<Self::Sent, Self::Error>;
 }
 
 impl<M: Message> IntoReply for M {
     type Value = M;
     type Error = Infallible;
+    type Sent = M;
 
     #[inline]
     fn into_reply(self) -> Result<M, Infallible> {
@@ -405,10 +463,56 @@ impl<M: Message> IntoReply for M {
 impl<M: Message, E: Message> IntoReply for Result<M, E> {
     type Value = M;
     type Error = E;
+    type Sent = M;
 
     #[inline]
     fn into_reply(self) -> Result<M, E> {
         self
+    }
+}
+
+/// A handler that has received a message may return it as it is: it is sent from where it landed.
+impl<T: Archivable + Message> IntoReply for View<T, Chunk> {
+    type Value = T;
+    type Error = Infallible;
+    type Sent = Relayed<T, Chunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, Chunk>, Infallible> {
+        Ok(Relayed(self))
+    }
+}
+
+impl<T: Archivable + Message> IntoReply for View<T, SharedChunk> {
+    type Value = T;
+    type Error = Infallible;
+    type Sent = Relayed<T, SharedChunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, Infallible> {
+        Ok(Relayed(self))
+    }
+}
+
+impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, Chunk>, E> {
+    type Value = T;
+    type Error = E;
+    type Sent = Relayed<T, Chunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, Chunk>, E> {
+        self.map(Relayed)
+    }
+}
+
+impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, SharedChunk>, E> {
+    type Value = T;
+    type Error = E;
+    type Sent = Relayed<T, SharedChunk>;
+
+    #[inline]
+    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, E> {
+        self.map(Relayed)
     }
 }
 

@@ -28,6 +28,11 @@ pub struct View<T: Archivable, B: Frozen = Chunk> {
 pub type SharedView<T> = View<T, SharedChunk>;
 
 impl<T: Archivable, B: Frozen> View<T, B> {
+    /// The body that it reads.
+    pub(crate) fn body(&self) -> &B {
+        &self.body
+    }
+
     /// Checks a body.
     ///
     /// # Errors

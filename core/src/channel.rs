@@ -7,7 +7,7 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
 
 use crate::connection::Reply;
-use crate::{Codec, Encoding, Failure, ItemError, Payload, frame::ReplyHeader};
+use crate::{Attached, Codec, Encoding, Failure, ItemError, Payload, frame::ReplyHeader};
 
 /// Somewhere to send calls: a connection, many with a balancer in front, a mock.
 ///
@@ -80,6 +80,8 @@ pub struct Answer<B> {
     pub header: ReplyHeader,
     /// The body.
     pub body: B,
+    /// What of it is beside the message.
+    pub attached: Attached,
     /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); empty if there are none.
     pub extensions: B,
 }
@@ -87,8 +89,8 @@ pub struct Answer<B> {
 impl From<Reply> for Answer<Chunk> {
     #[inline]
     fn from(reply: Reply) -> Answer<Chunk> {
-        let Reply { header, body, extensions } = reply;
-        Answer { header, body, extensions }
+        let Reply { header, body, attached, extensions } = reply;
+        Answer { header, body, attached, extensions }
     }
 }
 
@@ -96,8 +98,8 @@ impl Answer<Chunk> {
     /// The same for other threads.
     #[must_use]
     pub fn share(self) -> Answer<SharedChunk> {
-        let Answer { header, body, extensions } = self;
-        Answer { header, body: body.share(), extensions: extensions.share() }
+        let Answer { header, body, attached, extensions } = self;
+        Answer { header, body: body.share(), attached, extensions: extensions.share() }
     }
 }
 
@@ -164,6 +166,8 @@ pub enum Arrived<B> {
         encoding: Encoding,
         /// The body.
         body: B,
+        /// What of it is beside the message.
+        attached: Attached,
     },
     /// The call is over. After [`Began`](Arrived::Began) an answer with status OK has no body.
     End(Result<Answer<B>, Failure>),

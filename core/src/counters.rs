@@ -73,17 +73,30 @@ counters! {
     copied_misaligned,
     /// Body bytes copied because too much receive memory is held.
     copied_hoard,
+    /// Body bytes copied because they lie in a file, and the transport or its layer sends from memory only.
+    copied_file,
     /// Bytes that TLS copied on their way in, beside decrypting them: from where they were received, and
     /// within, to lie as bodies must.
     copied_tls,
     /// Body bytes received straight into their own buffer.
     landed,
+    /// Body bytes that went from where they were received to a file.
+    landed_in_files,
+    /// Body bytes that the transport was given as ranges of files.
+    sent_from_files,
+    /// Bodies that ended early because their file could not be read.
+    bodies_unreadable,
 }
 
 impl Counters {
-    /// All bytes of bodies, and with TLS of what lies around them, that were copied on their way from the transport to the application.
+    /// All bytes of bodies, and with TLS of what lies around them, that were copied on their way between the
+    /// transport and the application.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
-        self.copied_straddle + self.copied_misaligned + self.copied_hoard + self.copied_tls
+        self.copied_straddle
+            + self.copied_misaligned
+            + self.copied_hoard
+            + self.copied_file
+            + self.copied_tls
     }
 }

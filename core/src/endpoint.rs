@@ -20,7 +20,7 @@ use core::time::Duration;
 use crate::connection::{Call, Connection, Event, Item, ItemError, ReceiveHint, ReplyError};
 use crate::frame::{CancelReason, ReplyHeader};
 use crate::transport::{
-    Address, Batch, ByteLayer, Handle, Listener, Receive, Transport, TransportEvent,
+    Address, Batch, ByteLayer, Handle, Listener, Receive, Transport, TransportEvent, Write,
 };
 use crate::wheel::Wheel;
 use crate::{
@@ -447,6 +447,16 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 link.sending = (!done).then_some(sending - sent);
                 link.connection.handle_transmitted(now, sent);
             }
+            TransportEvent::Unreadable { handle, owner, error } => {
+                if let Some(link) = self.touch(handle) {
+                    link.connection.handle_unreadable(now, owner, error);
+                }
+            }
+            TransportEvent::Written(handle, written) => {
+                if let Some(link) = self.touch(handle) {
+                    link.connection.handle_written(now, written);
+                }
+            }
             TransportEvent::Closed(handle, reason) => {
                 let Some(link) = self.touch(handle) else { return };
                 link.sending = None;
@@ -505,6 +515,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// A connection has no event for now: tells the transport what that means.
     fn settle(&mut self, now: Instant, index: u32) {
         let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        if let Some(write) = link.connection.poll_write() {
+            return self.write(now, index, write);
+        }
         // While a batch is under way there is nothing to do about another: its end will be noticed.
         let can_transmit = link.sending.is_none() && link.connection.wants_transmit();
         if can_transmit || link.connection.is_finished() {
@@ -513,6 +526,22 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         self.hint(index);
         self.arm(now, index);
+    }
+
+    /// What was received goes to objects, before anything else is received.
+    #[cold]
+    fn write(&mut self, now: Instant, index: u32, first: Write) {
+        let Some(Some(link)) = self.links.get_mut(index as usize) else { return };
+        let handle = link.handle;
+        let mut next = Some(first);
+        while let Some(write) = next {
+            if let Some(written) = self.transport.write(handle, write) {
+                link.connection.handle_written(now, written);
+            }
+            next = link.connection.poll_write();
+        }
+        // There may be events now.
+        self.touch(handle);
     }
 
     fn hint(&mut self, index: u32) {
@@ -578,6 +607,13 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 link.layer.end_output();
             }
             let plain = self.batch.len();
+            if self.batch.has_external() && !(link.layer.can_file() && self.transport.can_file()) {
+                let connection = &mut link.connection;
+                let loaded = self.batch.load(self.memory.pool(), |owner, error| {
+                    connection.handle_unreadable(now, owner, error);
+                });
+                connection.count_loaded(loaded);
+            }
             if let Err(reason) = link.layer.seal(&mut self.batch) {
                 self.batch.clear();
                 link.give_up(now, reason);

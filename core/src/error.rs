@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use ringcall_buf::ObjectError;
+
 use crate::EncodeError;
 use crate::{Status, StatusClass};
 
@@ -437,7 +439,7 @@ impl core::error::Error for TransportError {}
 pub enum FailureClass {
     /// No byte of the call was ever in a batch that a transport took.
     NotSent,
-    /// The other side says that it did not run the call.
+    /// It certainly did not run: the other side says so, or its argument did not arrive whole.
     Refused,
     /// It may have run.
     Unknown,
@@ -490,6 +492,10 @@ pub enum Cause {
     StreamEnded,
     /// The client or its shard has shut down.
     Shutdown,
+    /// A part of the argument lies in a file that could not be read to its end.
+    Unreadable(ObjectError),
+    /// What the reply brought could not be written to its place, because the disk is full, for example.
+    Unwritable(ObjectError),
     /// There is no instance of the service to call.
     NoInstance,
     /// Too many calls like this one have failed lately: a breaker stops them for a while.
@@ -582,6 +588,8 @@ impl fmt::Display for Cause {
             Cause::BadReply => f.write_str("the reply is not of the type that the caller expects"),
             Cause::StreamEnded => f.write_str("the call takes no further items"),
             Cause::Shutdown => f.write_str("the client has shut down"),
+            Cause::Unreadable(error) => write!(f, "the argument's file could not be read: {error}"),
+            Cause::Unwritable(error) => write!(f, "the reply could not be written: {error}"),
             Cause::NoInstance => f.write_str("there is no instance of the service to call"),
             Cause::BreakerOpen => {
                 f.write_str("too many calls like this one have failed lately (`BreakerConfig`)")

@@ -58,18 +58,20 @@ pub use error::{
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{
-    Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN, Transcode,
+    Attached, Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN,
+    Transcode,
 };
 pub use retry_budget::RetryBudget;
 pub use status::{Status, StatusClass};
 pub use time::{Clock, Entropy, Instant, SplitMix64};
 pub use transport::{
     Address, BadAddress, Batch, Bell, ByteLayer, Handle, Listener, Park, Plain, Receive, Transport,
-    TransportEvent,
+    TransportEvent, Write, Written,
 };
 pub use wheel::Wheel;
 
 #[doc(no_inline)]
 pub use ringcall_buf::{
-    Chunk, ChunkMut, External, Frozen, Segment, SharedChunk, SharedPool, Writer,
+    Chunk, ChunkMut, External, Frozen, Object, ObjectError, Segment, SharedChunk, SharedPool,
+    SharedSegment, Writer,
 };

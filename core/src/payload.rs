@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
-use ringcall_buf::{Chunk, Full, Segment, SharedChunk, SharedSegment, Writer};
+use ringcall_buf::{Chunk, External, Full, Segment, SharedChunk, SharedSegment, Writer};
 
 /// The number of a codec on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,10 +59,39 @@ pub trait Payload {
     /// as an [`ExtensionWriter`](crate::frame::ExtensionWriter) finishes them, a multiple of 16 bytes, and no
     /// more than [`Config::extension_bytes_max`](crate::Config::extension_bytes_max). Every attempt sends
     /// them again. Not
-    /// [`TOTAL_LEN`](crate::frame::tag::TOTAL_LEN), which the connection adds where it cuts. Items have none.
+    /// [`TOTAL_LEN`](crate::frame::tag::TOTAL_LEN) and [`ATTACHMENT_LEN`](crate::frame::tag::ATTACHMENT_LEN),
+    /// which the connection adds. Items have none.
     #[inline]
     fn extensions(&self) -> &[u8] {
         &[]
+    }
+
+    /// Where the attachment of the call's reply is to be written instead of being kept in memory.
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        None
+    }
+}
+
+/// What of a body lies beside its message, see [`Writer::attach_beside`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// So many bytes at the body's end.
+    InBody(usize),
+    /// So many bytes, which were written to where the caller wanted them and are not in the body.
+    Landed(u64),
+}
+
+impl Attached {
+    /// Parts a body from what is attached to it, if that is in it.
+    #[must_use]
+    pub fn split<B: ringcall_buf::Frozen>(self, body: &mut B) -> Option<B> {
+        let Attached::InBody(len) = self else { return None };
+        let at = body.as_ref().len().saturating_sub(len);
+        Some(body.split_off(at))
     }
 }
 
@@ -80,6 +109,10 @@ impl<P: Payload + ?Sized> Payload for &P {
     }
 
     #[inline]
+    fn landing(&self) -> Option<External> {
+        (**self).landing()
+    }
+
     fn extensions(&self) -> &[u8] {
         (**self).extensions()
     }
@@ -124,6 +157,11 @@ impl<P: Payload> Payload for Extended<P> {
 
     fn transcode(&self) -> Option<Transcode> {
         self.payload.transcode()
+    }
+
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        self.payload.landing()
     }
 
     #[inline]
@@ -222,6 +260,10 @@ pub struct Encoded {
     pub codec: Codec,
     /// How to say the same in another codec.
     pub transcode: Option<Transcode>,
+    /// Whether that is beside the message.
+    pub is_beside: bool,
+    /// See [`Payload::landing`].
+    pub landing: Option<External>,
     /// Its extensions.
     pub extensions: Box<[u8]>,
 }
@@ -235,8 +277,18 @@ impl Encoded {
             attached: None,
             codec,
             transcode: None,
+            is_beside: false,
+            landing: None,
             extensions: Box::default(),
         }
+    }
+
+    /// What a writer of a pool holds, encoded in that codec.
+    #[must_use]
+    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer, codec: Codec) -> Encoded {
+        let is_beside = writer.beside_len() > 0;
+        let (body, attached) = pool.finish(writer);
+        Encoded { body, attached, is_beside, ..Encoded::empty(codec) }
     }
 
     /// How long it is.
@@ -256,7 +308,11 @@ impl Payload for Encoded {
     fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         if codec != self.codec {
             let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
-            return transcode(&self.body, codec, out);
+            transcode(&self.body, codec, out)?;
+            return match &self.attached {
+                Some(rest) if self.is_beside => Ok(out.attach_beside(rest.clone().into())?),
+                _ => Ok(()),
+            };
         }
         match &self.attached {
             None if self.body.len() >= REFERENCE_BYTES_MIN => {
@@ -265,7 +321,10 @@ impl Payload for Encoded {
             None => out.put(&self.body)?,
             Some(rest) => {
                 out.put(&self.body)?;
-                out.attach(rest.clone().into())?;
+                match self.is_beside {
+                    true => out.attach_beside(rest.clone().into())?,
+                    false => out.attach(rest.clone().into())?,
+                }
             }
         }
         Ok(())
@@ -273,6 +332,10 @@ impl Payload for Encoded {
 
     fn transcode(&self) -> Option<Transcode> {
         self.transcode
+    }
+
+    fn landing(&self) -> Option<External> {
+        self.landing.clone()
     }
 
     fn extensions(&self) -> &[u8] {

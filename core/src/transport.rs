@@ -7,7 +7,9 @@ use core::net::SocketAddr;
 use core::str::FromStr;
 use core::time::Duration;
 
-use ringcall_buf::{Chunk, ChunkMut, Segment};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError, Pool, Segment};
+
+pub use crate::connection::{Write, Written};
 
 use crate::{CloseReason, SendQueue, TransportError};
 
@@ -49,8 +51,22 @@ pub trait Transport {
 
     /// Sends the batch, which is empty afterwards. `true`: all of it has been sent already.
     /// `false`: the transport keeps the segments until it says [`TransportEvent::Sent`] with `done`;
-    /// there is at most one such batch a connection.
+    /// there is at most one such batch a connection. For a range of an object that it cannot read it sends
+    /// zeros, and says [`TransportEvent::Unreadable`] before that, so such a batch is never `true`.
     fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool;
+
+    /// Whether batches may contain [`Segment::External`]; otherwise their bytes are read into memory.
+    fn can_file(&self) -> bool {
+        false
+    }
+
+    /// Writes bytes that were received to an object. What has become of it, or `None` if
+    /// [`TransportEvent::Written`] will tell. Whoever writes at once may block on a disk, so writes have no
+    /// more bytes than one receive.
+    fn write(&mut self, _handle: Handle, write: Write) -> Option<Written> {
+        let result = write.object.write_at(write.offset, &write.bytes);
+        Some(write.done(result))
+    }
 
     /// How to receive from now on. `More` is what every connection starts with.
     fn receive(&mut self, handle: Handle, how: Receive);
@@ -102,6 +118,17 @@ pub enum TransportEvent<S> {
         /// Whether the transport holds nothing of the batch any more.
         done: bool,
     },
+    /// A range of an object could not be read: zeros are sent instead.
+    Unreadable {
+        /// Whose.
+        handle: Handle,
+        /// See [`External::owner`](ringcall_buf::External::owner).
+        owner: u64,
+        /// Why.
+        error: ObjectError,
+    },
+    /// A write is done, see [`Transport::write`]; the connection may be gone.
+    Written(Handle, Written),
     /// The connection is broken or could not be made. Only `Released` follows, after
     /// [`Transport::close`].
     Closed(Handle, CloseReason),
@@ -262,6 +289,7 @@ pub struct Batch {
     segments: Vec<Segment>,
     bytes: usize,
     limit: usize,
+    has_external: bool,
 }
 
 /// More segments than this do not go into one batch, so that one system call takes them all.
@@ -271,7 +299,7 @@ impl Batch {
     /// An empty batch that has room for about `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Batch {
-        Batch { segments: Vec::new(), bytes: 0, limit }
+        Batch { segments: Vec::new(), bytes: 0, limit, has_external: false }
     }
 
     /// The segments, in order.
@@ -295,13 +323,39 @@ impl Batch {
     /// Lets go of all segments.
     pub fn clear(&mut self) {
         self.segments.clear();
-        self.bytes = 0;
+        (self.bytes, self.has_external) = (0, false);
+    }
+
+    /// Whether some of its bytes are not in memory.
+    #[inline]
+    #[must_use]
+    pub fn has_external(&self) -> bool {
+        self.has_external
+    }
+
+    /// Reads what is not in memory into memory of this pool; how many bytes. What cannot be read is zeros
+    /// then, and `unreadable` is told whose it was.
+    pub fn load(&mut self, pool: &Pool, mut unreadable: impl FnMut(u64, ObjectError)) -> usize {
+        let mut loaded = 0;
+        for segment in &mut self.segments {
+            let Segment::External(range) = segment else { continue };
+            let mut buffer = pool.take(range.len());
+            if let Err(error) = range.read(buffer.spare()) {
+                buffer.spare().fill(0);
+                unreadable(range.owner(), error);
+            }
+            buffer.fill(range.len());
+            loaded += range.len();
+            *segment = buffer.freeze().into();
+        }
+        self.has_external = false;
+        loaded
     }
 
     /// Moves all segments to the end of `to`.
     pub fn drain_into(&mut self, to: &mut impl Extend<Segment>) {
         to.extend(self.segments.drain(..));
-        self.bytes = 0;
+        (self.bytes, self.has_external) = (0, false);
     }
 }
 
@@ -314,6 +368,7 @@ impl SendQueue for Batch {
     #[inline]
     fn push(&mut self, segment: Segment) {
         self.bytes += segment.len();
+        self.has_external |= matches!(segment, Segment::External(_));
         self.segments.push(segment);
     }
 }

@@ -116,13 +116,8 @@ fn encoded_bodies_keep_their_extensions() {
         let mut writer = pool.writer(1 << 20);
         let payload = with(&bytes(5, len), &there);
         payload.encode(Codec::RAW, 0, &mut writer).unwrap();
-        let (body, attached) = pool.finish(writer);
-        let encoded = Encoded {
-            body,
-            attached,
-            extensions: payload.extensions().into(),
-            ..Encoded::empty(Codec::RAW)
-        };
+        let mut encoded = Encoded::take(&pool, writer, Codec::RAW);
+        encoded.extensions = payload.extensions().into();
         pair.client.connection.call(pair.now, &raw_call(pair.now), &encoded, 1).unwrap();
         pair.run();
         let request = pair.server.requests.pop().expect("it arrives");

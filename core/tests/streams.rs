@@ -5,11 +5,11 @@ mod harness;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use harness::raw::{Frame, Raw, data, id, plain, request};
+use harness::raw::{Frame, Raw, data, id, nth_id, plain, request};
 use harness::{Pair, bytes, raw_call, skewed};
 use ringcall_core::frame::{
     CancelReason, Credit, CreditPool, CreditUnit, FLAG_ITEMS, FLAG_MORE, Kind, ReplyHeader,
-    request_flags,
+    request_flags, tag,
 };
 use ringcall_core::{
     Call, CallId, Cancellation, Cause, CloseReason, Config, Entropy, FailureClass, Instant,
@@ -638,6 +638,66 @@ fn what_was_sent_before_the_end_was_known_is_no_fault() {
     raw.send(&[item(id(0), &bytes(1, 1 << 19)), item(id(0), &bytes(1, 1 << 18)), end(id(0))]);
     assert_eq!((raw.closed, raw.connection.credit_held()), (None, (0, 0)));
     // But not for ever.
+    for _ in 0..100 {
+        raw.send(&[item(id(0), &bytes(1, 1 << 18))]);
+        let _credit = raw.sent();
+    }
+    assert_eq!(raw.closed, Some(CloseReason::BadStream));
+}
+
+/// The caller cannot know yet that its call was refused, and goes on with its items.
+#[test]
+fn items_of_a_refused_call_are_no_fault() {
+    let body = bytes(1, 1000);
+    let unread = (0x7fff | tag::CRITICAL, [0; 4]);
+    let whole = request(0, &body).flags(IN);
+    let parts = request(0, &body[..16]).cut(1000).flags(IN);
+    let tlv = |frame: Frame| frame.tlv(unread.0, &unread.1);
+    let first = item(id(0), &body[..16]).cut(1000);
+    let items = [
+        item(id(0), b"small"),
+        item(id(0), &bytes(1, 1 << 18)),
+        first,
+        data(id(0), 16, &body[16..]),
+        end(id(0)),
+    ];
+    let cases = [vec![whole.clone()], vec![parts.clone(), data(id(0), 16, &body[16..])]];
+    for request in cases {
+        for split in [usize::MAX, 1000] {
+            // An extension that this side must know, and does not.
+            let mut refused = request.clone();
+            refused[0] = tlv(refused[0].clone());
+            let mut raw = server();
+            raw.split = split;
+            raw.send(&refused);
+            raw.send(&items);
+            assert_eq!(raw.closed, None, "{request:?}");
+            assert_eq!(raw.statuses(), [Status::UNSUPPORTED]);
+            assert_eq!(
+                (raw.connection.credit_held(), raw.connection.items_held()),
+                ((0, 0), (0, 0))
+            );
+            assert_eq!(raw.connection.calls_served(), 0);
+            // The slot is free, and the next call in it has items of its own.
+            let next = nth_id(0, 2);
+            raw.send(&[self::request(0, b"").id(next).flags(IN), item(next, b"x")]);
+            assert_eq!((raw.closed, raw.items.len()), (None, 1));
+
+            // A GOAWAY that the request did not count for.
+            let mut raw = server();
+            raw.split = split;
+            raw.send(&[self::request(7, b"runs")]);
+            raw.peer.connection.go_away(raw.now, true);
+            raw.send(&request);
+            raw.send(&items);
+            assert_eq!(raw.closed, None, "{request:?}");
+            assert_eq!((raw.connection.credit_held().0, raw.requests.len()), (4, 1));
+            assert_eq!(raw.statuses(), [], "its caller knows from the GOAWAY");
+        }
+    }
+    // But not for ever.
+    let mut raw = server();
+    raw.send(&[tlv(whole)]);
     for _ in 0..100 {
         raw.send(&[item(id(0), &bytes(1, 1 << 18))]);
         let _credit = raw.sent();

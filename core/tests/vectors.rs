@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use ringcall_core::frame::{
     ArchiveFormat, Cancel, CancelReason, Credit, CreditPool, CreditUnit, DataHeader, Extension,
-    ExtensionWriter, Extensions, FLAG_ACK, FLAG_ITEMS, FLAG_MORE, GoAway, Head, Hello, InstanceId,
-    ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader, request_flags, tag,
+    ExtensionWriter, Extensions, FLAG_ACK, FLAG_CONFIRM, FLAG_ITEMS, FLAG_MORE, GoAway, Head,
+    Hello, InstanceId, ItemHeader, Kind, Limits, PREFACE, Ping, ReplyHeader, RequestHeader,
+    request_flags, tag,
 };
 use ringcall_core::{CloseCode, Codec, MessageId, Side, Status, method_id};
 
@@ -28,9 +29,12 @@ fn call() -> MessageId {
 }
 
 fn total_len(total: u64) -> Vec<u8> {
+    length(tag::TOTAL_LEN, total)
+}
+
+fn length(tag: u16, len: u64) -> Vec<u8> {
     let mut writer = ExtensionWriter::new();
-    let value = total.to_le_bytes();
-    assert!(writer.push(Extension { tag: tag::TOTAL_LEN, critical: true, value: &value }));
+    assert!(writer.push(Extension { tag, critical: true, value: &len.to_le_bytes() }));
     writer.finish()
 }
 
@@ -177,6 +181,31 @@ fn meant() -> BTreeMap<&'static str, Vec<u8>> {
                 call(),
                 &[&Cancel { reason: CancelReason::Expired }.encode()],
                 b"",
+            ),
+        ),
+        (
+            "request-confirm",
+            frame(
+                Kind::Request,
+                request_flags::MORE | FLAG_CONFIRM,
+                call(),
+                &[&request().encode(), &total_len(5)],
+                b"hello",
+            ),
+        ),
+        ("data-confirm", frame(Kind::Data, 0, call(), &[&DataHeader { offset: 5 }.encode()], b"")),
+        (
+            "reply-void",
+            frame(Kind::Reply, 0, call(), &[&ReplyHeader::new(Status::REPLY_FAILED).encode()], b""),
+        ),
+        (
+            "request-attachment",
+            frame(
+                Kind::Request,
+                0,
+                call(),
+                &[&request().encode(), &length(tag::ATTACHMENT_LEN, 2)],
+                b"hello++",
             ),
         ),
         ("ping", frame(Kind::Ping, 0, none(), &[&ping], b"")),

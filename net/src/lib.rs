@@ -1,11 +1,12 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
 //! set up, how an engine listens and what it does when file descriptors run out, how a listener goes to a
-//! successor, how another thread wakes a parked engine, and how a loop of somebody else hosts one.
+//! successor, how files are sent and written, how another thread wakes a parked engine, and how a loop of somebody else hosts one.
 
 #![forbid(unsafe_code)]
 
 mod accept;
 mod doorbell;
+mod file;
 mod handover;
 mod hosted;
 mod listeners;
@@ -16,6 +17,7 @@ mod transfer;
 
 pub use accept::AcceptGate;
 pub use doorbell::Doorbell;
+pub use file::SharedFile;
 pub use handover::Handover;
 pub use hosted::Hosted;
 pub use listeners::{Accepted, Listeners, Listening};
@@ -24,4 +26,4 @@ pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,
 };
 pub use tally::{Count, Tally};
-pub use transfer::{receive_some, send_some};
+pub use transfer::{Unsent, receive_some, send_some};

@@ -1,13 +1,15 @@
 //! One receive and one send that never block.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use ringcall_core::{Segment, TransportError};
+use ringcall_core::{Batch, Chunk, External, ObjectError, Segment, TransportError};
+use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::Socket;
 
-use crate::{Tally, transport_error};
+use crate::{SharedFile, Tally, transport_error};
 
 /// How many segments go into one system call.
 const IOVECS: usize = 64;
@@ -36,10 +38,139 @@ pub fn receive_some(
     }
 }
 
-/// Sends the first segments in one call; how many bytes the kernel took.
+/// Segments that are being sent, from their front on.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    segments: VecDeque<Segment>,
+    /// Ranges that could not be read, by their owners.
+    unreadable: Vec<(u64, ObjectError)>,
+}
+
+impl Unsent {
+    /// Nothing to send.
+    #[must_use]
+    pub const fn new() -> Unsent {
+        Unsent { segments: VecDeque::new(), unreadable: Vec::new() }
+    }
+
+    /// Whether all is sent.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// What is not sent, in order.
+    #[must_use]
+    pub fn segments(&self) -> &VecDeque<Segment> {
+        &self.segments
+    }
+
+    /// Adds a batch, which is empty then.
+    pub fn add(&mut self, batch: &mut Batch) {
+        batch.drain_into(&mut self.segments);
+    }
+
+    /// Whether what comes first lies in a file.
+    #[inline]
+    #[must_use]
+    pub fn is_file_next(&self) -> bool {
+        matches!(self.segments.front(), Some(Segment::External(_)))
+    }
+
+    /// The next range that could not be read: its owner, and why. Zeros are sent for it.
+    pub fn pop_unreadable(&mut self) -> Option<(u64, ObjectError)> {
+        self.unreadable.pop()
+    }
+
+    /// Sends the first segments in one call, from memory or from a file; how many bytes the kernel took.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send_some(&mut self, socket: &Socket, tally: &Tally) -> Result<usize, TransportError> {
+        let sent = match self.segments.front() {
+            Some(Segment::External(range)) => match send_file(socket, range, tally) {
+                Ok(sent) => sent,
+                Err(NotSent::Broken(error)) => return Err(error),
+                Err(NotSent::Unreadable(error)) => {
+                    self.unreadable.push((range.owner(), error));
+                    self.replace_by_zeros();
+                    send_some(socket, self.segments.iter(), tally)?
+                }
+            },
+            _ => send_some(socket, self.segments.iter(), tally)?,
+        };
+        self.forget(sent);
+        Ok(sent)
+    }
+
+    /// Lets go of the first `n` bytes.
+    pub fn forget(&mut self, mut n: usize) {
+        while let Some(segment) = self.segments.front_mut() {
+            if n < segment.len() {
+                if n > 0 {
+                    let _sent = segment.split_to(n);
+                }
+                return;
+            }
+            n -= segment.len();
+            self.segments.pop_front();
+        }
+    }
+
+    /// What is left of the range in front has been announced, so its place is filled.
+    fn replace_by_zeros(&mut self) {
+        let Some(range) = self.segments.pop_front() else { return };
+        let mut left = range.len();
+        while left > 0 {
+            let n = left.min(ZEROS.len());
+            self.segments.push_front(Chunk::from_static(&ZEROS[..n]).into());
+            left -= n;
+        }
+    }
+}
+
+static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+
+enum NotSent {
+    Unreadable(ObjectError),
+    Broken(TransportError),
+}
+
+/// Sends of a range as much as the socket has room for.
+fn send_file(socket: &Socket, range: &External, tally: &Tally) -> Result<usize, NotSent> {
+    let Some(file) = SharedFile::fd_of(&**range.object()) else {
+        return Err(NotSent::Unreadable(ObjectError::Os(Errno::OPNOTSUPP.raw_os_error())));
+    };
+    loop {
+        let mut offset = range.offset();
+        match sendfile(socket, file, Some(&mut offset), range.len()) {
+            Ok(0) => return Err(NotSent::Unreadable(ObjectError::Ended)),
+            Ok(n) => return Ok(n),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                tally.short_sends.add();
+                return Ok(0);
+            }
+            Err(Errno::NOBUFS | Errno::NOMEM) => {
+                tally.memory_short.add();
+                return Ok(0);
+            }
+            // Of these the socket is at fault, of all others the file.
+            Err(errno @ (Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT)) => {
+                return Err(NotSent::Broken(transport_error(&errno.into())));
+            }
+            Err(errno) => {
+                return Err(NotSent::Unreadable(ObjectError::Os(errno.raw_os_error())));
+            }
+        }
+    }
+}
+
+/// Sends the first segments that are in memory in one call; how many bytes the kernel took.
 ///
 /// # Errors
-/// When the connection is broken, or a segment is not in memory.
+/// When the connection is broken.
 pub fn send_some<'a>(
     socket: &Socket,
     segments: impl Iterator<Item = &'a Segment>,
@@ -47,15 +178,18 @@ pub fn send_some<'a>(
 ) -> Result<usize, TransportError> {
     let mut slices = [IoSlice::new(&[]); IOVECS];
     let (mut count, mut len) = (0, 0);
+    let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     for (slice, segment) in slices.iter_mut().zip(segments) {
-        // File bodies are not made by anybody yet.
-        let bytes = segment.as_slice().ok_or(TransportError::Unsupported)?;
+        let Some(bytes) = segment.as_slice() else {
+            // What is in a file goes into the same packet.
+            flags |= SendFlags::MORE;
+            break;
+        };
         *slice = IoSlice::new(bytes);
         count += 1;
         len += bytes.len();
     }
     loop {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let sent = match &slices[..count] {
             [one] => send(socket, one, flags),
             many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),

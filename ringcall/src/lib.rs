@@ -151,9 +151,9 @@ mod trace;
 pub use client::{
     BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
     Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
-    ItemsCall, ItemsFuture, ItemsOf, LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture,
-    Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress, Upload, UploadCall,
-    UploadFuture, WithCredentials, WithMetadata, Within,
+    ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect,
+    LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds,
+    ToAddress, Upload, UploadCall, UploadFuture, WithCredentials, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
@@ -175,16 +175,18 @@ pub use bytes::Bytes;
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
-    FromBody, IntoReply, Invalid, Message, Shape, SharedView, Signatures, View, WireType, WireWith,
+    Attachment, FromBody, IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView,
+    Signatures, View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
     Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
-    ConfigError, Counters, EncodeError, Encoding, Failure, FailureClass, Frozen, MemoryLimits,
-    Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TlsFault, TransportError, Writer, method_id,
+    ConfigError, Counters, EncodeError, Encoding, External as FileRange, Failure, FailureClass,
+    Frozen, MemoryLimits, ObjectError, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
+    StatusClass, StreamCall, StreamChannel, TlsFault, TransportError, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
+pub use ringcall_net::SharedFile;
 #[cfg(feature = "tls")]
 pub use ringcall_tls::{PeerIdentity, TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer};
 

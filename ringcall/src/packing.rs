@@ -126,7 +126,7 @@ pub(crate) fn pack(
     let attached = encoded.attached.clone().map(Segment::from);
     let body = match &attached {
         None => Some(&*encoded.body),
-        Some(rest) if encoded.body.is_empty() => rest.as_slice(),
+        Some(rest) if encoded.body.is_empty() && !encoded.is_beside => rest.as_slice(),
         // In two pieces: what is beside a message is large and has its own form.
         Some(_) => None,
     };
@@ -256,10 +256,10 @@ pub(crate) fn inflate_arrived<B: Inflate>(
     limit: usize,
 ) -> Result<Arrived<B>, Failure> {
     match arrived {
-        Arrived::Item { mut encoding, body } if encoding.compression != 0 => {
+        Arrived::Item { mut encoding, body, attached } if encoding.compression != 0 => {
             let body = body.inflate(encoding.compression, limit)?;
             encoding.compression = 0;
-            Ok(Arrived::Item { encoding, body })
+            Ok(Arrived::Item { encoding, body, attached })
         }
         Arrived::End(end) => Ok(Arrived::End(inflate_answer(end, limit))),
         other => Ok(other),

@@ -1,11 +1,9 @@
 //! The second phase: faults stop, and everything must come to its end.
 
-use ringcall_core::Handle;
-
 use crate::clock::{MICROS, MILLIS, SECONDS, Time};
 use crate::marks::Mark;
-use crate::net::Wake;
-use crate::oracle;
+use crate::net::{LinkId, Wake};
+use crate::oracle::{self, Pair};
 use crate::world::World;
 use ringcall_core::frame::request_flags;
 
@@ -14,6 +12,9 @@ use ringcall_core::frame::request_flags;
 const RECOVERY: Time = 200 * SECONDS;
 /// How long a drain may take without faults.
 const DRAIN: Time = 90 * SECONDS;
+/// How long the bytes of a connection at rest may take to leave: a fraction of the shortest time between two
+/// keepalives.
+const QUIET: Time = SECONDS;
 
 impl World {
     pub(crate) fn heal(&mut self) {
@@ -106,22 +107,28 @@ impl World {
 
     /// Connections at rest have all their credit back.
     fn rest(&mut self) {
-        for ends in self.ends.values() {
-            let [Some(client), Some(server)] = *ends else { continue };
-            let lives = [client, server].map(|(node, lives, _)| {
-                let node = &self.nodes[node];
-                node.life.as_ref().filter(|_| node.lives == lives)
-            });
-            let [Some(one), Some(other)] = lives else { continue };
-            if !one.app.is_at_rest() || !other.app.is_at_rest() {
-                continue;
-            }
-            let handles: [Handle; 2] = [client.2, server.2];
-            let [a, b] = [client.0, server.0].map(|node| &self.nodes[node].sizes);
-            oracle::at_rest(&one.end, &other.end, handles, b);
-            oracle::at_rest(&other.end, &one.end, [handles[1], handles[0]], a);
+        let links: Vec<LinkId> = self.ends.keys().copied().collect();
+        for link in links {
+            // A keepalive may be under way just now, on a socket that takes a few bytes at a time.
+            let is_quiet = |world: &World| world.at_rest(link).is_none_or(|pair| pair.is_quiet());
+            self.run_until("bytes that wait leave", QUIET, is_quiet);
+            let Some(pair) = self.at_rest(link) else { continue };
+            oracle::at_rest(&pair);
             self.shared.marks.hit(Mark::CreditBack);
         }
+    }
+
+    /// Both ends of a connection that is there and has nothing to do.
+    fn at_rest(&self, link: LinkId) -> Option<Pair<'_>> {
+        let [Some(client), Some(server)] = *self.ends.get(&link)? else { return None };
+        let mut pair = [client, server].into_iter().map(|(index, lives, handle)| {
+            let node = &self.nodes[index];
+            let life = node.life.as_ref().filter(|_| node.lives == lives)?;
+            let connection = life.end.connection(handle)?;
+            let is_at_rest = life.app.is_at_rest() && connection.is_open();
+            is_at_rest.then_some((connection, &node.sizes))
+        });
+        Some(Pair([pair.next()??, pair.next()??]))
     }
 
     fn drain_all(&mut self) {

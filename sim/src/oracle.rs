@@ -1,8 +1,9 @@
 //! What must hold at every step, seen from outside: memory, credit, and who may be accused of what.
 
-use ringcall_core::{CloseReason, Handle, TransportError};
+use ringcall_core::{CloseReason, Connection, Handle, TransportError};
 
 use crate::app::End;
+use crate::ledger::CallNo;
 use crate::net::{LinkId, Net};
 use crate::node::{IN_FLIGHT_SET, Life, MESSAGE_MAX, Sizes};
 use crate::shared::Shared;
@@ -83,23 +84,29 @@ pub(crate) fn credit(sender: &End, receiver: &End, handles: [Handle; 2], sizes: 
     assert!(all <= sizes.replies_window, "{replies} + {replies_held} of the replies pool");
 }
 
-/// A connection at rest is as it was at the beginning.
-pub(crate) fn at_rest(sender: &End, receiver: &End, handles: [Handle; 2], sizes: &Sizes) {
-    let (Some(from), Some(to)) = (sender.connection(handles[0]), receiver.connection(handles[1]))
-    else {
-        return;
-    };
-    if !from.is_open() || !to.is_open() {
-        return;
+/// Both ends of a connection, with their settings.
+pub(crate) struct Pair<'a>(pub(crate) [(&'a Connection<CallNo>, &'a Sizes); 2]);
+
+impl Pair<'_> {
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.0.iter().all(|(connection, _)| connection.bytes_queued() == 0)
     }
-    assert_eq!((to.calls_in_flight(), to.calls_served()), (0, 0), "slots are left");
-    assert_eq!(to.credit_held(), (0, 0), "bodies are held that nobody has");
-    assert_eq!(to.items_held(), (0, 0), "items are held that nobody has");
-    assert_eq!(from.bytes_queued(), 0, "bytes wait for nothing");
-    let (calls, replies) = from.credit_available();
-    // What is kept back is less than a quarter.
-    for (left, window) in [(calls, sizes.calls_window), (replies, sizes.replies_window)] {
-        assert!(left > window / 4 * 3 - 4, "credit was lost: {left} of {window} is left");
-        assert!(left <= window, "credit was made: {left} of {window}");
+}
+
+/// A connection at rest is as it was at the beginning.
+pub(crate) fn at_rest(pair: &Pair<'_>) {
+    let Pair([one, other]) = *pair;
+    for ((from, _), (to, sizes)) in [(one, other), (other, one)] {
+        assert_eq!((to.calls_in_flight(), to.calls_served()), (0, 0), "slots are left");
+        assert_eq!(to.credit_held(), (0, 0), "bodies are held that nobody has");
+        assert_eq!(to.items_held(), (0, 0), "items are held that nobody has");
+        assert_eq!(from.bytes_queued(), 0, "bytes wait for nothing");
+        let (calls, replies) = from.credit_available();
+        // What is kept back is less than a quarter.
+        for (left, window) in [(calls, sizes.calls_window), (replies, sizes.replies_window)] {
+            assert!(left > window / 4 * 3 - 4, "credit was lost: {left} of {window} is left");
+            assert!(left <= window, "credit was made: {left} of {window}");
+        }
     }
 }

@@ -1,10 +1,8 @@
 //! One socket: what is received into, what waits to be sent.
 
-use std::collections::VecDeque;
-
 use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
-use ringcall_core::{Batch, Receive, Segment, TransportError};
-use ringcall_net::{Tally, receive_some, send_some};
+use ringcall_core::{Batch, Receive, TransportError};
+use ringcall_net::{Tally, Unsent, receive_some, send_some};
 use socket2::Socket;
 
 /// A receive is worth its system call only with at least this much room.
@@ -25,7 +23,7 @@ pub(crate) struct Connection {
     /// Bytes received so far, for the alignment of what comes next.
     received: u64,
     /// What the kernel has not taken yet.
-    unsent: VecDeque<Segment>,
+    pub(crate) unsent: Unsent,
     pub(crate) wants_shutdown: bool,
 }
 
@@ -63,7 +61,7 @@ impl Connection {
             disturbed: false,
             hung_up: false,
             received: 0,
-            unsent: VecDeque::new(),
+            unsent: Unsent::new(),
             wants_shutdown: false,
         }
     }
@@ -152,14 +150,16 @@ impl Connection {
         batch: &mut Batch,
         tally: &Tally,
     ) -> Result<bool, TransportError> {
-        let len = batch.len();
-        let sent = send_some(&self.socket, batch.segments().iter(), tally)?;
-        if sent == len {
-            batch.clear();
-            return Ok(true);
+        if !batch.has_external() {
+            let sent = send_some(&self.socket, batch.segments().iter(), tally)?;
+            if sent == batch.len() {
+                batch.clear();
+                return Ok(true);
+            }
+            self.unsent.add(batch);
+            self.unsent.forget(sent);
         }
-        batch.drain_into(&mut self.unsent);
-        self.forget(sent);
+        self.unsent.add(batch);
         // One call takes a bounded number of segments, so that a short one need not mean that the
         // kernel is full.
         self.send_on(tally)?;
@@ -170,25 +170,12 @@ impl Connection {
     pub(crate) fn send_on(&mut self, tally: &Tally) -> Result<usize, TransportError> {
         let mut all = 0;
         while !self.unsent.is_empty() {
-            let sent = send_some(&self.socket, self.unsent.iter(), tally)?;
+            let sent = self.unsent.send_some(&self.socket, tally)?;
             if sent == 0 {
                 break;
             }
-            self.forget(sent);
             all += sent;
         }
         Ok(all)
-    }
-
-    /// Lets go of the first `n` bytes of what was kept.
-    fn forget(&mut self, mut n: usize) {
-        while let Some(segment) = self.unsent.front_mut() {
-            if n < segment.len() {
-                let _sent = segment.split_to(n);
-                return;
-            }
-            n -= segment.len();
-            self.unsent.pop_front();
-        }
     }
 }

@@ -223,6 +223,7 @@ impl Epoll {
         }
         match connection.send_on(&self.tally) {
             Ok(bytes) => {
+                events.extend(unreadable(handle, connection));
                 let done = !connection.is_sending();
                 if done && connection.wants_shutdown {
                     let _ = connection.socket.shutdown(Shutdown::Write);
@@ -396,7 +397,15 @@ impl Transport for Epoll {
             batch.clear();
             return false;
         }
-        match connection.send(batch, &self.tally) {
+        let len = batch.len();
+        let sent = connection.send(batch, &self.tally);
+        let told = self.done.len();
+        self.done.extend(unreadable(handle, connection));
+        match sent {
+            Ok(true) if self.done.len() > told => {
+                self.done.push(Event::Sent { handle, bytes: len, done: true });
+                false
+            }
             Ok(true) => true,
             Ok(false) => {
                 self.watch(handle);
@@ -411,6 +420,10 @@ impl Transport for Epoll {
                 false
             }
         }
+    }
+
+    fn can_file(&self) -> bool {
+        true
     }
 
     fn receive(&mut self, handle: Handle, how: Receive) {
@@ -518,6 +531,14 @@ impl Hosted for Epoll {
     fn timeout(&mut self) -> Option<Duration> {
         self.gate_timeout()
     }
+}
+
+/// Ranges of files that could not be sent since the last time.
+fn unreadable(handle: Handle, connection: &mut Connection) -> impl Iterator<Item = Event> {
+    std::iter::from_fn(move || {
+        let (owner, error) = connection.unsent.pop_unreadable()?;
+        Some(Event::Unreadable { handle, owner, error })
+    })
 }
 
 fn handle_of(event: epoll::Event) -> Handle {

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 use ringcall_buf::{Chunk, ChunkMut};
-use ringcall_core::{Batch, Receive, Segment, TransportError};
-use ringcall_net::{Tally, send_some};
+use ringcall_core::{Batch, Receive, TransportError};
+use ringcall_net::{Tally, Unsent};
 use socket2::Socket;
 
 use crate::Op;
@@ -41,8 +41,10 @@ pub(crate) struct Connection {
     /// Whether it is in the list of those that may have to receive.
     pub(crate) is_listed: bool,
     /// What the kernel has not sent yet. While a send is in flight nothing is added or taken.
-    unsent: VecDeque<Segment>,
+    pub(crate) unsent: Unsent,
     pub(crate) is_sending: bool,
+    /// What is sending is a poll for room.
+    pub(crate) waits_for_room: bool,
     /// For sends of several segments; made when first needed, and kept.
     message: Option<Box<Message>>,
     pub(crate) wants_shutdown: bool,
@@ -109,8 +111,9 @@ impl Connection {
             bulk: 0,
             misaligned: 0,
             is_listed: false,
-            unsent: VecDeque::new(),
+            unsent: Unsent::new(),
             is_sending: false,
+            waits_for_room: false,
             message: None,
             wants_shutdown: false,
         }
@@ -175,30 +178,47 @@ impl Connection {
 
     pub(crate) fn queue(&mut self, batch: &mut Batch) {
         debug_assert!(!self.is_sending);
-        batch.drain_into(&mut self.unsent);
+        self.unsent.add(batch);
     }
 
     /// Sends what is unsent without an operation, as far as the kernel takes it at once. How many bytes
     /// went.
     pub(crate) fn send_now(&mut self, tally: &Tally) -> Result<usize, TransportError> {
-        let sent = send_some(&self.socket, self.unsent.iter(), tally)?;
-        self.forget(sent);
-        Ok(sent)
+        debug_assert!(!self.is_sending);
+        self.unsent.send_some(&self.socket, tally)
     }
 
-    /// The operation that sends what is unsent, or its first part. `None`: it cannot be sent from memory.
+    /// Sends as long as what comes next lies in a file, or in front of one, and the kernel takes it. How many
+    /// bytes went. Files are sent by system calls: an operation would go through another thread's hands.
+    pub(crate) fn send_files(&mut self, tally: &Tally) -> Result<usize, TransportError> {
+        let mut all = 0;
+        while self.unsent.segments().iter().any(|segment| segment.as_slice().is_none()) {
+            match self.send_now(tally)? {
+                0 => break,
+                sent => all += sent,
+            }
+        }
+        Ok(all)
+    }
+
+    /// The operation that sends what is unsent in memory, or its first part, or tells when there is room for
+    /// what is in a file.
     pub(crate) fn send(&mut self) -> Option<Op> {
         let fd = self.socket.as_raw_fd();
-        if self.unsent.len() == 1 {
-            let bytes = self.unsent.front()?.as_slice()?;
+        if self.unsent.is_file_next() {
+            self.waits_for_room = true;
+            return Some(Op::PollOut { fd });
+        }
+        let unsent = self.unsent.segments();
+        if unsent.len() == 1 {
+            let bytes = unsent.front()?.as_slice()?;
             let len = bytes.len().min(u32::MAX as usize) as u32;
             return Some(Op::Send { fd, from: bytes.as_ptr(), len });
         }
         let message = self.message.get_or_insert_with(Message::new);
         let mut count = 0;
-        for (vector, segment) in message.vectors.iter_mut().zip(&self.unsent) {
-            // File bodies are not made by anybody yet.
-            let bytes = segment.as_slice()?;
+        for (vector, segment) in message.vectors.iter_mut().zip(unsent) {
+            let Some(bytes) = segment.as_slice() else { break };
             *vector =
                 libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             count += 1;
@@ -209,16 +229,9 @@ impl Connection {
     }
 
     /// Lets go of the first `n` bytes of what was unsent.
-    pub(crate) fn forget(&mut self, mut n: usize) {
+    pub(crate) fn forget(&mut self, n: usize) {
         debug_assert!(!self.is_sending);
-        while let Some(segment) = self.unsent.front_mut() {
-            if n < segment.len() {
-                let _sent = segment.split_to(n);
-                return;
-            }
-            n -= segment.len();
-            self.unsent.pop_front();
-        }
+        self.unsent.forget(n);
     }
 }
 

@@ -68,6 +68,17 @@ pub enum Op {
         /// The message.
         message: *const libc::msghdr,
     },
+    /// Write this memory to a file.
+    Write {
+        /// Where to.
+        fd: RawFd,
+        /// From where.
+        from: *const u8,
+        /// How much.
+        len: u32,
+        /// To which offset.
+        offset: u64,
+    },
     /// End another operation early, if it is still going on.
     Cancel {
         /// Its token.
@@ -191,6 +202,7 @@ impl Ring {
             opcode::Recv::CODE,
             opcode::Send::CODE,
             opcode::SendMsg::CODE,
+            opcode::Write::CODE,
             opcode::AsyncCancel::CODE,
         ];
         let lacking = needed.iter().any(|code| !probe.is_supported(*code));
@@ -344,6 +356,9 @@ fn entry(op: Op) -> squeue::Entry {
         }
         Op::SendMessage { fd, message } => {
             opcode::SendMsg::new(Fd(fd), message).flags(libc::MSG_NOSIGNAL as u32).build()
+        }
+        Op::Write { fd, from, len, offset } => {
+            opcode::Write::new(Fd(fd), from, len).offset(offset).build()
         }
         Op::Cancel { token } => opcode::AsyncCancel::new(token).build(),
     }

@@ -18,6 +18,8 @@ pub enum Token {
     Receive(Handle),
     /// A connection's send.
     Send(Handle),
+    /// A write to a file, by its own index and generation.
+    Write(Handle),
     /// The doorbell.
     Bell,
     /// Nobody's: the cancel of another operation.
@@ -38,6 +40,7 @@ impl Token {
             Token::Receive(handle) => (3, handle.index, handle.generation),
             Token::Send(handle) => (4, handle.index, handle.generation),
             Token::Bell => (5, 0, 0),
+            Token::Write(handle) => (6, handle.index, handle.generation),
         };
         let high = (kind << GENERATION_BITS) | (generation & GENERATION_MASK);
         u64::from(high) << 32 | u64::from(index)
@@ -55,6 +58,7 @@ impl Token {
             3 => Token::Receive(handle),
             4 => Token::Send(handle),
             5 => Token::Bell,
+            6 => Token::Write(handle),
             _ => return None,
         })
     }

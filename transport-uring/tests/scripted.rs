@@ -6,9 +6,9 @@ mod script;
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use ringcall_core::Transport;
+use ringcall_core::{Transport, Write};
 use ringcall_uring::Features;
-use script::world::World;
+use script::world::{self, World};
 use script::{Decide, Seed};
 use socket2::{Domain, Socket, Type};
 
@@ -61,6 +61,42 @@ proptest! {
         drop(engine);
         drop((users, events));
         assert_eq!(memory.pool().stats().lent_bytes, 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn e16_writes_end_once_and_leave_what_they_should(seed: u64, writes in 1usize..60, is_dropped: bool) {
+        let mut world = seeded(seed, Features::ALL);
+        world.open();
+        let file = world::file(b"");
+        let mut expected = Vec::new();
+        for number in 0..writes {
+            let bytes = vec![number as u8; 1 + world.decide.below(900) as usize];
+            let chunk = world.memory.pool().copy(&bytes);
+            let range = file.range(expected.len() as u64, bytes.len());
+            expected.extend(bytes);
+            let write = Write::new(&range, chunk);
+            assert!(world.engine.write(world.handle(0), write).is_none(), "it is an operation");
+            if world.decide.one_in(2) {
+                world.reap();
+            }
+        }
+        if !is_dropped {
+            world.settle();
+            assert_eq!(world.written.len(), writes);
+            let mut got = vec![0; expected.len()];
+            file.whole().unwrap().read(&mut got).unwrap();
+            assert!(got == expected);
+        }
+        let World { engine, memory, .. } = world;
+        drop(engine);
+        assert_eq!(memory.pool().stats().lent_bytes, 0, "all memory comes back");
+        let last = file.whole().unwrap();
+        drop(file);
+        assert_eq!(std::sync::Arc::strong_count(last.object()), 1, "and the file");
     }
 }
 

@@ -12,8 +12,8 @@ use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::{Balanced, Connector, Settings};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Answer, Channel, Chunk, Clock, Codec, Empty, Failure, Instant, Outgoing, OwnedChannel, Payload,
-    Status,
+    Answer, Attached, Channel, Chunk, Clock, Codec, Empty, Failure, Instant, Outgoing,
+    OwnedChannel, Payload, Status,
 };
 
 /// A connection that answers at once.
@@ -27,7 +27,12 @@ impl Stub {
     fn answer(&self) -> Ready<End> {
         self.0.set(self.0.get() + 1);
         let header = ReplyHeader::new(Status::OK);
-        ready(Ok(Answer { header, body: Chunk::empty(), extensions: Chunk::empty() }))
+        ready(Ok(Answer {
+            header,
+            body: Chunk::empty(),
+            attached: Attached::Nothing,
+            extensions: Chunk::empty(),
+        }))
     }
 }
 

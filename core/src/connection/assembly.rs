@@ -1,11 +1,13 @@
 //! Bodies that arrive in parts.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::sync::Arc;
 use core::cell::Cell;
 
-use ringcall_buf::{Chunk, ChunkMut};
+use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError};
 
-use crate::{CloseReason, Instant, Memory};
+use crate::{Attached, CloseReason, Instant, Memory};
 
 /// A request or reply whose body arrives in parts. All of its length is charged when it begins.
 #[derive(Debug)]
@@ -19,8 +21,12 @@ pub(super) struct Arriving<H> {
     total: u64,
     /// How many bytes of the body frames have announced so far: where the next DATA must continue.
     announced: u64,
+    /// It counts only when its sender has confirmed it.
+    awaits_confirmation: bool,
     /// When it last went on.
     pub(super) progress: Instant,
+    /// What of it is beside the message.
+    pub(super) attached: Attached,
 }
 
 impl<H> Arriving<H> {
@@ -32,7 +38,23 @@ impl<H> Arriving<H> {
         now: Instant,
     ) -> Arriving<H> {
         let announced = first as u64;
-        Arriving { header, assembly, charged: total, total: total as u64, announced, progress: now }
+        Arriving {
+            header,
+            assembly,
+            charged: total,
+            total: total as u64,
+            announced,
+            awaits_confirmation: false,
+            progress: now,
+            attached: Attached::Nothing,
+        }
+    }
+
+    /// The same of a body that its sender must confirm, or a part of which is beside the message.
+    pub(super) fn with(mut self, awaits_confirmation: bool, attached: Attached) -> Arriving<H> {
+        self.awaits_confirmation = awaits_confirmation;
+        self.attached = attached;
+        self
     }
 
     /// A frame's head says that `len` bytes follow, at `offset`.
@@ -42,7 +64,7 @@ impl<H> Arriving<H> {
         len: usize,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        if len == 0 {
+        if len == 0 && !(self.awaits_confirmation && self.is_all()) {
             return Err(CloseReason::BadLength);
         }
         if offset != self.announced && !bug!("b10") {
@@ -50,13 +72,29 @@ impl<H> Arriving<H> {
         }
         let end = self.announced.checked_add(len as u64).filter(|&end| end <= self.total);
         self.announced = end.ok_or(CloseReason::BadLength)?;
+        self.awaits_confirmation &= len > 0;
         self.progress = now;
         Ok(())
     }
 
-    /// Whether the call's last frame has been announced.
-    pub(super) fn is_announced(&self) -> bool {
+    /// Whether all of the body has been announced, its confirmation perhaps not.
+    pub(super) fn is_all(&self) -> bool {
         self.announced == self.total
+    }
+
+    /// Whether the body's last frame has been announced.
+    pub(super) fn is_announced(&self) -> bool {
+        self.is_all() && !self.awaits_confirmation
+    }
+
+    /// Whether the body is here whole, and counts.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_announced() && self.assembly.as_ref().is_some_and(Assembly::is_complete)
+    }
+
+    /// Whether all that is missing is that bytes are written to their place.
+    pub(super) fn is_being_written(&self) -> bool {
+        self.is_announced() && self.assembly.as_ref().is_some_and(Assembly::is_being_written)
     }
 
     /// Nobody wants the body any more: returns what is charged for it, to be given back.
@@ -75,9 +113,57 @@ impl<H> Arriving<H> {
 pub(super) struct Assembly {
     /// Absent while the transport receives into it.
     buffer: Option<ChunkMut>,
+    /// How much of the body is kept in memory.
     total: usize,
+    /// Where the rest goes.
+    landing: Option<Box<Landing>>,
     memory: Memory,
     siblings: Siblings,
+}
+
+/// The end of a body, which goes to an object.
+#[derive(Debug)]
+struct Landing {
+    /// Where what is still to come will be.
+    range: External,
+    /// Writes that are not done.
+    writes: u32,
+}
+
+/// Bytes of a body that go to an object, from where they were received.
+#[derive(Debug)]
+pub struct Write {
+    /// Whose they are; comes back with what has become of them.
+    pub(crate) owner: u64,
+    /// Where they go.
+    pub object: Arc<dyn Object>,
+    /// To which offset there.
+    pub offset: u64,
+    /// What is written.
+    pub bytes: Chunk,
+}
+
+impl Write {
+    /// Bytes that go to the beginning of a range.
+    #[must_use]
+    pub fn new(range: &External, bytes: Chunk) -> Write {
+        let (object, offset) = (Arc::clone(range.object()), range.offset());
+        Write { owner: range.owner(), object, offset, bytes }
+    }
+
+    /// Says what has become of it.
+    #[must_use]
+    pub fn done(&self, result: Result<(), ObjectError>) -> Written {
+        Written { owner: self.owner, len: self.bytes.len(), result }
+    }
+}
+
+/// What has become of a [`Write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub(crate) owner: u64,
+    pub(crate) len: usize,
+    pub(crate) result: Result<(), ObjectError>,
 }
 
 /// How many bodies are arriving on a connection.
@@ -95,25 +181,47 @@ impl Assembly {
     pub(super) fn begin(total: usize, memory: &Memory, siblings: &Siblings) -> Option<Assembly> {
         let buffer = Some(memory.land_begin(total, siblings.any())?);
         siblings.0.set(siblings.0.get().saturating_add(1));
-        Some(Assembly { buffer, total, memory: memory.clone(), siblings: siblings.clone() })
+        let (memory, siblings) = (memory.clone(), siblings.clone());
+        Some(Assembly { buffer, total, landing: None, memory, siblings })
     }
 
-    /// Bytes that were announced arrive.
-    pub(super) fn extend(&mut self, part: &[u8]) {
-        if let Some(buffer) = &mut self.buffer
-            && part.len() <= buffer.missing()
-        {
-            buffer.extend_from_slice(part);
+    /// What lies behind the first part of the body goes to this range, which is as long.
+    pub(super) fn land_rest(&mut self, range: External) {
+        self.landing = Some(Box::new(Landing { range, writes: 0 }));
+    }
+
+    /// Bytes that were announced arrive. How many were copied, and what is to be written elsewhere.
+    pub(super) fn extend(&mut self, mut part: Chunk, owner: u64) -> (usize, Option<Write>) {
+        let Some(buffer) = &mut self.buffer else { return (0, None) };
+        let n = part.len().min(buffer.missing());
+        buffer.extend_from_slice(&part.split_to(n));
+        let write = self.landing.as_mut().and_then(|landing| landing.write(part, owner));
+        (n, write)
+    }
+
+    /// A write is done.
+    pub(super) fn written(&mut self) {
+        if let Some(landing) = &mut self.landing {
+            landing.writes = landing.writes.saturating_sub(1);
         }
     }
 
-    pub(super) fn is_complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
+        self.has_arrived() && self.landing.as_ref().is_none_or(|landing| landing.writes == 0)
+    }
+
+    fn is_being_written(&self) -> bool {
+        self.has_arrived() && self.landing.as_ref().is_some_and(|landing| landing.writes > 0)
+    }
+
+    fn has_arrived(&self) -> bool {
         self.buffer.as_ref().is_some_and(|buffer| buffer.missing() == 0)
+            && self.landing.as_ref().is_none_or(|landing| landing.range.is_empty())
     }
 
     /// Whether the transport could receive into it.
     pub(super) fn can_lend(&self) -> bool {
-        self.buffer.is_some()
+        self.buffer.is_some() && self.landing.is_none()
     }
 
     /// Lends the buffer to the transport.
@@ -129,6 +237,20 @@ impl Assembly {
 
     pub(super) fn finish(mut self) -> Chunk {
         self.buffer.take().map_or_else(Chunk::empty, ChunkMut::freeze)
+    }
+}
+
+impl Landing {
+    fn write(&mut self, mut bytes: Chunk, owner: u64) -> Option<Write> {
+        bytes.truncate(self.range.len());
+        if bytes.is_empty() {
+            return None;
+        }
+        self.range.set_owner(owner);
+        let write = Write::new(&self.range, bytes);
+        self.range.advance(write.bytes.len());
+        self.writes = self.writes.saturating_add(1);
+        Some(write)
     }
 }
 

@@ -6,22 +6,23 @@
     clippy::arithmetic_side_effects
 )]
 
-use ringcall_buf::{Chunk, ChunkMut};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
-use super::assembly::Assembly;
+use super::assembly::{Arriving, Assembly, Write, Written};
 use super::floods::SMALL_PART;
+use super::outbound::Part;
 use super::receive::{Received, plain_header};
-use super::state::ServedInput;
-use super::{BodyTarget, Connection, Event};
-use crate::frame::{DataHeader, Head};
-use crate::{CloseReason, Instant, MessageId};
+use super::state::{ServedInput, ServedState};
+use super::{BodyTarget, Cancellation, Connection, Event};
+use crate::frame::{CancelReason, DataHeader, Head, Kind};
+use crate::{Cause, CloseReason, Failure, Instant, MessageId, RequestId, Status};
 
 impl<T> Connection<T> {
     /// A DATA frame that is here whole.
-    pub(super) fn data_frame(&mut self, now: Instant, head: Head, frame: &Chunk) -> Received<T> {
-        self.data(now, &head, frame)?;
-        let header_len = usize::from(head.header_len);
-        Ok(self.part(now, frame.get(header_len..).unwrap_or_default()))
+    pub(super) fn data_frame(&mut self, now: Instant, head: Head, mut frame: Chunk) -> Received<T> {
+        self.data(now, &head, &frame)?;
+        frame.advance(usize::from(head.header_len));
+        Ok(self.part(now, frame))
     }
 
     /// A DATA frame's header: finds its body, and checks that it continues it.
@@ -54,7 +55,7 @@ impl<T> Connection<T> {
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
-        let is_small = len < SMALL_PART && !arriving.is_announced();
+        let is_small = len < SMALL_PART && !arriving.is_all();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Reply(id);
             return if is_small { self.count_small_part(now) } else { Ok(()) };
@@ -73,14 +74,20 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Result<(), CloseReason> {
-        if let Some(known) = self.item_data(now, id, header, len) {
-            return known;
-        }
-        // Its call was cancelled or answered meanwhile.
-        let Some(slot) = self.served.find(id) else { return self.ignore(now, len) };
+        let Some(slot) = self.served.find(id).filter(|slot| slot.arriving.is_some()) else {
+            // No item begins before the argument is here.
+            if let Some(known) = self.item_data(now, id, header, len) {
+                return known;
+            }
+            // Its call was cancelled or answered meanwhile.
+            return match self.served.find(id) {
+                None => self.ignore(now, len),
+                Some(_) => Err(CloseReason::BadLength),
+            };
+        };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len, now)?;
-        let is_small = len < SMALL_PART && !arriving.is_announced();
+        let is_small = len < SMALL_PART && !arriving.is_all();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Request(id);
             return if is_small { self.count_small_part(now) } else { Ok(()) };
@@ -110,12 +117,103 @@ impl<T> Connection<T> {
     }
 
     /// Bytes of a body whose frame was announced.
-    pub(super) fn part(&mut self, now: Instant, part: &[u8]) -> Option<Event<T>> {
-        let assembly = self.body_assembly()?;
-        assembly.extend(part);
-        self.counters.copied_straddle =
-            self.counters.copied_straddle.wrapping_add(part.len() as u64);
+    pub(super) fn part(&mut self, now: Instant, part: Chunk) -> Option<Event<T>> {
+        let owner = match self.body_target {
+            BodyTarget::Nothing => return None,
+            BodyTarget::Request(id) | BodyTarget::Reply(id) | BodyTarget::Item(id) => id.to_wire(),
+        };
+        let (copied, write) = self.body_assembly()?.extend(part, owner);
+        self.counters.copied_straddle = self.counters.copied_straddle.wrapping_add(copied as u64);
+        if let Some(write) = write {
+            self.writes_bytes = self.writes_bytes.saturating_add(write.bytes.len());
+            self.writes.push_back(write);
+        }
         self.body_done(now)
+    }
+
+    // ---- landing elsewhere ----
+
+    /// The next bytes that go to an object. Whoever takes them writes them, and then says so.
+    pub(super) fn next_write(&mut self) -> Option<Write> {
+        self.writes.pop_front()
+    }
+
+    pub(super) fn write_done(&mut self, written: Written) {
+        let Written { owner, len, result } = written;
+        self.writes_bytes = self.writes_bytes.saturating_sub(len);
+        let id = MessageId::from_wire(owner);
+        // Its call may be over for its caller.
+        let arriving = self.calls.find(id).and_then(|entry| entry.arriving.as_mut());
+        let Some(arriving) = arriving else { return };
+        let Some(assembly) = &mut arriving.assembly else { return };
+        assembly.written();
+        let is_complete = arriving.is_complete();
+        match result {
+            Ok(()) => {
+                self.counters.landed_in_files =
+                    self.counters.landed_in_files.wrapping_add(len as u64);
+                if is_complete {
+                    self.leave_body(BodyTarget::Reply(id));
+                    let event = self.reply_done(id);
+                    self.events.extend(event);
+                }
+            }
+            Err(error) => self.landing_failed(id, error),
+        }
+    }
+
+    /// What a reply brings cannot be written: that ends its call here, and the rest is ignored.
+    pub(super) fn landing_failed(&mut self, id: MessageId, error: ObjectError) {
+        self.writes.retain(|write| write.owner != id.to_wire());
+        self.end_own_call(id, Failure::unknown(Cause::Unwritable(error)));
+    }
+
+    fn end_own_call(&mut self, id: MessageId, failure: Failure) {
+        let Some(entry) = self.calls.find(id) else { return };
+        let ticket = entry.ticket.take();
+        self.give_up(id, CancelReason::Dropped);
+        self.complete(ticket, failure);
+    }
+
+    // ---- bodies that cannot be sent to their end ----
+
+    /// The transport could not read a range, and sends zeros in its place: the body must not count.
+    pub(super) fn range_unreadable(&mut self, owner: u64, error: ObjectError) {
+        let id = MessageId::from_wire(owner);
+        let Some((part, kind)) = self.outbound.abandon_unreadable(id) else { return };
+        self.counters.bodies_unreadable = self.counters.bodies_unreadable.wrapping_add(1);
+        match part {
+            // Nobody has seen the argument.
+            Part::Request => self.end_own_call(id, Failure::refused(Cause::Unreadable(error))),
+            Part::Item if id.side() == self.side => {
+                self.end_own_call(id, Failure::unknown(Cause::Unreadable(error)));
+            }
+            Part::Item => self.item_unreadable(id),
+            Part::Reply => self.answer_void(id, kind),
+        }
+    }
+
+    /// An item of an answer: its handler is told, unless it has answered already.
+    fn item_unreadable(&mut self, id: MessageId) {
+        let state = self.served.find(id).map(|slot| slot.state);
+        match state {
+            Some(ServedState::Running | ServedState::Streaming) => {
+                self.stop_streams(id);
+                self.served.step(id.slot(), ServedInput::Cancel);
+                let request = RequestId { id, one_way: None };
+                self.events.push_back(Event::Cancelled(request, Cancellation::Unreadable));
+            }
+            Some(ServedState::Replying) => {
+                self.stop_streams(id);
+                self.answer_void(id, Kind::End);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer_void(&mut self, id: MessageId, kind: Kind) {
+        self.served.step(id.slot(), ServedInput::ReplyLast);
+        self.send_terminal(kind, id, Status::REPLY_FAILED);
     }
 
     /// The same, when the transport has put them into the body's own memory.
@@ -153,7 +251,15 @@ impl<T> Connection<T> {
 
     /// If the body that is arriving is complete, what follows from it.
     fn body_done(&mut self, now: Instant) -> Option<Event<T>> {
-        if !self.body_assembly()?.is_complete() {
+        let is_complete = match self.body_target {
+            BodyTarget::Nothing => false,
+            BodyTarget::Request(id) => is_complete(self.served.find(id)?.arriving.as_deref()),
+            BodyTarget::Reply(id) => is_complete(self.calls.find(id)?.arriving.as_deref()),
+            BodyTarget::Item(id) => {
+                is_complete(self.streams(id)?.input.as_ref()?.arriving.as_deref())
+            }
+        };
+        if !is_complete {
             return None;
         }
         match core::mem::replace(&mut self.body_target, BodyTarget::Nothing) {
@@ -168,4 +274,8 @@ impl<T> Connection<T> {
     fn count_ignored(&mut self, len: usize) {
         self.counters.bytes_ignored = self.counters.bytes_ignored.wrapping_add(len as u64);
     }
+}
+
+fn is_complete<H>(arriving: Option<&Arriving<H>>) -> bool {
+    arriving.is_some_and(Arriving::is_complete)
 }

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use ringcall_buf::External;
+
 use super::assembly::{Arriving, Assembly};
 use super::replies::ExpectedReply;
 use super::state::{CallInput, CallState};
@@ -42,6 +44,8 @@ pub(super) struct Entry<T> {
     pub(super) arriving: Option<Box<Arriving<ExpectedReply>>>,
     /// What a call with streams has beside.
     pub(super) streams: Option<Box<Streams>>,
+    /// Where the reply's attachment goes, if not to memory.
+    pub(super) landing: Option<Box<External>>,
     /// What may still arrive of its items, sent before the other side knew of the end.
     pub(super) late: Late,
 }
@@ -102,6 +106,7 @@ impl<T> Calls<T> {
             one_way: false,
             arriving: None,
             streams: None,
+            landing: None,
             late: Late::default(),
         });
         Some(slot)
@@ -160,6 +165,7 @@ impl<T> Calls<T> {
         let is_plain = entry.state == CallState::Waiting
             && (entry.id == id || bug!("late_reply_to_new_owner"))
             && entry.streams.is_none()
+            && entry.landing.is_none()
             && entry.ticket.is_some();
         is_plain.then_some(Plain { entry, free: &mut self.free, live: &mut self.live })
     }
@@ -211,6 +217,7 @@ impl<T> Calls<T> {
         if next == CallState::Free {
             entry.arriving = None;
             entry.streams = None;
+            entry.landing = None;
             entry.next_free = core::mem::replace(&mut self.free, slot);
             self.live = self.live.wrapping_sub(1);
         }

@@ -12,11 +12,13 @@ use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
 use super::credit::Window;
-use super::receive::{Announced, Received, plain_header, split_header};
+use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
 use super::state::{CallInput, InputInput, ServedInput, ServedState};
 use super::stream::{Input, Output};
 use super::{BodyTarget, Cancellation, Connection, Event, Item, Reply};
-use crate::frame::{CancelReason, Credit, CreditUnit, FLAG_MORE, Head, ItemHeader, ReplyHeader};
+use crate::frame::{
+    CancelReason, Credit, CreditUnit, FLAG_CONFIRM, FLAG_MORE, Head, ItemHeader, ReplyHeader,
+};
 use crate::{
     CallId, Cause, CloseReason, Failure, Instant, MessageId, RequestId, StatusClass, StreamId,
 };
@@ -44,7 +46,8 @@ impl<T> Connection<T> {
         }
         frame.advance(usize::from(head.header_len));
         let body = self.settle(frame);
-        Ok(Some(Event::Item(StreamId(head.id), Item { encoding: header.into(), body })))
+        let item = Item { encoding: header.into(), body, attached: announced.attached() };
+        Ok(Some(Event::Item(StreamId(head.id), item)))
     }
 
     /// Begins an item whose body arrives in parts; `false`, and nothing has happened, if there is no
@@ -74,7 +77,8 @@ impl<T> Connection<T> {
             return Ok(false);
         };
         self.charge_item(is_own, total)?;
-        let arriving = Arriving::new(header, Some(assembly), total, body_len, now);
+        let arriving = Arriving::new(header, Some(assembly), total, body_len, now)
+            .with(awaits_confirmation(head), announced.attached());
         if let Some(input) = self.input(head.id) {
             input.charge(total)?;
             input.arriving = Some(Box::new(arriving));
@@ -89,7 +93,8 @@ impl<T> Connection<T> {
     pub(super) fn item_done(&mut self, id: MessageId) -> Option<Event<T>> {
         let arriving = *self.input(id)?.arriving.take()?;
         let body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
-        Some(Event::Item(StreamId(id), Item { encoding: arriving.header.into(), body }))
+        let attached = arriving.attached;
+        Some(Event::Item(StreamId(id), Item { encoding: arriving.header.into(), body, attached }))
     }
 
     /// A REPLY behind which items follow.
@@ -100,7 +105,7 @@ impl<T> Connection<T> {
         unreadable: Option<Cause>,
     ) -> Received<T> {
         // Nothing but success can be followed by items.
-        let is_bare = head.body_len() == Some(0) && head.flags & FLAG_MORE == 0;
+        let is_bare = head.body_len() == Some(0) && head.flags & (FLAG_MORE | FLAG_CONFIRM) == 0;
         if !is_bare || reply.header.status.class() != StatusClass::Ok {
             return Err(CloseReason::BadStream);
         }
@@ -126,7 +131,7 @@ impl<T> Connection<T> {
     /// The END of a caller: no further items.
     pub(super) fn caller_ends(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Received<T> {
         let header = plain_header(head, frame, ReplyHeader::parse)?;
-        if head.body_len() != Some(0) || head.flags & FLAG_MORE != 0 {
+        if head.body_len() != Some(0) || head.flags & (FLAG_MORE | FLAG_CONFIRM) != 0 {
             return Err(CloseReason::BadLength);
         }
         let Some(input) = self.input(head.id) else {
@@ -257,7 +262,7 @@ impl<T> Connection<T> {
     pub(super) fn take_late(&mut self, id: MessageId, len: usize) -> bool {
         let late = match id.side() == self.side {
             true => self.calls.last(id).map(|entry| &mut entry.late),
-            false => self.served.last(id).map(|slot| &mut slot.late),
+            false => self.served.late(id),
         };
         let bytes = (len as u64).saturating_add(Head::LEN as u64);
         let Some(late) = late.filter(|late| late.id == id) else { return false };

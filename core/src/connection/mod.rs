@@ -26,17 +26,19 @@ use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
 
-use ringcall_buf::{Chunk, ChunkMut};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
-    CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError, Encoding, Failure,
-    Instant, Memory, MessageId, Payload, Refused, RequestId, Side, Status, StreamId,
+    Attached, CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError,
+    Encoding, Failure, Instant, Memory, MessageId, Payload, Refused, RequestId, Side, Status,
+    StreamId,
 };
 
 use assembly::Siblings;
+pub use assembly::{Write, Written};
 use calls::Calls;
 use credit::{Allowance, Window};
 use drain::Retirement;
@@ -56,6 +58,9 @@ pub const LAND_BYTES_MIN: usize = 64 * 1024;
 
 /// How many bytes a second the other side must read at least while something waits for it.
 const SEND_RATE_MIN: u64 = 1024;
+
+/// Beyond so many bytes that wait to be written to objects nothing is received.
+const WRITES_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a connection that is over waits for a transport to take its GOAWAY.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -97,7 +102,8 @@ struct Credentials {
 ///
 /// What is sent lies in frozen memory: whoever takes segments from
 /// [`poll_transmit`](Connection::poll_transmit) keeps them until the kernel is done with them, and
-/// then says so with [`handle_transmitted`](Connection::handle_transmitted), which is accounting only.
+/// then says so with [`handle_transmitted`](Connection::handle_transmitted). That is accounting, and lets
+/// bodies that lie in files be confirmed.
 pub struct Connection<T> {
     side: Side,
     state: ConnectionState,
@@ -135,6 +141,11 @@ pub struct Connection<T> {
     landing: Siblings,
     /// Where the body of the large frame that is arriving goes.
     body_target: BodyTarget,
+    /// What was received and goes to objects, and how much of it is not written yet.
+    writes: VecDeque<Write>,
+    writes_bytes: usize,
+    /// Bytes given to the transport so far.
+    given: u64,
     /// Memory was short when bytes last arrived: bodies should not pin what they arrived in.
     copies_bodies: bool,
     /// A frame whose body waits for the landing budget.
@@ -304,6 +315,8 @@ pub enum Cancellation {
     /// Its caller's stream was open and nothing happened, see
     /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
     Idle,
+    /// An item could not be sent to its end, because its file could not be read.
+    Unreadable,
     /// The connection ended.
     Closed,
 }
@@ -335,6 +348,8 @@ pub struct Request {
     pub flags: u8,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// What of it is beside the message.
+    pub attached: Attached,
     /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
     pub extensions: Chunk,
 }
@@ -358,6 +373,8 @@ pub struct Reply {
     pub header: ReplyHeader,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// What of it is beside the message.
+    pub attached: Attached,
     /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
     pub extensions: Chunk,
 }
@@ -492,6 +509,9 @@ impl<T> Connection<T> {
             events: VecDeque::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
+            writes: VecDeque::new(),
+            writes_bytes: 0,
+            given: 0,
             copies_bodies: false,
             stalled: None,
             unknown_replies: Strikes::new(now),
@@ -563,6 +583,30 @@ impl<T> Connection<T> {
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
         if n > 0 {
             self.watch.send_progress = now;
+        }
+        self.outbound.transmitted(self.counters.bytes_sent);
+    }
+
+    /// The transport could not read a range of an object that it was given, of this
+    /// [owner](ringcall_buf::External::owner): it sends zeros instead. To be told before
+    /// [`handle_transmitted`](Self::handle_transmitted) counts them. The body's call ends with an error on
+    /// both sides.
+    pub fn handle_unreadable(&mut self, _now: Instant, owner: u64, error: ObjectError) {
+        if self.ending.is_none() {
+            self.range_unreadable(owner, error);
+        }
+    }
+
+    /// Counts bytes that were read into memory, because they cannot be sent from where they are.
+    pub(crate) fn count_loaded(&mut self, bytes: usize) {
+        self.counters.copied_file += bytes as u64;
+        self.counters.sent_from_files -= bytes as u64;
+    }
+
+    /// What [`poll_write`](Self::poll_write) gave is written, or cannot be.
+    pub fn handle_written(&mut self, _now: Instant, written: Written) {
+        if self.ending.is_none() {
+            self.write_done(written);
         }
     }
 
@@ -643,7 +687,7 @@ impl<T> Connection<T> {
 
     /// Moves what there is to send to `queue`, as far as it has room.
     pub fn poll_transmit(&mut self, now: Instant, queue: &mut impl SendQueue) {
-        let mut queue = Counted { queue, bytes: 0 };
+        let mut queue = Counted { queue, bytes: 0, external: 0 };
         self.transmit(now, &mut queue);
         let sent = queue.bytes;
         if sent > 0 {
@@ -652,6 +696,9 @@ impl<T> Connection<T> {
                 self.watch.backlog = now;
             }
             self.watch.unsent += sent;
+            self.given += sent as u64;
+            self.outbound.given(self.given);
+            self.counters.sent_from_files += queue.external as u64;
             self.look_after_by(now + self.watch.every);
         }
     }
@@ -699,6 +746,13 @@ impl<T> Connection<T> {
     /// bytes go. Give it back with [`handle_landed`](Self::handle_landed).
     pub fn begin_landing(&mut self) -> Option<ChunkMut> {
         self.body_assembly()?.lend()
+    }
+
+    /// The next bytes of a body that go to an object, from where they were received. Whoever drives the
+    /// connection writes them and says so with [`handle_written`](Self::handle_written).
+    #[inline]
+    pub fn poll_write(&mut self) -> Option<Write> {
+        self.next_write()
     }
 
     // ---- the application's verbs ----
@@ -1048,6 +1102,7 @@ impl<T> Connection<T> {
             self.ending = Some(Ending { reason, next_call: 0, next_served: 0, told: false });
             self.inbound.clear();
             self.stalled = None;
+            self.writes.clear();
             self.parked.clear();
             self.body_target = BodyTarget::Nothing;
             self.control = Control { hello: self.control.hello, ..Control::default() };
@@ -1265,13 +1320,18 @@ impl<T> Connection<T> {
             self.watch.received = now;
             return self.look_after_by(now + Wheel::TICK);
         }
+        if self.writes_bytes > 0 {
+            // It is this side's disk that is slow.
+            self.watch.received = now;
+        }
         let mut oldest = Instant::FAR;
         if self.inbound.is_inside_frame() {
             oldest = self.watch.received;
         }
         if self.landing.any() {
             let requests = self.served.arriving().map(|arriving| arriving.progress);
-            let replies = self.calls.arriving().map(|arriving| arriving.progress);
+            let replies = self.calls.arriving().filter(|arriving| !arriving.is_being_written());
+            let replies = replies.map(|arriving| arriving.progress);
             let items = self.served.items_progress().chain(self.calls.items_progress());
             oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
@@ -1320,6 +1380,7 @@ impl<T> Connection<T> {
     fn is_paused(&self) -> bool {
         self.served.one_ways >= self.in_flight_max
             || self.outbound.ready_bytes() >= self.bounds.queue_max
+            || self.writes_bytes >= WRITES_BYTES_MAX
     }
 
     /// Whether the body that is arriving has memory that the transport could receive into.
@@ -1362,6 +1423,8 @@ impl<T> fmt::Debug for Connection<T> {
 struct Counted<'a, Q> {
     queue: &'a mut Q,
     bytes: usize,
+    /// How many of them the transport reads itself.
+    external: usize,
 }
 
 impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
@@ -1371,6 +1434,9 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
 
     fn push(&mut self, segment: ringcall_buf::Segment) {
         self.bytes += segment.len();
+        if let ringcall_buf::Segment::External(range) = &segment {
+            self.external += range.len();
+        }
         self.queue.push(segment);
     }
 }

@@ -10,8 +10,8 @@ use ringcall_buf::{Arena, Chunk, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
-    DataHeader, ExtensionWriter, FLAG_MORE, Head, ItemHeader, Kind, ReplyHeader, RequestHeader,
-    request_flags, tag,
+    DataHeader, ExtensionWriter, FLAG_CONFIRM, FLAG_MORE, Head, ItemHeader, Kind, ReplyHeader,
+    RequestHeader, request_flags, tag,
 };
 use crate::{Instant, Memory, MessageId};
 
@@ -33,6 +33,11 @@ pub(super) struct Outbound {
     run_replies: u32,
     /// Bodies with credit, of which a part is sent in turn.
     bodies: VecDeque<Body>,
+    /// Bodies all of which was given to the transport, but that must be confirmed when it has sent them. With
+    /// how much it must have sent until then.
+    unconfirmed: VecDeque<(u64, Body)>,
+    /// Those that it has.
+    confirmed: VecDeque<Body>,
     /// Requests that wait for credit.
     pub(super) held_calls: VecDeque<Body>,
     /// Replies that wait for credit.
@@ -84,6 +89,11 @@ pub(super) struct Body {
     extensions: Chunk,
     front: Chunk,
     rest: Option<Segment>,
+    /// How much at its end is beside the message.
+    beside: usize,
+    /// Whether a part of it is read by the transport, which may fail: then the other side must not take it
+    /// for good before it was sent.
+    pub(super) is_external: bool,
     pub(super) total: usize,
     pub(super) sent: usize,
     /// The how-many-th body it is.
@@ -136,6 +146,8 @@ impl Outbound {
             run: Chunk::empty(),
             run_replies: 0,
             bodies: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            confirmed: VecDeque::new(),
             held_calls: VecDeque::new(),
             held_replies: VecDeque::new(),
             held_call_items: VecDeque::new(),
@@ -165,12 +177,18 @@ impl Outbound {
     /// Whether there is something that could be sent now.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
-        !self.run.is_empty() || !self.ready.is_empty() || !self.bodies.is_empty()
+        !self.run.is_empty()
+            || !self.ready.is_empty()
+            || !self.bodies.is_empty()
+            || !self.confirmed.is_empty()
     }
 
     /// Whether all that could be sent is replies that wait for credit.
     pub(super) fn is_only_held_replies(&self) -> bool {
-        !self.is_waiting() && self.held_calls.is_empty() && self.held_call_items.is_empty()
+        !self.is_waiting()
+            && self.unconfirmed.is_empty()
+            && self.held_calls.is_empty()
+            && self.held_call_items.is_empty()
     }
 
     /// Whether nothing waits, with or without credit.
@@ -264,7 +282,8 @@ impl Outbound {
     pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
         let held =
             [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
-        let mut bodies = self.bodies.iter().chain(held.into_iter().flatten());
+        let sent = self.unconfirmed.iter().map(|(_, body)| body).chain(&self.confirmed);
+        let mut bodies = self.bodies.iter().chain(held.into_iter().flatten()).chain(sent);
         self.ready.is_empty()
             && self.run.is_empty()
             && !bodies.any(|body| {
@@ -304,9 +323,7 @@ impl Outbound {
                 return Unsent { bytes: 0, items: 1 };
             }
         }
-        let Some(at) = self.bodies.iter().position(of_call) else { return Unsent::default() };
-        let Some(body) = self.bodies.remove(at) else { return Unsent::default() };
-        self.body_bytes -= body.total - body.sent;
+        let Some(body) = self.take_begun(of_call) else { return Unsent::default() };
         match body.sent {
             0 => Unsent { bytes: body.total, items: 1 },
             _ => Unsent::default(),
@@ -321,10 +338,60 @@ impl Outbound {
             return 0;
         }
         let of_call = |body: &Body| body.id == id && body.header.is_request();
-        let Some(at) = self.bodies.iter().position(of_call) else { return 0 };
-        let Some(body) = self.bodies.remove(at) else { return 0 };
-        self.body_bytes -= body.total - body.sent;
+        let Some(body) = self.take_begun(of_call) else { return 0 };
         if body.sent == 0 { body.total } else { 0 }
+    }
+
+    /// Stops sending the body of which the transport could not read a part; says what it was.
+    pub(super) fn abandon_unreadable(&mut self, id: MessageId) -> Option<(Part, Kind)> {
+        let body = self.take_begun(|body: &Body| body.id == id && body.is_external)?;
+        Some((body.header.part(), body.header.kind()))
+    }
+
+    /// Takes a body with credit out, wherever it is.
+    fn take_begun(&mut self, is_it: impl Fn(&Body) -> bool) -> Option<Body> {
+        if let Some(at) = self.bodies.iter().position(&is_it) {
+            let body = self.bodies.remove(at)?;
+            let unsent = body.total - body.sent;
+            self.body_bytes -= unsent;
+            if body.header.part() == Part::Reply {
+                self.body_replies -= unsent;
+            }
+            return Some(body);
+        }
+        if let Some(at) = self.unconfirmed.iter().position(|(_, body)| is_it(body)) {
+            return self.unconfirmed.remove(at).map(|(_, body)| body);
+        }
+        let at = self.confirmed.iter().position(is_it)?;
+        self.confirmed.remove(at)
+    }
+
+    /// The transport was given so many bytes until now, bodies without their confirmation among them.
+    #[inline]
+    pub(super) fn given(&mut self, given: u64) {
+        for (mark, _) in self.unconfirmed.iter_mut().rev() {
+            if *mark != u64::MAX {
+                break;
+            }
+            *mark = given;
+        }
+    }
+
+    /// The transport has sent so many bytes until now.
+    #[inline]
+    pub(super) fn transmitted(&mut self, sent: u64) {
+        while self.unconfirmed.front().is_some_and(|(mark, _)| *mark <= sent) {
+            self.confirmed.extend(self.unconfirmed.pop_front().map(|(_, body)| body));
+        }
+    }
+
+    /// Confirms a body to the other side.
+    fn confirm(&mut self, memory: &Memory, queue: &mut impl SendQueue) -> Option<Progress> {
+        let body = self.confirmed.pop_front()?;
+        let header = DataHeader { offset: body.total as u64 };
+        let frame = HeadBytes::frame(Kind::Data, 0, body.id, &header.encode(), &[], 0, 0);
+        queue.push(memory.outgoing(&frame).into());
+        Some(Progress { id: body.id, of: body.header.part(), number: None, last: true })
     }
 
     /// Forgets a reply that waits for credit; `false` if none does.
@@ -376,17 +443,21 @@ impl Outbound {
         if queue.room() == 0 {
             return None;
         }
+        if !self.confirmed.is_empty() {
+            return self.confirm(memory, queue);
+        }
         let mut body = self.bodies.pop_front()?;
         let part = cut.min(body.total - body.sent);
         let first = body.sent == 0;
-        let last = body.sent + part == body.total;
+        let is_all = body.sent + part == body.total;
+        let last = is_all && !body.is_external;
         let of = body.header.part();
         queue.push(memory.outgoing(&body.head(now, part, last)).into());
         if !body.extensions.is_empty() {
             queue.push(core::mem::take(&mut body.extensions).into());
         }
         body.take(part, queue);
-        if last && part % 16 != 0 {
+        if is_all && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
         }
         self.body_bytes -= part;
@@ -397,8 +468,10 @@ impl Outbound {
         self.numbered = number.unwrap_or(self.numbered);
         self.taken = number.unwrap_or(self.taken);
         let progress = Progress { id: body.id, of, number, last };
-        if !last {
+        if !is_all {
             self.bodies.push_back(body);
+        } else if !last {
+            self.unconfirmed.push_back((u64::MAX, body));
         }
         Some(progress)
     }
@@ -429,6 +502,15 @@ impl BodyHeader {
         matches!(self, BodyHeader::Request(..))
     }
 
+    fn kind(&self) -> Kind {
+        match self {
+            BodyHeader::Request(..) => Kind::Request,
+            BodyHeader::Reply(_) => Kind::Reply,
+            BodyHeader::Item(_) => Kind::Item,
+            BodyHeader::End(_) => Kind::End,
+        }
+    }
+
     fn part(&self) -> Part {
         match self {
             BodyHeader::Request(..) => Part::Request,
@@ -438,17 +520,54 @@ impl BodyHeader {
     }
 }
 
+/// An encoded body and its extensions, without what lies in front of them in their frame.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) extensions: Chunk,
+    pub(super) front: Chunk,
+    pub(super) rest: Option<Segment>,
+    /// How much of the rest is beside the message.
+    beside: usize,
+}
+
+impl Parts {
+    /// What was encoded behind `front_len` bytes: extensions, and the body.
+    pub(super) fn take(arena: &mut Arena, front_len: usize, extensions_len: usize) -> Parts {
+        let beside = arena.frame().beside_len();
+        let mut front = arena.finish();
+        front.advance(front_len);
+        let extensions = match extensions_len {
+            // An empty chunk of a block would hold on to it.
+            0 => Chunk::empty(),
+            len => front.split_to(len),
+        };
+        Parts { extensions, front, rest: arena.take_attached(), beside }
+    }
+}
+
 impl Body {
-    pub(super) fn new(
-        id: MessageId,
-        header: BodyHeader,
-        flags: u8,
-        extensions: Chunk,
-        front: Chunk,
-        rest: Option<Segment>,
-    ) -> Body {
+    pub(super) fn new(id: MessageId, header: BodyHeader, flags: u8, parts: Parts) -> Body {
+        let Parts { extensions, front, mut rest, beside } = parts;
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
-        Body { id, header, flags, extensions, front, rest, total, sent: 0, entered: 0 }
+        let mut is_external = false;
+        if let Some(Segment::External(range)) = &mut rest {
+            range.set_owner(id.to_wire());
+            is_external = true;
+        }
+        let (sent, entered) = (0, 0);
+        Body {
+            id,
+            header,
+            flags,
+            extensions,
+            front,
+            rest,
+            beside,
+            is_external,
+            total,
+            sent,
+            entered,
+        }
     }
 
     /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the
@@ -459,15 +578,16 @@ impl Body {
             return HeadBytes::frame(Kind::Data, 0, self.id, &header.encode(), &[], 0, part);
         }
         let others = self.extensions.len();
-        let more = if last { 0 } else { FLAG_MORE };
+        let confirm = if self.is_external { FLAG_CONFIRM } else { 0 };
+        let more = if last { 0 } else { FLAG_MORE | confirm };
         let mut total = ExtensionWriter::new();
-        if !last {
-            let value = (self.total as u64).to_le_bytes();
-            let _fits = total.push(crate::frame::Extension {
-                tag: tag::TOTAL_LEN,
-                critical: true,
-                value: &value,
-            });
+        let lengths = [
+            (tag::TOTAL_LEN, self.total, !last),
+            (tag::ATTACHMENT_LEN, self.beside, self.beside > 0),
+        ];
+        for (tag, len, _) in lengths.into_iter().filter(|(.., is_said)| *is_said) {
+            let value = (len as u64).to_le_bytes();
+            let _fits = total.push(crate::frame::Extension { tag, critical: true, value: &value });
         }
         let total = total.finish();
         match &self.header {
@@ -534,7 +654,7 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
 
 /// Head and header of one frame, without extensions other than the length, on the stack.
 pub(super) struct HeadBytes {
-    bytes: [u8; 16 + 32 + 16],
+    bytes: [u8; 16 + 32 + 32],
     len: usize,
 }
 
@@ -549,7 +669,7 @@ impl HeadBytes {
         others: usize,
         body_len: usize,
     ) -> HeadBytes {
-        let mut head_bytes = HeadBytes { bytes: [0; 64], len: 0 };
+        let mut head_bytes = HeadBytes { bytes: [0; 80], len: 0 };
         let header_len = fixed.len() + total.len() + others;
         let head = Head {
             length: (header_len + body_len) as u32,

@@ -14,7 +14,7 @@ use super::inbound::Plain;
 use super::state::ServedState;
 use super::{Connection, Event, Item, Outcome, Reply, Request, calls};
 use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, request_flags};
-use crate::{Instant, MessageId, RequestId, StreamId};
+use crate::{Attached, Instant, MessageId, RequestId, StreamId};
 
 /// Flags of a request that change nothing here.
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
@@ -152,7 +152,8 @@ impl<T> Connection<T> {
         bytes.charge_granted(len);
         items.charge_granted(1);
         let (header, body) = self.inbound.take_plain(body_len);
-        take(id, Item { encoding: ItemHeader::decode(&header).into(), body });
+        let encoding = ItemHeader::decode(&header).into();
+        take(id, Item { encoding, body, attached: Attached::Nothing });
         Some(())
     }
 
@@ -182,6 +183,7 @@ impl<T> Connection<T> {
             attempt: header.attempt,
             flags,
             body,
+            attached: Attached::Nothing,
             extensions: Chunk::empty(),
         })
     }
@@ -191,7 +193,8 @@ impl<T> Connection<T> {
         self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
         self.counters.frames_received = self.counters.frames_received.wrapping_add(1);
         let header = ReplyHeader::decode(header);
-        let reply = Reply { header, body, extensions: Chunk::empty() };
+        let attached = Attached::Nothing;
+        let reply = Reply { header, body, attached, extensions: Chunk::empty() };
         Event::Completed(ticket, Outcome::Reply(reply))
     }
 }

@@ -18,7 +18,7 @@ use crate::frame::{
     self, Credit, CreditPool, CreditUnit, Extension, Extensions, FLAG_ACK, GoAway, Head, Hello,
     Kind, Limits, MAGIC, PREFACE_LEN, Ping, VERSION, parse_metadata, tag,
 };
-use crate::{Cause, CloseReason, Failure, Instant, MessageId, Side, Status};
+use crate::{Attached, Cause, CloseReason, Failure, Instant, MessageId, Side, Status};
 
 /// What a frame leads to: an event, nothing, or the end.
 pub(super) type Received<T> = Result<Option<Event<T>>, CloseReason>;
@@ -42,7 +42,7 @@ impl<T> Connection<T> {
             };
             let event = match found {
                 Found::Frame(head, frame) => self.frame(now, head, frame)?,
-                Found::Part(part) => self.part(now, &part),
+                Found::Part(part) => self.part(now, part),
                 Found::Large(head, header) => self.large(now, head, header)?,
                 Found::Preface(bytes) => self.preface(bytes)?,
             };
@@ -80,7 +80,7 @@ impl<T> Connection<T> {
             Some(Kind::Reply) => self.reply_frame(now, head, frame),
             Some(Kind::Item) if self.has_streams() => self.item_frame(now, head, frame),
             Some(Kind::End) if self.is_end_of_reply(&head) => self.reply_frame(now, head, frame),
-            Some(Kind::Data) => self.data_frame(now, head, &frame),
+            Some(Kind::Data) => self.data_frame(now, head, frame),
             Some(kind) => self.other(now, kind, head, &frame),
             None => self.ignore(now, head.length as usize).map(|()| None),
         }
@@ -119,7 +119,7 @@ impl<T> Connection<T> {
             return Ok(None);
         }
         frame.advance(header_len);
-        Ok(self.part(now, &frame))
+        Ok(self.part(now, frame))
     }
 
     /// Whether an END is the end of an answer to a call of this side.
@@ -396,6 +396,8 @@ impl<T> Connection<T> {
 /// What the TLVs of a header say to core.
 pub(super) struct Announced {
     pub(super) total_len: Option<u64>,
+    /// How much of the end of the body is beside the message.
+    attachment_len: Option<u64>,
     /// A critical extension that core does not know.
     pub(super) unknown_critical: Option<u16>,
     /// Whether there is anything that the application may want.
@@ -412,6 +414,7 @@ impl Announced {
     pub(super) fn parse(extensions: &[u8], understood: u64) -> Result<Announced, CloseReason> {
         let mut announced = Announced {
             total_len: None,
+            attachment_len: None,
             unknown_critical: None,
             has_others: false,
             metadata: MetadataMax { entries: 0, bytes: 0 },
@@ -427,9 +430,14 @@ impl Announced {
         for extension in Extensions::new(extensions) {
             let Extension { tag, critical, value } =
                 extension.map_err(|_| CloseReason::BadHeader)?;
-            if tag == tag::TOTAL_LEN {
-                let total = value.try_into().map_err(|_| CloseReason::BadHeader)?;
-                if self.total_len.replace(u64::from_le_bytes(total)).is_some() {
+            let length = match tag {
+                tag::TOTAL_LEN => Some(&mut self.total_len),
+                tag::ATTACHMENT_LEN => Some(&mut self.attachment_len),
+                _ => None,
+            };
+            if let Some(length) = length {
+                let value = value.try_into().map_err(|_| CloseReason::BadHeader)?;
+                if length.replace(u64::from_le_bytes(value)).is_some() {
                     return Err(CloseReason::BadHeader);
                 }
                 continue;
@@ -474,16 +482,38 @@ impl Announced {
     pub(super) fn total(&self, head: &Head, max: usize) -> Result<usize, CloseReason> {
         let body_len = head.body_len().unwrap_or(0);
         let more = head.flags & frame::FLAG_MORE != 0;
+        // The frame that confirms a body follows in any case.
+        let confirm = awaits_confirmation(head);
+        let body_len = body_len as u64;
         let total = match self.total_len {
-            None if !more => body_len as u64,
-            Some(total) if more == (total > body_len as u64) && total >= body_len as u64 => total,
+            None if !more && !confirm => body_len,
+            Some(total) if more == (confirm || total > body_len) && total >= body_len => total,
             _ => return Err(CloseReason::BadLength),
         };
+        if self.attachment_len.is_some_and(|len| len > total) {
+            return Err(CloseReason::BadLength);
+        }
         match usize::try_from(total) {
             Ok(total) if total <= max => Ok(total),
             _ => Err(CloseReason::FrameTooLarge),
         }
     }
+}
+
+impl Announced {
+    /// What of the body is beside the message; [`total`](Self::total) has been asked for before.
+    #[inline]
+    pub(super) fn attached(&self) -> Attached {
+        match self.attachment_len.and_then(|len| usize::try_from(len).ok()) {
+            None | Some(0) => Attached::Nothing,
+            Some(len) => Attached::InBody(len),
+        }
+    }
+}
+
+/// Whether a body counts only when it was confirmed.
+pub(super) fn awaits_confirmation(head: &Head) -> bool {
+    head.flags & frame::FLAG_CONFIRM != 0
 }
 
 /// Parses the fixed part of a frame's header and returns it with the header's rest.

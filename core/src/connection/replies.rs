@@ -7,16 +7,17 @@
 )]
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
-use ringcall_buf::Chunk;
+use ringcall_buf::{Chunk, External, ObjectError};
 
 use super::assembly::{Arriving, Assembly};
-use super::receive::{Announced, Received, split_header};
+use super::receive::{Announced, Received, awaits_confirmation, split_header};
 use super::state::{CallInput, CallState};
 use super::stream::Streams;
 use super::{BodyTarget, Connection, Event, Outcome, Reply};
 use crate::frame::{FLAG_ITEMS, FLAG_MORE, Head, Kind, ReplyHeader};
-use crate::{Cause, CloseReason, Failure, Instant, MessageId, Status};
+use crate::{Attached, Cause, CloseReason, Failure, Instant, MessageId, Status, StatusClass};
 
 /// A reply whose body is arriving in parts.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl<T> Connection<T> {
         mut frame: Chunk,
     ) -> Received<T> {
         let header_len = usize::from(head.header_len);
-        if head.flags & FLAG_MORE != 0 {
+        if head.flags & FLAG_MORE != 0 || self.lands_elsewhere(head.id) {
             return self.first_part(now, head, frame, Self::large_reply);
         }
         let (header, extensions) = split_header(&head, &frame, ReplyHeader::parse)?;
@@ -47,13 +48,18 @@ impl<T> Connection<T> {
         self.credit.replies_in.charge(body_len)?;
         self.credit.replies_in.release(body_len);
         if !self.expects_reply(&head) {
-            return self.unknown_reply(now).map(|()| None);
+            return match self.voids_reply(&head, &header) {
+                true => Ok(self.reply_void(head.id, header)),
+                false => self.unknown_reply(now).map(|()| None),
+            };
         }
         if head.flags & FLAG_ITEMS != 0 && self.streams(head.id).is_some_and(asked_for_items) {
             // An answer that cannot be read must not seem to be one without items.
             let why = self.unreadable(0, &header, &announced);
             let extensions = self.reply_extensions(&frame.slice(0..header_len), &announced);
-            return self.answering(&head, Reply { header, body: Chunk::empty(), extensions }, why);
+            let attached = Attached::Nothing;
+            let reply = Reply { header, body: Chunk::empty(), attached, extensions };
+            return self.answering(&head, reply, why);
         }
         let Some(ticket) = self.end_call(head.id) else { return Ok(None) };
         if let Some(cause) = self.unreadable(head.flags, &header, &announced) {
@@ -63,7 +69,8 @@ impl<T> Connection<T> {
         let extensions = self.reply_extensions(&frame.slice(0..header_len), &announced);
         frame.advance(header_len);
         let body = self.settle(frame);
-        Ok(Some(Event::Completed(ticket, Outcome::Reply(Reply { header, body, extensions }))))
+        let reply = Reply { header, body, attached: announced.attached(), extensions };
+        Ok(Some(Event::Completed(ticket, Outcome::Reply(reply))))
     }
 
     /// The extensions of a header that the application gets.
@@ -112,12 +119,20 @@ impl<T> Connection<T> {
         let is_wanted = expected
             && self.calls.find(head.id).is_some_and(|entry| entry.ticket.is_some())
             && unreadable.is_none();
+        let mut attached = announced.attached();
+        let landing = self.reply_landing(head.id, &header, attached).filter(|_| is_wanted);
+        let elsewhere = landing.as_ref().map_or(0, External::len);
         let mut assembly = None;
         if is_wanted {
-            assembly = Assembly::begin(total, &self.memory, &self.landing);
+            let in_memory = total.saturating_sub(elsewhere);
+            assembly = Assembly::begin(in_memory, &self.memory, &self.landing);
             if assembly.is_none() {
                 return Ok(false);
             }
+        }
+        if let (Some(range), Some(assembly)) = (landing, &mut assembly) {
+            attached = Attached::Landed(range.len() as u64);
+            assembly.land_rest(range);
         }
         self.credit.replies_in.charge(total)?;
         if !expected {
@@ -128,9 +143,10 @@ impl<T> Connection<T> {
         }
         let body_len = head.body_len().unwrap_or(0);
         let extensions = self.reply_extensions(header_bytes, &announced);
-        let reply = Reply { header, body: Chunk::empty(), extensions };
+        let reply = Reply { header, body: Chunk::empty(), attached, extensions };
         let expected = ExpectedReply { reply, unreadable };
-        let mut arriving = Arriving::new(expected, assembly, total, body_len, now);
+        let mut arriving = Arriving::new(expected, assembly, total, body_len, now)
+            .with(awaits_confirmation(head), attached);
         if !is_wanted {
             self.credit.replies_in.release(arriving.ignore());
         }
@@ -147,7 +163,58 @@ impl<T> Connection<T> {
         } else if is_announced {
             self.ignored_reply_ends(head.id);
         }
+        self.check_landing(head.id, attached);
         Ok(true)
+    }
+
+    /// Whether the attachment of a call's reply does not go to memory.
+    #[inline]
+    fn lands_elsewhere(&mut self, id: MessageId) -> bool {
+        self.calls.find(id).is_some_and(|entry| {
+            entry.landing.is_some() && entry.arriving.is_none() && entry.ticket.is_some()
+        })
+    }
+
+    /// The range that the attachment of a reply goes to, as long as that is.
+    fn reply_landing(
+        &mut self,
+        id: MessageId,
+        header: &ReplyHeader,
+        attached: Attached,
+    ) -> Option<External> {
+        let Attached::InBody(len) = attached else { return None };
+        let range = self.calls.find(id)?.landing.as_deref()?;
+        let is_value = header.status.class() == StatusClass::Ok;
+        let fits = is_value && len <= range.len();
+        fits.then(|| External::new(Arc::clone(range.object()), range.offset(), len))
+    }
+
+    /// A reply whose attachment was to go elsewhere, and does not fit there, fails.
+    fn check_landing(&mut self, id: MessageId, attached: Attached) {
+        let Attached::InBody(len) = attached else { return };
+        let Some(entry) = self.calls.find(id) else { return };
+        if entry.landing.as_ref().is_some_and(|range| len > range.len()) {
+            self.landing_failed(id, ObjectError::NoRoom);
+        }
+    }
+
+    /// Whether a REPLY, or an END, says that the body which its call's answer has begun is void.
+    fn voids_reply(&mut self, head: &Head, header: &ReplyHeader) -> bool {
+        let is_failure =
+            matches!(header.status.class(), StatusClass::Refused | StatusClass::Unknown);
+        let is_bare = head.body_len() == Some(0) && head.flags == 0;
+        let entry = self.calls.find(head.id);
+        is_failure && is_bare && entry.is_some_and(|entry| entry.arriving.is_some())
+    }
+
+    fn reply_void(&mut self, id: MessageId, header: ReplyHeader) -> Option<Event<T>> {
+        let mut arriving = *self.calls.find(id)?.arriving.take()?;
+        self.credit.replies_in.release(arriving.ignore());
+        self.leave_body(BodyTarget::Reply(id));
+        let ticket = self.end_call(id)?;
+        let (body, extensions) = (Chunk::empty(), Chunk::empty());
+        let reply = Reply { header, body, attached: Attached::Nothing, extensions };
+        Some(Event::Completed(ticket, Outcome::Reply(reply)))
     }
 
     /// The last frame of a reply whose body is ignored has been read.

@@ -12,11 +12,12 @@ use core::time::Duration;
 use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
-use super::receive::{Announced, Received, plain_header, split_header};
-use super::state::{ServedInput, ServedState};
+use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
+use super::state::{InputState, ServedInput, ServedState};
+use super::stream::{Input, Late};
 use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
 use crate::frame::{Cancel, FLAG_MORE, Head, RequestHeader, request_flags};
-use crate::{CloseReason, Instant, MessageId, RequestId, Status};
+use crate::{Attached, CloseReason, Instant, MessageId, RequestId, Status};
 
 impl<T> Connection<T> {
     /// A REQUEST frame that is here whole. Its body may continue in DATA frames.
@@ -33,9 +34,11 @@ impl<T> Connection<T> {
         self.credit.calls_in.charge(body_len)?;
         if self.count_request() {
             self.credit.calls_in.release(body_len);
+            self.refused_items(&head);
             return Ok(None);
         }
         let mut request = Request::new(now, &head, &header);
+        request.attached = announced.attached();
         if announced.has_others {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
@@ -49,9 +52,14 @@ impl<T> Connection<T> {
             slot.received = now;
             slot.deadline = request.deadline;
             self.served.step(head.id.slot(), ServedInput::RequestWhole);
-            if head.flags & STREAM_FLAGS != 0 && refused.is_none() {
-                let streams = self.served_streams(now, head.flags);
-                self.served.attach(head.id, streams);
+            if head.flags & STREAM_FLAGS != 0 {
+                match refused {
+                    None => {
+                        let streams = self.served_streams(now, head.flags);
+                        self.served.attach(head.id, streams);
+                    }
+                    Some(_) => self.refused_items(&head),
+                }
             }
         }
         if let Some(status) = refused {
@@ -122,7 +130,8 @@ impl<T> Connection<T> {
         }
         let body_len = head.body_len().unwrap_or(0);
         let is_ignored = assembly.is_none();
-        let mut arriving = Arriving::new(request, assembly, total, body_len, now);
+        let mut arriving = Arriving::new(request, assembly, total, body_len, now)
+            .with(awaits_confirmation(head), announced.attached());
         if is_ignored {
             self.credit.calls_in.release(arriving.ignore());
         }
@@ -141,6 +150,7 @@ impl<T> Connection<T> {
             self.look_after_by(now + self.config.stall_timeout);
             return Ok(true);
         }
+        self.refused_items(head);
         self.served.step(head.id.slot(), ServedInput::RefuseEarly);
         if is_announced {
             self.served.step(head.id.slot(), ServedInput::BodyEnds);
@@ -165,6 +175,7 @@ impl<T> Connection<T> {
         self.served.step(id.slot(), ServedInput::BodyEnds);
         let mut request = arriving.header;
         request.received = now;
+        request.attached = arriving.attached;
         request.body = arriving.assembly.map(Assembly::finish).unwrap_or_default();
         if request.flags & request_flags::ONE_WAY != 0 {
             // A one-way call holds its slot only until it is complete.
@@ -204,10 +215,11 @@ impl<T> Connection<T> {
             self.credit.calls_in.release(held.saturating_add(charged));
         }
         self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
-        self.served.step(id.slot(), ServedInput::Cancel);
         let kind = self.terminal_kind(id);
         let had_last = self.output(id).is_some_and(|output| output.last.is_some());
+        // Before its slot may be free.
         self.stop_streams(id);
+        self.served.step(id.slot(), ServedInput::Cancel);
         match before {
             ServedState::Running | ServedState::Streaming => {
                 self.deadlines.cancel(served_key(id.slot()));
@@ -264,6 +276,15 @@ impl<T> Connection<T> {
             && !bug!("runs_above_go_away")
     }
 
+    /// A request is refused whose caller may send items before it knows.
+    fn refused_items(&mut self, head: &Head) {
+        if head.flags & request_flags::ITEMS_IN != 0 && self.has_streams() {
+            let input = Input::new(InputState::Open, self.config.stream_window);
+            let bytes = input.late_bytes(self.message_bytes_max);
+            self.served.expect_late(Late { id: head.id, bytes });
+        }
+    }
+
     fn count_expired(&mut self, expired: bool) {
         self.counters.requests_expired =
             self.counters.requests_expired.wrapping_add(u64::from(expired));
@@ -289,6 +310,7 @@ impl Request {
             attempt: header.attempt,
             flags: head.flags,
             body: Chunk::empty(),
+            attached: Attached::Nothing,
             extensions: Chunk::empty(),
         }
     }

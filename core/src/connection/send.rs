@@ -1,9 +1,11 @@
 //! What the application's verbs, and the clock, put into the outgoing queue.
 
-use bytes::Bytes;
-use ringcall_buf::{Arena, Chunk, Full, Segment};
+use alloc::boxed::Box;
 
-use super::outbound::{Body, BodyHeader, Frame, Part, Queue, wire_deadline};
+use bytes::Bytes;
+use ringcall_buf::{Arena, Chunk, External, Full};
+
+use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
 use super::stream::Input;
@@ -83,12 +85,12 @@ impl<T> Connection<T> {
             && !arena.frame().has_attached()
             && self.outbound.held_calls.is_empty();
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
-            let (front, rest) = (arena.finish(), arena.take_attached());
+            let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let (extensions, front) = split_front(front, extensions.len());
-            let deadline = call.deadline;
-            let encoded = EncodedCall { slot, header, flags, deadline, extensions, front, rest };
-            return self.make_unusual_call(now, encoded, body_len, ticket);
+            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
+            let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
+            self.land_reply(id, payload.landing());
+            return Ok(id);
         }
         let (number, deadline) = (self.outbound.next_number(), call.deadline);
         let (id, must_list) =
@@ -106,7 +108,18 @@ impl<T> Connection<T> {
         );
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
+        self.land_reply(CallId(id), payload.landing());
         Ok(CallId(id))
+    }
+
+    /// The attachment of a call's reply goes elsewhere.
+    #[inline]
+    fn land_reply(&mut self, call: CallId, landing: Option<External>) {
+        if let Some(range) = landing
+            && let Some(entry) = self.calls.find(call.0)
+        {
+            entry.landing = Some(Box::new(range));
+        }
     }
 
     /// A call that is one-way, large, has streams, or waits for credit.
@@ -118,7 +131,7 @@ impl<T> Connection<T> {
         body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let EncodedCall { slot, mut header, flags, deadline, extensions, front, rest } = call;
+        let EncodedCall { slot, mut header, flags, deadline, parts } = call;
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
@@ -128,7 +141,7 @@ impl<T> Connection<T> {
         header.deadline_us = wire_deadline(now, deadline, has_streams);
         let is_funded = body_len == 0
             || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
-        let is_small = is_funded && body_len <= self.bounds.cut_bytes && rest.is_none();
+        let is_small = is_funded && body_len <= self.bounds.cut_bytes && parts.rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
             let number = self.outbound.next_number();
@@ -136,7 +149,8 @@ impl<T> Connection<T> {
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
             let header = header.encode();
-            let frame = self.body_frame(Kind::Request, flags, id, &header, &extensions, &front);
+            let Parts { extensions, front, .. } = &parts;
+            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
@@ -156,12 +170,12 @@ impl<T> Connection<T> {
         }
         if is_small {
             let header = header.encode();
-            let frame = self.body_frame(Kind::Request, flags, id, &header, &extensions, &front);
+            let Parts { extensions, front, .. } = &parts;
+            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
             self.outbound.push(frame, Frame::Request);
             return Ok(CallId(id));
         }
-        let header = BodyHeader::Request(header, deadline);
-        let body = Body::new(id, header, flags, extensions, front, rest);
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts);
         let queue = if is_funded { Queue::Funded } else { Queue::Calls };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
@@ -283,10 +297,9 @@ impl<T> Connection<T> {
             && !arena.frame().has_attached()
             && (self.outbound.held_replies.is_empty() || body_len == 0);
         if !is_ordinary || !self.credit.replies_out.take(body_len) {
-            let (front, rest) = (arena.finish(), arena.take_attached());
+            let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let (extensions, front) = split_front(front, extensions.len());
-            self.answer_with_body(id, header, extensions, front, rest);
+            self.answer_with_body(id, header, parts);
             return Ok(());
         }
         slot.end_plain();
@@ -306,16 +319,9 @@ impl<T> Connection<T> {
 
     /// An answer that is large, or waits for credit.
     #[cold]
-    fn answer_with_body(
-        &mut self,
-        id: MessageId,
-        header: ReplyHeader,
-        extensions: Chunk,
-        front: Chunk,
-        rest: Option<Segment>,
-    ) {
+    fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, BodyHeader::Reply(header), 0, extensions, front, rest);
+        let body = Body::new(id, BodyHeader::Reply(header), 0, parts);
         let is_funded =
             self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body.total);
         let queue = if is_funded { Queue::Funded } else { Queue::Replies };
@@ -411,17 +417,21 @@ impl<T> Connection<T> {
         while let Some(progress) =
             self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
-            match progress.of {
-                Part::Request => self.request_progress(progress.id, progress.number, progress.last),
-                Part::Item if progress.last => self.output_part_ends(progress.id),
-                Part::Reply if progress.last => {
-                    self.served.step(progress.id.slot(), ServedInput::ReplyLast);
-                }
-                Part::Item | Part::Reply => {}
-            }
+            self.progressed(&progress);
         }
         self.one_ways_sent();
         self.wake_crowded();
+    }
+
+    fn progressed(&mut self, progress: &Progress) {
+        match progress.of {
+            Part::Request => self.request_progress(progress.id, progress.number, progress.last),
+            Part::Item if progress.last => self.output_part_ends(progress.id),
+            Part::Reply if progress.last => {
+                self.served.step(progress.id.slot(), ServedInput::ReplyLast);
+            }
+            Part::Item | Part::Reply => {}
+        }
     }
 
     /// Control frames pass everything that waits, so that nobody waits for them.
@@ -582,10 +592,7 @@ struct EncodedCall {
     header: RequestHeader,
     flags: u8,
     deadline: Instant,
-    extensions: Chunk,
-    /// The body or its front.
-    front: Chunk,
-    rest: Option<Segment>,
+    parts: Parts,
 }
 
 /// How long the parts of a frame may be.
@@ -633,15 +640,6 @@ pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), En
     match extensions.len() <= limit && extensions.len().is_multiple_of(ALIGN) {
         true => Ok(()),
         false => Err(EncodeError::Extensions(Full { limit })),
-    }
-}
-
-/// The extensions, and the body or its front, of a frame that was encoded and is sent otherwise.
-pub(super) fn split_front(mut frame: Chunk, extensions_len: usize) -> (Chunk, Chunk) {
-    frame.advance(FRONT_LEN);
-    match extensions_len {
-        0 => (Chunk::empty(), frame),
-        len => (frame.split_to(len), frame),
     }
 }
 

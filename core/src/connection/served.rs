@@ -70,6 +70,16 @@ impl Served {
     /// Makes the slot of a new call, which was checked.
     #[inline]
     pub(super) fn enter(&mut self, id: MessageId) -> &mut Slot {
+        let slot = self.slot(id);
+        slot.arriving = None;
+        slot.streams = None;
+        slot.id = id;
+        slot
+    }
+
+    /// The slot of an id that was checked, whoever has it.
+    #[inline]
+    fn slot(&mut self, id: MessageId) -> &mut Slot {
         let index = id.slot() as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || Slot {
@@ -84,11 +94,17 @@ impl Served {
                 late: Late::default(),
             });
         }
-        let slot = &mut self.slots[index];
-        slot.arriving = None;
-        slot.streams = None;
-        slot.id = id;
-        slot
+        &mut self.slots[index]
+    }
+
+    /// Items may come of a call that has no streams here; its id was checked.
+    pub(super) fn expect_late(&mut self, late: Late) {
+        self.slot(late.id).late = late;
+    }
+
+    /// What may still arrive of the items of this call, or of another one in its slot.
+    pub(super) fn late(&mut self, id: MessageId) -> Option<&mut Late> {
+        self.slots.get_mut(id.slot() as usize).map(|slot| &mut slot.late)
     }
 
     /// Gives a call its streams.

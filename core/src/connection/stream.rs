@@ -20,8 +20,10 @@ use crate::{CloseReason, Instant, MessageId};
 const BYTES_AN_ITEM: u64 = 1024;
 const STREAM_ITEMS_MIN: u64 = 16;
 const POOL_ITEMS_MIN: u64 = 64;
-/// What an ended stream may still send beyond its credit and one message: the heads of its frames.
+/// What an ended stream may still send beyond its credit and one message: the heads of its frames, of which
+/// there is one for each item, and one for each KiB of large ones at most.
 const LATE_SLACK: u64 = 64 * 1024;
+const LATE_SHARE: u64 = 16;
 
 /// How many items a stream with a window of so many bytes begins with.
 pub(super) const fn stream_items(window: u64) -> u64 {
@@ -217,6 +219,7 @@ impl Input {
     /// side knew.
     pub(super) fn late_bytes(&self, message_bytes_max: usize) -> u64 {
         let credit = u64::try_from(self.bytes).unwrap_or(0);
-        credit.saturating_add(message_bytes_max as u64).saturating_add(LATE_SLACK)
+        let most = credit.saturating_add(message_bytes_max as u64);
+        most.saturating_add(most.max(self.window) / LATE_SHARE).saturating_add(LATE_SLACK)
     }
 }

@@ -7,16 +7,16 @@ use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
-use super::outbound::{Body, BodyHeader, Frame, Pool, Queue};
+use super::outbound::{Body, BodyHeader, Frame, Parts, Pool, Queue};
 use super::requests::STREAM_FLAGS;
-use super::send::{FRONT_LEN, Most, check_extensions, encode, finish_frame, split_front};
+use super::send::{FRONT_LEN, Most, check_extensions, encode, finish_frame};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
 use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
 use crate::frame::{FLAG_ITEMS, Head, ItemHeader, Kind, ReplyHeader, features, request_flags};
 use crate::{
-    CallId, EncodeError, Encoding, Instant, MessageId, Payload, RequestId, Status, StatusClass,
-    StreamId,
+    Attached, CallId, EncodeError, Encoding, Instant, MessageId, Payload, RequestId, Status,
+    StatusClass, StreamId,
 };
 
 /// Head and header of an ITEM.
@@ -29,6 +29,8 @@ pub struct Item {
     pub encoding: Encoding,
     /// The body, at a multiple of 16, where it landed.
     pub body: Chunk,
+    /// What of it is beside the message.
+    pub attached: Attached,
 }
 
 /// Why an item was not sent.
@@ -190,13 +192,12 @@ impl<T> Connection<T> {
             self.memory.put_arena(arena);
             return Ok(());
         }
-        let (mut front, rest) = (arena.finish(), arena.take_attached());
+        let parts = Parts::take(&mut arena, ITEM_FRONT_LEN, 0);
         self.memory.put_arena(arena);
-        front.advance(ITEM_FRONT_LEN);
         if let Some(output) = self.output(id) {
             output.step(OutputInput::PartBegins);
         }
-        let body = Body::new(id, BodyHeader::Item(header), 0, Chunk::empty(), front, rest);
+        let body = Body::new(id, BodyHeader::Item(header), 0, parts);
         let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
         self.outbound.push_body(body, queue);
         Ok(())
@@ -328,15 +329,14 @@ impl<T> Connection<T> {
             self.memory.put_arena(arena);
             return Ok(());
         }
-        let (front, rest) = (arena.finish(), arena.take_attached());
+        let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
         self.memory.put_arena(arena);
-        let (extensions, front) = split_front(front, extensions.len());
         let header = match kind {
             Kind::End => BodyHeader::End(header),
             _ => BodyHeader::Reply(header),
         };
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, header, 0, extensions, front, rest);
+        let body = Body::new(id, header, 0, parts);
         match self.output(id).filter(|_| waits) {
             Some(output) => output.last = Some(Box::new(body)),
             // It was small, and has been refused credit: it is not asked for twice.

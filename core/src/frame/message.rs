@@ -18,7 +18,8 @@ pub mod request_flags {
     /// Running it twice does no harm.
     pub const IDEMPOTENT: u8 = 1 << 5;
     /// All of them.
-    pub const ALL: u8 = ONE_WAY | ITEMS_IN | ITEMS_OUT | MORE | RETRIED | IDEMPOTENT;
+    pub const ALL: u8 =
+        ONE_WAY | ITEMS_IN | ITEMS_OUT | MORE | RETRIED | IDEMPOTENT | super::super::FLAG_CONFIRM;
 }
 
 /// The fixed part of a REQUEST's header.

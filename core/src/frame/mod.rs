@@ -40,6 +40,9 @@ pub const HEADER_LEN_MAX: usize = 16 * 1024;
 pub const HANDSHAKE_FRAME_MAX: usize = 4096 - Head::LEN;
 /// More DATA frames of this body follow. For REQUEST, REPLY, ITEM and END.
 pub const FLAG_MORE: u8 = 1 << 3;
+/// The body counts only when a DATA frame without bytes has confirmed it. For REQUEST, REPLY, ITEM and END,
+/// together with [`FLAG_MORE`].
+pub const FLAG_CONFIRM: u8 = 1 << 6;
 /// A LIMITS frame that answers one.
 pub const FLAG_ACK: u8 = 1 << 0;
 /// A REPLY after which ITEMs follow.
@@ -141,8 +144,8 @@ impl Kind {
     pub const fn known_flags(self) -> u8 {
         match self {
             Kind::Request => request_flags::ALL,
-            Kind::Reply => FLAG_MORE | FLAG_ITEMS,
-            Kind::Item | Kind::End => FLAG_MORE,
+            Kind::Reply => FLAG_MORE | FLAG_ITEMS | FLAG_CONFIRM,
+            Kind::Item | Kind::End => FLAG_MORE | FLAG_CONFIRM,
             Kind::Limits => FLAG_ACK,
             _ => 0,
         }

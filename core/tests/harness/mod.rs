@@ -15,8 +15,8 @@ use bytes::Bytes;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Call, CallId, Cancellation, Chunk, CloseReason, Codec, Config, Connection, Encoding, Entropy,
-    Event, Instant, ItemError, Memory, MemoryLimits, Outcome, ReceiveHint, Refused, ReplyError,
-    Request, RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
+    Event, Instant, ItemError, Memory, MemoryLimits, ObjectError, Outcome, ReceiveHint, Refused,
+    ReplyError, Request, RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
 };
 
 /// What a caller gets back with the end of its call.
@@ -90,6 +90,8 @@ pub struct Peer {
 pub struct Batch {
     pub bytes: Vec<u8>,
     pub segments: usize,
+    /// Ranges that could not be read, by their owners.
+    pub unreadable: Vec<(u64, ObjectError)>,
     limit: usize,
 }
 
@@ -100,13 +102,23 @@ impl SendQueue for Batch {
 
     fn push(&mut self, segment: Segment) {
         self.segments += 1;
-        self.bytes.extend_from_slice(segment.as_slice().expect("these tests send memory only"));
+        match &segment {
+            Segment::External(range) => {
+                let from = self.bytes.len();
+                self.bytes.resize(from + range.len(), 0);
+                if let Err(error) = range.read(&mut self.bytes[from..]) {
+                    self.bytes[from..].fill(0);
+                    self.unreadable.push((range.owner(), error));
+                }
+            }
+            segment => self.bytes.extend_from_slice(segment.as_slice().expect("it is in memory")),
+        }
     }
 }
 
 impl Batch {
     pub fn new(limit: usize) -> Batch {
-        Batch { bytes: Vec::new(), segments: 0, limit }
+        Batch { bytes: Vec::new(), segments: 0, unreadable: Vec::new(), limit }
     }
 }
 
@@ -141,8 +153,17 @@ impl Peer {
         }
     }
 
-    /// Takes every event there is.
+    /// Takes every event there is, and writes what is to be written.
     pub fn drain(&mut self, now: Instant) {
+        self.drain_events(now);
+        while let Some(write) = self.connection.poll_write() {
+            let result = write.object.write_at(write.offset, &write.bytes);
+            self.connection.handle_written(now, write.done(result));
+            self.drain_events(now);
+        }
+    }
+
+    fn drain_events(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event(now) {
             assert!(self.closed.is_none(), "nothing follows Closed");
             match event {
@@ -222,6 +243,9 @@ impl Peer {
     pub fn transmit(&mut self, now: Instant, limit: usize) -> Vec<u8> {
         let mut batch = Batch::new(limit);
         self.connection.poll_transmit(now, &mut batch);
+        for (owner, error) in batch.unreadable {
+            self.connection.handle_unreadable(now, owner, error);
+        }
         self.connection.handle_transmitted(now, batch.bytes.len());
         batch.bytes
     }

@@ -7,7 +7,8 @@ use std::fmt::{self, Debug, Write};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use ringcall_buf::{Pool, SharedPool};
-use ringcall_codec_rkyv::{FromBody, Message, View};
+use ringcall_codec_rkyv::{FromBody, Message, ReceivedAttachment, View, WithAttachment};
+use ringcall_core::{Attached, SharedChunk};
 
 use types::{Case, Kinds, Leaves, List, Nested, Order, Tree};
 
@@ -99,6 +100,7 @@ fn touch<T: Case>(body: &[u8]) -> Option<T> {
     let shared = T::receive(landed.share()).is_ok();
     assert!(view.is_some() == here.is_some() && here.is_some() == owned.is_some());
     assert_eq!(shared, here.is_some());
+    touch_attached::<T>(body, here.is_some());
     let (view, here, owned) = (view?, here?, owned?);
 
     let read = T::read(&view);
@@ -111,6 +113,28 @@ fn touch<T: Case>(body: &[u8]) -> Option<T> {
     let length = debug_len(&view);
     assert!(length <= 1000 + 64 * body.len(), "{length} of {} bytes", body.len());
     Some(read)
+}
+
+/// The same with bytes beside the message, of whatever length somebody says.
+fn touch_attached<T: Case>(body: &[u8], is_sound: bool) {
+    const BESIDE: &[u8] = b"beside it";
+    let both = [body, BESIDE].concat();
+    let all = || Pool::new(0).copy(&both);
+    let attached = Attached::InBody(BESIDE.len());
+    let view = WithAttachment::<View<T>, ReceivedAttachment>::from_body_with(all(), attached);
+    let shared =
+        WithAttachment::<View<T, SharedChunk>, ReceivedAttachment<SharedChunk>>::from_body_with(
+            all(),
+            attached,
+        );
+    let owned = WithAttachment::<T>::from_body_with(all(), attached);
+    assert_eq!((view.is_ok(), shared.is_ok(), owned.is_ok()), (is_sound, is_sound, is_sound));
+    assert!(view.is_ok_and(|with| with.attachment.bytes() == BESIDE) || !is_sound);
+    assert!(owned.is_ok_and(|with| with.attachment.bytes() == Some(BESIDE)) || !is_sound);
+    // More than there is leaves nothing for the message.
+    let lie = Attached::InBody(usize::MAX);
+    let nothing = T::from_body(Pool::new(0).copy(&[])).is_ok();
+    assert_eq!(WithAttachment::<T>::from_body_with(all(), lie).is_ok(), nothing);
 }
 
 fn encode<M: Message>(value: &M) -> Vec<u8> {

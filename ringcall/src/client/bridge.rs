@@ -218,7 +218,9 @@ fn encode_failure(error: EncodeError) -> Failure {
 fn share(arrived: Arrived<Chunk>) -> Arrived<SharedChunk> {
     match arrived {
         Arrived::Began(answer) => Arrived::Began(answer.share()),
-        Arrived::Item { encoding, body } => Arrived::Item { encoding, body: body.share() },
+        Arrived::Item { encoding, body, attached } => {
+            Arrived::Item { encoding, body: body.share(), attached }
+        }
         Arrived::End(end) => Arrived::End(end.map(ringcall_core::Answer::share)),
     }
 }

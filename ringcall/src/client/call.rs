@@ -170,6 +170,10 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
+    pub(super) fn into_parts(self) -> (&'a C, Outgoing, &'a A) {
+        (self.channel, self.outgoing, self.argument)
+    }
+
     /// How the argument is compressed, see [`CallOptions::compression`].
     pub fn compression(mut self, compression: Option<Compression>) -> Self {
         self.outgoing.compression = wish(compression);
@@ -342,14 +346,14 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     if header.signature != out_signature || header.codec != codec || header.compression != 0 {
         return receive_other::<R, E, B>(answer, out_signature);
     }
-    let Answer { body, .. } = answer;
+    let Answer { body, attached, .. } = answer;
     if is_error {
         return match E::receive(body) {
             Ok(error) => Err(CallError::App(into_owned(error))),
             Err(_) => Err(bad),
         };
     }
-    R::receive(body).map_err(|_| bad)
+    R::receive_with(body, attached).map_err(|_| bad)
 }
 
 /// The same for an answer that is not in the layout that was asked for. One in a codec with names says by
@@ -360,7 +364,7 @@ fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     out_signature: u64,
 ) -> CallResult<R, E, B> {
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
-    let Answer { header, body, .. } = answer;
+    let Answer { header, body, attached, .. } = answer;
     if header.compression != 0 {
         return Err(bad);
     }
@@ -373,8 +377,8 @@ fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     }
     let received = match R::IS_RAW && header.codec == R::CODEC && out_signature != 0 {
         // Bytes as they are have no layout: the error's is another one.
-        true => R::receive(body),
-        false if header.codec.has_names() => R::receive_as(form, body.as_ref()),
+        true => R::receive_with(body, attached),
+        false if header.codec.has_names() => R::receive_as_with(form, body, attached),
         false => return Err(bad),
     };
     received.map_err(|_| bad)

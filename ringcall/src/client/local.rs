@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Entropy,
-    Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused, Status,
+    Address, Answer, Attached, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason,
+    Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused, Status,
     TransportError,
 };
 
@@ -916,6 +916,7 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
         Outcome::Sent => Ok(Answer {
             header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
             body: Chunk::empty(),
+            attached: Attached::Nothing,
             extensions: Chunk::empty(),
         }),
         outcome => Ok(outcome.into_answer()?.into()),

@@ -6,6 +6,7 @@ mod blocking;
 mod bridge;
 mod call;
 mod filtered;
+mod landing;
 mod local;
 mod local_stream;
 mod peer;
@@ -25,6 +26,7 @@ pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
 pub use filtered::{ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream};
+pub use landing::{LandingCall, LandingFuture};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};

@@ -15,8 +15,9 @@ use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_compression::Threshold;
 use ringcall_core::{
-    Answer, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure, Handle, Instant,
-    Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool, TransportError,
+    Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure,
+    Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool,
+    TransportError,
 };
 
 use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
@@ -200,9 +201,11 @@ impl Outbox {
         let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX);
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
-        let (body, attached) = self.bodies.finish(writer);
-        let (transcode, extensions) = (payload.transcode(), payload.extensions().into());
-        Ok((Encoded { body, attached, codec, transcode, extensions }, bytes))
+        let mut encoded = Encoded::take(&self.bodies, writer, codec);
+        encoded.transcode = payload.transcode();
+        encoded.landing = payload.landing();
+        encoded.extensions = payload.extensions().into();
+        Ok((encoded, bytes))
     }
 }
 
@@ -424,6 +427,7 @@ pub struct RemoteFuture<'a, P> {
     begun: Option<Begun>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "in place, for as long as a mailbox is full")]
 enum Stage {
     New,
     /// The mailbox was full.
@@ -580,6 +584,7 @@ impl RemoteEnd {
             Outcome::Sent => Ok(Answer {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
+                attached: Attached::Nothing,
                 extensions: SharedChunk::empty(),
             }),
             // Shared once a reply, here where it leaves its thread.

@@ -290,15 +290,15 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             }
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(answer) => self.begins(answer),
-                Arrived::Item { encoding, body } => {
+                Arrived::Item { encoding, body, attached } => {
                     let Encoding { codec, signature, compression } = encoding;
                     let has_layout =
                         signature == self.out_signature || (R::IS_RAW && self.out_signature != 0);
                     let item = match codec == R::CODEC && has_layout {
                         _ if compression != 0 => Err(Invalid),
-                        true => R::receive(body),
+                        true => R::receive_with(body, attached),
                         // What is in a codec with names says by itself what it is.
-                        false => R::receive_as(Form::of_codec(codec), body.as_ref()),
+                        false => R::receive_as_with(Form::of_codec(codec), body, attached),
                     };
                     if let Ok(item) = item {
                         return Poll::Ready(Some(Ok(item)));

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Clock, Encoded, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -295,8 +295,9 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
-    let (body, form) = call.take_body();
-    let (remote, body) = (Arc::clone(&shard.remote), body.share());
+    let remote = Arc::clone(&shard.remote);
+    let (body, attached, form) = call.take_body();
+    let body = (body.share(), attached, form);
     let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
@@ -310,7 +311,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, (body, form), extensions));
+        work(Incoming::elsewhere(facts, remote, flag, body, extensions));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -422,7 +423,7 @@ struct Travelling {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Arc<CancelFlag>,
-    body: (SharedChunk, Form),
+    body: (SharedChunk, Attached, Form),
     extensions: SharedChunk,
 }
 
@@ -480,8 +481,8 @@ where
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
     let remote = Arc::clone(&shard.remote);
-    let (body, form) = call.take_body();
-    let body = (body.share(), form);
+    let (body, attached, form) = call.take_body();
+    let body = (body.share(), attached, form);
     let owed = Owed {
         answer: Some((Arc::clone(&remote), facts)),
         flag: Arc::clone(&flag),
@@ -533,10 +534,9 @@ impl Away {
         };
         match encoded {
             Ok(()) => {
-                let (body, attached) = self.replies.finish(writer);
+                let encoded = Encoded::take(&self.replies, writer, header.codec);
                 let extensions = std::mem::take(&mut self.extensions).into();
-                let beside = Encoded::empty(header.codec);
-                self.send(header, Encoded { body, attached, extensions, ..beside });
+                self.send(header, Encoded { extensions, ..encoded });
             }
             Err(error) => {
                 log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);

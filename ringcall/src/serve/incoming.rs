@@ -9,7 +9,9 @@ use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Form, FromBody, Message};
 use ringcall_core::frame::{ExtensionWriter, request_flags};
-use ringcall_core::{Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_core::{
+    Attached, Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status,
+};
 
 use super::access::Caller;
 use super::admit::Admitted;
@@ -21,6 +23,7 @@ pub struct Incoming {
     pub(crate) facts: Facts,
     pub(crate) origin: Origin,
     body: Chunk,
+    attached: Attached,
     /// Of the argument.
     form: Form,
     /// What the items of the caller are sent as, unless they say that they have names.
@@ -185,6 +188,7 @@ impl Incoming {
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
+            attached: request.attached,
             form: admitted.argument,
             in_signature: request.in_signature,
             item_form: admitted.item_in,
@@ -197,13 +201,14 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        (body, form): (SharedChunk, Form),
+        (body, attached, form): (SharedChunk, Attached, Form),
         extensions: SharedChunk,
     ) -> Incoming {
         Incoming {
             facts,
             origin: Origin::Elsewhere(remote, flag),
             body: body.into(),
+            attached,
             form,
             // Methods with streams stay on their shard.
             in_signature: 0,
@@ -216,17 +221,17 @@ impl Incoming {
     #[doc(hidden)]
     #[inline]
     pub fn argument<X: FromBody>(&mut self) -> Result<X, Status> {
-        let (body, form) = self.take_body();
+        let (body, attached, form) = self.take_body();
         let argument = match form == Form::PLAIN {
-            true => X::from_body(body),
-            false => X::from_other(form, &body),
+            true => X::from_body_with(body, attached),
+            false => X::from_other(form, body, attached),
         };
         argument.map_err(|_| Status::BAD_BODY)
     }
 
     #[inline]
-    pub(super) fn take_body(&mut self) -> (Chunk, Form) {
-        (std::mem::take(&mut self.body), self.form)
+    pub(super) fn take_body(&mut self) -> (Chunk, Attached, Form) {
+        (std::mem::take(&mut self.body), self.attached, self.form)
     }
 }
 

@@ -48,17 +48,18 @@ impl<X: FromBody> Items<X> {
         let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
             return Poll::Ready(None);
         };
-        let Encoding { codec, signature, compression } = item.encoding;
+        let ringcall_core::Item { encoding, body, attached, .. } = item;
+        let Encoding { codec, signature, compression } = encoding;
         // Bytes as they are have no layout.
         let has_layout =
             signature == self.in_signature || (X::Message::IS_RAW && self.in_signature != 0);
         let is_ours = has_layout && codec == <X::Message as Message>::CODEC;
         let read = match is_ours && self.form == Form::PLAIN {
             _ if compression != 0 => Err(Invalid),
-            true => X::from_body(item.body),
-            false if is_ours => X::from_other(self.form, &item.body),
+            true => X::from_body_with(body, attached),
+            false if is_ours => X::from_other(self.form, body, attached),
             // It says by itself what it is in, and a type that is not in that codec does not read it.
-            false => X::from_other(Form::of_codec(codec), &item.body),
+            false => X::from_other(Form::of_codec(codec), body, attached),
         };
         if let Ok(item) = read {
             return Poll::Ready(Some(item));

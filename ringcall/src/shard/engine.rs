@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringcall_core::{
     Address, Batch, Handle, Listener, Memory, Park, Receive, Transport, TransportError,
-    TransportEvent,
+    TransportEvent, Write, Written,
 };
 #[cfg(feature = "epoll")]
 use ringcall_epoll::{Epoll, EpollConfig};
@@ -140,6 +140,14 @@ impl Transport for Engine {
     #[inline]
     fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool {
         either!(self, engine => engine.send(handle, batch))
+    }
+
+    fn can_file(&self) -> bool {
+        either!(self, engine => engine.can_file())
+    }
+
+    fn write(&mut self, handle: Handle, write: Write) -> Option<Written> {
+        either!(self, engine => engine.write(handle, write))
     }
 
     #[inline]

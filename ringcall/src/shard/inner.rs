@@ -635,6 +635,7 @@ impl Inner {
             Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {
                 Status::EXPIRED_RUNNING
             }
+            Cancellation::Unreadable => Status::REPLY_FAILED,
             _ => Status::CANCELLED_RUNNING,
         };
         match running {

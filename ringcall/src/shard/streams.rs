@@ -312,8 +312,8 @@ impl OpenStream {
         if let Some(reply) = state.began.take() {
             return Poll::Ready(Arrived::Began(reply.into()));
         }
-        if let Some(Item { encoding, body }) = state.items.pop_front() {
-            return Poll::Ready(Arrived::Item { encoding, body });
+        if let Some(Item { encoding, body, attached }) = state.items.pop_front() {
+            return Poll::Ready(Arrived::Item { encoding, body, attached });
         }
         if let Some(outcome) = state.outcome.take() {
             return Poll::Ready(Arrived::End(outcome.into_answer().map(Answer::from)));

@@ -290,6 +290,7 @@ class Connection:
     def _on_reply(self, frame):
         body = self._take_body(frame, REPLIES_POOL)
         call = self._calls.get(frame.id)
+        self._void_if_unconfirmed(call, frame)
         if call is None or call.answer or call.reply:
             self._give_back(REPLIES_POOL, body.total)
         elif frame.flags & ITEMS_OUT:
@@ -304,12 +305,21 @@ class Connection:
             return  # of a call that was answered when it began
         body = self._take_body(frame, REPLIES_POOL)
         call = self._calls.get(frame.id)
+        self._void_if_unconfirmed(call, frame)
         must(call and call.answer and not call.reply, 30, f"END of {frame.id:#x}")
         if call.arriving:
             must(has_no_body(frame.header.status), 30, "END inside an item")
             self._give_back(REPLIES_POOL, call.arriving.total, items=1)
             call.arriving = None
         self._on_last(call, body)
+
+    def _void_if_unconfirmed(self, call, frame):
+        """A body that its sender could not send to its end is replaced by a status."""
+        if call and call.reply and call.reply.awaits_confirmation:
+            is_same_kind = frame.kind == call.reply.first.kind
+            must(is_same_kind and has_no_body(frame.header.status), 8, f"{frame} in the middle of a body")
+            self._give_back(REPLIES_POOL, call.reply.total)
+            call.reply = None
 
     def _on_last(self, call, body):
         """The terminal frame of a call: nothing more is sent for it."""

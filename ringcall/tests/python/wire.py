@@ -13,8 +13,8 @@ SERVER_BIT, SLOT_BITS = 1 << 63, 2**32 - 1
 
 HELLO, REQUEST, REPLY, DATA, ITEM, END, CREDIT, CANCEL, PING, PONG, GOAWAY, LIMITS = range(1, 13)
 FIRST_IGNORABLE_KIND = 128
-ONE_WAY, ITEMS_IN, ITEMS_OUT, MORE, IDEMPOTENT, ANY_OF_REQUEST, ACKNOWLEDGES = 1, 2, 4, 8, 32, 63, 1
-CRITICAL, TOTAL_LENGTH = 0x8000, 1
+ONE_WAY, ITEMS_IN, ITEMS_OUT, MORE, IDEMPOTENT, CONFIRM, ANY_OF_REQUEST, ACKNOWLEDGES = 1, 2, 4, 8, 32, 64, 127, 1
+CRITICAL, TOTAL_LENGTH, ATTACHMENT_LENGTH = 0x8000, 1, 2
 STREAMS = 2  # of the features in HELLO
 STREAM, CALLS_POOL, REPLIES_POOL = 0, 1, 2
 BYTES, ITEMS = 0, 1  # units of credit
@@ -78,10 +78,10 @@ Kind = namedtuple("Kind", "name header_type flags has_body", defaults=[0, False]
 KINDS = {
     HELLO: Kind("HELLO", Hello),
     REQUEST: Kind("REQUEST", Request, ANY_OF_REQUEST, True),
-    REPLY: Kind("REPLY", Reply, ITEMS_OUT | MORE, True),
+    REPLY: Kind("REPLY", Reply, ITEMS_OUT | MORE | CONFIRM, True),
     DATA: Kind("DATA", Data, 0, True),
-    ITEM: Kind("ITEM", Item, MORE, True),
-    END: Kind("END", Reply, MORE, True),
+    ITEM: Kind("ITEM", Item, MORE | CONFIRM, True),
+    END: Kind("END", Reply, MORE | CONFIRM, True),
     CREDIT: Kind("CREDIT", Credit),
     CANCEL: Kind("CANCEL", Cancel),
     PING: Kind("PING", Probe),
@@ -153,19 +153,24 @@ def decode_extensions(data):
 
 def critical_tags(extensions):
     """The tags that may not be ignored."""
-    return [tag for tag, _ in extensions if tag & CRITICAL and tag != CRITICAL | TOTAL_LENGTH]
+    known = (CRITICAL | TOTAL_LENGTH, CRITICAL | ATTACHMENT_LENGTH)
+    return [tag for tag, _ in extensions if tag & CRITICAL and tag not in known]
 
 
 class IncomingBody:
-    """A body that arrives in one frame or in several."""
+    """A body that arrives in one frame or in several. One that is to be confirmed counts when that has come."""
 
     def __init__(self, first, largest):
         self.first = first
         self.data = bytearray(first.body)
         self.total = len(first.body)
+        self.attached = 0
+        self.awaits_confirmation = bool(first.flags & CONFIRM)
         for tag, value in first.extensions:
             if tag & ~CRITICAL == TOTAL_LENGTH:
                 self.total = int.from_bytes(value, "little")
+            if tag & ~CRITICAL == ATTACHMENT_LENGTH:
+                self.attached = int.from_bytes(value, "little")
         must(self.total <= largest, 3, f"a body of {self.total} bytes")
         must(self.is_complete() == (not first.flags & MORE), 8, f"'more' contradicts a total of {self.total}")
         self._check()
@@ -173,16 +178,21 @@ class IncomingBody:
     def add(self, frame):
         """Appends what a DATA frame has."""
         must(frame.header.offset == len(self.data), 14, f"{frame.header}, not {len(self.data)}")
+        if self.awaits_confirmation and len(self.data) == self.total:
+            must(not frame.body, 8, "more than the body has")
+            self.awaits_confirmation = False
+            return
         must(frame.body, 8, "DATA without data")
         self.data += frame.body
         self._check()
 
     def is_complete(self):
-        return len(self.data) == self.total
+        return len(self.data) == self.total and not self.awaits_confirmation
 
     def _check(self):
+        must(self.attached <= self.total, 8, f"{self.attached} bytes attached to a body of {self.total}")
         cut = len(self.data) < self.total and len(self.data) % 16 == 0
-        must(cut or self.is_complete(), 8, f"{len(self.data)} bytes of a body of {self.total}")
+        must(cut or len(self.data) == self.total, 8, f"{len(self.data)} bytes of a body of {self.total}")
 
 
 def method_id(name):
@@ -226,12 +236,19 @@ def self_test(path):
     body = IncomingBody(frames["request-more"], largest=20)
     body.add(frames["data"])
     expect("request-more with data", (True, b"front of a body tail"), (body.is_complete(), bytes(body.data)))
+    body = IncomingBody(frames["request-confirm"], largest=5)
+    expect("request-confirm", False, body.is_complete())
+    body.add(frames["data-confirm"])
+    expect("request-confirm, confirmed", (True, b"hello"), (body.is_complete(), bytes(body.data)))
+    expect("request-attachment", 2, IncomingBody(frames["request-attachment"], largest=7).attached)
 
 
 def described_vectors():
     """What the text beside the vectors says."""
     call = 3 << 32 | 7
     total = (CRITICAL | TOTAL_LENGTH, (20).to_bytes(8, "little"))
+    five = (CRITICAL | TOTAL_LENGTH, (5).to_bytes(8, "little"))
+    two = (CRITICAL | ATTACHMENT_LENGTH, (2).to_bytes(8, "little"))
     first = Request(method_id("demo.Echo/echo"), deadline=1_000_000)
     pattern = bytes(range(16))
     hello = Hello(1, 1, 2, 0b110, 1024, 0, 3, 4 * MIB, 8 * MIB, 8 * MIB, MIB, 0x1122334455667788, pattern)
@@ -241,10 +258,14 @@ def described_vectors():
         "request": Frame(REQUEST, first._replace(attempt=1), call, IDEMPOTENT, body=b"hello"),
         "request-one-way": Frame(REQUEST, first, 1 << 32, ONE_WAY),
         "request-more": Frame(REQUEST, first, call, MORE, (total,), b"front of a body "),
+        "request-confirm": Frame(REQUEST, first, call, MORE | CONFIRM, (five,), b"hello"),
+        "request-attachment": Frame(REQUEST, first, call, extensions=(two,), body=b"hello++"),
         "request-extensions": Frame(REQUEST, first, 2 << 32, extensions=((6, b"blu"), (14, b"\x03key++"))),
         "reply": Frame(REPLY, reply, call, body=b"hello"),
+        "reply-void": Frame(REPLY, Reply(status=0xC004), call),
         "reply-items": Frame(REPLY, Reply(0x0807060504030201, waited=5, took=42), call, ITEMS_OUT),
         "data": Frame(DATA, Data(16), call, body=b"tail"),
+        "data-confirm": Frame(DATA, Data(5), call),
         "item": Frame(ITEM, Item(0x0807060504030201, 1, 0), call, body=b"item"),
         "end": Frame(END, Reply(), call),
         "credit": Frame(CREDIT, Credit(2 * MIB, CALLS_POOL)),

@@ -1,4 +1,4 @@
-//! The engine: operations and what comes of them. [`receiving`], [`sending`], [`accepting`] and
+//! The engine: operations and what comes of them. [`receiving`], [`sending`], [`writing`], [`accepting`] and
 //! [`hosting`] have their parts of it.
 
 mod accepting;
@@ -6,6 +6,7 @@ mod config;
 mod hosting;
 mod receiving;
 mod sending;
+mod writing;
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use std::time::Duration;
 use ringcall_buf::{Arena, BLOCK_BYTES};
 use ringcall_core::{
     Address, Batch, CloseReason, Handle, Listener, Memory, Receive, Transport, TransportError,
-    TransportEvent,
+    TransportEvent, Write, Written,
 };
 use ringcall_net::{Doorbell, ListenSocket, Listeners, Slots, Tally, connect, transport_error};
 use socket2::Socket;
 
 use self::accepting::Accepting;
 pub use self::config::UringConfig;
+use self::writing::Writing;
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Input, Receiving, Stage};
 use crate::{Completion, Features, Kernel, Op, Refusal, Ring, Token};
@@ -44,6 +46,9 @@ pub struct Uring<K: Kernel = Ring> {
     arena: Arena,
     buffers: Buffers,
     connections: Slots<Connection>,
+    /// Writes to files that are with the kernel.
+    writings: Slots<Writing>,
+    is_ending: bool,
     listeners: Listeners<Accepting>,
     tally: Arc<Tally>,
     listener_generation: u32,
@@ -106,6 +111,8 @@ impl<K: Kernel> Uring<K> {
             arena: Arena::new(pool, BLOCK_BYTES),
             buffers: Buffers::new(pool, config.buffer_bytes, config.buffers, limit),
             connections: Slots::new(),
+            writings: Slots::new(),
+            is_ending: false,
             listeners: Listeners::new(Arc::clone(&tally)),
             tally,
             listener_generation: 0,
@@ -183,6 +190,7 @@ impl<K: Kernel> Uring<K> {
             }
             Token::Connect(handle) => self.connected(handle, completion.result, events),
             Token::Send(handle) => self.sent(handle, completion.result, events),
+            Token::Write(writing) => self.written(writing, completion.result, events),
             Token::Receive(handle) => {
                 let chunk = buffer.map(|mut buffer| {
                     let n = usize::try_from(completion.result).unwrap_or(0);
@@ -270,6 +278,7 @@ impl<K: Kernel> Uring<K> {
                 .chain(self.listeners.iter_mut().map(|(Listener(listener), listening)| {
                     Token::Accept { listener, generation: listening.state.generation }
                 }))
+                .chain(self.writings.iter_mut().map(|(writing, _)| Token::Write(writing)))
                 .chain([Token::Bell])
                 .collect();
         tokens.into_iter().for_each(|token| self.cancel(token));
@@ -277,6 +286,7 @@ impl<K: Kernel> Uring<K> {
             connection.stage = Stage::Broken;
         }
         self.listeners.iter_mut().for_each(|(_, listening)| listening.state.is_leaving = true);
+        self.is_ending = true;
         let until = now() + END_TIMEOUT;
         let mut events = Vec::new();
         while self.in_flight > 0 && now() < until {
@@ -295,6 +305,7 @@ impl<K: Kernel> Drop for Uring<K> {
             log::warn!("{} operations did not end: their memory is leaked", self.in_flight);
             self.buffers.leak();
             std::mem::forget(std::mem::take(&mut self.connections));
+            std::mem::forget(std::mem::take(&mut self.writings));
             std::mem::forget(std::mem::take(&mut self.listeners));
             std::mem::forget(self.bell.clone());
         }
@@ -342,6 +353,14 @@ impl<K: Kernel> Transport for Uring<K> {
 
     fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool {
         self.send_batch(handle, batch)
+    }
+
+    fn can_file(&self) -> bool {
+        true
+    }
+
+    fn write(&mut self, handle: Handle, write: Write) -> Option<Written> {
+        self.begin_write(handle, write)
     }
 
     fn receive(&mut self, handle: Handle, how: Receive) {

@@ -19,10 +19,16 @@ impl<K: Kernel> Uring<K> {
             return false;
         }
         let len = batch.len();
+        let has_files = batch.has_external();
         connection.queue(batch);
         let mut events = std::mem::take(&mut self.done);
         let mut is_sent = false;
         self.sends += 1;
+        if has_files {
+            self.send_files(handle, false, &mut events);
+            self.done = events;
+            return false;
+        }
         if self.sends_before < self.config.direct_sends {
             match connection.send_now(&self.tally) {
                 Ok(sent) if sent == len => is_sent = true,
@@ -40,25 +46,53 @@ impl<K: Kernel> Uring<K> {
         self.done = events;
         is_sent
     }
+
+    /// Sends what there is up to the end of the last file, as far as the kernel takes it, and has the rest sent
+    /// by operations. `was_awaited`: an operation has said that there is room.
+    fn send_files(&mut self, handle: Handle, was_awaited: bool, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        let sent = connection.send_files(&self.tally);
+        let unreadable = std::iter::from_fn(|| connection.unsent.pop_unreadable());
+        events.extend(unreadable.map(|(owner, error)| Event::Unreadable { handle, owner, error }));
+        match sent {
+            // It had not waited: see `retry_later`.
+            Ok(0) if was_awaited && connection.has_unsent() => self.retry_later(handle),
+            Ok(bytes) => self.progressed(handle, bytes, events),
+            Err(error) => self.broken(handle, error, events),
+        }
+    }
+
+    /// Bytes have left; the rest follows.
+    fn progressed(&mut self, handle: Handle, bytes: usize, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get(handle) else { return };
+        let done = !connection.has_unsent();
+        if done && connection.wants_shutdown {
+            let _ = connection.socket.shutdown(Shutdown::Write);
+        }
+        if bytes > 0 || done {
+            events.push(Event::Sent { handle, bytes, done });
+        }
+        if !done {
+            self.send_on(handle, events);
+        }
+    }
+
     pub(super) fn sent(&mut self, handle: Handle, result: i32, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
         connection.is_sending = false;
+        let was_poll = std::mem::take(&mut connection.waits_for_room);
         if connection.stage != Stage::Up {
             return self.release_if_idle(handle, events);
         }
         match result {
+            0.. if was_poll => self.send_files(handle, true, events),
             0.. => {
                 let bytes = result as usize;
                 connection.forget(bytes);
-                let done = !connection.has_unsent();
-                if done && connection.wants_shutdown {
-                    let _ = connection.socket.shutdown(Shutdown::Write);
-                }
-                events.push(Event::Sent { handle, bytes, done });
-                if !done {
+                if connection.has_unsent() {
                     self.tally.short_sends.add();
-                    self.send_on(handle, events);
                 }
+                self.progressed(handle, bytes, events);
             }
             error => match -error {
                 libc::EINTR | libc::ECANCELED => self.send_on(handle, events),

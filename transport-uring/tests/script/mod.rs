@@ -168,6 +168,10 @@ impl<D: Decide> Script<D> {
                     self.tell(token, i32::from(libc::POLLIN), None, false);
                 }
             }
+            Op::Write { fd, from, len, offset } => {
+                self.outstanding.swap_remove(index);
+                self.write(token, fd, (from, len), offset, goes_wrong);
+            }
             Op::PollOut { .. } => {
                 self.outstanding.swap_remove(index);
                 self.tell(token, i32::from(libc::POLLOUT), None, false);
@@ -250,13 +254,34 @@ impl<D: Decide> Script<D> {
         self.tell(token, n as i32, None, false);
     }
 
+    /// Writes to a real file, of which nobody but the driver knows.
+    fn write(
+        &mut self,
+        token: u64,
+        fd: RawFd,
+        (from, len): (*const u8, u32),
+        offset: u64,
+        goes_wrong: bool,
+    ) {
+        if goes_wrong {
+            let errors = [libc::EINTR, libc::EAGAIN, libc::ECANCELED];
+            let error = errors[self.decide.below(3) as usize];
+            return self.tell(token, -error, None, false);
+        }
+        let n = if self.is_tame { len } else { 1 + self.decide.below(len) };
+        // SAFETY: the driver keeps file and bytes until this completion, which is what is tested.
+        let written = unsafe { libc::pwrite(fd, from.cast(), n as usize, offset as libc::off_t) };
+        self.tell(token, written as i32, None, false);
+    }
+
     /// A completion that means nothing to anybody.
     fn tell_nonsense(&mut self) {
         let handle = ringcall_core::Handle {
             index: self.decide.below(4),
             generation: 1000 + self.decide.below(1000),
         };
-        let token = match self.decide.below(4) {
+        let token = match self.decide.below(5) {
+            4 => Token::Write(handle).pack(),
             0 => Token::Receive(handle).pack(),
             1 => Token::Send(handle).pack(),
             2 => u64::from(self.decide.below(u32::MAX)) << 32 | 0xffff_ffff,

@@ -1,23 +1,44 @@
 //! Connections over a scripted ring: what their users and peers do, and what must hold.
 
 use std::fmt::Debug;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ringcall_core::{
-    Batch, CloseReason, Handle, Memory, MemoryLimits, Receive, Segment, SendQueue, Transport,
-    TransportEvent,
+    Batch, CloseReason, Handle, Memory, MemoryLimits, ObjectError, Receive, Segment, SendQueue,
+    Transport, TransportEvent, Written,
 };
+use ringcall_net::SharedFile;
 use ringcall_uring::{Features, Uring, UringConfig};
 use socket2::{Domain, Socket, Type};
 
 use super::{Decide, Peer, Script};
+
+const FILE_LEN: usize = 3000;
+
+fn content() -> Vec<u8> {
+    (0..FILE_LEN).map(|i| (i / 7) as u8).collect()
+}
+
+/// A file with this content, and without a name.
+pub fn file(content: &[u8]) -> SharedFile {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("ringcall-s-{}-{number}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    (&file).write_all(content).unwrap();
+    SharedFile::new(file).unwrap()
+}
 
 /// A connection as its user sees it.
 pub struct User {
     handle: Handle,
     fd: i32,
     /// The peer's end, so that the socket is a real one.
-    _other: Socket,
+    other: Socket,
     /// What it will have received and sent in the end.
     expected: Vec<u8>,
     sent: Vec<u8>,
@@ -37,6 +58,9 @@ pub struct World<D: Decide + Debug> {
     pub decide: D,
     pub users: Vec<User>,
     batch: Batch,
+    /// Ranges of it are sent.
+    file: SharedFile,
+    pub written: Vec<Written>,
     pub events: Vec<TransportEvent<Socket>>,
 }
 
@@ -58,12 +82,16 @@ impl<D: Decide + Debug> World<D> {
             decide,
             users: Vec::new(),
             batch: Batch::new(1 << 20),
+            file: file(&content()),
+            written: Vec::new(),
             events: Vec::new(),
         }
     }
 
     pub fn open(&mut self) {
         let (ours, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
         let fd = ours.as_raw_fd();
         // The number may have been another connection's.
         self.engine.kernel_mut().peers.insert(fd, Peer::default());
@@ -72,7 +100,7 @@ impl<D: Decide + Debug> World<D> {
         self.users.push(User {
             handle,
             fd,
-            _other: other,
+            other,
             expected: Vec::new(),
             sent: Vec::new(),
             received: Vec::new(),
@@ -127,6 +155,10 @@ impl<D: Decide + Debug> World<D> {
         }
         for _ in 0..1 + self.decide.below(5) {
             let len = 1 + self.decide.below(700) as usize;
+            if self.decide.one_in(4) {
+                self.push_range(index, len);
+                continue;
+            }
             let bytes = vec![self.decide.below(256) as u8; len];
             self.users[index].sent.extend(&bytes);
             self.batch.push(Segment::Local(self.memory.pool().copy(&bytes)));
@@ -137,6 +169,28 @@ impl<D: Decide + Debug> World<D> {
             user.sending = Some(len);
         }
         assert!(self.batch.is_empty());
+        self.take_direct();
+    }
+
+    /// A range of the file, which may end before the range does: then come zeros.
+    fn push_range(&mut self, index: usize, len: usize) {
+        let offset = self.decide.below(FILE_LEN as u32) as usize;
+        let mut bytes = content();
+        bytes.resize(FILE_LEN + len, 0);
+        self.users[index].sent.extend(&bytes[offset..offset + len]);
+        self.batch.push(Segment::External(self.file.range(offset as u64, len)));
+    }
+
+    /// What was sent by system calls is at the real sockets' other ends. Operations for the same connection
+    /// begin behind it.
+    fn take_direct(&mut self) {
+        for user in &mut self.users {
+            let mut bytes = [0; 64 * 1024];
+            while let Ok(n @ 1..) = user.other.read(&mut bytes) {
+                let peer = self.engine.kernel_mut().peers.entry(user.fd).or_default();
+                peer.outgoing.extend(&bytes[..n]);
+            }
+        }
     }
 
     fn pause_or_resume(&mut self, index: usize) {
@@ -170,6 +224,11 @@ impl<D: Decide + Debug> World<D> {
             self.take(event);
         }
         self.events = events;
+        self.take_direct();
+    }
+
+    pub fn handle(&self, index: usize) -> Handle {
+        self.users[index].handle
     }
 
     fn user(&mut self, handle: Handle) -> &mut User {
@@ -208,6 +267,11 @@ impl<D: Decide + Debug> World<D> {
                 self.user(handle);
                 panic!("nothing is broken here: {reason:?}", reason = reason as CloseReason);
             }
+            TransportEvent::Unreadable { handle, error, .. } => {
+                assert_eq!(error, ObjectError::Ended);
+                assert!(self.user(handle).sending.is_some(), "told before the batch is done");
+            }
+            TransportEvent::Written(_, written) => self.written.push(written),
             TransportEvent::Released(handle) => {
                 let user = self.user(handle);
                 assert!(user.is_closing);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use ringcall::{MethodTable, Shard, Wait};
-use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag};
+use ringcall_core::frame::{
+    FLAG_CONFIRM, Head, Kind, PREFACE, ReplyHeader, RequestHeader, request_flags, tag,
+};
 use ringcall_core::{Codec, Config, MessageId, Side, Status};
 
 use super::{
@@ -157,7 +159,8 @@ impl Sent {
         Ok(Sent {
             method: methods.iter().find(|method| method.id() == id),
             header,
-            flags: flags & request_flags::ALL & !request_flags::MORE,
+            // Those of bodies in parts belong to bodies in parts.
+            flags: flags & request_flags::ALL & !(request_flags::MORE | FLAG_CONFIRM),
             is_critical: input.ratio(1_u8, 16_u8)?,
             body: match meant.name() {
                 "view" => body::<Item>(input, header.codec)?,
