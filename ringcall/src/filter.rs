@@ -43,7 +43,9 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use ringcall_core::Status;
 
-pub use crate::client::{ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream};
+pub use crate::client::{
+    ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+};
 pub use crate::serve::ServerCall;
 
 /// Something that calls of the kind `C` pass, [`ServerCall`] or [`ClientCall`]: an async function, or a list

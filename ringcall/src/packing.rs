@@ -124,18 +124,29 @@ pub(crate) fn pack(
         return (encoded, 0);
     };
     let attached = encoded.attached.clone().map(Segment::from);
-    let body = match &attached {
-        None => Some(&*encoded.body),
-        Some(rest) if encoded.body.is_empty() && !encoded.is_beside => rest.as_slice(),
-        // In two pieces: what is beside a message is large and has its own form.
-        Some(_) => None,
-    };
     let packed = POOL.with(|pool| {
-        ringcall_compression::compress(compression, body?, threshold, pool).map(|it| it.share())
+        let joined;
+        let body = match &attached {
+            None => &encoded.body,
+            // What is beside a message is large and has its own form.
+            Some(_) if encoded.is_beside => return None,
+            Some(rest) if encoded.body.is_empty() => rest.as_slice()?,
+            // In two pieces, which a block has to be made of as a whole.
+            Some(rest) => {
+                let rest = rest.as_slice()?;
+                threshold.bytes_max(encoded.len())?;
+                let mut whole = pool.take(encoded.len());
+                whole.extend_from_slice(&encoded.body);
+                whole.extend_from_slice(rest);
+                joined = whole.freeze();
+                &*joined
+            }
+        };
+        ringcall_compression::compress(compression, body, threshold, pool).map(|it| it.share())
     });
     let Some(packed) = packed else { return (encoded, 0) };
     count(&COUNTS.packed, 1);
-    count(&COUNTS.packed_from_bytes, body.map_or(0, <[u8]>::len));
+    count(&COUNTS.packed_from_bytes, encoded.len());
     count(&COUNTS.packed_to_bytes, packed.len());
     // What is compressed cannot be said in another codec any more.
     let encoded = Encoded { body: packed, attached: None, transcode: None, ..encoded };

@@ -13,11 +13,12 @@ use std::{fs, thread};
 use common::{block, eventually};
 use ringcall::cluster::balance::Balancing;
 use ringcall::cluster::discovery::{DiskCache, FileSource, Instance, Listing, Wanted};
-use ringcall::cluster::fleet::Readiness;
+use ringcall::cluster::fleet::{self, Readiness};
 use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
+use ringcall::filter::{ClientCall, FilterExt, Filtered};
 use ringcall::{
     Address, CallError, Cause, Context, FailureClass, RunningServer, Server, Shard, ShardConfig,
-    method_id,
+    Status, method_id,
 };
 
 #[ringcall::service(name = "test.Till")]
@@ -104,6 +105,57 @@ fn calls_are_shared_out_and_a_lost_server_is_left() {
     let explained = balanced.explain(method_id("test.Till/who"));
     assert_eq!(explained.hosts.len(), 3);
     assert!(explained.to_string().contains("SmoothRoundRobin"), "{explained}");
+}
+
+#[test]
+fn a_filter_beneath_sees_attempts_and_one_around_sees_calls() {
+    let paid = Paid::default();
+    let servers: Vec<RunningServer> = (0..2).map(|number| serve(number, &paid)).collect();
+    let (calls, attempts) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let beneath = {
+        let attempts = Arc::clone(&attempts);
+        move |mut call: ClientCall| {
+            attempts.fetch_add(1, Ordering::SeqCst);
+            async move {
+                // Ready a little later.
+                let mut is_later = false;
+                std::future::poll_fn(|cx| match std::mem::replace(&mut is_later, true) {
+                    true => std::task::Poll::Ready(()),
+                    false => {
+                        cx.waker().wake_by_ref();
+                        std::task::Poll::Pending
+                    }
+                })
+                .await;
+                call.add_metadata("attempt", call.attempt().to_string());
+                if call.attempt() == 0 { Err(Status::OVERLOADED) } else { Ok(call) }
+            }
+        }
+    };
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&ended);
+    let beneath = beneath.after(move |end| told.lock().unwrap().push(end.status));
+    let around = {
+        let calls = Arc::clone(&calls);
+        move |call: ClientCall| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Ok::<_, Status>(call))
+        }
+    };
+    let balanced = Balanced::new(Clients::new().unwrap().filter(beneath), in_turn(), 1).unwrap();
+    let instances = servers.iter().zip(0..).map(|(server, number)| instance(number, server));
+    balanced.apply(&Listing::of(1, instances));
+    let ready = |host: &fleet::HostReport| host.readiness == Readiness::Ready;
+    eventually("there are connections", || balanced.explain(0).hosts.iter().all(ready));
+    let till = TillClient::new(Filtered::new(balanced, around));
+    for call in 1..=3 {
+        let who = till.who().wait().unwrap().to_native();
+        assert!(who < 2);
+        assert_eq!(calls.load(Ordering::SeqCst), call);
+        assert_eq!(attempts.load(Ordering::SeqCst), 2 * call);
+    }
+    // What a filter ends at a client it does not tell.
+    assert_eq!(*ended.lock().unwrap(), [Some(Status::OK); 3]);
 }
 
 #[test]

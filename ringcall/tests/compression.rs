@@ -6,16 +6,18 @@ mod common;
 use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::raw::{dial_open, frame, id, read_reply, request};
 use common::{Cook, Kitchen, KitchenClient, Pair, order, over_every_engine, over_every_pair};
 use ringcall::{
-    BlockOn, Body, Bytes, CallOptions, Channel, Compression, IntoOwned, Items, MemoryLimits,
-    RunningServer, Server, Shard, ShardConfig, Status, Stream, StreamChannel, View,
-    compression_counts, method_id,
+    BlockOn, Body, Bytes, CallOptions, Channel, Compression, Context, IntoOwned, Items,
+    MemoryLimits, Outgoing, Peer, RunningServer, Server, Shard, ShardConfig, Status, Stream,
+    StreamChannel, View, compression_counts, method_id,
 };
-use ringcall_core::Codec;
 use ringcall_core::frame::{Kind, ReplyHeader, RequestHeader};
+use ringcall_core::{Codec, EncodeError, Payload, Segment, Writer};
 
 #[ringcall::service(name = "test.Text")]
 trait Text {
@@ -171,6 +173,117 @@ fn a_method_and_a_call_say_how() {
         let page = TextClient::new(&client).with_options(options);
         let by_client = sent(&|| page.count(&body).wait().expect("a count").to_native());
         assert!(by_client > 10_000, "{by_client}");
+    });
+}
+
+/// A body whose rest lies elsewhere.
+#[derive(Clone)]
+struct TwoPieces(Vec<u8>, Bytes);
+
+impl Payload for TwoPieces {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        out.put(&self.0)?;
+        Ok(out.attach(Segment::Bytes(self.1.clone()))?)
+    }
+}
+
+#[test]
+fn a_body_in_two_pieces_is_compressed_as_one() {
+    over_every_engine(|pair| {
+        let server = serve(pair, None);
+        let client = pair.blocking(&server);
+        let (front, rest) = (text(3200).into_bytes(), Bytes::from(text(200_000)));
+        let whole = [&front, &rest[..]].concat();
+        let call = |compression: u8| Outgoing {
+            name: "test.Text/echo",
+            method: method_id("test.Text/echo"),
+            in_signature: 0,
+            out_signature: 0,
+            codec: Codec::RAW,
+            compression,
+            timeout: Duration::from_secs(10),
+            priority: 0,
+            attempt: 0,
+            flags: 0,
+            wait_for_ready: false,
+        };
+        let pieces = TwoPieces(front, rest);
+        let sent = |compression| {
+            let before = client.counters().bytes_sent;
+            let answer = client.run(client.call(call(compression), pieces.clone()));
+            assert_eq!(&answer.expect("an echo").body[..], &whole[..]);
+            client.counters().bytes_sent - before
+        };
+        assert!(sent(0) > 200_000);
+        for compression in Compression::ALL {
+            assert!(sent(compression.number()) < 20_000, "{compression}");
+        }
+        // From another thread.
+        let remote = pair.secured(ringcall::Client::connect(server.address())).wait().unwrap();
+        let answer = remote.block_on(remote.call(call(1), pieces.clone()));
+        assert_eq!(&answer.expect("an echo").body[..], &whole[..]);
+    });
+}
+
+#[ringcall::service(name = "test.Club")]
+trait Club {
+    async fn join(&self, body: Bytes, cx: &Context) -> Bytes;
+    #[method(offload)]
+    async fn join_from_afar(&self, body: Bytes, cx: &Context) -> Bytes;
+}
+
+#[derive(Clone, Default)]
+struct Members(Arc<Mutex<Vec<Peer>>>);
+
+impl Club for Members {
+    async fn join(&self, body: Bytes, cx: &Context) -> Bytes {
+        self.0.lock().unwrap().push(cx.peer());
+        body
+    }
+
+    async fn join_from_afar(&self, body: Bytes, cx: &Context) -> Bytes {
+        self.0.lock().unwrap().push(cx.peer());
+        body
+    }
+}
+
+#[test]
+fn calls_back_from_other_threads_are_compressed() {
+    over_every_engine(|pair| {
+        for method in ["test.Club/join", "test.Club/join_from_afar"] {
+            for reads in [0, Compression::available_bits()] {
+                let members = Members::default();
+                let server = pair.start(pair.bind().service(members.clone().into_club()));
+                let mut wire = common::raw::dial(server.address());
+                wire.write_all(&common::raw::opening_that_reads(reads)).unwrap();
+                common::raw::read_opening(&mut wire).expect("a HELLO");
+                wire.write_all(&request(1, method, b"")).unwrap();
+                assert_eq!(status(&mut wire), Status::OK);
+                let peer = members.0.lock().unwrap().remove(0);
+                let options = CallOptions::new().compression(Some(Compression::Lz4));
+                let page = TextClient::new(peer).with_options(options);
+                let caller = std::thread::spawn(move || {
+                    let body = Bytes::from(text(10_000));
+                    page.echo(&body).wait().expect("an answer").as_ref() == &*body
+                });
+                let made = loop {
+                    let frame = common::raw::read_frame(&mut wire).expect("a call");
+                    if frame.kind == Kind::Request as u8 {
+                        break frame;
+                    }
+                };
+                let header = RequestHeader::parse(&made.header).expect("a header").0;
+                assert_eq!(header.compression, if reads == 0 { 0 } else { 1 }, "{method}");
+                assert_eq!(made.body.len() < 2000, reads != 0, "{method}");
+                let mut header = ReplyHeader::new(Status::OK);
+                header.codec = Codec::RAW;
+                let echo = text(10_000).into_bytes();
+                wire.write_all(&common::raw::reply(made.id, &header, &echo)).unwrap();
+                assert!(caller.join().unwrap());
+                drop(wire);
+                server.stop();
+            }
+        }
     });
 }
 

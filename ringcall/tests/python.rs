@@ -37,6 +37,12 @@ trait Echo {
     async fn mirror(&self, body: Bytes, parts: Items<Bytes>) -> impl Stream<Item = Bytes>;
     /// Neither reads an item nor replies.
     async fn hold(&self, body: Bytes, parts: Items<Bytes>) -> Bytes;
+    /// Replies with the body and the metadata of the call.
+    async fn tagged(&self, body: Bytes, context: &Context) -> Bytes;
+    /// The same with an error.
+    async fn tagged_error(&self, body: Bytes, context: &Context) -> Result<Bytes, Bytes>;
+    /// Items as [`Counted`] with the metadata of the call, and behind them `count`.
+    async fn tagged_items(&self, body: Bytes, context: &Context) -> impl Stream<Item = Bytes>;
 }
 
 /// What others have to know by its names.
@@ -186,6 +192,25 @@ impl Stream for Failing {
     }
 }
 
+/// The same with metadata at the end.
+struct Tagged<'a>(Counted, &'a Context);
+
+impl Stream for Tagged<'_> {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Bytes>> {
+        let item = std::task::ready!(Pin::new(&mut self.0).poll_next(cx));
+        if item.is_none() {
+            self.1.reply_metadata("count", self.0.count.to_string());
+        }
+        Poll::Ready(item)
+    }
+}
+
+fn send_back(context: &Context) {
+    context.metadata().iter().for_each(|(key, value)| context.reply_metadata(key, value));
+}
+
 impl Echo for Demo {
     async fn echo(&self, body: Bytes) -> Bytes {
         body
@@ -232,6 +257,21 @@ impl Echo for Demo {
 
     async fn hold(&self, _body: Bytes, _parts: Items<Bytes>) -> Bytes {
         std::future::pending().await
+    }
+
+    async fn tagged(&self, body: Bytes, context: &Context) -> Bytes {
+        send_back(context);
+        body
+    }
+
+    async fn tagged_error(&self, body: Bytes, context: &Context) -> Result<Bytes, Bytes> {
+        send_back(context);
+        Err(body)
+    }
+
+    async fn tagged_items(&self, body: Bytes, context: &Context) -> impl Stream<Item = Bytes> {
+        send_back(context);
+        Tagged(Counted::new(&body), context)
     }
 }
 
@@ -296,6 +336,11 @@ fn bodies_of_every_size_come_back() {
 #[test]
 fn what_does_not_fit_is_refused() {
     run("shape", Config::new());
+}
+
+#[test]
+fn metadata_goes_with_calls_answers_and_ends() {
+    run("metadata", Config::new());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use ringcall_core::{
 };
 
 use super::shared::{Line, Outbox};
-use super::{BlockOn, Client, LocalClient, LocalStream, Peer};
+use super::{BlockOn, Client, LocalClient, LocalStream, Peer, Watched};
 use crate::block_on::block_on;
 use crate::packing::inflate_arrived;
 use crate::shard::{Notice, RemoteOpening};
@@ -254,7 +254,9 @@ struct Opened {
     outbox: Outbox,
     bridge: Arc<Bridge>,
     /// Keeps its connection; a peer's is not kept.
-    client: Option<Client>,
+    _client: Option<Client>,
+    /// Knows what the other side reads.
+    watched: Watched,
     /// How long an item may be.
     message_bytes_max: usize,
 }
@@ -332,7 +334,8 @@ impl RemoteStream {
         let opened = RemoteStream(Arc::new(Opened {
             outbox: line.outbox().clone(),
             bridge: Arc::clone(&bridge),
-            client,
+            _client: client,
+            watched: line.watched().clone(),
             message_bytes_max: line.message_bytes_max(),
         }));
         let opening = RemoteOpening { to: line.to(), outgoing, payload, bridge };
@@ -377,7 +380,7 @@ impl StreamCall for RemoteStream {
                 return Poll::Pending;
             }
         }
-        let accepted = || self.0.client.as_ref().map_or(0, |client| client.line().compressions());
+        let accepted = || self.0.watched.compressions();
         let payload = self.0.outbox.encode_packed(encoding, accepted, payload);
         let (payload, _, encoding) = payload.map_err(ItemError::Encode)?;
         let bytes = payload.len();

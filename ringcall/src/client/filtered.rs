@@ -9,8 +9,8 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
-    Answer, Arrived, Cause, Channel, Encoding, Extended, Failure, ItemError, Outgoing, Payload,
-    StatusClass, StreamCall, StreamChannel,
+    Answer, Arrived, Cause, Channel, Encoding, Extended, Failure, ItemError, Outgoing,
+    OwnedChannel, Payload, StatusClass, StreamCall, StreamChannel,
 };
 
 use super::BlockOn;
@@ -222,6 +222,98 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FilteredCall").field("method", &self.name).finish_non_exhaustive()
+    }
+}
+
+// ---- that keep their channel ----
+
+impl<C: OwnedChannel, F: Filter<ClientCall>> OwnedChannel for Filtered<C, F> {
+    type Owned<P>
+        = OwnedFilteredCall<C, F, P>
+    where
+        P: Payload + Clone;
+
+    fn call_owned<P: Payload + Clone>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> OwnedFilteredCall<C, F, P> {
+        let stage = OwnedStage::Before(Box::pin(self.before(call, payload.extensions())));
+        OwnedFilteredCall { to: self, payload: Some(payload), name: call.name, stage }
+    }
+}
+
+/// A call that passes filters, and then is made on a channel that it keeps. It is moved by whoever holds it, so
+/// the future of its filters is on the heap.
+pub struct OwnedFilteredCall<C, F, P>
+where
+    C: OwnedChannel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+    to: Filtered<C, F>,
+    payload: Option<P>,
+    name: &'static str,
+    stage: OwnedStage<F::Before, C::Owned<Extended<P>>>,
+}
+
+enum OwnedStage<B, M> {
+    Before(Pin<Box<B>>),
+    Made(M),
+    Over,
+}
+
+// Nothing in it is pinned where it is.
+impl<C: OwnedChannel, F: Filter<ClientCall>, P: Payload + Clone> Unpin
+    for OwnedFilteredCall<C, F, P>
+{
+}
+
+impl<C, F, P> Future for OwnedFilteredCall<C, F, P>
+where
+    C: OwnedChannel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+    type Output = Result<Answer<C::Body>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let passed = match &mut this.stage {
+                OwnedStage::Before(future) => ready!(future.as_mut().poll(cx)),
+                OwnedStage::Made(future) => {
+                    let answer = ready!(Pin::new(future).poll(cx));
+                    this.stage = OwnedStage::Over;
+                    this.to.filter.ended(&end_of(this.name, &answer));
+                    return Poll::Ready(answer);
+                }
+                OwnedStage::Over => return Poll::Pending,
+            };
+            match (passed, this.payload.take()) {
+                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                    let payload = Extended { payload, extensions: extensions.finish() };
+                    let future = this.to.channel.clone().call_owned(outgoing, payload);
+                    this.stage = OwnedStage::Made(future);
+                }
+                (passed, _) => {
+                    this.stage = OwnedStage::Over;
+                    let status = passed.err().unwrap_or(Status::CANCELLED);
+                    return Poll::Ready(Err(ended_by_filter(status)));
+                }
+            }
+        }
+    }
+}
+
+impl<C, F, P> fmt::Debug for OwnedFilteredCall<C, F, P>
+where
+    C: OwnedChannel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedFilteredCall").field("method", &self.name).finish_non_exhaustive()
     }
 }
 

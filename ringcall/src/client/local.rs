@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Address, Answer, Attached, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason,
-    Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused, Status,
-    TransportError,
+    Config, Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused,
+    Status, TransportError,
 };
 
 use super::backoff::Backoff;
@@ -33,6 +33,8 @@ pub(crate) struct ClientConnection {
     security: Security,
     /// What is offered on it, instead of what the shard serves.
     services: Option<Rc<Router>>,
+    /// Its settings, instead of the shard's.
+    config: Option<Rc<Config>>,
     /// The one for new calls. Others that this client had may still finish theirs.
     handle: Cell<Handle>,
     /// Its server has asked to leave it.
@@ -71,9 +73,11 @@ impl ClientConnection {
         address: Address,
         security: Security,
         services: Option<Rc<Router>>,
+        config: Option<Rc<Config>>,
         audience: Option<Arc<Audience>>,
     ) -> ClientConnection {
-        ClientConnection::with(Some(address), security, services, audience)
+        let connection = ClientConnection::with(Some(address), security, services, audience);
+        ClientConnection { config, ..connection }
     }
 
     /// One that calls came by.
@@ -94,6 +98,7 @@ impl ClientConnection {
             address,
             security,
             services,
+            config: None,
             handle: Cell::new(NONE),
             is_leaving: Cell::new(false),
             watched: Watched::new(ConnectionState::Idle),
@@ -116,6 +121,10 @@ impl ClientConnection {
 
     pub(crate) fn services(&self) -> Option<&Rc<Router>> {
         self.services.as_ref()
+    }
+
+    pub(crate) fn config(&self) -> Option<&Rc<Config>> {
+        self.config.as_ref()
     }
 
     #[inline]
@@ -382,10 +391,12 @@ impl LocalClient {
         address: Address,
         security: Security,
         services: Option<Rc<Router>>,
+        config: Option<Rc<Config>>,
         observers: &Observers,
     ) -> LocalClient {
         let audience = shard.audience(observers, Some(&address));
-        let connection = Rc::new(ClientConnection::new(address, security, services, audience));
+        let connection = ClientConnection::new(address, security, services, config, audience);
+        let connection = Rc::new(connection);
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
 
@@ -437,7 +448,11 @@ impl LocalClient {
 
     /// How long a body may be that this side reads.
     pub(crate) fn message_bytes_max(&self) -> usize {
-        self.0.shard.message_bytes_max(self.0.is_owner)
+        let own = self.0.connection.config();
+        own.map_or_else(
+            || self.0.shard.message_bytes_max(self.0.is_owner),
+            |config| config.largest_message(),
+        )
     }
 
     pub(crate) fn shard(&self) -> &Rc<Inner> {
@@ -633,6 +648,7 @@ pub struct LocalConnect {
     address: Result<Address, CallError>,
     security: Security,
     services: Option<Result<Mount, ServeError>>,
+    config: Option<Config>,
     attempt: Option<Attempt>,
 }
 
@@ -645,7 +661,14 @@ impl LocalConnect {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(TransportError::BadAddress).into()
         });
-        LocalConnect { shard: Rc::clone(shard), address, security, services: None, attempt: None }
+        LocalConnect {
+            shard: Rc::clone(shard),
+            address,
+            security,
+            services: None,
+            config: None,
+            attempt: None,
+        }
     }
 
     /// Offers a service to the server, on this connection and those that replace it. Without, they offer
@@ -670,6 +693,14 @@ impl LocalConnect {
         self
     }
 
+    /// The settings of this client's connections, instead of the shard's: limits, windows, keepalive. Those of
+    /// the protocol that the shard knows better, such as what it inflates, stay as they are. A setting that makes
+    /// no sense lets connecting fail, and the log says which.
+    pub fn config(mut self, config: Config) -> LocalConnect {
+        self.config = Some(config);
+        self
+    }
+
     /// The client, whose connection is opened when it is first needed.
     pub(crate) fn start(&mut self) -> Result<LocalClient, CallError> {
         if self.shard.remote.is_gone() {
@@ -681,8 +712,10 @@ impl LocalConnect {
             failed(TransportError::Unsupported)
         })?;
         let services = services.map(|mount| Rc::new(mount.finish()));
-        let security = self.security.clone();
-        Ok(LocalClient::new(&self.shard, address, security, services, &Observers::default()))
+        let config = self.config.take().map(|config| self.shard.own_config(config)).transpose();
+        let (config, security) = (config.map_err(failed)?, self.security.clone());
+        let observers = Observers::default();
+        Ok(LocalClient::new(&self.shard, address, security, services, config, &observers))
     }
 }
 

@@ -25,7 +25,9 @@ pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
 };
-pub use filtered::{ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream};
+pub use filtered::{
+    ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+};
 pub use landing::{LandingCall, LandingFuture};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payload, SharedChunk};
 
-use super::BlockOn;
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
+use super::{BlockOn, ConnectionState, Watched};
 use crate::block_on::block_on;
 use crate::observe::Audience;
 use crate::shard::Remote;
@@ -157,8 +157,14 @@ struct End {
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
         let audience = Audience::of(&remote.observers, None);
-        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, None, None);
+        let watched = Watched::new(ConnectionState::Ready);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, watched, None);
         PeerShared { line, handle, end: Mutex::default() }
+    }
+
+    /// The other side reads bodies that are compressed so.
+    pub(crate) fn reads(&self, compressions: u8) {
+        self.line.watched().reads(compressions);
     }
 
     fn ended(&self) -> Option<CloseReason> {

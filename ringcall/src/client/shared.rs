@@ -15,8 +15,8 @@ use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use ringcall_compression::Threshold;
 use ringcall_core::{
-    Answer, Attached, Cause, Channel, Clock, Codec, EncodeError, Encoded, Encoding, Failure,
-    Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool,
+    Answer, Attached, Cause, Channel, Clock, Codec, Config, EncodeError, Encoded, Encoding,
+    Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool,
     TransportError,
 };
 
@@ -123,8 +123,10 @@ pub(crate) struct Line {
     outbox: Outbox,
     /// Who is told of its calls.
     audience: Option<Arc<Audience>>,
-    /// What is known of its connection; nothing of one that calls came by.
-    watched: Option<Watched>,
+    /// What is known of its connection; of one that calls came by only what its other side reads.
+    watched: Watched,
+    /// How long a body may be that this side reads.
+    message_bytes_max: usize,
     /// What is known of the other side, so that a body need not be encoded twice.
     skew: Option<Arc<Skew>>,
 }
@@ -215,10 +217,12 @@ impl Line {
         to: Destination,
         outbox: Outbox,
         audience: Option<Arc<Audience>>,
-        watched: Option<Watched>,
+        watched: Watched,
         skew: Option<Arc<Skew>>,
     ) -> Line {
-        Line { remote, to, outbox, audience, watched, skew }
+        let is_opened = matches!(to, Destination::Client(_));
+        let message_bytes_max = remote.message_bytes_max[usize::from(is_opened)];
+        Line { remote, to, outbox, audience, watched, message_bytes_max, skew }
     }
 
     /// As far as is known here; otherwise the shard sees to it.
@@ -229,14 +233,18 @@ impl Line {
         }
     }
 
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
     /// How bodies may be compressed that the other side reads.
     pub(crate) fn compressions(&self) -> u8 {
-        self.watched.as_ref().map_or(0, Watched::compressions)
+        self.watched.compressions()
     }
 
     /// How long a body may be that this side reads.
     pub(crate) fn message_bytes_max(&self) -> usize {
-        self.remote.message_bytes_max[usize::from(matches!(self.to, Destination::Client(_)))]
+        self.message_bytes_max
     }
 
     fn slot(&self) -> Arc<RemoteSlot> {
@@ -681,6 +689,8 @@ pub struct Connect<T> {
     security: Security,
     is_lazy: bool,
     audience: Option<Arc<Audience>>,
+    /// How long a reply may be, if the client has settings of its own.
+    message_bytes_max: Option<usize>,
     make: fn(Client) -> T,
 }
 
@@ -697,7 +707,16 @@ impl<T> Connect<T> {
         let stage = ConnectStage::New(address.resolve(), address.to_text());
         let services = Services::default();
         let (choice, is_lazy) = (TransportChoice::Auto, false);
-        Connect { stage, choice, services, security, is_lazy, audience: None, make }
+        Connect {
+            stage,
+            choice,
+            services,
+            security,
+            is_lazy,
+            audience: None,
+            message_bytes_max: None,
+            make,
+        }
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
@@ -742,6 +761,14 @@ impl<T> Connect<T> {
         self
     }
 
+    /// The settings of this client's connections, instead of the default: limits, windows, keepalive. Those of the
+    /// protocol that the shard knows better, such as what it inflates, stay as they are. A setting that makes no
+    /// sense lets connecting fail, and the log says which.
+    pub fn config(mut self, config: Config) -> Connect<T> {
+        self.services.config = Some(Box::new(config));
+        self
+    }
+
     /// Gives the client at once: it connects with its first call, and again if that fails. Whether a call
     /// waits for that is up to [`wait_for_ready`](crate::CallOptions::wait_for_ready).
     pub fn lazy(mut self) -> Connect<T> {
@@ -767,6 +794,8 @@ pub(crate) struct Services {
     handlers: Handlers,
     /// Who is told of the connection.
     pub(crate) observers: Observers,
+    /// Its settings, if they are its own.
+    pub(crate) config: Option<Box<Config>>,
 }
 
 impl Services {
@@ -806,6 +835,8 @@ impl<T> Future for Connect<T> {
             match background(self.choice) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
+                    self.message_bytes_max =
+                        services.config.as_ref().map(|config| config.largest_message());
                     self.audience = Audience::of(&services.observers, Some(address.clone()));
                     let security = self.security.clone();
                     remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
@@ -823,8 +854,11 @@ impl<T> Future for Connect<T> {
             Err(failure) => Err(CallError::Failed(failure)),
             Ok((remote, index, watched, skew)) => {
                 let (to, outbox) = (Destination::Client(index), Outbox::default());
-                let seen = Some(watched.clone());
-                let line = Line::new(remote, to, outbox, audience, seen, Some(skew));
+                let seen = watched.clone();
+                let mut line = Line::new(remote, to, outbox, audience, seen, Some(skew));
+                if let Some(own) = self.message_bytes_max {
+                    line.message_bytes_max = own;
+                }
                 Ok(make(Client(Arc::new(Shared { line, index, watched }))))
             }
         })

@@ -16,6 +16,7 @@ use ringcall_core::{Clock, Instant, TransportError};
 
 use crate::block_on::block_on;
 use crate::client::background;
+use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
 use crate::{
@@ -56,6 +57,13 @@ impl Clients {
         setup: impl Fn(Connect<Client>) -> Connect<Client> + Send + Sync + 'static,
     ) -> Clients {
         Clients { setup: Arc::new(setup), ..self }
+    }
+
+    /// The same, with a filter that each attempt passes on its way to the instance that was chosen for it. One that
+    /// it ends was not sent, and may be made at another instance. It costs an allocation an attempt.
+    #[must_use]
+    pub fn filter<F: Filter<ClientCall>>(self, filter: F) -> Filtering<Clients, F> {
+        Filtering { connector: self, filter }
     }
 }
 
@@ -98,7 +106,7 @@ impl fmt::Debug for Clients {
     }
 }
 
-impl<N: Connector<Channel = Client>> BlockOn for Balanced<N> {
+impl<N: Connector<Channel: BlockOn>> BlockOn for Balanced<N> {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         block_on(future)
     }
@@ -149,6 +157,12 @@ impl LocalClients {
     #[must_use]
     pub fn with(self, setup: impl Fn(LocalConnect) -> LocalConnect + 'static) -> LocalClients {
         LocalClients { setup: Rc::new(setup), ..self }
+    }
+
+    /// The same, with a filter for each attempt, see [`Clients::filter`].
+    #[must_use]
+    pub fn filter<F: Filter<ClientCall>>(self, filter: F) -> Filtering<LocalClients, F> {
+        Filtering { connector: self, filter }
     }
 }
 
@@ -204,5 +218,40 @@ impl Future for LocalSleep {
 impl fmt::Debug for LocalSleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalSleep").finish_non_exhaustive()
+    }
+}
+
+// ---- with filters ----
+
+/// A connector whose attempts pass a filter, made by [`Clients::filter`] or [`LocalClients::filter`].
+#[derive(Clone, Debug)]
+pub struct Filtering<N, F> {
+    connector: N,
+    filter: F,
+}
+
+impl<N: Clock, F> Clock for Filtering<N, F> {
+    #[inline]
+    fn now(&self) -> Instant {
+        self.connector.now()
+    }
+}
+
+impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
+    type Channel = Filtered<N::Channel, F>;
+    type Sleep = N::Sleep;
+    type Guard<S> = N::Guard<S>;
+
+    fn connect(&self, instance: &Instance) -> Option<Self::Channel> {
+        let channel = self.connector.connect(instance)?;
+        Some(Filtered::new(channel, self.filter.clone()))
+    }
+
+    fn readiness(&self, filtered: &Self::Channel) -> Readiness {
+        self.connector.readiness(filtered.channel())
+    }
+
+    fn sleep(&self, time: Duration) -> N::Sleep {
+        self.connector.sleep(time)
     }
 }

@@ -22,7 +22,7 @@
 mod connectors;
 mod watch;
 
-pub use connectors::{Clients, LocalClients, LocalSleep, Sleep};
+pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
     BadSetting, Balanced, BalancedCall, Connector, Counts, Guard, MethodSettings, Settings, Sign,
     balance, breaker, discovery, fleet, health, hedge, ramp, retry, sign_of,

@@ -139,7 +139,7 @@ impl Context {
     #[must_use]
     pub fn peer(&self) -> Peer {
         Peer::new(match &self.home {
-            Home::Shard(shard) => shard.remote.peer(self.facts.handle),
+            Home::Shard(shard) => shard.remote_peer(self.facts.handle),
             Home::Elsewhere(remote, _) => remote.peer(self.facts.handle),
         })
     }

@@ -422,7 +422,7 @@ impl Inner {
     /// Makes of a request's body what it was before it was compressed.
     #[cold]
     fn inflate(&self, handle: Handle, request: &mut Request) -> Result<(), Status> {
-        let limit = self.message_bytes_max(!self.is_accepted(handle));
+        let limit = self.message_bytes_max_of(handle);
         request.body = self.inflated.request(request.compression, &request.body, limit)?;
         request.compression = 0;
         self.watch_inflated(handle, request);
@@ -432,7 +432,7 @@ impl Inner {
     /// The body of an item of a caller, as it was before it was compressed.
     pub(crate) fn inflate_item(&self, handle: Handle, item: &mut Item) -> Result<(), Status> {
         if item.encoding.compression != 0 {
-            let limit = self.message_bytes_max(!self.is_accepted(handle));
+            let limit = self.message_bytes_max_of(handle);
             let inflated = self.inflated.item(item.encoding.compression, &item.body, limit);
             item.body = inflated.ok_or(Status::BAD_ITEM)?;
             item.encoding.compression = 0;
@@ -443,6 +443,15 @@ impl Inner {
     /// How long a body may be: of a connection that was opened here, or one that was accepted.
     pub(crate) fn message_bytes_max(&self, is_opened: bool) -> usize {
         self.remote.message_bytes_max[usize::from(is_opened)]
+    }
+
+    /// The same of a certain connection, which may have settings of its own.
+    fn message_bytes_max_of(&self, handle: Handle) -> usize {
+        if self.is_accepted(handle) {
+            return self.message_bytes_max(false);
+        }
+        let own = self.client(handle).and_then(|client| client.config().map(Rc::clone));
+        own.map_or_else(|| self.message_bytes_max(true), |config| config.largest_message())
     }
 
     fn is_accepted(&self, handle: Handle) -> bool {

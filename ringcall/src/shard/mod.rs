@@ -24,7 +24,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringcall_compression::Compression;
-use ringcall_core::{Address, Clock, Config, Counters, Memory, MemoryLimits, Park};
+use ringcall_core::{Address, Clock, Config, ConfigError, Counters, Memory, MemoryLimits, Park};
 #[cfg(feature = "tls")]
 use ringcall_tls::{TlsClient, TlsServer};
 
@@ -193,6 +193,14 @@ impl Wake for RootWake {
     }
 }
 
+/// Settings of connections, with what is the same for all of a shard.
+fn prepare(config: Config, compression: &CompressionConfig) -> Result<Config, ConfigError> {
+    let compressions = if compression.accept { Compression::available_bits() } else { 0 };
+    let format = ringcall_codec_rkyv::archive_format();
+    let config = config.archive_format(format).compressions(compressions);
+    config.instance(inner::instance_id()).validate()
+}
+
 /// How long a spinning shard pauses after it found nothing, a fraction of a microsecond: looking is a system call
 /// on epoll.
 const PAUSES: u32 = 16;
@@ -208,18 +216,12 @@ impl Shard {
     }
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
-        let compressions = match config.compression.accept {
-            true => Compression::available_bits(),
-            false => 0,
-        };
-        let prepare = |config: Config| {
-            let format = ringcall_codec_rkyv::archive_format();
-            let config = config.archive_format(format).compressions(compressions);
-            config.instance(inner::instance_id()).validate()
-        };
         let memory = Memory::new(config.memory);
         let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
-        let (server, client) = (prepare(config.server)?, prepare(config.client)?);
+        let (server, client) = (
+            prepare(config.server, &config.compression)?,
+            prepare(config.client, &config.compression)?,
+        );
         let (engine, transport) = Engine::new(&memory, config.transport, config.reuse_port)?;
         let remote = Remote::new(
             engine.bell(),

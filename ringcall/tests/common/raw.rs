@@ -99,11 +99,16 @@ pub fn frame(kind: Kind, flags: u8, id: u64, header: &[u8], body: &[u8]) -> Vec<
 
 /// A preface and a HELLO.
 pub fn opening() -> Vec<u8> {
+    opening_that_reads(0)
+}
+
+/// The same of somebody who reads bodies that are compressed so.
+pub fn opening_that_reads(compressions: u8) -> Vec<u8> {
     let hello = Hello {
         version_min: 1,
         version_max: 1,
         archive: ArchiveFormat::STANDARD,
-        compressions: 0,
+        compressions,
         in_flight_max: 1024,
         features: 0,
         codecs: 3,

@@ -23,13 +23,15 @@ from wire import *
 ECHO, SLOW, LEAVE = "demo.Echo/echo", "demo.Echo/slow", "demo.Echo/leave"
 COUNT, FAIL, GATHER = "demo.Echo/count", "demo.Echo/fail", "demo.Echo/gather"
 FIRST, MIRROR, HOLD = "demo.Echo/first", "demo.Echo/mirror", "demo.Echo/hold"
+TAGGED, TAGGED_ERROR, TAGGED_ITEMS = "demo.Echo/tagged", "demo.Echo/tagged_error", "demo.Echo/tagged_items"
 BOTH_WAYS = ITEMS_IN | ITEMS_OUT
 KIB = 1024
 SOON = 2**64 - 1  # what GOAWAY says before it counts
 
 
 def main():
-    scenarios = [echo, shape, goaway, cancel, streams, credit, cut, early, wrong, drain, pings, typed, table]
+    scenarios = [echo, shape, metadata, goaway, cancel, streams, credit, cut, early, wrong, drain, pings]
+    scenarios += [typed, table]
     scenarios = {run.__name__: run for run in scenarios}
     parser = argparse.ArgumentParser(description="A ringcall client that checks a server.")
     parser.add_argument("address", metavar="HOST:PORT")
@@ -84,6 +86,36 @@ def shape(connect):
     expect_reply(connection, connection.call(ECHO, b"codec", codec=1), status=UNKNOWN_CODEC)
     expect_reply(connection, connection.call(ECHO, b"late", deadline=0), status=EXPIRED)
     check_echo(connection, b"still here after all")
+    connection.finish()
+
+
+def metadata(connect):
+    """Metadata of calls, of answers and of ends. What is wrong with it is the call's affair alone."""
+    connection = connect()
+    entries = [("user", b"somebody"), ("trace-bin", bytes(range(256))), ("user", b""), ("a.b_c-9", b"\xff" * 1000)]
+    for sent in ([], entries[:1], entries, [("x" * 255, b"long")]):
+        for body in (b"", contents(50), contents(700_000)):
+            call = connection.call(TAGGED, body, metadata=sent)
+            expect_reply(connection, call, body)
+            expect("metadata of the reply", sent, call.metadata)
+
+    out = signature("rkyv-0.8/2;raw;raw")
+    call = connection.call(TAGGED_ERROR, b"as asked", metadata=entries, out_signature=out)
+    expect_reply(connection, call, b"as asked", APPLICATION_ERROR)
+    expect("metadata of an error", entries, call.metadata)
+
+    call = connection.call(TAGGED_ITEMS, counted(3, 10), ITEMS_OUT, metadata=entries[:2])
+    check_items(connection, call, 3, 10)
+    expect("metadata before the items", entries[:2], call.metadata)
+    expect("metadata behind the items", [("count", b"3")], call.end_metadata)
+
+    for key in ("", "Upper", "with space", "k\0"):
+        call = connection.call(TAGGED, b"key", metadata=[(key, b"value")])
+        expect_reply(connection, call, status=BAD_REQUEST)
+    for sent in ([("k", b"")] * 129, [("k", bytes(4096))] * 2):
+        call = connection.call(TAGGED, b"much", metadata=sent)
+        expect_reply(connection, call, status=TOO_MUCH_METADATA)
+    check_echo(connection, b"still here")
     connection.finish()
 
 

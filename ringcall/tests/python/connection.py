@@ -57,10 +57,11 @@ class Connection:
 
     # What a scenario uses
 
-    def call(self, name, body=b"", flags=0, **header):
-        """Begins a call, with streams if the flags say so. It fails at once after GOAWAY."""
+    def call(self, name, body=b"", flags=0, metadata=(), **header):
+        """Begins a call, with streams if the flags say so, and with metadata as (key, value). It fails at once
+        after GOAWAY."""
         request = Request(method_id(name), deadline=DEADLINE_US)._replace(**header)
-        call = Call(request, flags, body)
+        call = Call(request, flags, body, tuple(encode_entry(*entry) for entry in metadata))
         if self.accepted is None:
             self._waiting.append(call)
             self._start_waiting_calls()
@@ -297,6 +298,7 @@ class Connection:
             is_bare = frame.header.status == OK and not body.total
             must(call.flags & ITEMS_OUT and is_bare, 30, f"items follow {frame.header}")
             call.answer = frame.header
+            call.metadata = decode_metadata(frame.extensions)
         else:
             self._on_last(call, body)
 
@@ -327,6 +329,11 @@ class Connection:
         must(not body.total or not has_no_body(status), 8, f"status {status:#x} with a body")
         call.stop_sending()
         call.reply = body
+        last = decode_metadata(body.first.extensions)
+        if call.answer:
+            call.end_metadata = last
+        else:
+            call.metadata = last
         self._finish_if_complete(call)
 
     def _on_item(self, frame):
@@ -447,12 +454,13 @@ class Connection:
 class Call:
     """A call of this side: waiting to be sent, in flight (it has an id then), or done."""
 
-    def __init__(self, request, flags, body):
-        self.request, self.flags, self.body = request, flags, body
+    def __init__(self, request, flags, body, extensions=()):
+        self.request, self.flags, self.body, self.extensions = request, flags, body, extensions
         self.id, self.number = None, 0
         self.sending = None  # the body of which parts are still to be sent: the request's or an item's
         self.answer = None  # the header of the REPLY that items follow
         self.reply = self.error = None  # the reply or the end is an IncomingBody, when it has begun
+        self.metadata = self.end_metadata = None  # of the REPLY, and of the END behind its items
         self.done = self.is_cancelled = False
         # Items of this side: those that have not begun, whether END is to follow, the credit.
         self.outbox = deque()
@@ -466,7 +474,7 @@ class Call:
 
     def begin(self, id, their_window, our_window):
         self.id = id
-        self.sending = OutgoingBody(REQUEST, self.request, self.flags, id, self.body)
+        self.sending = OutgoingBody(REQUEST, self.request, self.flags, id, self.body, self.extensions)
         self.credit = {BYTES: their_window, ITEMS: stream_items(their_window)}
         self.windows = {BYTES: Window(our_window), ITEMS: Window(stream_items(our_window))}
 
@@ -498,8 +506,8 @@ class Call:
 class OutgoingBody:
     """A body that is sent in one frame or in several."""
 
-    def __init__(self, kind, header, flags, id, body):
-        self._first = Frame(kind, header, id, flags)
+    def __init__(self, kind, header, flags, id, body, extensions=()):
+        self._first = Frame(kind, header, id, flags, extensions)
         self._body = body
         self._sent = 0
 
@@ -512,7 +520,8 @@ class OutgoingBody:
         if len(body) == rest:
             return self._first._replace(body=body)
         total = (CRITICAL | TOTAL_LENGTH, rest.to_bytes(8, "little"))
-        return self._first._replace(flags=self._first.flags | MORE, extensions=(total,), body=body)
+        extensions = (total, *self._first.extensions)
+        return self._first._replace(flags=self._first.flags | MORE, extensions=extensions, body=body)
 
     def is_complete(self):
         return self._sent == len(self._body)

@@ -14,7 +14,7 @@ SERVER_BIT, SLOT_BITS = 1 << 63, 2**32 - 1
 HELLO, REQUEST, REPLY, DATA, ITEM, END, CREDIT, CANCEL, PING, PONG, GOAWAY, LIMITS = range(1, 13)
 FIRST_IGNORABLE_KIND = 128
 ONE_WAY, ITEMS_IN, ITEMS_OUT, MORE, IDEMPOTENT, CONFIRM, ANY_OF_REQUEST, ACKNOWLEDGES = 1, 2, 4, 8, 32, 64, 127, 1
-CRITICAL, TOTAL_LENGTH, ATTACHMENT_LENGTH = 0x8000, 1, 2
+CRITICAL, TOTAL_LENGTH, ATTACHMENT_LENGTH, METADATA = 0x8000, 1, 2, 14
 STREAMS = 2  # of the features in HELLO
 STREAM, CALLS_POOL, REPLIES_POOL = 0, 1, 2
 BYTES, ITEMS = 0, 1  # units of credit
@@ -24,7 +24,7 @@ NO_DEADLINE = 2**32 - 1
 OK, UNSUPPORTED, UNKNOWN_METHOD, SHAPE_MISMATCH, UNKNOWN_CODEC = 0, 0x4001, 0x4002, 0x4003, 0x4004
 BAD_BODY = 0x4005
 EXPIRED, CANCELLED, BAD_REQUEST, APPLICATION_ERROR = 0x4006, 0x4009, 0x400A, 0x8000
-CANCELLED_RUNNING, BAD_ITEM = 0xC002, 0xC006
+TOO_MUCH_METADATA, CANCELLED_RUNNING, BAD_ITEM = 0x400E, 0xC002, 0xC006
 REFUSED_CLASS, UNKNOWN_CLASS = 1, 3  # the top two bits of a status
 
 
@@ -151,6 +151,23 @@ def decode_extensions(data):
     return tuple(found)
 
 
+def encode_entry(key, value):
+    """An entry of metadata as an extension."""
+    return METADATA, bytes([len(key)]) + key.encode() + value
+
+
+def decode_metadata(extensions):
+    """The entries among the extensions, in their order."""
+    entries = []
+    for tag, data in extensions:
+        if tag & ~CRITICAL == METADATA:
+            key, value = data[1 : 1 + data[0]], data[1 + data[0] :]
+            if len(key) != data[0] or not re.fullmatch(rb"[a-z0-9._-]+", key):
+                raise Failure(f"an entry of metadata that is none: {data}")
+            entries.append((key.decode(), value))
+    return entries
+
+
 def critical_tags(extensions):
     """The tags that may not be ignored."""
     known = (CRITICAL | TOTAL_LENGTH, CRITICAL | ATTACHMENT_LENGTH)
@@ -232,6 +249,9 @@ def self_test(path):
 
     extensions = decode_extensions(vectors["extensions-all"])
     expect("extensions-all", vectors["extensions-all"].hex(), encode_extensions(extensions).hex())
+    entry = frames["request-extensions"].extensions[1]
+    expect("metadata of request-extensions", entry, encode_entry("key", b"++"))
+    expect("metadata of request-extensions, decoded", [("key", b"++")], decode_metadata([entry]))
     expect("tags of extensions-all", list(range(1, 16)), [tag & ~CRITICAL for tag, _ in extensions])
     body = IncomingBody(frames["request-more"], largest=20)
     body.add(frames["data"])

@@ -3,15 +3,17 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Handle, Instant, TransportError};
+use ringcall_core::{CloseReason, Config, Handle, Instant, TransportError};
 
 use super::Inner;
 use super::control::offering;
 use super::watch::Change;
-use crate::client::{ClientConnection, ConnectionState, LocalClient};
+use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared};
 use crate::observe::Observers;
+use crate::shard::prepare;
 
 impl Inner {
     /// Somebody needs this client: if it has never connected it does so now.
@@ -42,9 +44,13 @@ impl Inner {
         let Some(address) = client.address() else { return };
         let now = self.read_clock();
         client.tries(now);
-        let config = match client.services() {
-            Some(router) => offering(&self.client_config.borrow(), router.rows()),
+        let config = match client.config() {
+            Some(own) => Rc::clone(own),
             None => Rc::clone(&self.client_config.borrow()),
+        };
+        let config = match client.services() {
+            Some(router) => offering(&config, router.rows()),
+            None => config,
         };
         let Ok(layer) = self.layers.connect(client.security()) else {
             client.failed(CloseReason::Transport(TransportError::BadAddress));
@@ -67,6 +73,14 @@ impl Inner {
                 self.redial(client);
             }
         }
+    }
+
+    /// Settings of one client's connections, with what they have of the shard.
+    pub(crate) fn own_config(&self, config: Config) -> Result<Rc<Config>, TransportError> {
+        prepare(config, &self.compression).map(Rc::new).map_err(|error| {
+            log::error!("the settings of a connection: {error}");
+            TransportError::Unsupported
+        })
     }
 
     fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
@@ -104,6 +118,13 @@ impl Inner {
     /// The connection that calls came by, for calls back.
     pub(crate) fn local_peer(self: &Rc<Self>, handle: Handle) -> LocalClient {
         LocalClient::peer(self, self.connection_of_peer(handle))
+    }
+
+    /// The same for other threads. One that they asked for themselves learns soon what its other side reads.
+    pub(crate) fn remote_peer(&self, handle: Handle) -> Arc<PeerShared> {
+        let peer = self.remote.peer(handle);
+        peer.reads(self.compressions(handle));
+        peer
     }
 
     pub(super) fn connection_of_peer(self: &Rc<Self>, handle: Handle) -> Rc<ClientConnection> {

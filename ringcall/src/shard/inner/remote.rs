@@ -253,7 +253,9 @@ impl Inner {
                     }
                 }
                 Notice::Watch(handle) => {
-                    if !self.is_there(handle) {
+                    if self.is_there(handle) {
+                        self.remote.peer(handle).reads(self.compressions(handle));
+                    } else {
                         self.remote.end_peer(handle, CloseReason::Local);
                     }
                 }
@@ -337,16 +339,17 @@ impl Inner {
         services: Services,
         slot: Arc<ConnectSlot>,
     ) {
-        let observers = services.observers.clone();
-        let services = match self.mount(services) {
-            Ok(services) => services.map(Rc::new),
+        let (observers, config) = (services.observers.clone(), services.config.clone());
+        let config = config.map(|config| self.own_config(*config)).transpose();
+        let (services, config) = match self.mount(services).and_then(|it| Ok((it, config?))) {
+            Ok((services, config)) => (services.map(Rc::new), config),
             Err(error) => {
                 let cause = Cause::Closed(CloseReason::Transport(error));
                 return slot.complete(Err(Failure::not_sent(cause)));
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, security, services, &observers);
+        let client = LocalClient::new(self, address, security, services, config, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }
