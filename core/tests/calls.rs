@@ -366,6 +366,57 @@ fn one_ways_that_run_hold_back_further_ones() {
     assert_at_rest(&pair);
 }
 
+/// Its slots belong to calls that still run there.
+#[test]
+fn b06_no_call_is_made_when_the_other_side_sends_no_more() {
+    let mut pair = Pair::established(21);
+    pair.server.echo = false;
+    pair.client.echo = false;
+    pair.call(1, b"runs there").unwrap();
+    let back = raw_call(pair.now);
+    pair.server.connection.call(pair.now, &back, &Bytes::from_static(b"runs here"), 2).unwrap();
+    pair.run();
+    pair.client.connection.handle_input_end(pair.now);
+    pair.client.drain(pair.now);
+    let peer_closed = Cause::Closed(CloseReason::PeerClosed);
+    assert!(matches!(pair.client.outcome(1), Outcome::Failed(f) if f.cause == peer_closed));
+    let refused = pair.call(3, b"in the same slot").unwrap_err();
+    assert_eq!(refused.failure, Failure::not_sent(peer_closed));
+    let request = pair.client.requests.remove(0);
+    pair.client.reply(pair.now, request.id, Status::OK, &Chunk::empty()).unwrap();
+    pair.run();
+    assert_eq!((pair.client.closed, pair.server.closed), (Some(CloseReason::PeerClosed), None));
+    assert!(pair.server.answer(2).is_empty());
+}
+
+/// A limit: their answers come behind one-way calls that are not read. It ends with the deadline.
+#[test]
+fn c15_one_ways_whose_handlers_call_back_end_at_their_deadline() {
+    let mut pair = Pair::with(22, Config::new(), Config::new().in_flight_max(4)).open();
+    pair.server.echo = false;
+    for ticket in 0..5 {
+        pair.call_with(ticket, b"x", |call| call.flags = request_flags::ONE_WAY).unwrap();
+    }
+    pair.run();
+    for ticket in 10..14 {
+        let call = raw_call(pair.now);
+        pair.server.connection.call(pair.now, &call, &Bytes::new(), ticket).unwrap();
+    }
+    pair.run();
+    assert_eq!((pair.server.requests.len(), pair.server.done.len()), (4, 0));
+    pair.run_for(Duration::from_secs(2));
+    for ticket in 10..14 {
+        assert_eq!(failure(pair.server.outcome(ticket)), Failure::unknown(Cause::Expired));
+    }
+    for _ in 0..5 {
+        let request = pair.server.requests.remove(0);
+        pair.server.reply(pair.now, request.id, Status::OK, &Chunk::empty()).unwrap();
+        pair.run();
+    }
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+    assert_at_rest(&pair);
+}
+
 #[test]
 fn the_in_flight_limit_is_the_peers() {
     let mut pair = Pair::with(16, Config::new(), Config::new().in_flight_max(3)).open();

@@ -12,7 +12,7 @@ use ringcall_core::frame::{
     request_flags, tag,
 };
 use ringcall_core::{
-    Call, CallId, Cancellation, Cause, CloseReason, Config, Entropy, FailureClass, Instant,
+    Call, CallId, Cancellation, Cause, CloseReason, Config, Entropy, Event, FailureClass, Instant,
     ItemError, Outcome, RequestId, Side, SplitMix64, Status, StreamId,
 };
 
@@ -703,6 +703,24 @@ fn items_of_a_refused_call_are_no_fault() {
         let _credit = raw.sent();
     }
     assert_eq!(raw.closed, Some(CloseReason::BadStream));
+}
+
+/// Found: its deadline passed while its handler, which was told of the end of input, had not answered.
+#[test]
+fn a_call_is_cancelled_once() {
+    let mut raw = goes_on(&[request(0, b"").flags(IN)]);
+    let deadline = raw.requests[0].deadline;
+    let id = raw.requests[0].id;
+    raw.peer.connection.watch_deadline(id, deadline);
+    raw.peer.connection.handle_input_end(raw.now);
+    let mut told = 0;
+    for now in [raw.now, deadline + Duration::from_millis(10)] {
+        raw.peer.connection.handle_timeout(now);
+        while let Some(event) = raw.peer.connection.poll_event(now) {
+            told += u32::from(matches!(event, Event::Cancelled(..)));
+        }
+    }
+    assert_eq!(told, 1);
 }
 
 #[test]

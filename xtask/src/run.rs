@@ -30,7 +30,8 @@ pub(crate) fn asan() -> Result<(), String> {
     let parts = [
         "-p ringcall-buf -p ringcall-uring -p ringcall-codec-rkyv --tests",
         "-p ringcall-tls --lib",
-        "-p ringcall --features tls --test calls --test messages --test smoke --test tls",
+        "-p ringcall --features tls,lz4,zstd --test calls --test messages --test smoke --test tls \
+         --test bodies --test compression --test metadata --test filters",
     ];
     for part in parts {
         let mut tests = cargo(&["+nightly", "test", "--quiet", "--target", TARGET]);

@@ -28,7 +28,7 @@ use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
-use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
+use crate::frame::{Cancel, CancelReason, GoAway, Hello, Kind, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
@@ -1088,10 +1088,31 @@ impl<T> Connection<T> {
                 self.step(ConnectionInput::Gone);
             }
             _ => {
+                if reason == CloseReason::Local {
+                    self.cancel_sent_calls();
+                }
                 let taken = self.counters.requests_taken;
                 let accepted = self.goaway_sent.map_or(taken, |sent| sent.min(taken));
                 self.send_go_away(accepted, reason.code());
                 self.step(ConnectionInput::Close);
+            }
+        }
+    }
+
+    /// Nobody will read the answers. The other side could not tell that from a stream that has only ended in
+    /// this direction, and would finish the calls for nobody.
+    fn cancel_sent_calls(&mut self) {
+        if self.calls.live() == 0 {
+            return;
+        }
+        let taken = self.outbound.taken();
+        for slot in 0..self.calls.slots() {
+            let Some(entry) = self.calls.at(slot) else { continue };
+            let was_sent = entry.number != 0 && entry.number <= taken;
+            // Also if it was cancelled: that may have been among what was not sent.
+            if was_sent && let Some(id) = self.calls.id_at(slot) {
+                let cancel = Cancel { reason: CancelReason::Dropped };
+                self.push_control(Kind::Cancel, id, &cancel.encode());
             }
         }
     }
@@ -1205,7 +1226,9 @@ impl<T> Connection<T> {
         if self.inbound.is_inside_frame() && !bug!("e03") {
             return self.fail(now, self.inbound.cut_off());
         }
-        // Nobody will answer our calls any more, nor give credit or items to streams.
+        // Nobody will answer our calls any more, nor give credit or items to streams. There are no new ones:
+        // they would have the slots of calls that still run over there.
+        self.step(ConnectionInput::GoAway);
         self.end_own_calls(CloseReason::PeerClosed);
         self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
@@ -1274,7 +1297,9 @@ impl<T> Connection<T> {
         } else {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
-            if self.served.step(slot, state::ServedInput::Cancel) {
+            // Whoever was told already is not told again.
+            let is_running = served.state == ServedState::Running;
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
                 self.stop_streams(id.id);
                 self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
             }

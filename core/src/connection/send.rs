@@ -17,8 +17,8 @@ use crate::frame::{
 };
 use crate::payload::Empty;
 use crate::{
-    CallId, Cause, CloseCode, Codec, EncodeError, Failure, Instant, MessageId, Payload, Refused,
-    RequestId, Status,
+    CallId, Cause, CloseCode, CloseReason, Codec, EncodeError, Failure, Instant, MessageId,
+    Payload, Refused, RequestId, Status,
 };
 
 /// Flags that a call may have.
@@ -192,6 +192,9 @@ impl<T> Connection<T> {
     fn why_not_open(&self) -> Cause {
         match (self.ending, self.state) {
             (Some(ending), _) => Cause::Closed(ending.reason),
+            (None, ConnectionState::Draining) if self.input_ended => {
+                Cause::Closed(CloseReason::PeerClosed)
+            }
             (None, ConnectionState::Draining) => Cause::GoAway,
             (None, _) => Cause::NotReady,
         }

@@ -68,7 +68,7 @@ machine! {
         PrefaceRead,
         /// The other side's HELLO is acceptable.
         HelloRead,
-        /// A GOAWAY was sent or received.
+        /// A GOAWAY was sent or received, or nothing more will be received.
         GoAway,
         /// A fault, or the application closes.
         Close,

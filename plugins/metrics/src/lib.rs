@@ -3,7 +3,7 @@
 //! [`Metrics`] is an [`Observer`]: name it to servers, shards and clients, and read it as a [`Snapshot`] or as
 //! the text that Prometheus scrapes. Calls are counted by method and peer: how many begin and end, by
 //! [class](Class), expired, shed, with a fallback codec, made again; their bytes; and how long they take, in a
-//! histogram. So are connections, and everything in ringcall's own [`Counters`](ringcall::Counters), such as
+//! histogram. So are connections, and everything in ringcall's own [`Counters`], such as
 //! bytes copied, by reason.
 //!
 //! ```
