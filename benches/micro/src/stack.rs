@@ -151,7 +151,8 @@ impl Stack {
     #[cold]
     fn answer_other(&mut self, handle: Handle, request: &Request) {
         let form = Form::of_codec(request.codec);
-        let order = View::<Order>::from_other(form, request.body.clone(), request.attached).expect("it is an order");
+        let order = View::<Order>::from_other(form, request.body.clone(), request.attached)
+            .expect("it is an order");
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
         let (signature, codec) = (request.out_signature, request.codec);
