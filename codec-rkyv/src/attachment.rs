@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ringcall_buf::{Chunk, External, Frozen, SharedChunk, SharedSegment};
 use ringcall_core::{Attached, Codec, EncodeError, Writer};
 
-use crate::{Archivable, FromBody, Invalid, Message, Shape, View};
+use crate::form::view_of;
+use crate::{Archivable, Form, FromBody, Invalid, Message, Shape, View};
 
 /// A message with bytes beside it: an argument, a reply or an item. Its signature is that of the message, so a
 /// side that does not know of attachments gets the message alone.
@@ -171,6 +172,36 @@ impl<M: Message> Message for WithAttachment<M> {
         Ok(WithAttachment { message: M::receive(body)?, attachment })
     }
 
+    fn encode_as(&self, form: Form, out: &mut Writer) -> Result<(), EncodeError> {
+        self.message.encode_as(form, out)?;
+        if self.attachment.is_empty() {
+            return Ok(());
+        }
+        Ok(out.attach_beside(self.attachment.0.clone().into())?)
+    }
+
+    fn decode_as(form: Form, body: &[u8]) -> Result<Self, Invalid> {
+        Ok(WithAttachment { message: M::decode_as(form, body)?, attachment: Attachment::default() })
+    }
+
+    fn decode_as_with(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        let (body, attachment) = part(body, attached);
+        let attachment = match attachment {
+            ReceivedAttachment::InMemory(bytes) => bytes.into(),
+            ReceivedAttachment::Landed(_) => Attachment::default(),
+        };
+        Ok(WithAttachment { message: M::decode_as(form, &body)?, attachment })
+    }
+
+    fn receive_as_with<B: Frozen + From<SharedChunk>>(
+        form: Form,
+        body: B,
+        attached: Attached,
+    ) -> Result<Self::Received<B>, Invalid> {
+        let (body, attachment) = part(body, attached);
+        Ok(WithAttachment { message: M::receive_as(form, body.as_ref())?, attachment })
+    }
+
     fn into_owned(received: Self::Received<Chunk>) -> WithAttachment<M> {
         let attachment = match received.attachment {
             ReceivedAttachment::InMemory(bytes) => bytes.into(),
@@ -199,6 +230,11 @@ impl<T: Archivable + Message> FromBody for WithAttachment<View<T, Chunk>, Receiv
         let (body, attachment) = part(body, attached);
         Ok(WithAttachment { message: View::new(body)?, attachment })
     }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        let (body, attachment) = part(body, attached);
+        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
+    }
 }
 
 impl<T: Archivable + Message> FromBody
@@ -213,5 +249,10 @@ impl<T: Archivable + Message> FromBody
     fn from_body_with(body: Chunk, attached: Attached) -> Result<Self, Invalid> {
         let (body, attachment) = part(body.share(), attached);
         Ok(WithAttachment { message: View::new(body)?, attachment })
+    }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        let (body, attachment) = part(body.share(), attached);
+        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
     }
 }

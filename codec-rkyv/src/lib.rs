@@ -6,9 +6,13 @@
 //!   here is missing because its archive cannot be checked, see [`WireType`].
 //! * [`Shape`] describes types in a text whose digest travels with every message, so that two builds
 //!   that disagree notice before anything is decoded.
+//! * Two builds that disagree talk in MessagePack or JSON, by names and with serde's rules.
 
 mod archive;
 mod attachment;
+pub mod compare;
+mod fallback;
+mod form;
 mod message;
 mod relayed;
 mod scratch;
@@ -22,6 +26,12 @@ pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
 pub use archive::{BodyWriter, Checkable, Encoder};
 pub use attachment::{Attachment, ReceivedAttachment, WithAttachment};
 #[doc(hidden)]
+pub use fallback::array;
+pub use fallback::{FALLBACK_CODECS, Named};
+#[doc(hidden)]
+pub use form::Previous;
+pub use form::{Form, Formed};
+#[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{FromBody, IntoReply, Message, Typed};
 #[doc(hidden)]
@@ -30,10 +40,14 @@ pub use relayed::Relayed;
 pub use scratch::Scratch;
 #[doc(hidden)]
 pub use shape::ItemShape;
-pub use shape::{Shape, Signatures};
+pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};
 pub use wire_type::{WireType, WireWith};
 
 #[doc(hidden)]
+pub use fallback::decode_named as decode_names;
+#[doc(hidden)]
 pub use rkyv;
+#[doc(hidden)]
+pub use serde;

@@ -5,15 +5,25 @@ use core::fmt;
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
-use ringcall_core::{Attached, Codec, EncodeError, Payload, Writer};
+use ringcall_core::{Attached, Codec, EncodeError, Payload, Transcode, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
-use crate::{Relayed, Shape, View, WireType};
+use crate::form;
+use crate::{Form, Named, Previous, Relayed, Shape, View, WireType};
 
 /// Something that a body can hold: the argument, the reply or the error of a method.
 ///
 /// `#[message]` types are; so are primitives, strings, vectors, options and tuples of them, and `()`.
 /// [`Bytes`] is the raw body: bytes as they are, without a codec.
+///
+/// # Codecs of your own
+///
+/// Implement it for a type that another library encodes: its [`CODEC`](Message::CODEC) is one of the numbers
+/// that are left for users ([`Codec::user`]), what its receiver gets
+/// ([`Received`](Message::Received)) usually the type itself, and what it
+/// [describes](Message::describe) a name that changes only when the two sides cannot understand each other any
+/// more. `examples/prost_codec.rs` does it for all messages of `prost`, in 40 lines. Such bodies
+/// are not translated into other codecs, and whoever speaks none of these is refused.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",
     label = "cannot be an argument, a reply or an error of a method",
@@ -33,9 +43,14 @@ pub trait Message: Sized + 'static {
     #[doc(hidden)]
     const IS_NEVER: bool = false;
 
-    /// Appends the description of the type.
-    #[doc(hidden)]
+    /// Appends the description of the type to the text that signatures are made of, see [`Shape::opaque`].
     fn describe(shape: &mut Shape);
+
+    /// Layouts that this type had before, see `#[message(also = V1)]`.
+    #[doc(hidden)]
+    fn previous() -> &'static [Previous<Self>] {
+        &[]
+    }
 
     /// Appends the body to a frame.
     ///
@@ -49,7 +64,61 @@ pub trait Message: Sized + 'static {
     /// [`Invalid`] when it is not of this type.
     fn receive<B: Frozen>(body: B) -> Result<Self::Received<B>, Invalid>;
 
-    /// The same of a body, of which a part may lie beside the message: that is let go, unless the type is
+    /// Appends the body in another form than its own.
+    ///
+    /// # Errors
+    /// When it does not fit, or the type has no such form.
+    #[doc(hidden)]
+    fn encode_as(&self, form: Form, _: &mut Writer) -> Result<(), EncodeError> {
+        Err(EncodeError::Codec(form.codec().unwrap_or(Self::CODEC)))
+    }
+
+    /// Reads a body in another form than its own.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not that, or the type has no such form.
+    #[doc(hidden)]
+    fn decode_as(_: Form, _: &[u8]) -> Result<Self, Invalid> {
+        Err(Invalid)
+    }
+
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As for [`decode_as`](Message::decode_as).
+    #[doc(hidden)]
+    fn decode_as_with(form: Form, mut body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        drop(attached.split(&mut body));
+        Self::decode_as(form, &body)
+    }
+
+    /// Reads a body in another form than its own, and makes of it what a receiver gets.
+    ///
+    /// # Errors
+    /// As for [`decode_as`](Message::decode_as).
+    #[doc(hidden)]
+    fn receive_as<B: Frozen + From<SharedChunk>>(
+        _: Form,
+        _: &[u8],
+    ) -> Result<Self::Received<B>, Invalid> {
+        Err(Invalid)
+    }
+
+    /// The same of a body, of which a part may lie beside the message.
+    ///
+    /// # Errors
+    /// As for [`decode_as`](Message::decode_as).
+    #[doc(hidden)]
+    fn receive_as_with<B: Frozen + From<SharedChunk>>(
+        form: Form,
+        mut body: B,
+        attached: Attached,
+    ) -> Result<Self::Received<B>, Invalid> {
+        drop(attached.split(&mut body));
+        Self::receive_as(form, body.as_ref())
+    }
+
+    /// Checks a body, of which a part may lie beside the message: that is let go, unless the type is
     /// [`WithAttachment`](crate::WithAttachment).
     ///
     /// # Errors
@@ -74,12 +143,22 @@ pub trait Message: Sized + 'static {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! impl_message {
+    ([$($generics:tt)*] $type:ty $(where [$($bounds:tt)*])? $([also $previous:expr])?) => {
+        $crate::impl_message! {
+            @[$($generics)*] $type where [$type: $crate::Named, $($($bounds)*)?]
+            $crate::__private::encode_named, $crate::__private::decode_named
+            $(, $previous)?
+        }
+    };
     // Names of generic parameters are not hygienic: whoever has a type `B` must not meet another one here.
-    ([$($generics:tt)*] $type:ty $(where [$($bounds:tt)*])?) => {
+    (
+        @[$($generics:tt)*] $type:ty where [$($bounds:tt)*]
+        $encode:path, $decode:path $(, $previous:expr)?
+    ) => {
         impl<$($generics)*> $crate::Message for $type
         where
             $type: $crate::Archivable,
-            $($($bounds)*)?
+            $($bounds)*
         {
             type Received<__Body: $crate::__private::Frozen> = $crate::View<$type, __Body>;
 
@@ -102,6 +181,36 @@ macro_rules! impl_message {
                 body: __Body,
             ) -> ::core::result::Result<$crate::View<$type, __Body>, $crate::Invalid> {
                 $crate::View::new(body)
+            }
+
+            $(fn previous() -> &'static [$crate::Previous<$type>] {
+                $previous
+            })?
+
+            fn encode_as(
+                &self,
+                form: $crate::Form,
+                out: &mut $crate::__private::Writer,
+            ) -> ::core::result::Result<(), $crate::__private::EncodeError> {
+                $crate::__private::encode_as(self, form, out, $encode)
+            }
+
+            fn decode_as(
+                form: $crate::Form,
+                body: &[u8],
+            ) -> ::core::result::Result<$type, $crate::Invalid> {
+                $crate::__private::decode_as(form, body, $decode)
+            }
+
+            fn receive_as<__Body>(
+                form: $crate::Form,
+                body: &[u8],
+            ) -> ::core::result::Result<$crate::View<$type, __Body>, $crate::Invalid>
+            where
+                __Body: $crate::__private::Frozen
+                    + ::core::convert::From<$crate::__private::SharedChunk>,
+            {
+                $crate::__private::receive_as(form, body)
             }
 
             fn into_owned(
@@ -134,7 +243,11 @@ messages! { uuid::Uuid }
 impl_message!([T: WireType] Vec<T>);
 impl_message!([T: WireType] Option<T>);
 impl_message!([T: WireType] Box<T>);
-impl_message!([T: WireType, const N: usize] [T; N]);
+// serde knows arrays of up to 32 elements.
+impl_message! {
+    @[T: WireType, const N: usize] [T; N] where [T: Named,]
+    crate::__private::encode_array, crate::__private::decode_array
+}
 impl_message!([A: WireType] (A,));
 impl_message!([A: WireType, B: WireType] (A, B));
 impl_message!([A: WireType, B: WireType, C: WireType] (A, B, C));
@@ -224,6 +337,13 @@ pub trait FromBody: Sized {
         drop(attached.split(&mut body));
         Self::from_body(body)
     }
+
+    /// Takes a body in another form than the message's own.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is not that, or the message has no such form.
+    #[doc(hidden)]
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid>;
 }
 
 impl<M: Message> FromBody for M {
@@ -237,6 +357,10 @@ impl<M: Message> FromBody for M {
     fn from_body_with(body: Chunk, attached: Attached) -> Result<M, Invalid> {
         M::receive_with(body, attached).map(M::into_owned)
     }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<M, Invalid> {
+        M::decode_as_with(form, body, attached)
+    }
 }
 
 impl<T: Archivable + Message> FromBody for View<T, Chunk> {
@@ -246,6 +370,10 @@ impl<T: Archivable + Message> FromBody for View<T, Chunk> {
     fn from_body(body: Chunk) -> Result<Self, Invalid> {
         View::new(body)
     }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        form::view_of(&T::decode_as_with(form, body, attached)?)
+    }
 }
 
 impl<T: Archivable + Message> FromBody for View<T, SharedChunk> {
@@ -253,6 +381,10 @@ impl<T: Archivable + Message> FromBody for View<T, SharedChunk> {
 
     fn from_body(body: Chunk) -> Result<Self, Invalid> {
         View::new(body.share())
+    }
+
+    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
+        form::view_of(&T::decode_as_with(form, body, attached)?)
     }
 }
 
@@ -263,6 +395,10 @@ impl FromBody for Chunk {
     fn from_body(body: Chunk) -> Result<Self, Invalid> {
         Ok(body)
     }
+
+    fn from_other(_: Form, _: Chunk, _: Attached) -> Result<Self, Invalid> {
+        Err(Invalid)
+    }
 }
 
 impl FromBody for SharedChunk {
@@ -270,6 +406,10 @@ impl FromBody for SharedChunk {
 
     fn from_body(body: Chunk) -> Result<Self, Invalid> {
         Ok(body.share())
+    }
+
+    fn from_other(_: Form, _: Chunk, _: Attached) -> Result<Self, Invalid> {
+        Err(Invalid)
     }
 }
 
@@ -397,9 +537,21 @@ impl<M: Message> Payload for Typed<'_, M> {
     #[inline]
     fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         if codec != M::CODEC {
-            return Err(EncodeError::Codec(codec));
+            let encoded = self.0.encode_as(Form::of_codec(codec), out);
+            return encoded.map_err(|error| match error {
+                EncodeError::Codec(_) => EncodeError::Codec(codec),
+                error => error,
+            });
         }
         self.0.encode(out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        Some(|body, codec, out| {
+            // The body is one that this side has encoded itself.
+            let message = form::decode_own::<M>(body).map_err(|_| EncodeError::Failed)?;
+            message.encode_as(Form::of_codec(codec), out)
+        })
     }
 }
 
@@ -408,6 +560,9 @@ impl<M: Message> Payload for Typed<'_, M> {
 pub mod __private {
     pub use ringcall_buf::{Chunk, Frozen, SharedChunk};
     pub use ringcall_core::{Codec, EncodeError, Writer};
+
+    pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
+    pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
 
     #[inline]
     pub fn encode<T: crate::Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {

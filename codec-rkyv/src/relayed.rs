@@ -5,7 +5,7 @@ use core::fmt;
 use ringcall_buf::{Chunk, Frozen, Segment, SharedChunk};
 use ringcall_core::{Codec, EncodeError, REFERENCE_BYTES_MIN, Writer};
 
-use crate::{Archivable, Invalid, Message, Shape, View};
+use crate::{Archivable, Form, Invalid, Message, Shape, View};
 
 /// A view as a message to send: its archive goes out as it is, from 16 KiB on without being copied. Whoever
 /// receives it gets an ordinary view.
@@ -36,6 +36,10 @@ where
             true => Ok(out.attach(body.clone().into())?),
             false => Ok(out.put(body.as_ref())?),
         }
+    }
+
+    fn encode_as(&self, form: Form, out: &mut Writer) -> Result<(), EncodeError> {
+        self.0.to_owned().encode_as(form, out)
     }
 
     fn receive<R: Frozen>(body: R) -> Result<View<T, R>, Invalid> {

@@ -6,7 +6,7 @@ use core::fmt::Write as _;
 use rkyv::{Archive, Archived};
 use sha2::{Digest, Sha256};
 
-use crate::{Message, WireType, WireWith, archive_format};
+use crate::{Form, Message, WireType, WireWith, archive_format};
 
 /// A description of types, in the order in which they are reached.
 ///
@@ -127,6 +127,22 @@ pub struct Signatures {
     pub in_text: String,
     /// What the out-signature stands for.
     pub out_text: String,
+    /// In-signatures of layouts that the types had before and that are read as well.
+    pub previously_in: Vec<Previously>,
+    /// Out-signatures of layouts that the types had before and that are written as well.
+    pub previously_out: Vec<Previously>,
+}
+
+/// A signature made of layouts of before, and which: of the argument and the items in, or of the reply, the
+/// error and the items out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Previously {
+    /// The signature.
+    pub signature: u64,
+    /// The form of each part.
+    #[doc(hidden)]
+    pub forms: [Form; 3],
 }
 
 impl Signatures {
@@ -143,16 +159,8 @@ impl Signatures {
         items_in: Option<ItemShape>,
         items_out: Option<ItemShape>,
     ) -> Signatures {
-        let text = |parts: &[fn(&mut Shape)], items: Option<ItemShape>| {
-            let mut shape = Shape::of(parts);
-            if let Some(items) = items {
-                shape.text.push_str(";items ");
-                (items.describe)(&mut shape);
-            }
-            shape
-        };
-        let input = text(&[A::describe], items_in);
-        let output = text(&[R::describe, E::describe], items_out);
+        let input = text(&[A::describe], items_in.map(|items| items.describe));
+        let output = text(&[R::describe, E::describe], items_out.map(|items| items.describe));
         let is_in_raw = A::IS_RAW && items_in.is_none_or(|items| items.is_raw);
         // A reply that is a stream has no body of its own.
         let is_reply_raw = items_out.map_or(R::IS_RAW, |items| items.is_raw);
@@ -162,8 +170,75 @@ impl Signatures {
             out_signature: signature(is_reply_raw && E::IS_NEVER, &output),
             in_text: input.text,
             out_text: output.text,
+            previously_in: previously(&[layouts::<A>], items_in, |_| true),
+            previously_out: previously(&[layouts::<R>, layouts::<E>], items_out, |layout| {
+                layout.has_encode
+            }),
         }
     }
+}
+
+fn text(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
+    let mut shape = Shape::of(parts);
+    if let Some(items) = items {
+        shape.text.push_str(";items ");
+        items(&mut shape);
+    }
+    shape
+}
+
+/// A layout of a type.
+#[derive(Clone, Copy)]
+struct Layout {
+    form: Form,
+    describe: fn(&mut Shape),
+    has_encode: bool,
+}
+
+fn layouts<M: Message>() -> Vec<Layout> {
+    let plain = Layout { form: Form::PLAIN, describe: M::describe, has_encode: true };
+    let previous = M::previous().iter().enumerate().map(|(index, previous)| Layout {
+        form: Form::of_previous(index),
+        describe: previous.describe,
+        has_encode: previous.encode.is_some(),
+    });
+    std::iter::once(plain).chain(previous).collect()
+}
+
+/// How many combinations a direction of a method may have.
+const COMBINATIONS_MAX: usize = 64;
+
+/// Every choice of a layout a part, but for that of the present.
+fn previously(
+    parts: &[fn() -> Vec<Layout>],
+    items: Option<ItemShape>,
+    is_wanted: fn(&Layout) -> bool,
+) -> Vec<Previously> {
+    let mut choices = vec![Vec::new()];
+    for part in parts.iter().copied().chain(items.map(|items| items.layouts)) {
+        let layouts: Vec<Layout> = part().into_iter().filter(is_wanted).collect();
+        let longer = choices.into_iter().flat_map(|choice: Vec<Layout>| {
+            let longer = layouts.iter().map(move |layout| [&choice[..], &[*layout]].concat());
+            longer.collect::<Vec<_>>()
+        });
+        choices = longer.take(COMBINATIONS_MAX).collect();
+    }
+    let others = choices.into_iter().skip(1).map(|choice| {
+        let mut forms = [Form::PLAIN; 3];
+        let (of_parts, of_items) = choice.split_at(parts.len());
+        // Those of the items have the last place, whatever comes before them.
+        for (form, layout) in forms.iter_mut().zip(of_parts) {
+            *form = layout.form;
+        }
+        if let Some(layout) = of_items.first() {
+            forms[2] = layout.form;
+        }
+        let describes: Vec<fn(&mut Shape)> =
+            of_parts.iter().map(|layout| layout.describe).collect();
+        let items = of_items.first().map(|layout| layout.describe);
+        Previously { signature: text(&describes, items).signature(), forms }
+    });
+    others.collect()
 }
 
 /// What signatures have to know of the type of a stream's items.
@@ -172,11 +247,12 @@ impl Signatures {
 pub struct ItemShape {
     is_raw: bool,
     describe: fn(&mut Shape),
+    layouts: fn() -> Vec<Layout>,
 }
 
 impl ItemShape {
     #[must_use]
     pub fn of<M: Message>() -> ItemShape {
-        ItemShape { is_raw: M::IS_RAW, describe: M::describe }
+        ItemShape { is_raw: M::IS_RAW, describe: M::describe, layouts: layouts::<M> }
     }
 }

@@ -29,7 +29,7 @@ use crate::Shape;
     message = "`{Self}` cannot be part of a message",
     label = "not a wire type",
     note = "a type of your own: put `#[ringcall::message]` on it",
-    note = "a type of another crate: say how to archive the field, `#[rkyv(with = …)]`",
+    note = "a type of another crate: say how to archive the field, `#[rkyv(with = …)]`, and unless serde knows it how to name it, `#[serde(with = …)]`",
     note = "instead of a map or a set send a sorted `Vec`, instead of `Rc` and `Arc` the value or a `Box`, \
             instead of `usize` a `u64`, instead of borrowed data `String` and `Vec`"
 )]

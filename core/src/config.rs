@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::frame::{self, ArchiveFormat, InstanceId};
+use crate::frame::{self, ArchiveFormat, InstanceId, features};
 use crate::{Entropy, Instant, Side};
 
 /// Limits and timeouts of a connection: what this side accepts, and how long it waits.
@@ -40,6 +40,7 @@ pub struct Config {
     pub(crate) control_frames_max: u32,
     pub(crate) archive: ArchiveFormat,
     pub(crate) codecs: u64,
+    pub(crate) features: u64,
     pub(crate) compressions: u8,
     /// Bit `n`: critical extensions with tag `n` are the application's.
     pub(crate) understood: u64,
@@ -117,6 +118,7 @@ impl Config {
             control_frames_max: 1024,
             archive: ArchiveFormat::STANDARD,
             codecs: 0b11,
+            features: features::STREAMS,
             compressions: 0,
             understood: 0,
             extension_bytes_max: EXTENSION_BYTES_MAX,
@@ -300,6 +302,20 @@ impl Config {
     #[must_use]
     pub fn archive_format(mut self, format: ArchiveFormat) -> Config {
         self.archive = format;
+        self
+    }
+
+    /// Which codecs this program reads, beside bytes as they are and archives: bit `n` for codec `n`.
+    #[must_use]
+    pub fn codecs(mut self, codecs: u64) -> Config {
+        self.codecs |= codecs;
+        self
+    }
+
+    /// This program answers the control methods of `ringcall.*`.
+    #[must_use]
+    pub fn control_methods(mut self) -> Config {
+        self.features |= features::CONTROL_METHODS;
         self
     }
 

@@ -47,6 +47,10 @@ counters! {
     items_sent,
     /// Items of streams received, and wanted.
     items_received,
+    /// Bodies sent in a codec with names, because the other side was built with other types, or without.
+    fallback_encoded,
+    /// Bodies received in such a codec.
+    fallback_decoded,
     /// Frames received, of any kind.
     frames_received,
     /// Bytes received.

@@ -59,6 +59,7 @@ pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{
     Attached, Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN,
+    Transcode,
 };
 pub use retry_budget::RetryBudget;
 pub use status::{Status, StatusClass};

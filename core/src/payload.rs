@@ -16,10 +16,27 @@ impl Codec {
     pub const RAW: Codec = Codec(0);
     /// rkyv archives.
     pub const RKYV: Codec = Codec(1);
-    /// MessagePack with field names. Reserved, not built.
+    /// MessagePack with field names.
     pub const MESSAGEPACK: Codec = Codec(2);
-    /// JSON. Reserved, not built.
+    /// JSON.
     pub const JSON: Codec = Codec(3);
+
+    /// One of the 32 codecs that are left for users to number.
+    ///
+    /// # Panics
+    /// When `number` is not below 32.
+    #[must_use]
+    pub const fn user(number: u8) -> Codec {
+        assert!(number < 32, "there are 32 codecs for users");
+        Codec(32 + number)
+    }
+
+    /// Whether bodies in it go by names, so that it does not take the same types to read them.
+    #[inline]
+    #[must_use]
+    pub const fn has_names(self) -> bool {
+        self.0 == Codec::MESSAGEPACK.0 || self.0 == Codec::JSON.0
+    }
 }
 
 /// A message that can be encoded, as often as needed: another attempt, another codec or another host
@@ -31,6 +48,12 @@ pub trait Payload {
     /// [`EncodeError`] when the body does not fit or the payload does not know the codec or shape;
     /// what was written is discarded.
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError>;
+
+    /// How to encode again, in another codec, what this payload has encoded: for who only has the bytes by
+    /// then.
+    fn transcode(&self) -> Option<Transcode> {
+        None
+    }
 
     /// What goes with the message in the header of the REQUEST, the REPLY or the END that carries it: TLVs
     /// as an [`ExtensionWriter`](crate::frame::ExtensionWriter) finishes them, a multiple of 16 bytes, and no
@@ -72,10 +95,17 @@ impl Attached {
     }
 }
 
+/// From a body as its [`Payload`] encodes it to the same in another codec.
+pub type Transcode = fn(&[u8], Codec, &mut Writer) -> Result<(), EncodeError>;
+
 impl<P: Payload + ?Sized> Payload for &P {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         (**self).encode(codec, signature, out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        (**self).transcode()
     }
 
     #[inline]
@@ -123,6 +153,10 @@ impl<P: Payload> Payload for Extended<P> {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         self.payload.encode(codec, signature, out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.payload.transcode()
     }
 
     #[inline]
@@ -222,6 +256,10 @@ pub struct Encoded {
     pub body: SharedChunk,
     /// The rest of it.
     pub attached: Option<SharedSegment>,
+    /// What it was encoded in.
+    pub codec: Codec,
+    /// How to say the same in another codec.
+    pub transcode: Option<Transcode>,
     /// Whether that is beside the message.
     pub is_beside: bool,
     /// See [`Payload::landing`].
@@ -233,22 +271,24 @@ pub struct Encoded {
 impl Encoded {
     /// No body.
     #[must_use]
-    pub fn empty() -> Encoded {
+    pub fn empty(codec: Codec) -> Encoded {
         Encoded {
             body: SharedChunk::empty(),
             attached: None,
+            codec,
+            transcode: None,
             is_beside: false,
             landing: None,
             extensions: Box::default(),
         }
     }
 
-    /// What a writer of a pool holds.
+    /// What a writer of a pool holds, encoded in that codec.
     #[must_use]
-    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer) -> Encoded {
+    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer, codec: Codec) -> Encoded {
         let is_beside = writer.beside_len() > 0;
         let (body, attached) = pool.finish(writer);
-        Encoded { body, attached, is_beside, landing: None, extensions: Box::default() }
+        Encoded { body, attached, is_beside, ..Encoded::empty(codec) }
     }
 
     /// How long it is.
@@ -265,7 +305,15 @@ impl Encoded {
 }
 
 impl Payload for Encoded {
-    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+    fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        if codec != self.codec {
+            let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
+            transcode(&self.body, codec, out)?;
+            return match &self.attached {
+                Some(rest) if self.is_beside => Ok(out.attach_beside(rest.clone().into())?),
+                _ => Ok(()),
+            };
+        }
         match &self.attached {
             None if self.body.len() >= REFERENCE_BYTES_MIN => {
                 out.attach(self.body.clone().into())?
@@ -280,6 +328,10 @@ impl Payload for Encoded {
             }
         }
         Ok(())
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.transcode
     }
 
     fn landing(&self) -> Option<External> {

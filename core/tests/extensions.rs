@@ -116,7 +116,7 @@ fn encoded_bodies_keep_their_extensions() {
         let mut writer = pool.writer(1 << 20);
         let payload = with(&bytes(5, len), &there);
         payload.encode(Codec::RAW, 0, &mut writer).unwrap();
-        let mut encoded = Encoded::take(&pool, writer);
+        let mut encoded = Encoded::take(&pool, writer, Codec::RAW);
         encoded.extensions = payload.extensions().into();
         pair.client.connection.call(pair.now, &raw_call(pair.now), &encoded, 1).unwrap();
         pair.run();

@@ -24,7 +24,19 @@ use proc_macro2::Span;
 /// rkyv go through as well. Recursive types work; how deep they may nest is limited when they are
 /// received.
 ///
-/// `#[message(crate = path)]` says where `ringcall` is found if not at `::ringcall`.
+/// It also derives serde's `Serialize` and `Deserialize`, unless the type's own derives have them: that is how
+/// builds with another idea of the type are talked to, in MessagePack, and everybody else, in that or JSON.
+/// serde's attributes go through, without depending on serde: `#[serde(default)]` on a field that others may
+/// not send yet, `#[serde(alias = "old")]` on one that was renamed. `docs/SHAPES.md` says which changes of a
+/// type that carries.
+///
+/// # Arguments
+///
+/// * `also = v1::Quote`: archives of the type as it was are read as well; needs `impl From<v1::Quote> for Quote`.
+///   It must still be called as it was. May repeat, eight times at most.
+/// * `also_written = v1::Quote`: whoever was built with that is also answered with it; needs
+///   `impl From<&Quote> for v1::Quote` besides.
+/// * `crate = path`: where `ringcall` is found if not at `::ringcall`.
 #[proc_macro_attribute]
 pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
     message::expand(arguments.into(), item.into())

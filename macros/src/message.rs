@@ -3,17 +3,19 @@
 mod check;
 mod debug;
 mod describe;
+mod named;
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
+use syn::spanned::Spanned;
 use syn::{
     Attribute, Data, DeriveInput, Error, Field, GenericParam, Path, Result, Token, Type,
     parse_quote, token,
 };
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    let ringcall = crate_path(arguments)?;
+    let Arguments { ringcall, also } = parse_arguments(arguments)?;
     let mut input: DeriveInput = syn::parse2(item)
         .map_err(|error| Error::new(error.span(), "`#[message]` goes on a struct or an enum"))?;
     check::check(&input)?;
@@ -22,7 +24,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let of_fields = check::of_fields(&input, &codec);
     let wire_type = describe::wire_type(&input, &codec);
     let debug = debug::debug(&input, &codec);
-    let message = message(&input, &codec);
+    let message = message(&input, &also, &codec);
+    named::derive(&mut input, &codec);
     derive(&mut input, &codec);
     Ok(quote! {
         #of_fields
@@ -33,18 +36,44 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     })
 }
 
-/// `crate = path`, or `::ringcall`.
-fn crate_path(arguments: TokenStream) -> Result<TokenStream> {
-    let mut path = quote!(::ringcall);
+struct Arguments {
+    /// `crate = path`, or `::ringcall`.
+    ringcall: TokenStream,
+    also: Vec<Previous>,
+}
+
+/// A layout that the type had before.
+struct Previous {
+    ty: Type,
+    /// There is a way back.
+    is_written: bool,
+}
+
+/// The most that `codec-rkyv` gives numbers to.
+const PREVIOUS_MAX: usize = 8;
+
+fn parse_arguments(arguments: TokenStream) -> Result<Arguments> {
+    let mut parsed = Arguments { ringcall: quote!(::ringcall), also: Vec::new() };
     let parser = syn::meta::parser(|meta| {
         if meta.path.is_ident("crate") {
-            path = meta.value()?.parse::<Path>()?.into_token_stream();
+            parsed.ringcall = meta.value()?.parse::<Path>()?.into_token_stream();
             return Ok(());
         }
-        Err(meta.error("unknown argument: `#[message]` takes only `crate = path`"))
+        if meta.path.is_ident("also") || meta.path.is_ident("also_written") {
+            let is_written = meta.path.is_ident("also_written");
+            parsed.also.push(Previous { ty: meta.value()?.parse()?, is_written });
+            if parsed.also.len() > PREVIOUS_MAX {
+                return Err(meta.error("more than eight layouts of before"));
+            }
+            return Ok(());
+        }
+        Err(meta.error(
+            "unknown argument: `#[message]` takes `also = Previous`, `also_written = Previous` and \
+             `crate = path`",
+        ))
     });
     parser.parse2(arguments)?;
-    Ok(path)
+    Ok(parsed)
 }
 
 /// The derives of rkyv, by full path, and what they need to be told.
@@ -85,7 +114,7 @@ fn derive(input: &mut DeriveInput, codec: &TokenStream) {
     input.attrs.splice(0..0, attributes);
 }
 
-fn message(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
+fn message(input: &DeriveInput, also: &[Previous], codec: &TokenStream) -> TokenStream {
     let name = &input.ident;
     let (_, type_generics, bounds) = input.generics.split_for_impl();
     let parameters = input.generics.params.iter().map(|parameter| match parameter {
@@ -100,7 +129,25 @@ fn message(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
         GenericParam::Lifetime(_) => TokenStream::new(),
     });
     let predicates = bounds.map(|bounds| bounds.predicates.iter()).into_iter().flatten();
-    quote!(#codec::impl_message!([#(#parameters),*] #name #type_generics where [#(#predicates),*]);)
+    let previous = also.iter().map(|Previous { ty, is_written }| {
+        let encode = match is_written {
+            true => quote_spanned! {ty.span()=>
+                ::core::option::Option::Some(#codec::__private::encode_previous::<Self, #ty>)
+            },
+            false => quote!(::core::option::Option::None),
+        };
+        quote_spanned! {ty.span()=>
+            #codec::Previous {
+                describe: <#ty as #codec::WireType>::describe,
+                decode: #codec::__private::decode_previous::<#ty, Self>,
+                encode: #encode,
+            }
+        }
+    });
+    let also = (!also.is_empty()).then(|| quote!([also &const { [#(#previous),*] }]));
+    quote! {
+        #codec::impl_message!([#(#parameters),*] #name #type_generics where [#(#predicates),*] #also);
+    }
 }
 
 /// The wrapper of `#[rkyv(with = Wrapper)]`, if a field has one.

@@ -143,6 +143,7 @@ pub mod observe;
 mod offload;
 mod packing;
 mod serve;
+pub mod shapes;
 mod shard;
 mod topic;
 mod trace;
@@ -179,10 +180,10 @@ pub use ringcall_codec_rkyv::{
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Config,
-    ConfigError, Counters, Encoding, External as FileRange, Failure, FailureClass, MemoryLimits,
-    ObjectError, Outgoing, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TlsFault, TransportError, method_id,
+    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
+    ConfigError, Counters, EncodeError, Encoding, External as FileRange, Failure, FailureClass,
+    Frozen, MemoryLimits, ObjectError, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
+    StatusClass, StreamCall, StreamChannel, TlsFault, TransportError, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

@@ -148,7 +148,9 @@ pub(crate) fn pack(
     count(&COUNTS.packed, 1);
     count(&COUNTS.packed_from_bytes, encoded.len());
     count(&COUNTS.packed_to_bytes, packed.len());
-    (Encoded { body: packed, attached: None, ..encoded }, compression.number())
+    // What is compressed cannot be said in another codec any more.
+    let encoded = Encoded { body: packed, attached: None, transcode: None, ..encoded };
+    (encoded, compression.number())
 }
 
 /// A body that can be inflated where it is held.

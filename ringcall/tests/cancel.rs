@@ -266,7 +266,9 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         client.channel().block_on(first).unwrap();
         client.channel().block_on(last).unwrap();
         client.nothing().wait().unwrap();
-        assert_eq!(server.stop().requests_taken, 3);
+        // And the client's question for the table of methods, if no other test has asked it before.
+        let taken = server.stop().requests_taken;
+        assert!((3..=4).contains(&taken), "{taken}");
     });
 }
 

@@ -6,14 +6,17 @@
 //! protocol, and the server's limits are set such that what is tested happens soon.
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Bytes, Config, Context, Items, Server, Stream, TransportChoice};
+use ringcall::{Bytes, Config, Context, Items, Server, Stream, TransportChoice, View};
 
 #[ringcall::service(name = "demo.Echo")]
 trait Echo {
@@ -40,6 +43,101 @@ trait Echo {
     async fn tagged_error(&self, body: Bytes, context: &Context) -> Result<Bytes, Bytes>;
     /// Items as [`Counted`] with the metadata of the call, and behind them `count`.
     async fn tagged_items(&self, body: Bytes, context: &Context) -> impl Stream<Item = Bytes>;
+}
+
+/// What others have to know by its names.
+#[ringcall::message]
+#[derive(Clone)]
+struct Order {
+    symbol: String,
+    size: u64,
+    side: Side,
+    note: Option<String>,
+    payload: Vec<u8>,
+}
+
+#[ringcall::message]
+#[derive(Clone)]
+enum Side {
+    Buy,
+    Sell,
+}
+
+#[ringcall::message]
+struct Filled {
+    of: Order,
+    price: f64,
+    by: Venue,
+}
+
+#[ringcall::message]
+enum Venue {
+    Named { host: IpAddr },
+}
+
+#[ringcall::message]
+enum Rejected {
+    TooLarge(u64),
+}
+
+#[ringcall::service(name = "demo.Desk")]
+trait Desk {
+    async fn put(&self, order: View<Order>) -> Result<Filled, Rejected>;
+    async fn size(&self, order: Order) -> u64;
+    /// The argument and then each item.
+    async fn each(&self, order: Order, orders: Items<View<Order>>) -> impl Stream<Item = Filled>;
+    #[method(one_way)]
+    async fn toss(&self, order: Order);
+    /// How many were tossed.
+    async fn count(&self) -> u64;
+}
+
+#[derive(Clone, Default)]
+struct Shop {
+    tossed: Arc<AtomicU64>,
+}
+
+fn filled(of: Order) -> Filled {
+    Filled { of, price: 42.5, by: Venue::Named { host: Ipv4Addr::new(10, 0, 0, 1).into() } }
+}
+
+struct Each(Option<Order>, Items<View<Order>>);
+
+impl Stream for Each {
+    type Item = Filled;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Filled>> {
+        if let Some(first) = self.0.take() {
+            return Poll::Ready(Some(filled(first)));
+        }
+        let next = std::task::ready!(Pin::new(&mut self.1).poll_next(cx));
+        Poll::Ready(next.map(|order| filled(order.to_owned())))
+    }
+}
+
+impl Desk for Shop {
+    async fn put(&self, order: View<Order>) -> Result<Filled, Rejected> {
+        match order.size.to_native() {
+            size if size > 1000 => Err(Rejected::TooLarge(size)),
+            _ => Ok(filled(order.to_owned())),
+        }
+    }
+
+    async fn size(&self, order: Order) -> u64 {
+        order.size
+    }
+
+    async fn each(&self, order: Order, orders: Items<View<Order>>) -> impl Stream<Item = Filled> {
+        Each(Some(order), orders)
+    }
+
+    async fn toss(&self, _order: Order) {
+        self.tossed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn count(&self) -> u64 {
+        self.tossed.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Clone)]
@@ -207,7 +305,7 @@ fn run_over(engine: TransportChoice, scenario: &str, config: Config) {
     let (leave, left) = sync_channel(1);
     let demo = Demo { leave: leave.clone() };
     let server = Server::bind("127.0.0.1:0").transport(engine).config(config);
-    let server = server.service(demo.into_echo());
+    let server = server.service(demo.into_echo()).service(Shop::default().into_desk());
     let server = server.start().unwrap();
     let client = Command::new("python3")
         // Leaves no compiled files behind.
@@ -243,6 +341,16 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn metadata_goes_with_calls_answers_and_ends() {
     run("metadata", Config::new());
+}
+
+#[test]
+fn typed_methods_are_called_without_types() {
+    run("typed", Config::new());
+}
+
+#[test]
+fn the_table_of_methods_is_what_hello_says() {
+    run("table", Config::new());
 }
 
 #[test]

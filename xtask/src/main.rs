@@ -5,6 +5,7 @@
 //! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
+//! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
 //! ```
@@ -13,6 +14,7 @@
 mod doctor;
 mod mutants;
 mod run;
+mod shapes;
 
 use std::process::ExitCode;
 
@@ -27,9 +29,11 @@ fn main() -> ExitCode {
         ["masks", ref selection @ ..] => run::masks(selection),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
+        ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, sim, mutants".to_owned()),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants"
+            .to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

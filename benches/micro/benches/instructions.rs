@@ -20,6 +20,7 @@ use ringcall_benches::items::Items;
 use ringcall_benches::messages::{Book, Desk, Order, book, order};
 use ringcall_benches::stack::Stack;
 use ringcall_benches::timers::Timers;
+use ringcall_core::Codec;
 
 const CALLS: u64 = 1000;
 
@@ -41,6 +42,8 @@ fn core_only(mut pair: Pair) -> (Pair, u64) {
 
 #[library_benchmark]
 #[bench::order_104(Stack::new())]
+#[bench::order_104_messagepack(Stack::with(Codec::MESSAGEPACK))]
+#[bench::order_104_json(Stack::with(Codec::JSON))]
 fn core_codec_futures(mut stack: Stack) -> (Stack, u64) {
     let sum = stack.run(black_box(CALLS));
     (stack, sum)

@@ -15,6 +15,7 @@ use ringcall_benches::stack::Stack;
 use ringcall_benches::timers::Timers;
 use ringcall_benches::{IN_FLIGHT, frames};
 use ringcall_compression::Compression;
+use ringcall_core::Codec;
 
 criterion_group!(all, frames, timers, messages, compression, calls, balanced);
 criterion_main!(all);
@@ -73,6 +74,10 @@ fn calls(c: &mut Criterion) {
     }
     let mut stack = Stack::new();
     bench_many(&mut group, "core_codec_futures", |calls| stack.run(calls));
+    for (name, codec) in [("fallback", Codec::MESSAGEPACK), ("fallback_json", Codec::JSON)] {
+        let mut stack = Stack::with(codec);
+        bench_many(&mut group, name, |calls| stack.run(calls));
+    }
     let mut dispatch = Dispatch::sums(IN_FLIGHT);
     bench_many(&mut group, "dispatch", |calls| dispatch.run(calls));
     for (name, body_bytes) in [("dispatch_raw_64B", 64), ("dispatch_raw_65KB", 65_000)] {

@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall::{Answer, Channel, Message, View};
-use ringcall_codec_rkyv::Typed;
+use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Call, Chunk, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant, Memory,
-    Outcome, Outgoing, Payload, Plain, Request, Status,
+    Address, Call, Chunk, Codec, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant,
+    Memory, Outcome, Outgoing, Payload, Plain, Request, Status,
 };
 
 use crate::IN_FLIGHT;
@@ -39,6 +39,13 @@ impl Stack {
     /// A connection that has been used already.
     #[must_use]
     pub fn new() -> Stack {
+        Stack::with(Codec::RKYV)
+    }
+
+    /// The same between sides that were built from different types: argument and reply go in a codec with
+    /// names, and the handler gets its view all the same.
+    #[must_use]
+    pub fn with(codec: Codec) -> Stack {
         let now = Instant::from_nanos(1_000_000_000);
         let config = Rc::new(Config::new().validate().expect("the defaults make sense"));
         let memory = Memory::default();
@@ -52,6 +59,7 @@ impl Stack {
             is_open: Cell::new(false),
             current: Cell::new(0),
             outcomes: RefCell::new((0..IN_FLIGHT).map(|_| None).collect()),
+            codec,
             now,
         });
         let tally = Rc::<Tally>::default();
@@ -128,12 +136,29 @@ impl Stack {
 
     #[inline]
     fn answer(&mut self, handle: Handle, request: Request) {
+        if request.codec.has_names() {
+            return self.answer_other(handle, &request);
+        }
         let order = View::<Order>::new(request.body).expect("it is an order");
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
         let signature = request.out_signature;
         let header = ReplyHeader { signature, codec: u64::CODEC, ..ReplyHeader::new(Status::OK) };
         let replied = self.server.reply(self.now, handle, request.id, header, &Typed(&sum));
+        replied.expect("it is awaited");
+    }
+
+    #[cold]
+    fn answer_other(&mut self, handle: Handle, request: &Request) {
+        let form = Form::of_codec(request.codec);
+        let order = View::<Order>::from_other(form, request.body.clone(), request.attached)
+            .expect("it is an order");
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
+        let (signature, codec) = (request.out_signature, request.codec);
+        let header = ReplyHeader { signature, codec, ..ReplyHeader::new(Status::OK) };
+        let formed = Formed(&sum, form);
+        let replied = self.server.reply(self.now, handle, request.id, header, &formed);
         replied.expect("it is awaited");
     }
 }
@@ -175,6 +200,8 @@ struct ClientEnd {
     current: Cell<u32>,
     /// How the call of each task has ended.
     outcomes: RefCell<Vec<Option<Outcome>>>,
+    /// What arguments go in.
+    codec: Codec,
     now: Instant,
 }
 
@@ -220,7 +247,7 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
                 in_signature: self.call.in_signature,
                 out_signature: self.call.out_signature,
                 deadline: client.now + self.call.timeout,
-                codec: self.call.codec,
+                codec: client.codec,
                 compression: self.call.compression,
                 priority: self.call.priority,
                 attempt: self.call.attempt,
@@ -247,12 +274,14 @@ mod tests {
 
     #[test]
     fn every_call_gets_its_sum() {
-        let mut stack = Stack::new();
-        for calls in [1, IN_FLIGHT, 1000] {
-            assert_eq!(stack.run(calls), calls * order().sum());
+        for codec in [Codec::RKYV, Codec::MESSAGEPACK, Codec::JSON] {
+            let mut stack = Stack::with(codec);
+            for calls in [1, IN_FLIGHT, 1000] {
+                assert_eq!(stack.run(calls), calls * order().sum());
+            }
+            let counters = stack.server.counters();
+            assert_eq!(counters.requests_answered, 1001 + 5 * IN_FLIGHT);
+            assert_eq!(counters.copied_bytes(), 0);
         }
-        let counters = stack.server.counters();
-        assert_eq!(counters.requests_answered, 1001 + 5 * IN_FLIGHT);
-        assert_eq!(counters.copied_bytes(), 0);
     }
 }

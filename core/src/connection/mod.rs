@@ -1058,6 +1058,12 @@ impl<T> Connection<T> {
         &self.counters
     }
 
+    /// Bodies went in a codec with names: only whoever encodes and decodes them knows.
+    pub fn count_fallback(&mut self, encoded: u64, decoded: u64) {
+        self.counters.fallback_encoded += encoded;
+        self.counters.fallback_decoded += decoded;
+    }
+
     // ---- the end ----
 
     fn step(&mut self, input: ConnectionInput) {

@@ -13,7 +13,7 @@ use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue,
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, Extension, ExtensionWriter,
     FLAG_ACK, GoAway, Head, Hello, Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION,
-    features, request_flags, tag,
+    request_flags, tag,
 };
 use crate::payload::Empty;
 use crate::{
@@ -545,7 +545,7 @@ impl<T> Connection<T> {
             archive: self.config.archive,
             compressions: self.config.compressions,
             in_flight_max: self.in_flight_max,
-            features: features::STREAMS,
+            features: self.config.features,
             codecs: self.config.codecs,
             message_bytes_max: self.message_bytes_max as u64,
             calls_window: self.config.calls_window,

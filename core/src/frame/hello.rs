@@ -10,7 +10,7 @@ pub mod features {
     pub const STREAMS: u64 = 1 << 1;
     /// Frames may carry a CRC32C. Reserved, not built.
     pub const CHECKSUMS: u64 = 1 << 2;
-    /// The control methods of `ringcall.*` are served. Reserved, not built.
+    /// The control methods of `ringcall.*` are served.
     pub const CONTROL_METHODS: u64 = 1 << 3;
 }
 

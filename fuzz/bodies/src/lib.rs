@@ -8,6 +8,7 @@
 
 mod canary;
 mod connection;
+mod fallback;
 mod frames;
 mod handshake;
 pub mod havoc;
@@ -26,6 +27,7 @@ mod script;
 
 pub use canary::canary;
 pub use connection::connection;
+pub use fallback::fallback;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use inflate::inflate;
@@ -38,12 +40,13 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
     ("views", views),
     ("shapes", shapes),
+    ("fallback", fallback),
     ("ring", ring),
     ("inflate", inflate),
     ("tls", tls),

@@ -12,7 +12,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use ringcall::{Body, Service, ServiceTable, ShardConfig, View};
 use ringcall_buf::SharedPool;
-use ringcall_codec_rkyv::Message;
+use ringcall_codec_rkyv::{Form, Message, Typed};
+use ringcall_core::{Codec, Payload as _};
 
 /// Reads the bytes as calls for a server, or as answers for a caller.
 ///
@@ -126,15 +127,18 @@ fn table() -> &'static ServiceTable {
     Counting::default().into_target().table()
 }
 
-fn encode<M: Message>(value: &M) -> Vec<u8> {
+fn encode<M: Message>(value: &M, codec: Codec) -> Vec<u8> {
     let pool = SharedPool::new(4096);
     let mut out = pool.writer(1 << 20);
-    value.encode(&mut out).expect("it fits");
+    Typed(value).encode(codec, 0, &mut out).expect("it fits");
     pool.finish(out).0.to_vec()
 }
 
-/// The value again, if the bytes are an archive of it.
-fn decode<M: Message>(body: &[u8]) -> Option<M> {
+/// The value again, if that is what the bytes say in this codec.
+fn decode<M: Message>(body: &[u8], codec: Codec) -> Option<M> {
+    if codec.has_names() {
+        return M::decode_as(Form::of_codec(codec), body).ok();
+    }
     let body = ringcall_buf::Pool::new(0).copy(body);
     M::receive(body).ok().map(M::into_owned)
 }
@@ -152,13 +156,15 @@ fn spoil(input: &mut Unstructured<'_>, number: u64, others: &[u64]) -> arbitrary
 /// A body that is right, damaged, another's, or anything.
 fn body<M: Message + for<'a> Arbitrary<'a>>(
     input: &mut Unstructured<'_>,
+    codec: Codec,
 ) -> arbitrary::Result<Vec<u8>> {
+    let codec = if codec.has_names() { codec } else { Codec::RKYV };
     let how = input.arbitrary::<u8>()?;
     if how > 230 {
         let len = input.int_in_range(0..=200)?;
         return Ok(input.bytes(len)?.to_vec());
     }
-    let mut body = encode(&M::arbitrary(input)?);
+    let mut body = encode(&M::arbitrary(input)?, codec);
     if how > 160 && !body.is_empty() {
         let at = usize::from(input.arbitrary::<u16>()?) % body.len();
         if how > 220 {

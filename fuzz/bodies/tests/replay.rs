@@ -57,6 +57,11 @@ fn handshake() {
 }
 
 #[test]
+fn fallback() {
+    holds("fallback");
+}
+
+#[test]
 fn connection() {
     holds("connection");
 }

@@ -302,10 +302,9 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let sink = Ident::new("sink", Span::mixed_site());
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
-    let take_argument = method.argument().map(|(name, ty)| {
-        quote_spanned!(ty.span()=> let #name = <#ty as #codec::FromBody>::from_body_with(#call.take_body(), #call.attached())
-            .map_err(|_| #ringcall::Status::BAD_BODY)?;)
-    });
+    let take_argument = method
+        .argument()
+        .map(|(name, ty)| quote_spanned!(ty.span()=> let #name = #call.argument::<#ty>()?;));
     let take_contexts = method.inputs.iter().filter_map(|input| match input {
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
             let #name = <#ty as #ringcall::__private::FromCall>::from_call(&#call);
@@ -434,6 +433,12 @@ fn client(service: &Service) -> TokenStream {
                 address: impl #ringcall::ToAddress,
             ) -> #ringcall::Connect<Self> {
                 #ringcall::Connect::new(address, Self::new)
+            }
+
+            /// What is known about the service's methods.
+            #[allow(dead_code)]
+            #visibility fn service_table() -> &'static #ringcall::ServiceTable {
+                #table()
             }
         }
 

@@ -297,6 +297,7 @@ impl StreamChannel for Client {
         P: Payload + 'a;
 
     fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+        self.line().adapt(&mut call);
         // Encoded here, so that the future need not take the payload to another thread.
         let payload = self.line().encode(&mut call, &payload);
         Box::pin(async move {

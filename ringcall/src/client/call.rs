@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{fmt, mem};
 
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::frame::request_flags;
@@ -299,7 +299,7 @@ where
 
 /// A body of which an owned message can be made, wherever it is held: the bound on `C::Body` for code that
 /// awaits calls over any [`Channel`](crate::Channel).
-pub trait IntoOwned: Frozen {
+pub trait IntoOwned: Frozen + From<SharedChunk> {
     /// The message, out of what was received of it.
     fn into_owned<M: Message>(received: M::Received<Self>) -> M
     where
@@ -334,18 +334,19 @@ impl IntoOwned for SharedChunk {
 
 /// Checks an answer and makes what the caller asked for of it.
 #[inline]
-pub(super) fn receive<R: Message, E: Message, B: Frozen>(
+pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     answer: Answer<B>,
     out_signature: u64,
     into_owned: impl FnOnce(E::Received<B>) -> E,
 ) -> CallResult<R, E, B> {
-    let Answer { header, body, attached, .. } = answer;
+    let header = &answer.header;
     let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
     let is_error = header.status.class() == StatusClass::Application;
     let codec = if is_error { E::CODEC } else { R::CODEC };
     if header.signature != out_signature || header.codec != codec || header.compression != 0 {
-        return Err(bad);
+        return receive_other::<R, E, B>(answer, out_signature);
     }
+    let Answer { body, attached, .. } = answer;
     if is_error {
         return match E::receive(body) {
             Ok(error) => Err(CallError::App(into_owned(error))),
@@ -353,6 +354,34 @@ pub(super) fn receive<R: Message, E: Message, B: Frozen>(
         };
     }
     R::receive_with(body, attached).map_err(|_| bad)
+}
+
+/// The same for an answer that is not in the layout that was asked for. One in a codec with names says by
+/// itself what it is; any other is not for this caller.
+#[cold]
+fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
+    answer: Answer<B>,
+    out_signature: u64,
+) -> CallResult<R, E, B> {
+    let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
+    let Answer { header, body, attached, .. } = answer;
+    if header.compression != 0 {
+        return Err(bad);
+    }
+    let form = Form::of_codec(header.codec);
+    if header.status.class() == StatusClass::Application {
+        return match E::decode_as(form, body.as_ref()) {
+            Ok(error) if header.codec.has_names() => Err(CallError::App(error)),
+            _ => Err(bad),
+        };
+    }
+    let received = match R::IS_RAW && header.codec == R::CODEC && out_signature != 0 {
+        // Bytes as they are have no layout: the error's is another one.
+        true => R::receive_with(body, attached),
+        false if header.codec.has_names() => R::receive_as_with(form, body, attached),
+        false => return Err(bad),
+    };
+    received.map_err(|_| bad)
 }
 
 /// A one-way call that is ready to be made. It ends when the transport has taken it: it may run, and

@@ -17,6 +17,7 @@ use ringcall_core::{
 };
 
 use super::backoff::Backoff;
+use super::skew::{Called, Skew};
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
 use crate::packing::inflate_answer;
@@ -39,6 +40,7 @@ pub(crate) struct ClientConnection {
     /// Its server has asked to leave it.
     is_leaving: Cell<bool>,
     watched: Watched,
+    skew: Arc<Skew>,
     backoff: Cell<Backoff>,
     /// As it was when the last attempt succeeded.
     backoff_before: Cell<Backoff>,
@@ -60,6 +62,8 @@ pub(crate) enum Waits {
     Room,
     /// The connection must be in another state than this one.
     Change(ConnectionState),
+    /// The other side's table of methods must arrive, or not come.
+    Table,
     /// Nothing: this is its end.
     Not(Failure),
 }
@@ -98,6 +102,7 @@ impl ClientConnection {
             handle: Cell::new(NONE),
             is_leaving: Cell::new(false),
             watched: Watched::new(ConnectionState::Idle),
+            skew: Arc::default(),
             backoff: Cell::default(),
             backoff_before: Cell::default(),
             arriving: RefCell::default(),
@@ -134,6 +139,12 @@ impl ClientConnection {
 
     pub(crate) fn watched(&self) -> &Watched {
         &self.watched
+    }
+
+    /// What is known of the types of the other side.
+    #[inline]
+    pub(crate) fn skew(&self) -> &Arc<Skew> {
+        &self.skew
     }
 
     // ---- what happens to it ----
@@ -227,14 +238,19 @@ impl ClientConnection {
     }
 
     fn wake(&self) {
-        let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        self.wake_waiting();
         if self.watched.state() != ConnectionState::Ready {
             self.admit(usize::MAX);
         }
     }
 
     // ---- who waits for it ----
+
+    /// More is known of the other side.
+    pub(crate) fn wake_waiting(&self) {
+        let waiting = std::mem::take(&mut *self.arriving.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
 
     /// Lets so many callers try again; says whether nobody waits any more.
     pub(crate) fn admit(&self, free: usize) -> bool {
@@ -469,7 +485,12 @@ impl LocalClient {
             }
             is_queued = true;
             // It may have changed since it was looked at: a task is first polled a while after it was made.
-            if matches!(waits, Waits::Change(seen) if seen != self.state()) {
+            let is_over = match waits {
+                Waits::Change(seen) => seen != self.state(),
+                Waits::Table => !self.connection().skew().is_asking(),
+                _ => false,
+            };
+            if is_over {
                 return Poll::Ready(());
             }
             self.queue(waits, cx.waker());
@@ -485,7 +506,7 @@ impl LocalClient {
                 connection.crowd.borrow_mut().push_back(waker.clone());
                 self.0.shard.crowd(connection);
             }
-            Waits::Change(_) => {
+            Waits::Change(_) | Waits::Table => {
                 connection.queue_for_change(waker);
                 self.0.shard.wake_up(connection);
             }
@@ -539,20 +560,37 @@ impl LocalClient {
         ticket: Ticket,
     ) {
         let shard = &self.0.shard;
-        let Err(refused) = self.0.call(&call, deadline, payload, ticket) else { return };
-        let failure = match self.0.connection.judge(refused.failure, call.wait_for_ready) {
+        let may_go = self.0.connection.skew.adapt(&mut call);
+        let called = match may_go {
+            true => self.0.call(&call, deadline, payload, ticket),
+            false => Err(Refused { ticket, failure: Failure::not_sent(Cause::NotReady) }),
+        };
+        let Err(refused) = called else { return };
+        let waits = match may_go {
+            true => self.0.connection.judge(refused.failure, call.wait_for_ready),
+            false => Waits::Table,
+        };
+        let failure = match waits {
             // Who cannot wait is told that there is no room.
             Waits::Room => refused.failure,
             Waits::Not(failure) => failure,
-            waits @ Waits::Change(_) => match shard.encode(&mut call, self.compressions(), payload)
-            {
-                Ok((body, _)) => {
-                    let waits = Some(waits);
-                    let client = self.clone();
-                    return shard.call_later(client, call, deadline, body, refused.ticket, waits);
+            waits @ (Waits::Change(_) | Waits::Table) => {
+                match shard.encode(&mut call, self.compressions(), payload) {
+                    Ok((body, _)) => {
+                        let waits = Some(waits);
+                        let client = self.clone();
+                        return shard.call_later(
+                            client,
+                            call,
+                            deadline,
+                            body,
+                            refused.ticket,
+                            waits,
+                        );
+                    }
+                    Err(failure) => failure,
                 }
-                Err(failure) => failure,
-            },
+            }
         };
         shard.complete(refused.ticket, Outcome::Failed(failure));
     }
@@ -739,6 +777,9 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
     #[inline]
     fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
+            return self.wait_as(Waits::Table, deadline, cx);
+        }
         let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(cx.waker().clone());
         let handle = self.client.borrow().0.connection.handle();
@@ -775,6 +816,11 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             true => self.client.borrow().0.connection.judge(failure, self.call.wait_for_ready),
             false => Waits::Not(failure),
         };
+        self.wait_as(waits, deadline, cx)
+    }
+
+    #[cold]
+    fn wait_as(&mut self, waits: Waits, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
         let mut sleep = SleepUntil::new(&self.client.borrow().0.shard, deadline);
         let end = match waits {
             Waits::Not(failure) => Some(failure),
@@ -848,8 +894,10 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 };
                 let (handle, deadline) = (*handle, *deadline);
                 this.stage = Stage::Ended;
+                let connection = &this.client.borrow().0.connection;
                 if let Some(failure) = failure_of(&outcome)
-                    && this.client.borrow().0.connection.may_repeat(handle, &failure)
+                    && (connection.may_repeat(handle, &failure)
+                        || connection.skew.learn(&failure, Called::from(&this.call)))
                 {
                     this.watch_repeat();
                     return this.send(deadline, cx).map(Err);
@@ -880,12 +928,14 @@ impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     }
 }
 
-/// How a call failed, if perhaps only because of its connection.
+/// How a call failed, if perhaps only because of its connection, or of its layout.
 #[inline]
 pub(crate) fn failure_of(outcome: &Outcome) -> Option<Failure> {
     match outcome {
         Outcome::Failed(failure) => Some(*failure),
-        Outcome::Reply(reply) if reply.header.status == Status::DRAINING => {
+        Outcome::Reply(reply)
+            if matches!(reply.header.status, Status::DRAINING | Status::SHAPE_MISMATCH) =>
+        {
             Failure::from_status(reply.header.status, reply.header.retry_after_ms)
         }
         _ => None,

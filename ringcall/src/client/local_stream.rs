@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Encoding, Failure, ItemError, Outcome, Outgoing, Payload,
+    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outcome, Outgoing, Payload,
     StreamCall, StreamChannel,
 };
 
-use super::{BlockOn, BlockingClient, LocalClient, Waits};
+use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
 use crate::observe::Ongoing;
 use crate::packing::inflate_arrived;
 use crate::shard::{OpenStream, Shard, Ticket};
@@ -24,6 +24,7 @@ struct Opened {
     stream: Rc<OpenStream>,
     id: CallId,
     client: LocalClient,
+    called: Called,
 }
 
 impl Drop for Opened {
@@ -65,13 +66,17 @@ impl LocalClient {
 
     async fn try_open<P: Payload>(
         &self,
-        call: Outgoing,
+        mut call: Outgoing,
         payload: P,
         ongoing: &mut Option<Ongoing>,
     ) -> Result<LocalStream, Failure> {
         let shard = self.shard();
         let deadline = shard.now() + call.timeout;
         loop {
+            if !self.connection().skew().adapt_for(&mut call, &payload) && shard.now() < deadline {
+                self.room(Waits::Table, deadline).await;
+                continue;
+            }
             // Another one if it had to wait for that.
             let handle = self.connection().handle();
             let stream = OpenStream::new(shard, handle);
@@ -89,7 +94,8 @@ impl LocalClient {
                 Ok(id) => {
                     stream.register(id.into());
                     stream.watch(ongoing.take());
-                    return Ok(LocalStream(Rc::new(Opened { stream, id, client: self.clone() })));
+                    let (client, called) = (self.clone(), Called::from(&call));
+                    return Ok(LocalStream(Rc::new(Opened { stream, id, client, called })));
                 }
                 Err(refused) => match self.connection().judge(refused.failure, call.wait_for_ready)
                 {
@@ -121,7 +127,18 @@ impl StreamChannel for LocalClient {
 impl LocalStream {
     /// What arrived next, without counting an item as taken: that is what [`taken`](Self::taken) is for.
     pub(crate) fn poll_held(&self, cx: &mut Context<'_>) -> Poll<Arrived<Chunk>> {
-        self.0.stream.poll_arrived(cx)
+        let arrived = self.0.stream.poll_arrived(cx);
+        match &arrived {
+            // It is not made again, since items may have been sent; the next one will fare better.
+            Poll::Ready(Arrived::End(Err(failure))) => {
+                self.0.client.connection().skew().learn(failure, self.0.called);
+            }
+            Poll::Ready(Arrived::Item { encoding, .. }) if encoding.codec.has_names() => {
+                self.0.client.shard().count_fallback(self.0.stream.handle(), 0, 1);
+            }
+            _ => {}
+        }
+        arrived
     }
 
     /// Sends an item that is compressed already, if it is to be.
@@ -131,7 +148,15 @@ impl LocalStream {
         encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
-        self.0.stream.poll_send(cx, encoding, payload)
+        self.0.stream.poll_send(cx, self.by_names(encoding), payload)
+    }
+
+    /// A call that goes by names has items with names.
+    fn by_names(&self, encoding: Encoding) -> Encoding {
+        match encoding.codec == Codec::RKYV && self.0.called.is_by_names() {
+            true => Encoding { codec: Codec::MESSAGEPACK, signature: 0, ..encoding },
+            false => encoding,
+        }
     }
 
     /// An item with a body of this length was taken.
@@ -154,6 +179,7 @@ impl StreamCall for LocalStream {
         encoding: Encoding,
         payload: &P,
     ) -> Poll<Result<(), ItemError>> {
+        let encoding = self.by_names(encoding);
         if encoding.compression != 0 {
             return self.0.stream.poll_send_packed(cx, encoding, payload);
         }

@@ -13,6 +13,7 @@ mod peer;
 mod reply;
 mod security;
 mod shared;
+mod skew;
 mod state;
 mod streams;
 mod within;
@@ -40,6 +41,7 @@ pub use security::{Credentials, WithCredentials};
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
+pub(crate) use skew::{Called, Skew};
 pub use state::ConnectionState;
 pub(crate) use state::Watched;
 pub use streams::{

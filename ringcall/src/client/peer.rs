@@ -158,7 +158,7 @@ impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
         let audience = Audience::of(&remote.observers, None);
         let watched = Watched::new(ConnectionState::Ready);
-        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, watched);
+        let line = Line::new(remote, Destination::Peer(handle), outbox, audience, watched, None);
         PeerShared { line, handle, end: Mutex::default() }
     }
 

@@ -20,7 +20,7 @@ use ringcall_core::{
     TransportError,
 };
 
-use super::{BlockOn, ConnectionState, Credentials, Security, ToAddress, Watched};
+use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
@@ -127,6 +127,8 @@ pub(crate) struct Line {
     watched: Watched,
     /// How long a body may be that this side reads.
     message_bytes_max: usize,
+    /// What is known of the other side, so that a body need not be encoded twice.
+    skew: Option<Arc<Skew>>,
 }
 
 /// Which connection of its shard a call is for.
@@ -201,7 +203,8 @@ impl Outbox {
         let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX);
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
-        let mut encoded = Encoded::take(&self.bodies, writer);
+        let mut encoded = Encoded::take(&self.bodies, writer, codec);
+        encoded.transcode = payload.transcode();
         encoded.landing = payload.landing();
         encoded.extensions = payload.extensions().into();
         Ok((encoded, bytes))
@@ -215,10 +218,19 @@ impl Line {
         outbox: Outbox,
         audience: Option<Arc<Audience>>,
         watched: Watched,
+        skew: Option<Arc<Skew>>,
     ) -> Line {
         let is_opened = matches!(to, Destination::Client(_));
         let message_bytes_max = remote.message_bytes_max[usize::from(is_opened)];
-        Line { remote, to, outbox, audience, watched, message_bytes_max }
+        Line { remote, to, outbox, audience, watched, message_bytes_max, skew }
+    }
+
+    /// As far as is known here; otherwise the shard sees to it.
+    #[inline]
+    pub(crate) fn adapt(&self, call: &mut Outgoing) {
+        if let Some(skew) = &self.skew {
+            skew.adapt(call);
+        }
     }
 
     pub(crate) fn watched(&self) -> &Watched {
@@ -289,6 +301,7 @@ impl Line {
         waits: bool,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
+        self.adapt(&mut call);
         let limit = self.message_bytes_max();
         let Some(audience) = &self.audience else {
             let payload = self.encode(&mut call, payload).map(|(payload, _)| payload);
@@ -458,6 +471,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
 
     fn begin(&mut self, waker: &Waker) -> Poll<SharedAnswer> {
         let mut call = self.call;
+        self.line.adapt(&mut call);
         let (mut payload, bytes) = self.line.encode(&mut call, &self.payload)?;
         if let (Some(begun), Some(audience)) = (&mut self.begun, &self.line.audience) {
             begun.request_bytes = bytes;
@@ -838,9 +852,10 @@ impl<T> Future for Connect<T> {
         let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
-            Ok((remote, index, watched)) => {
+            Ok((remote, index, watched, skew)) => {
                 let (to, outbox) = (Destination::Client(index), Outbox::default());
-                let mut line = Line::new(remote, to, outbox, audience, watched.clone());
+                let seen = watched.clone();
+                let mut line = Line::new(remote, to, outbox, audience, seen, Some(skew));
                 if let Some(own) = self.message_bytes_max {
                     line.message_bytes_max = own;
                 }
@@ -850,7 +865,7 @@ impl<T> Future for Connect<T> {
     }
 }
 
-type Connected = Result<(Arc<Remote>, u32, Watched), Failure>;
+type Connected = Result<(Arc<Remote>, u32, Watched, Arc<Skew>), Failure>;
 
 /// Where a connection that is being made waits for whoever wants it.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
 use ringcall_compression::Compression;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
@@ -291,8 +291,16 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             match ready!(self.call.poll_arrived(cx)) {
                 Arrived::Began(answer) => self.begins(answer),
                 Arrived::Item { encoding, body, attached } => {
-                    let is_ours = encoding == Encoding::plain(R::CODEC, self.out_signature);
-                    if is_ours && let Ok(item) = R::receive_with(body, attached) {
+                    let Encoding { codec, signature, compression } = encoding;
+                    let has_layout =
+                        signature == self.out_signature || (R::IS_RAW && self.out_signature != 0);
+                    let item = match codec == R::CODEC && has_layout {
+                        _ if compression != 0 => Err(Invalid),
+                        true => R::receive_with(body, attached),
+                        // What is in a codec with names says by itself what it is.
+                        false => R::receive_as_with(Form::of_codec(codec), body, attached),
+                    };
+                    if let Ok(item) = item {
                         return Poll::Ready(Some(Ok(item)));
                     }
                     return Poll::Ready(Some(Err(self.bad_reply())));

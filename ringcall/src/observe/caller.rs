@@ -9,7 +9,7 @@ use ringcall_core::frame::{
 };
 use ringcall_core::{
     Address, Answer, Cause, Clock, Codec, EncodeError, Encoded, Failure, Instant, Outcome,
-    Outgoing, Payload, Writer,
+    Outgoing, Payload, Transcode, Writer,
 };
 
 use super::{Call, CallEnd, End, Event, Observers, Role, next_number, trace_context_of};
@@ -244,6 +244,10 @@ impl Payload for Measured<'_> {
         self.payload.encode(codec, signature, out)?;
         self.bytes.set(out.message_len() - before);
         Ok(())
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        self.payload.transcode()
     }
 
     fn extensions(&self) -> &[u8] {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use crate::block_on::block_on;
@@ -109,14 +109,8 @@ where
         drop(entered);
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => {
-                let header = header::<V>(Status::OK, facts);
-                shard.answer_with(facts.handle, facts.request, header, &Typed(&value));
-            }
-            Ok(Poll::Ready(Err(error))) => {
-                let header = header::<E>(Status::APPLICATION_ERROR, facts);
-                shard.answer_with(facts.handle, facts.request, header, &Typed(&error));
-            }
+            Ok(Poll::Ready(Ok(value))) => answer(shard, facts, Status::OK, &value),
+            Ok(Poll::Ready(Err(error))) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
             Err(_) => panicked(shard, facts),
         }
         if *this.is_kept {
@@ -141,8 +135,26 @@ where
     }
 }
 
-pub(super) fn header<M: Message>(status: Status, facts: &Facts) -> ReplyHeader {
-    ReplyHeader { signature: facts.out_signature, codec: M::CODEC, ..ReplyHeader::new(status) }
+/// Answers a call, in the form that its caller reads.
+#[inline]
+pub(super) fn answer<M: Message>(shard: &Inner, facts: &Facts, status: Status, message: &M) {
+    let form = facts.form_of::<M>(status);
+    if form != Form::PLAIN {
+        return answer_other(shard, facts, status, message, form);
+    }
+    let header = header::<M>(status, facts, form);
+    shard.answer_with(facts.handle, facts.request, header, &Typed(message));
+}
+
+#[cold]
+fn answer_other<M: Message>(shard: &Inner, facts: &Facts, status: Status, message: &M, form: Form) {
+    let header = header::<M>(status, facts, form);
+    shard.answer_with(facts.handle, facts.request, header, &Formed(message, form));
+}
+
+pub(super) fn header<M: Message>(status: Status, facts: &Facts, form: Form) -> ReplyHeader {
+    let codec = form.codec().unwrap_or(M::CODEC);
+    ReplyHeader { signature: facts.out_signature, codec, ..ReplyHeader::new(status) }
 }
 
 pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
@@ -283,8 +295,9 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
-    let attached = call.attached();
-    let (remote, body) = (Arc::clone(&shard.remote), call.take_body().share());
+    let remote = Arc::clone(&shard.remote);
+    let (body, attached, form) = call.take_body();
+    let body = (body.share(), attached, form);
     let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let accepted = pool.run(Box::new(move || {
@@ -298,7 +311,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
                 if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
-        work(Incoming::elsewhere(facts, remote, flag, (body, attached), extensions));
+        work(Incoming::elsewhere(facts, remote, flag, body, extensions));
     }));
     if accepted {
         shard.keep_running(facts.handle, facts.request, facts.deadline, running);
@@ -410,7 +423,7 @@ struct Travelling {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Arc<CancelFlag>,
-    body: (SharedChunk, Attached),
+    body: (SharedChunk, Attached, Form),
     extensions: SharedChunk,
 }
 
@@ -467,8 +480,9 @@ where
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
-    let attached = call.attached();
-    let (remote, body) = (Arc::clone(&shard.remote), (call.take_body().share(), attached));
+    let remote = Arc::clone(&shard.remote);
+    let (body, attached, form) = call.take_body();
+    let body = (body.share(), attached, form);
     let owed = Owed {
         answer: Some((Arc::clone(&remote), facts)),
         flag: Arc::clone(&flag),
@@ -512,10 +526,15 @@ impl Away {
 
     pub(crate) fn message<M: Message>(mut self, status: Status, message: &M) {
         let mut writer = self.replies.writer(64 << 20);
-        match Typed(message).encode(M::CODEC, self.facts.out_signature, &mut writer) {
+        let form = self.facts.form_of::<M>(status);
+        let header = header::<M>(status, &self.facts, form);
+        let encoded = match form == Form::PLAIN {
+            true => message.encode(&mut writer),
+            false => message.encode_as(form, &mut writer),
+        };
+        match encoded {
             Ok(()) => {
-                let encoded = Encoded::take(&self.replies, writer);
-                let header = header::<M>(status, &self.facts);
+                let encoded = Encoded::take(&self.replies, writer, header.codec);
                 let extensions = std::mem::take(&mut self.extensions).into();
                 self.send(header, Encoded { extensions, ..encoded });
             }
@@ -527,8 +546,9 @@ impl Away {
     }
 
     pub(crate) fn status(mut self, status: Status) {
+        let header = ReplyHeader::new(status);
         let extensions = std::mem::take(&mut self.extensions).into();
-        self.send(ReplyHeader::new(status), Encoded { extensions, ..Encoded::empty() });
+        self.send(header, Encoded { extensions, ..Encoded::empty(header.codec) });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

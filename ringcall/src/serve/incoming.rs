@@ -7,11 +7,14 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
+use ringcall_codec_rkyv::{Form, FromBody, Message};
 use ringcall_core::frame::{ExtensionWriter, request_flags};
-use ringcall_core::{Attached, Chunk, Handle, Instant, Request, RequestId, SharedChunk, Status};
+use ringcall_core::{
+    Attached, Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status,
+};
 
 use super::access::Caller;
-use super::mount::Method;
+use super::admit::Admitted;
 use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
@@ -21,6 +24,11 @@ pub struct Incoming {
     pub(crate) origin: Origin,
     body: Chunk,
     attached: Attached,
+    /// Of the argument.
+    form: Form,
+    /// What the items of the caller are sent as, unless they say that they have names.
+    pub(super) in_signature: u64,
+    pub(super) item_form: Form,
     /// Of the request's header.
     pub(crate) extensions: Chunk,
 }
@@ -38,6 +46,26 @@ pub(crate) struct Facts {
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
+    /// In which form the caller reads the reply, the error and the items.
+    pub(crate) out_forms: [Form; 3],
+}
+
+impl Facts {
+    /// In which form the caller reads what a method answers with that status.
+    pub(crate) fn form_of<M: Message>(&self, status: Status) -> Form {
+        let [reply, error, _] = self.out_forms;
+        self.form::<M>(if status == Status::OK { reply } else { error })
+    }
+
+    pub(crate) fn item_form<M: Message>(&self) -> Form {
+        self.form::<M>(self.out_forms[2])
+    }
+
+    #[inline]
+    fn form<M: Message>(&self, form: Form) -> Form {
+        // Raw parts are the same for everybody.
+        if M::CODEC == Codec::RKYV { form } else { Form::PLAIN }
+    }
 }
 
 /// Where the handler runs.
@@ -143,7 +171,8 @@ impl Incoming {
         shard: &Rc<Inner>,
         handle: Handle,
         request: Request,
-        method: &Method,
+        method: &'static str,
+        admitted: &Admitted,
     ) -> Incoming {
         Incoming {
             facts: Facts {
@@ -153,12 +182,16 @@ impl Incoming {
                 priority: request.priority,
                 attempt: request.attempt,
                 is_retried: request.flags & request_flags::RETRIED != 0,
-                method: method.name,
-                out_signature: method.out_signature,
+                method,
+                out_signature: admitted.out_signature,
+                out_forms: admitted.out_forms,
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: request.body,
             attached: request.attached,
+            form: admitted.argument,
+            in_signature: request.in_signature,
+            item_form: admitted.item_in,
             extensions: request.extensions,
         }
     }
@@ -168,24 +201,37 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        (body, attached): (SharedChunk, Attached),
+        (body, attached, form): (SharedChunk, Attached, Form),
         extensions: SharedChunk,
     ) -> Incoming {
-        let origin = Origin::Elsewhere(remote, flag);
-        Incoming { facts, origin, body: body.into(), attached, extensions: extensions.into() }
+        Incoming {
+            facts,
+            origin: Origin::Elsewhere(remote, flag),
+            body: body.into(),
+            attached,
+            form,
+            // Methods with streams stay on their shard.
+            in_signature: 0,
+            item_form: Form::PLAIN,
+            extensions: extensions.into(),
+        }
     }
 
-    /// What of the body is beside the message.
+    /// Takes the argument out of the body.
     #[doc(hidden)]
-    #[must_use]
-    pub fn attached(&self) -> Attached {
-        self.attached
+    #[inline]
+    pub fn argument<X: FromBody>(&mut self) -> Result<X, Status> {
+        let (body, attached, form) = self.take_body();
+        let argument = match form == Form::PLAIN {
+            true => X::from_body_with(body, attached),
+            false => X::from_other(form, body, attached),
+        };
+        argument.map_err(|_| Status::BAD_BODY)
     }
 
-    /// Takes the body out.
-    #[doc(hidden)]
-    pub fn take_body(&mut self) -> Chunk {
-        std::mem::take(&mut self.body)
+    #[inline]
+    pub(super) fn take_body(&mut self) -> (Chunk, Attached, Form) {
+        (std::mem::take(&mut self.body), self.attached, self.form)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The serving side: services, how calls reach their handlers, and servers.
 
 pub(crate) mod access;
+mod admit;
 mod context;
 mod filter;
 mod handler;
 mod incoming;
+mod methods;
 mod mount;
 mod reply_metadata;
 mod responder;
@@ -22,10 +24,12 @@ pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
 pub use incoming::Incoming;
 pub(crate) use incoming::{Facts, Running};
+pub(crate) use methods::{MethodRows, PAGE, PAGE_NAME, Pages};
 pub(crate) use mount::{Method, Router};
 pub use mount::{Mount, SendService, Service};
 pub(crate) use reply_metadata::ReplyMetadata;
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};
 pub use streams::{Ending, ItemSink, Items, Streams};
+pub(crate) use table::KnownMethods;
 pub use table::{ErasedMessage, ItemType, MethodTable, ServiceTable};

@@ -10,12 +10,14 @@ use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, Request, Status};
 
+use super::admit::Admitted;
 use super::handler::{
     Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
     WithResponder,
 };
+use super::methods::MethodRows;
 use super::streams::{Ending, Streaming, Streams};
-use super::{Handlers, Incoming, ServerFilter, ServiceTable};
+use super::{Handlers, Incoming, MethodTable, ServerFilter, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
 use crate::shard::Inner;
@@ -45,7 +47,11 @@ pub trait SendService: Service {
 /// The methods that a shard serves, by number. Looked up with numbers that come from peers, but filled
 /// only with our own, so their hash is their own lower half.
 #[derive(Clone, Default)]
-pub(crate) struct Router(HashMap<u64, Rc<Method>, BuildHasherDefault<AsItIs>>);
+pub(crate) struct Router {
+    methods: HashMap<u64, Rc<Method>, BuildHasherDefault<AsItIs>>,
+    /// What it says of them to the other side.
+    rows: Rc<MethodRows>,
+}
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct AsItIs(u64);
@@ -67,7 +73,11 @@ impl Hasher for AsItIs {
 impl Router {
     #[inline]
     pub(crate) fn find(&self, method: u64) -> Option<Rc<Method>> {
-        self.0.get(&method).cloned()
+        self.methods.get(&method).cloned()
+    }
+
+    pub(crate) fn rows(&self) -> &Rc<MethodRows> {
+        &self.rows
     }
 }
 
@@ -77,33 +87,47 @@ const KIND_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | reques
 /// One method that a shard serves.
 pub(crate) struct Method {
     pub(crate) name: &'static str,
-    pub(crate) full_name: &'static str,
     codec: Codec,
     in_signature: u64,
-    pub(crate) out_signature: u64,
+    out_signature: u64,
     /// Those of [`KIND_FLAGS`] that its requests have.
     kind: u8,
     handler: Box<dyn Handler>,
+    table: &'static MethodTable,
     /// What its calls pass before.
     filter: Option<Rc<dyn ServerFilter>>,
 }
 
 impl Method {
-    /// Whether a request cannot be for this method as it is here. Nothing of its body is looked at.
+    /// Whether a request can be for this method as it is here, and how. Nothing of its body is looked at.
+    /// `reads` says which codecs the caller reads, if that matters.
     #[inline]
-    pub(crate) fn refuses(&self, request: &Request) -> Option<Status> {
-        if request.codec != self.codec {
-            return Some(Status::UNKNOWN_CODEC);
-        }
-        if request.in_signature != self.in_signature || request.out_signature != self.out_signature
-        {
-            return Some(Status::SHAPE_MISMATCH);
-        }
+    pub(crate) fn admit(
+        &self,
+        request: &Request,
+        reads: impl FnOnce() -> u64,
+    ) -> Result<Admitted, Status> {
+        let is_ours = request.in_signature == self.in_signature
+            && request.out_signature == self.out_signature
+            && request.codec == self.codec;
+        let admitted = match is_ours {
+            true => Admitted::plain(self.out_signature),
+            false => self.admit_other(request, reads())?,
+        };
         // Whoever calls a one-way method the other way would wait for nothing, and so on.
         if self.kind != request.flags & KIND_FLAGS {
-            return Some(Status::BAD_REQUEST);
+            return Err(Status::BAD_REQUEST);
         }
-        None
+        Ok(admitted)
+    }
+
+    pub(crate) fn full_name(&self) -> &'static str {
+        self.table.full_name()
+    }
+
+    #[cold]
+    fn admit_other(&self, request: &Request, reads: u64) -> Result<Admitted, Status> {
+        self.table.admit_other(request, reads)
     }
 
     #[inline]
@@ -117,10 +141,6 @@ impl Method {
     /// Starts a call that has passed the filters.
     pub(super) fn run(&self, call: Incoming) {
         self.handler.start(call);
-    }
-
-    pub(super) fn full_name(&self) -> &'static str {
-        self.full_name
     }
 
     pub(super) fn has_items_in(&self) -> bool {
@@ -193,31 +213,33 @@ impl Mount {
         self.taken.take().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn finish(self) -> Router {
+    pub(crate) fn finish(mut self) -> Router {
+        let methods = self.router.methods.values().map(|method| method.table);
+        self.router.rows = Rc::new(MethodRows::of(methods));
         self.router
     }
 
     fn insert(&mut self, index: usize, handler: Box<dyn Handler>) {
         let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
-        if let Some(other) = self.router.0.get(&method.id()) {
+        if let Some(other) = self.router.methods.get(&method.id()) {
             self.taken.get_or_insert(ServeError::MethodTaken {
                 method: method.full_name().to_owned(),
-                by: other.full_name.to_owned(),
+                by: other.table.full_name().to_owned(),
             });
             return;
         }
         let entry = Method {
             name: method.name(),
-            full_name: method.full_name(),
             codec: method.argument_codec(),
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
             kind: method.stream_flags()
                 | if method.is_one_way() { request_flags::ONE_WAY } else { 0 },
             handler,
+            table: method,
             filter: self.filter.clone(),
         };
-        self.router.0.insert(method.id(), Rc::new(entry));
+        self.router.methods.insert(method.id(), Rc::new(entry));
     }
 
     /// A method whose handler runs on the shard.
@@ -305,6 +327,6 @@ impl Mount {
 
 impl std::fmt::Debug for Mount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mount").field("methods", &self.router.0.len()).finish_non_exhaustive()
+        f.debug_struct("Mount").field("methods", &self.router.methods.len()).finish_non_exhaustive()
     }
 }

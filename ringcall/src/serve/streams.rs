@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{FromBody, Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, Invalid, Message};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Status};
 
 use super::MethodTable;
-use super::handler::{Handler, header, panicked};
+use super::handler::{Handler, answer, header, panicked};
 use super::incoming::{Facts, Incoming, Origin, Running};
 use crate::shard::{OpenStream, Task};
 
@@ -33,6 +33,8 @@ use crate::shard::{OpenStream, Task};
 pub struct Items<X> {
     stream: Rc<OpenStream>,
     in_signature: u64,
+    /// Of items with that signature.
+    form: Form,
     item: PhantomData<fn() -> X>,
 }
 
@@ -46,9 +48,20 @@ impl<X: FromBody> Items<X> {
         let Some(item) = std::task::ready!(self.stream.poll_item(cx)) else {
             return Poll::Ready(None);
         };
-        if item.encoding == Encoding::plain(<X::Message as Message>::CODEC, self.in_signature)
-            && let Ok(item) = X::from_body_with(item.body, item.attached)
-        {
+        let ringcall_core::Item { encoding, body, attached, .. } = item;
+        let Encoding { codec, signature, compression } = encoding;
+        // Bytes as they are have no layout.
+        let has_layout =
+            signature == self.in_signature || (X::Message::IS_RAW && self.in_signature != 0);
+        let is_ours = has_layout && codec == <X::Message as Message>::CODEC;
+        let read = match is_ours && self.form == Form::PLAIN {
+            _ if compression != 0 => Err(Invalid),
+            true => X::from_body_with(body, attached),
+            false if is_ours => X::from_other(self.form, body, attached),
+            // It says by itself what it is in, and a type that is not in that codec does not read it.
+            false => X::from_other(Form::of_codec(codec), body, attached),
+        };
+        if let Ok(item) = read {
             return Poll::Ready(Some(item));
         }
         self.stream.break_off(Status::BAD_ITEM);
@@ -82,6 +95,7 @@ pub struct Streams {
     stream: Rc<OpenStream>,
     facts: Facts,
     in_signature: u64,
+    form: Form,
 }
 
 impl Streams {
@@ -89,7 +103,7 @@ impl Streams {
     #[must_use]
     pub fn items<X: FromBody>(&self) -> Items<X> {
         let stream = Rc::clone(&self.stream);
-        Items { stream, in_signature: self.in_signature, item: PhantomData }
+        Items { stream, in_signature: self.in_signature, form: self.form, item: PhantomData }
     }
 
     /// Where the reply's items go.
@@ -157,7 +171,9 @@ impl ItemSink {
         items: S,
         result: impl Fn(S::Item) -> Result<M, E>,
     ) -> Ending<(), E> {
-        let header = header::<M>(Status::OK, &self.facts);
+        let form = self.facts.item_form::<M>();
+        let header = header::<M>(Status::OK, &self.facts, form);
+        let codec = header.codec;
         let shard = self.stream.shard();
         let (now, Facts { handle, request, .. }) = (shard.now(), self.facts);
         let extensions = shard.reply_metadata.take_first(handle, request);
@@ -179,11 +195,12 @@ impl ItemSink {
                 Ok(item) => item,
                 Err(error) => return Ending::Error(error),
             };
-            let mut encoding = Encoding::plain(M::CODEC, self.facts.out_signature);
+            let mut encoding = Encoding::plain(codec, self.facts.out_signature);
             encoding.compression = shard.wish_for_replies();
+            let item = Formed(&item, form);
             let send = |cx: &mut Context<'_>| match encoding.compression {
-                0 => self.stream.poll_send(cx, encoding, &Typed(&item)),
-                _ => self.stream.poll_send_packed(cx, encoding, &Typed(&item)),
+                0 => self.stream.poll_send(cx, encoding, &item),
+                _ => self.stream.poll_send_packed(cx, encoding, &item),
             };
             match poll_fn(send).await {
                 Ok(()) => {}
@@ -200,7 +217,7 @@ impl ItemSink {
                 yield_now().await;
             }
         }
-        Ending::Items(M::CODEC)
+        Ending::Items(codec)
     }
 }
 
@@ -227,17 +244,12 @@ async fn yield_now() {
 /// A handler with streams. It runs on the shard, as a task of its own.
 pub(crate) struct Streaming<F> {
     handler: F,
-    in_signature: u64,
     has_items_out: bool,
 }
 
 impl<F> Streaming<F> {
     pub(crate) fn new(handler: F, method: &MethodTable) -> Streaming<F> {
-        Streaming {
-            handler,
-            in_signature: method.signatures().in_signature,
-            has_items_out: method.items_out().is_some(),
-        }
+        Streaming { handler, has_items_out: method.items_out().is_some() }
     }
 }
 
@@ -264,7 +276,8 @@ where
             stream
         });
         let owner = Owner(Rc::clone(&stream));
-        let streams = Streams { stream, facts, in_signature: self.in_signature };
+        let (in_signature, form) = (call.in_signature, call.item_form);
+        let streams = Streams { stream, facts, in_signature, form };
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
             Ok(Ok(future)) => future,
             Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
@@ -322,16 +335,15 @@ where
                     Some(status) => shard.refuse(handle, request, status),
                 },
                 Ok(Poll::Ready(Ending::Value(value))) => {
-                    let header = header::<V>(Status::OK, facts);
-                    shard.answer_with(handle, request, header, &Typed(&value));
+                    answer(shard, facts, Status::OK, &value);
                 }
                 Ok(Poll::Ready(Ending::Items(codec))) => {
-                    let header = ReplyHeader { codec, ..header::<V>(Status::OK, facts) };
+                    let header = header::<V>(Status::OK, facts, Form::PLAIN);
+                    let header = ReplyHeader { codec, ..header };
                     shard.answer_with(handle, request, header, &Empty);
                 }
                 Ok(Poll::Ready(Ending::Error(error))) => {
-                    let header = header::<E>(Status::APPLICATION_ERROR, facts);
-                    shard.answer_with(handle, request, header, &Typed(&error));
+                    answer(shard, facts, Status::APPLICATION_ERROR, &error);
                 }
                 Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
                 Err(_) => panicked(shard, facts),

@@ -2,8 +2,10 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
 use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
@@ -30,6 +32,7 @@ impl ServiceTable {
             method.id = method_id(&method.full_name);
             crate::observe::remember(method.id, &method.full_name);
         }
+        KnownMethods::add(&methods);
         ServiceTable { name, docs, methods }
     }
 
@@ -49,6 +52,39 @@ impl ServiceTable {
     #[must_use]
     pub fn methods(&self) -> &[MethodTable] {
         &self.methods
+    }
+}
+
+/// The methods that this program may call: all whose tables were made. What another program says about its
+/// own is compared with them once, instead of with each call.
+pub(crate) struct KnownMethods;
+
+static KNOWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+/// How many there are.
+static KNOWN_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl KnownMethods {
+    fn add(methods: &[MethodTable]) {
+        let mut known = KNOWN.lock();
+        for method in methods.iter().filter(|method| {
+            method.argument.codec == Codec::RKYV || method.signatures.in_signature != 0
+        }) {
+            let row = (method.id, method.signatures.in_signature);
+            if !known.contains(&row) {
+                known.push(row);
+            }
+        }
+        KNOWN_COUNT.store(known.len(), Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn count() -> usize {
+        KNOWN_COUNT.load(Ordering::Acquire)
+    }
+
+    /// Method and in-signature of each.
+    pub(crate) fn all() -> Vec<(u64, u64)> {
+        KNOWN.lock().clone()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod clients;
+mod control;
 mod remote;
 mod watch;
 
@@ -22,6 +23,7 @@ use ringcall_core::{
 
 use ringcall_net::Handover as _;
 
+use control::{offering, spoken};
 use remote::RemoteCalls;
 use watch::{Change, Watch};
 
@@ -38,7 +40,7 @@ use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
 use crate::serve::access::{Authority, Gate};
-use crate::serve::{Incoming, Method, ReplyMetadata, Router, Running};
+use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -72,14 +74,14 @@ pub(crate) struct Inner {
     /// Streams of which items were taken in this turn.
     pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) client_config: Rc<Config>,
+    client_config: RefCell<Rc<Config>>,
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
     pub(super) listeners: RefCell<Vec<Listener>>,
-    server_config: Rc<Config>,
+    server_config: RefCell<Rc<Config>>,
     routers: RefCell<Routers>,
     /// What goes beside answers.
     pub(crate) reply_metadata: ReplyMetadata,
@@ -127,6 +129,13 @@ struct Routers {
 }
 
 impl Routers {
+    /// What the methods of a connection are to the other side.
+    fn rows(&self, handle: Handle) -> Rc<MethodRows> {
+        let own = self.own.get(handle.index as usize).and_then(Option::as_ref);
+        let own = own.filter(|(of, _)| *of == handle).map(|(_, router)| router);
+        Rc::clone(own.unwrap_or(&self.shared).rows())
+    }
+
     #[inline]
     fn find(&self, handle: Handle, method: u64) -> Option<Rc<Method>> {
         match self.own.get(handle.index as usize) {
@@ -181,13 +190,13 @@ impl Inner {
             streams: Streams::default(),
             taken_of: RefCell::default(),
             pool,
-            client_config: Rc::new(config.client),
+            client_config: RefCell::new(Rc::new(spoken(config.client))),
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
-            server_config: Rc::new(config.server),
+            server_config: RefCell::new(Rc::new(spoken(config.server))),
             routers: RefCell::default(),
             reply_metadata: ReplyMetadata::default(),
             running: RefCell::default(),
@@ -330,6 +339,11 @@ impl Inner {
         match event {
             Event::Request(request) => self.dispatch(handle, request),
             Event::Completed(ticket, outcome) => {
+                if let Outcome::Reply(reply) = &outcome
+                    && reply.header.codec.has_names()
+                {
+                    self.count_fallback(handle, 0, 1);
+                }
                 if let Ticket::Remote(index) = ticket
                     && let Some(failure) = failure_of(&outcome)
                     && self.repeat(index, &failure)
@@ -341,6 +355,7 @@ impl Inner {
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(hello) => {
                 if let Some(client) = self.client(handle) {
+                    self.meet(handle, &client);
                     client.established(handle, hello.compressions);
                     self.tell_client(&client, handle, Change::Established);
                 } else {
@@ -385,20 +400,22 @@ impl Inner {
         }
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
-            return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
+            return self.control(handle, &request);
         };
-        if self.is_guarded && !self.may_call(handle, &request, &method) {
+        if self.is_guarded && !self.may_call(handle, &request, method.full_name()) {
             return;
         }
-        if let Some(status) = method.refuses(&request) {
-            return self.refuse(handle, request.id, status);
-        }
+        let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
+        let admitted = match method.admit(&request, reads) {
+            Ok(admitted) => admitted,
+            Err(status) => return self.refuse(handle, request.id, status),
+        };
         if request.compression != 0
             && let Err(status) = self.inflate(handle, &mut request)
         {
             return self.refuse(handle, request.id, status);
         }
-        let call = Incoming::on_shard(self, handle, request, &method);
+        let call = Incoming::on_shard(self, handle, request, method.name, &admitted);
         method.start(call);
     }
 
@@ -686,6 +703,9 @@ impl Inner {
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
+        if call.codec.has_names() {
+            self.count_fallback(handle, 1, 0);
+        }
         self.left_work();
         called
     }
@@ -722,6 +742,10 @@ impl Inner {
     // ---- serving ----
 
     pub(crate) fn set_router(&self, router: Router) {
+        let rows = Rc::clone(router.rows());
+        for config in [&self.server_config, &self.client_config] {
+            config.replace_with(|config| offering(config, &rows));
+        }
         let before = std::mem::replace(&mut self.routers.borrow_mut().shared, Rc::new(router));
         drop(before);
     }
@@ -803,14 +827,15 @@ impl Inner {
             return;
         };
         let mut endpoint = self.endpoint.borrow_mut();
-        let handle = match endpoint.adopt(now, socket, &self.server_config, layer) {
+        let config = Rc::clone(&self.server_config.borrow());
+        let handle = match endpoint.adopt(now, socket, &config, layer) {
             Ok(handle) => handle,
             Err(error) => {
                 self.remote.connections.fetch_sub(1, Ordering::Relaxed);
                 return log::warn!("an accepted connection could not be used: {error}");
             }
         };
-        if let Some(at) = self.server_config.drain_at(now, &mut *self.rng.borrow_mut())
+        if let Some(at) = config.drain_at(now, &mut *self.rng.borrow_mut())
             && let Some(connection) = endpoint.connection_mut(handle)
         {
             connection.drain_at(at);

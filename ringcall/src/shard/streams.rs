@@ -179,6 +179,10 @@ impl OpenStream {
         &self.shard
     }
 
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
+
     /// The call is over for its owner: what was not taken is given back, now and later.
     pub(crate) fn close(self: &Rc<Self>) {
         if let Some(&id) = self.id.get() {

@@ -3,8 +3,8 @@
 
     client.py HOST:PORT [--spec PATH] SCENARIO
 
-It makes RAW calls over TCP connections, many at once, with large bodies, streams in both directions and credit.
-It has no other codec and no methods of its own. `--spec` first checks the encoding against the vectors of the
+It makes calls over TCP connections, many at once, with large bodies, streams in both directions and credit: RAW ones,
+and typed ones in JSON and MessagePack. It has no methods of its own. `--spec` first checks the encoding against the vectors of the
 page.
 """
 
@@ -13,6 +13,10 @@ import functools
 import random
 import sys
 
+import hashlib
+import json
+
+import msgpack
 from connection import OUR_HELLO, Connection, ServerCloses, stream_items
 from wire import *
 
@@ -27,6 +31,7 @@ SOON = 2**64 - 1  # what GOAWAY says before it counts
 
 def main():
     scenarios = [echo, shape, metadata, goaway, cancel, streams, credit, cut, early, wrong, drain, pings]
+    scenarios += [typed, table]
     scenarios = {run.__name__: run for run in scenarios}
     parser = argparse.ArgumentParser(description="A ringcall client that checks a server.")
     parser.add_argument("address", metavar="HOST:PORT")
@@ -320,6 +325,92 @@ def pings(connect):
     connection.pump_until(lambda: connection.pings_answered >= 2)
     expect_reply(connection, call, b"for a while")
     check_echo(connection, b"still here")
+    connection.finish()
+
+
+# ---- Typed methods ----
+
+
+def typed(connect):
+    """Typed methods without their types: unary calls, errors, streams and one-way calls in both codecs."""
+    connection = connect()
+    codecs = {JSON: (lambda value: json.dumps(value).encode(), json.loads), MESSAGEPACK: (msgpack.pack, msgpack.unpack)}
+    for codec, (encode, decode) in codecs.items():
+
+        def call(name, argument, flags=0):
+            return connection.call(name, encode(argument), flags, codec=codec)
+
+        def reply(name, argument):
+            status, body = connection.wait(call(name, argument))
+            return status, decode(body) if body else None
+
+        order = {"symbol": "ABC", "size": 7, "side": "Buy", "note": None, "payload": [1, 2, 255]}
+        filled = {"of": order, "price": 42.5, "by": {"Named": {"host": "10.0.0.1"}}}
+        expect("a reply", (OK, filled), reply("demo.Desk/put", order))
+        # In another order, with something unknown, without what is optional.
+        told = {"unknown": {"deep": [[1]]}, "payload": [1, 2, 255], "side": "Buy", "size": 7, "symbol": "ABC"}
+        expect("a reply", (OK, filled), reply("demo.Desk/put", told))
+        rejected = {"TooLarge": 5000}
+        expect("an error", (APPLICATION_ERROR, rejected), reply("demo.Desk/put", {**order, "size": 5000}))
+        expect("a large number", (OK, 2**64 - 1), reply("demo.Desk/size", {**order, "size": 2**64 - 1}))
+        for wrong in (
+            {**order, "side": "Hold"},
+            {**order, "size": -1},
+            {**order, "size": "7"},
+            {**order, "payload": [256]},
+            {key: value for key, value in order.items() if key != "size"},
+            ["ABC", 7, "Buy", None, []],
+            None,
+        ):
+            expect(f"{wrong}", (BAD_BODY, None), reply("demo.Desk/put", wrong))
+        expect("cut off", (BAD_BODY, b""), connection.wait(connection.call("demo.Desk/put", b"{\x81", codec=codec)))
+        # No argument is nothing, however it is said.
+        expect("count", OK, reply("demo.Desk/count", None)[0])
+        status, body = connection.wait(connection.call("demo.Desk/count", codec=codec))
+        expect("count", True, status == OK and decode(body) >= 0)
+
+        each = call("demo.Desk/each", order, BOTH_WAYS)
+        for size in range(3):
+            connection.send_item(each, encode({**order, "size": size}), Item(codec=codec))
+        connection.end_items(each)
+        sizes = []
+        while (came := connection.next_item(each)) is not None:
+            sizes.append(decode(came)["of"]["size"])
+        expect("items", [7, 0, 1, 2], sizes)
+        expect("the end", (OK, b""), connection.wait(each))
+
+        bad = call("demo.Desk/each", order, BOTH_WAYS)
+        connection.send_item(bad, encode({"symbol": 1}), Item(codec=codec))
+        expect("a bad item", (BAD_ITEM, b""), connection.wait(bad))
+
+        before = reply("demo.Desk/count", None)[1]
+        call("demo.Desk/toss", order, ONE_WAY)
+        expect("one-way calls", before + 1, reply("demo.Desk/count", None)[1])
+    # Bytes go as what MessagePack has for them.
+    body = msgpack.pack({"symbol": "ABC", "size": 7, "side": "Buy", "payload": b"\x01\x02\xff"})
+    expect("bytes", OK, connection.wait(connection.call("demo.Desk/put", body, codec=MESSAGEPACK))[0])
+    expect_reply(connection, connection.call("demo.Desk/put", b"", codec=4), status=UNKNOWN_CODEC)
+    expect_reply(connection, connection.call(ECHO, b"null", codec=JSON), status=UNKNOWN_CODEC)
+    connection.finish()
+
+
+def table(connect):
+    """The server's table of methods, and that it is what HELLO says."""
+    connection = connect()
+    status, page = connection.wait(connection.call("ringcall.Methods/page"))
+    digest, count = (int.from_bytes(page[at : at + 8], "little") for at in (0, 8))
+    rows = [page[at : at + 24] for at in range(16, len(page), 24)]
+    expect("status, digest, rows", (OK, connection.peer.digest, count), (status, digest, len(rows)))
+    hashed = hashlib.sha256(page[16:]).digest()[:8]
+    expect("digest of the rows", digest, int.from_bytes(hashed, "little"))
+    numbers = [[int.from_bytes(row[at : at + 8], "little") for at in (0, 8, 16)] for row in rows]
+    expect("rows in order", sorted(numbers), numbers)
+    expect("a raw method", [method_id(ECHO), 0, 0], next(row for row in numbers if row[0] == method_id(ECHO)))
+    status, rest = connection.wait(connection.call("ringcall.Methods/page", (count - 1).to_bytes(8, "little")))
+    expect("the last row", (OK, page[:16] + page[-24:]), (status, rest))
+    status, rest = connection.wait(connection.call("ringcall.Methods/page", b"\xff" * 8))
+    expect("behind the last row", (OK, page[:16]), (status, rest))
+    expect_reply(connection, connection.call("ringcall.Methods/page", b"?"), status=BAD_BODY)
     connection.finish()
 
 

@@ -350,7 +350,7 @@ class Connection:
         call.windows[BYTES].left -= body.total
         call.windows[ITEMS].left -= 1
         header = frame.header
-        if header.signature != call.request.out_signature or header.codec or header.compression:
+        if not call.reads(header):
             raise Failure(f"cannot read {header}")
         call.arriving = body
         self.cut_items += not body.is_complete()
@@ -392,8 +392,8 @@ class Connection:
         del self._calls[call.id]
         self._give_back(REPLIES_POOL, call.reply.total)
         header, unknown = call.reply.first.header, critical_tags(call.reply.first.extensions)
-        signature = 0 if has_no_body(header.status) else call.request.out_signature
-        if unknown or header.signature != signature or header.codec or header.compression:
+        bare = has_no_body(header.status) and not (header.signature or header.codec or header.compression)
+        if unknown or not (bare or call.reads(header)):
             call.fail(f"cannot read {header} with critical extensions {unknown}")
         call.done = True
 
@@ -477,6 +477,14 @@ class Call:
         self.sending = OutgoingBody(REQUEST, self.request, self.flags, id, self.body, self.extensions)
         self.credit = {BYTES: their_window, ITEMS: stream_items(their_window)}
         self.windows = {BYTES: Window(our_window), ITEMS: Window(stream_items(our_window))}
+
+    def reads(self, header):
+        """Whether something is in what it was asked for: bytes as they are, or the codec with names."""
+        if header.compression:
+            return False
+        if self.request.codec == RAW:
+            return header.codec == RAW and header.signature == self.request.out_signature
+        return header.codec == self.request.codec
 
     def next_part(self, part):
         """The next frame of the body that is being sent."""

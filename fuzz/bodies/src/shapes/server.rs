@@ -163,10 +163,10 @@ impl Sent {
             flags: flags & request_flags::ALL & !(request_flags::MORE | FLAG_CONFIRM),
             is_critical: input.ratio(1_u8, 16_u8)?,
             body: match meant.name() {
-                "view" => body::<Item>(input)?,
-                "owned" => body::<Wrong>(input)?,
-                "nothing" => body::<()>(input)?,
-                _ => body::<u64>(input)?,
+                "view" => body::<Item>(input, header.codec)?,
+                "owned" => body::<Wrong>(input, header.codec)?,
+                "nothing" => body::<()>(input, header.codec)?,
+                _ => body::<u64>(input, header.codec)?,
             },
         })
     }
@@ -188,13 +188,19 @@ impl Sent {
             _ => {}
         }
         let Some(method) = self.method else { return Status::UNKNOWN_METHOD };
-        if header.codec != method.argument().codec {
+        let signatures = method.signatures();
+        let is_named = header.codec.has_names();
+        if header.codec != method.argument().codec
+            && !(is_named && method.argument().codec == Codec::RKYV)
+        {
             return Status::UNKNOWN_CODEC;
         }
-        let signatures = method.signatures();
-        if header.in_signature != signatures.in_signature
-            || header.out_signature != signatures.out_signature
-        {
+        if !is_named && header.in_signature != signatures.in_signature {
+            return Status::SHAPE_MISMATCH;
+        }
+        // Our HELLO says that we read archives only.
+        let is_read = is_named || method.is_one_way();
+        if !is_read && header.out_signature != signatures.out_signature {
             return Status::SHAPE_MISMATCH;
         }
         if has_streams || method.is_one_way() != (flags & request_flags::ONE_WAY != 0) {
@@ -203,19 +209,34 @@ impl Sent {
         self.answer(method).map_or(Status::BAD_BODY, |(status, _)| status)
     }
 
+    /// What the answer is in.
+    fn reply_codec(&self, method: &MethodTable) -> Codec {
+        let is_ours = self.header.out_signature == method.signatures().out_signature;
+        match self.header.codec {
+            Codec::JSON => Codec::JSON,
+            Codec::MESSAGEPACK if !is_ours => Codec::MESSAGEPACK,
+            _ => method.reply().codec,
+        }
+    }
+
     /// Status and body of the answer; `None` if the body is not the method's.
     fn answer(&self, method: &MethodTable) -> Option<(Status, Vec<u8>)> {
         let body = &self.body[..];
+        let (codec, reply) = (self.header.codec, self.reply_codec(method));
         Some(match method.name() {
             "view" => {
-                let item = decode::<Item>(body)?;
+                let item = decode::<Item>(body, codec)?;
                 let status = if item.is_new { Status::APPLICATION_ERROR } else { Status::OK };
-                (status, encode(&item))
+                (status, encode(&item, reply))
             }
-            "owned" => (Status::OK, encode(&decode::<Wrong>(body)?)),
+            "owned" => {
+                let Wrong { name, sizes, is_new } = decode(body, codec)?;
+                (Status::OK, encode(&Item { name, sizes, is_new }, reply))
+            }
             "raw" => (Status::OK, body.to_vec()),
-            "nothing" => (Status::OK, encode(&decode::<()>(body)?)),
-            _ => (Status::OK, decode::<u64>(body).map(|_| Vec::new())?),
+            // There is no argument to read.
+            "nothing" => (Status::OK, encode(&(), reply)),
+            _ => (Status::OK, decode::<u64>(body, codec).map(|_| Vec::new())?),
         })
     }
 
@@ -226,7 +247,7 @@ impl Sent {
         match (self.method, answer) {
             (Some(method), Some((status, answer))) if status == expected => {
                 assert_eq!(header.signature, method.signatures().out_signature);
-                assert_eq!(header.codec, method.reply().codec);
+                assert_eq!(header.codec, self.reply_codec(method));
                 assert_eq!(body, answer);
             }
             _ => assert_eq!((header.signature, header.codec, body), (0, Codec::RAW, &[][..])),

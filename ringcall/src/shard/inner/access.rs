@@ -6,7 +6,6 @@ use ringcall_core::{CloseReason, Handle, Request};
 
 use super::Inner;
 use crate::client::Credentials;
-use crate::serve::Method;
 use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask};
 
 impl Inner {
@@ -53,17 +52,13 @@ impl Inner {
 
     /// Whether this call may be made; if not, it is refused.
     #[cold]
-    pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &Method) -> bool {
+    pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
         let asked = self.gate.borrow().calls(handle);
         let Some((hook, info)) = asked else { return true };
         let info = info.unwrap_or_else(|| Rc::new(ConnectionInfo::default()));
-        let call = CallerInfo {
-            connection: &info,
-            method: method.full_name,
-            extensions: &request.extensions,
-        };
+        let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
         let Some((status, reason)) = ask(|| hook(&call)) else { return true };
-        log::debug!("a call of {} was refused: {reason}", method.full_name);
+        log::debug!("a call of {} was refused: {reason}", method);
         self.refuse(handle, request.id, status);
         let now = self.now();
         let is_flood = self.gate.borrow_mut().refused(handle, now);

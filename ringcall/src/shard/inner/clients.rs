@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use ringcall_core::{CloseReason, Config, Handle, Instant, TransportError};
 
 use super::Inner;
+use super::control::offering;
 use super::watch::Change;
 use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared};
 use crate::observe::Observers;
@@ -43,12 +44,19 @@ impl Inner {
         let Some(address) = client.address() else { return };
         let now = self.read_clock();
         client.tries(now);
+        let config = match client.config() {
+            Some(own) => Rc::clone(own),
+            None => Rc::clone(&self.client_config.borrow()),
+        };
+        let config = match client.services() {
+            Some(router) => offering(&config, router.rows()),
+            None => config,
+        };
         let Ok(layer) = self.layers.connect(client.security()) else {
             client.failed(CloseReason::Transport(TransportError::BadAddress));
             return self.redial(client);
         };
-        let config = client.config().unwrap_or(&self.client_config);
-        let connected = self.endpoint.borrow_mut().connect(now, address, config, layer);
+        let connected = self.endpoint.borrow_mut().connect(now, address, &config, layer);
         match connected {
             Ok(handle) => {
                 self.show_credentials(handle, client);
@@ -119,7 +127,7 @@ impl Inner {
         peer
     }
 
-    fn connection_of_peer(&self, handle: Handle) -> Rc<ClientConnection> {
+    pub(super) fn connection_of_peer(self: &Rc<Self>, handle: Handle) -> Rc<ClientConnection> {
         if let Some(connection) = self.peers.borrow().get(&handle) {
             return Rc::clone(connection);
         }
@@ -133,6 +141,7 @@ impl Inner {
         // Calls on one that is over fail by themselves.
         if self.is_there(handle) {
             self.peers.borrow_mut().insert(handle, Rc::clone(&connection));
+            self.meet(handle, &connection);
         }
         connection
     }

@@ -10,8 +10,8 @@ use ringcall_core::{
 
 use super::{Inner, Ticket};
 use crate::client::{
-    ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Waits,
-    Watched,
+    Called, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Skew,
+    Waits, Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
@@ -31,19 +31,20 @@ struct RemoteEntry {
     /// Unknown while the call waits.
     id: Option<CallId>,
     deadline: Instant,
+    called: Called,
     /// To make it again, if its caller cannot.
     again: Option<(Outgoing, Encoded)>,
 }
 
 impl RemoteCalls {
-    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant) -> u32 {
+    fn add(&mut self, end: RemoteEnd, to: Destination, deadline: Instant, called: Called) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.calls.push(None);
             self.calls.len() as u32 - 1
         });
         end.set_index(index);
         let handle = Handle { index: 0, generation: 0 };
-        let entry = RemoteEntry { end, to, handle, id: None, deadline, again: None };
+        let entry = RemoteEntry { end, to, handle, id: None, deadline, called, again: None };
         self.calls[index as usize] = Some(entry);
         index
     }
@@ -58,8 +59,8 @@ impl RemoteCalls {
     fn keep(&mut self, index: u32, outgoing: Outgoing, payload: Encoded) {
         if let Some(entry) = self.entry(index)
             && !entry.end.can_repeat()
-            && matches!(entry.to, Destination::Client(_))
         {
+            entry.called = Called::from(&outgoing);
             entry.again = Some((outgoing, payload));
         }
     }
@@ -93,7 +94,7 @@ impl Inner {
     }
 
     fn take_call(self: &Rc<Self>, call: RemoteCall) {
-        let RemoteCall { to, outgoing, deadline, waits, payload, end } = call;
+        let RemoteCall { to, mut outgoing, deadline, waits, payload, end } = call;
         let client = match to {
             Destination::Client(number) => self.remote_client(number),
             Destination::Peer(handle) => Some(self.local_peer(handle)),
@@ -105,8 +106,20 @@ impl Inner {
         // The time of this turn may be a little older than the call, which would seem to have more left.
         let deadline = deadline.min(self.now() + outgoing.timeout);
         let handle = client.connection().handle();
-        let index = self.remote_calls.borrow_mut().add(end, to, deadline);
+        let may_go = client.connection().skew().adapt_for(&mut outgoing, &payload);
+        let called = Called::from(&outgoing);
+        let index = self.remote_calls.borrow_mut().add(end, to, deadline, called);
         let ticket = Ticket::Remote(index);
+        if !may_go {
+            return self.call_later(
+                client,
+                outgoing,
+                deadline,
+                payload,
+                ticket,
+                Some(Waits::Table),
+            );
+        }
         let called = match waits {
             true => self.call(handle, &outgoing, deadline, &payload, ticket),
             false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
@@ -140,9 +153,14 @@ impl Inner {
     pub(super) fn repeat(self: &Rc<Self>, index: u32, failure: &Failure) -> bool {
         let mut calls = self.remote_calls.borrow_mut();
         let Some(entry) = calls.entry(index) else { return false };
-        let Destination::Client(number) = entry.to else { return false };
-        let Some(client) = self.remote_client(number) else { return false };
-        if !client.connection().may_repeat(entry.handle, failure) {
+        let client = match entry.to {
+            Destination::Client(number) => self.remote_client(number),
+            Destination::Peer(handle) => Some(self.local_peer(handle)),
+        };
+        let Some(client) = client else { return false };
+        let is_other = matches!(entry.to, Destination::Client(_))
+            && client.connection().may_repeat(entry.handle, failure);
+        if !is_other && !client.connection().skew().learn(failure, entry.called) {
             return false;
         }
         let deadline = entry.deadline;
@@ -175,7 +193,7 @@ impl Inner {
     pub(crate) fn call_later(
         self: &Rc<Self>,
         client: LocalClient,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         deadline: Instant,
         payload: Encoded,
         mut ticket: Ticket,
@@ -192,6 +210,11 @@ impl Inner {
                 if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
                     let failure = Failure::not_sent(Cause::Cancelled);
                     return shard.complete(ticket, Outcome::Failed(failure));
+                }
+                let skew = client.connection().skew();
+                if !skew.adapt_for(&mut outgoing, &payload) && shard.now() < deadline {
+                    waits = Some(Waits::Table);
+                    continue;
                 }
                 match shard.call(handle, &outgoing, deadline, &payload, ticket) {
                     Ok(id) => {
@@ -245,6 +268,9 @@ impl Inner {
                 Notice::Adopt(socket) => self.adopt(socket),
                 Notice::Reply { handle, request, header, payload } => {
                     self.ended_running(handle, request);
+                    if header.codec.has_names() {
+                        self.count_fallback(handle, 1, 0);
+                    }
                     match header.status {
                         Status::EXPIRED => self.refuse_expired(handle, request),
                         _ => self.answer_with(handle, request, header, &payload),
@@ -334,15 +360,16 @@ impl Inner {
     }
 
     /// Gives a client a number for other threads.
-    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched) {
+    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched, Arc<Skew>) {
         let watched = client.connection().watched().clone();
+        let skew = Arc::clone(client.connection().skew());
         let mut clients = self.remote_clients.borrow_mut();
         let index = clients.iter().position(Option::is_none).unwrap_or_else(|| {
             clients.push(None);
             clients.len() - 1
         });
         clients[index] = Some(client);
-        (Arc::clone(&self.remote), index as u32, watched)
+        (Arc::clone(&self.remote), index as u32, watched, skew)
     }
 
     fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {

@@ -1,0 +1,234 @@
+//! The codecs with names, MessagePack and JSON, for whoever does not share a layout.
+//!
+//! Both write and read serde's data model, within rules of our own that turn what would be misread into
+//! errors: see `write` and `read`.
+
+mod read;
+mod write;
+
+use std::io;
+
+use ringcall_buf::Full;
+use ringcall_core::{Codec, EncodeError, Writer};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
+
+use crate::Invalid;
+
+/// How deep a body in MessagePack or JSON may nest.
+pub(crate) const NAMED_DEPTH_MAX: u32 = 128;
+
+/// The codecs that this build reads and writes for every typed message, as bits of HELLO.
+pub const FALLBACK_CODECS: u64 =
+    1 << Codec::MESSAGEPACK.0 | if cfg!(feature = "json") { 1 << Codec::JSON.0 } else { 0 };
+
+/// A value that serde writes and reads; a name for the bounds.
+pub trait Named: Serialize + DeserializeOwned {}
+
+impl<T: Serialize + DeserializeOwned> Named for T {}
+
+#[doc(hidden)]
+pub fn encode_named<T: Named>(
+    value: &T,
+    codec: Codec,
+    out: &mut Writer,
+) -> Result<(), EncodeError> {
+    encode(&value, codec, out)
+}
+
+#[doc(hidden)]
+pub fn decode_named<T: Named>(codec: Codec, body: &[u8]) -> Result<T, Invalid> {
+    decode(codec, body, AsNamed)
+}
+
+#[doc(hidden)]
+pub fn encode_array<T: Named, const N: usize>(
+    value: &[T; N],
+    codec: Codec,
+    out: &mut Writer,
+) -> Result<(), EncodeError> {
+    encode(&WriteArray(value), codec, out)
+}
+
+#[doc(hidden)]
+pub fn decode_array<T: Named, const N: usize>(
+    codec: Codec,
+    body: &[u8],
+) -> Result<[T; N], Invalid> {
+    decode(codec, body, AsArray)
+}
+
+/// How a value is given to a serializer.
+trait Write {
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+}
+
+/// Appends a value in a codec with names.
+fn encode(value: &impl Write, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
+    let mut body = Body { out, full: None };
+    let is_written = match codec {
+        Codec::MESSAGEPACK => {
+            let mut packed =
+                rmp_serde::Serializer::new(&mut body).with_struct_map().with_human_readable();
+            value.write(write::Checked::new(&mut packed, write::Rules::MESSAGEPACK)).is_ok()
+        }
+        #[cfg(feature = "json")]
+        Codec::JSON => {
+            let mut json = serde_json::Serializer::new(&mut body);
+            value.write(write::Checked::new(&mut json, write::Rules::JSON)).is_ok()
+        }
+        _ => return Err(EncodeError::Codec(codec)),
+    };
+    match (is_written, body.full) {
+        (_, Some(full)) => Err(EncodeError::Full(full)),
+        (true, None) => Ok(()),
+        (false, None) => Err(EncodeError::Failed),
+    }
+}
+
+/// Reads a value in a codec with names; `visit` asks a deserializer for it. Nothing may follow it.
+fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Invalid> {
+    let limits = read::Limits::of(body);
+    match codec {
+        Codec::MESSAGEPACK => {
+            // No body at all is no argument.
+            let body = if body.is_empty() { &[0xc0][..] } else { body };
+            let mut packed = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
+            // Its own limit counts more than ours does; this one is for what it might do by itself.
+            packed.set_max_depth(4 * NAMED_DEPTH_MAX as usize);
+            let value = visit.visit(read::Checked::new(&mut packed, &limits));
+            let value = value.map_err(|_| Invalid)?;
+            match IgnoredAny::deserialize(&mut packed) {
+                Err(rmp_serde::decode::Error::InvalidMarkerRead(error))
+                    if error.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    Ok(value)
+                }
+                _ => Err(Invalid),
+            }
+        }
+        #[cfg(feature = "json")]
+        Codec::JSON => {
+            let body = if body.is_empty() { &b"null"[..] } else { body };
+            let mut json = serde_json::Deserializer::from_slice(body);
+            let value = visit.visit(read::Checked::new(&mut json, &limits));
+            let value = value.map_err(|_| Invalid)?;
+            json.end().map_err(|_| Invalid)?;
+            Ok(value)
+        }
+        _ => Err(Invalid),
+    }
+}
+
+/// How a value is asked of a deserializer.
+trait Visit<T> {
+    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error>;
+}
+
+/// As serde says it.
+struct AsNamed;
+
+impl<T: DeserializeOwned> Visit<T> for AsNamed {
+    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        T::deserialize(deserializer)
+    }
+}
+
+impl<T: Serialize> Write for &T {
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize(serializer)
+    }
+}
+
+/// As an array, also one that is longer than serde knows.
+struct AsArray;
+
+impl<T: DeserializeOwned, const N: usize> Visit<[T; N]> for AsArray {
+    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<[T; N], D::Error> {
+        array::deserialize(deserializer)
+    }
+}
+
+struct WriteArray<'a, T, const N: usize>(&'a [T; N]);
+
+impl<T: Serialize, const N: usize> Write for WriteArray<'_, T, N> {
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        array::serialize(self.0, serializer)
+    }
+}
+
+/// The body of a frame under construction, as an encoder sees it.
+struct Body<'a> {
+    out: &'a mut Writer,
+    /// Why it stopped.
+    full: Option<Full>,
+}
+
+impl io::Write for Body<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.put(bytes).map_err(|full| {
+            self.full = Some(full);
+            io::ErrorKind::StorageFull.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Arrays of every length in serde's model; `#[message]` puts `#[serde(with = …)]` on fields that are arrays.
+#[doc(hidden)]
+pub mod array {
+    use std::fmt;
+    use std::marker::PhantomData;
+
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::ser::SerializeTuple;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer, const N: usize>(
+        array: &[T; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(N)?;
+        array.iter().try_for_each(|element| tuple.serialize_element(element))?;
+        tuple.end()
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[T; N], D::Error> {
+        struct Elements<T, const N: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
+            type Value = [T; N];
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of {N} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<[T; N], A::Error> {
+                // Not reserved at once: an array is as large as its author wants, but its sender must
+                // have sent it.
+                let mut elements = Vec::new();
+                while elements.len() < N {
+                    let element = seq.next_element()?;
+                    elements.push(
+                        element.ok_or_else(|| A::Error::invalid_length(elements.len(), &self))?,
+                    );
+                }
+                elements.try_into().map_err(|_| A::Error::custom("an array of another length"))
+            }
+        }
+
+        deserializer.deserialize_tuple(N, Elements(PhantomData))
+    }
+}
