@@ -122,7 +122,9 @@ mod tests {
                 assert_eq!(dispatch.run(calls), calls * order().sum());
             }
             let counters = dispatch.shard.counters();
-            assert_eq!(counters.requests_answered, 501 + 4 * in_flight);
+            // And the question for the table of methods, the first time that this process meets it.
+            let answered = 501 + 4 * in_flight;
+            assert!((answered..=answered + 1).contains(&counters.requests_answered));
             assert_eq!(counters.copied_bytes(), 0);
         }
     }
