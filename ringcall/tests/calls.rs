@@ -500,7 +500,8 @@ fn f07_stopping_finishes_what_runs_and_refuses_what_comes() {
         let counters = server.stop();
         running.join().unwrap().expect("what was taken is finished");
         assert_eq!(seen.finished.load(Ordering::SeqCst), 1);
-        assert_eq!(counters.requests_taken, 2);
+        // And perhaps the client's question for the table of methods.
+        assert!(matches!(counters.requests_taken, 2 | 3));
         let refused = failure(client.nothing().wait());
         assert!(refused.is_safe_to_retry(), "{refused:?}");
     });

@@ -294,7 +294,8 @@ fn d04_deadlines_that_no_clock_can_hold() {
             assert_eq!(expired, Failure::not_sent(Cause::Expired));
         }
         drop((client, blocking));
-        assert_eq!(server.stop().requests_taken, 6);
+        // And perhaps both clients' questions for the table of methods.
+        assert!(matches!(server.stop().requests_taken, 6..=8));
     });
 }
 
@@ -383,7 +384,9 @@ fn d08_a_server_that_ignores_cancels_keeps_its_slot_and_nobody() {
         assert_eq!(mule.answered.load(Ordering::SeqCst), 2);
         drop(client);
         let counters = server.stop();
-        assert_eq!((counters.requests_taken, counters.requests_answered), (2, 2));
+        // And perhaps the client's question for the table of methods.
+        assert!(matches!(counters.requests_taken, 2 | 3));
+        assert_eq!(counters.requests_answered, counters.requests_taken);
     });
 }
 
@@ -486,7 +489,9 @@ fn d02_a_call_that_expires_in_the_mailbox_is_not_sent() {
         drop(client);
         let counters = server.stop();
         // The handler's own call, and the second one of this thread.
-        assert_eq!((counters.calls_made, counters.calls_expired), (2, 1));
+        // Perhaps also the question for the client's table of methods.
+        assert!(matches!(counters.calls_made, 2 | 3));
+        assert_eq!(counters.calls_expired, 1);
     });
 }
 

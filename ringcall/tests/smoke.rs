@@ -61,6 +61,7 @@ fn a_typed_call_is_answered() {
     assert_eq!(&shared.echo(&body).wait().unwrap()[..], &body[..]);
     drop(client);
     let counters = server.stop();
-    // Five of them, and the first client's question for the table of methods.
-    assert_eq!(counters.requests_taken, 6);
+    // Five of them, and the first client's question for the table of methods; the second one's, too, if the answer had
+    // not come by then.
+    assert!(matches!(counters.requests_taken, 6 | 7));
 }
