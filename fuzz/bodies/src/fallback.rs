@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use ringcall_buf::{SharedChunk, SharedPool};
-use ringcall_codec_rkyv::{Archivable, Form, Message, View};
-use ringcall_core::Codec;
+use ringcall_buf::{Pool, SharedChunk, SharedPool};
+use ringcall_codec_rkyv::{Archivable, Form, Message, View, WithAttachment};
+use ringcall_core::{Attached, Codec};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +84,7 @@ where
     M: Archivable + Message<Received<SharedChunk> = View<M, SharedChunk>> + PartialEq + fmt::Debug,
 {
     let form = Form::of_codec(codec);
+    read_attached::<M>(form, body);
     let Ok(value) = M::decode_as(form, body) else {
         assert!(M::receive_as::<SharedChunk>(form, body).is_err(), "a view of what is no value");
         return;
@@ -98,6 +99,25 @@ where
     if let Ok(view) = M::receive_as::<SharedChunk>(form, body) {
         assert_eq!(view.to_owned(), value, "a view is of the value");
     }
+}
+
+/// Bytes beside the message change nothing about it, whatever their length is said to be.
+fn read_attached<M: Message + PartialEq + fmt::Debug>(form: Form, body: &[u8]) {
+    const BESIDE: &[u8] = b"beside it";
+    let alone = M::decode_as(form, body);
+    let both = || Pool::new(0).copy(&[body, BESIDE].concat());
+    let attached = Attached::InBody(BESIDE.len());
+    assert_eq!(M::decode_as_with(form, both(), attached), alone);
+    let with = WithAttachment::<M>::decode_as_with(form, both(), attached);
+    assert_eq!(
+        with.as_ref().map(|with| with.attachment.bytes()).ok(),
+        alone.as_ref().ok().map(|_| Some(BESIDE))
+    );
+    assert_eq!(with.map(|with| with.message), alone);
+    let lie = WithAttachment::<M>::decode_as_with(form, both(), Attached::InBody(usize::MAX));
+    assert_eq!(lie.is_ok(), M::decode_as(form, &[]).is_ok());
+    let bare = WithAttachment::<M>::decode_as(form, body);
+    assert_eq!(bare.map(|with| with.message), alone);
 }
 
 fn encode<M: Message>(value: &M, form: Form) -> Option<Vec<u8>> {
