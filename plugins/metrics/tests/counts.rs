@@ -82,9 +82,13 @@ fn counters_equal_what_was_done() {
         assert_eq!((connections.total, connections.established, connections.open), (3, 3, 3));
     }
     // The peer is the server for its callers, and a host for the server.
-    let peers = |metrics: &Metrics| metrics.snapshot().series[0].peer.to_string();
-    assert_eq!(peers(&made), server.address().to_string());
-    assert_eq!(peers(&served), "127.0.0.1");
+    let peer = |metrics: &Metrics, role| {
+        let snapshot = metrics.snapshot();
+        let of = snapshot.of(role, "test.Desk/half").next();
+        of.expect("it was called").peer.to_string()
+    };
+    assert_eq!(peer(&made, Role::Caller), server.address().to_string());
+    assert_eq!(peer(&served, Role::Server), "127.0.0.1");
     drop((desks, nowhere));
     // What shards have counted stays when they end, and so do core's own counters.
     let counters = server.stop();
