@@ -9,7 +9,7 @@ use std::time::Duration;
 use harness::{Pair, bytes, raw_call};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Attached, CallId, Cancellation, Cause, Codec, EncodeError, Encoding, Entropy, External,
+    Attached, CallId, Cancellation, Cause, Codec, Config, EncodeError, Encoding, Entropy, External,
     FailureClass, ItemError, Object, ObjectError, Outcome, Payload, Segment, Status, Writer,
 };
 
@@ -352,6 +352,29 @@ fn a_full_disk_ends_the_call_and_not_the_connection() {
         assert_eq!(pair.client.answer(2), b"after it");
         assert_clean(&pair);
     }
+}
+
+/// Whatever was to be written for a call that has failed counts no more.
+#[test]
+fn a_disk_that_stays_full_does_not_stop_the_connection() {
+    // Many parts, and so many writes, in what arrives at a time.
+    let mut pair = Pair::with(9, Config::new(), Config::new().cut_bytes(4096)).open();
+    pair.server.echo = false;
+    let to = Arc::new(Disk { full_at: Some(0), ..Disk::default() });
+    for ticket in 1..=30 {
+        let landing = Some(range(&to, 0, 600_000));
+        call(&mut pair, ticket, &Beside { message: b"q", attachment: None, landing });
+        pair.run();
+        reply(&mut pair, &beside(b"m", bytes::Bytes::from(bytes(1, 600_000))));
+        pair.run();
+        let Outcome::Failed(failure) = pair.client.outcome(ticket) else { panic!("it is full") };
+        assert_eq!(failure.cause, Cause::Unwritable(ObjectError::Os(ENOSPC)));
+    }
+    pair.server.echo = true;
+    pair.call(31, b"after them").unwrap();
+    pair.run();
+    assert_eq!(pair.client.answer(31), b"after them");
+    assert_clean(&pair);
 }
 
 #[test]

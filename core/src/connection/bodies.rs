@@ -164,7 +164,11 @@ impl<T> Connection<T> {
 
     /// What a reply brings cannot be written: that ends its call here, and the rest is ignored.
     pub(super) fn landing_failed(&mut self, id: MessageId, error: ObjectError) {
-        self.writes.retain(|write| write.owner != id.to_wire());
+        let owner = id.to_wire();
+        let waiting = self.writes.iter().filter(|write| write.owner == owner);
+        let bytes: usize = waiting.map(|write| write.bytes.len()).sum();
+        self.writes_bytes = self.writes_bytes.saturating_sub(bytes);
+        self.writes.retain(|write| write.owner != owner);
         self.end_own_call(id, Failure::unknown(Cause::Unwritable(error)));
     }
 
