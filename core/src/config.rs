@@ -122,7 +122,7 @@ impl Config {
             compressions: 0,
             understood: 0,
             extension_bytes_max: EXTENSION_BYTES_MAX,
-            metadata: MetadataMax { entries: 128, bytes: 8 << 10 },
+            metadata: MetadataMax { entries: 64, bytes: 8 << 10 },
             table_digest: 0,
             instance: InstanceId::default(),
             first_generation: 0,
@@ -344,7 +344,7 @@ impl Config {
     }
 
     /// How many entries of metadata a call or an answer of the other side may have, and how many bytes, keys
-    /// and values together with 5 for each: 128 and 8 KiB by default. Calls with more are refused with
+    /// and values together with 5 for each: 64 and 8 KiB by default. Calls with more are refused with
     /// [`TOO_MUCH_METADATA`](crate::Status::TOO_MUCH_METADATA), answers with more fail.
     #[must_use]
     pub fn metadata_max(mut self, entries: usize, bytes: usize) -> Config {

@@ -51,7 +51,7 @@ fn extensions_arrive_whichever_way_a_frame_is_sent() {
     for (flags, size) in
         [0, request_flags::ONE_WAY].into_iter().flat_map(|f| sizes.map(|size| (f, size)))
     {
-        for (entries, value_len) in [(1, 0), (3, 7), (100, 60)] {
+        for (entries, value_len) in [(1, 0), (3, 7), (60, 110)] {
             let mut pair = Pair::established(size as u64);
             pair.net.split_max = 70_000;
             pair.server.echo = false;
@@ -210,8 +210,8 @@ fn a07_extensions_that_do_not_fit_are_not_sent() {
 #[test]
 fn a07_metadata_has_limits_of_its_own() {
     let cases = [
-        (metadata(128, 0), None),
-        (metadata(129, 0), Some(Status::TOO_MUCH_METADATA)),
+        (metadata(64, 0), None),
+        (metadata(65, 0), Some(Status::TOO_MUCH_METADATA)),
         (metadata(1, 8 * 1024 - 9), None),
         (metadata(1, 8 * 1024 - 8), Some(Status::TOO_MUCH_METADATA)),
         // What a header has room for.
@@ -248,8 +248,8 @@ fn a07_metadata_that_is_none_refuses_its_call() {
 #[test]
 fn a07_answers_with_bad_metadata_fail_their_calls() {
     for (extensions, cause) in [
-        (metadata(129, 1), Some(Cause::TooMuchMetadata)),
-        (metadata(128, 1), None),
+        (metadata(65, 1), Some(Cause::TooMuchMetadata)),
+        (metadata(64, 1), None),
         (b"\x0e\0\x02\0\x01K\0\0\0\0\0\0\0\0\0\0".to_vec(), Some(Cause::BadReply)),
     ] {
         for large in [false, true] {

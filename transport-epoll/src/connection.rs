@@ -150,16 +150,16 @@ impl Connection {
         batch: &mut Batch,
         tally: &Tally,
     ) -> Result<bool, TransportError> {
+        let mut sent = 0;
         if !batch.has_external() {
-            let sent = send_some(&self.socket, batch.segments().iter(), tally)?;
+            sent = send_some(&self.socket, batch.segments().iter(), tally)?;
             if sent == batch.len() {
                 batch.clear();
                 return Ok(true);
             }
-            self.unsent.add(batch);
-            self.unsent.forget(sent);
         }
         self.unsent.add(batch);
+        self.unsent.forget(sent);
         // One call takes a bounded number of segments, so that a short one need not mean that the
         // kernel is full.
         self.send_on(tally)?;

@@ -5,6 +5,8 @@ mod bodies;
 mod calls;
 mod credit;
 mod drain;
+mod ending;
+mod event;
 mod floods;
 mod inbound;
 mod items;
@@ -19,6 +21,7 @@ mod served;
 mod state;
 mod stream;
 mod streams;
+mod watch;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -28,13 +31,12 @@ use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
-use crate::frame::{Cancel, CancelReason, GoAway, Hello, Kind, Limits, Ping, ReplyHeader};
+use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
 use crate::wheel::Wheel;
 use crate::{
-    Attached, CallId, Cause, CloseCode, CloseReason, Codec, Config, Counters, EncodeError,
-    Encoding, Failure, Instant, Memory, MessageId, Payload, Refused, RequestId, Side, Status,
-    StreamId,
+    CallId, CloseReason, Config, Counters, Encoding, Instant, Memory, MessageId, Payload, Refused,
+    RequestId, Side, Status, StreamId,
 };
 
 use assembly::Siblings;
@@ -42,28 +44,22 @@ pub use assembly::{Write, Written};
 use calls::Calls;
 use credit::{Allowance, Window};
 use drain::Retirement;
+use ending::Ending;
+pub use event::{Call, Cancellation, Event, Outcome, ReceiveHint, Reply, ReplyError, Request};
 use floods::Floods;
 use inbound::{Found, Inbound};
 use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
 use served::Served;
-use state::{CallState, ConnectionInput, ConnectionState, ServedState};
+use state::{ConnectionInput, ConnectionState, ServedState};
 use streams::Crowded;
 pub use streams::{Item, ItemError};
+use watch::Watch;
 
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
-
-/// How many bytes a second the other side must read at least while something waits for it.
-const SEND_RATE_MIN: u64 = 1024;
-
-/// Beyond so many bytes that wait to be written to objects nothing is received.
-const WRITES_BYTES_MAX: usize = 1024 * 1024;
-
-/// How long a connection that is over waits for a transport to take its GOAWAY.
-const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longer [credentials](Connection::present) do not fit into a HELLO.
 pub const CREDENTIALS_BYTES_MAX: usize = 3996;
@@ -210,27 +206,6 @@ struct Control {
     has_stream_credit: bool,
 }
 
-/// Looks after what must make progress.
-#[derive(Debug)]
-struct Watch {
-    /// When to look again; [`Instant::FAR`] if nothing needs to.
-    at: Instant,
-    /// When the other side's HELLO must be here; [`Instant::FAR`] once it is.
-    handshake: Instant,
-    /// When bytes last arrived.
-    received: Instant,
-    /// Bytes given to the transport that it has not sent yet.
-    unsent: usize,
-    send_progress: Instant,
-    /// Since when there is something that it has not sent.
-    backlog: Instant,
-    /// When its pace was last looked at, and how much it had sent by then.
-    paced: Instant,
-    paced_sent: u64,
-    /// How soon to look after something was sent.
-    every: Duration,
-}
-
 /// Counts what is no fault as long as it is rare: so much is forgiven in ten seconds.
 #[derive(Debug)]
 struct Strikes {
@@ -262,199 +237,6 @@ enum BodyTarget {
     Reply(MessageId),
     /// The item of a stream that is arriving, whoever made the call.
     Item(MessageId),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Ending {
-    reason: CloseReason,
-    next_call: u32,
-    next_served: u32,
-    told: bool,
-}
-
-/// What a connection has to say to its application.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<T> {
-    /// The other side's HELLO has arrived: calls may be made.
-    Established(Hello),
-    /// The other side makes a call; answer it with [`Connection::reply`].
-    Request(Request),
-    /// Nobody waits for this call any more: stop working on it, then answer it all the same, with a
-    /// status. The answer gives its slot back.
-    Cancelled(RequestId, Cancellation),
-    /// A call of this side has ended. Its ticket comes back, exactly once.
-    Completed(T, Outcome),
-    /// The other side has begun to answer a call of this side with a stream: items follow, and the end
-    /// of the call with its ticket. The reply has no body.
-    Answering(CallId, Reply),
-    /// An item of a stream. Say [`consumed`](Connection::consumed) when it is no longer held, exactly
-    /// once an item, whether or not its call still exists.
-    Item(StreamId, Item),
-    /// The caller sends no further items.
-    ItemsEnd(RequestId),
-    /// A stream that was [`Blocked`](ItemError::Blocked) may go on.
-    Writable(StreamId),
-    /// The other side has answered a [`ping`](Connection::ping).
-    Pong([u8; 16]),
-    /// The other side takes no new calls.
-    GoAway(CloseCode),
-    /// The connection is over; nothing follows. Frames may still wait to be sent, among them the
-    /// GOAWAY that tells the other side why.
-    Closed(CloseReason),
-}
-
-/// Why nobody waits for a call any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cancellation {
-    /// The caller said so.
-    Caller(CancelReason),
-    /// Its deadline passed, see [`Connection::watch_deadline`].
-    Expired,
-    /// Its caller's stream was open and nothing happened, see
-    /// [`Config::stream_idle_timeout`](crate::Config::stream_idle_timeout).
-    Idle,
-    /// An item could not be sent to its end, because its file could not be read.
-    Unreadable,
-    /// The connection ended.
-    Closed,
-}
-
-/// A call that the other side makes.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Names the call in [`Connection::reply`].
-    pub id: RequestId,
-    /// Which method, see [`method_id`](crate::method_id).
-    pub method: u64,
-    /// Shapes of the argument.
-    pub in_signature: u64,
-    /// Shapes that the caller reads.
-    pub out_signature: u64,
-    /// When the caller stops waiting; [`Instant::FAR`] if it does not say.
-    pub deadline: Instant,
-    /// When the request was complete.
-    pub received: Instant,
-    /// How the body is encoded.
-    pub codec: Codec,
-    /// How the encoded body is compressed: 0, or one of [`Config::compressions`](crate::Config::compressions).
-    pub compression: u8,
-    /// 0 is the most ordinary.
-    pub priority: u8,
-    /// 0 for the first attempt.
-    pub attempt: u8,
-    /// See [`request_flags`](crate::frame::request_flags).
-    pub flags: u8,
-    /// The body, at a multiple of 16, where it landed.
-    pub body: Chunk,
-    /// What of it is beside the message.
-    pub attached: Attached,
-    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
-    pub extensions: Chunk,
-}
-
-/// How a call ended for its caller.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The other side has answered, if only with a refusal.
-    Reply(Reply),
-    /// A one-way call was taken by the transport. It may run.
-    Sent,
-    /// There is no answer.
-    Failed(Failure),
-}
-
-/// An answer.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Status, signature and what the server says of itself.
-    pub header: ReplyHeader,
-    /// The body, at a multiple of 16, where it landed.
-    pub body: Chunk,
-    /// What of it is beside the message.
-    pub attached: Attached,
-    /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
-    pub extensions: Chunk,
-}
-
-impl Outcome {
-    /// The answer of the handler, value or error; everything else is a failure.
-    pub fn into_answer(self) -> Result<Reply, Failure> {
-        match self {
-            Outcome::Reply(reply) => {
-                let ReplyHeader { status, retry_after_ms, .. } = reply.header;
-                match Failure::from_status(status, retry_after_ms) {
-                    None => Ok(reply),
-                    Some(failure) => Err(failure),
-                }
-            }
-            Outcome::Sent => Err(Failure::unknown(Cause::BadReply)),
-            Outcome::Failed(failure) => Err(failure),
-        }
-    }
-}
-
-/// A call to make.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Which method, see [`method_id`](crate::method_id).
-    pub method: u64,
-    /// Shapes of the argument.
-    pub in_signature: u64,
-    /// Shapes that this side reads.
-    pub out_signature: u64,
-    /// When this side stops waiting.
-    pub deadline: Instant,
-    /// How the argument is encoded.
-    pub codec: Codec,
-    /// How its encoding is compressed, which the payload does: 0 not at all.
-    pub compression: u8,
-    /// 0 is the most ordinary.
-    pub priority: u8,
-    /// 0 for the first attempt.
-    pub attempt: u8,
-    /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `ITEMS_IN`, `ITEMS_OUT`, `RETRIED` and
-    /// `IDEMPOTENT`; others are ignored.
-    pub flags: u8,
-}
-
-/// Why an answer could not be sent as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReplyError {
-    /// The call is not running: it was answered already, or its connection is gone.
-    NotRunning,
-    /// The body could not be encoded; the caller gets
-    /// [`REPLY_FAILED`](crate::Status::REPLY_FAILED) instead.
-    Encode(EncodeError),
-}
-
-impl fmt::Display for ReplyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReplyError::NotRunning => f.write_str("the call was answered already or is gone"),
-            ReplyError::Encode(error) => write!(f, "the reply could not be sent: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for ReplyError {}
-
-/// What a connection wants from its transport next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiveHint {
-    /// Whatever comes.
-    More,
-    /// The next `len` bytes are one body: receive them into the buffer of
-    /// [`Connection::begin_landing`], not beyond.
-    Land {
-        /// How many bytes.
-        len: usize,
-    },
-    /// Nothing until something changes.
-    Pause,
 }
 
 impl<T> Connection<T> {
@@ -1063,362 +845,6 @@ impl<T> Connection<T> {
         self.counters.fallback_encoded += encoded;
         self.counters.fallback_decoded += decoded;
     }
-
-    // ---- the end ----
-
-    fn step(&mut self, input: ConnectionInput) {
-        if let Some(next) = self.state.on(input) {
-            self.state = next;
-        }
-    }
-
-    /// Ends the connection because of this side's decision or the other side's fault.
-    fn fail(&mut self, now: Instant, reason: CloseReason) {
-        if self.ending.is_some() {
-            return;
-        }
-        // What no transport took is not sent any more, so that it can be said of calls.
-        if !bug!("sent_after_the_end") {
-            self.outbound.clear();
-        }
-        self.end(now, reason);
-        match (self.state, reason) {
-            // Someone who does not speak the protocol, or does not read, gets no last word.
-            (ConnectionState::Preface, _) | (_, CloseReason::SendStalled) => {
-                self.step(ConnectionInput::Gone);
-            }
-            _ => {
-                if reason == CloseReason::Local {
-                    self.cancel_sent_calls();
-                }
-                let taken = self.counters.requests_taken;
-                let accepted = self.goaway_sent.map_or(taken, |sent| sent.min(taken));
-                self.send_go_away(accepted, reason.code());
-                self.step(ConnectionInput::Close);
-            }
-        }
-    }
-
-    /// Nobody will read the answers. The other side could not tell that from a stream that has only ended in
-    /// this direction, and would finish the calls for nobody.
-    fn cancel_sent_calls(&mut self) {
-        if self.calls.live() == 0 {
-            return;
-        }
-        let taken = self.outbound.taken();
-        for slot in 0..self.calls.slots() {
-            let Some(entry) = self.calls.at(slot) else { continue };
-            let was_sent = entry.number != 0 && entry.number <= taken;
-            // Also if it was cancelled: that may have been among what was not sent.
-            if was_sent && let Some(id) = self.calls.id_at(slot) {
-                let cancel = Cancel { reason: CancelReason::Dropped };
-                self.push_control(Kind::Cancel, id, &cancel.encode());
-            }
-        }
-    }
-
-    /// From now on nothing is received, and calls are handed back.
-    fn end(&mut self, now: Instant, reason: CloseReason) {
-        if self.ending.is_none() {
-            self.ending = Some(Ending { reason, next_call: 0, next_served: 0, told: false });
-            self.inbound.clear();
-            self.stalled = None;
-            self.writes.clear();
-            self.parked.clear();
-            self.body_target = BodyTarget::Nothing;
-            self.control = Control { hello: self.control.hello, ..Control::default() };
-            // The last word must leave soon, or it is left unsaid.
-            self.watch.at = now + LAST_WORD_TIMEOUT;
-        }
-    }
-
-    /// Hands back one call after the end: first those of this side, then those of the other, then
-    /// says that it is over.
-    fn hand_back(&mut self) -> Option<Event<T>> {
-        let mut ending = self.ending?;
-        let event = self.hand_back_next(&mut ending);
-        self.ending = Some(ending);
-        event
-    }
-
-    fn hand_back_next(&mut self, ending: &mut Ending) -> Option<Event<T>> {
-        let cause = match ending.reason {
-            CloseReason::GoAway(_) => Cause::GoAway,
-            reason => Cause::Closed(reason),
-        };
-        let taken = self.outbound.taken();
-        while ending.next_call < self.calls.slots() {
-            let slot = ending.next_call;
-            ending.next_call += 1;
-            let Some(entry) = self.calls.at(slot) else { continue };
-            let was_sent = entry.number != 0 && entry.number <= taken;
-            let ticket = entry.ticket.take();
-            if let Some(arriving) = &mut entry.arriving {
-                self.credit.replies_in.release(arriving.ignore());
-            }
-            if let Some(id) = self.calls.id_at(slot) {
-                self.stop_streams(id);
-            }
-            self.calls.step(slot, state::CallInput::End);
-            if let Some(ticket) = ticket
-                && !bug!("lost_completion")
-            {
-                self.counters.calls_ended += 1;
-                return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
-            }
-        }
-        if let Some((number, ticket)) = self.one_ways.pop_front() {
-            self.counters.calls_ended += 1;
-            let failure = ended(number <= taken, cause);
-            return Some(Event::Completed(ticket, Outcome::Failed(failure)));
-        }
-        while ending.next_served < self.served.slots() {
-            let slot = ending.next_served;
-            ending.next_served += 1;
-            let Some(served) = self.served.at(slot) else { continue };
-            let (id, state) = (served.id, served.state);
-            self.deadlines.cancel(served_key(slot));
-            match state {
-                // Its answer, which can no longer be sent, frees the slot.
-                ServedState::Running | ServedState::Streaming => {
-                    self.stop_streams(id);
-                    self.served.step(slot, state::ServedInput::Cancel);
-                    let id = RequestId { id, one_way: None };
-                    return Some(Event::Cancelled(id, Cancellation::Closed));
-                }
-                ServedState::Cancelling => {}
-                _ => {
-                    let arriving = served.arriving.as_mut().map_or(0, |arriving| arriving.ignore());
-                    let charged = arriving + core::mem::take(&mut served.charged);
-                    self.credit.calls_in.release(charged);
-                    self.stop_streams(id);
-                    self.served.step(slot, state::ServedInput::End);
-                }
-            }
-        }
-        if !ending.told {
-            ending.told = true;
-            return Some(Event::Closed(ending.reason));
-        }
-        None
-    }
-
-    /// Nothing can be parsed now: is it over?
-    fn after_input(&mut self, now: Instant) -> Option<Event<T>> {
-        if self.input_ended {
-            self.after_input_end(now);
-        } else if self.state == ConnectionState::Draining && self.is_idle() {
-            // Whoever refuses further calls may go when the last one is answered, and whoever was
-            // asked to stop may go when its own are.
-            let refuses = self.goaway_sent.is_some_and(|accepted| accepted != GoAway::SOON);
-            if refuses || self.goaway_received.is_some() {
-                self.fail(now, CloseReason::Local);
-            }
-        }
-        self.events.pop_front().or_else(|| self.hand_back())
-    }
-
-    /// Nothing more will come. What has arrived whole is answered; what has not never will be.
-    fn after_input_end(&mut self, now: Instant) {
-        if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
-            return;
-        }
-        if self.inbound.is_inside_frame() && !bug!("e03") {
-            return self.fail(now, self.inbound.cut_off());
-        }
-        // Nobody will answer our calls any more, nor give credit or items to streams. There are no new ones:
-        // they would have the slots of calls that still run over there.
-        self.step(ConnectionInput::GoAway);
-        self.end_own_calls(CloseReason::PeerClosed);
-        self.cancel_served_streams();
-        let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
-        if is_waiting || !self.events.is_empty() {
-            return;
-        }
-        // What is left waits for a body or for credit that cannot come.
-        let is_cut = self.served.arriving().next().is_some();
-        self.fail(now, if is_cut { CloseReason::Truncated } else { CloseReason::PeerClosed });
-    }
-
-    fn end_own_calls(&mut self, reason: CloseReason) {
-        if self.calls.live() == 0 {
-            return;
-        }
-        let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
-        while let Some(event) = self.hand_back_next(&mut ending) {
-            self.events.push_back(event);
-        }
-    }
-
-    fn cancel_served_streams(&mut self) {
-        for slot in 0..self.served.slots() {
-            let Some(served) = self.served.at(slot) else { continue };
-            let id = served.id;
-            let is_running = matches!(served.state, ServedState::Running | ServedState::Streaming);
-            if served.streams.is_none() {
-                continue;
-            }
-            self.stop_streams(id);
-            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
-                let id = RequestId { id, one_way: None };
-                self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
-            }
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.calls.live() == 0
-            && self.served.live() == 0
-            && self.served.one_ways == 0
-            && self.one_ways.is_empty()
-            && self.outbound.is_empty()
-    }
-
-    // ---- time ----
-
-    fn expire(&mut self, now: Instant, key: u32) {
-        let slot = key / 2;
-        if key.is_multiple_of(2) {
-            self.calls.set_listed(slot, Instant::FAR);
-            let Some(id) = self.calls.id_at(slot) else { return };
-            let Some(entry) = self.calls.at(slot) else { return };
-            if entry.deadline > now {
-                // The call that it was listed for has ended; this one has more time.
-                let deadline = entry.deadline;
-                return self.list_deadline(slot, deadline);
-            }
-            let held = entry.state == CallState::Held;
-            let Some(ticket) = entry.ticket.take() else { return };
-            self.counters.calls_expired += 1;
-            self.counters.calls_ended += 1;
-            self.give_up(id, CancelReason::Expired);
-            let failure = ended(!held, Cause::Expired);
-            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
-        } else {
-            let Some(served) = self.served.at(slot) else { return };
-            let id = RequestId { id: served.id, one_way: None };
-            // Whoever was told already is not told again.
-            let is_running = served.state == ServedState::Running;
-            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
-                self.stop_streams(id.id);
-                self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
-            }
-        }
-    }
-
-    /// Has the wheel say a call's key when its time is over.
-    #[cold]
-    fn list_deadline(&mut self, slot: u32, deadline: Instant) {
-        self.calls.set_listed(slot, deadline);
-        self.deadlines.arm(call_key(slot), deadline);
-    }
-
-    /// Looks whether what must make progress does.
-    fn look_after(&mut self, now: Instant) {
-        self.watch.at = Instant::FAR;
-        if self.ending.is_some() {
-            // Nobody took the last word.
-            self.outbound.clear();
-            return self.step(ConnectionInput::Gone);
-        }
-        if self.watch.handshake <= now && !bug!("c10") {
-            return self.fail(now, CloseReason::HandshakeTimeout);
-        }
-        self.look_after_by(self.watch.handshake);
-        self.look_after_retirement(now);
-        let stall = self.config.stall_timeout;
-        if self.watch.unsent > 0 {
-            if self.watch.send_progress + stall <= now {
-                return self.fail(now, CloseReason::SendStalled);
-            }
-            self.look_after_by(self.watch.send_progress + stall);
-            if self.is_taken_too_slowly(now) && !bug!("no_trickle_limit") {
-                return self.fail(now, CloseReason::SendStalled);
-            }
-        }
-        if self.open_inputs > 0 {
-            self.look_after_streams(now);
-        }
-        if self.stalled.is_some() {
-            // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
-            // side that does not go on.
-            self.watch.received = now;
-            return self.look_after_by(now + Wheel::TICK);
-        }
-        if self.writes_bytes > 0 {
-            // It is this side's disk that is slow.
-            self.watch.received = now;
-        }
-        let mut oldest = Instant::FAR;
-        if self.inbound.is_inside_frame() {
-            oldest = self.watch.received;
-        }
-        if self.landing.any() {
-            let requests = self.served.arriving().map(|arriving| arriving.progress);
-            let replies = self.calls.arriving().filter(|arriving| !arriving.is_being_written());
-            let replies = replies.map(|arriving| arriving.progress);
-            let items = self.served.items_progress().chain(self.calls.items_progress());
-            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
-        }
-        if oldest + stall <= now && !bug!("a04") {
-            return self.fail(now, CloseReason::BodyStalled);
-        }
-        self.look_after_by(oldest + stall);
-        if let Err(reason) = self.keep_alive(now) {
-            self.fail(now, reason);
-        }
-    }
-
-    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
-    fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
-        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
-        let watch = &mut self.watch;
-        let is_due = watch.paced + stall <= now;
-        if is_due && watch.backlog <= watch.paced {
-            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
-            if sent - watch.paced_sent < least {
-                return true;
-            }
-        }
-        if is_due || watch.backlog > watch.paced {
-            (watch.paced, watch.paced_sent) = (now, sent);
-        }
-        self.look_after_by(self.watch.paced + stall);
-        false
-    }
-
-    #[inline]
-    fn look_after_by(&mut self, at: Instant) {
-        self.watch.at = self.watch.at.min(at);
-    }
-
-    /// Whether the other side must read replies before its calls are run.
-    #[inline]
-    fn is_choked(&self) -> bool {
-        self.outbound.queued_replies() >= self.bounds.queue_soft
-    }
-
-    /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
-    /// limits the number; or so many small answers wait that the other side does not read. Whoever keeps
-    /// the protocol causes neither for long.
-    #[inline]
-    fn is_paused(&self) -> bool {
-        self.served.one_ways >= self.in_flight_max
-            || self.outbound.ready_bytes() >= self.bounds.queue_max
-            || self.writes_bytes >= WRITES_BYTES_MAX
-    }
-
-    /// Whether the body that is arriving has memory that the transport could receive into.
-    fn can_land(&self) -> bool {
-        let assembly = match self.body_target {
-            BodyTarget::Nothing => None,
-            BodyTarget::Request(id) => self.served.arriving_at(id),
-            BodyTarget::Reply(id) => self.calls.arriving_at(id),
-            BodyTarget::Item(id) if id.side() == self.side => self.calls.item_at(id),
-            BodyTarget::Item(id) => self.served.item_at(id),
-        };
-        assembly.is_some_and(assembly::Assembly::can_lend)
-    }
 }
 
 impl Control {
@@ -1463,14 +889,6 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
             self.external += range.len();
         }
         self.queue.push(segment);
-    }
-}
-
-fn ended(was_sent: bool, cause: Cause) -> Failure {
-    if was_sent && !bug!("unknown_told_as_not_sent") {
-        Failure::unknown(cause)
-    } else {
-        Failure::not_sent(cause)
     }
 }
 

@@ -1,0 +1,184 @@
+//! What must go on, and by when: deadlines of calls, bodies, handshakes, whatever is sent.
+
+use core::time::Duration;
+
+use super::assembly::Assembly;
+use super::ending::ended;
+use super::state::{self, CallState, ConnectionInput, ServedState};
+use super::{BodyTarget, Cancellation, Connection, Event, Outcome, call_key};
+use crate::frame::CancelReason;
+use crate::wheel::Wheel;
+use crate::{Cause, CloseReason, Instant, RequestId};
+
+/// How many bytes a second the other side must read at least while something waits for it.
+const SEND_RATE_MIN: u64 = 1024;
+
+/// Beyond so many bytes that wait to be written to objects nothing is received.
+const WRITES_BYTES_MAX: usize = 1024 * 1024;
+
+/// Looks after what must make progress.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// When to look again; [`Instant::FAR`] if nothing needs to.
+    pub(super) at: Instant,
+    /// When the other side's HELLO must be here; [`Instant::FAR`] once it is.
+    pub(super) handshake: Instant,
+    /// When bytes last arrived.
+    pub(super) received: Instant,
+    /// Bytes given to the transport that it has not sent yet.
+    pub(super) unsent: usize,
+    pub(super) send_progress: Instant,
+    /// Since when there is something that it has not sent.
+    pub(super) backlog: Instant,
+    /// When its pace was last looked at, and how much it had sent by then.
+    pub(super) paced: Instant,
+    pub(super) paced_sent: u64,
+    /// How soon to look after something was sent.
+    pub(super) every: Duration,
+}
+
+impl<T> Connection<T> {
+    pub(super) fn expire(&mut self, now: Instant, key: u32) {
+        let slot = key / 2;
+        if key.is_multiple_of(2) {
+            self.calls.set_listed(slot, Instant::FAR);
+            let Some(id) = self.calls.id_at(slot) else { return };
+            let Some(entry) = self.calls.at(slot) else { return };
+            if entry.deadline > now {
+                // The call that it was listed for has ended; this one has more time.
+                let deadline = entry.deadline;
+                return self.list_deadline(slot, deadline);
+            }
+            let held = entry.state == CallState::Held;
+            let Some(ticket) = entry.ticket.take() else { return };
+            self.counters.calls_expired += 1;
+            self.counters.calls_ended += 1;
+            self.give_up(id, CancelReason::Expired);
+            let failure = ended(!held, Cause::Expired);
+            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+        } else {
+            let Some(served) = self.served.at(slot) else { return };
+            let id = RequestId { id: served.id, one_way: None };
+            // Whoever was told already is not told again.
+            let is_running = served.state == ServedState::Running;
+            if is_running && self.served.step(slot, state::ServedInput::Cancel) {
+                self.stop_streams(id.id);
+                self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
+            }
+        }
+    }
+
+    /// Has the wheel say a call's key when its time is over.
+    #[cold]
+    pub(super) fn list_deadline(&mut self, slot: u32, deadline: Instant) {
+        self.calls.set_listed(slot, deadline);
+        self.deadlines.arm(call_key(slot), deadline);
+    }
+
+    /// Looks whether what must make progress does.
+    pub(super) fn look_after(&mut self, now: Instant) {
+        self.watch.at = Instant::FAR;
+        if self.ending.is_some() {
+            // Nobody took the last word.
+            self.outbound.clear();
+            return self.step(ConnectionInput::Gone);
+        }
+        if self.watch.handshake <= now && !bug!("c10") {
+            return self.fail(now, CloseReason::HandshakeTimeout);
+        }
+        self.look_after_by(self.watch.handshake);
+        self.look_after_retirement(now);
+        let stall = self.config.stall_timeout;
+        if self.watch.unsent > 0 {
+            if self.watch.send_progress + stall <= now {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+            self.look_after_by(self.watch.send_progress + stall);
+            if self.is_taken_too_slowly(now) && !bug!("no_trickle_limit") {
+                return self.fail(now, CloseReason::SendStalled);
+            }
+        }
+        if self.open_inputs > 0 {
+            self.look_after_streams(now);
+        }
+        if self.stalled.is_some() {
+            // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
+            // side that does not go on.
+            self.watch.received = now;
+            return self.look_after_by(now + Wheel::TICK);
+        }
+        if self.writes_bytes > 0 {
+            // It is this side's disk that is slow.
+            self.watch.received = now;
+        }
+        let mut oldest = Instant::FAR;
+        if self.inbound.is_inside_frame() {
+            oldest = self.watch.received;
+        }
+        if self.landing.any() {
+            let requests = self.served.arriving().map(|arriving| arriving.progress);
+            let replies = self.calls.arriving().filter(|arriving| !arriving.is_being_written());
+            let replies = replies.map(|arriving| arriving.progress);
+            let items = self.served.items_progress().chain(self.calls.items_progress());
+            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
+        }
+        if oldest + stall <= now && !bug!("a04") {
+            return self.fail(now, CloseReason::BodyStalled);
+        }
+        self.look_after_by(oldest + stall);
+        if let Err(reason) = self.keep_alive(now) {
+            self.fail(now, reason);
+        }
+    }
+
+    /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
+    pub(super) fn is_taken_too_slowly(&mut self, now: Instant) -> bool {
+        let (stall, sent) = (self.config.stall_timeout, self.counters.bytes_sent);
+        let watch = &mut self.watch;
+        let is_due = watch.paced + stall <= now;
+        if is_due && watch.backlog <= watch.paced {
+            let least = SEND_RATE_MIN * stall.as_millis() as u64 / 1000;
+            if sent - watch.paced_sent < least {
+                return true;
+            }
+        }
+        if is_due || watch.backlog > watch.paced {
+            (watch.paced, watch.paced_sent) = (now, sent);
+        }
+        self.look_after_by(self.watch.paced + stall);
+        false
+    }
+
+    #[inline]
+    pub(super) fn look_after_by(&mut self, at: Instant) {
+        self.watch.at = self.watch.at.min(at);
+    }
+
+    /// Whether the other side must read replies before its calls are run.
+    #[inline]
+    pub(super) fn is_choked(&self) -> bool {
+        self.outbound.queued_replies() >= self.bounds.queue_soft
+    }
+
+    /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
+    /// limits the number; or so many small answers wait that the other side does not read. Whoever keeps
+    /// the protocol causes neither for long.
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.served.one_ways >= self.in_flight_max
+            || self.outbound.ready_bytes() >= self.bounds.queue_max
+            || self.writes_bytes >= WRITES_BYTES_MAX
+    }
+
+    /// Whether the body that is arriving has memory that the transport could receive into.
+    pub(super) fn can_land(&self) -> bool {
+        let assembly = match self.body_target {
+            BodyTarget::Nothing => None,
+            BodyTarget::Request(id) => self.served.arriving_at(id),
+            BodyTarget::Reply(id) => self.calls.arriving_at(id),
+            BodyTarget::Item(id) if id.side() == self.side => self.calls.item_at(id),
+            BodyTarget::Item(id) => self.served.item_at(id),
+        };
+        assembly.is_some_and(Assembly::can_lend)
+    }
+}
