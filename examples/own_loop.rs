@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             print!("from the pipe: {}", String::from_utf8_lossy(&line));
         }
     }
-    println!("{ticks} ticks, {} calls", hosted.shard().counters().requests_taken);
+    println!("{ticks} ticks, {} calls", counted.get());
     Ok(())
 }
 

@@ -445,7 +445,8 @@ fn h05_a_flood_of_refused_calls_ends_its_connection() {
                 matches!(error, CallError::Failed(Failure { cause: Cause::Status(_), .. }))
             })
             .count();
-        assert_eq!(refused, 64);
+        // The question for the table of methods was refused, too, unless another test has had it answered.
+        assert!((63..=64).contains(&refused), "{refused}");
         eventually("it is counted", || server.incidents().denied > 0);
     });
 }

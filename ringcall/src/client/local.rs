@@ -21,7 +21,7 @@ use super::skew::{Called, Skew};
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
 use crate::packing::inflate_answer;
-use crate::serve::{Mount, Router, Service};
+use crate::serve::{Mount, Router, Service, is_control};
 use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 
@@ -847,6 +847,7 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     {
         let client = self.client.borrow();
         let (audience, now) = (client.0.connection.audience().as_ref(), client.0.shard.now());
+        let audience = audience.filter(|_| !is_control(self.call.method));
         self.begun = audience.map(|it| it.begin(&self.call, now, &self.payload));
     }
 

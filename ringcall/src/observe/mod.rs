@@ -8,6 +8,8 @@
 //! Every call that begins ends exactly once, in whichever way, and so does every connection that opened: an
 //! observer can count on it.
 //!
+//! What connections ask each other by themselves (the table of methods) is not told: nobody called.
+//!
 //! Nothing of what calls carry is in an event: neither bodies nor metadata, only how long they are.
 //!
 //! ```

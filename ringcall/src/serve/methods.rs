@@ -10,6 +10,11 @@ use super::MethodTable;
 pub(crate) const PAGE: u64 = method_id(PAGE_NAME);
 pub(crate) const PAGE_NAME: &str = "ringcall.Methods/page";
 
+/// Whether a method is the protocol's own: observers are told of calls that somebody makes.
+pub(crate) fn is_control(method: u64) -> bool {
+    method == PAGE
+}
+
 /// Of one row: method, in-signature and out-signature.
 const ROW_BYTES: usize = 24;
 /// In front of a page: digest, rows in all.

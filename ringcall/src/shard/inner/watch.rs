@@ -15,7 +15,7 @@ use crate::observe::{
     Audience, Call, CallEnd, Connection, End, Entered, Event, Observers, Role, Scope, enter,
     next_number, trace_context_of,
 };
-use crate::serve::Facts;
+use crate::serve::{Facts, is_control};
 use crate::shard::drain::DrainStep;
 use crate::shard::engine::Socket;
 
@@ -105,6 +105,9 @@ impl Watch {
     }
 
     fn begin(&self, handle: Handle, request: &Request, now: Instant) {
+        if is_control(request.method) {
+            return;
+        }
         let mut served = Served {
             number: next_number(),
             method: request.method,
