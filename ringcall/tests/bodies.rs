@@ -150,7 +150,7 @@ fn serve(pair: Pair) -> (RunningServer, ShelfClient<Client>, SharedFile) {
     let file = file(&content());
     let keeper = Keeper { file: file.clone() };
     let server = pair.start(pair.bind().service(keeper.into_shelf()));
-    let client = ShelfClient::connect(server.address()).transport(pair.client).wait().unwrap();
+    let client = pair.secured(ShelfClient::connect(server.address())).wait().unwrap();
     (server, client, file)
 }
 

@@ -95,8 +95,8 @@ fn f11_calls_of_other_threads_end_with_a_shard_that_panics() {
         });
         let address = address.recv().expect("it listens");
         let cook = Cook::default();
-        let door = DoorClient::connect(&address)
-            .transport(pair.client)
+        let door = pair
+            .secured(DoorClient::connect(&address))
             .service(cook.into_kitchen())
             .wait()
             .expect("the server accepts");

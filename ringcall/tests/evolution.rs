@@ -155,7 +155,7 @@ macro_rules! builds {
                     answers.push(say(counted));
                     let _sent = desk.toss(self).wait();
 
-                    let shared = DeskClient::connect(server.address()).transport(pair.client);
+                    let shared = pair.secured(DeskClient::connect(server.address()));
                     let shared = shared.wait().unwrap();
                     answers.push(say(shared.put(self).wait().map(|order| order.to_owned())));
                     let (told, telling) = std::sync::mpsc::channel();
@@ -444,7 +444,7 @@ fn a_call_back_to_another_build_is_understood() {
         let kept = Arc::clone(&calls.0);
         let server = pair.start(pair.bind().service(calls.into_calls()));
         let desk = original::Desk::into_desk(original::Office(Arc::clone(&seen)));
-        let client = CallsClient::connect(server.address()).transport(pair.client);
+        let client = pair.secured(CallsClient::connect(server.address()));
         let client = client.service(desk).wait().unwrap();
         client.hello().wait().unwrap();
         let peer = kept.lock().unwrap().take().expect("it has called");

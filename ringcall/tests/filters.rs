@@ -242,7 +242,7 @@ fn calls_pass_the_filters_of_a_client() {
     over_every_pair(|pair| {
         let (server, _) = serve(&pair, &Log::default());
         let log = Log::default();
-        let client = Client::connect(server.address()).transport(pair.client).wait().unwrap();
+        let client = pair.secured(Client::connect(server.address())).wait().unwrap();
         calls_pass(client.clone(), &log);
         let blocking = pair.blocking(&server);
         calls_pass(&blocking, &log);

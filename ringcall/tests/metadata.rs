@@ -194,7 +194,7 @@ fn futures_block<F: Future>(future: F, channel: &impl BlockOn) -> F::Output {
 fn metadata_goes_there_and_back_with_every_kind_of_call() {
     over_every_pair(|pair| {
         let (server, office) = serve(&pair, Config::new());
-        let client = PostClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let client = pair.secured(PostClient::connect(server.address())).wait().unwrap();
         every_kind_of_call(client.channel().clone());
         let blocking = pair.blocking(&server);
         every_kind_of_call(&blocking);
@@ -252,11 +252,10 @@ fn metadata_survives_another_attempt() {
     over_one_pair(|pair| {
         let (server, _) = serve(&pair, Config::new());
         let address = server.address().clone();
-        let client = PostClient::connect(&address).transport(pair.client).wait().unwrap();
+        let client = pair.secured(PostClient::connect(&address)).wait().unwrap();
         let blocking = pair.blocking(&server);
         drop(server);
-        let server = Server::bind(&address).transport(pair.server);
-        let server = server.service(Office::default().into_post()).start().unwrap();
+        let server = pair.start(pair.bind_at(&address).service(Office::default().into_post()));
         let options = || CallOptions::new().wait_for_ready(true).deadline(Duration::from_secs(9));
         let client = client.with_options(options().metadata("always", "there"));
         let blocking = PostClient::new(&blocking);
@@ -342,11 +341,11 @@ impl SendFront for Forward {
 fn context_flows_into_the_calls_of_a_handler() {
     over_every_pair(|pair| {
         let back = pair.start(pair.bind().service(Listener.into_back()));
-        let behind = Client::connect(back.address()).transport(pair.client).wait().unwrap();
+        let behind = pair.secured(Client::connect(back.address())).wait().unwrap();
         let front = Forward(behind);
         let server = pair.bind().service(front.clone().into_front());
         let server = pair.start(server.service(front.into_send_front()));
-        let connect = FrontClient::connect(server.address()).transport(pair.client);
+        let connect = pair.secured(FrontClient::connect(server.address()));
         let client = connect.service(Listener.into_back()).wait().unwrap();
         let trace: TraceContext =
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();

@@ -242,8 +242,8 @@ fn each_call_of_a_client_begins_and_ends_once() {
     over_every_pair(|pair| {
         let (server_diary, caller_diary) = <(Arc<Diary>, Arc<Diary>)>::default();
         let server = serve(pair, &server_diary);
-        let client = ringcall::Client::connect(server.address())
-            .transport(pair.client)
+        let client = pair
+            .secured(ringcall::Client::connect(server.address()))
             .observer(caller_diary.clone());
         let client = client.wait().expect("the server accepts");
         call_in_every_way(&client, &caller_diary, &server_diary);
@@ -267,7 +267,7 @@ fn calls_with_streams_and_callbacks_end_once() {
     over_every_pair(|pair| {
         let (server_diary, caller_diary) = <(Arc<Diary>, Arc<Diary>)>::default();
         let server = serve(pair, &server_diary);
-        let client = FlowClient::connect(server.address()).transport(pair.client);
+        let client = pair.secured(FlowClient::connect(server.address()));
         let flow = client.observer(caller_diary.clone()).wait().expect("the server accepts");
         let mut numbers = flow.count(&3).wait().expect("it begins");
         while let Some(number) = numbers.next_wait() {
@@ -326,7 +326,7 @@ fn calls_end_once_with_a_lost_connection() {
             raw::read_frame(&mut wire).expect("a request");
             raw::reset(wire);
         });
-        let client = FlowClient::connect(&address).transport(pair.client);
+        let client = pair.secured(FlowClient::connect(&address));
         let flow = client.observer(diary.clone()).wait().expect("it says HELLO");
         assert!(flow.hold(&Bytes::new()).deadline(Duration::from_secs(9)).wait().is_err());
         vanishing.join().unwrap();

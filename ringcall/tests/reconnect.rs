@@ -42,8 +42,7 @@ fn patient(server: ringcall::Server) -> ringcall::Server {
 }
 
 fn cook_at(pair: Pair, address: &Address) -> RunningServer {
-    let server = ringcall::Server::bind(address).transport(pair.server);
-    pair.start(server.service(Cook::default().into_kitchen()))
+    pair.start(pair.bind_at(address).service(Cook::default().into_kitchen()))
 }
 
 fn failure(error: &CallError) -> ringcall::Failure {
@@ -122,7 +121,7 @@ fn f07_restarts_fail_no_call_that_waits() {
 
 #[test]
 fn states_are_told_as_they_change() {
-    over_every_pair(|pair| {
+    over_every_plain_pair(|pair| {
         let listening = Listening::new(pair.socket);
         let address = listening.address.clone();
         drop(listening);
@@ -188,7 +187,7 @@ fn leaving(listening: &Listening) {
 
 #[test]
 fn f07_calls_that_a_goodbye_refuses_are_made_again() {
-    over_every_pair(|pair| {
+    over_every_plain_pair(|pair| {
         let listening = Listening::new(pair.socket);
         let address = listening.address.clone();
         let server = thread::spawn(move || leaving(&listening));
@@ -210,7 +209,7 @@ fn f07_calls_that_a_goodbye_refuses_are_made_again() {
 
 #[test]
 fn f07_callbacks_and_one_way_calls_are_made_again() {
-    over_every_pair(|pair| {
+    over_every_plain_pair(|pair| {
         let listening = Listening::new(pair.socket);
         let address = listening.address.clone();
         let server = thread::spawn(move || {
@@ -234,8 +233,40 @@ fn f07_callbacks_and_one_way_calls_are_made_again() {
 }
 
 #[test]
-fn d09_a_call_that_may_have_run_is_never_made_again() {
+fn f07_calls_that_wait_in_vain_end_at_their_deadline() {
+    const SHORT: Duration = Duration::from_millis(50);
     over_every_pair(|pair| {
+        let (server, _) = pair.serve();
+        let blocking = pair.blocking(&server);
+        let client = pair.secured(Client::connect(server.address())).wait().unwrap();
+        let mut state = client.state();
+        drop(server);
+        // Some wait for the connection, others for the next.
+        while state == ConnectionState::Ready {
+            state = client.block_on(client.changed(state));
+        }
+        let options = WAIT.deadline(SHORT);
+        let local = KitchenClient::new(&blocking).with_options(options.clone());
+        let kitchen = KitchenClient::new(client.clone()).with_options(options);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        kitchen.raw(&Bytes::new()).callback(move |end| sender.send(end.map(drop)).unwrap());
+        let ends = [
+            local.nothing().wait().map(drop),
+            local.toss(&7).wait(),
+            kitchen.nothing().wait().map(drop),
+            kitchen.toss(&7).wait(),
+            receiver.recv_timeout(LONG).expect("it ends"),
+        ];
+        for end in ends {
+            let failure = failure(&end.unwrap_err());
+            assert_eq!((failure.class, failure.cause), (FailureClass::NotSent, Cause::Expired));
+        }
+    });
+}
+
+#[test]
+fn d09_a_call_that_may_have_run_is_never_made_again() {
+    over_every_plain_pair(|pair| {
         let listening = Listening::new(pair.socket);
         let address = listening.address.clone();
         let server = thread::spawn(move || {
@@ -323,7 +354,7 @@ impl Drop for Elsewhere {
 
 /// Both engines, over TCP.
 fn over_engines(body: impl Fn(Pair)) {
-    over_every_pair(|pair| {
+    over_every_plain_pair(|pair| {
         if pair.socket == Socket::Tcp {
             body(pair);
         }
@@ -464,9 +495,7 @@ fn e06_a_black_hole_is_noticed_and_left() {
         let silent = quick().client;
         let server = pair.start(pair.bind().config(silent).service(cook.into_kitchen()));
         let (address, is_black) = hole(pair.socket, server.address());
-        let mut config = quick();
-        config.transport = pair.client;
-        let client = BlockingClient::connect_with(&address, config).unwrap();
+        let client = BlockingClient::connect_with(&address, pair.connecting(quick())).unwrap();
         let failure = call_during(&client, || is_black.store(true, Ordering::SeqCst));
         assert_eq!(failure.class, FailureClass::Unknown);
         assert_eq!(failure.cause, Cause::Closed(CloseReason::PeerSilent));
@@ -482,11 +511,7 @@ fn e06_an_idle_client_of_a_black_hole_finds_the_next_server() {
     over_every_pair(|pair| {
         let (server, _) = pair.serve();
         let (address, is_black) = hole(pair.socket, server.address());
-        let shard = {
-            let mut config = quick();
-            config.transport = pair.client;
-            ringcall::Shard::new(config).unwrap()
-        };
+        let shard = ringcall::Shard::new(pair.connecting(quick())).unwrap();
         let client = shard.block_on(shard.connect(&address)).unwrap();
         is_black.store(true, Ordering::SeqCst);
         let changed = shard.block_on(client.changed(ConnectionState::Ready));

@@ -293,7 +293,7 @@ fn e21_a_successor_listens_at_the_same_port_under_load() {
 #[test]
 fn f09_a_drain_keeps_its_order() {
     for engine in engines() {
-        let pair = Pair { server: engine, client: engine, socket: Socket::Tcp };
+        let pair = Pair { server: engine, client: engine, socket: Socket::Tcp, is_secured: false };
         let books = Books::default();
         let hooks = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&hooks);

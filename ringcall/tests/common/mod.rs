@@ -206,6 +206,8 @@ pub struct Pair {
     pub server: TransportChoice,
     pub client: TransportChoice,
     pub socket: Socket,
+    /// With TLS on either side.
+    pub is_secured: bool,
 }
 
 /// Runs a test's body over every pair of engines that works here, and every kind of socket.
@@ -214,7 +216,7 @@ pub fn over_every_pair(body: impl Fn(Pair)) {
     for &server in &engines {
         for &client in &engines {
             for socket in [Socket::Tcp, Socket::Unix] {
-                let pair = Pair { server, client, socket };
+                let pair = Pair { server, client, socket, is_secured: is_tls() };
                 let run = std::panic::AssertUnwindSafe(|| body(pair));
                 if let Err(panic) = std::panic::catch_unwind(run) {
                     eprintln!("over {pair:?}");
@@ -225,10 +227,15 @@ pub fn over_every_pair(body: impl Fn(Pair)) {
     }
 }
 
+/// The same, never with TLS: for tests in which somebody else is at one end.
+pub fn over_every_plain_pair(body: impl Fn(Pair)) {
+    over_every_pair(|pair| body(Pair { is_secured: false, ..pair }));
+}
+
 /// Runs a test's body over every engine that works here, and every kind of socket: for tests in which
 /// bytes on a socket are the other side.
 pub fn over_every_engine(body: impl Fn(Pair)) {
-    over_every_pair(|pair| {
+    over_every_plain_pair(|pair| {
         if pair.server == pair.client {
             body(pair);
         }
@@ -238,7 +245,7 @@ pub fn over_every_engine(body: impl Fn(Pair)) {
 /// Runs a test's body over one pair: what it is about has nothing to do with engines, and takes long.
 pub fn over_one_pair(body: impl Fn(Pair)) {
     let engine = engines()[0];
-    body(Pair { server: engine, client: engine, socket: Socket::Tcp });
+    body(Pair { server: engine, client: engine, socket: Socket::Tcp, is_secured: is_tls() });
 }
 
 /// Whether tests of calls run with TLS on either side: `RINGCALL_TEST_TLS=1` and the feature `tls`.
@@ -277,9 +284,14 @@ pub fn engines() -> Vec<TransportChoice> {
 impl Pair {
     /// A server for a test; its unix socket's file goes with it.
     pub fn bind(&self) -> Server {
-        let server = bind(self.socket).transport(self.server);
+        self.bind_at(address(self.socket))
+    }
+
+    /// The same, where another one was.
+    pub fn bind_at(&self, address: impl ringcall::ToAddress) -> Server {
+        let server = Server::bind(address).transport(self.server);
         #[cfg(feature = "tls")]
-        if is_tls() {
+        if self.is_secured {
             return server.tls(tls::both().0);
         }
         server
@@ -309,7 +321,7 @@ impl Pair {
     pub fn secured<T>(&self, connect: Connect<T>) -> Connect<T> {
         let connect = connect.transport(self.client);
         #[cfg(feature = "tls")]
-        if is_tls() {
+        if self.is_secured {
             return connect.tls(tls::both().1);
         }
         connect
@@ -319,7 +331,7 @@ impl Pair {
     pub fn connecting(&self, mut config: ShardConfig) -> ShardConfig {
         config.transport = self.client;
         #[cfg(feature = "tls")]
-        if is_tls() {
+        if self.is_secured {
             config.client_tls = Some(tls::both().1);
         }
         config
@@ -345,7 +357,7 @@ impl Pair {
         let mut config = self.connecting(ShardConfig::default());
         config.transport = self.server;
         #[cfg(feature = "tls")]
-        if is_tls() {
+        if self.is_secured {
             config.server_tls = Some(tls::both().0);
         }
         Shard::new(config).expect("the engine works")

@@ -231,6 +231,11 @@ impl Inner {
                             Waits::Not(failure) => {
                                 return shard.complete(ticket, Outcome::Failed(failure));
                             }
+                            // Core does not look at the time while there is no connection.
+                            _ if shard.now() >= deadline => {
+                                let failure = Failure::not_sent(Cause::Expired);
+                                return shard.complete(ticket, Outcome::Failed(failure));
+                            }
                             again => waits = Some(again),
                         }
                     }
