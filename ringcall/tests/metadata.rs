@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Pair, eventually, over_every_pair, over_one_pair};
 use ringcall::{
     BlockOn, BlockingClient, CallError, CallOptions, Cause, Channel, Client, Config, Context,
-    FailureClass, IntoOwned, Items, Metadata, Peer, Responder, RunningServer, SendContext, Server,
+    FailureClass, IntoOwned, Items, Metadata, Peer, Responder, RunningServer, SendContext,
     SharedBody, Status, Stream, StreamCall, StreamChannel, TraceContext,
 };
 
