@@ -27,6 +27,9 @@
 //!
 //! Neither bodies nor metadata are in a span.
 //!
+//! With the feature `opentelemetry`, [`Spans::opentelemetry`] sends the ids of OpenTelemetry's spans along, so that an
+//! exporter shows one trace from the first caller to the last server: `examples/otlp`.
+//!
 //! ```
 //! use std::sync::Arc;
 //!
@@ -34,6 +37,9 @@
 //! ```
 
 #![forbid(unsafe_code)]
+
+#[cfg(feature = "opentelemetry")]
+mod otel;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -44,21 +50,40 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use ringcall::observe::{Call, CallEnd, Class, Event, Observer, Role, Scope};
 use ringcall::{Address, TraceContext};
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Span, info_span};
 
 /// Makes a span of each call.
 #[derive(Default)]
 pub struct Spans {
+    ids: Ids,
     /// Those of calls that have not ended, by number. Each shard has its own.
     open: Mutex<HashMap<u64, (Span, TraceContext)>>,
 }
 
+/// Where the ids of spans come from.
+#[derive(Clone, Copy, Debug, Default)]
+enum Ids {
+    #[default]
+    Own,
+    #[cfg(feature = "opentelemetry")]
+    OpenTelemetry,
+}
+
 impl Spans {
-    /// Without calls.
+    /// Spans with ids of their own, for subscribers that keep their fields.
     #[must_use]
     pub fn new() -> Spans {
         Spans::default()
+    }
+
+    /// Spans whose ids are those that the layer of `tracing-opentelemetry` has for them. The parent of a call
+    /// that is served is the span of whoever called, that of a call that is made the current span, whichever it
+    /// is. Without that layer in the subscriber, as [`new`](Self::new).
+    #[cfg(feature = "opentelemetry")]
+    #[must_use]
+    pub fn opentelemetry() -> Spans {
+        Spans { ids: Ids::OpenTelemetry, open: Mutex::default() }
     }
 }
 
@@ -72,7 +97,7 @@ impl Observer for Spans {
     fn observe(&self, event: &Event<'_>) {
         match event {
             Event::CallBegun(call) => {
-                let begun = begin(call);
+                let begun = begin(call, self.ids);
                 self.open.lock().insert(call.number, begun);
             }
             Event::CallRepeated(call) => {
@@ -91,7 +116,7 @@ impl Observer for Spans {
     }
 
     fn for_shard(&self) -> Option<Arc<dyn Observer>> {
-        Some(Arc::new(Spans::new()))
+        Some(Arc::new(Spans { ids: self.ids, open: Mutex::default() }))
     }
 
     fn trace_context(&self, call: u64) -> Option<[u8; 26]> {
@@ -165,9 +190,29 @@ impl<const N: usize> fmt::Display for Hex<N> {
     }
 }
 
-fn begin(call: &Call<'_>) -> (Span, TraceContext) {
-    let parent = parent_of(call);
-    let context = context_within(parent.as_ref());
+/// Which one a span is: its own, and its parent's if that is known.
+struct Identity {
+    context: TraceContext,
+    parent: Option<[u8; 8]>,
+}
+
+impl Ids {
+    fn identify(self, call: &Call<'_>, span: &Span) -> Identity {
+        let parent = parent_of(call);
+        #[cfg(feature = "opentelemetry")]
+        if matches!(self, Ids::OpenTelemetry)
+            && let Some(identity) = otel::identify(call.role, span, parent.as_ref())
+        {
+            return identity;
+        }
+        #[cfg(not(feature = "opentelemetry"))]
+        let _ = span;
+        let context = context_within(parent.as_ref());
+        Identity { context, parent: parent.map(|parent| parent.span_id()) }
+    }
+}
+
+fn begin(call: &Call<'_>, ids: Ids) -> (Span, TraceContext) {
     // What a shard's thread happens to be doing is no part of a call that it serves.
     let around = if call.role == Role::Caller { Span::current().id() } else { None };
     let name = call.method_name().unwrap_or("unknown/unknown");
@@ -191,16 +236,19 @@ fn begin(call: &Call<'_>) -> (Span, TraceContext) {
         error.type = Empty,
         ringcall.queued_us = Empty,
         ringcall.handled_us = Empty,
-        trace_id = %Hex(context.trace_id()),
-        span_id = %Hex(context.span_id()),
+        trace_id = Empty,
+        span_id = Empty,
         parent_span_id = Empty,
     );
+    let Identity { context, parent } = ids.identify(call, &span);
+    span.record("trace_id", display(Hex(context.trace_id())));
+    span.record("span_id", display(Hex(context.span_id())));
     if let Some(parent) = parent {
-        span.record("parent_span_id", tracing::field::display(Hex(parent.span_id())));
+        span.record("parent_span_id", display(Hex(parent)));
     }
     match call.peer {
         Some(Address::Tcp(address)) => {
-            span.record("network.peer.address", tracing::field::display(address.ip()));
+            span.record("network.peer.address", display(address.ip()));
             span.record("network.peer.port", address.port());
         }
         Some(Address::Unix(path)) => {

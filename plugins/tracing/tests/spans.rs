@@ -28,11 +28,19 @@ impl Desk for Clerk {
     }
 }
 
+/// With the feature, those that have no layer to take ids from.
+fn new_spans() -> Spans {
+    #[cfg(feature = "opentelemetry")]
+    return Spans::opentelemetry();
+    #[cfg(not(feature = "opentelemetry"))]
+    Spans::new()
+}
+
 #[test]
 fn a_call_is_a_span_on_either_side_of_one_trace() {
     let kept = Kept::default();
     tracing::subscriber::set_global_default(kept.clone()).unwrap();
-    let spans = || Arc::new(Spans::new());
+    let spans = || Arc::new(new_spans());
     let server = Server::bind("127.0.0.1:0").service(Clerk.into_desk());
     let server = server.observer(spans()).start().unwrap();
     let desk = DeskClient::connect(server.address()).observer(spans()).wait().unwrap();
