@@ -65,7 +65,7 @@ impl World {
     }
 
     fn has_calmed_down(&self) -> bool {
-        let is_up = |life: &crate::node::Life| life.drains_since.is_none() && life.app.is_at_rest();
+        let is_up = |life: &crate::node::Life| !life.is_draining && life.app.is_at_rest();
         self.nodes.iter().all(|node| node.life.as_ref().is_some_and(is_up))
     }
 

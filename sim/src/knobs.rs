@@ -115,6 +115,12 @@ impl FaultSet {
         Ok(set)
     }
 
+    /// As a number: a bit for each fault.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// The names, with commas between them.
     #[must_use]
     pub fn names(self) -> String {

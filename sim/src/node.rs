@@ -43,8 +43,7 @@ pub(crate) struct Life {
     pub(crate) end: End,
     pub(crate) app: App,
     pub(crate) memory: Memory,
-    /// When it began to drain.
-    pub(crate) drains_since: Option<Time>,
+    pub(crate) is_draining: bool,
 }
 
 impl Node {
@@ -92,7 +91,7 @@ impl Node {
         let end = Endpoint::new(transport, memory.clone(), now);
         let me = (self.index, self.lives);
         let app = App::new(me, Rc::clone(&self.config), &self.targets, now);
-        self.life = Some(Life { end, app, memory, drains_since: None });
+        self.life = Some(Life { end, app, memory, is_draining: false });
         shared.note(self.index, "start", u64::from(self.lives), 0);
         net.borrow_mut().turn_at(time + MICROS, self.index);
     }

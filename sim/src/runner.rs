@@ -135,7 +135,9 @@ fn run_seed(seed: u64, options: &Options, tally: &Mutex<Tally>, file: &PathBuf, 
 }
 
 fn progress_file(plan: &Plan, options: &Options) -> PathBuf {
-    let name = format!("sim-{}-{}-{}", plan.from, plan.seeds, options.events);
+    // All names of faults together are too long for the name of a file.
+    let without = options.without.bits();
+    let name = format!("sim-{}-{}-{}-{without:x}", plan.from, plan.seeds, options.events);
     std::env::temp_dir().join(format!("ringcall-{name}.progress"))
 }
 
@@ -168,5 +170,23 @@ fn marks(marks: &Marks, seeds: u64) -> Result<(), String> {
     match left_out.is_empty() || seeds < SEEDS_A_MARK {
         true => Ok(()),
         false => Err(format!("in {seeds} seeds these never happened: {}", left_out.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringcall_sim::{Fault, FaultSet};
+
+    use super::*;
+
+    #[test]
+    fn runs_that_differ_do_not_resume_each_other() {
+        let plan = Plan { seeds: 100, ..Plan::default() };
+        let all = Options::default();
+        let without = FaultSet::default().with(Fault::Crash);
+        let fewer = Options { without, ..Options::default() };
+        assert_ne!(progress_file(&plan, &all), progress_file(&plan, &fewer));
+        let later = Plan { from: 7, seeds: 100, ..Plan::default() };
+        assert_ne!(progress_file(&plan, &all), progress_file(&later, &all));
     }
 }

@@ -38,7 +38,6 @@ pub(crate) struct SimTransport {
     sockets: Vec<Option<Socket>>,
     generations: Vec<u32>,
     free: Vec<u32>,
-    is_leaving: bool,
     /// How many things it has told.
     pub(crate) told: u64,
 }
@@ -92,7 +91,6 @@ impl SimTransport {
             sockets: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
-            is_leaving: false,
             told: 0,
         }
     }
@@ -352,15 +350,8 @@ impl Look<'_> {
 
     /// Whether an operation was cancelled, or found no memory: it is begun again later.
     fn is_put_off(&self, socket: &mut Socket, net: &mut Net) -> bool {
-        let after = if net.strikes(Fault::NoBuffers) {
-            RETRY_AFTER
-        } else if net.strikes(Fault::Cancelled) {
-            MICROS
-        } else {
-            return false;
-        };
-        socket.receive_at = net.now + after;
-        net.turn_at(socket.receive_at, self.node);
+        let Some(at) = put_off(net, self.node) else { return false };
+        socket.receive_at = at;
         true
     }
 
@@ -418,6 +409,20 @@ fn short(net: &mut Net, fault: Fault, n: usize) -> usize {
     if n > 1 && net.strikes(fault) { net.rng.log_uniform(1, n as u64) as usize } else { n }
 }
 
+/// When an operation is begun again that was cancelled now, or found no memory, if one of these faults strikes.
+fn put_off(net: &mut Net, node: usize) -> Option<Time> {
+    let after = if net.strikes(Fault::NoBuffers) {
+        RETRY_AFTER
+    } else if net.strikes(Fault::Cancelled) {
+        MICROS
+    } else {
+        return None;
+    };
+    let at = net.now + after;
+    net.turn_at(at, node);
+    Some(at)
+}
+
 /// Writes as far as the network takes it.
 fn write(
     socket: &mut Socket,
@@ -429,19 +434,11 @@ fn write(
         net.reset(socket.link);
         return Err(TransportError::Os(32));
     }
-    if dialect == Dialect::Completion {
-        let after = if net.strikes(Fault::NoBuffers) {
-            RETRY_AFTER
-        } else if net.strikes(Fault::Cancelled) {
-            MICROS
-        } else {
-            0
-        };
-        if after > 0 {
-            socket.send_at = net.now + after;
-            net.turn_at(socket.send_at, node);
-            return Ok(0);
-        }
+    if dialect == Dialect::Completion
+        && let Some(at) = put_off(net, node)
+    {
+        socket.send_at = at;
+        return Ok(0);
     }
     let all = socket.unsent.iter().map(Segment::len).sum();
     let most = short(net, Fault::ShortSend, all);
@@ -481,7 +478,6 @@ impl Transport for SimTransport {
 
     fn unlisten(&mut self, _: Listener) {
         self.net.borrow_mut().ports[self.node].is_listening = false;
-        self.is_leaving = true;
     }
 
     fn connect(&mut self, address: &Address) -> Result<Handle, TransportError> {

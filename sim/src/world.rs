@@ -204,14 +204,13 @@ impl World {
         oracle::credit(&other.end, &one.end, [handle_b, handle_a], a);
     }
 
-    /// A node that drains ends when its last connection has; or after a minute, which only faults can cause.
+    /// A node that drains ends when its last connection has, and nothing of them runs any more.
     pub(crate) fn end_of_drain(&mut self, node: usize) {
         let now = self.now();
         let Some(life) = &self.nodes[node].life else { return };
-        if life.drains_since.is_none() {
+        if !life.is_draining {
             return;
         }
-        // One-way calls may still run whose connection has gone.
         let is_empty = life.end.connections() == 0
             && life.app.is_at_rest()
             && self.net.borrow().ports[node].accept_queue.is_empty();
@@ -230,8 +229,8 @@ impl World {
     pub(crate) fn drain(&mut self, node: usize) {
         let now = self.now();
         let Node { life, clock, .. } = &mut self.nodes[node];
-        let Some(life) = life.as_mut().filter(|life| life.drains_since.is_none()) else { return };
-        life.drains_since = Some(now);
+        let Some(life) = life.as_mut().filter(|life| !life.is_draining) else { return };
+        life.is_draining = true;
         life.app.drain(&mut life.end, clock.read(now));
         self.shared.note(node, "drain", 0, 0);
         self.net.borrow_mut().turn_at(now + MICROS, node);

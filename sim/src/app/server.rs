@@ -79,7 +79,7 @@ impl App {
         };
         let later = now + Duration::from_micros(u64::from(plan.delay) * 64);
         if has_in || has_out {
-            self.serve_streams(end, shared, now, &mut running, later);
+            self.serve_streams(end, now, &mut running, later);
         } else {
             match plan.how {
                 How::Now | How::Error | How::Refuse => {
@@ -144,7 +144,6 @@ impl App {
     fn serve_streams(
         &mut self,
         end: &mut End,
-        shared: &mut Shared,
         now: Instant,
         running: &mut Running,
         later: Instant,
@@ -171,7 +170,6 @@ impl App {
         if is_early && running.items_sent {
             running.due = Some(later);
         }
-        let _ = shared;
     }
 
     pub(super) fn cancelled(
