@@ -4,6 +4,7 @@
 //! errors: see `write` and `read`.
 
 mod read;
+mod wide;
 mod write;
 
 use std::io;
@@ -88,7 +89,7 @@ fn encode(value: &impl Write, codec: Codec, out: &mut Writer) -> Result<(), Enco
 
 /// Reads a value in a codec with names; `visit` asks a deserializer for it. Nothing may follow it.
 fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Invalid> {
-    let limits = read::Limits::of(body);
+    let limits = read::Limits::of(body, codec == Codec::JSON);
     match codec {
         Codec::MESSAGEPACK => {
             // No body at all is no argument.
@@ -96,7 +97,7 @@ fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Inval
             let mut packed = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
             // Its own limit counts more than ours does; this one is for what it might do by itself.
             packed.set_max_depth(4 * NAMED_DEPTH_MAX as usize);
-            let value = visit.visit(read::Checked::new(&mut packed, &limits));
+            let value = visit.visit(read::Checked::new::<T>(&mut packed, &limits));
             let value = value.map_err(|_| Invalid)?;
             match IgnoredAny::deserialize(&mut packed) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(error))
@@ -111,7 +112,7 @@ fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Inval
         Codec::JSON => {
             let body = if body.is_empty() { &b"null"[..] } else { body };
             let mut json = serde_json::Deserializer::from_slice(body);
-            let value = visit.visit(read::Checked::new(&mut json, &limits));
+            let value = visit.visit(read::Checked::new::<T>(&mut json, &limits));
             let value = value.map_err(|_| Invalid)?;
             json.end().map_err(|_| Invalid)?;
             Ok(value)

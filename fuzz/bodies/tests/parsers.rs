@@ -66,6 +66,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/fallback.rs", "decode_array", "fallback"),
     ("codec-rkyv/src/fallback.rs", "pub::deserialize", "fallback"),
     ("codec-rkyv/src/fallback/read.rs", "Checked::deserialize", "fallback"),
+    ("codec-rkyv/src/fallback/wide.rs", "Wide::from_bytes", "fallback"),
     ("codec-rkyv/src/form.rs", "decode_as", "fallback"),
     ("codec-rkyv/src/form.rs", "decode_previous", "fallback"),
     ("codec-rkyv/src/form.rs", "decode_archive", "fallback"),
