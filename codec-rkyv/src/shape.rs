@@ -57,8 +57,20 @@ impl Shape {
         self.opaque::<Archived<T>>(name);
     }
 
-    /// Appends a type of whose inside nothing more is said.
+    /// Appends a type of whose inside nothing more is said. It must not need more alignment than a body has:
+    ///
+    /// ```compile_fail
+    /// #[repr(align(32))]
+    /// struct Wide;
+    /// ringcall_codec_rkyv::Shape::default().opaque::<Wide>("wide");
+    /// ```
     pub fn opaque<A>(&mut self, name: &str) {
+        const {
+            assert!(
+                align_of::<A>() <= 16,
+                "a type with an alignment of more than 16 cannot be archived: bodies lie at multiples of 16"
+            );
+        }
         let _ = write!(self.text, "{name}:{}:{}", size_of::<A>(), align_of::<A>());
     }
 
