@@ -7,7 +7,7 @@ use ringcall_buf::{Chunk, External, Frozen, SharedChunk, SharedSegment};
 use ringcall_core::{Attached, Codec, EncodeError, Writer};
 
 use crate::form::view_of;
-use crate::{Archivable, Form, FromBody, Invalid, Message, Shape, View};
+use crate::{Archivable, Form, FromBody, Invalid, Layout, Message, Shape, View};
 
 /// A message with bytes beside it: an argument, a reply or an item. Its signature is that of the message, so a
 /// side that does not know of attachments gets the message alone.
@@ -153,6 +153,11 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn describe(shape: &mut Shape) {
         M::describe(shape);
+    }
+
+    // A body in a layout of before is the message's, whatever is beside it.
+    fn layouts() -> Vec<Layout> {
+        M::layouts()
     }
 
     fn encode(&self, out: &mut Writer) -> Result<(), EncodeError> {

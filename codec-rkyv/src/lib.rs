@@ -39,7 +39,7 @@ pub use relayed::Relayed;
 #[doc(hidden)]
 pub use scratch::Scratch;
 #[doc(hidden)]
-pub use shape::ItemShape;
+pub use shape::{ItemShape, Layout};
 pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};

@@ -182,8 +182,8 @@ impl Signatures {
             out_signature: signature(is_reply_raw && E::IS_NEVER, &output),
             in_text: input.text,
             out_text: output.text,
-            previously_in: previously(&[layouts::<A>], items_in, |_| true),
-            previously_out: previously(&[layouts::<R>, layouts::<E>], items_out, |layout| {
+            previously_in: previously(&[A::layouts], items_in, |_| true),
+            previously_out: previously(&[R::layouts, E::layouts], items_out, |layout| {
                 layout.has_encode
             }),
         }
@@ -200,21 +200,25 @@ fn text(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
 }
 
 /// A layout of a type.
-#[derive(Clone, Copy)]
-struct Layout {
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
     form: Form,
     describe: fn(&mut Shape),
     has_encode: bool,
 }
 
-fn layouts<M: Message>() -> Vec<Layout> {
-    let plain = Layout { form: Form::PLAIN, describe: M::describe, has_encode: true };
-    let previous = M::previous().iter().enumerate().map(|(index, previous)| Layout {
-        form: Form::of_previous(index),
-        describe: previous.describe,
-        has_encode: previous.encode.is_some(),
-    });
-    std::iter::once(plain).chain(previous).collect()
+impl Layout {
+    /// That of the present, and those of before.
+    pub(crate) fn all_of<M: Message>() -> Vec<Layout> {
+        let plain = Layout { form: Form::PLAIN, describe: M::describe, has_encode: true };
+        let previous = M::previous().iter().enumerate().map(|(index, previous)| Layout {
+            form: Form::of_previous(index),
+            describe: previous.describe,
+            has_encode: previous.encode.is_some(),
+        });
+        std::iter::once(plain).chain(previous).collect()
+    }
 }
 
 /// How many combinations a direction of a method may have.
@@ -265,6 +269,6 @@ pub struct ItemShape {
 impl ItemShape {
     #[must_use]
     pub fn of<M: Message>() -> ItemShape {
-        ItemShape { is_raw: M::IS_RAW, describe: M::describe, layouts: layouts::<M> }
+        ItemShape { is_raw: M::IS_RAW, describe: M::describe, layouts: M::layouts }
     }
 }
