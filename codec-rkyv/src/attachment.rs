@@ -7,7 +7,7 @@ use ringcall_buf::{Chunk, External, Frozen, SharedChunk, SharedSegment};
 use ringcall_core::{Attached, Codec, EncodeError, Writer};
 
 use crate::form::view_of;
-use crate::{Archivable, Form, FromBody, Invalid, Message, Shape, View};
+use crate::{Archivable, Form, FromBody, Invalid, Layout, Message, Shape, View};
 
 /// A message with bytes beside it: an argument, a reply or an item. Its signature is that of the message, so a
 /// side that does not know of attachments gets the message alone.
@@ -57,6 +57,13 @@ impl Attachment {
             SharedSegment::Shared(chunk) => Some(chunk),
             SharedSegment::Bytes(bytes) => Some(bytes),
             SharedSegment::External(_) => None,
+        }
+    }
+
+    fn attach(&self, out: &mut Writer) -> Result<(), EncodeError> {
+        match self.is_empty() {
+            true => Ok(()),
+            false => Ok(out.attach_beside(self.0.clone().into())?),
         }
     }
 }
@@ -132,6 +139,16 @@ impl<B: Frozen> ReceivedAttachment<B> {
     }
 }
 
+impl<B: Into<Attachment>> ReceivedAttachment<B> {
+    /// The same to send; nothing if it was written elsewhere.
+    fn into_sent(self) -> Attachment {
+        match self {
+            ReceivedAttachment::InMemory(bytes) => bytes.into(),
+            ReceivedAttachment::Landed(_) => Attachment::default(),
+        }
+    }
+}
+
 /// Parts a body from what is beside its message.
 fn part<B: Frozen>(mut body: B, attached: Attached) -> (B, ReceivedAttachment<B>) {
     let attachment = match attached {
@@ -155,12 +172,14 @@ impl<M: Message> Message for WithAttachment<M> {
         M::describe(shape);
     }
 
+    // A body in a layout of before is the message's, whatever is beside it.
+    fn layouts() -> Vec<Layout> {
+        M::layouts()
+    }
+
     fn encode(&self, out: &mut Writer) -> Result<(), EncodeError> {
         self.message.encode(out)?;
-        if self.attachment.is_empty() {
-            return Ok(());
-        }
-        Ok(out.attach_beside(self.attachment.0.clone().into())?)
+        self.attachment.attach(out)
     }
 
     fn receive<B: Frozen>(body: B) -> Result<Self::Received<B>, Invalid> {
@@ -174,10 +193,7 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn encode_as(&self, form: Form, out: &mut Writer) -> Result<(), EncodeError> {
         self.message.encode_as(form, out)?;
-        if self.attachment.is_empty() {
-            return Ok(());
-        }
-        Ok(out.attach_beside(self.attachment.0.clone().into())?)
+        self.attachment.attach(out)
     }
 
     fn decode_as(form: Form, body: &[u8]) -> Result<Self, Invalid> {
@@ -186,11 +202,10 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn decode_as_with(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
         let (body, attachment) = part(body, attached);
-        let attachment = match attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        Ok(WithAttachment { message: M::decode_as(form, &body)?, attachment })
+        Ok(WithAttachment {
+            message: M::decode_as(form, &body)?,
+            attachment: attachment.into_sent(),
+        })
     }
 
     fn receive_as_with<B: Frozen + From<SharedChunk>>(
@@ -203,42 +218,24 @@ impl<M: Message> Message for WithAttachment<M> {
     }
 
     fn into_owned(received: Self::Received<Chunk>) -> WithAttachment<M> {
-        let attachment = match received.attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        WithAttachment { message: M::into_owned(received.message), attachment }
+        WithAttachment {
+            message: M::into_owned(received.message),
+            attachment: received.attachment.into_sent(),
+        }
     }
 
     fn into_owned_shared(received: Self::Received<SharedChunk>) -> WithAttachment<M> {
-        let attachment = match received.attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        WithAttachment { message: M::into_owned_shared(received.message), attachment }
+        WithAttachment {
+            message: M::into_owned_shared(received.message),
+            attachment: received.attachment.into_sent(),
+        }
     }
 }
 
-impl<T: Archivable + Message> FromBody for WithAttachment<View<T, Chunk>, ReceivedAttachment> {
-    type Message = WithAttachment<T>;
-
-    fn from_body(body: Chunk) -> Result<Self, Invalid> {
-        Self::from_body_with(body, Attached::Nothing)
-    }
-
-    fn from_body_with(body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body, attached);
-        Ok(WithAttachment { message: View::new(body)?, attachment })
-    }
-
-    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body, attached);
-        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
-    }
-}
-
-impl<T: Archivable + Message> FromBody
-    for WithAttachment<View<T, SharedChunk>, ReceivedAttachment<SharedChunk>>
+impl<T, B> FromBody for WithAttachment<View<T, B>, ReceivedAttachment<B>>
+where
+    T: Archivable + Message,
+    B: Frozen + From<Chunk> + From<SharedChunk>,
 {
     type Message = WithAttachment<T>;
 
@@ -247,12 +244,12 @@ impl<T: Archivable + Message> FromBody
     }
 
     fn from_body_with(body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body.share(), attached);
+        let (body, attachment) = part(B::from(body), attached);
         Ok(WithAttachment { message: View::new(body)?, attachment })
     }
 
     fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body.share(), attached);
-        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
+        let (body, attachment) = part(B::from(body), attached);
+        Ok(WithAttachment { message: view_of(&T::decode_as(form, body.as_ref())?)?, attachment })
     }
 }

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 /// What becomes of calls of a method between two builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// They have the same layouts: archives, read in place.
+    #[default]
     FastPath,
     /// They talk in MessagePack, by names. What the differences say must hold.
     Fallback,
@@ -74,7 +75,6 @@ pub fn compare(old: &str, new: &str) -> Result<Vec<Comparison>, String> {
             (_, None) => Changes::of(Verdict::Incompatible, "removed: callers of it are refused"),
         };
         let Changes { verdict, differences, .. } = changes;
-        let verdict = verdict.unwrap_or(Verdict::FastPath);
         Ok(Comparison { method: name.to_owned(), verdict, differences })
     });
     compared.collect()
@@ -111,6 +111,16 @@ enum Type<'a> {
     Container(&'a str, Vec<Type<'a>>),
     /// By number.
     User(usize),
+}
+
+impl<'a> Type<'a> {
+    /// What is in a container of this name that holds one thing.
+    fn inside_of(&self, container: &str) -> Option<&Type<'a>> {
+        match self {
+            Type::Container(name, inside) if *name == container => inside.first(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -222,7 +232,7 @@ impl<'a> Parser<'a> {
 
 #[derive(Default)]
 struct Changes {
-    verdict: Option<Verdict>,
+    verdict: Verdict,
     differences: Vec<String>,
     /// User types that have been compared, by number.
     seen: BTreeSet<(usize, usize)>,
@@ -236,7 +246,7 @@ impl Changes {
     }
 
     fn add(&mut self, verdict: Verdict, difference: String) {
-        self.verdict = self.verdict.max(Some(verdict));
+        self.verdict = self.verdict.max(verdict);
         self.differences.push(difference);
     }
 
@@ -244,7 +254,7 @@ impl Changes {
         if old == new {
             return Ok(());
         }
-        self.verdict = self.verdict.max(Some(Verdict::Fallback));
+        self.verdict = self.verdict.max(Verdict::Fallback);
         let parse = |text| Text::parse(text).ok_or_else(|| format!("not a shape: {text}"));
         let (old, new) = (parse(old)?, parse(new)?);
         self.seen.clear();
@@ -267,6 +277,12 @@ impl Changes {
 
     fn types(&mut self, at: &str, old: (&Text<'_>, &Type<'_>), new: (&Text<'_>, &Type<'_>)) {
         let ((old_text, old_type), (new_text, new_type)) = (old, new);
+        // What is in a box is written in its place.
+        match (old_type.inside_of("box"), new_type.inside_of("box")) {
+            (Some(inside), None) => return self.types(at, (old_text, inside), new),
+            (None, Some(inside)) => return self.types(at, old, (new_text, inside)),
+            _ => {}
+        }
         match (old_type, new_type) {
             (Type::User(old), Type::User(new)) => {
                 if !self.seen.insert((*old, *new)) {
@@ -277,22 +293,7 @@ impl Changes {
                     self.users(at, (old_text, old), (new_text, new));
                 }
             }
-            (Type::Leaf(old), Type::Leaf(new)) if old == new => {}
-            (Type::Leaf(old), Type::Leaf(new)) => match (number(old), number(new)) {
-                (Some(_), Some(_)) => {
-                    let what =
-                        format!("{at}: {old} became {new}; numbers that do not fit are errors");
-                    self.add(Verdict::Fallback, what);
-                }
-                _ => self.add(Verdict::Incompatible, format!("{at}: {old} became {new}")),
-            },
-            // What is in a box is written in its place.
-            (Type::Container("box", inside), _) if !is_box(new_type) => {
-                self.types(at, (old_text, &inside[0]), new);
-            }
-            (_, Type::Container("box", inside)) if !is_box(old_type) => {
-                self.types(at, old, (new_text, &inside[0]));
-            }
+            (Type::Leaf(old), Type::Leaf(new)) => self.leaves(at, old, new),
             (Type::Container(old, a), Type::Container(new, b))
                 if old == new && a.len() == b.len() =>
             {
@@ -300,18 +301,33 @@ impl Changes {
                     self.types(at, (old_text, a), (new_text, b));
                 }
             }
-            (Type::Container("option", inside), _) => {
-                self.add(Verdict::Fallback, format!("{at}: no longer optional; none is an error"));
-                self.types(at, (old_text, &inside[0]), new);
+            _ => self.others(at, old, new),
+        }
+    }
+
+    fn leaves(&mut self, at: &str, old: &str, new: &str) {
+        if old == new {
+            return;
+        }
+        let what = format!("{at}: {old} became {new}");
+        match number(old).is_some() && number(old) == number(new) {
+            true => {
+                self.add(Verdict::Fallback, format!("{what}; numbers that do not fit are errors"));
             }
-            (_, Type::Container("option", inside)) => {
-                self.add(
-                    Verdict::Fallback,
-                    format!("{at}: became optional; none is an error before"),
-                );
-                self.types(at, old, (new_text, &inside[0]));
-            }
-            _ => self.add(Verdict::Incompatible, format!("{at}: is another type")),
+            false => self.add(Verdict::Incompatible, what),
+        }
+    }
+
+    /// Types that are not of the same kind.
+    fn others(&mut self, at: &str, old: (&Text<'_>, &Type<'_>), new: (&Text<'_>, &Type<'_>)) {
+        if let Some(inside) = old.1.inside_of("option") {
+            self.add(Verdict::Fallback, format!("{at}: no longer optional; none is an error"));
+            self.types(at, (old.0, inside), new);
+        } else if let Some(inside) = new.1.inside_of("option") {
+            self.add(Verdict::Fallback, format!("{at}: became optional; none is an error before"));
+            self.types(at, old, (new.0, inside));
+        } else {
+            self.add(Verdict::Incompatible, format!("{at}: is another type"));
         }
     }
 
@@ -382,16 +398,22 @@ fn needs(ty: &Type<'_>, build: &str) -> String {
     }
 }
 
-fn is_box(ty: &Type<'_>) -> bool {
-    matches!(ty, Type::Container("box", _))
-}
-
 fn is_place(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_digit())
 }
 
-fn number(leaf: &str) -> Option<()> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Integer,
+    /// An integer may come in its place, but not the other way round.
+    Float,
+}
+
+fn number(leaf: &str) -> Option<Number> {
     let leaf = leaf.strip_prefix("nz-").unwrap_or(leaf);
     let bits = leaf.strip_prefix(['u', 'i', 'f'])?;
-    matches!(bits, "8" | "16" | "32" | "64" | "128").then_some(())
+    if !matches!(bits, "8" | "16" | "32" | "64" | "128") {
+        return None;
+    }
+    Some(if leaf.starts_with('f') { Number::Float } else { Number::Integer })
 }

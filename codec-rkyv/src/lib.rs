@@ -39,14 +39,12 @@ pub use relayed::Relayed;
 #[doc(hidden)]
 pub use scratch::Scratch;
 #[doc(hidden)]
-pub use shape::ItemShape;
+pub use shape::{ItemShape, Layout};
 pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
 pub use view::{SharedView, View};
 pub use wire_type::{WireType, WireWith};
 
-#[doc(hidden)]
-pub use fallback::decode_named as decode_names;
 #[doc(hidden)]
 pub use rkyv;
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use ringcall_core::{Attached, Codec, EncodeError, Payload, Transcode, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
 use crate::form;
-use crate::{Form, Named, Previous, Relayed, Shape, View, WireType};
+use crate::{Form, Layout, Named, Previous, Relayed, Shape, View, WireType};
 
 /// Something that a body can hold: the argument, the reply or the error of a method.
 ///
@@ -50,6 +50,12 @@ pub trait Message: Sized + 'static {
     #[doc(hidden)]
     fn previous() -> &'static [Previous<Self>] {
         &[]
+    }
+
+    /// Its layout, and those that it had before.
+    #[doc(hidden)]
+    fn layouts() -> Vec<Layout> {
+        Layout::all_of::<Self>()
     }
 
     /// Appends the body to a frame.

@@ -5,7 +5,7 @@ use core::fmt;
 use ringcall_buf::{Chunk, Frozen, Segment, SharedChunk};
 use ringcall_core::{Codec, EncodeError, REFERENCE_BYTES_MIN, Writer};
 
-use crate::{Archivable, Form, Invalid, Message, Shape, View};
+use crate::{Archivable, Form, Invalid, Layout, Message, Shape, View};
 
 /// A view as a message to send: its archive goes out as it is, from 16 KiB on without being copied. Whoever
 /// receives it gets an ordinary view.
@@ -28,6 +28,10 @@ where
 
     fn describe(shape: &mut Shape) {
         <T as Message>::describe(shape);
+    }
+
+    fn layouts() -> Vec<Layout> {
+        T::layouts()
     }
 
     fn encode(&self, out: &mut Writer) -> Result<(), EncodeError> {

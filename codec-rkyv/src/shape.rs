@@ -21,13 +21,18 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The text for a method's direction: the archive format, then the description of each part.
-    fn of(parts: &[fn(&mut Shape)]) -> Shape {
+    /// The text for a method's direction: the archive format, then the description of each part, then that
+    /// of the items.
+    fn of(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
         let mut shape = Shape::default();
         let _ = write!(shape.text, "rkyv-0.8/{}", archive_format().0);
         for part in parts {
             shape.text.push(';');
             part(&mut shape);
+        }
+        if let Some(items) = items {
+            shape.text.push_str(";items ");
+            items(&mut shape);
         }
         shape
     }
@@ -57,8 +62,20 @@ impl Shape {
         self.opaque::<Archived<T>>(name);
     }
 
-    /// Appends a type of whose inside nothing more is said.
+    /// Appends a type of whose inside nothing more is said. It must not need more alignment than a body has:
+    ///
+    /// ```compile_fail
+    /// #[repr(align(32))]
+    /// struct Wide;
+    /// ringcall_codec_rkyv::Shape::default().opaque::<Wide>("wide");
+    /// ```
     pub fn opaque<A>(&mut self, name: &str) {
+        const {
+            assert!(
+                align_of::<A>() <= 16,
+                "a type with an alignment of more than 16 cannot be archived: bodies lie at multiples of 16"
+            );
+        }
         let _ = write!(self.text, "{name}:{}:{}", size_of::<A>(), align_of::<A>());
     }
 
@@ -159,8 +176,8 @@ impl Signatures {
         items_in: Option<ItemShape>,
         items_out: Option<ItemShape>,
     ) -> Signatures {
-        let input = text(&[A::describe], items_in.map(|items| items.describe));
-        let output = text(&[R::describe, E::describe], items_out.map(|items| items.describe));
+        let input = Shape::of(&[A::describe], items_in.map(|items| items.describe));
+        let output = Shape::of(&[R::describe, E::describe], items_out.map(|items| items.describe));
         let is_in_raw = A::IS_RAW && items_in.is_none_or(|items| items.is_raw);
         // A reply that is a stream has no body of its own.
         let is_reply_raw = items_out.map_or(R::IS_RAW, |items| items.is_raw);
@@ -170,39 +187,34 @@ impl Signatures {
             out_signature: signature(is_reply_raw && E::IS_NEVER, &output),
             in_text: input.text,
             out_text: output.text,
-            previously_in: previously(&[layouts::<A>], items_in, |_| true),
-            previously_out: previously(&[layouts::<R>, layouts::<E>], items_out, |layout| {
+            previously_in: previously(&[A::layouts], items_in, |_| true),
+            previously_out: previously(&[R::layouts, E::layouts], items_out, |layout| {
                 layout.has_encode
             }),
         }
     }
 }
 
-fn text(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
-    let mut shape = Shape::of(parts);
-    if let Some(items) = items {
-        shape.text.push_str(";items ");
-        items(&mut shape);
-    }
-    shape
-}
-
 /// A layout of a type.
-#[derive(Clone, Copy)]
-struct Layout {
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
     form: Form,
     describe: fn(&mut Shape),
     has_encode: bool,
 }
 
-fn layouts<M: Message>() -> Vec<Layout> {
-    let plain = Layout { form: Form::PLAIN, describe: M::describe, has_encode: true };
-    let previous = M::previous().iter().enumerate().map(|(index, previous)| Layout {
-        form: Form::of_previous(index),
-        describe: previous.describe,
-        has_encode: previous.encode.is_some(),
-    });
-    std::iter::once(plain).chain(previous).collect()
+impl Layout {
+    /// That of the present, and those of before.
+    pub(crate) fn all_of<M: Message>() -> Vec<Layout> {
+        let plain = Layout { form: Form::PLAIN, describe: M::describe, has_encode: true };
+        let previous = M::previous().iter().enumerate().map(|(index, previous)| Layout {
+            form: Form::of_previous(index),
+            describe: previous.describe,
+            has_encode: previous.encode.is_some(),
+        });
+        std::iter::once(plain).chain(previous).collect()
+    }
 }
 
 /// How many combinations a direction of a method may have.
@@ -236,7 +248,7 @@ fn previously(
         let describes: Vec<fn(&mut Shape)> =
             of_parts.iter().map(|layout| layout.describe).collect();
         let items = of_items.first().map(|layout| layout.describe);
-        Previously { signature: text(&describes, items).signature(), forms }
+        Previously { signature: Shape::of(&describes, items).signature(), forms }
     });
     others.collect()
 }
@@ -253,6 +265,6 @@ pub struct ItemShape {
 impl ItemShape {
     #[must_use]
     pub fn of<M: Message>() -> ItemShape {
-        ItemShape { is_raw: M::IS_RAW, describe: M::describe, layouts: layouts::<M> }
+        ItemShape { is_raw: M::IS_RAW, describe: M::describe, layouts: M::layouts }
     }
 }

@@ -6,9 +6,8 @@ use core::ops::Deref;
 
 use ringcall_buf::{Chunk, Frozen, Pool, SharedChunk};
 use rkyv::Archived;
-use rkyv::rancor::{Failure, Strategy};
 
-use crate::archive::{Archivable, Invalid, check};
+use crate::archive::{Archivable, Invalid, check, deserialize};
 
 /// A received message: its bytes, checked once, and read where they landed.
 ///
@@ -53,13 +52,7 @@ impl<T: Archivable, B: Frozen> View<T, B> {
     /// The original type, deserialized.
     #[must_use]
     pub fn to_owned(&self) -> T {
-        let deserialized = rkyv::Deserialize::<T, Strategy<(), Failure>>::deserialize(
-            &**self,
-            Strategy::wrap(&mut ()),
-        );
-        // Without sharing and with checked bytes there is nothing that could fail, except a type's own
-        // invariant that the archive does not have.
-        deserialized.expect("a checked archive deserializes")
+        deserialize(&**self).expect("a checked archive deserializes")
     }
 }
 
@@ -74,8 +67,15 @@ impl<T: Archivable> View<T, Chunk> {
     /// The same message in memory of its own and of its size, so that keeping it keeps nothing else.
     #[must_use]
     pub fn detach(&self, pool: &Pool) -> View<T, Chunk> {
-        // Equal bytes at an address with the same alignment, 16 or more.
-        View { body: pool.copy(&self.body), message: PhantomData }
+        // What lies where in an archive is right for the address at which it was checked, modulo 16, which
+        // is the largest alignment of what is archived. Blocks begin at multiples of 16.
+        let phase = self.body.as_ptr().addr() & 15;
+        let mut copy = pool.take(phase + self.body.len());
+        copy.extend_from_slice(&[0; 16][..phase]);
+        copy.extend_from_slice(&self.body);
+        let mut body = copy.freeze();
+        body.advance(phase);
+        View { body, message: PhantomData }
     }
 }
 

@@ -1,5 +1,8 @@
 //! MessagePack and JSON: the same values as in archives, and nothing else.
 
+#![allow(clippy::vec_box, reason = "types of users may have it, and it has to be bounded as well")]
+
+use std::fmt::{Debug, Display};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -82,6 +85,31 @@ struct Empty {
     b: Option<String>,
     c: Option<String>,
     d: Option<String>,
+}
+
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Boxes {
+    all: Vec<Box<Empty>>,
+}
+
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct MaybeBoxes {
+    all: Vec<Box<Option<Empty>>>,
+}
+
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Links {
+    all: Vec<Option<Box<Link>>>,
+}
+
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Link {
+    n: Option<Box<Link>>,
+    empty: Option<Empty>,
 }
 
 #[message(crate = self::ringcall)]
@@ -288,17 +316,41 @@ fn giant_lengths_are_errors_at_once() {
     }
 }
 
-/// A byte stands for a struct of a hundred.
+/// In a list, a byte stands for a struct of a hundred, also if that is behind a pointer.
 #[test]
 fn small_bodies_do_not_become_large_values() {
-    let some = 10_000_u32;
-    let body = |count: u32| {
-        let head = [&b"\x81\xa3all\xdd"[..], &count.to_be_bytes()].concat();
-        [head, vec![0x80; count as usize]].concat()
-    };
-    let few = decode::<Empties>(Codec::MESSAGEPACK, &body(some)).unwrap();
-    assert_eq!(few.all.len(), some as usize);
-    assert!(decode::<Empties>(Codec::MESSAGEPACK, &body(4_000_000)).is_err());
+    fn assert_bounded<M: Message>(element: &[u8], len: fn(&M) -> usize) {
+        let body = |count: usize| {
+            let head = [&b"\x81\xa3all\xdd"[..], &(count as u32).to_be_bytes()].concat();
+            [head, element.repeat(count)].concat()
+        };
+        let few = 10_000 / element.len();
+        assert_eq!(decode::<M>(Codec::MESSAGEPACK, &body(few)).map(|all| len(&all)), Ok(few));
+        assert!(decode::<M>(Codec::MESSAGEPACK, &body(4_000_000 / element.len())).is_err());
+    }
+
+    assert_bounded::<Empties>(b"\x80", |empties| empties.all.len());
+    assert_bounded::<Boxes>(b"\x80", |boxes| boxes.all.len());
+    assert_bounded::<MaybeBoxes>(b"\xc0", |boxes| boxes.all.len());
+    let chain = [b"\x81\xa1n".repeat(50), b"\x80".to_vec()].concat();
+    assert_bounded::<Links>(&chain, |links| links.all.len());
+}
+
+/// What is sent with all its names is read, however much of it is behind pointers.
+#[test]
+fn large_values_with_pointers_are_read() {
+    let text = || Some("text".to_owned());
+    let empty = Empty { a: text(), b: text(), c: text(), d: None };
+    let link = (0..50).fold(Link { n: None, empty: None }, |next, _| Link {
+        n: Some(Box::new(next)),
+        empty: Some(empty.clone()),
+    });
+    let boxes = Boxes { all: vec![Box::new(empty); 20_000] };
+    let links = Links { all: vec![Some(Box::new(link)); 2_000] };
+    for &codec in CODECS {
+        assert!(decode(codec, &encode(&boxes, codec).unwrap()) == Ok(boxes.clone()));
+        assert!(decode(codec, &encode(&links, codec).unwrap()) == Ok(links.clone()));
+    }
 }
 
 #[test]
@@ -393,6 +445,86 @@ fn integers_become_floats_only_if_they_stay_the_same() {
     let huge = [&[0xcb][..], &1e300_f64.to_be_bytes()].concat();
     assert_eq!(float(&value(&huge)), Ok(Float { value: 1e300 }));
     assert!(decode::<Single>(Codec::MESSAGEPACK, &value(&huge)).is_err());
+}
+
+/// Reads a number that was written as an `A` as a `B`: the same number or nothing.
+fn assert_the_same_number_or_none<A, B>(numbers: &[A])
+where
+    A: Message + Copy + Display + TryInto<B>,
+    B: Message + Copy + Display + PartialEq + Debug,
+{
+    for &codec in CODECS {
+        for &number in numbers {
+            let body = encode(&number, codec).unwrap();
+            let expected = number.try_into().map_err(|_| Invalid);
+            assert_eq!(decode::<B>(codec, &body), expected, "{number} in {codec:?}");
+        }
+    }
+}
+
+#[test]
+fn integers_of_another_width_are_the_same_or_errors() {
+    const EDGES: [i128; 15] = [
+        i128::MIN,
+        i128::MIN + 1,
+        -(1 << 64) - 1,
+        -(1 << 64),
+        i64::MIN as i128 - 1,
+        i64::MIN as i128,
+        -1,
+        0,
+        1,
+        200,
+        i64::MAX as i128,
+        u64::MAX as i128,
+        u64::MAX as i128 + 1,
+        i128::MAX - 1,
+        i128::MAX,
+    ];
+    let unsigned: Vec<u128> = EDGES
+        .iter()
+        .filter_map(|&edge| edge.try_into().ok())
+        .chain([1 << 127, u128::MAX])
+        .collect();
+    assert_the_same_number_or_none::<i128, i128>(&EDGES);
+    assert_the_same_number_or_none::<i128, u128>(&EDGES);
+    assert_the_same_number_or_none::<i128, i64>(&EDGES);
+    assert_the_same_number_or_none::<i128, u64>(&EDGES);
+    assert_the_same_number_or_none::<i128, i8>(&EDGES);
+    assert_the_same_number_or_none::<u128, u128>(&unsigned);
+    assert_the_same_number_or_none::<u128, i128>(&unsigned);
+    assert_the_same_number_or_none::<u128, u64>(&unsigned);
+    assert_the_same_number_or_none::<u128, i64>(&unsigned);
+    assert_the_same_number_or_none::<u128, u8>(&unsigned);
+    assert_the_same_number_or_none::<i64, u128>(&[i64::MIN, -1, 0, 1, i64::MAX]);
+    assert_the_same_number_or_none::<i64, i128>(&[i64::MIN, -1, 0, 1, i64::MAX]);
+    assert_the_same_number_or_none::<u64, u128>(&[0, 1, u64::MAX]);
+    assert_the_same_number_or_none::<u64, i128>(&[0, 1, u64::MAX]);
+}
+
+/// What MessagePack has no integer for, as `docs/PROTOCOL.md` says it.
+#[test]
+fn integers_of_more_than_64_bits_are_17_bytes() {
+    let large = [&b"\xc4\x11\x00\x80"[..], &[0; 15]].concat();
+    let small = [&b"\xc4\x11\xff\x80"[..], &[0; 15]].concat();
+    assert_eq!(encode(&(1_u128 << 127), Codec::MESSAGEPACK).as_ref(), Ok(&large));
+    assert_eq!(encode(&i128::MIN, Codec::MESSAGEPACK).as_ref(), Ok(&small));
+    assert_eq!(encode(&7_u128, Codec::MESSAGEPACK).as_deref(), Ok(&b"\x07"[..]));
+    assert_eq!(encode(&-1_i128, Codec::MESSAGEPACK).as_deref(), Ok(&b"\xff"[..]));
+    // Sixteen bytes, as bytes or as an array, say no sign; a sign that is none, and one that does not fit.
+    for wrong in [
+        [&b"\xc4\x10"[..], &[1; 16]].concat(),
+        [&b"\xdc\x00\x10"[..], &[1; 16]].concat(),
+        [&b"\x9f"[..], &[1; 15]].concat(),
+        [&b"\xc4\x11\x01"[..], &[1; 16]].concat(),
+        [&b"\xc4\x11\xff\x01"[..], &[1; 15]].concat(),
+        [&b"\xc4\x12\x00"[..], &[1; 17]].concat(),
+        b"\xc4\x00".to_vec(),
+        b"\xcb\x3f\xf0\0\0\0\0\0\0".to_vec(),
+    ] {
+        assert_eq!(decode::<u128>(Codec::MESSAGEPACK, &wrong), Err(Invalid), "{wrong:x?}");
+        assert_eq!(decode::<i128>(Codec::MESSAGEPACK, &wrong), Err(Invalid), "{wrong:x?}");
+    }
 }
 
 #[test]

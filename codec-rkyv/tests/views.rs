@@ -187,6 +187,25 @@ fn a_detached_view_keeps_only_its_own_bytes() {
     assert_eq!(read(&detached), example());
 }
 
+/// Who makes a view of their own bytes may have them anywhere: what lies right there must lie right in a copy.
+#[test]
+fn a_detached_view_lies_as_the_original_did() {
+    let body = encode(&(7_u64, 1_u8));
+    let pool = Pool::new(0);
+    for phase in [0, 8] {
+        let landed = pool.copy(&[&vec![0; phase], &body[..]].concat());
+        let body = landed.slice(phase..landed.len());
+        let detached = View::<(u64, u8)>::new(body).unwrap().detach(&pool);
+        assert_eq!(detached.to_owned(), (7, 1));
+        let address = detached.as_bytes().as_ptr().addr();
+        assert_eq!(address % 16, phase, "at {address:#x}");
+    }
+    // The root of an archive is at its end: in front of it there is whatever makes it lie right.
+    let landed = pool.copy(&[&[0; 8][..], &7_u64.to_le_bytes()].concat());
+    let view = View::<u64>::new(landed.slice(4..16)).unwrap();
+    assert_eq!(view.detach(&pool).to_owned(), 7);
+}
+
 // ---- crafted bodies ----
 
 #[test]

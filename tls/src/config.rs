@@ -32,7 +32,7 @@ impl TlsIdentity {
     /// # Errors
     /// When there is no certificate or no key.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<TlsIdentity, TlsConfigError> {
-        TlsIdentity::read(Source::Memory, chain, Source::Memory, key)
+        TlsIdentity::read(TlsSource::Memory, chain, TlsSource::Memory, key)
     }
 
     /// From PEM files, as [`from_pem`](TlsIdentity::from_pem).
@@ -45,7 +45,7 @@ impl TlsIdentity {
     ) -> Result<TlsIdentity, TlsConfigError> {
         let (chain, key) = (chain.as_ref(), key.as_ref());
         let (chain_text, key_text) = (read(chain)?, read(key)?);
-        let source = |path: &Path| Source::File(path.to_owned());
+        let source = |path: &Path| TlsSource::File(path.to_owned());
         TlsIdentity::read(source(chain), &chain_text, source(key), &key_text)
     }
 
@@ -56,15 +56,15 @@ impl TlsIdentity {
     /// When the key is of no form that is known.
     pub fn from_der(chain: Vec<Vec<u8>>, key: Vec<u8>) -> Result<TlsIdentity, TlsConfigError> {
         let key = PrivateKeyDer::try_from(key)
-            .map_err(|_| TlsConfigError::NoKey { source: Source::Memory })?;
+            .map_err(|_| TlsConfigError::NoKey { source: TlsSource::Memory })?;
         let chain = chain.into_iter().map(CertificateDer::from).collect();
         Ok(TlsIdentity { chain, key })
     }
 
     fn read(
-        chain_source: Source,
+        chain_source: TlsSource,
         chain: &[u8],
-        key_source: Source,
+        key_source: TlsSource,
         key: &[u8],
     ) -> Result<TlsIdentity, TlsConfigError> {
         let chain = certificates(&chain_source, chain)?;
@@ -96,7 +96,7 @@ impl TlsRoots {
     /// # Errors
     /// When there is none in it, or one is malformed.
     pub fn from_pem(text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
-        TlsRoots::read(&Source::Memory, text)
+        TlsRoots::read(&TlsSource::Memory, text)
     }
 
     /// The authorities in a PEM file.
@@ -105,7 +105,7 @@ impl TlsRoots {
     /// When it cannot be read, there is none in it, or one is malformed.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<TlsRoots, TlsConfigError> {
         let path = path.as_ref();
-        TlsRoots::read(&Source::File(path.to_owned()), &read(path)?)
+        TlsRoots::read(&TlsSource::File(path.to_owned()), &read(path)?)
     }
 
     /// Those that browsers trust, as of when this was built: for servers with names of the public internet.
@@ -116,7 +116,7 @@ impl TlsRoots {
         TlsRoots { store: roots, revoked: Vec::new() }
     }
 
-    fn read(source: &Source, text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
+    fn read(source: &TlsSource, text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
         let mut roots = TlsRoots { store: RootCertStore::empty(), revoked: Vec::new() };
         for certificate in certificates(source, text)? {
             let added = roots.store.add(certificate);
@@ -141,7 +141,7 @@ impl TlsRoots {
     pub fn revoking(mut self, lists: &[u8]) -> Result<TlsRoots, TlsConfigError> {
         let before = self.revoked.len();
         for list in CertificateRevocationListDer::pem_slice_iter(lists) {
-            let list = list.map_err(|_| TlsConfigError::BadPem { source: Source::Memory })?;
+            let list = list.map_err(|_| TlsConfigError::BadPem { source: TlsSource::Memory })?;
             self.revoked.push(list);
         }
         match self.revoked.len() > before {
@@ -239,9 +239,16 @@ impl fmt::Debug for TlsServer {
 /// [`server_name`](TlsClient::server_name) is each clone's own.
 #[derive(Clone)]
 pub struct TlsClient {
-    config: Arc<RwLock<Arc<ClientConfig>>>,
+    settings: Arc<RwLock<ClientSettings>>,
     name: Option<ServerName<'static>>,
-    is_verifying: bool,
+}
+
+/// What is replaced, all at once.
+#[derive(Clone)]
+pub(crate) struct ClientSettings {
+    pub(crate) config: Arc<ClientConfig>,
+    /// Servers have to prove who they are.
+    pub(crate) is_verifying: bool,
 }
 
 impl TlsClient {
@@ -299,8 +306,8 @@ impl TlsClient {
         let mut config = built.map_err(TlsConfigError::of)?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.enable_secret_extraction = true;
-        let config = Arc::new(RwLock::new(Arc::new(config)));
-        Ok(TlsClient { config, name: None, is_verifying })
+        let settings = ClientSettings { config: Arc::new(config), is_verifying };
+        Ok(TlsClient { settings: Arc::new(RwLock::new(settings)), name: None })
     }
 
     /// Expects servers to be called so, whatever the address that is connected to: a DNS name or an IP
@@ -316,20 +323,16 @@ impl TlsClient {
     /// Connections that are made from now on are as `next` says, but for its name.
     pub fn replace(&self, next: &TlsClient) {
         let next = next.current();
-        *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
+        *self.settings.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
     }
 
-    pub(crate) fn current(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    pub(crate) fn current(&self) -> ClientSettings {
+        self.settings.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// The name that a server at this host must have.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, TlsConfigError> {
         self.name.clone().map_or_else(|| server_name_of(host), Ok)
-    }
-
-    pub(crate) fn is_verifying(&self) -> bool {
-        self.is_verifying
     }
 }
 
@@ -337,7 +340,7 @@ impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsClient")
             .field("server_name", &self.name)
-            .field("is_verifying", &self.is_verifying)
+            .field("is_verifying", &self.current().is_verifying)
             .finish_non_exhaustive()
     }
 }
@@ -395,18 +398,18 @@ impl ServerCertVerifier for Anybody {
 /// Where certificates and keys came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Source {
+pub enum TlsSource {
     /// Text that was given.
     Memory,
     /// A file.
     File(PathBuf),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for TlsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Memory => f.write_str("the PEM text"),
-            Source::File(path) => write!(f, "{}", path.display()),
+            TlsSource::Memory => f.write_str("the PEM text"),
+            TlsSource::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -425,19 +428,19 @@ pub enum TlsConfigError {
     /// There is no certificate where one was expected.
     NoCertificate {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// There is no private key where one was expected.
     NoKey {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// There is no revocation list in what was given.
     NoRevocationList,
     /// A section is cut off, or not what it says that it is.
     BadPem {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// The key is not that of the certificate.
     KeyMismatch,
@@ -459,7 +462,7 @@ pub enum TlsConfigError {
 }
 
 impl TlsConfigError {
-    fn of(error: Error) -> TlsConfigError {
+    pub(crate) fn of(error: Error) -> TlsConfigError {
         match error {
             Error::InconsistentKeys(_) => TlsConfigError::KeyMismatch,
             error => TlsConfigError::Unusable { reason: error.to_string() },
@@ -513,7 +516,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
 }
 
 fn certificates(
-    source: &Source,
+    source: &TlsSource,
     text: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
     let mut found = Vec::new();

@@ -3,8 +3,8 @@
 //! * Fields and variants go by name. serde would also take them by position, which is a misreading as soon as
 //!   somebody moves one.
 //! * Integers become floating-point numbers only if they stay the same.
-//! * Nesting is limited, and so is memory: elements of a list are charged with the size that they have here,
-//!   since a byte can stand for a struct of which all fields are missing.
+//! * Nesting is limited, and so is memory: elements of a list, and what is behind a pointer, are charged with
+//!   the size that they have here, since a byte can stand for a struct of which all fields are missing.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,21 +15,26 @@ use serde::de::{
 };
 
 use super::NAMED_DEPTH_MAX;
+use super::wide::Wide;
 
-/// Elements may take this much memory, in bytes, and so many more for each byte of the body.
+/// Elements and what is behind pointers may take this much memory, in bytes, and so many more for each byte
+/// of the body.
 const MEMORY_BYTES: usize = 1 << 20;
 const MEMORY_A_BYTE: usize = 16;
 /// For how many elements room is made because the sender says that they follow.
 const RESERVED_MAX: usize = 256;
 
 pub(super) struct Limits {
+    /// The codec has integers of 128 bits.
+    has_wide: bool,
     depth: Cell<u32>,
     memory: Cell<usize>,
 }
 
 impl Limits {
-    pub(super) fn of(body: &[u8]) -> Limits {
+    pub(super) fn of(body: &[u8], has_wide: bool) -> Limits {
         Limits {
+            has_wide,
             depth: Cell::new(NAMED_DEPTH_MAX),
             memory: Cell::new(
                 MEMORY_BYTES.saturating_add(body.len().saturating_mul(MEMORY_A_BYTE)),
@@ -57,11 +62,14 @@ impl Limits {
 pub(super) struct Checked<'a, D> {
     inner: D,
     limits: &'a Limits,
+    /// How much memory whoever holds the value has for it. What it takes beyond that is somewhere else.
+    paid: usize,
 }
 
 impl<'a, D> Checked<'a, D> {
-    pub(super) fn new(inner: D, limits: &'a Limits) -> Checked<'a, D> {
-        Checked { inner, limits }
+    /// For a value of type `T`, whose place is its holder's.
+    pub(super) fn new<T>(inner: D, limits: &'a Limits) -> Checked<'a, D> {
+        Checked { inner, limits, paid: size_of::<T>() }
     }
 }
 
@@ -75,6 +83,8 @@ enum Asked {
     Name,
     Float,
     Single,
+    /// An integer of 128 bits.
+    Wide,
 }
 
 struct CheckedVisitor<'a, V> {
@@ -84,9 +94,23 @@ struct CheckedVisitor<'a, V> {
 }
 
 impl<'a, D> Checked<'a, D> {
+    /// A visitor that makes the value. A value that is larger than its place, which a `Box` has, lies
+    /// elsewhere.
     #[inline]
-    fn visitor<V>(&self, inner: V, asked: Asked) -> CheckedVisitor<'a, V> {
-        CheckedVisitor { inner, limits: self.limits, asked }
+    fn visitor<'de, V: Visitor<'de>, E: Error>(
+        &self,
+        inner: V,
+        asked: Asked,
+    ) -> Result<CheckedVisitor<'a, V>, E> {
+        self.limits.charge(size_of::<V::Value>().saturating_sub(self.paid))?;
+        Ok(CheckedVisitor { inner, limits: self.limits, asked })
+    }
+
+    /// A part of what is read here: it is charged unless its place is in what has been paid for.
+    #[inline]
+    fn part<'de, T: DeserializeSeed<'de>, E: Error>(&self, seed: T) -> Result<Checked<'a, T>, E> {
+        self.limits.charge(size_of::<T::Value>().saturating_sub(self.paid))?;
+        Ok(Checked { inner: seed, limits: self.limits, paid: size_of::<T::Value>() })
     }
 }
 
@@ -94,8 +118,22 @@ macro_rules! asks {
     ($($method:ident($($name:ident: $type:ty),*) $asked:ident,)*) => {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            let visitor = self.visitor(visitor, Asked::$asked);
+            let visitor = self.visitor(visitor, Asked::$asked)?;
             self.inner.$method($($name,)* visitor)
+        })*
+    };
+}
+
+macro_rules! asks_wide {
+    ($($method:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            let visitor = self.visitor(visitor, Asked::Wide)?;
+            match self.limits.has_wide {
+                true => self.inner.$method(visitor),
+                // What `rmp_serde` takes for one has no sign.
+                false => self.inner.deserialize_any(visitor),
+            }
         })*
     };
 }
@@ -107,9 +145,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Checked<'_, D> {
         deserialize_any() Anything,
         deserialize_bool() Anything,
         deserialize_i8() Anything, deserialize_i16() Anything, deserialize_i32() Anything,
-        deserialize_i64() Anything, deserialize_i128() Anything,
+        deserialize_i64() Anything,
         deserialize_u8() Anything, deserialize_u16() Anything, deserialize_u32() Anything,
-        deserialize_u64() Anything, deserialize_u128() Anything,
+        deserialize_u64() Anything,
         deserialize_f32() Single, deserialize_f64() Float,
         deserialize_char() Anything, deserialize_str() Anything, deserialize_string() Anything,
         deserialize_bytes() Anything, deserialize_byte_buf() Anything,
@@ -127,6 +165,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Checked<'_, D> {
         deserialize_ignored_any() Anything,
     }
 
+    asks_wide! { deserialize_i128 deserialize_u128 }
+
     #[inline]
     fn is_human_readable(&self) -> bool {
         self.inner.is_human_readable()
@@ -142,6 +182,18 @@ macro_rules! visits {
     };
 }
 
+macro_rules! visits_bytes {
+    ($($method:ident $type:ty,)*) => {
+        $(#[inline]
+        fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
+            match self.asked {
+                Asked::Wide => self.visit_wide(&value),
+                _ => self.inner.$method(value),
+            }
+        })*
+    };
+}
+
 macro_rules! widens {
     ($($method:ident $type:ty as $wide:ident,)*) => {
         $(#[inline]
@@ -149,6 +201,16 @@ macro_rules! widens {
             self.$wide(value.into())
         })*
     };
+}
+
+impl<'de, V: Visitor<'de>> CheckedVisitor<'_, V> {
+    fn visit_wide<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
+        match Wide::from_bytes(bytes) {
+            Some(Wide::Unsigned(value)) => self.inner.visit_u128(value),
+            Some(Wide::Negative(value)) => self.inner.visit_i128(value),
+            None => Err(E::invalid_value(Unexpected::Bytes(bytes), &self)),
+        }
+    }
 }
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
@@ -163,6 +225,9 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
         visit_i128 i128, visit_u128 u128,
         visit_f32 f32,
         visit_str &str, visit_borrowed_str &'de str, visit_string String,
+    }
+
+    visits_bytes! {
         visit_bytes &[u8], visit_borrowed_bytes &'de [u8], visit_byte_buf Vec<u8>,
     }
 
@@ -222,12 +287,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
     // for ever.
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
         let limits = self.limits;
-        limits.go_inside(|| self.inner.visit_some(Checked::new(inner, limits)))
+        limits.go_inside(|| self.inner.visit_some(Checked::new::<V::Value>(inner, limits)))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
         let limits = self.limits;
-        limits.go_inside(|| self.inner.visit_newtype_struct(Checked::new(inner, limits)))
+        limits
+            .go_inside(|| self.inner.visit_newtype_struct(Checked::new::<V::Value>(inner, limits)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
@@ -235,17 +301,20 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
             return Err(A::Error::invalid_type(Unexpected::Seq, &self));
         }
         let limits = self.limits;
-        limits.go_inside(|| self.inner.visit_seq(Checked::new(inner, limits)))
+        // Elements are elsewhere, as far as anybody knows.
+        limits.go_inside(|| self.inner.visit_seq(Checked { inner, limits, paid: 0 }))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        // The fields of a struct are in it; the entries of a map are elsewhere.
+        let paid = if self.asked == Asked::Struct { size_of::<V::Value>() } else { 0 };
         let limits = self.limits;
-        limits.go_inside(|| self.inner.visit_map(Checked::new(inner, limits)))
+        limits.go_inside(|| self.inner.visit_map(Checked { inner, limits, paid }))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let limits = self.limits;
-        limits.go_inside(|| self.inner.visit_enum(Checked::new(inner, limits)))
+        limits.go_inside(|| self.inner.visit_enum(Checked::new::<V::Value>(inner, limits)))
     }
 }
 
@@ -254,7 +323,7 @@ impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for Checked<'_, T> {
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<T::Value, D::Error> {
-        self.inner.deserialize(Checked::new(inner, self.limits))
+        self.inner.deserialize(Checked { inner, limits: self.limits, paid: self.paid })
     }
 }
 
@@ -266,8 +335,8 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Checked<'_, A> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, A::Error> {
-        self.limits.charge(size_of::<T::Value>())?;
-        self.inner.next_element_seed(Checked::new(seed, self.limits))
+        let seed = self.part(seed)?;
+        self.inner.next_element_seed(seed)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -283,12 +352,14 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Checked<'_, A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        self.inner.next_key_seed(Checked::new(seed, self.limits))
+        let seed = self.part(seed)?;
+        self.inner.next_key_seed(seed)
     }
 
     #[inline]
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
-        self.inner.next_value_seed(Checked::new(seed, self.limits))
+        let seed = self.part(seed)?;
+        self.inner.next_value_seed(seed)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -304,8 +375,9 @@ impl<'de, 'a, A: EnumAccess<'de>> EnumAccess<'de> for Checked<'a, A> {
         self,
         seed: T,
     ) -> Result<(T::Value, Checked<'a, A::Variant>), A::Error> {
-        let (value, variant) = self.inner.variant_seed(Checked::new(seed, self.limits))?;
-        Ok((value, Checked::new(variant, self.limits)))
+        let seed = self.part(seed)?;
+        let (value, variant) = self.inner.variant_seed(seed)?;
+        Ok((value, Checked { inner: variant, limits: self.limits, paid: self.paid }))
     }
 }
 
@@ -317,11 +389,12 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Checked<'_, A> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, A::Error> {
-        self.inner.newtype_variant_seed(Checked::new(seed, self.limits))
+        let seed = self.part(seed)?;
+        self.inner.newtype_variant_seed(seed)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let visitor = self.visitor(visitor, Asked::Anything);
+        let visitor = self.visitor(visitor, Asked::Anything)?;
         self.inner.tuple_variant(len, visitor)
     }
 
@@ -330,7 +403,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Checked<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let visitor = self.visitor(visitor, Asked::Struct);
+        let visitor = self.visitor(visitor, Asked::Struct)?;
         self.inner.struct_variant(fields, visitor)
     }
 }

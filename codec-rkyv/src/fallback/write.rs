@@ -2,28 +2,32 @@
 //!
 //! serde writes some values so that a reader takes them for others, and these are refused here: `Some(None)`
 //! and `Some(())` look like `None`; JSON has neither NaN nor infinities, and writes `null` for them. What
-//! nests deeper than a reader would follow is refused, too.
+//! nests deeper than a reader would follow is refused, too. MessagePack has no integers of 128 bits: see `wide`.
 
 use std::fmt::Display;
 
 use serde::ser::{self, Error, Serialize, Serializer};
 
 use super::NAMED_DEPTH_MAX;
+use super::wide::Wide;
 
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
     /// How much deeper it may go.
     depth: u32,
     has_only_finite: bool,
+    /// It has integers of 128 bits.
+    has_wide: bool,
     /// What is written is inside of a `Some`.
     is_some: bool,
 }
 
 impl Rules {
     pub(super) const MESSAGEPACK: Rules =
-        Rules { depth: NAMED_DEPTH_MAX, has_only_finite: false, is_some: false };
+        Rules { depth: NAMED_DEPTH_MAX, has_only_finite: false, has_wide: false, is_some: false };
     #[cfg(feature = "json")]
-    pub(super) const JSON: Rules = Rules { has_only_finite: true, ..Rules::MESSAGEPACK };
+    pub(super) const JSON: Rules =
+        Rules { has_only_finite: true, has_wide: true, ..Rules::MESSAGEPACK };
 
     fn inside<E: Error>(self) -> Result<Rules, E> {
         match self.depth.checked_sub(1) {
@@ -105,8 +109,8 @@ impl<S: Serializer> Serializer for Checked<S> {
 
     scalars! {
         serialize_bool bool, serialize_char char, serialize_str &str, serialize_bytes &[u8],
-        serialize_u8 u8, serialize_u16 u16, serialize_u32 u32, serialize_u64 u64, serialize_u128 u128,
-        serialize_i8 i8, serialize_i16 i16, serialize_i32 i32, serialize_i64 i64, serialize_i128 i128,
+        serialize_u8 u8, serialize_u16 u16, serialize_u32 u32, serialize_u64 u64,
+        serialize_i8 i8, serialize_i16 i16, serialize_i32 i32, serialize_i64 i64,
     }
 
     compounds! {
@@ -119,6 +123,23 @@ impl<S: Serializer> Serializer for Checked<S> {
         serialize_struct(name: &'static str, len: usize) -> SerializeStruct,
         serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize)
             -> SerializeStructVariant,
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<S::Ok, S::Error> {
+        match u64::try_from(value) {
+            Ok(value) => self.inner.serialize_u64(value),
+            Err(_) if self.rules.has_wide => self.inner.serialize_u128(value),
+            Err(_) => self.inner.serialize_bytes(&Wide::Unsigned(value).to_bytes()),
+        }
+    }
+
+    fn serialize_i128(self, value: i128) -> Result<S::Ok, S::Error> {
+        match (i64::try_from(value), u128::try_from(value)) {
+            (Ok(value), _) => self.inner.serialize_i64(value),
+            (Err(_), Ok(value)) => self.serialize_u128(value),
+            (Err(_), Err(_)) if self.rules.has_wide => self.inner.serialize_i128(value),
+            (Err(_), Err(_)) => self.inner.serialize_bytes(&Wide::Negative(value).to_bytes()),
+        }
     }
 
     #[inline]
