@@ -138,6 +138,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it knows nothing that a new one does not: it is closed, and no call has failed lately.
+    pub(crate) fn is_idle(&mut self, now: Instant) -> bool {
+        self.state == BreakerState::Closed && self.window.counts(now).bad == 0
+    }
+
     fn is_too_bad(&mut self, now: Instant) -> bool {
         let counts: Counts = self.window.counts(now);
         counts.all() >= self.config.calls_min && counts.bad_percent() >= self.config.errors_percent

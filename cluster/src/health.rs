@@ -118,18 +118,12 @@ pub enum Reason {
     Ratio,
     /// Fewer successes than its peers.
     Outlier,
-    /// Another policy says so.
-    Policy,
 }
 
-/// A policy that judges instances.
-pub trait Judge: Send {
+impl HealthConfig {
     /// Whether the instance with this record works, beside these peers.
-    fn judge(&self, record: &Record, peers: &Peers) -> Condition;
-}
-
-impl Judge for HealthConfig {
-    fn judge(&self, record: &Record, peers: &Peers) -> Condition {
+    #[must_use]
+    pub fn judge(&self, record: &Record, peers: &Peers) -> Condition {
         if record.consecutive >= self.consecutive {
             return Condition::SubHealthy(Reason::Consecutive);
         }
@@ -213,6 +207,20 @@ impl Health {
 
     pub(crate) fn is_ejected(&self) -> bool {
         matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing { .. })
+    }
+
+    /// When a call may be its probe; never if it needs none, or has one.
+    pub(crate) fn probe_at(&self) -> Instant {
+        match self.state {
+            HealthState::Ejected { until, .. } => until,
+            HealthState::Probing { is_under_way: false } => Instant::ZERO,
+            _ => Instant::FAR,
+        }
+    }
+
+    /// Calls are counted in a window of another length from now on.
+    pub(crate) fn configure(&mut self, config: &HealthConfig) {
+        self.window = Window::new(config.window);
     }
 
     /// Takes it out, longer each time.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{Cause, Entropy, Failure, FailureClass, Status};
 
+use crate::sign::is_callers;
+
 /// When calls are made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,15 +55,10 @@ pub enum Verdict {
     Again(Duration),
 }
 
-/// A policy that decides whether calls are made again. Whether the budget allows it, and where the next attempt
-/// goes, is not its business.
-pub trait Retry: Send {
-    /// What becomes of a call.
-    fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict;
-}
-
-impl Retry for RetryConfig {
-    fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
+impl RetryConfig {
+    /// What becomes of a call. Whether the budget allows it, and where the next attempt goes, is not its business.
+    #[must_use]
+    pub fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
         let Attempted { attempts, flags, end, left } = *attempted;
         // Whoever retried above does so for all below.
         if attempts >= self.attempts || flags & request_flags::RETRIED != 0 {
@@ -87,9 +84,7 @@ impl Retry for RetryConfig {
         };
         if wait < left { Verdict::Again(wait) } else { Verdict::End }
     }
-}
 
-impl RetryConfig {
     /// Somewhere between nothing and the back-off of this attempt.
     fn wait(&self, rng: &mut dyn Entropy, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(20);
@@ -101,25 +96,17 @@ impl RetryConfig {
 
 /// Whether another attempt can be better.
 fn helps(failure: &Failure) -> bool {
-    !matches!(
-        failure.cause,
+    match failure.cause {
         Cause::Cancelled
-            | Cause::Encode
-            | Cause::TooLarge { .. }
-            | Cause::StreamEnded
-            | Cause::Shutdown
-            | Cause::NoInstance
-            | Cause::BreakerOpen
-            | Cause::Status(
-                Status::BAD_BODY
-                    | Status::BAD_REQUEST
-                    | Status::TOO_MUCH_METADATA
-                    | Status::UNAUTHENTICATED
-                    | Status::FORBIDDEN
-                    | Status::CANCELLED
-                    | Status::CANCELLED_RUNNING
-            )
-    )
+        | Cause::Encode
+        | Cause::TooLarge { .. }
+        | Cause::StreamEnded
+        | Cause::Shutdown
+        | Cause::NoInstance
+        | Cause::BreakerOpen => false,
+        Cause::Status(status) => !is_callers(status),
+        _ => true,
+    }
 }
 
 /// Whether this says only that *this* instance takes no calls, so that another one may be asked at once.

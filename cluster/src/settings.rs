@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::balance::Balancing;
@@ -119,40 +120,62 @@ impl Settings {
         positive("health.consecutive", health.consecutive)?;
         time("health.window", health.window)?;
         time("health.ejection", health.ejection)?;
+        time("health.ejection_max", health.ejection_max)?;
+        time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
+        within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
 }
 
 fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
-    if !(1..=5).contains(&method.retry.attempts) {
-        return Err(BadSetting { name: "retry.attempts", must: "1 to 5" });
-    }
+    let retry = &method.retry;
+    within("retry.attempts", retry.attempts, 1..=5, "1 to 5")?;
+    time_or_none("retry.backoff", retry.backoff)?;
+    time_or_none("retry.backoff_max", retry.backoff_max)?;
     if let Some(breaker) = &method.breaker {
-        percent("breaker.errors_percent", breaker.errors_percent)?;
-        positive("breaker.errors_percent", breaker.errors_percent)?;
+        within("breaker.errors_percent", breaker.errors_percent, 1..=100, "1 to 100")?;
+        positive("breaker.calls_min", breaker.calls_min)?;
         positive("breaker.successes", breaker.successes)?;
         time("breaker.window", breaker.window)?;
         time("breaker.cool", breaker.cool)?;
+        time("breaker.cool_max", breaker.cool_max)?;
     }
     if let Some(hedge) = &method.hedge {
-        percent("hedge.quantile_percent", hedge.quantile_percent)?;
+        // After all of them there would be nobody left to hedge, and after none everybody.
+        within("hedge.quantile_percent", hedge.quantile_percent, 1..=99, "1 to 99")?;
         percent("hedge.extra_percent", hedge.extra_percent)?;
+        time("hedge.refresh", hedge.refresh)?;
     }
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))
 }
 
-fn percent(name: &'static str, value: u32) -> Result<(), BadSetting> {
-    if value <= 100 { Ok(()) } else { Err(BadSetting { name, must: "0 to 100" }) }
+pub(crate) fn percent(name: &'static str, value: u32) -> Result<(), BadSetting> {
+    within(name, value, 0..=100, "0 to 100")
 }
 
 fn positive(name: &'static str, value: u32) -> Result<(), BadSetting> {
-    if value > 0 { Ok(()) } else { Err(BadSetting { name, must: "more than 0" }) }
+    within(name, value, 1..=u32::MAX, "more than 0")
 }
 
-fn time(name: &'static str, value: Duration) -> Result<(), BadSetting> {
-    let is_sensible = value >= Duration::from_millis(1) && value <= Duration::from_secs(86_400);
+fn within(
+    name: &'static str,
+    value: u32,
+    range: RangeInclusive<u32>,
+    must: &'static str,
+) -> Result<(), BadSetting> {
+    if range.contains(&value) { Ok(()) } else { Err(BadSetting { name, must }) }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(crate) fn time(name: &'static str, value: Duration) -> Result<(), BadSetting> {
+    let is_sensible = value >= Duration::from_millis(1) && value <= DAY;
     if is_sensible { Ok(()) } else { Err(BadSetting { name, must: "1 ms to a day" }) }
+}
+
+pub(crate) fn time_or_none(name: &'static str, value: Duration) -> Result<(), BadSetting> {
+    if value <= DAY { Ok(()) } else { Err(BadSetting { name, must: "0 to a day" }) }
 }
 
 #[cfg(test)]
@@ -170,5 +193,44 @@ mod tests {
         method.retry.attempts = 0;
         let settings = Settings::new().with_method(7, method);
         assert_eq!(settings.check().unwrap_err().name, "retry.attempts");
+    }
+
+    #[test]
+    fn every_time_and_share_has_a_range() {
+        let wrong = |change: fn(&mut Settings)| {
+            let mut settings = Settings::new();
+            settings.method.hedge = Some(HedgeConfig::default());
+            change(&mut settings);
+            settings.check().unwrap_err().to_string()
+        };
+        fn hedge(settings: &mut Settings) -> &mut HedgeConfig {
+            settings.method.hedge.get_or_insert_default()
+        }
+        fn breaker(settings: &mut Settings) -> &mut BreakerConfig {
+            settings.method.breaker.get_or_insert_default()
+        }
+        let told = "the setting hedge.quantile_percent must be 1 to 99";
+        assert_eq!(wrong(|it| hedge(it).quantile_percent = 0), told);
+        assert_eq!(wrong(|it| hedge(it).quantile_percent = 100), told);
+        let cases: [(fn(&mut Settings), &str); 9] = [
+            (|it| hedge(it).refresh = Duration::ZERO, "hedge.refresh must be 1 ms to a day"),
+            (|it| breaker(it).cool_max = Duration::MAX, "breaker.cool_max must be 1 ms to a day"),
+            (|it| breaker(it).calls_min = 0, "breaker.calls_min must be more than 0"),
+            (
+                |it| it.health.ejection_max = Duration::ZERO,
+                "health.ejection_max must be 1 ms to a day",
+            ),
+            (|it| it.method.retry.backoff = Duration::MAX, "retry.backoff must be 0 to a day"),
+            (
+                |it| it.method.retry.backoff_max = Duration::MAX,
+                "retry.backoff_max must be 0 to a day",
+            ),
+            (|it| it.warm_up = Duration::MAX, "warm_up must be 0 to a day"),
+            (|it| it.retry_floor_per_s = u32::MAX, "retry_floor_per_s must be 0 to 1000000"),
+            (|it| it.retry_percent = 101, "retry_percent must be 0 to 100"),
+        ];
+        for (change, told) in cases {
+            assert!(wrong(change).contains(told), "{told}");
+        }
     }
 }

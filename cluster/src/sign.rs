@@ -44,18 +44,21 @@ fn sign_of_failure(failure: &Failure) -> Sign {
 }
 
 fn sign_of_status(status: Status) -> Sign {
-    match status {
-        // The caller's own fault, or wish.
+    if is_callers(status) || status == Status::DRAINING { Sign::Neutral } else { Sign::Bad }
+}
+
+/// Whether a status is the caller's own fault, or wish: another instance would say the same.
+pub(crate) fn is_callers(status: Status) -> bool {
+    matches!(
+        status,
         Status::BAD_BODY
-        | Status::BAD_REQUEST
-        | Status::TOO_MUCH_METADATA
-        | Status::UNAUTHENTICATED
-        | Status::FORBIDDEN
-        | Status::CANCELLED
-        | Status::CANCELLED_RUNNING
-        | Status::DRAINING => Sign::Neutral,
-        _ => Sign::Bad,
-    }
+            | Status::BAD_REQUEST
+            | Status::TOO_MUCH_METADATA
+            | Status::UNAUTHENTICATED
+            | Status::FORBIDDEN
+            | Status::CANCELLED
+            | Status::CANCELLED_RUNNING
+    )
 }
 
 #[cfg(test)]

@@ -381,6 +381,20 @@ fn d12_a_hedge_that_fails_leaves_the_first_attempt_alone() {
 }
 
 #[test]
+fn d12_no_hedge_goes_where_the_first_attempt_went() {
+    let (balanced, world) = hedging("ab");
+    world.all_do("ab", Does::Hangs);
+    // The other one is known, and cannot be called.
+    world.readiness.borrow_mut().insert("b".into(), Readiness::Broken);
+    let mut call = balanced.call(outgoing(IDEMPOTENT), Empty);
+    assert!(poll(&mut call).is_pending());
+    world.pass(Duration::from_millis(1));
+    assert!(poll(&mut call).is_pending());
+    assert_eq!(world.names(), "a");
+    assert_eq!(balanced.counts().hedges, 0, "and it is not paid for");
+}
+
+#[test]
 fn d12_nothing_is_hedged_without_budget_or_leave() {
     let (balanced, world) = hedging("ab");
     world.all_do("ab", Does::Hangs);
@@ -535,11 +549,13 @@ fn a_setting_that_makes_no_sense_changes_nothing() {
 fn a_warm_call_allocates_nothing() {
     let (balanced, world) = balanced("abcdefgh", Settings::new());
     QUIET.set(true);
-    for _ in 0..1000 {
+    for _ in 0..2000 {
+        world.pass(Duration::from_millis(1));
         assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
     }
     let before = ALLOCATIONS.get();
-    for _ in 0..1000 {
+    for _ in 0..2000 {
+        world.pass(Duration::from_millis(1));
         assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
     }
     let during = ALLOCATIONS.get() - before;

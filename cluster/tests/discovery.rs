@@ -17,6 +17,12 @@ fn instance(name: &str) -> Instance {
     Instance::new("s", name, std::net::SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
+fn with_name(name: String) -> Instance {
+    let mut instance = instance("a");
+    instance.name = name;
+    instance
+}
+
 fn snapshot(number: u64, names: &[&str]) -> Update {
     let instances = names.iter().map(|name| instance(name)).collect();
     let snapshot = Snapshot { revision: Revision { epoch: 1, number }, instances };
@@ -24,7 +30,7 @@ fn snapshot(number: u64, names: &[&str]) -> Update {
 }
 
 fn discovery() -> Discovery {
-    Discovery::new(Wanted::service("s"), DiscoveryConfig::default())
+    Discovery::new(Wanted::service("s"), DiscoveryConfig::default()).unwrap()
 }
 
 fn names(discovery: &Discovery) -> String {
@@ -39,6 +45,23 @@ fn settle(discovery: &mut Discovery, from: Instant, to: Instant) {
         now = next.max(now);
         discovery.handle_timeout(now);
     }
+}
+
+#[test]
+fn settings_of_a_list_that_make_no_sense_are_told_by_name() {
+    let wrong = |change: fn(&mut DiscoveryConfig)| {
+        let mut config = DiscoveryConfig::default();
+        change(&mut config);
+        Discovery::new(Wanted::service("s"), config).unwrap_err().to_string()
+    };
+    assert_eq!(
+        wrong(|it| it.damping.half_life = Duration::MAX),
+        "the setting damping.half_life must be 1 ms to a day"
+    );
+    assert!(wrong(|it| it.damping.quiet_max = Duration::MAX).contains("damping.quiet_max"));
+    assert!(wrong(|it| it.guard.vanish_percent = 101).contains("guard.vanish_percent"));
+    assert!(wrong(|it| it.guard.window = Duration::ZERO).contains("guard.window"));
+    assert!(wrong(|it| it.guard.hold = Duration::MAX).contains("guard.hold"));
 }
 
 const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
@@ -86,6 +109,21 @@ fn g01_a_list_from_before_counts_until_the_source_is_heard() {
 }
 
 #[test]
+fn g01_a_change_alone_is_no_list() {
+    let mut discovery = discovery();
+    discovery.restore(at(0), [instance("a"), instance("b")]);
+    let revision = Revision { epoch: 1, number: 7 };
+    let delta = Delta { revision, changes: vec![Change::Put(instance("c"))] };
+    discovery.handle_update(at(1), Update::Delta { delta, clock_ms: None });
+    settle(&mut discovery, at(1), at(1000));
+    assert_eq!(names(&discovery), "abc", "it says nothing of a and b");
+    discovery.handle_update(at(1001), snapshot(7, &["b"]));
+    settle(&mut discovery, at(1001), at(2000));
+    assert_eq!(names(&discovery), "b");
+    assert_eq!(discovery.listing().instances[0].since, Instant::ZERO, "it may be old");
+}
+
+#[test]
 fn g02_an_outage_takes_nothing_away() {
     let mut discovery = discovery();
     discovery.handle_update(at(0), snapshot(1, &["a", "b"]));
@@ -129,6 +167,55 @@ fn g03_many_that_vanish_at_once_are_held_for_a_while() {
 }
 
 #[test]
+fn g03_those_that_are_held_when_a_long_silence_ends_are_held_on() {
+    let mut discovery = discovery();
+    discovery.handle_update(at(0), snapshot(1, &TEN));
+    discovery.handle_update(at(1000), snapshot(2, &[]));
+    settle(&mut discovery, at(1000), at(10_000_000));
+    // Instances register again one after the other; the others must not go at once for it.
+    discovery.handle_update(at(10_000_000), snapshot(3, &TEN[..1]));
+    settle(&mut discovery, at(10_000_000), at(10_001_000));
+    assert_eq!(names(&discovery), "abcdefghij");
+    assert_eq!(discovery.listing().instances.iter().filter(|it| it.is_held).count(), 9);
+    settle(&mut discovery, at(10_001_000), at(10_700_000));
+    assert_eq!(names(&discovery), "a", "they have had their time");
+}
+
+#[test]
+fn g03_an_instance_that_was_held_is_not_new_when_it_is_heard_of_again() {
+    let mut discovery = discovery();
+    discovery.handle_update(at(0), snapshot(1, &TEN));
+    discovery.handle_update(at(1000), snapshot(2, &TEN[..5]));
+    settle(&mut discovery, at(1000), at(2000));
+    discovery.handle_update(at(5000), snapshot(3, &TEN));
+    settle(&mut discovery, at(5000), at(6000));
+    assert!(discovery.listing().instances.iter().all(|it| !it.is_held));
+    assert!(discovery.listing().instances.iter().all(|it| it.since == Instant::ZERO));
+}
+
+#[test]
+fn g03_those_that_are_held_are_bounded() {
+    let mut discovery = discovery();
+    let many = |number: u64| {
+        let names = (0..6000).map(|n| format!("{number}-{n}"));
+        let instances = names.map(with_name).collect();
+        let snapshot = Snapshot { revision: Revision { epoch: 1, number }, instances };
+        Update::Snapshot { snapshot, clock_ms: None }
+    };
+    for round in 1..=4 {
+        discovery.handle_update(at(round * 10_000), many(round));
+        settle(&mut discovery, at(round * 10_000), at(round * 10_000 + 5000));
+    }
+    let listing = discovery.listing();
+    assert_eq!(listing.instances.len(), 10_000);
+    // All that is there, and of the others those that went last.
+    let of = |round: &str| {
+        listing.instances.iter().filter(|it| it.instance.name.starts_with(round)).count()
+    };
+    assert_eq!((of("4-"), of("3-")), (6000, 4000));
+}
+
+#[test]
 fn g03_a_few_may_go_in_a_window() {
     let mut discovery = discovery();
     discovery.handle_update(at(0), snapshot(1, &TEN));
@@ -154,7 +241,7 @@ fn g04_updates_of_any_order_give_one_list() {
     let updates = [
         snapshot(1, &["a", "b"]),
         change(2, Change::Put(instance("c"))),
-        change(3, Change::Removed("b".into())),
+        change(3, Change::Removed { service: "s".into(), name: "b".into() }),
     ];
     let mut lists = Vec::new();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -166,6 +253,30 @@ fn g04_updates_of_any_order_give_one_list() {
         lists.push(names(&discovery));
     }
     assert_eq!(lists, ["ac"; 6]);
+}
+
+#[test]
+fn g04_instances_of_other_services_may_have_the_same_name() {
+    let of = |service: &str, name: String| {
+        let mut instance = with_name(name);
+        instance.service = service.into();
+        instance
+    };
+    for order in [["s", "other"], ["other", "s"]] {
+        let mut discovery = discovery();
+        let revision = Revision { epoch: 1, number: 1 };
+        let instances = order.iter().map(|service| of(service, "a".into())).collect();
+        let snapshot = Snapshot { revision, instances };
+        discovery.handle_update(at(0), Update::Snapshot { snapshot, clock_ms: None });
+        assert_eq!(names(&discovery), "a", "{order:?}");
+    }
+    // Nor do many of others leave no room.
+    let mut discovery = discovery();
+    let others = (0..20_000).map(|n| of("other", n.to_string()));
+    let instances = others.chain([of("s", "a".into())]).collect();
+    let snapshot = Snapshot { revision: Revision { epoch: 1, number: 1 }, instances };
+    discovery.handle_update(at(0), Update::Snapshot { snapshot, clock_ms: None });
+    assert_eq!(names(&discovery), "a");
 }
 
 #[test]

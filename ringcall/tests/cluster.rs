@@ -12,7 +12,9 @@ use std::{fs, thread};
 
 use common::{block, eventually};
 use ringcall::cluster::balance::Balancing;
-use ringcall::cluster::discovery::{DiskCache, FileSource, Instance, Listing, Wanted};
+use ringcall::cluster::discovery::{
+    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted,
+};
 use ringcall::cluster::fleet::{self, Readiness};
 use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
@@ -294,6 +296,50 @@ fn g01_a_file_says_where_the_servers_are_and_the_cache_when_it_is_gone() {
     assert_eq!(cache.load().unwrap().instances.len(), 2);
     assert_eq!(later.explain(0).hosts.len(), 2);
     assert_eq!(who(&TillClient::new(later)).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn g01_a_list_that_is_not_believed_is_not_cached() {
+    let path = std::env::temp_dir().join(format!("ringcall-believed-{}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    let folder = Folder(path);
+    let (file, cache) = (folder.0.join("list"), DiskCache::new(folder.0.join("cache")));
+    let servers: Vec<RunningServer> = (0..3).map(|n| serve(n, &Paid::default())).collect();
+    let line = |(n, it): (usize, &RunningServer)| format!("till {n} {}\n", it.address());
+    let lines: Vec<String> = servers.iter().enumerate().map(line).collect();
+    fs::write(&file, lines.concat()).unwrap();
+    let watched = balanced();
+    let watch = Watch::new(Wanted::service("till")).cache(cache.clone());
+    let watching = watch.start(FileSource::new(&file), watched.clone()).unwrap();
+    assert_eq!(cache.load().unwrap().instances.len(), 3);
+    fs::write(&file, &lines[0]).unwrap();
+    eventually("two are held", || {
+        watched.explain(0).hosts.iter().filter(|host| host.is_held).count() == 2
+    });
+    // With its end the look has ended in which that was seen.
+    drop(watching);
+    assert_eq!(cache.load().unwrap().instances.len(), 3);
+}
+
+#[test]
+fn a_channel_with_a_filter_is_watched_like_any_other() {
+    let server = serve(4, &Paid::default());
+    let attempts = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&attempts);
+    let filter = move |call: ClientCall| {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok::<_, Status>(call))
+    };
+    let balanced = Balanced::new(Clients::new().unwrap().filter(filter), in_turn(), 1).unwrap();
+    let source = StaticSource::new([instance(4, &server)]);
+    let watch = Watch::new(Wanted::service("till"));
+    let _watching = watch.clone().start(source.clone(), balanced.clone()).unwrap();
+    assert_eq!(TillClient::new(balanced.clone()).who().wait().unwrap().to_native(), 4);
+    assert_eq!(attempts.load(Ordering::SeqCst), 1);
+    let mut config = DiscoveryConfig::default();
+    config.damping.half_life = Duration::MAX;
+    let refused = watch.config(config).start(source, balanced).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
 }
 
 #[test]

@@ -6,11 +6,13 @@
 
 use ringcall_core::{Entropy, Instant};
 
-use super::{Balance, Candidates, HostStats, mix};
+use super::{Balance, Candidates, HostStats, mix, score_of_share};
 
 /// Points of an instance with weight 100.
 const POINTS: u64 = 160;
 const POINTS_MAX: u64 = 4096;
+/// Points of all instances together: 16 MiB. Where there would be more, each has fewer, one at least.
+const ALL_POINTS_MAX: u64 = 1 << 20;
 /// An instance may have so much more than its share.
 const BOUND: f64 = 1.25;
 
@@ -23,9 +25,14 @@ pub struct Ring {
 impl Balance for Ring {
     fn rebuild(&mut self, hosts: &[HostStats], live: &[u32]) {
         self.points.clear();
+        let all = live.iter().map(|place| points(&hosts[*place as usize])).sum::<u64>().max(1);
+        // Rounded down; the ones that are rounded up are at most as many as there are instances.
+        let room = ALL_POINTS_MAX.saturating_sub(live.len() as u64).max(1);
         for &place in live {
             let host = &hosts[place as usize];
-            let points = (POINTS * u64::from(host.full_weight) / 10_000).min(POINTS_MAX);
+            let wanted = points(host);
+            let points =
+                if all <= room { wanted } else { (wanted * room / all).max(wanted.min(1)) };
             let at = |n| (mix(host.key.wrapping_add(mix(n + 1))), place);
             self.points.extend((0..points).map(at));
         }
@@ -47,8 +54,13 @@ impl Balance for Ring {
     }
 
     fn score(&self, _now: Instant, host: &HostStats) -> f64 {
-        f64::from(host.in_flight + 1) / f64::from(host.full_weight.max(1))
+        score_of_share(host)
     }
+}
+
+/// How many points an instance should have.
+fn points(host: &HostStats) -> u64 {
+    (POINTS * u64::from(host.full_weight) / 10_000).min(POINTS_MAX)
 }
 
 /// A table that instances fill in turn, each in an order of its own (Eisenbud and others, 2016): more even than a
@@ -91,7 +103,7 @@ impl Balance for Maglev {
     }
 
     fn score(&self, _now: Instant, host: &HostStats) -> f64 {
-        f64::from(host.in_flight + 1) / f64::from(host.full_weight.max(1))
+        score_of_share(host)
     }
 }
 
@@ -142,16 +154,32 @@ fn bounded(candidates: &Candidates<'_>, order: impl Iterator<Item = u32>) -> Opt
         if host.in_flight == 0 {
             return Some(place);
         }
-        let (in_flight, weight) = *totals.get_or_insert_with(|| {
-            candidates.places().iter().fold((1.0, 0.0), |(calls, weight), place| {
-                let host = candidates.host(*place);
-                (calls + f64::from(host.in_flight), weight + f64::from(host.full_weight))
-            })
-        });
-        let share = in_flight * f64::from(host.full_weight) / f64::max(weight, 1.0);
+        let all = *totals.get_or_insert_with(|| candidates.totals());
+        let in_flight = all.in_flight as f64 + 1.0;
+        let share = in_flight * f64::from(host.full_weight) / (all.full_weight as f64).max(1.0);
         if f64::from(host.in_flight + 1) <= (BOUND * share).ceil() {
             return Some(place);
         }
     }
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g18_the_points_of_many_are_bounded() {
+        let mut hosts: Vec<HostStats> =
+            (0..10_000).map(|n| HostStats::new(mix(n), 10_000)).collect();
+        hosts.push(HostStats::new(mix(10_000), 1));
+        hosts.push(HostStats::new(mix(10_001), 0));
+        let live: Vec<u32> = (0..hosts.len() as u32).collect();
+        let mut ring = Ring::default();
+        ring.rebuild(&hosts, &live);
+        assert!(ring.points.len() <= 1 << 20, "{}", ring.points.len());
+        let of = |place| ring.points.iter().filter(|(_, at)| *at == place).count();
+        assert!(of(0) > 90);
+        assert_eq!((of(10_000), of(10_001)), (1, 0), "one at least, unless it takes no calls");
+    }
 }

@@ -13,7 +13,7 @@ mod stats;
 use std::fmt;
 use std::sync::Arc;
 
-use ringcall_core::{Entropy, Instant};
+use ringcall_core::{Entropy, Instant, SplitMix64, method_id};
 
 pub use hash::{Maglev, Ring};
 pub use least::LeastActive;
@@ -32,6 +32,9 @@ pub trait Balance: Send + fmt::Debug {
 
     /// The place of the instance that gets a call; one of the candidates, of which there is at least one.
     /// `key` is what the call is about, if its caller says so: calls with one key should go to one instance.
+    ///
+    /// It is asked again for the same call if that instance turns out not to be callable; so what has come of it
+    /// shows in [`HostStats`], not in how often this was asked.
     fn pick(
         &mut self,
         now: Instant,
@@ -50,13 +53,35 @@ pub struct Candidates<'a> {
     hosts: &'a [HostStats],
     list: &'a [u32],
     weight_max: u32,
+    totals: Option<Totals>,
+}
+
+/// Of all candidates together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) in_flight: u64,
+    pub(crate) full_weight: u64,
 }
 
 impl<'a> Candidates<'a> {
     /// Those of `hosts` whose places are in `list`, which is sorted and not empty.
     #[must_use]
     pub fn new(hosts: &'a [HostStats], list: &'a [u32], weight_max: u32) -> Candidates<'a> {
-        Candidates { hosts, list, weight_max: weight_max.max(1) }
+        Candidates { hosts, list, weight_max: weight_max.max(1), totals: None }
+    }
+
+    /// The same, where somebody has counted along.
+    pub(crate) fn with_totals(self, totals: Totals) -> Candidates<'a> {
+        Candidates { totals: Some(totals), ..self }
+    }
+
+    /// Counted, unless somebody has.
+    pub(crate) fn totals(&self) -> Totals {
+        let add = |sum: Totals, place: &u32| Totals {
+            in_flight: sum.in_flight + u64::from(self.host(*place).in_flight),
+            full_weight: sum.full_weight + u64::from(self.host(*place).full_weight),
+        };
+        self.totals.unwrap_or_else(|| self.list.iter().fold(Totals::default(), add))
     }
 
     /// Their places, in order.
@@ -160,15 +185,22 @@ impl fmt::Debug for Balancing {
     }
 }
 
-/// Spreads the bits of a number (the finalizer of SplitMix64).
+/// Spreads the bits of a number.
 pub(crate) fn mix(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
+    SplitMix64::new(number).next_u64()
 }
 
-/// A number for a text (FNV-1a, then mixed).
+/// A number for a text: that of a method is as good for an instance.
 pub(crate) fn hash(text: &str) -> u64 {
-    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
+    mix(method_id(text))
+}
+
+/// How bad it is to choose an instance whose turn or luck alone decides.
+fn score_of_weight(host: &HostStats) -> f64 {
+    1.0 / f64::from(host.weight.max(1))
+}
+
+/// How bad it is to choose an instance whose load is bounded.
+fn score_of_share(host: &HostStats) -> f64 {
+    f64::from(host.in_flight.saturating_add(1)) / f64::from(host.full_weight.max(1))
 }

@@ -20,6 +20,8 @@ use super::{Balance, Candidates, HostStats};
 pub struct PeakEwma {
     /// Whose turn it is to be looked at for having been idle.
     cursor: usize,
+    /// The count of all calls, as far as the instances that were looked at say. It is not counted here: not every
+    /// pick becomes a call, and the first ones may have been made by another policy.
     calls: u64,
 }
 
@@ -37,6 +39,7 @@ impl PeakEwma {
         self.cursor = if self.cursor + 1 < places.len() { self.cursor + 1 } else { 0 };
         let place = places[self.cursor];
         let host = candidates.host(place);
+        self.calls = self.calls.max(host.picked_count);
         let rounds = IDLE_ROUNDS * places.len() as u64;
         let is_idle = self.calls.saturating_sub(host.picked_count) >= rounds
             && now.since(host.picked) >= IDLE
@@ -55,7 +58,6 @@ impl Balance for PeakEwma {
         candidates: &Candidates<'_>,
         _key: Option<u64>,
     ) -> u32 {
-        self.calls += 1;
         if let Some(idle) = self.idle(now, candidates) {
             return idle;
         }
@@ -64,6 +66,8 @@ impl Balance for PeakEwma {
         if one == other && candidates.places().len() > 1 {
             other = candidates.sample(rng);
         }
+        let newest = |place: u32| candidates.host(place).picked_count;
+        self.calls = self.calls.max(newest(one)).max(newest(other));
         let score = |place: u32| self.score(now, candidates.host(place));
         if score(other) < score(one) { other } else { one }
     }

@@ -2,7 +2,7 @@
 
 use ringcall_core::{Entropy, Instant};
 
-use super::{Balance, Candidates, HostStats};
+use super::{Balance, Candidates, HostStats, score_of_weight};
 
 /// One by chance, as often as its weight says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,6 @@ impl Balance for WeightedRandom {
     }
 
     fn score(&self, _now: Instant, host: &HostStats) -> f64 {
-        1.0 / f64::from(host.weight.max(1))
+        score_of_weight(host)
     }
 }

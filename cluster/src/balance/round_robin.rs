@@ -2,7 +2,7 @@
 
 use ringcall_core::{Entropy, Instant};
 
-use super::{Balance, Candidates, HostStats};
+use super::{Balance, Candidates, HostStats, score_of_weight};
 
 /// In turn, those with a larger weight more often, and spread among the others (nginx's smooth weighted round
 /// robin). It begins with an instance by chance, so that many callers do not begin with the same one.
@@ -50,6 +50,6 @@ impl Balance for SmoothRoundRobin {
     }
 
     fn score(&self, _now: Instant, host: &HostStats) -> f64 {
-        1.0 / f64::from(host.weight.max(1))
+        score_of_weight(host)
     }
 }

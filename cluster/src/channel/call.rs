@@ -82,13 +82,18 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             };
             fleet.start(now, state, |channel| connector.readiness(channel))
         })?;
+        Ok(self.run(attempt, channel))
+    }
+
+    #[inline]
+    fn run(&self, attempt: Attempt, channel: N::Channel) -> Running<N, P> {
         let mut call = Outgoing { timeout: attempt.timeout, ..self.call };
         if attempt.number > 0 {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
         let future = channel.call_owned(call, self.payload.clone());
-        Ok(Running { attempt, future })
+        Running { attempt, future }
     }
 
     #[inline]
@@ -190,14 +195,17 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
-    /// The first attempt takes long: makes a second beside it, if that is allowed.
+    /// The first attempt takes long: makes a second beside it, if that is allowed. Without another instance that can
+    /// be called, the first goes on alone.
     fn hedge(&mut self) {
-        let now = self.shared.connector.now();
+        let connector = &self.shared.connector;
+        let now = connector.now();
         let Some(state) = &mut self.state else { return };
-        if self.shared.fleet.with(|fleet| fleet.hedge(now, state)) {
-            // Without another instance the first attempt goes on alone.
-            self.second = self.attempt().ok();
-        }
+        let second = self
+            .shared
+            .fleet
+            .with(|fleet| fleet.hedge(now, state, |channel| connector.readiness(channel)));
+        self.second = second.map(|(attempt, channel)| self.run(attempt, channel));
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
+use super::registry::INSTANCES_MAX;
+
 /// How changes are slowed down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,6 +61,10 @@ impl Damping {
     /// It has vanished.
     pub(super) fn lost(&mut self, now: Instant, name: &str) {
         let before = self.penalties.get(name).copied();
+        if before.is_none() && self.penalties.len() >= INSTANCES_MAX {
+            // A source that always has other names. None of them comes back, so none need be left out.
+            return;
+        }
         let left = before.map_or(0.0, |penalty| self.left(now, &penalty));
         let amount = (left + LOSS).min(MOST);
         let is_out = amount > LEFT_OUT || before.is_some_and(|penalty| penalty.is_out);

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ringcall_core::Instant;
 
@@ -17,8 +17,12 @@ use super::{Instance, Revision, Snapshot, Source, Update, format_list, read_list
 
 /// Reads a list of instances from a file (see [`read_list`]), and again when it has changed.
 ///
-/// A file that is missing, or not a list, is an outage: what it said before counts. So a file may be written
-/// in place; replacing it by renaming is better.
+/// A file that is missing, or not a list, is an outage: what it said before counts. So is one that does not end with
+/// a line break: it is being written, and what is there of its last line may look like an instance. Replace it by
+/// renaming; one that is written in place may also be caught between two lines, which looks as if instances had
+/// vanished.
+///
+/// Ages (`registered_ms`) are counted by this machine's clock, so they should be written by one that goes alike.
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
@@ -46,14 +50,16 @@ impl FileSource {
         FileSource { path: path.into(), seen: None, number: 0, looked: None, outage: None }
     }
 
-    fn look(&mut self) -> Result<Option<Vec<Instance>>, String> {
-        let mut file = File::open(&self.path).map_err(|error| error.to_string())?;
-        let stamp = stamp(&file).map_err(|error| error.to_string())?;
+    fn look(&mut self) -> io::Result<Option<Vec<Instance>>> {
+        let stamp = stamp(&self.path)?;
         if self.seen == Some(stamp) && self.outage.is_none() {
             return Ok(None);
         }
-        let text = read_text(&mut file).map_err(|error| error.to_string())?;
-        let instances = read_list(&text).map_err(|error| error.to_string())?;
+        let text = read_text(&self.path)?;
+        if !text.ends_with('\n') {
+            return Err(bad("it does not end with a line break: it is being written"));
+        }
+        let instances = read_list(&text).map_err(bad)?;
         self.seen = Some(stamp);
         Ok(Some(instances))
     }
@@ -72,7 +78,7 @@ impl Source for FileSource {
                 self.number += 1;
                 let revision = Revision { epoch: 1, number: self.number };
                 let snapshot = Snapshot { revision, instances };
-                Some(Update::Snapshot { snapshot, clock_ms: None })
+                Some(Update::Snapshot { snapshot, clock_ms: Some(wall_clock_ms()) })
             }
             Err(reason) => {
                 let reason = format!("{}: {reason}", self.path.display());
@@ -84,19 +90,37 @@ impl Source for FileSource {
     }
 }
 
-fn stamp(file: &File) -> io::Result<Stamp> {
-    let about = file.metadata()?;
+/// Looks at a file before it is opened: opening what is none, a pipe, may wait for ever.
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(bad("it is no file"));
+    }
+    if about.len() > TEXT_BYTES_MAX as u64 {
+        return Err(bad(TOO_LARGE));
+    }
     let modified = (about.mtime(), about.mtime_nsec());
     Ok(Stamp { modified, bytes: about.len(), inode: about.ino() })
 }
 
-fn read_text(file: &mut File) -> io::Result<String> {
+/// Reads a file, which may have become larger since it was looked at.
+fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let bytes = file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
-    if bytes > TEXT_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 16 MiB"));
-    }
-    Ok(text)
+    let limit = TEXT_BYTES_MAX as u64 + 1;
+    let bytes = File::open(path)?.take(limit).read_to_string(&mut text)?;
+    if bytes > TEXT_BYTES_MAX { Err(bad(TOO_LARGE)) } else { Ok(text) }
+}
+
+const TOO_LARGE: &str = "it is larger than 16 MiB";
+
+fn bad(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file says when instances were registered")]
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The last good list on disk, for a process that starts while its source cannot be asked.
@@ -160,12 +184,12 @@ impl DiskCache {
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn load(&self) -> io::Result<Cached> {
-        let text = read_text(&mut File::open(&self.path)?)?;
-        let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let _is_file = stamp(&self.path)?;
+        let text = read_text(&self.path)?;
         let head = text.lines().next().and_then(|line| line.strip_prefix(HEAD));
         let saved_ms = head.and_then(|number| number.parse().ok());
-        let saved_ms = saved_ms.ok_or_else(|| bad("it is not a saved list".to_owned()))?;
-        let instances = read_list(&text).map_err(|error| bad(error.to_string()))?;
+        let saved_ms = saved_ms.ok_or_else(|| bad("it is not a saved list"))?;
+        let instances = read_list(&text).map_err(bad)?;
         Ok(Cached { saved_ms, instances })
     }
 }
@@ -173,6 +197,7 @@ impl DiskCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::{Discovery, DiscoveryConfig, Wanted};
 
     struct Folder(PathBuf);
 
@@ -232,9 +257,53 @@ mod tests {
         assert_eq!(names(source.poll_update(at(100))), ["a"]);
         fs::write(&path, "s a 127.0.0.1:1\ns b 127.0").unwrap();
         let Some(Update::Outage(reason)) = source.poll_update(at(200)) else { panic!("no outage") };
-        assert!(reason.contains("line 2"), "{reason}");
+        assert!(reason.contains("does not end with a line break"), "{reason}");
         fs::write(&path, "s a 127.0.0.1:1\n").unwrap();
         assert_eq!(names(source.poll_update(at(300))), ["a"]);
+        // What is there of a line may be one: the port was 2000.
+        for (ms, half) in [(400, "s a 127.0.0.1:1\ns b 127.0.0.1:20"), (500, "")] {
+            fs::write(&path, half).unwrap();
+            let update = source.poll_update(at(ms));
+            assert!(!matches!(update, Some(Update::Snapshot { .. })), "{update:?}");
+        }
+        fs::write(&path, "s a 127.0.0.1:1\ns b 127.0\n").unwrap();
+        let Some(Update::Outage(reason)) = source.poll_update(at(9000)) else {
+            panic!("no outage")
+        };
+        assert!(reason.contains("line 2"), "{reason}");
+    }
+
+    #[test]
+    fn g01_what_is_no_file_is_not_waited_for() {
+        let folder = Folder::new("no-file");
+        let mut source = FileSource::new(&folder.0);
+        let Some(Update::Outage(reason)) = source.poll_update(at(100)) else { panic!("no outage") };
+        assert!(reason.contains("it is no file"), "{reason}");
+        let path = folder.0.join("large");
+        File::create(&path).unwrap().set_len(TEXT_BYTES_MAX as u64 + 1).unwrap();
+        let mut source = FileSource::new(&path);
+        let Some(Update::Outage(reason)) = source.poll_update(at(100)) else { panic!("no outage") };
+        assert!(reason.contains("larger than 16 MiB"), "{reason}");
+    }
+
+    #[test]
+    fn ages_in_a_file_count() {
+        let folder = Folder::new("ages");
+        let path = folder.0.join("list");
+        let mut source = FileSource::new(&path);
+        let wanted = Wanted::service("s");
+        let mut discovery = Discovery::new(wanted, DiscoveryConfig::default()).unwrap();
+        let mut look = |now, list: &str| {
+            fs::write(&path, list).unwrap();
+            discovery.handle_update(now, source.poll_update(now).unwrap());
+            discovery.handle_timeout(now + Duration::from_secs(1));
+            discovery.listing().instances.last().unwrap().since
+        };
+        assert_eq!(look(at(1000), "s a 127.0.0.1:1\n"), Instant::ZERO);
+        let new = "s a 127.0.0.1:1\ns b 127.0.0.1:2\n";
+        assert_eq!(look(at(9000), new), at(9000), "nothing is said of its age");
+        let old = "s a 127.0.0.1:1\ns b 127.0.0.1:2\ns c 127.0.0.1:3 registered_ms=1\n";
+        assert_eq!(look(at(20_000), old), Instant::ZERO, "it is as old as the epoch");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
+use super::registry::INSTANCES_MAX;
 use super::{Instance, Invalid, Refusal};
 
 /// What is believed of a source.
@@ -105,32 +106,59 @@ impl Guard {
         present: &mut BTreeMap<String, Arc<Instance>>,
     ) -> Option<Alarm> {
         self.held.retain(|name, _| !present.contains_key(name));
+        let is_empty = present.is_empty();
+        if std::mem::replace(&mut self.is_last, is_empty) && !is_empty {
+            // The source begins to remember. Whoever it has not come to yet was held for want of anybody else,
+            // however long that took; only now does time count.
+            self.held.values_mut().for_each(|(_, since)| *since = now);
+        }
+        let alarm = self.hold_missing(now, shown, present);
+        if !is_empty {
+            let hold = self.config.hold;
+            self.held.retain(|_, (_, since)| now.since(*since) < hold);
+        }
+        self.bound(INSTANCES_MAX.saturating_sub(present.len()));
+        present.extend(self.held.iter().map(|(name, (it, _))| (name.clone(), Arc::clone(it))));
+        alarm
+    }
+
+    /// Holds those that are gone, or lets them go if they are few.
+    fn hold_missing(
+        &mut self,
+        now: Instant,
+        shown: &BTreeMap<String, Arc<Instance>>,
+        present: &BTreeMap<String, Arc<Instance>>,
+    ) -> Option<Alarm> {
         while self.let_go.front().is_some_and(|at| now.since(*at) >= self.config.window) {
             self.let_go.pop_front();
         }
         let is_new = |name: &String| !present.contains_key(name) && !self.held.contains_key(name);
         let missing: Vec<&String> = shown.keys().filter(|name| is_new(name)).collect();
-        let is_empty = present.is_empty();
-        self.is_last = is_empty;
         let share = shown.len() * self.config.vanish_percent as usize / 100;
         let may_go = share.max(1).saturating_sub(self.let_go.len());
-        let mut alarm = None;
-        if !missing.is_empty() && (is_empty || missing.len() > may_go) {
-            for name in &missing {
-                self.held.insert((*name).clone(), (Arc::clone(&shown[*name]), now));
-            }
-            let of = shown.len();
-            let held = self.held.len();
-            alarm = Some(if is_empty { Alarm::Empty } else { Alarm::Vanished { held, of } });
-        } else {
+        if missing.is_empty() || (!present.is_empty() && missing.len() <= may_go) {
             self.let_go.extend(missing.iter().map(|_| now));
+            return None;
         }
-        if !is_empty {
-            let hold = self.config.hold;
-            self.held.retain(|_, (_, since)| now.since(*since) < hold);
+        for name in &missing {
+            self.held.insert((*name).clone(), (Arc::clone(&shown[*name]), now));
         }
-        present.extend(self.held.iter().map(|(name, (it, _))| (name.clone(), Arc::clone(it))));
-        alarm
+        let (held, of) = (self.held.len(), shown.len());
+        Some(if present.is_empty() { Alarm::Empty } else { Alarm::Vanished { held, of } })
+    }
+
+    /// Lets go of those that were held longest, so that at most `max` are left. Or a source whose instances all
+    /// have new names each time would fill the list.
+    fn bound(&mut self, max: usize) {
+        if self.held.len() <= max {
+            return;
+        }
+        let mut since: Vec<(Instant, String)> =
+            self.held.iter().map(|(name, (_, since))| (*since, name.clone())).collect();
+        since.sort_unstable();
+        for (_, name) in &since[..since.len() - max] {
+            self.held.remove(name);
+        }
     }
 
     /// Holds what was there before the source was ever heard.

@@ -8,7 +8,8 @@ use ringcall_core::Instant;
 
 use super::damping::Damping;
 use super::guard::Guard;
-use super::{Alarm, DampingConfig, GuardConfig, Instance, Registry, Update, Wanted};
+use super::{Alarm, Change, DampingConfig, GuardConfig, Instance, Registry, Update, Wanted};
+use crate::settings::{BadSetting, percent, time, time_or_none};
 
 /// How many alarms are kept for whoever asks; later ones are dropped.
 const ALARMS_MAX: usize = 64;
@@ -55,6 +56,21 @@ pub struct DiscoveryConfig {
     pub damping: DampingConfig,
 }
 
+impl DiscoveryConfig {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// The first setting that does not.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        percent("guard.vanish_percent", self.guard.vanish_percent)?;
+        time("guard.window", self.guard.window)?;
+        time("guard.hold", self.guard.hold)?;
+        time_or_none("damping.quiet", self.damping.quiet)?;
+        time_or_none("damping.quiet_max", self.damping.quiet_max)?;
+        time("damping.half_life", self.damping.half_life)
+    }
+}
+
 /// Keeps the list of the instances that are wanted, out of what a source says.
 ///
 /// `handle_*` takes something in, [`poll_listing`](Discovery::poll_listing) and
@@ -72,8 +88,10 @@ pub struct Discovery {
     present: BTreeMap<String, Arc<Instance>>,
     born: BTreeMap<String, Instant>,
     shown: BTreeMap<String, Arc<Instance>>,
-    /// The list is what was restored, and the source has not been heard yet.
+    /// The list is what was restored, and the source has not said yet what there is.
     is_restored: bool,
+    /// The source has said once what there is, not only what has changed.
+    is_heard: bool,
     /// When something changed that is not shown yet: first, and last.
     dirty: Option<(Instant, Instant)>,
     listing: Listing,
@@ -83,9 +101,12 @@ pub struct Discovery {
 
 impl Discovery {
     /// Nothing has been heard yet.
-    #[must_use]
-    pub fn new(wanted: Wanted, config: DiscoveryConfig) -> Discovery {
-        Discovery {
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub fn new(wanted: Wanted, config: DiscoveryConfig) -> Result<Discovery, BadSetting> {
+        config.check()?;
+        Ok(Discovery {
             wanted,
             quiet: config.damping.quiet,
             quiet_max: config.damping.quiet_max,
@@ -96,11 +117,12 @@ impl Discovery {
             born: BTreeMap::new(),
             shown: BTreeMap::new(),
             is_restored: false,
+            is_heard: false,
             dirty: None,
             listing: Listing::default(),
             is_new: false,
             alarms: VecDeque::new(),
-        }
+        })
     }
 
     /// Begins with what was known before this process started. It counts until the source is heard, and
@@ -118,24 +140,33 @@ impl Discovery {
 
     /// The source has said something.
     pub fn handle_update(&mut self, now: Instant, update: Update) {
+        let is_snapshot = matches!(update, Update::Snapshot { .. });
         let (merged, clock_ms) = match update {
             Update::Outage(reason) => return self.alarm(Alarm::Outage(reason)),
             Update::Snapshot { mut snapshot, clock_ms } => {
-                snapshot.instances.retain(|it| self.is_valid(it));
+                snapshot.instances.retain(|it| self.is_ours(&it.service) && self.is_valid(it));
                 (self.registry.merge_snapshot(snapshot), clock_ms)
             }
             Update::Delta { mut delta, clock_ms } => {
                 delta.changes.retain(|change| match change {
-                    super::Change::Put(instance) => self.is_valid(instance),
-                    super::Change::Removed(_) => true,
+                    Change::Put(instance) => {
+                        self.is_ours(&instance.service) && self.is_valid(instance)
+                    }
+                    Change::Removed { service, .. } => self.is_ours(service),
                 });
                 (self.registry.merge_delta(delta), clock_ms)
             }
         };
         match merged {
-            Ok(()) => self.compare(now, clock_ms),
+            Ok(()) => self.compare(now, clock_ms, is_snapshot),
             Err(refusal) => self.alarm(Alarm::Refused(refusal)),
         }
+    }
+
+    /// Other services are not kept at all. Groups and versions that are not wanted are: an instance may come to be
+    /// of another one, and must be known to have left.
+    fn is_ours(&self, service: &str) -> bool {
+        service == self.wanted.service
     }
 
     /// Calls to an instance fail as if nobody were there. If the source does not have it either, it goes.
@@ -189,33 +220,27 @@ impl Discovery {
         }
     }
 
-    /// What is present has changed.
-    fn compare(&mut self, now: Instant, clock_ms: Option<u64>) {
+    /// What is present may have changed.
+    fn compare(&mut self, now: Instant, clock_ms: Option<u64>, is_snapshot: bool) {
         let wanted = self.registry.instances().filter(|it| self.wanted.matches(it));
         let present: BTreeMap<_, _> = wanted.map(|it| (it.name.clone(), Arc::clone(it))).collect();
-        let is_first = self.registry_is_new();
+        // What a source has when it is first heard may have been there for long.
+        let is_first = self.born.is_empty();
+        let may_be_old = is_first || (is_snapshot && !self.is_heard);
+        self.is_heard |= is_snapshot;
         for name in self.present.keys().filter(|name| !present.contains_key(*name)) {
             self.damping.lost(now, name);
         }
         for (name, instance) in &present {
             if !self.present.contains_key(name) {
-                let age = match (instance.registered_ms, clock_ms) {
-                    (Some(at), Some(clock)) => {
-                        Some(Duration::from_millis(clock.saturating_sub(at)))
-                    }
-                    _ => None,
-                };
-                let since = match age {
-                    Some(age) => {
-                        Instant::from_nanos(now.since(Instant::ZERO + age).as_nanos() as u64)
-                    }
-                    None if is_first => Instant::ZERO,
-                    None => now,
-                };
-                self.born.insert(name.clone(), since);
+                let unsaid = if may_be_old { Instant::ZERO } else { now };
+                let since = born(now, instance.registered_ms, clock_ms).unwrap_or(unsaid);
+                // One that was held was there all the time.
+                self.born.entry(name.clone()).or_insert(since);
             }
         }
-        if is_first && self.is_restored && !present.is_empty() {
+        let is_better = self.is_restored && is_snapshot && !present.is_empty();
+        if is_better {
             // What was restored may be old; what the source has is better.
             self.is_restored = false;
             self.guard.forget();
@@ -223,15 +248,11 @@ impl Discovery {
         }
         let is_changed = present != self.present;
         self.present = present;
-        if self.listing.version == 0 || is_first {
+        if self.listing.version == 0 || is_first || is_better {
             self.rebuild(now);
         } else if is_changed {
             self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
         }
-    }
-
-    fn registry_is_new(&self) -> bool {
-        self.born.is_empty()
     }
 
     fn rebuild(&mut self, now: Instant) {
@@ -261,4 +282,10 @@ impl Discovery {
             self.is_new = true;
         }
     }
+}
+
+/// Since when an instance has been there, if the source says it.
+fn born(now: Instant, registered_ms: Option<u64>, clock_ms: Option<u64>) -> Option<Instant> {
+    let age = Duration::from_millis(clock_ms?.saturating_sub(registered_ms?));
+    Some(Instant::from_nanos(now.since(Instant::ZERO + age).as_nanos() as u64))
 }

@@ -2,7 +2,8 @@
 //!
 //! The merge is a join: of two snapshots the later one counts, of two changes of one instance the later one,
 //! and a snapshot outdates every change up to its revision. So it does not matter in which order updates
-//! arrive, how often, or which of them were merged with each other before.
+//! arrive, or how often. An instance is known by its service and its name: a source may say that services have
+//! instances of the same name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 use super::Instance;
 
-/// How many instances a service may have.
-const INSTANCES_MAX: usize = 10_000;
+/// How many instances a source may have of what is wanted.
+pub(super) const INSTANCES_MAX: usize = 10_000;
 
 /// When a source said something: its incarnation, which is larger each time that it lost what it knew, and
 /// its count of changes.
@@ -34,7 +35,7 @@ impl fmt::Display for Revision {
 pub struct Snapshot {
     /// Of when it is.
     pub revision: Revision,
-    /// All of them, by name. Of two with the same name the last one counts.
+    /// All of them. Of two with the same service and name the last one counts.
     pub instances: Vec<Instance>,
 }
 
@@ -53,7 +54,23 @@ pub enum Change {
     /// It is there, and like this.
     Put(Instance),
     /// It is gone.
-    Removed(String),
+    Removed {
+        /// Its service.
+        service: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Change {
+    /// The service whose instance changed.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        match self {
+            Change::Put(instance) => &instance.service,
+            Change::Removed { service, .. } => service,
+        }
+    }
 }
 
 /// Why an update was not merged.
@@ -77,15 +94,21 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// The service of an instance, and its name.
+type Key = (String, String);
 type Said = (Revision, Option<Arc<Instance>>);
 
-/// What a source has said of a service.
+fn key_of(instance: &Instance) -> Key {
+    (instance.service.clone(), instance.name.clone())
+}
+
+/// What a source has said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registry {
     revision: Revision,
-    base: BTreeMap<String, Arc<Instance>>,
+    base: BTreeMap<Key, Arc<Instance>>,
     /// All of them later than the base.
-    changes: BTreeMap<String, Said>,
+    changes: BTreeMap<Key, Said>,
 }
 
 impl Registry {
@@ -107,7 +130,14 @@ impl Registry {
         if revision < self.revision {
             return Err(Refusal::Older);
         }
-        let base = instances.into_iter().map(|it| (it.name.clone(), Arc::new(it))).collect();
+        let base: BTreeMap<Key, Arc<Instance>> =
+            instances.into_iter().map(|it| (key_of(&it), Arc::new(it))).collect();
+        let later = self.changes.iter().filter(|(key, (at, instance))| {
+            *at > revision && instance.is_some() && !base.contains_key(*key)
+        });
+        if base.len() + later.count() > INSTANCES_MAX {
+            return Err(Refusal::TooMany);
+        }
         self.rebase(revision, base);
         Ok(())
     }
@@ -120,29 +150,29 @@ impl Registry {
         if delta.revision <= self.revision {
             return Err(Refusal::Older);
         }
-        if self.changes.len() + delta.changes.len() > INSTANCES_MAX {
+        if self.changes.len() + delta.changes.len() > INSTANCES_MAX
+            || self.instances().count() + self.added_by(&delta) > INSTANCES_MAX
+        {
             return Err(Refusal::TooMany);
         }
         for change in delta.changes {
-            let (name, instance) = match change {
-                Change::Put(instance) => (instance.name.clone(), Some(Arc::new(instance))),
-                Change::Removed(name) => (name, None),
+            let (key, instance) = match change {
+                Change::Put(instance) => (key_of(&instance), Some(Arc::new(instance))),
+                Change::Removed { service, name } => ((service, name), None),
             };
-            self.change(name, (delta.revision, instance));
+            self.change(key, (delta.revision, instance));
         }
         Ok(())
     }
 
-    /// Merges what another registry of the same source has heard.
-    pub fn merge(&mut self, other: &Registry) {
-        if other.revision >= self.revision {
-            self.rebase(other.revision, other.base.clone());
-        }
-        for (name, change) in &other.changes {
-            if change.0 > self.revision {
-                self.change(name.clone(), change.clone());
-            }
-        }
+    /// How many instances a delta has that are not there, at most.
+    fn added_by(&self, delta: &Delta) -> usize {
+        let is_there = |key: &Key| match self.changes.get(key) {
+            Some((_, instance)) => instance.is_some(),
+            None => self.base.contains_key(key),
+        };
+        let is_added = |change: &&Change| matches!(change, Change::Put(instance) if !is_there(&key_of(instance)));
+        delta.changes.iter().filter(is_added).count()
     }
 
     /// Of when the last snapshot is.
@@ -151,13 +181,13 @@ impl Registry {
         self.revision
     }
 
-    /// What is there, by name.
+    /// What is there.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        let kept = self.base.iter().filter(|(name, _)| !self.changes.contains_key(*name));
+        let kept = self.base.iter().filter(|(key, _)| !self.changes.contains_key(*key));
         kept.map(|(_, it)| it).chain(self.changes.values().filter_map(|(_, it)| it.as_ref()))
     }
 
-    fn rebase(&mut self, revision: Revision, base: BTreeMap<String, Arc<Instance>>) {
+    fn rebase(&mut self, revision: Revision, base: BTreeMap<Key, Arc<Instance>>) {
         // Two different snapshots of one revision are a fault of the source; whoever hears both comes to
         // the same.
         if revision == self.revision && base <= self.base {
@@ -168,9 +198,9 @@ impl Registry {
         self.changes.retain(|_, (at, _)| *at > revision);
     }
 
-    fn change(&mut self, name: String, change: Said) {
+    fn change(&mut self, key: Key, change: Said) {
         use std::collections::btree_map::Entry;
-        match self.changes.entry(name) {
+        match self.changes.entry(key) {
             Entry::Vacant(entry) => drop(entry.insert(change)),
             Entry::Occupied(mut entry) if *entry.get() < change => drop(entry.insert(change)),
             Entry::Occupied(_) => {}
@@ -186,6 +216,10 @@ mod tests {
     fn instance(name: u8, weight: u32) -> Instance {
         let address: std::net::SocketAddr = ([127, 0, 0, 1], 7000 + u16::from(name)).into();
         Instance::new("s", name.to_string(), address).with_weight(weight)
+    }
+
+    fn removed(name: &str) -> Change {
+        Change::Removed { service: "s".into(), name: name.into() }
     }
 
     #[derive(Clone, Debug)]
@@ -204,7 +238,7 @@ mod tests {
         let changes = proptest::collection::vec((0u8..5, 0u32..3), 0..4);
         let some = (revision, changes).prop_map(|(revision, changes)| {
             let changes = changes.into_iter().map(|(name, weight)| match weight {
-                0 => Change::Removed(name.to_string()),
+                0 => removed(&name.to_string()),
                 _ => Change::Put(instance(name, weight)),
             });
             Heard::Some(Delta { revision, changes: changes.collect() })
@@ -239,25 +273,6 @@ mod tests {
             let twice: Vec<Heard> = updates.iter().flat_map(|it| [it.clone(), it.clone()]).collect();
             prop_assert_eq!(heard(&updates), heard(&twice));
         }
-
-        #[test]
-        fn g04_merging_is_a_join(
-            a in proptest::collection::vec(updates(), 0..6),
-            b in proptest::collection::vec(updates(), 0..6),
-            c in proptest::collection::vec(updates(), 0..6),
-        ) {
-            let join = |one: &Registry, other: &Registry| {
-                let mut one = one.clone();
-                one.merge(other);
-                one
-            };
-            let (x, y, z) = (heard(&a), heard(&b), heard(&c));
-            prop_assert_eq!(join(&x, &x), x.clone());
-            prop_assert_eq!(join(&x, &y), join(&y, &x));
-            prop_assert_eq!(join(&join(&x, &y), &z), join(&x, &join(&y, &z)));
-            // And it is the same as having heard both.
-            prop_assert_eq!(join(&x, &y), heard(&[a, b].concat()));
-        }
     }
 
     fn at(number: u64) -> Revision {
@@ -282,7 +297,7 @@ mod tests {
         assert_eq!(registry.merge_delta(put(4, 9)), Err(Refusal::Older));
         assert_eq!(registry.merge_delta(put(5, 9)), Err(Refusal::Older));
         assert_eq!(registry.merge_delta(put(7, 3)), Ok(()));
-        let removed = Delta { revision: at(6), changes: vec![Change::Removed("3".into())] };
+        let removed = Delta { revision: at(6), changes: vec![removed("3")] };
         assert_eq!(
             registry.merge_delta(removed),
             Ok(()),
@@ -313,5 +328,30 @@ mod tests {
         let changes = instances.into_iter().map(Change::Put).collect();
         assert_eq!(registry.merge_delta(Delta { revision: at(2), changes }), Err(Refusal::TooMany));
         assert_eq!(registry, before);
+        // Nor in two halves.
+        let half = |from: u16| {
+            let of = |n: u16| Instance { name: n.to_string(), ..instance(1, 1) };
+            (from..from + 6000).map(of).collect::<Vec<Instance>>()
+        };
+        let some = Snapshot { revision: at(2), instances: half(0) };
+        registry.merge_snapshot(some.clone()).unwrap();
+        let more =
+            Delta { revision: at(3), changes: half(6000).into_iter().map(Change::Put).collect() };
+        assert_eq!(registry.merge_delta(more.clone()), Err(Refusal::TooMany));
+        let mut registry = Registry::new();
+        registry.merge_delta(more).unwrap();
+        assert_eq!(registry.merge_snapshot(some), Err(Refusal::TooMany));
+    }
+
+    #[test]
+    fn g04_an_instance_is_known_by_its_service_and_its_name() {
+        let mut registry = Registry::new();
+        let other = Instance { service: "other".into(), ..instance(1, 1) };
+        let instances = vec![instance(1, 1), other.clone()];
+        registry.merge_snapshot(Snapshot { revision: at(1), instances }).unwrap();
+        assert_eq!(registry.instances().count(), 2);
+        let changes = vec![removed("1")];
+        registry.merge_delta(Delta { revision: at(2), changes }).unwrap();
+        assert_eq!(registry.instances().map(|it| (**it).clone()).collect::<Vec<_>>(), [other]);
     }
 }

@@ -4,6 +4,9 @@ use ringcall_core::{Cause, Failure, Instant};
 
 use super::{CallState, Fleet, Readiness};
 
+/// How often the policy is asked before all instances are looked at.
+const TRIES: u32 = 4;
+
 impl<T: Clone> Fleet<T> {
     /// The place of the instance, and whether this call is its probe.
     #[inline]
@@ -16,15 +19,55 @@ impl<T: Clone> Fleet<T> {
         if let Some(place) = self.probe(now, call, readiness) {
             return Ok((place, true));
         }
-        let is_plain = call.attempts == 0 && !self.methods.any_open(call.method);
-        if is_plain && !self.hosts.usable().is_empty() {
-            let candidates = self.hosts.candidates(self.hosts.usable());
-            let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);
-            if readiness(self.hosts.target(place)) == Readiness::Ready {
-                return Ok((place, false));
-            }
+        if let Some(place) = self.choose_quickly(now, call, readiness) {
+            return Ok((place, false));
         }
         self.choose_slowly(now, call, readiness).map(|place| (place, false))
+    }
+
+    /// The place of an instance at which the call was not made yet, if there is one.
+    pub(super) fn choose_another(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        readiness: &impl Fn(&T) -> Readiness,
+    ) -> Option<u32> {
+        let quick = self.choose_quickly(now, call, readiness);
+        // One that was tried is only chosen where all were.
+        let place = quick.or_else(|| self.choose_slowly(now, call, readiness).ok())?;
+        (!call.tried().contains(&self.hosts.reference(place))).then_some(place)
+    }
+
+    /// Whom the policy chooses of all that are usable, if nothing speaks against it. It is asked more than once, so
+    /// that a few instances that are in the way do not make every other call look at all of them.
+    #[inline]
+    fn choose_quickly(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        readiness: &impl Fn(&T) -> Readiness,
+    ) -> Option<u32> {
+        if self.hosts.usable().is_empty() {
+            return None;
+        }
+        let mut before = None;
+        for _ in 0..TRIES {
+            let candidates = self.hosts.candidates();
+            let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);
+            let methods = &self.methods;
+            let is_open =
+                methods.any_open(call.method) && !methods.would_pass_host(call.method, place, now);
+            let is_tried = call.attempts > 0 && call.tried().contains(&self.hosts.reference(place));
+            let is_ready = readiness(self.hosts.target(place)) == Readiness::Ready;
+            if is_ready && !is_open && !is_tried {
+                return Some(place);
+            }
+            // A policy that goes by keys says the same each time.
+            if before.replace(place) == Some(place) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Something is in the way: looks at all instances.
@@ -37,7 +80,7 @@ impl<T: Clone> Fleet<T> {
     ) -> Result<u32, Failure> {
         let mut list = std::mem::take(&mut self.scratch);
         let chosen = self.narrow(now, call, readiness, &mut list).map(|()| {
-            let candidates = self.hosts.candidates(&list);
+            let candidates = self.hosts.candidates_of(&list);
             self.balance.pick(now, &mut self.rng, &candidates, call.key)
         });
         self.scratch = list;
@@ -46,7 +89,7 @@ impl<T: Clone> Fleet<T> {
 
     /// Leaves the best that there are: usable, ready, not tried.
     fn narrow(
-        &mut self,
+        &self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
@@ -67,7 +110,6 @@ impl<T: Clone> Fleet<T> {
         let methods = &self.methods;
         list.retain(|place| methods.would_pass_host(call.method, *place, now));
         if list.is_empty() {
-            self.counts.stopped += 1;
             return Err(Failure::not_sent(Cause::BreakerOpen));
         }
         let is_tried = |place: u32| call.tried().contains(&hosts.reference(place));

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringcall_core::Instant;
 
 use super::Readiness;
-use crate::balance::{Candidates, HostStats, hash};
+use crate::balance::{Candidates, HostStats, Totals, hash};
 use crate::discovery::{Instance, Listed, Listing};
 use crate::health::{Health, HealthConfig, HealthState, Record};
 use crate::ramp::ramp;
@@ -40,11 +41,21 @@ pub(super) struct Hosts<T> {
     callable: Vec<u32>,
     usable: Vec<u32>,
     weight_max: u32,
+    /// Calls under way to those that are there, and the weights of those that are usable.
+    totals: Totals,
     is_panic: bool,
-    /// When the first ejection is over.
+    /// How many of those that are there are ejected.
+    ejected: usize,
+    /// When the first ejection is over; later if it cannot be probed.
     probe_at: Instant,
     replaced: Vec<u32>,
+    /// Kept for the next time that all are looked at.
+    records: Vec<(u32, Record)>,
 }
+
+/// An instance whose time has come and that cannot be called is asked for again after so long: not by each call,
+/// which would look at all of them each time.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Host<T> {
@@ -65,9 +76,12 @@ impl<T> Default for Hosts<T> {
             callable: Vec::new(),
             usable: Vec::new(),
             weight_max: 1,
+            totals: Totals::default(),
             is_panic: false,
+            ejected: 0,
             probe_at: Instant::FAR,
             replaced: Vec::new(),
+            records: Vec::new(),
         }
     }
 }
@@ -87,6 +101,8 @@ impl<T> Hosts<T> {
             let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
             if !stays {
                 gone.extend(self.hosts[place].take().map(|host| host.target));
+                let lost = u64::from(self.stats[place].in_flight);
+                self.totals.in_flight = self.totals.in_flight.saturating_sub(lost);
                 self.free.push(place as u32);
                 self.replaced.push(place as u32);
             }
@@ -132,7 +148,7 @@ impl<T> Hosts<T> {
     fn update(&mut self, place: u32, listed: &Listed) {
         if let Some(host) = &mut self.hosts[place as usize] {
             host.listed = listed.clone();
-            self.stats[place as usize].full_weight = listed.instance.weight * 100;
+            self.stats[place as usize].full_weight = listed.instance.weight.saturating_mul(100);
         }
     }
 
@@ -165,7 +181,7 @@ impl<T> Hosts<T> {
     pub(super) fn refresh(&mut self, now: Instant, settings: &Settings) {
         self.callable.clear();
         self.usable.clear();
-        (self.weight_max, self.probe_at) = (1, Instant::FAR);
+        (self.weight_max, self.probe_at, self.ejected) = (1, Instant::FAR, 0);
         for &place in &self.live {
             let Some(host) = &self.hosts[place as usize] else { continue };
             let stats = &mut self.stats[place as usize];
@@ -177,12 +193,10 @@ impl<T> Hosts<T> {
                 stats.weight = stats.weight.max(1);
                 self.callable.push(place);
             }
-            match host.health.state {
-                HealthState::Ejected { until, .. } => self.probe_at = self.probe_at.min(until),
-                HealthState::Probing { is_under_way: false } => self.probe_at = Instant::ZERO,
-                _ => {}
-            }
-            if !host.health.is_ejected() && stats.full_weight > 0 {
+            if host.health.is_ejected() {
+                self.ejected += 1;
+                self.probe_at = self.probe_at.min(host.health.probe_at());
+            } else if stats.full_weight > 0 {
                 self.usable.push(place);
             }
             self.weight_max = self.weight_max.max(stats.weight);
@@ -193,6 +207,8 @@ impl<T> Hosts<T> {
         if self.is_panic {
             self.usable.clone_from(&self.callable);
         }
+        let weight = |place: &u32| u64::from(self.stats[*place as usize].full_weight);
+        self.totals.full_weight = self.usable.iter().map(weight).sum();
     }
 
     /// Whether those that are ejected are used as well.
@@ -207,34 +223,49 @@ impl<T> Hosts<T> {
     }
 
     /// Makes a call the probe of an instance whose time has come, if there is one that `can` be called.
+    #[cold]
     pub(super) fn begin_probe(
         &mut self,
         now: Instant,
         can: impl Fn(u32, &T) -> bool,
     ) -> Option<u32> {
+        let mut next = Instant::FAR;
         for &place in &self.callable {
             let Some(host) = &mut self.hosts[place as usize] else { continue };
-            let is_due = match host.health.state {
-                HealthState::Ejected { until, .. } => until <= now,
-                HealthState::Probing { is_under_way } => !is_under_way,
-                _ => false,
-            };
-            if is_due && can(place, &host.target) {
+            let due = host.health.probe_at();
+            if due > now {
+                next = next.min(due);
+            } else if can(place, &host.target) {
                 host.health.state = HealthState::Probing { is_under_way: true };
+                // There may be others. Each that is found is worth a look.
                 return Some(place);
+            } else {
+                next = next.min(now + PROBE_PAUSE);
             }
         }
+        self.probe_at = next;
         None
     }
 
-    pub(super) fn records(&mut self, now: Instant) -> Vec<(u32, Record)> {
-        let mut records = Vec::with_capacity(self.live.len());
+    /// What calls to each came to. To be given back.
+    pub(super) fn take_records(&mut self, now: Instant) -> Vec<(u32, Record)> {
+        let mut records = std::mem::take(&mut self.records);
+        records.clear();
         for &place in &self.live {
             if let Some(host) = &mut self.hosts[place as usize] {
                 records.push((place, host.health.seen(now)));
             }
         }
         records
+    }
+
+    pub(super) fn give_records(&mut self, records: Vec<(u32, Record)>) {
+        self.records = records;
+    }
+
+    /// Health is judged by other settings from now on.
+    pub(super) fn configure(&mut self, config: &HealthConfig) {
+        self.hosts.iter_mut().flatten().for_each(|host| host.health.configure(config));
     }
 
     pub(super) fn dead(&self, readiness: impl Fn(&T) -> Readiness) -> Vec<String> {
@@ -245,8 +276,14 @@ impl<T> Hosts<T> {
 
     // ---- one of them ----
 
+    /// All that are usable.
     #[inline]
-    pub(super) fn candidates<'a>(&'a self, list: &'a [u32]) -> Candidates<'a> {
+    pub(super) fn candidates(&self) -> Candidates<'_> {
+        self.candidates_of(&self.usable).with_totals(self.totals)
+    }
+
+    #[inline]
+    pub(super) fn candidates_of<'a>(&'a self, list: &'a [u32]) -> Candidates<'a> {
         Candidates::new(&self.stats, list, self.weight_max)
     }
 
@@ -275,12 +312,14 @@ impl<T> Hosts<T> {
         &mut self.stats[place as usize]
     }
 
+    /// A call to an instance begins, which is the `count`th of all.
     #[inline]
-    pub(super) fn picked(&mut self, place: u32, now: Instant, count: u64) -> &mut HostStats {
+    pub(super) fn picked(&mut self, place: u32, now: Instant, count: u64) {
         let stats = &mut self.stats[place as usize];
         stats.picked = now;
         stats.picked_count = count;
-        stats
+        stats.in_flight += 1;
+        self.totals.in_flight += 1;
     }
 
     /// A call to an instance is over; its health, if the instance is still there.
@@ -292,6 +331,7 @@ impl<T> Hosts<T> {
         }
         let stats = &mut self.stats[host.place as usize];
         stats.in_flight = stats.in_flight.saturating_sub(1);
+        self.totals.in_flight = self.totals.in_flight.saturating_sub(1);
         Some(&mut found.health)
     }
 
@@ -313,8 +353,13 @@ impl<T> Hosts<T> {
     }
 
     pub(super) fn ejected(&self) -> usize {
-        let hosts = self.live.iter().filter_map(|place| self.hosts[*place as usize].as_ref());
-        hosts.filter(|host| host.health.is_ejected()).count()
+        self.ejected
+    }
+
+    /// The health of an instance that is about to be ejected.
+    pub(super) fn eject(&mut self, place: u32) -> &mut Health {
+        self.ejected += 1;
+        self.health_mut(place)
     }
 }
 

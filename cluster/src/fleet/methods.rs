@@ -1,9 +1,11 @@
 //! What a fleet knows of the methods that are called: their breakers, and how long they take.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringcall_core::{Instant, RetryBudget};
 
+use super::BUDGET_WINDOW;
 use crate::breaker::{Breaker, BreakerState, Pass};
 use crate::hedge::Hedging;
 use crate::settings::{MethodSettings, Settings};
@@ -17,42 +19,40 @@ pub(super) struct Methods {
     /// By number, for finding them.
     ids: Vec<(u64, u32)>,
     methods: Vec<Method>,
+    /// Breakers of instances, of all methods.
+    host_breakers: usize,
 }
+
+/// More instances of methods than this have no breaker of their own: the method's and the instance's health must
+/// do. It takes that many at which calls fail at the same time.
+const HOST_BREAKERS_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
 struct Method {
     id: u64,
     settings: MethodSettings,
-    /// Of all calls, and of those to the instance at each place.
+    /// Of all calls.
     breaker: Option<Breaker>,
-    host_breakers: Vec<Breaker>,
+    /// Of those to the instance at a place, made when one of them fails: most never have one, and methods times
+    /// instances would be many.
+    host_breakers: BTreeMap<u32, Breaker>,
     /// How many of `host_breakers` are not closed.
     open: u32,
     hedging: Option<(Hedging, RetryBudget)>,
 }
 
 impl Method {
-    fn new(now: Instant, id: u64, settings: &MethodSettings, places: usize) -> Method {
-        let mut method = Method {
+    fn new(now: Instant, id: u64, settings: &MethodSettings) -> Method {
+        Method {
             id,
             settings: settings.clone(),
             breaker: settings.breaker.map(Breaker::new),
-            host_breakers: Vec::new(),
+            host_breakers: BTreeMap::new(),
             open: 0,
             hedging: settings.hedge.map(|hedge| {
-                let budget = RetryBudget::new(hedge.extra_percent, 0, Duration::from_secs(10), now);
+                let budget = RetryBudget::new(hedge.extra_percent, 0, BUDGET_WINDOW, now);
                 (Hedging::new(hedge, now), budget)
             }),
-        };
-        method.resize(places);
-        method
-    }
-
-    fn resize(&mut self, places: usize) {
-        if let Some(config) = self.settings.breaker
-            && self.host_breakers.len() < places
-        {
-            self.host_breakers.resize(places, Breaker::new(config));
         }
     }
 }
@@ -60,27 +60,21 @@ impl Method {
 impl Methods {
     /// The place of a method, which is made for it when it is first called.
     #[inline]
-    pub(super) fn index(
-        &mut self,
-        now: Instant,
-        id: u64,
-        settings: &Settings,
-        places: usize,
-    ) -> u32 {
+    pub(super) fn index(&mut self, now: Instant, id: u64, settings: &Settings) -> u32 {
         match self.ids.binary_search_by_key(&id, |(id, _)| *id) {
             Ok(at) => self.ids[at].1,
-            Err(at) => self.add(now, at, id, settings, places),
+            Err(at) => self.add(now, at, id, settings),
         }
     }
 
     #[cold]
-    fn add(&mut self, now: Instant, at: usize, id: u64, settings: &Settings, places: usize) -> u32 {
+    fn add(&mut self, now: Instant, at: usize, id: u64, settings: &Settings) -> u32 {
         if self.methods.len() >= METHODS_MAX {
             return METHODS_MAX as u32 - 1;
         }
         let index = self.methods.len() as u32;
         self.ids.insert(at, (id, index));
-        self.methods.push(Method::new(now, id, settings.of(id), places));
+        self.methods.push(Method::new(now, id, settings.of(id)));
         index
     }
 
@@ -88,31 +82,37 @@ impl Methods {
     pub(super) fn configure(&mut self, now: Instant, settings: &Settings) {
         for method in &mut self.methods {
             let new = settings.of(method.id);
-            let places = method.host_breakers.len();
             let is_same =
                 new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
             } else {
-                *method = Method::new(now, method.id, new, places);
+                *method = Method::new(now, method.id, new);
             }
         }
-    }
-
-    pub(super) fn resize(&mut self, places: usize) {
-        self.methods.iter_mut().for_each(|method| method.resize(places));
+        self.count();
     }
 
     /// The instance at a place is another one.
     pub(super) fn forget(&mut self, place: u32) {
         for method in &mut self.methods {
-            if let (Some(config), Some(breaker)) =
-                (method.settings.breaker, method.host_breakers.get_mut(place as usize))
-            {
-                method.open -= u32::from(breaker.state() != BreakerState::Closed);
-                *breaker = Breaker::new(config);
+            if let Some(breaker) = method.host_breakers.remove(&place) {
+                method.open -= u32::from(is_open(&breaker));
             }
         }
+        self.count();
+    }
+
+    /// Lets go of the breakers of instances at which no call fails any more.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        for method in self.methods.iter_mut().filter(|method| !method.host_breakers.is_empty()) {
+            method.host_breakers.retain(|_, breaker| !breaker.is_idle(now));
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.host_breakers = self.methods.iter().map(|method| method.host_breakers.len()).sum();
     }
 
     #[inline]
@@ -149,16 +149,19 @@ impl Methods {
         self.methods[index as usize].open > 0
     }
 
+    #[inline]
     pub(super) fn would_pass_host(&self, index: u32, place: u32, now: Instant) -> bool {
-        let breaker = self.methods[index as usize].host_breakers.get(place as usize);
+        let breaker = self.methods[index as usize].host_breakers.get(&place);
         breaker.is_none_or(|breaker| breaker.would_pass(now))
     }
 
     #[inline]
     pub(super) fn pass_host(&mut self, index: u32, place: u32, now: Instant) -> Option<Pass> {
-        self.methods[index as usize].host_breakers.get_mut(place as usize)?.pass(now)
+        self.methods[index as usize].host_breakers.get_mut(&place)?.pass(now)
     }
 
+    /// A call to an instance has ended. Its breaker is made when it is first needed, so what passed without one
+    /// was an ordinary call.
     #[inline]
     pub(super) fn end_host(
         &mut self,
@@ -169,21 +172,30 @@ impl Methods {
         is_good: Option<bool>,
     ) {
         let method = &mut self.methods[index as usize];
-        let Some(breaker) = method.host_breakers.get_mut(place as usize) else { return };
-        let Some(pass) = pass else { return };
-        let was_open = breaker.state() != BreakerState::Closed;
-        breaker.end(now, pass, is_good);
-        let is_open = breaker.state() != BreakerState::Closed;
-        method.open = method.open + u32::from(is_open) - u32::from(was_open);
+        let Some(config) = method.settings.breaker else { return };
+        if is_good == Some(false) && self.host_breakers < HOST_BREAKERS_MAX {
+            method.host_breakers.entry(place).or_insert_with(|| {
+                self.host_breakers += 1;
+                Breaker::new(config)
+            });
+        }
+        let Some(breaker) = method.host_breakers.get_mut(&place) else { return };
+        let was_open = is_open(breaker);
+        breaker.end(now, pass.unwrap_or(Pass::Ordinary), is_good);
+        method.open = method.open + u32::from(is_open(breaker)) - u32::from(was_open);
     }
 
+    /// Of a method that was called: the state of its breaker, and of that of each place.
     pub(super) fn breaker_states(
         &self,
         id: u64,
     ) -> Option<(Option<BreakerState>, impl Fn(u32) -> Option<BreakerState>)> {
         let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let method = &self.methods[self.ids[at].1 as usize];
-        let of = |place: u32| method.host_breakers.get(place as usize).map(Breaker::state);
+        let of = |place: u32| {
+            let state = method.host_breakers.get(&place).map(Breaker::state);
+            method.settings.breaker.and(state.or(Some(BreakerState::Closed)))
+        };
         Some((method.breaker.as_ref().map(Breaker::state), of))
     }
 
@@ -208,9 +220,13 @@ impl Methods {
         }
     }
 
-    /// Whether one more call may be hedged.
+    /// Whether one more call may be hedged. It is paid for then.
     pub(super) fn may_hedge(&mut self, index: u32, now: Instant) -> bool {
         let hedging = &mut self.methods[index as usize].hedging;
         hedging.as_mut().is_some_and(|(_, budget)| budget.withdraw(now, 0))
     }
+}
+
+fn is_open(breaker: &Breaker) -> bool {
+    breaker.state() != BreakerState::Closed
 }

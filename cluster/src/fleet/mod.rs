@@ -22,7 +22,7 @@ pub use hosts::HostRef;
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
-use crate::retry::{Attempted, Retry, Verdict};
+use crate::retry::{Attempted, Verdict};
 use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use hosts::Hosts;
@@ -158,8 +158,8 @@ impl<T: Clone> Fleet<T> {
         })
     }
 
-    /// Replaces the settings. What is known of instances and calls is kept; breakers and the budget start anew
-    /// where their settings changed.
+    /// Replaces the settings. What is known of instances and calls is kept; breakers, the budget and the window in
+    /// which health is judged start anew where their settings changed.
     ///
     /// # Errors
     /// When a setting makes no sense; nothing is changed then.
@@ -168,6 +168,9 @@ impl<T: Clone> Fleet<T> {
         let (percent, floor) = (settings.retry_percent, settings.retry_floor_per_s);
         if (percent, floor) != (self.settings.retry_percent, self.settings.retry_floor_per_s) {
             self.budget = RetryBudget::new(percent, floor, BUDGET_WINDOW, now);
+        }
+        if settings.health.window != self.settings.health.window {
+            self.hosts.configure(&settings.health);
         }
         self.balance = settings.balancing.build();
         self.settings = Arc::new(settings);
@@ -197,7 +200,6 @@ impl<T: Clone> Fleet<T> {
         }
         self.version = listing.version;
         let gone = self.hosts.apply(listing, &self.settings.health, connect);
-        self.methods.resize(self.hosts.stats().len());
         for place in self.hosts.take_replaced() {
             self.methods.forget(place);
         }
@@ -220,8 +222,7 @@ impl<T: Clone> Fleet<T> {
         key: Option<u64>,
     ) -> Result<CallState, Failure> {
         self.counts.calls += 1;
-        let places = self.hosts.stats().len();
-        let index = self.methods.index(now, method, &self.settings, places);
+        let index = self.methods.index(now, method, &self.settings);
         let pass = self.methods.pass(index, now).ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
@@ -252,13 +253,27 @@ impl<T: Clone> Fleet<T> {
         if self.next_sweep <= now {
             self.sweep(now);
         }
-        let (place, is_probe) = self.choose(now, call, &readiness)?;
+        let chosen = self.choose(now, call, &readiness);
+        let (place, is_probe) = chosen.inspect_err(|failure| {
+            self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
+        })?;
+        Ok(self.attempt(now, call, place, is_probe))
+    }
+
+    /// An attempt begins, at this place.
+    #[inline]
+    fn attempt(
+        &mut self,
+        now: Instant,
+        call: &mut CallState,
+        place: u32,
+        is_probe: bool,
+    ) -> (Attempt, T) {
         self.counts.attempts += 1;
         self.counts.panics += u64::from(self.hosts.is_panic());
         let pass = self.methods.pass_host(call.method, place, now);
         let host = self.hosts.reference(place);
-        let stats = self.hosts.picked(place, now, self.counts.attempts);
-        stats.in_flight += 1;
+        self.hosts.picked(place, now, self.counts.attempts);
         call.tried[usize::from(call.attempts)] = host;
         let method = self.methods.settings(call.method);
         let left = call.deadline.since(now);
@@ -273,7 +288,7 @@ impl<T: Clone> Fleet<T> {
             hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
         };
         call.attempts += 1;
-        Ok((attempt, self.hosts.target(place).clone()))
+        (attempt, self.hosts.target(place).clone())
     }
 
     /// An attempt has ended; says what becomes of its call, of which it was the only one under way. When that
@@ -309,12 +324,12 @@ impl<T: Clone> Fleet<T> {
     /// An attempt was given up: its call was dropped, or another attempt was faster.
     pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
         let host = attempt.host;
-        self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
         let Some(health) = self.hosts.ended(host) else { return };
         if attempt.is_probe {
             health.probed(now, &mut self.rng, &self.settings.health, None);
             self.hosts.refresh(now, &self.settings);
         }
+        self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }
@@ -332,15 +347,24 @@ impl<T: Clone> Fleet<T> {
         self.methods.end(call.method, now, call.pass, is_good);
     }
 
-    /// Whether a second attempt may be made beside the first, which takes long. The budget has been asked then.
-    pub fn hedge(&mut self, now: Instant, call: &mut CallState) -> bool {
+    /// A second attempt beside the first, which takes long: at an instance that was not tried, if there is one that
+    /// can be called now, and if the budget allows it.
+    pub fn hedge(
+        &mut self,
+        now: Instant,
+        call: &mut CallState,
+        readiness: impl Fn(&T) -> Readiness,
+    ) -> Option<(Attempt, T)> {
         let is_left = usize::from(call.attempts) < ATTEMPTS_MAX && self.hosts.usable().len() > 1;
-        let may_hedge = is_left && call.flags & request_flags::RETRIED == 0;
-        if !may_hedge || !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
-            return false;
+        if !is_left || call.flags & request_flags::RETRIED != 0 {
+            return None;
+        }
+        let place = self.choose_another(now, call, &readiness)?;
+        if !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
+            return None;
         }
         self.counts.hedges += 1;
-        true
+        Some(self.attempt(now, call, place, false))
     }
 
     /// What it has done so far.
@@ -367,27 +391,30 @@ impl<T: Clone> Fleet<T> {
         let sign = sign_of(end, &self.methods.settings(call.method).retry.errors);
         let is_good = is_good(sign);
         let host = attempt.host;
-        self.methods.end_host(call.method, host.place(), now, attempt.pass, is_good);
-        let latency = now.since(attempt.started);
+        // What an instance did that is gone says nothing of the one at its place.
         let Some(health) = self.hosts.ended(host) else { return sign };
         if attempt.is_probe {
+            // One that said nothing leaves its place to another one.
             health.probed(now, &mut self.rng, &self.settings.health, is_good);
         }
-        let Some(is_good) = is_good else {
-            // A probe that said nothing leaves its place to another one.
+        if let Some(is_good) = is_good {
+            health.record(now, is_good);
+        }
+        if attempt.is_probe {
             self.hosts.refresh(now, &self.settings);
-            return sign;
-        };
-        health.record(now, is_good);
+        }
+        self.methods.end_host(call.method, host.place(), now, attempt.pass, is_good);
+        let Some(is_good) = is_good else { return sign };
+        let latency = now.since(attempt.started);
         let load = end.map_or(0, |header| header.load);
-        self.hosts.stats_mut(host.place()).observe(now, latency, is_good, load);
+        let stats = self.hosts.stats_mut(host.place());
+        stats.observe(now, latency, is_good, load);
+        if is_good && attempt.is_probe {
+            stats.forgive();
+        }
         if is_good {
             self.methods.took(call.method, now, latency);
-        }
-        if is_good && attempt.is_probe {
-            self.hosts.stats_mut(host.place()).forgive();
-        }
-        if !is_good || attempt.is_probe {
+        } else {
             self.failed(now, host.place());
         }
         sign

@@ -102,6 +102,15 @@ pub(crate) struct World {
     pub(crate) every_unsafe: u64,
 }
 
+/// Whether connections to servers can be used.
+fn readiness(servers: &[Server]) -> impl Fn(&usize) -> Readiness {
+    move |server: &usize| match servers[*server].health {
+        Health::Draining => Readiness::Connecting,
+        Health::Down { is_known: true } => Readiness::Broken,
+        _ => Readiness::Ready,
+    }
+}
+
 impl World {
     /// So many clients, and a server for each number of workers, with its weight. Together they are asked for
     /// `load` of what they can do.
@@ -240,32 +249,32 @@ impl World {
 
     fn attempt(&mut self, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
-        let servers = &self.servers;
-        let readiness = |server: &usize| match servers[*server].health {
-            Health::Draining => Readiness::Connecting,
-            Health::Down { is_known: true } => Readiness::Broken,
-            _ => Readiness::Ready,
-        };
         let fleet = &mut self.clients[call.client];
-        match fleet.start(self.now, &mut call.state, readiness) {
-            Ok((attempt, server)) => {
-                let job = Job { call: number, attempt: attempt.number, server };
-                let hedge_after = attempt.hedge_after.filter(|_| call.running.is_empty());
-                call.running.push((attempt.number, attempt));
-                self.after(WIRE, Event::Arrives(job));
-                if let Some(wait) = hedge_after {
-                    self.after(wait, Event::Hedge(number));
-                }
-            }
+        match fleet.start(self.now, &mut call.state, readiness(&self.servers)) {
+            Ok(begun) => self.send(number, begun),
             Err(failure) => self.finish(number, Err(failure)),
+        }
+    }
+
+    fn send(&mut self, number: u64, (attempt, server): (Attempt, usize)) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let job = Job { call: number, attempt: attempt.number, server };
+        let hedge_after = attempt.hedge_after.filter(|_| call.running.is_empty());
+        call.running.push((attempt.number, attempt));
+        self.after(WIRE, Event::Arrives(job));
+        if let Some(wait) = hedge_after {
+            self.after(wait, Event::Hedge(number));
         }
     }
 
     fn hedge(&mut self, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
-        if call.running.len() == 1 && self.clients[call.client].hedge(self.now, &mut call.state) {
-            self.attempt(number);
+        if call.running.len() != 1 {
+            return;
         }
+        let fleet = &mut self.clients[call.client];
+        let second = fleet.hedge(self.now, &mut call.state, readiness(&self.servers));
+        second.into_iter().for_each(|begun| self.send(number, begun));
     }
 
     fn ends(&mut self, job: Job, end: Result<Status, Failure>) {

@@ -1,19 +1,16 @@
 //! A thread that asks a source, and tells a balanced channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-use ringcall_cluster::Balanced;
 use ringcall_cluster::discovery::{
     Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted,
 };
-use ringcall_core::Clock as _;
-
-use super::Clients;
-use crate::shard::MachineClock;
+use ringcall_cluster::{Balanced, Connector};
+use ringcall_core::Instant;
 
 /// How often the source is asked.
 const EVERY: Duration = Duration::from_millis(50);
@@ -49,16 +46,21 @@ impl Watch {
     /// cache has one at once, is there when this returns.
     ///
     /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(
+    /// When the thread cannot be started, or a setting makes no sense.
+    pub fn start<N>(
         self,
         source: impl Source + 'static,
-        balanced: Balanced<Clients>,
-    ) -> io::Result<Watching> {
-        let mut discovery = Discovery::new(self.wanted, self.config);
+        balanced: Balanced<N>,
+    ) -> io::Result<Watching>
+    where
+        N: Connector + 'static,
+        Balanced<N>: Send,
+    {
+        let bad = |setting| io::Error::new(io::ErrorKind::InvalidInput, setting);
+        let mut discovery = Discovery::new(self.wanted, self.config).map_err(bad)?;
         let cached = self.cache.as_ref().map(DiskCache::load);
         match cached {
-            Some(Ok(cached)) => discovery.restore(MachineClock.now(), cached.instances),
+            Some(Ok(cached)) => discovery.restore(balanced.connector().now(), cached.instances),
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!("the cached list of instances is not used: {error}");
             }
@@ -104,18 +106,18 @@ impl fmt::Debug for Watching {
     }
 }
 
-struct Watcher {
+struct Watcher<N: Connector> {
     discovery: Discovery,
     source: Box<dyn Source>,
     cache: Option<DiskCache>,
-    balanced: Balanced<Clients>,
+    balanced: Balanced<N>,
     /// To whom no connection can be opened, and for how many rounds.
     broken: BTreeMap<String, u32>,
 }
 
-impl Watcher {
+impl<N: Connector> Watcher<N> {
     fn look(&mut self) {
-        let now = MachineClock.now();
+        let now = self.now();
         if let Some(update) = self.source.poll_update(now) {
             self.discovery.handle_update(now, update);
         }
@@ -130,15 +132,21 @@ impl Watcher {
         }
     }
 
+    /// The channel's time, in which listings say how old instances are.
+    fn now(&self) -> Instant {
+        self.balanced.connector().now()
+    }
+
     /// Tells of instances that nobody answers for.
     fn bury(&mut self) {
-        let broken = self.balanced.dead();
+        let broken: BTreeSet<String> = self.balanced.dead().into_iter().collect();
         self.broken.retain(|name, _| broken.contains(name));
         for name in broken {
             let rounds = self.broken.entry(name.clone()).or_default();
-            *rounds += 1;
+            *rounds = rounds.saturating_add(1);
             if *rounds >= DEAD_ROUNDS {
-                self.discovery.handle_dead(MachineClock.now(), &name);
+                let now = self.now();
+                self.discovery.handle_dead(now, &name);
             }
         }
     }
@@ -146,9 +154,11 @@ impl Watcher {
     #[expect(clippy::disallowed_methods, reason = "the cache says when it was written, for people")]
     fn save(&self, listing: &Listing) {
         let Some(cache) = &self.cache else { return };
-        // What the source does not have any more is not good news to begin with.
-        let present = listing.instances.iter().filter(|listed| !listed.is_held);
-        let instances = present.map(|listed| -> &Instance { &listed.instance });
+        // While the source is not believed, neither what it says nor what is held instead is a good list.
+        if listing.instances.iter().any(|listed| listed.is_held) {
+            return;
+        }
+        let instances = listing.instances.iter().map(|listed| -> &Instance { &listed.instance });
         let epoch = std::time::SystemTime::UNIX_EPOCH;
         let since = std::time::SystemTime::now().duration_since(epoch).unwrap_or_default();
         if let Err(error) = cache.save(since.as_millis() as u64, instances) {

@@ -1,0 +1,206 @@
+//! What a fleet makes of how attempts end, decision by decision.
+
+use std::time::Duration;
+
+use ringcall_cluster::Settings;
+use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
+use ringcall_cluster::discovery::{Instance, Listing};
+use ringcall_cluster::fleet::{Attempt, CallState, Fleet, HostReport, Readiness};
+use ringcall_cluster::health::{HealthState, Reason};
+use ringcall_core::frame::ReplyHeader;
+use ringcall_core::{Cause, CloseReason, Failure, Instant, Status};
+
+const METHOD: u64 = 7;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn listing(version: u64, names: &str) -> Listing {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Listing::of(version, names.chars().map(|name| Instance::new("s", name.to_string(), address)))
+}
+
+fn fleet(names: &str, settings: Settings) -> Fleet<char> {
+    let mut fleet = Fleet::new(settings, 1, at(1000)).unwrap();
+    let _none = fleet.apply(at(1000), &listing(1, names), first);
+    fleet
+}
+
+fn first(instance: &Instance) -> Option<char> {
+    instance.name.chars().next()
+}
+
+/// In turn, and no breaker, so that only what a test is about has a say.
+fn plain() -> Settings {
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::SmoothRoundRobin;
+    settings.method.breaker = None;
+    settings
+}
+
+fn lost() -> Failure {
+    Failure::unknown(Cause::Closed(CloseReason::PeerClosed))
+}
+
+fn begin(fleet: &mut Fleet<char>, now: Instant) -> (CallState, Attempt, char) {
+    let mut call = fleet.begin(now, METHOD, 0, SECOND, None).unwrap();
+    let (attempt, name) = fleet.start(now, &mut call, |_| Readiness::Ready).unwrap();
+    (call, attempt, name)
+}
+
+fn end(
+    fleet: &mut Fleet<char>,
+    now: Instant,
+    (mut call, attempt): (CallState, Attempt),
+    is_good: bool,
+) {
+    let (header, lost) = (ReplyHeader::new(Status::OK), lost());
+    let end = if is_good { Ok(&header) } else { Err(&lost) };
+    let _verdict = fleet.end(now, &mut call, attempt, end);
+    fleet.finish(now, &call, Some(end));
+}
+
+/// Makes a call, which ends as `is_good` says of its instance.
+fn call(fleet: &mut Fleet<char>, now: Instant, is_good: impl FnOnce(char) -> bool) -> char {
+    let (state, attempt, name) = begin(fleet, now);
+    end(fleet, now, (state, attempt), is_good(name));
+    name
+}
+
+fn host(fleet: &Fleet<char>, now: Instant, name: &str) -> HostReport {
+    let hosts = fleet.explain(now, METHOD, |_| Readiness::Ready).hosts;
+    hosts.into_iter().find(|host| host.name == name).expect("it is there")
+}
+
+#[test]
+fn one_failure_more_makes_no_instance_healthy() {
+    let mut fleet = fleet("abcdefghij", plain());
+    // Two of ten fail every other call, which is too often. One may be ejected, the other has to stay.
+    let mut made = 0;
+    for ms in 1001..1900 {
+        made += 1;
+        call(&mut fleet, at(ms), |name| !matches!(name, 'a' | 'b') || made / 10 % 2 == 0);
+    }
+    call(&mut fleet, at(2100), |_| true);
+    let bad = Reason::Ratio;
+    let is_sub = |host: &HostReport| host.health == HealthState::SubHealthy(bad);
+    let hosts = fleet.explain(at(2100), METHOD, |_| Readiness::Ready).hosts;
+    let sub = hosts.iter().find(|host| is_sub(host)).expect("one stays").name.clone();
+    for ms in 2101..2300 {
+        if call(&mut fleet, at(ms), |name| sub != name.to_string()).to_string() == sub {
+            break;
+        }
+    }
+    assert_eq!(host(&fleet, at(2300), &sub).health, HealthState::SubHealthy(bad));
+}
+
+#[test]
+fn a_call_to_an_instance_that_is_gone_is_not_laid_to_its_heir() {
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    breaker.calls_min = 1;
+    settings.method.breaker = Some(breaker);
+    let mut fleet = fleet("a", settings);
+    let (old, attempt, _) = begin(&mut fleet, at(1001));
+    let (given_up, other, _) = begin(&mut fleet, at(1001));
+    let _gone = fleet.apply(at(1002), &listing(2, "b"), first);
+    assert_eq!(call(&mut fleet, at(1003), |_| true), 'b');
+    fleet.abandon(at(1004), &given_up, other);
+    let (mut old, lost) = (old, lost());
+    fleet.end_beside(at(1004), &old, attempt, Err(&lost));
+    assert_eq!(host(&fleet, at(1004), "b").breaker, Some(BreakerState::Closed));
+    let (attempt, name) = fleet.start(at(1005), &mut old, |_| Readiness::Ready).unwrap();
+    assert_eq!(name, 'b');
+    fleet.abandon(at(1005), &old, attempt);
+}
+
+#[test]
+fn settings_that_are_switched_on_count_for_instances_that_are_there() {
+    let mut fleet = fleet("abcd", plain());
+    call(&mut fleet, at(1001), |_| true);
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    breaker.calls_min = 5;
+    settings.method.breaker = Some(breaker);
+    settings.health.consecutive = 1000;
+    fleet.configure(at(1002), settings).unwrap();
+    // All of those to `a` fail, which trips its breaker; of all too few for the method's.
+    for ms in 1003..1040 {
+        if host(&fleet, at(ms), "a").breaker != Some(BreakerState::Closed) {
+            break;
+        }
+        call(&mut fleet, at(ms), |name| name != 'a');
+    }
+    let tripped = host(&fleet, at(1040), "a").breaker;
+    assert!(matches!(tripped, Some(BreakerState::Open { .. })), "{tripped:?}");
+    assert!((0..10).all(|n| call(&mut fleet, at(1040 + n), |_| true) != 'a'));
+}
+
+#[test]
+fn a_window_that_is_made_longer_counts_at_once() {
+    let mut settings = plain();
+    settings.health.window = Duration::from_millis(1500);
+    let mut fleet = fleet("abcdefghij", settings.clone());
+    settings.health.window = Duration::from_secs(30);
+    fleet.configure(at(1001), settings).unwrap();
+    // One call in two of `a` fails, once a second: too few for the short window.
+    for second in 2..20 {
+        for n in 0..10 {
+            call(&mut fleet, at(second * 1000 + n), |name| name != 'a' || second % 2 == 0);
+        }
+    }
+    assert!(fleet.counts().ejections > 0);
+}
+
+#[test]
+fn an_instance_that_cannot_be_probed_costs_no_look_at_all_of_them() {
+    use std::cell::Cell;
+    let names: String = ('a'..='z').chain('A'..='Z').collect();
+    let mut fleet = fleet(&names, plain());
+    for ms in 1001..1500 {
+        call(&mut fleet, at(ms), |name| name != 'a');
+    }
+    assert!(matches!(host(&fleet, at(1500), "a").health, HealthState::Ejected { .. }));
+    // Its time has come, and nobody can reach it.
+    let asked = Cell::new(0);
+    let readiness = |name: &char| {
+        asked.set(asked.get() + 1);
+        if *name == 'a' { Readiness::Broken } else { Readiness::Ready }
+    };
+    let mut one = |ms| {
+        asked.set(0);
+        let mut call = fleet.begin(at(ms), METHOD, 0, SECOND, None).unwrap();
+        let (attempt, _) = fleet.start(at(ms), &mut call, readiness).unwrap();
+        fleet.abandon(at(ms), &call, attempt);
+        fleet.finish(at(ms), &call, None);
+        asked.get()
+    };
+    one(60_000);
+    assert!((1..10).all(|ms| one(60_000 + ms) == 1));
+}
+
+#[test]
+fn a_few_connections_that_are_not_ready_cost_no_look_at_all_of_them() {
+    use std::cell::Cell;
+    let names: String = ('a'..='z').chain('A'..='Z').collect();
+    for balancing in [Balancing::SmoothRoundRobin, Balancing::PeakEwma] {
+        let mut settings = plain();
+        settings.balancing = balancing;
+        let mut fleet = fleet(&names, settings);
+        let asked = Cell::new(0);
+        let readiness = |name: &char| {
+            asked.set(asked.get() + 1);
+            if "ahqA".contains(*name) { Readiness::Broken } else { Readiness::Ready }
+        };
+        for ms in 1001..2001 {
+            let mut call = fleet.begin(at(ms), METHOD, 0, SECOND, None).unwrap();
+            let (attempt, name) = fleet.start(at(ms), &mut call, readiness).unwrap();
+            assert!(!"ahqA".contains(name));
+            end(&mut fleet, at(ms), (call, attempt), true);
+        }
+        assert!(asked.get() < 2000, "{} for a thousand calls", asked.get());
+    }
+}
