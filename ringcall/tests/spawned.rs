@@ -104,7 +104,7 @@ fn handlers_run_on_the_executor() {
         let server =
             pair.bind().service_spawned(worker.into_work(), move |call| drop(tokio.spawn(call)));
         let server = pair.start(server);
-        let work = WorkClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let work = pair.secured(WorkClient::connect(server.address())).wait().unwrap();
         let reply = work.thread().with_metadata().wait();
         assert_eq!(reply.result.unwrap().as_str(), "executor");
         assert_eq!(reply.metadata.text("place"), Some("executor"));
@@ -135,7 +135,7 @@ fn a_call_that_nobody_waits_for_ends_on_the_executor() {
         let server =
             pair.bind().service_spawned(worker.into_work(), move |call| drop(tokio.spawn(call)));
         let server = pair.start(server);
-        let work = WorkClient::connect(server.address()).transport(pair.client).wait().unwrap();
+        let work = pair.secured(WorkClient::connect(server.address())).wait().unwrap();
         // Its deadline passes.
         let error = work.nap(&60_000).deadline(Duration::from_millis(20)).wait().unwrap_err();
         assert_eq!(status(&error), Cause::Expired);

@@ -6,7 +6,7 @@ use std::process::Command;
 const RUSTC: &str = "rustc 1.95.0 ";
 
 #[test]
-fn ui() {
+fn what_macros_say() {
     let cases = trybuild::TestCases::new();
     cases.pass("tests/ui/pass/*.rs");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
