@@ -330,7 +330,7 @@ fn attachments_of_replies_land_where_the_caller_says() {
 }
 
 #[test]
-fn a_full_disk_ends_the_call_and_not_the_connection() {
+fn e01_a_full_disk_ends_the_call_and_not_the_connection() {
     for (full_at, room) in [(0, 600_000), (300_000, 600_000), (usize::MAX, 599_999)] {
         let mut pair = pair(8);
         let to = Arc::new(Disk { full_at: Some(full_at), ..Disk::default() });
@@ -352,6 +352,30 @@ fn a_full_disk_ends_the_call_and_not_the_connection() {
         assert_eq!(pair.client.answer(2), b"after it");
         assert_clean(&pair);
     }
+}
+
+/// Once a call has failed, its place is its caller's again.
+#[test]
+fn a_call_that_cannot_land_ends_when_nothing_of_it_is_written_any_more() {
+    let mut pair = Pair::with(9, Config::new(), Config::new().cut_bytes(4096)).open();
+    pair.server.echo = false;
+    pair.client.hold_writes = true;
+    // The first writes succeed, and those behind them fail.
+    let to = Arc::new(Disk { full_at: Some(100_000), ..Disk::default() });
+    let landing = Some(range(&to, 90_000, 600_000));
+    call(&mut pair, 1, &Beside { message: b"q", attachment: None, landing });
+    pair.run();
+    reply(&mut pair, &beside(b"m", bytes::Bytes::from(bytes(1, 600_000))));
+    pair.run();
+    let under_way = pair.client.writing.len();
+    assert!(under_way > 10, "{under_way}");
+    for left in (0..under_way).rev() {
+        assert!(pair.client.done.is_empty(), "it has ended with {left} writes under way");
+        pair.client.finish_write(pair.now);
+    }
+    let Outcome::Failed(failure) = pair.client.outcome(1) else { panic!("it is full") };
+    assert_eq!(failure.cause, Cause::Unwritable(ObjectError::Os(ENOSPC)));
+    assert_clean(&pair);
 }
 
 /// Whatever was to be written for a call that has failed counts no more.

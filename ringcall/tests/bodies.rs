@@ -5,6 +5,7 @@ mod common;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Pair, block, eventually, over_every_pair};
@@ -235,6 +236,65 @@ fn replies_land_in_files() {
         let Err(CallError::Failed(failure)) = refused else { panic!("it cannot be written") };
         assert!(matches!(failure.cause, Cause::Unwritable(ObjectError::Os(_))), "{failure:?}");
         assert_eq!(shelf.ignore_with(&whole()), LEN as u64, "the connection goes on");
+        server.stop();
+    });
+}
+
+/// A disk of 256 KiB, which goes with it. `None` where nobody may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount() -> Option<SmallDisk> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringcall-d-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&path).stderr(Stdio::null());
+        if mount.status().is_ok_and(|status| status.success()) {
+            return Some(SmallDisk(path));
+        }
+        std::fs::remove_dir(&path).unwrap();
+        common::say(format_args!("skipped: a disk that is full needs a right to mount one"));
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let is_gone = Command::new("umount").arg("-l").arg(&self.0).status();
+        if is_gone.is_ok_and(|status| status.success()) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+}
+
+#[test]
+fn e01_a_full_disk_fails_what_should_land_there_and_nothing_else() {
+    const ENOSPC: i32 = 28;
+    let Some(disk) = SmallDisk::mount() else { return };
+    over_every_pair(|pair| {
+        let (server, shelf, _file) = serve(pair);
+        let path = disk.0.join("full");
+        let to = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let to = SharedFile::new(to).unwrap();
+        for _ in 0..3 {
+            let Err(CallError::Failed(failure)) =
+                shelf.read(&whole()).land_in(to.range(0, LEN)).wait()
+            else {
+                panic!("there is no room for it")
+            };
+            assert_eq!(failure.cause, Cause::Unwritable(ObjectError::Os(ENOSPC)));
+            assert_eq!(failure.class, FailureClass::Unknown, "the handler ran");
+        }
+        // What fits still lands, on the same connection.
+        std::fs::remove_file(&path).unwrap();
+        to.get().set_len(0).unwrap();
+        let range = Range { offset: 7, len: 100_000 };
+        shelf.read(&range).land_in(to.range(0, 100_000)).wait().unwrap();
+        let (got, content) = (bytes_of(&to), content());
+        let differs = got.iter().zip(&content[7..]).position(|(got, sent)| got != sent);
+        assert_eq!((got.len(), differs), (100_000, None));
         server.stop();
     });
 }

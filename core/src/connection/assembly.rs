@@ -128,6 +128,8 @@ struct Landing {
     range: External,
     /// Writes that are not done.
     writes: u32,
+    /// Why it cannot be written.
+    failure: Option<ObjectError>,
 }
 
 /// Bytes of a body that go to an object, from where they were received.
@@ -187,7 +189,7 @@ impl Assembly {
 
     /// What lies behind the first part of the body goes to this range, which is as long.
     pub(super) fn land_rest(&mut self, range: External) {
-        self.landing = Some(Box::new(Landing { range, writes: 0 }));
+        self.landing = Some(Box::new(Landing { range, writes: 0, failure: None }));
     }
 
     /// Bytes that were announced arrive. How many were copied, and what is to be written elsewhere.
@@ -206,8 +208,22 @@ impl Assembly {
         }
     }
 
+    /// It cannot be written, and so many of its writes will not be done. Gives the first reason once none is
+    /// under way any more.
+    pub(super) fn unwritable(&mut self, error: ObjectError, dropped: u32) -> Option<ObjectError> {
+        let Some(landing) = &mut self.landing else { return Some(error) };
+        landing.writes = landing.writes.saturating_sub(dropped);
+        landing.failure.get_or_insert(error);
+        landing.failure.filter(|_| landing.writes == 0)
+    }
+
+    pub(super) fn failure(&self) -> Option<ObjectError> {
+        self.landing.as_ref()?.failure
+    }
+
     fn is_complete(&self) -> bool {
-        self.has_arrived() && self.landing.as_ref().is_none_or(|landing| landing.writes == 0)
+        let is_written = |landing: &Box<Landing>| landing.writes == 0 && landing.failure.is_none();
+        self.has_arrived() && self.landing.as_ref().is_none_or(is_written)
     }
 
     fn is_being_written(&self) -> bool {
@@ -249,6 +265,9 @@ impl Landing {
         self.range.set_owner(owner);
         let write = Write::new(&self.range, bytes);
         self.range.advance(write.bytes.len());
+        if self.failure.is_some() {
+            return None;
+        }
         self.writes = self.writes.saturating_add(1);
         Some(write)
     }

@@ -147,29 +147,44 @@ impl<T> Connection<T> {
         let Some(arriving) = arriving else { return };
         let Some(assembly) = &mut arriving.assembly else { return };
         assembly.written();
-        let is_complete = arriving.is_complete();
-        match result {
-            Ok(()) => {
-                self.counters.landed_in_files =
-                    self.counters.landed_in_files.wrapping_add(len as u64);
-                if is_complete {
-                    self.leave_body(BodyTarget::Reply(id));
-                    let event = self.reply_done(id);
-                    self.events.extend(event);
-                }
-            }
-            Err(error) => self.landing_failed(id, error),
+        let failure = result.err().or_else(|| assembly.failure());
+        if result.is_ok() {
+            self.counters.landed_in_files = self.counters.landed_in_files.wrapping_add(len as u64);
+        }
+        if let Some(error) = failure {
+            self.landing_failed(id, error);
+        } else if arriving.is_complete() {
+            self.leave_body(BodyTarget::Reply(id));
+            let event = self.reply_done(id);
+            self.events.extend(event);
         }
     }
 
-    /// What a reply brings cannot be written: that ends its call here, and the rest is ignored.
+    /// What a reply brings cannot be written: that ends its call here, and the rest is ignored. It ends when
+    /// nothing is written any more, so that its caller may use the place for something else.
     pub(super) fn landing_failed(&mut self, id: MessageId, error: ObjectError) {
-        let owner = id.to_wire();
-        let waiting = self.writes.iter().filter(|write| write.owner == owner);
-        let bytes: usize = waiting.map(|write| write.bytes.len()).sum();
-        self.writes_bytes = self.writes_bytes.saturating_sub(bytes);
-        self.writes.retain(|write| write.owner != owner);
-        self.end_own_call(id, Failure::unknown(Cause::Unwritable(error)));
+        let dropped = self.drop_writes(id);
+        let arriving = self.calls.find(id).and_then(|entry| entry.arriving.as_mut());
+        let assembly = arriving.and_then(|arriving| arriving.assembly.as_mut());
+        let error = match assembly {
+            Some(assembly) => assembly.unwritable(error, dropped),
+            None => Some(error),
+        };
+        if let Some(error) = error {
+            self.end_own_call(id, Failure::unknown(Cause::Unwritable(error)));
+        }
+    }
+
+    /// Forgets the writes of a call that nobody has taken yet; says how many there were.
+    pub(super) fn drop_writes(&mut self, id: MessageId) -> u32 {
+        let (owner, before) = (id.to_wire(), self.writes.len());
+        let bytes = &mut self.writes_bytes;
+        self.writes.retain(|write| {
+            let is_kept = write.owner != owner;
+            *bytes = bytes.saturating_sub(if is_kept { 0 } else { write.bytes.len() });
+            is_kept
+        });
+        (before - self.writes.len()) as u32
     }
 
     fn end_own_call(&mut self, id: MessageId, failure: Failure) {

@@ -209,6 +209,7 @@ impl<T> Connection<T> {
         if let Some(arriving) = &mut entry.arriving {
             self.credit.replies_in.release(arriving.ignore());
         }
+        self.drop_writes(id);
         self.leave_body(BodyTarget::Reply(id));
         self.stop_streams(id);
         match state {

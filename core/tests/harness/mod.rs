@@ -16,7 +16,7 @@ use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Call, CallId, Cancellation, Chunk, CloseReason, Codec, Config, Connection, Encoding, Entropy,
     Event, Instant, ItemError, Memory, MemoryLimits, ObjectError, Outcome, ReceiveHint, Refused,
-    ReplyError, Request, RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId,
+    ReplyError, Request, RequestId, Segment, SendQueue, Side, SplitMix64, Status, StreamId, Write,
 };
 
 /// What a caller gets back with the end of its call.
@@ -76,6 +76,9 @@ pub struct Peer {
     /// Those that are not given back at once.
     pub held: Vec<(StreamId, usize)>,
     pub hold_items: bool,
+    /// Writes that are under way until [`finish_write`](Self::finish_write).
+    pub writing: VecDeque<Write>,
+    pub hold_writes: bool,
     pub items_ended: Vec<RequestId>,
     pub writable: Vec<StreamId>,
     /// What is on its way to the other side: when it arrives, and the bytes.
@@ -145,6 +148,8 @@ impl Peer {
             items: Vec::new(),
             held: Vec::new(),
             hold_items: false,
+            writing: VecDeque::new(),
+            hold_writes: false,
             items_ended: Vec::new(),
             writable: Vec::new(),
             wire: VecDeque::new(),
@@ -157,10 +162,20 @@ impl Peer {
     pub fn drain(&mut self, now: Instant) {
         self.drain_events(now);
         while let Some(write) = self.connection.poll_write() {
-            let result = write.object.write_at(write.offset, &write.bytes);
-            self.connection.handle_written(now, write.done(result));
-            self.drain_events(now);
+            self.writing.push_back(write);
+            if !self.hold_writes {
+                self.finish_write(now);
+            }
         }
+    }
+
+    /// Does the oldest write that is under way; says whether there was one.
+    pub fn finish_write(&mut self, now: Instant) -> bool {
+        let Some(write) = self.writing.pop_front() else { return false };
+        let result = write.object.write_at(write.offset, &write.bytes);
+        self.connection.handle_written(now, write.done(result));
+        self.drain_events(now);
+        true
     }
 
     fn drain_events(&mut self, now: Instant) {
