@@ -11,8 +11,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use common::{
-    Cook, Kitchen, KitchenClient, Pair, Socket, block, eventually, over_every_pair, over_one_pair,
-    raw,
+    Cook, Kitchen, KitchenClient, Pair, SOON, Socket, block, eventually, over_every_pair,
+    over_one_pair, raw,
 };
 use ringcall::{
     BlockOn, Bytes, CallError, Cause, Channel, Config, Context, Failure, FailureClass, Handlers,
@@ -176,9 +176,9 @@ fn d02_a_call_that_expires_before_the_pool_has_time_does_not_start() {
         let server = pair.bind().service(cook.clone().into_kitchen()).offload_threads(1);
         let server = pair.start(server);
         let client = pair.kitchen(&server);
-        let busy = begin(client.chop(&200).deadline(Duration::from_secs(60)).into_future());
+        let busy = begin(client.chop(&400).deadline(Duration::from_secs(60)).into_future());
         client.nothing().wait().unwrap();
-        let calls = (0..5).map(|_| client.chop(&1).deadline(Duration::from_millis(20)));
+        let calls = (0..5).map(|_| client.chop(&1).deadline(SOON));
         let calls: Vec<_> = calls.map(|call| begin(call.into_future())).collect();
         for call in calls {
             assert_eq!(failure(client.channel().block_on(call)).cause, Cause::Expired);
@@ -225,7 +225,7 @@ fn d02_an_expired_body_is_not_decoded() {
         // Its shard is nobody else's, so that nothing expires here.
         let own = pair.blocking(&server);
         let client = StrictClient::new(&own);
-        let busy = begin(client.block(&100).deadline(Duration::from_secs(60)).into_future());
+        let busy = begin(client.block(&600).deadline(Duration::from_secs(60)).into_future());
         let method = &Reader.into_strict().table().methods()[0];
         // One-way, since otherwise its caller would end it.
         let outgoing = Outgoing {
@@ -237,7 +237,7 @@ fn d02_an_expired_body_is_not_decoded() {
             codec: Codec::RKYV,
             compression: 0,
             attempt: 0,
-            timeout: Duration::from_millis(10),
+            timeout: SOON,
             priority: 0,
             flags: request_flags::ONE_WAY,
         };
@@ -258,7 +258,7 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         let config = Config::new().in_flight_max(1);
         let server = pair.start(pair.bind().service(cook.into_kitchen()).config(config));
         let client = pair.kitchen(&server);
-        let first = begin(client.simmer(&50).into_future());
+        let first = begin(client.simmer(&250).into_future());
         // Whoever comes later in the mailbox is behind it.
         eventually("it runs", || server.connections() == 1);
         let dropped: Vec<_> = (0..3).map(|_| begin(client.simmer(&1).into_future())).collect();
@@ -376,10 +376,10 @@ fn mule(pair: Pair, config: Config) -> (RunningServer, StubbornClient, Mule) {
 fn d08_a_server_that_ignores_cancels_keeps_its_slot_and_nobody() {
     over_every_pair(|pair| {
         let (server, client, mule) = mule(pair, Config::new().in_flight_max(1));
-        let expires = failure(client.block(&150).deadline(Duration::from_millis(10)).wait());
+        let expires = failure(client.block(&450).deadline(SOON).wait());
         // The caller goes on at once; the slot is not free before the handler has really ended.
         assert_eq!(expires.cause, Cause::Expired);
-        let waits = failure(client.block(&0).deadline(Duration::from_millis(20)).wait());
+        let waits = failure(client.block(&0).deadline(SOON).wait());
         assert_eq!(waits, Failure::not_sent(Cause::Expired));
         assert_eq!(mule.answered.load(Ordering::SeqCst), 0);
         client.block(&0).deadline(Duration::from_secs(60)).wait().unwrap();
@@ -481,7 +481,7 @@ fn d02_a_call_that_expires_in_the_mailbox_is_not_sent() {
         let client = connect.service(Cook::default().into_kitchen()).wait().unwrap();
         let call = begin(client.call_back().deadline(Duration::from_secs(60)).into_future());
         let kitchen = KitchenClient::new(caller.wait_for_peer());
-        let halted = begin(client.halt(&100).deadline(Duration::from_secs(60)).into_future());
+        let halted = begin(client.halt(&250).deadline(Duration::from_secs(60)).into_future());
         eventually("the shard blocks", || caller.has_halted.load(Ordering::SeqCst));
         let late = failure(kitchen.nothing().deadline(Duration::from_millis(20)).wait());
         assert_eq!(late, Failure::not_sent(Cause::Expired));
@@ -522,7 +522,7 @@ fn b12_a_cancel_comes_back_to_the_caller() {
         kitchen.channel().block_on(once);
         kitchen.nothing().wait().unwrap();
         drop(begin(kitchen.simmer(&60_000).into_future()));
-        let late = failure(kitchen.simmer(&60_000).deadline(Duration::from_millis(20)).wait());
+        let late = failure(kitchen.simmer(&60_000).deadline(SOON).wait());
         assert_eq!((late.class, late.cause), (FailureClass::Unknown, Cause::Expired));
         eventually("those are, too", || cook.seen.dropped.load(Ordering::SeqCst) >= 2);
     });

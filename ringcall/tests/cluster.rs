@@ -248,7 +248,9 @@ fn d11_a_failure_three_tiers_down_is_not_multiplied() {
         servers.push(server);
         floors.push(ran);
     }
-    assert!(TierClient::new(below.unwrap()).down().wait().is_err());
+    // Time enough for all of them.
+    let patient = Duration::from_secs(60);
+    assert!(TierClient::new(below.unwrap()).down().deadline(patient).wait().is_err());
     let ran: Vec<u64> = floors.iter().rev().map(|ran| ran.load(Ordering::Relaxed)).collect();
     // The first try of each tier is retried twice; a try that is a retry is not retried below. Three to the
     // power of three would be 27.

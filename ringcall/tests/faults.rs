@@ -100,7 +100,7 @@ fn turn_until_readable(shard: &Shard, wire: &Wire) {
 
 #[track_caller]
 fn turn_until(shard: &Shard, what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..5000 {
+    for _ in 0..30_000 {
         if is_so() {
             return;
         }

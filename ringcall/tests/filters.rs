@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Cook, Kitchen, KitchenClient, Pair, eventually, order, over_every_pair};
+use common::{Cook, Kitchen, KitchenClient, Pair, SOON, eventually, order, over_every_pair};
 use parking_lot::Mutex;
 use ringcall::filter::{CallEnd, ClientCall, FilterExt, Filtered, ServerCall};
 use ringcall::{
@@ -159,7 +159,7 @@ fn calls_pass_the_filters_of_a_server() {
         assert_eq!(cause::<()>(Err(refused)).1, Cause::Status(Status::UNAUTHENTICATED));
         log.take();
         // A filter that waits is dropped with its call.
-        let never = kitchen.nothing().metadata("word", "never").deadline(Duration::from_millis(20));
+        let never = kitchen.nothing().metadata("word", "never").deadline(SOON);
         assert_eq!(cause(never.wait()).1, Cause::Expired);
         eventually("its end is told", || {
             log.0.lock().iter().any(|line| line == "outer test.Kitchen/nothing EXPIRED_RUNNING")

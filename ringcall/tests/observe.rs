@@ -11,7 +11,7 @@ use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
 use common::{
-    Cook, Kitchen, KitchenClient, Pair, Rejected, Socket, block, eventually, order,
+    Cook, Kitchen, KitchenClient, PATIENT, Pair, Rejected, SOON, Socket, block, eventually, order,
     over_every_engine, over_every_pair, over_one_pair, raw,
 };
 use ringcall::observe::{Call, CallEnd, Class, End, Event, Observer, Role};
@@ -99,7 +99,7 @@ impl Diary {
 
     /// Waits until everything that begun has ended, and checks that it did so once.
     fn settle(&self) {
-        for _ in 0..5000 {
+        for _ in 0..30_000 {
             if self.calls.lock().unwrap().values().all(|told| told.begun == told.ends.len()) {
                 return;
             }
@@ -155,7 +155,7 @@ fn call_in_every_way<C>(channel: &C, caller: &Diary, server: &Diary)
 where
     C: Channel<Body: IntoOwned> + StreamChannel<Call: BlockOn> + BlockOn + Clone,
 {
-    let kitchen = KitchenClient::new(channel.clone());
+    let kitchen = KitchenClient::new(channel.clone()).with_options(PATIENT);
     let nowhere = NowhereClient::new(channel.clone());
     for id in 0..3 {
         kitchen.cook(&order(id)).wait().expect("cooked");
@@ -170,7 +170,7 @@ where
     assert!(kitchen.chop(&1).wait().expect("chopped").to_native_bool());
     kitchen.deliver(&1).wait().expect("delivered");
     assert!(kitchen.forget().wait().is_err());
-    assert!(kitchen.simmer(&10_000).deadline(Duration::from_millis(20)).wait().is_err());
+    assert!(kitchen.simmer(&10_000).deadline(SOON).wait().is_err());
     // One that its caller gives up.
     channel.block_on(async {
         let mut call = pin!(kitchen.simmer(&10_001).into_future());

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use common::{Pair, Socket, block, engines, eventually};
+use common::{PATIENT, Pair, Socket, block, engines, eventually};
 use ringcall::{
     CallError, Client, Context, DrainReport, DrainStep, RunningServer, Server, Status,
     TransportChoice,
@@ -38,6 +38,7 @@ struct Books(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     ran: Mutex<HashMap<u64, u32>>,
+    grinding: AtomicU64,
     cancelled: AtomicU64,
 }
 
@@ -80,6 +81,7 @@ impl Ledger for Books {
     }
 
     async fn grind(&self, cx: &Context) -> bool {
+        self.0.grinding.fetch_add(1, Ordering::SeqCst);
         while !cx.is_cancelled() {
             block(Duration::from_millis(1));
         }
@@ -131,7 +133,8 @@ impl Retrying {
             self.next += 1;
             let address = addresses[self.next % addresses.len()].clone();
             drop(addresses);
-            self.client = LedgerClient::connect(&address[..]).transport(self.engine).wait().ok();
+            let client = LedgerClient::connect(&address[..]).transport(self.engine).wait();
+            self.client = client.ok().map(|client| client.with_options(PATIENT));
         }
         self.client.clone()
     }
@@ -302,6 +305,7 @@ fn f09_a_drain_keeps_its_order() {
         });
         let server = server.start().unwrap();
         let client = LedgerClient::connect(server.address()).transport(engine).wait().unwrap();
+        let client = client.with_options(PATIENT);
         let long = thread::spawn(move || client.book(&1).wait().unwrap().to_native());
         eventually("it runs", || books.ran(1) > 0);
         let report = server.drain();
@@ -330,8 +334,7 @@ fn f03_what_runs_too_long_is_cancelled() {
         let callers = clients.map(|client| {
             thread::spawn(move || client.grind().deadline(Duration::from_secs(60)).wait())
         });
-        eventually("they arrived", || server.connections() == 2);
-        block(Duration::from_millis(20));
+        eventually("they run", || books.0.grinding.load(Ordering::SeqCst) == 2);
         let report = server.drain();
         for caller in callers {
             let error = caller.join().unwrap().unwrap_err();
@@ -389,7 +392,7 @@ fn report(child: &mut Child) -> String {
 #[test]
 fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
     let (mut child, address) = child();
-    let client = LedgerClient::connect(address).wait().unwrap();
+    let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     // It has said half of its preface, and says nothing more.
     let mut stranger = std::net::TcpStream::connect(address).unwrap();
     std::io::Write::write_all(&mut stranger, &[0x89, 0x52]).unwrap();
@@ -406,7 +409,7 @@ fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
 #[test]
 fn f08_a_second_signal_ends_it_at_once() {
     let (mut child, address) = child();
-    let client = LedgerClient::connect(address).wait().unwrap();
+    let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     let (ended, long) = std::sync::mpsc::channel();
     client.grind().deadline(Duration::from_secs(60)).callback(move |end| {
         let _ = ended.send(end.map(drop));

@@ -45,6 +45,8 @@ fn a_client_has_a_keepalive_of_its_own() {
         let address = listening.address.clone();
         let server = thread::spawn(move || {
             let mut wire = listening.accept();
+            // A client that never asks fails the test rather than hold it up.
+            wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             read_opening(&mut wire).expect("a HELLO");
             wire.write_all(&opening()).unwrap();
             // By default one comes after fifteen seconds.

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{eventually, over_every_pair, over_one_pair};
+use common::{PATIENT, Pair, SOON, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    CallError, Cause, FailureClass, Responder, SendContext, Service, SharedView, Status,
+    CallError, Cause, FailureClass, Responder, RunningServer, SendContext, Service, SharedView,
+    Status,
 };
 
 #[ringcall::message]
@@ -90,6 +91,18 @@ fn executor() -> tokio::runtime::Handle {
     handle
 }
 
+/// A server whose handlers run there, and somebody who calls them.
+fn serve(pair: Pair, executor: &tokio::runtime::Handle) -> (RunningServer, WorkClient, Arc<Seen>) {
+    let worker = Worker::default();
+    let seen = Arc::clone(&worker.seen);
+    let tokio = executor.clone();
+    let server = pair.bind();
+    let server = server.service_spawned(worker.into_work(), move |call| drop(tokio.spawn(call)));
+    let server = pair.start(server);
+    let work = pair.secured(WorkClient::connect(server.address())).wait().unwrap();
+    (server, work.with_options(PATIENT), seen)
+}
+
 fn status(error: &CallError<impl std::fmt::Debug>) -> Cause {
     error.failure().unwrap_or_else(|| panic!("{error:?}")).cause
 }
@@ -98,13 +111,7 @@ fn status(error: &CallError<impl std::fmt::Debug>) -> Cause {
 fn handlers_run_on_the_executor() {
     let executor = executor();
     over_every_pair(|pair| {
-        let worker = Worker::default();
-        let seen = Arc::clone(&worker.seen);
-        let tokio = executor.clone();
-        let server =
-            pair.bind().service_spawned(worker.into_work(), move |call| drop(tokio.spawn(call)));
-        let server = pair.start(server);
-        let work = pair.secured(WorkClient::connect(server.address())).wait().unwrap();
+        let (server, work, seen) = serve(pair, &executor);
         let reply = work.thread().with_metadata().wait();
         assert_eq!(reply.result.unwrap().as_str(), "executor");
         assert_eq!(reply.metadata.text("place"), Some("executor"));
@@ -129,15 +136,9 @@ fn handlers_run_on_the_executor() {
 fn a_call_that_nobody_waits_for_ends_on_the_executor() {
     let executor = executor();
     over_every_pair(|pair| {
-        let worker = Worker::default();
-        let seen = Arc::clone(&worker.seen);
-        let tokio = executor.clone();
-        let server =
-            pair.bind().service_spawned(worker.into_work(), move |call| drop(tokio.spawn(call)));
-        let server = pair.start(server);
-        let work = pair.secured(WorkClient::connect(server.address())).wait().unwrap();
+        let (server, work, seen) = serve(pair, &executor);
         // Its deadline passes.
-        let error = work.nap(&60_000).deadline(Duration::from_millis(20)).wait().unwrap_err();
+        let error = work.nap(&60_000).deadline(SOON).wait().unwrap_err();
         assert_eq!(status(&error), Cause::Expired);
         eventually("it is dropped", || seen.dropped.load(Ordering::SeqCst) == 1);
         // Its caller goes.
@@ -179,7 +180,7 @@ fn a_call_that_the_executor_drops_is_answered() {
             assert!(!spawner_panics.load(Ordering::SeqCst), "as asked");
         });
         let server = pair.start(server);
-        let work = WorkClient::new(pair.blocking(&server));
+        let work = WorkClient::new(pair.blocking(&server)).with_options(PATIENT);
         for panic in [false, true] {
             panics.store(panic, Ordering::SeqCst);
             let error = work.nap(&1).wait().unwrap_err();

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use common::{Pair, eventually, over_every_pair, over_one_pair};
+use common::{Pair, SOON, eventually, over_every_pair, over_one_pair};
 use ringcall::{
     Arrived, Bytes, CallError, Cause, Channel, Client, Context, Failure, Items, MethodTable,
     Outgoing, RunningServer, Service, SlowConsumer, Status, Stream, StreamCall, StreamChannel,
@@ -495,12 +495,12 @@ fn the_deadline_is_for_the_first_frame() {
     over_every_pair(|pair| {
         let (server, seen) = serve(&pair);
         over_clients!(pair, server, client => {
-            let late = client.late(&10_000).deadline(Duration::from_millis(20)).wait();
+            let late = client.late(&10_000).deadline(SOON).wait();
             assert_eq!(cause(late), Cause::Expired);
             // What has begun may take longer.
             let given_up = seen.given_up.load(Ordering::SeqCst);
-            let silent = client.silent().deadline(Duration::from_millis(20)).wait().unwrap();
-            client.late(&60).wait().unwrap();
+            let silent = client.silent().deadline(SOON).wait().unwrap();
+            client.late(&250).deadline(Duration::from_secs(60)).wait().unwrap();
             assert_eq!(seen.given_up.load(Ordering::SeqCst), given_up);
             drop(silent);
         });

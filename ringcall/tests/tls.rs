@@ -167,8 +167,9 @@ fn h01_a_client_that_cannot_be_trusted_is_told() {
             let connected = connect(pair, server.address(), &client.unwrap());
             match alert {
                 None => {
-                    let client = connected.expect("it can be trusted");
-                    KitchenClient::new(&client).nothing().wait().unwrap();
+                    let kitchen = connected.map(KitchenClient::new).expect("it can be trusted");
+                    kitchen.toss(&1).wait().unwrap();
+                    kitchen.nothing().wait().unwrap();
                 }
                 Some(alert) => {
                     let error = connected.expect_err("it cannot be trusted");
@@ -177,8 +178,10 @@ fn h01_a_client_that_cannot_be_trusted_is_told() {
                 }
             }
         }
-        assert_eq!(seen.tossed.load(Ordering::SeqCst), 0);
-        assert_eq!(server.incidents().handshakes_failed, 3);
+        // Of the one that can be.
+        assert_eq!(seen.tossed.load(Ordering::SeqCst), 1);
+        // On a busy machine one may have tried again meanwhile.
+        eventually("the others are counted", || server.incidents().handshakes_failed >= 3);
     });
 }
 
@@ -322,7 +325,7 @@ fn h04_without_tls_at_a_server_with_it() {
         let error = connected.expect_err("one of them speaks TLS");
         assert_eq!(why(&error), CloseReason::PeerSpeaksTls);
         assert!(error.to_string().contains("Connect::tls"), "{error}");
-        eventually("it is counted", || server.incidents().closed_for_protocol == 1);
+        eventually("it is counted", || server.incidents().closed_for_protocol >= 1);
         assert!(CloseReason::PeerSpeaksPlaintext.to_string().contains("Connect::tls"));
     });
 }
@@ -334,7 +337,7 @@ fn h04_with_tls_at_a_server_without_it() {
         let error = connect(pair, server.address(), &both().1).expect_err("one has no TLS");
         assert_eq!(why(&error), CloseReason::Tls(TlsFault::Unanswered));
         assert!(error.to_string().contains("Server::tls"), "{error}");
-        eventually("it is counted", || server.incidents().closed_for_protocol == 1);
+        eventually("it is counted", || server.incidents().closed_for_protocol >= 1);
     });
 }
 
@@ -530,29 +533,48 @@ fn h06_what_is_changed_on_the_way_is_not_delivered() {
             return;
         }
         let (server, seen) = serve(pair, both().0);
-        let established = bytes_of_a_handshake(pair, &server, &both().1);
-        for offset in [0, 1, 3, 4, 5, 20, 60, 90] {
-            let at = established + offset;
+        // In every part of a record but its version, which is ignored.
+        let offsets = [0, 3, 4, 5, 20, 60, 80];
+        for offset in offsets {
+            let at = Arc::new(AtomicU64::new(u64::MAX));
+            let changes = Arc::clone(&at);
             let way = Way::to(
                 &server,
                 1 << 16,
                 Arc::new(move |way, before, bytes| {
-                    if way == 0
-                        && let Some(byte) =
-                            at.checked_sub(before).and_then(|at| bytes.get_mut(at as usize))
+                    let at = changes.load(Ordering::SeqCst);
+                    if way == 1 {
+                        return;
+                    }
+                    if let Some(byte) =
+                        at.checked_sub(before).and_then(|at| bytes.get_mut(at as usize))
                     {
                         *byte ^= 0x10;
+                    } else if before > at && bytes[0] == 0x16 {
+                        // Another handshake: by another connection everything would be heard.
+                        bytes.clear();
                     }
                 }),
             );
-            let Ok(client) = connect(pair, &way.address, &both().1) else { continue };
+            let client = connect(pair, &way.address, &both().1).unwrap();
             let kitchen = KitchenClient::new(&client);
-            let tossed = (0..20).map_while(|_| kitchen.toss(&1).wait().ok()).count();
-            assert!(tossed <= 20);
+            // With the second answer all is carried that the client sends of itself.
+            kitchen.nothing().wait().unwrap();
+            kitchen.nothing().wait().unwrap();
+            let carried = way.carried[0].load(Ordering::SeqCst);
+            at.store(carried + offset, Ordering::SeqCst);
+            for _ in 0..20 {
+                let _ = kitchen.toss(&1).wait();
+            }
+            // Long enough for whatever length a record claims now.
+            let behind = kitchen.raw(&Bytes::from(vec![0; 8192])).wait();
+            behind.expect_err("nothing is heard behind what was changed");
         }
-        // Nothing but what was said: ones.
-        assert!(seen.tossed.load(Ordering::SeqCst) <= 8 * 20);
-        eventually("it is noticed", || server.incidents().closed_for_protocol > 0);
+        // Nothing but what was said, ones, and not all of it.
+        assert!(seen.tossed.load(Ordering::SeqCst) < offsets.len() as u64 * 20);
+        eventually("it is noticed", || {
+            server.incidents().closed_for_protocol == offsets.len() as u64
+        });
     });
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall::{Shard, ShardConfig, Stream, View, WaitPolicy};
 
-/// What is streamed: 64 bytes and their number.
+/// What is streamed: 64 bytes, of which the first eight are a number.
 #[ringcall::message]
 #[derive(Debug)]
 pub struct Tick {

@@ -73,8 +73,6 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/form.rs", "decode_own", "fallback"),
     ("ringcall/src/serve/mount.rs", "Method::admit", "shapes"),
     ("ringcall/src/serve/admit.rs", "MethodTable::admit_other", "shapes"),
-    ("ringcall/src/serve/methods.rs", "MethodRows::page", "shapes"),
-    ("ringcall/src/serve/methods.rs", "Pages::take_page", "shapes"),
     ("ringcall/src/trace.rs", "TraceContext::from_bytes", "frames"),
     ("ringcall/src/trace.rs", "parse_traceparent", "frames"),
     ("ringcall/src/metadata.rs", "Metadata::iter", "frames"),

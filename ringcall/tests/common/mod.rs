@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    Address, BlockingClient, Body, Bytes, CallError, Client, Connect, Context, Responder,
-    RunningServer, Server, Shard, ShardConfig, TransportChoice, View,
+    Address, BlockingClient, Body, Bytes, CallError, CallOptions, Client, Connect, Context,
+    Responder, RunningServer, Server, Shard, ShardConfig, TransportChoice, View,
 };
 
 #[ringcall::message]
@@ -173,9 +173,17 @@ pub fn say(what: std::fmt::Arguments<'_>) {
     eprintln!("{what}");
 }
 
-/// Waits until something is so, and says what if it never is.
+/// The deadline of a call that is to expire when it has arrived: long enough to get there on a busy machine.
+pub const SOON: Duration = Duration::from_millis(150);
+
+/// The deadline of calls that are to be answered, on whatever machine: a handler that panics as asked writes a
+/// backtrace, which may take most of a second.
+pub const PATIENT: CallOptions = CallOptions::new().deadline(Duration::from_secs(60));
+
+/// Waits until something is so, and says what if it never is: after half a minute at least, since machines that
+/// run tests may have a lot to do.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..5000 {
+    for _ in 0..30_000 {
         if is_so() {
             return;
         }
@@ -309,12 +317,12 @@ impl Pair {
         server
     }
 
-    /// A client of any thread.
+    /// A client of any thread, which is [`PATIENT`].
     pub fn kitchen(&self, server: &RunningServer) -> KitchenClient<Client> {
         let client = self.secured(KitchenClient::connect(server.address()));
         let client = client.wait().expect("the server accepts");
         assert_eq!(client.channel().transport().name, self.client.to_string());
-        client
+        client.with_options(PATIENT)
     }
 
     /// Over the client's engine; with TLS, if the test runs so.

@@ -10,9 +10,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use ringcall::{LocalClient, Server, Shard, ShardConfig, View};
+use ringcall_benches::messages;
 
 mod old {
     use ringcall::View;
+    use ringcall_benches::messages::Level;
 
     #[ringcall::message]
     #[derive(Clone, Debug)]
@@ -20,13 +22,6 @@ mod old {
         pub id: u64,
         pub symbol: String,
         pub levels: Vec<Level>,
-    }
-
-    #[ringcall::message]
-    #[derive(Clone, Debug)]
-    pub(super) struct Level {
-        pub price: f64,
-        pub size: u32,
     }
 
     #[ringcall::service(name = "skew.Desk")]
@@ -35,25 +30,10 @@ mod old {
     }
 }
 
-/// Another field, so that everything goes by names.
+/// Its order has another field, so that everything goes by names.
 mod new {
     use ringcall::View;
-
-    #[ringcall::message]
-    #[derive(Clone, Debug)]
-    pub(super) struct Order {
-        pub id: u64,
-        pub symbol: String,
-        pub levels: Vec<Level>,
-        pub note: Option<String>,
-    }
-
-    #[ringcall::message]
-    #[derive(Clone, Debug)]
-    pub(super) struct Level {
-        pub price: f64,
-        pub size: u32,
-    }
+    use ringcall_benches::messages::Order;
 
     #[ringcall::service(name = "skew.Desk")]
     pub(super) trait Desk {
@@ -70,14 +50,8 @@ impl old::Desk for Clerk {
 }
 
 fn order() -> old::Order {
-    let level = |n: u32| old::Level { price: f64::from(n), size: n };
-    old::Order { id: 7, symbol: "ABCDEF".to_owned(), levels: (0..4).map(level).collect() }
-}
-
-fn newer() -> new::Order {
-    let old::Order { id, symbol, levels } = order();
-    let level = |old::Level { price, size }| new::Level { price, size };
-    new::Order { id, symbol, levels: levels.into_iter().map(level).collect(), note: None }
+    let messages::Order { id, symbol, levels, .. } = messages::order();
+    old::Order { id, symbol, levels }
 }
 
 const IN_FLIGHT: u64 = 64;
@@ -100,7 +74,7 @@ fn measure(shard: &Shard, client: &LocalClient, calls: u64, is_skewed: bool) -> 
         let (left, running, client) = (Rc::clone(&left), Rc::clone(&running), client.clone());
         shard.spawn(async move {
             let (old, new) = (old::DeskClient::new(&client), new::DeskClient::new(&client));
-            let (order, newer) = (order(), newer());
+            let (order, newer) = (order(), messages::order());
             while left.get() > 0 {
                 left.set(left.get() - 1);
                 let id = match is_skewed {
