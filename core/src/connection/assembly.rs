@@ -222,8 +222,8 @@ impl Assembly {
     }
 
     fn is_complete(&self) -> bool {
-        let is_written = |landing: &Box<Landing>| landing.writes == 0 && landing.failure.is_none();
-        self.has_arrived() && self.landing.as_ref().is_none_or(is_written)
+        let is_written = |landing: &Landing| landing.writes == 0 && landing.failure.is_none();
+        self.has_arrived() && self.landing.as_deref().is_none_or(is_written)
     }
 
     fn is_being_written(&self) -> bool {

@@ -184,7 +184,7 @@ impl<T> Connection<T> {
             *bytes = bytes.saturating_sub(if is_kept { 0 } else { write.bytes.len() });
             is_kept
         });
-        (before - self.writes.len()) as u32
+        before.saturating_sub(self.writes.len()) as u32
     }
 
     fn end_own_call(&mut self, id: MessageId, failure: Failure) {

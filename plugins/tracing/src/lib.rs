@@ -57,8 +57,15 @@ use tracing::{Span, info_span};
 #[derive(Default)]
 pub struct Spans {
     ids: Ids,
-    /// Those of calls that have not ended, by number. Each shard has its own.
-    open: Mutex<HashMap<u64, (Span, TraceContext)>>,
+    /// Those of calls that have not ended, by number. Each shard has its own. Whatever is done with a span calls
+    /// into the program's subscriber, which may do anything, so never while this is locked.
+    open: Mutex<HashMap<u64, Arc<Open>>>,
+}
+
+/// The span of a call that has not ended.
+struct Open {
+    span: Span,
+    context: TraceContext,
 }
 
 /// Where the ids of spans come from.
@@ -85,6 +92,10 @@ impl Spans {
     pub fn opentelemetry() -> Spans {
         Spans { ids: Ids::OpenTelemetry, open: Mutex::default() }
     }
+
+    fn of(&self, call: u64) -> Option<Arc<Open>> {
+        self.open.lock().get(&call).cloned()
+    }
 }
 
 impl fmt::Debug for Spans {
@@ -97,18 +108,19 @@ impl Observer for Spans {
     fn observe(&self, event: &Event<'_>) {
         match event {
             Event::CallBegun(call) => {
-                let begun = begin(call, self.ids);
-                self.open.lock().insert(call.number, begun);
+                let begun = Arc::new(begin(call, self.ids));
+                let before = self.open.lock().insert(call.number, begun);
+                drop(before);
             }
             Event::CallRepeated(call) => {
-                if let Some((span, _)) = self.open.lock().get(&call.number) {
-                    tracing::info!(parent: span, "made again on another connection");
+                if let Some(open) = self.of(call.number) {
+                    tracing::info!(parent: &open.span, "made again on another connection");
                 }
             }
             Event::CallEnded(call, ended) => {
                 let open = self.open.lock().remove(&call.number);
-                if let Some((span, _)) = open {
-                    end(&span, ended);
+                if let Some(open) = open {
+                    end(&open.span, ended);
                 }
             }
             _ => {}
@@ -120,12 +132,11 @@ impl Observer for Spans {
     }
 
     fn trace_context(&self, call: u64) -> Option<[u8; 26]> {
-        self.open.lock().get(&call).map(|(_, context)| context.to_bytes())
+        self.open.lock().get(&call).map(|open| open.context.to_bytes())
     }
 
     fn scope(&self, call: u64) -> Option<Arc<dyn Scope>> {
-        let (span, context) = self.open.lock().get(&call)?.clone();
-        Some(Arc::new(HandlerScope { span, context, outer: Mutex::default() }))
+        Some(Arc::new(HandlerScope { call: self.of(call)?, outer: Mutex::default() }))
     }
 }
 
@@ -136,21 +147,20 @@ thread_local! {
 
 /// A handler runs in its span.
 struct HandlerScope {
-    span: Span,
-    context: TraceContext,
+    call: Arc<Open>,
     /// What was current before.
     outer: Mutex<Option<TraceContext>>,
 }
 
 impl Scope for HandlerScope {
     fn enter(&self) {
-        self.span.with_subscriber(|(id, dispatch)| dispatch.enter(id));
-        *self.outer.lock() = CURRENT.replace(Some(self.context));
+        self.call.span.with_subscriber(|(id, dispatch)| dispatch.enter(id));
+        *self.outer.lock() = CURRENT.replace(Some(self.call.context));
     }
 
     fn exit(&self) {
         CURRENT.set(self.outer.lock().take());
-        self.span.with_subscriber(|(id, dispatch)| dispatch.exit(id));
+        self.call.span.with_subscriber(|(id, dispatch)| dispatch.exit(id));
     }
 }
 
@@ -212,7 +222,7 @@ impl Ids {
     }
 }
 
-fn begin(call: &Call<'_>, ids: Ids) -> (Span, TraceContext) {
+fn begin(call: &Call<'_>, ids: Ids) -> Open {
     // What a shard's thread happens to be doing is no part of a call that it serves.
     let around = if call.role == Role::Caller { Span::current().id() } else { None };
     let name = call.method_name().unwrap_or("unknown/unknown");
@@ -256,7 +266,7 @@ fn begin(call: &Call<'_>, ids: Ids) -> (Span, TraceContext) {
         }
         _ => {}
     }
-    (span, context)
+    Open { span, context }
 }
 
 fn end(span: &Span, ended: &CallEnd) {
