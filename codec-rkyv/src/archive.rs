@@ -98,6 +98,15 @@ pub(crate) fn check<T: Archivable>(bytes: &[u8]) -> Result<&Archived<T>, Invalid
     access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator).map_err(|_| Invalid)
 }
 
+/// The original type of an archive that was checked.
+///
+/// # Errors
+/// Without sharing and with checked bytes there is nothing that could fail, except a type's own invariant
+/// that its archive does not have.
+pub(crate) fn deserialize<T: Archivable>(archived: &Archived<T>) -> Result<T, Invalid> {
+    archived.deserialize(Strategy::wrap(&mut ())).map_err(|Failure| Invalid)
+}
+
 /// The body is not a valid archive of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalid;

@@ -59,6 +59,13 @@ impl Attachment {
             SharedSegment::External(_) => None,
         }
     }
+
+    fn attach(&self, out: &mut Writer) -> Result<(), EncodeError> {
+        match self.is_empty() {
+            true => Ok(()),
+            false => Ok(out.attach_beside(self.0.clone().into())?),
+        }
+    }
 }
 
 impl Default for Attachment {
@@ -132,6 +139,16 @@ impl<B: Frozen> ReceivedAttachment<B> {
     }
 }
 
+impl<B: Into<Attachment>> ReceivedAttachment<B> {
+    /// The same to send; nothing if it was written elsewhere.
+    fn into_sent(self) -> Attachment {
+        match self {
+            ReceivedAttachment::InMemory(bytes) => bytes.into(),
+            ReceivedAttachment::Landed(_) => Attachment::default(),
+        }
+    }
+}
+
 /// Parts a body from what is beside its message.
 fn part<B: Frozen>(mut body: B, attached: Attached) -> (B, ReceivedAttachment<B>) {
     let attachment = match attached {
@@ -162,10 +179,7 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn encode(&self, out: &mut Writer) -> Result<(), EncodeError> {
         self.message.encode(out)?;
-        if self.attachment.is_empty() {
-            return Ok(());
-        }
-        Ok(out.attach_beside(self.attachment.0.clone().into())?)
+        self.attachment.attach(out)
     }
 
     fn receive<B: Frozen>(body: B) -> Result<Self::Received<B>, Invalid> {
@@ -179,10 +193,7 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn encode_as(&self, form: Form, out: &mut Writer) -> Result<(), EncodeError> {
         self.message.encode_as(form, out)?;
-        if self.attachment.is_empty() {
-            return Ok(());
-        }
-        Ok(out.attach_beside(self.attachment.0.clone().into())?)
+        self.attachment.attach(out)
     }
 
     fn decode_as(form: Form, body: &[u8]) -> Result<Self, Invalid> {
@@ -191,11 +202,10 @@ impl<M: Message> Message for WithAttachment<M> {
 
     fn decode_as_with(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
         let (body, attachment) = part(body, attached);
-        let attachment = match attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        Ok(WithAttachment { message: M::decode_as(form, &body)?, attachment })
+        Ok(WithAttachment {
+            message: M::decode_as(form, &body)?,
+            attachment: attachment.into_sent(),
+        })
     }
 
     fn receive_as_with<B: Frozen + From<SharedChunk>>(
@@ -208,42 +218,24 @@ impl<M: Message> Message for WithAttachment<M> {
     }
 
     fn into_owned(received: Self::Received<Chunk>) -> WithAttachment<M> {
-        let attachment = match received.attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        WithAttachment { message: M::into_owned(received.message), attachment }
+        WithAttachment {
+            message: M::into_owned(received.message),
+            attachment: received.attachment.into_sent(),
+        }
     }
 
     fn into_owned_shared(received: Self::Received<SharedChunk>) -> WithAttachment<M> {
-        let attachment = match received.attachment {
-            ReceivedAttachment::InMemory(bytes) => bytes.into(),
-            ReceivedAttachment::Landed(_) => Attachment::default(),
-        };
-        WithAttachment { message: M::into_owned_shared(received.message), attachment }
+        WithAttachment {
+            message: M::into_owned_shared(received.message),
+            attachment: received.attachment.into_sent(),
+        }
     }
 }
 
-impl<T: Archivable + Message> FromBody for WithAttachment<View<T, Chunk>, ReceivedAttachment> {
-    type Message = WithAttachment<T>;
-
-    fn from_body(body: Chunk) -> Result<Self, Invalid> {
-        Self::from_body_with(body, Attached::Nothing)
-    }
-
-    fn from_body_with(body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body, attached);
-        Ok(WithAttachment { message: View::new(body)?, attachment })
-    }
-
-    fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body, attached);
-        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
-    }
-}
-
-impl<T: Archivable + Message> FromBody
-    for WithAttachment<View<T, SharedChunk>, ReceivedAttachment<SharedChunk>>
+impl<T, B> FromBody for WithAttachment<View<T, B>, ReceivedAttachment<B>>
+where
+    T: Archivable + Message,
+    B: Frozen + From<Chunk> + From<SharedChunk>,
 {
     type Message = WithAttachment<T>;
 
@@ -252,12 +244,12 @@ impl<T: Archivable + Message> FromBody
     }
 
     fn from_body_with(body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body.share(), attached);
+        let (body, attachment) = part(B::from(body), attached);
         Ok(WithAttachment { message: View::new(body)?, attachment })
     }
 
     fn from_other(form: Form, body: Chunk, attached: Attached) -> Result<Self, Invalid> {
-        let (body, attachment) = part(body.share(), attached);
-        Ok(WithAttachment { message: view_of(&T::decode_as(form, &body)?)?, attachment })
+        let (body, attachment) = part(B::from(body), attached);
+        Ok(WithAttachment { message: view_of(&T::decode_as(form, body.as_ref())?)?, attachment })
     }
 }

@@ -8,10 +8,11 @@ mod wide;
 mod write;
 
 use std::io;
+use std::marker::PhantomData;
 
 use ringcall_buf::Full;
 use ringcall_core::{Codec, EncodeError, Writer};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
 use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
 use crate::Invalid;
@@ -34,12 +35,12 @@ pub fn encode_named<T: Named>(
     codec: Codec,
     out: &mut Writer,
 ) -> Result<(), EncodeError> {
-    encode(&value, codec, out)
+    encode(value, codec, out)
 }
 
 #[doc(hidden)]
 pub fn decode_named<T: Named>(codec: Codec, body: &[u8]) -> Result<T, Invalid> {
-    decode(codec, body, AsNamed)
+    decode(codec, body, PhantomData::<T>)
 }
 
 #[doc(hidden)]
@@ -56,27 +57,22 @@ pub fn decode_array<T: Named, const N: usize>(
     codec: Codec,
     body: &[u8],
 ) -> Result<[T; N], Invalid> {
-    decode(codec, body, AsArray)
-}
-
-/// How a value is given to a serializer.
-trait Write {
-    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+    decode(codec, body, ReadArray(PhantomData))
 }
 
 /// Appends a value in a codec with names.
-fn encode(value: &impl Write, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
+fn encode(value: &impl Serialize, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
     let mut body = Body { out, full: None };
     let is_written = match codec {
         Codec::MESSAGEPACK => {
             let mut packed =
                 rmp_serde::Serializer::new(&mut body).with_struct_map().with_human_readable();
-            value.write(write::Checked::new(&mut packed, write::Rules::MESSAGEPACK)).is_ok()
+            value.serialize(write::Checked::new(&mut packed, write::Rules::MESSAGEPACK)).is_ok()
         }
         #[cfg(feature = "json")]
         Codec::JSON => {
             let mut json = serde_json::Serializer::new(&mut body);
-            value.write(write::Checked::new(&mut json, write::Rules::JSON)).is_ok()
+            value.serialize(write::Checked::new(&mut json, write::Rules::JSON)).is_ok()
         }
         _ => return Err(EncodeError::Codec(codec)),
     };
@@ -87,8 +83,12 @@ fn encode(value: &impl Write, codec: Codec, out: &mut Writer) -> Result<(), Enco
     }
 }
 
-/// Reads a value in a codec with names; `visit` asks a deserializer for it. Nothing may follow it.
-fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Invalid> {
+/// Reads the value that `seed` asks for in a codec with names. Nothing may follow it.
+fn decode<'de, S: DeserializeSeed<'de>>(
+    codec: Codec,
+    body: &'de [u8],
+    seed: S,
+) -> Result<S::Value, Invalid> {
     let limits = read::Limits::of(body, codec == Codec::JSON);
     match codec {
         Codec::MESSAGEPACK => {
@@ -97,7 +97,7 @@ fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Inval
             let mut packed = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
             // Its own limit counts more than ours does; this one is for what it might do by itself.
             packed.set_max_depth(4 * NAMED_DEPTH_MAX as usize);
-            let value = visit.visit(read::Checked::new::<T>(&mut packed, &limits));
+            let value = seed.deserialize(read::Checked::new::<S::Value>(&mut packed, &limits));
             let value = value.map_err(|_| Invalid)?;
             match IgnoredAny::deserialize(&mut packed) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(error))
@@ -112,7 +112,7 @@ fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Inval
         Codec::JSON => {
             let body = if body.is_empty() { &b"null"[..] } else { body };
             let mut json = serde_json::Deserializer::from_slice(body);
-            let value = visit.visit(read::Checked::new::<T>(&mut json, &limits));
+            let value = seed.deserialize(read::Checked::new::<S::Value>(&mut json, &limits));
             let value = value.map_err(|_| Invalid)?;
             json.end().map_err(|_| Invalid)?;
             Ok(value)
@@ -121,39 +121,22 @@ fn decode<T>(codec: Codec, body: &[u8], visit: impl Visit<T>) -> Result<T, Inval
     }
 }
 
-/// How a value is asked of a deserializer.
-trait Visit<T> {
-    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error>;
-}
+/// Reads an array, also one that is longer than serde knows.
+struct ReadArray<T, const N: usize>(PhantomData<T>);
 
-/// As serde says it.
-struct AsNamed;
+impl<'de, T: DeserializeOwned, const N: usize> DeserializeSeed<'de> for ReadArray<T, N> {
+    type Value = [T; N];
 
-impl<T: DeserializeOwned> Visit<T> for AsNamed {
-    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        T::deserialize(deserializer)
-    }
-}
-
-impl<T: Serialize> Write for &T {
-    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.serialize(serializer)
-    }
-}
-
-/// As an array, also one that is longer than serde knows.
-struct AsArray;
-
-impl<T: DeserializeOwned, const N: usize> Visit<[T; N]> for AsArray {
-    fn visit<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<[T; N], D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<[T; N], D::Error> {
         array::deserialize(deserializer)
     }
 }
 
+/// Writes such an array.
 struct WriteArray<'a, T, const N: usize>(&'a [T; N]);
 
-impl<T: Serialize, const N: usize> Write for WriteArray<'_, T, N> {
-    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl<T: Serialize, const N: usize> Serialize for WriteArray<'_, T, N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         array::serialize(self.0, serializer)
     }
 }

@@ -6,7 +6,7 @@ use core::fmt;
 use ringcall_buf::{Frozen, SharedChunk, SharedPool};
 use ringcall_core::{Codec, EncodeError, Payload, Writer};
 
-use crate::archive::{Archivable, Invalid, check, encode};
+use crate::archive::{Archivable, Invalid, check, deserialize, encode};
 use crate::{Message, Shape, View};
 
 /// The form of a body, seen from the type that its reader has. A byte, since every call carries some.
@@ -90,10 +90,7 @@ pub fn encode_previous<M, V: Archivable + for<'a> From<&'a M>>(
 }
 
 fn decode_archive<T: Archivable>(body: &[u8]) -> Result<T, Invalid> {
-    use rkyv::rancor::{Failure, Strategy};
-    let archived = check::<T>(body)?;
-    rkyv::Deserialize::<T, Strategy<(), Failure>>::deserialize(archived, Strategy::wrap(&mut ()))
-        .map_err(|_| Invalid)
+    deserialize(check::<T>(body)?)
 }
 
 #[doc(hidden)]

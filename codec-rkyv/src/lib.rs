@@ -46,8 +46,6 @@ pub use view::{SharedView, View};
 pub use wire_type::{WireType, WireWith};
 
 #[doc(hidden)]
-pub use fallback::decode_named as decode_names;
-#[doc(hidden)]
 pub use rkyv;
 #[doc(hidden)]
 pub use serde;

@@ -21,13 +21,18 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The text for a method's direction: the archive format, then the description of each part.
-    fn of(parts: &[fn(&mut Shape)]) -> Shape {
+    /// The text for a method's direction: the archive format, then the description of each part, then that
+    /// of the items.
+    fn of(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
         let mut shape = Shape::default();
         let _ = write!(shape.text, "rkyv-0.8/{}", archive_format().0);
         for part in parts {
             shape.text.push(';');
             part(&mut shape);
+        }
+        if let Some(items) = items {
+            shape.text.push_str(";items ");
+            items(&mut shape);
         }
         shape
     }
@@ -171,8 +176,8 @@ impl Signatures {
         items_in: Option<ItemShape>,
         items_out: Option<ItemShape>,
     ) -> Signatures {
-        let input = text(&[A::describe], items_in.map(|items| items.describe));
-        let output = text(&[R::describe, E::describe], items_out.map(|items| items.describe));
+        let input = Shape::of(&[A::describe], items_in.map(|items| items.describe));
+        let output = Shape::of(&[R::describe, E::describe], items_out.map(|items| items.describe));
         let is_in_raw = A::IS_RAW && items_in.is_none_or(|items| items.is_raw);
         // A reply that is a stream has no body of its own.
         let is_reply_raw = items_out.map_or(R::IS_RAW, |items| items.is_raw);
@@ -188,15 +193,6 @@ impl Signatures {
             }),
         }
     }
-}
-
-fn text(parts: &[fn(&mut Shape)], items: Option<fn(&mut Shape)>) -> Shape {
-    let mut shape = Shape::of(parts);
-    if let Some(items) = items {
-        shape.text.push_str(";items ");
-        items(&mut shape);
-    }
-    shape
 }
 
 /// A layout of a type.
@@ -252,7 +248,7 @@ fn previously(
         let describes: Vec<fn(&mut Shape)> =
             of_parts.iter().map(|layout| layout.describe).collect();
         let items = of_items.first().map(|layout| layout.describe);
-        Previously { signature: text(&describes, items).signature(), forms }
+        Previously { signature: Shape::of(&describes, items).signature(), forms }
     });
     others.collect()
 }

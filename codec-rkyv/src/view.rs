@@ -6,9 +6,8 @@ use core::ops::Deref;
 
 use ringcall_buf::{Chunk, Frozen, Pool, SharedChunk};
 use rkyv::Archived;
-use rkyv::rancor::{Failure, Strategy};
 
-use crate::archive::{Archivable, Invalid, check};
+use crate::archive::{Archivable, Invalid, check, deserialize};
 
 /// A received message: its bytes, checked once, and read where they landed.
 ///
@@ -53,13 +52,7 @@ impl<T: Archivable, B: Frozen> View<T, B> {
     /// The original type, deserialized.
     #[must_use]
     pub fn to_owned(&self) -> T {
-        let deserialized = rkyv::Deserialize::<T, Strategy<(), Failure>>::deserialize(
-            &**self,
-            Strategy::wrap(&mut ()),
-        );
-        // Without sharing and with checked bytes there is nothing that could fail, except a type's own
-        // invariant that the archive does not have.
-        deserialized.expect("a checked archive deserializes")
+        deserialize(&**self).expect("a checked archive deserializes")
     }
 }
 

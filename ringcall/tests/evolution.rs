@@ -15,6 +15,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{Pair, over_every_pair, over_one_pair};
+use ringcall::__private::codec::__private::decode_named;
 use ringcall::__private::codec::Typed;
 use ringcall::{
     CallError, Cause, Channel, Codec, Items, Message, Outgoing, Responder, Server, Status, Stream,
@@ -576,14 +577,12 @@ fn callers_without_types_are_answered_in_their_codec() {
                 let method = format!("test.Desk/{method}");
                 let (came_in, body) = call_in(&client, &method, codec, &first()).unwrap();
                 assert_eq!(came_in, codec);
-                let order =
-                    ringcall::__private::codec::decode_names::<original::Order>(codec, &body);
+                let order = decode_named::<original::Order>(codec, &body);
                 assert_eq!(order.unwrap(), first());
             }
             let (came_in, body) = call_in(&client, "test.Desk/refuse", codec, &first()).unwrap();
             assert_eq!(came_in, codec);
-            let refused =
-                ringcall::__private::codec::decode_names::<original::Refused>(codec, &body);
+            let refused = decode_named::<original::Refused>(codec, &body);
             assert_eq!(refused.unwrap(), original::Refused { why: "closed".into() });
         }
         let counters = client.counters();
