@@ -6,7 +6,7 @@
     clippy::arithmetic_side_effects
 )]
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -149,6 +149,22 @@ impl Tls {
         self.peer.as_ref()
     }
 
+    /// Whether the other side waits for another key. It is made when there is room for the answer, not
+    /// before: whoever asks without reading would have answers pile up. Behind a goodbye there is none.
+    #[inline]
+    fn owes_key(&self) -> bool {
+        match &self.stage {
+            Stage::Traffic(traffic) => traffic.owes_key() && self.goodbye != Goodbye::Said,
+            _ => false,
+        }
+    }
+
+    /// How much memory waits for the rest of a record or a message.
+    #[cfg(test)]
+    pub(crate) fn partial_capacity(&self) -> usize {
+        self.partial.capacity()
+    }
+
     #[cfg(test)]
     pub(crate) fn change_key_after(&mut self, records: u64) {
         if let Stage::Traffic(traffic) = &mut self.stage {
@@ -226,6 +242,8 @@ impl Tls {
                 }
                 self.peer = peer;
                 self.stage = Stage::Traffic(Box::new(traffic));
+                // It had to hold chains of certificates. From now on it holds less than a record.
+                self.partial.shrink_to_fit();
             }
         }
         if !early.is_empty() {
@@ -282,49 +300,22 @@ impl Tls {
         self.partial.clear();
         self.copied = self.copied.wrapping_add(len as u64);
         let mut laying = Laying { ranges, given: 0, end: 0, moved: 0 };
-        let mut at = 0_usize;
-        let fault = loop {
-            let rest = buffer.get_mut(at..).unwrap_or_default();
-            match traffic.open(rest, &mut self.out) {
-                Ok(None) => {
-                    self.partial.extend_from_slice(rest);
-                    break None;
-                }
-                Ok(Some((opened, record_len))) => {
-                    if let Opened::Data(n) = opened {
-                        laying.lay(buffer, at.saturating_add(HEAD_LEN), n);
-                    }
-                    at = at.saturating_add(record_len);
-                    if opened == Opened::Goodbye {
-                        // Nothing may follow, and what does is nobody's.
-                        self.input_ended = true;
-                        break None;
-                    }
-                }
-                Err(fault) => break Some(fault),
-            }
-        };
-        let Laying { ranges, given, end, moved } = laying;
+        let opened = laying.open(traffic, buffer);
+        match opened {
+            Ok(Some(at)) => self.partial.extend_from_slice(buffer.get(at..).unwrap_or_default()),
+            // Nothing may follow a goodbye, and what does is nobody's.
+            Ok(None) => self.input_ended = true,
+            Err(_) => {}
+        }
+        let Laying { given, end, moved, .. } = laying;
         self.given = self.given.wrapping_add(given);
         self.copied = self.copied.wrapping_add(moved as u64);
         // Whole records before a bad one are as good as if they had come alone.
-        if let [range] = &ranges[..] {
-            let mut chunk = arena.commit(range.end);
-            chunk.advance(range.start);
-            ranges.clear();
-            drop(shared);
-            plain(chunk);
-        } else if !ranges.is_empty() {
-            let chunk = arena.commit(end);
-            ranges.drain(..).for_each(|range| plain(chunk.slice(range)));
-        }
-        match fault {
-            None => Ok(()),
-            Some(fault) => {
-                traffic.refuse(fault, &mut self.out);
-                Err(CloseReason::Tls(fault))
-            }
-        }
+        give(shared, end, plain);
+        opened.map(drop).map_err(|fault| {
+            traffic.refuse(fault, &mut self.out);
+            CloseReason::Tls(fault)
+        })
     }
 
     /// Seals the segments of a batch, as few records as they fit into.
@@ -361,6 +352,21 @@ impl Tls {
     }
 }
 
+/// Gives the connection the plaintext that was opened, which ends at `end`.
+fn give(mut shared: RefMut<'_, Shared>, end: usize, plain: &mut dyn FnMut(Chunk)) {
+    let Shared { arena, ranges, .. } = &mut *shared;
+    if let [range] = &ranges[..] {
+        let mut chunk = arena.commit(range.end);
+        chunk.advance(range.start);
+        ranges.clear();
+        drop(shared);
+        plain(chunk);
+    } else if !ranges.is_empty() {
+        let chunk = arena.commit(end);
+        ranges.drain(..).for_each(|range| plain(chunk.slice(range)));
+    }
+}
+
 /// Where plaintext comes to lie in the buffer of its records: at the addresses that bodies need, and without
 /// gaps if that costs little.
 struct Laying<'a> {
@@ -373,6 +379,25 @@ struct Laying<'a> {
 }
 
 impl Laying<'_> {
+    /// Opens the records that are whole. Says where the first one begins that is not; `None` if one was a
+    /// goodbye.
+    fn open(
+        &mut self,
+        traffic: &mut Traffic,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>, TlsFault> {
+        let mut at = 0_usize;
+        while let Some((opened, len)) = traffic.open(buffer.get_mut(at..).unwrap_or_default())? {
+            match opened {
+                Opened::Data(n) => self.lay(buffer, at.saturating_add(HEAD_LEN), n),
+                Opened::Own => {}
+                Opened::Goodbye => return Ok(None),
+            }
+            at = at.saturating_add(len);
+        }
+        Ok(Some(at))
+    }
+
     /// Plaintext of `len` bytes lies at `start`.
     fn lay(&mut self, buffer: &mut [u8], start: usize, len: usize) {
         // Behind the head of a record that the buffer begins with, the first byte lies right.
@@ -430,6 +455,11 @@ impl ByteLayer for Tls {
         if !batch.is_empty() {
             self.seal_segments(batch).map_err(CloseReason::Tls)?;
         }
+        if self.owes_key()
+            && let Stage::Traffic(traffic) = &mut self.stage
+        {
+            traffic.update_key(false, &mut self.out).map_err(CloseReason::Tls)?;
+        }
         if self.goodbye == Goodbye::Wanted {
             self.goodbye = Goodbye::Said;
             if let Stage::Traffic(traffic) = &mut self.stage {
@@ -444,7 +474,7 @@ impl ByteLayer for Tls {
 
     #[inline]
     fn wants_seal(&self) -> bool {
-        !self.out.is_empty() || self.goodbye == Goodbye::Wanted
+        !self.out.is_empty() || self.goodbye == Goodbye::Wanted || self.owes_key()
     }
 
     #[inline]

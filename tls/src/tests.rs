@@ -77,6 +77,14 @@ impl End {
     }
 }
 
+/// What a record is longer than its plaintext: its head, the type inside and the tag of the cipher.
+const RECORD_EXTRA: usize = 5 + 1 + 16;
+/// A record with a change of keys.
+const KEY_UPDATE_RECORD: usize = 5 + RECORD_EXTRA;
+/// A record with an alert.
+const ALERT_RECORD: usize = 2 + RECORD_EXTRA;
+const HANDSHAKE: u8 = 22;
+
 /// Carries what both ends have of their own; says how much that was, either way.
 fn settle([a, b]: &mut [End; 2], piece: usize) -> [usize; 2] {
     let mut carried = [0, 0];
@@ -146,6 +154,8 @@ fn keys_are_changed_before_they_are_used_up() {
         client.tls.change_key_after(2);
         let bytes = vec![round; 50_000];
         let sealed = client.say(&bytes);
+        // Of four records the first two use up their key, so that it is changed once.
+        assert_eq!(sealed.len(), 50_000 + 4 * RECORD_EXTRA + KEY_UPDATE_RECORD);
         server.receive(&sealed, 7000);
         said.extend(bytes);
         assert_eq!(server.closed, None);
@@ -161,6 +171,7 @@ fn keys_are_changed_when_the_other_side_asks() {
         ask.extend(client.say(b"and on"));
         server.receive(&ask, 10);
         let answer = server.say(b"so be it");
+        assert_eq!(answer.len(), 8 + RECORD_EXTRA + KEY_UPDATE_RECORD);
         client.receive(&answer, 10);
         assert_eq!((client.closed, server.closed), (None, None), "{round}");
     }
@@ -178,8 +189,69 @@ fn h02_floods_of_tls_itself_are_bounded() {
         assert!(asked < 1000);
     }
     assert_eq!(server.closed, Some(CloseReason::Tls(TlsFault::TooMuch)));
-    let answers = server.send(Vec::new()).len();
-    assert!(answers < 100 * asked, "{answers} bytes");
+    assert_eq!(asked, 65);
+    assert_eq!(server.send(Vec::new()).len(), ALERT_RECORD);
+}
+
+/// Whoever asks for other keys again and again, hides that among data, and reads nothing, makes nothing wait.
+#[test]
+fn h02_many_questions_for_a_key_have_one_answer() {
+    let [mut client, mut server] = open(&sides());
+    for _ in 0..1000 {
+        let mut flood = client.tls.ask_for_new_key();
+        flood.extend(client.say(b"."));
+        server.receive(&flood, usize::MAX);
+    }
+    assert_eq!(server.closed, None);
+    assert!(server.tls.wants_seal());
+    let answer = server.send(Vec::new());
+    assert_eq!(answer.len(), KEY_UPDATE_RECORD);
+    assert!(!server.tls.wants_seal());
+    let said = server.say(b"so be it");
+    assert_eq!(said.len(), 8 + RECORD_EXTRA);
+    client.receive(&[answer, said].concat(), 10);
+    assert_eq!((client.closed, client.heard()), (None, b"so be it".to_vec()));
+}
+
+/// Behind a goodbye nothing is said any more, also if somebody asks.
+#[test]
+fn a_goodbye_is_the_last_word() {
+    let [mut client, mut server] = open(&sides());
+    server.tls.end_output();
+    assert_eq!(server.send(Vec::new()).len(), ALERT_RECORD);
+    let ask = client.tls.ask_for_new_key();
+    server.receive(&ask, usize::MAX);
+    assert_eq!(server.closed, None);
+    assert!(!server.tls.wants_seal());
+    assert!(server.send(Vec::new()).is_empty());
+}
+
+/// What a message of TLS's own is, and how long it will be, is looked at before the rest of it is kept.
+#[test]
+fn h02_messages_that_may_not_come_are_not_collected() {
+    for (message, is_client, fault) in [
+        // A certificate, after the handshake.
+        (&[11][..], true, TlsFault::Malformed),
+        (&[11], false, TlsFault::Malformed),
+        // A ticket, from a client.
+        (&[4], false, TlsFault::Malformed),
+        // A ticket and a change of keys, longer than any.
+        (&[4, 1, 0, 1], true, TlsFault::TooMuch),
+        (&[24, 0, 0, 2], true, TlsFault::TooMuch),
+    ] {
+        let [client, server] = open(&sides());
+        let [mut to, mut from] = if is_client { [client, server] } else { [server, client] };
+        let record = from.tls.say_anything(HANDSHAKE, message);
+        to.receive(&record, usize::MAX);
+        assert_eq!(to.closed, Some(CloseReason::Tls(fault)), "{message:?}");
+    }
+}
+
+/// A handshake may need much memory, a connection that only waits does not.
+#[test]
+fn a_handshake_leaves_nothing_behind() {
+    let ends = open(&sides());
+    assert_eq!(ends.each_ref().map(|end| end.tls.partial_capacity()), [0, 0]);
 }
 
 #[test]

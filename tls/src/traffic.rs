@@ -28,8 +28,8 @@ pub(crate) const HEAD_LEN: usize = 5;
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 14;
 /// What a sealed record may have beside its plaintext.
 const SEALED_EXTRA_MAX: usize = 256;
-/// Messages of TLS's own that may come together from several records.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The longest ticket for a later session, as in rustls; it may come together from several records.
+const TICKET_BYTES_MAX: usize = 64 * 1024;
 /// Records without anything for the connection that may come, more than those with.
 const IDLE_RECORDS_MAX: u32 = 64;
 /// A key is changed this many records before it would have to be.
@@ -37,6 +37,7 @@ const RECORDS_SPARE: u64 = 1 << 10;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
+const KEY_UPDATE_BYTES: usize = 1;
 const ALERT_WARNING: u8 = 1;
 const ALERT_FATAL: u8 = 2;
 
@@ -58,6 +59,9 @@ pub(crate) struct Traffic {
     /// A message of TLS's own, as far as it is here.
     message: Vec<u8>,
     idle_records: u32,
+    /// The other side has asked for another key, once or more: one answer will do, and the next record of
+    /// the connection's has to come behind it (RFC 8446, 4.6.3).
+    owes_key: bool,
 }
 
 /// What a record was.
@@ -110,18 +114,15 @@ impl Traffic {
             opened,
             message: Vec::new(),
             idle_records: 0,
+            owes_key: false,
         })
     }
 
     // ---- in ----
 
     /// Opens the record that `bytes` begin with, in place. Says what it was, and how long it is; `None`
-    /// if it is not here whole. What is to be answered is appended to `out`.
-    pub(crate) fn open(
-        &mut self,
-        bytes: &mut [u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Option<(Opened, usize)>, TlsFault> {
+    /// if it is not here whole.
+    pub(crate) fn open(&mut self, bytes: &mut [u8]) -> Result<Option<(Opened, usize)>, TlsFault> {
         let Some(len) = record_len(bytes)? else { return Ok(None) };
         let Some(record) = bytes.get_mut(..len) else { return Ok(None) };
         let Some((head, sealed)) = record.split_first_chunk_mut::<HEAD_LEN>() else {
@@ -156,26 +157,29 @@ impl Traffic {
         if self.idle_records > IDLE_RECORDS_MAX {
             return Err(TlsFault::TooMuch);
         }
-        self.take_messages(out)?;
+        self.take_messages()?;
         Ok(Some((opened, len)))
     }
 
     /// Deals with the messages of TLS's own that have arrived.
-    fn take_messages(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFault> {
+    fn take_messages(&mut self) -> Result<(), TlsFault> {
         let message = std::mem::take(&mut self.message);
         let mut rest = &message[..];
-        while let Some(([kind, a, b, c], behind)) = rest.split_first_chunk::<4>() {
+        while let Some(&kind) = rest.first() {
+            // Before any more of it is kept.
+            let len_max = self.len_max(kind)?;
+            let Some(([_, a, b, c], behind)) = rest.split_first_chunk::<4>() else { break };
             let len = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap_or(usize::MAX);
-            if len > MESSAGE_BYTES_MAX {
+            if len > len_max {
                 return Err(TlsFault::TooMuch);
             }
             let Some((payload, behind)) = behind.split_at_checked(len) else { break };
-            match (*kind, &mut self.kernel) {
-                (NEW_SESSION_TICKET, Kernel::Client(kernel)) => {
+            match &mut self.kernel {
+                Kernel::Client(kernel) if kind == NEW_SESSION_TICKET => {
                     kernel.handle_new_session_ticket(payload).map_err(|error| fault_of(&error))?;
                 }
                 // The keys change with the record: nothing may be behind it.
-                (KEY_UPDATE, _) if behind.is_empty() => self.key_updated(payload, out)?,
+                _ if kind == KEY_UPDATE && behind.is_empty() => self.key_updated(payload)?,
                 _ => return Err(TlsFault::Malformed),
             }
             rest = behind;
@@ -184,7 +188,16 @@ impl Traffic {
         Ok(())
     }
 
-    fn key_updated(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFault> {
+    /// How long a message of this kind may be, if it may come at all.
+    fn len_max(&self, kind: u8) -> Result<usize, TlsFault> {
+        match (kind, &self.kernel) {
+            (NEW_SESSION_TICKET, Kernel::Client(_)) => Ok(TICKET_BYTES_MAX),
+            (KEY_UPDATE, _) => Ok(KEY_UPDATE_BYTES),
+            _ => Err(TlsFault::Malformed),
+        }
+    }
+
+    fn key_updated(&mut self, payload: &[u8]) -> Result<(), TlsFault> {
         let is_asked = match payload {
             [0] => false,
             [1] => true,
@@ -197,19 +210,26 @@ impl Traffic {
         let (opened, secrets) = updated.map_err(|error| fault_of(&error))?;
         self.opener = opener(self.suite, secrets)?;
         self.opened = opened;
-        if is_asked { self.update_key(false, out) } else { Ok(()) }
+        self.owes_key |= is_asked;
+        Ok(())
     }
 
     // ---- out ----
 
-    /// Seals a record: at most [`RECORD_BYTES_MAX`]. If the key is used up, its successor is announced in
-    /// `out`, which goes first.
+    /// Whether the other side waits for another key.
+    #[inline]
+    pub(crate) fn owes_key(&self) -> bool {
+        self.owes_key
+    }
+
+    /// Seals a record: at most [`RECORD_BYTES_MAX`]. If the key is used up or owed, its successor is announced
+    /// in `out`, which goes first.
     pub(crate) fn seal(
         &mut self,
         payload: OutboundChunks<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Vec<u8>, TlsFault> {
-        if self.sealed >= self.seal_max {
+        if self.owes_key || self.sealed >= self.seal_max {
             self.update_key(false, out)?;
         }
         self.seal_as(ContentType::ApplicationData, payload)
@@ -248,6 +268,7 @@ impl Traffic {
         let (sealed, secrets) = updated.map_err(|error| fault_of(&error))?;
         self.sealer = sealer(self.suite, secrets)?;
         self.sealed = sealed;
+        self.owes_key = false;
         Ok(())
     }
 
