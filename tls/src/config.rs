@@ -239,9 +239,16 @@ impl fmt::Debug for TlsServer {
 /// [`server_name`](TlsClient::server_name) is each clone's own.
 #[derive(Clone)]
 pub struct TlsClient {
-    config: Arc<RwLock<Arc<ClientConfig>>>,
+    settings: Arc<RwLock<ClientSettings>>,
     name: Option<ServerName<'static>>,
-    is_verifying: bool,
+}
+
+/// What is replaced, all at once.
+#[derive(Clone)]
+pub(crate) struct ClientSettings {
+    pub(crate) config: Arc<ClientConfig>,
+    /// Servers have to prove who they are.
+    pub(crate) is_verifying: bool,
 }
 
 impl TlsClient {
@@ -299,8 +306,8 @@ impl TlsClient {
         let mut config = built.map_err(TlsConfigError::of)?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.enable_secret_extraction = true;
-        let config = Arc::new(RwLock::new(Arc::new(config)));
-        Ok(TlsClient { config, name: None, is_verifying })
+        let settings = ClientSettings { config: Arc::new(config), is_verifying };
+        Ok(TlsClient { settings: Arc::new(RwLock::new(settings)), name: None })
     }
 
     /// Expects servers to be called so, whatever the address that is connected to: a DNS name or an IP
@@ -316,20 +323,16 @@ impl TlsClient {
     /// Connections that are made from now on are as `next` says, but for its name.
     pub fn replace(&self, next: &TlsClient) {
         let next = next.current();
-        *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
+        *self.settings.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
     }
 
-    pub(crate) fn current(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    pub(crate) fn current(&self) -> ClientSettings {
+        self.settings.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// The name that a server at this host must have.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, TlsConfigError> {
         self.name.clone().map_or_else(|| server_name_of(host), Ok)
-    }
-
-    pub(crate) fn is_verifying(&self) -> bool {
-        self.is_verifying
     }
 }
 
@@ -337,7 +340,7 @@ impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsClient")
             .field("server_name", &self.name)
-            .field("is_verifying", &self.is_verifying)
+            .field("is_verifying", &self.current().is_verifying)
             .finish_non_exhaustive()
     }
 }
@@ -459,7 +462,7 @@ pub enum TlsConfigError {
 }
 
 impl TlsConfigError {
-    fn of(error: Error) -> TlsConfigError {
+    pub(crate) fn of(error: Error) -> TlsConfigError {
         match error {
             Error::InconsistentKeys(_) => TlsConfigError::KeyMismatch,
             error => TlsConfigError::Unusable { reason: error.to_string() },

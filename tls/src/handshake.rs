@@ -6,8 +6,9 @@ use ringcall_core::{CloseReason, TlsFault};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError};
-use rustls::{ClientConfig, CommonState, Error, ServerConfig};
+use rustls::{CommonState, Error, ServerConfig};
 
+use crate::config::ClientSettings;
 use crate::fault::fault_of;
 use crate::peer::PeerIdentity;
 use crate::traffic::{Kernel, Traffic, has_record};
@@ -56,16 +57,14 @@ pub(crate) enum Advance {
 
 impl Handshake {
     pub(crate) fn client(client: &TlsClient, host: &str) -> Result<Handshake, TlsConfigError> {
-        let config: Arc<ClientConfig> = client.current();
+        let ClientSettings { config, is_verifying } = client.current();
         let conn = UnbufferedClientConnection::new(config, client.name_of(host)?)
-            .map_err(|error| TlsConfigError::Unusable { reason: error.to_string() })?;
-        let is_verifying = client.is_verifying();
+            .map_err(TlsConfigError::of)?;
         Ok(Handshake { conn: Conn::Client(conn), is_verifying, arrived: 0 })
     }
 
     pub(crate) fn server(config: Arc<ServerConfig>) -> Result<Handshake, TlsConfigError> {
-        let conn = UnbufferedServerConnection::new(config)
-            .map_err(|error| TlsConfigError::Unusable { reason: error.to_string() })?;
+        let conn = UnbufferedServerConnection::new(config).map_err(TlsConfigError::of)?;
         Ok(Handshake { conn: Conn::Server(conn), is_verifying: true, arrived: 0 })
     }
 

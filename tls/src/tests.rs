@@ -254,6 +254,23 @@ fn a_handshake_leaves_nothing_behind() {
     assert_eq!(ends.each_ref().map(|end| end.tls.partial_capacity()), [0, 0]);
 }
 
+/// Whether servers have proved who they are is replaced together with what proves it.
+#[test]
+fn a_client_is_replaced_as_a_whole() {
+    let sides = sides();
+    let careless = || TlsClient::dangerous_without_verification(None).unwrap();
+    let knows_the_server = |client: &TlsClient| {
+        let [end, _] = open(&Sides { server: sides.server.clone(), client: client.clone() });
+        end.tls.peer().is_some()
+    };
+    let client = careless();
+    assert!(!knows_the_server(&client));
+    client.replace(&sides.client);
+    assert!(knows_the_server(&client));
+    client.replace(&careless());
+    assert!(!knows_the_server(&client));
+}
+
 #[test]
 fn h07_strangers_are_told_apart() {
     let sides = sides();
