@@ -188,7 +188,9 @@ pub use ringcall_core::{
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;
 #[cfg(feature = "tls")]
-pub use ringcall_tls::{PeerIdentity, TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer};
+pub use ringcall_tls::{
+    PeerIdentity, TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer, TlsSource,
+};
 
 /// What the macros need. Not a public interface.
 #[doc(hidden)]

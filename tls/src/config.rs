@@ -32,7 +32,7 @@ impl TlsIdentity {
     /// # Errors
     /// When there is no certificate or no key.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<TlsIdentity, TlsConfigError> {
-        TlsIdentity::read(Source::Memory, chain, Source::Memory, key)
+        TlsIdentity::read(TlsSource::Memory, chain, TlsSource::Memory, key)
     }
 
     /// From PEM files, as [`from_pem`](TlsIdentity::from_pem).
@@ -45,7 +45,7 @@ impl TlsIdentity {
     ) -> Result<TlsIdentity, TlsConfigError> {
         let (chain, key) = (chain.as_ref(), key.as_ref());
         let (chain_text, key_text) = (read(chain)?, read(key)?);
-        let source = |path: &Path| Source::File(path.to_owned());
+        let source = |path: &Path| TlsSource::File(path.to_owned());
         TlsIdentity::read(source(chain), &chain_text, source(key), &key_text)
     }
 
@@ -56,15 +56,15 @@ impl TlsIdentity {
     /// When the key is of no form that is known.
     pub fn from_der(chain: Vec<Vec<u8>>, key: Vec<u8>) -> Result<TlsIdentity, TlsConfigError> {
         let key = PrivateKeyDer::try_from(key)
-            .map_err(|_| TlsConfigError::NoKey { source: Source::Memory })?;
+            .map_err(|_| TlsConfigError::NoKey { source: TlsSource::Memory })?;
         let chain = chain.into_iter().map(CertificateDer::from).collect();
         Ok(TlsIdentity { chain, key })
     }
 
     fn read(
-        chain_source: Source,
+        chain_source: TlsSource,
         chain: &[u8],
-        key_source: Source,
+        key_source: TlsSource,
         key: &[u8],
     ) -> Result<TlsIdentity, TlsConfigError> {
         let chain = certificates(&chain_source, chain)?;
@@ -96,7 +96,7 @@ impl TlsRoots {
     /// # Errors
     /// When there is none in it, or one is malformed.
     pub fn from_pem(text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
-        TlsRoots::read(&Source::Memory, text)
+        TlsRoots::read(&TlsSource::Memory, text)
     }
 
     /// The authorities in a PEM file.
@@ -105,7 +105,7 @@ impl TlsRoots {
     /// When it cannot be read, there is none in it, or one is malformed.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<TlsRoots, TlsConfigError> {
         let path = path.as_ref();
-        TlsRoots::read(&Source::File(path.to_owned()), &read(path)?)
+        TlsRoots::read(&TlsSource::File(path.to_owned()), &read(path)?)
     }
 
     /// Those that browsers trust, as of when this was built: for servers with names of the public internet.
@@ -116,7 +116,7 @@ impl TlsRoots {
         TlsRoots { store: roots, revoked: Vec::new() }
     }
 
-    fn read(source: &Source, text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
+    fn read(source: &TlsSource, text: &[u8]) -> Result<TlsRoots, TlsConfigError> {
         let mut roots = TlsRoots { store: RootCertStore::empty(), revoked: Vec::new() };
         for certificate in certificates(source, text)? {
             let added = roots.store.add(certificate);
@@ -141,7 +141,7 @@ impl TlsRoots {
     pub fn revoking(mut self, lists: &[u8]) -> Result<TlsRoots, TlsConfigError> {
         let before = self.revoked.len();
         for list in CertificateRevocationListDer::pem_slice_iter(lists) {
-            let list = list.map_err(|_| TlsConfigError::BadPem { source: Source::Memory })?;
+            let list = list.map_err(|_| TlsConfigError::BadPem { source: TlsSource::Memory })?;
             self.revoked.push(list);
         }
         match self.revoked.len() > before {
@@ -398,18 +398,18 @@ impl ServerCertVerifier for Anybody {
 /// Where certificates and keys came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Source {
+pub enum TlsSource {
     /// Text that was given.
     Memory,
     /// A file.
     File(PathBuf),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for TlsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Memory => f.write_str("the PEM text"),
-            Source::File(path) => write!(f, "{}", path.display()),
+            TlsSource::Memory => f.write_str("the PEM text"),
+            TlsSource::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -428,19 +428,19 @@ pub enum TlsConfigError {
     /// There is no certificate where one was expected.
     NoCertificate {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// There is no private key where one was expected.
     NoKey {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// There is no revocation list in what was given.
     NoRevocationList,
     /// A section is cut off, or not what it says that it is.
     BadPem {
         /// Where.
-        source: Source,
+        source: TlsSource,
     },
     /// The key is not that of the certificate.
     KeyMismatch,
@@ -516,7 +516,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
 }
 
 fn certificates(
-    source: &Source,
+    source: &TlsSource,
     text: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
     let mut found = Vec::new();

@@ -20,7 +20,7 @@ mod peer;
 mod tests;
 mod traffic;
 
-pub use config::{TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer};
+pub use config::{TlsClient, TlsConfigError, TlsIdentity, TlsRoots, TlsServer, TlsSource};
 pub use layer::{Tls, Workspace};
 pub use peer::PeerIdentity;
 
