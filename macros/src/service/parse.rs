@@ -198,7 +198,7 @@ fn check_names(methods: &[Method]) -> Result<()> {
 }
 
 /// Methods that every client has.
-const OF_CLIENTS: [&str; 4] = ["new", "connect", "with_options", "channel"];
+const OF_CLIENTS: [&str; 5] = ["new", "connect", "with_options", "channel", "service_table"];
 
 impl Method {
     fn parse(item: TraitItemFn) -> Result<Method> {
