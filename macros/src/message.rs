@@ -10,7 +10,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Data, DeriveInput, Error, Field, GenericParam, Path, Result, Token, Type,
+    Attribute, Data, DeriveInput, Error, Expr, Field, GenericParam, Path, Result, Token, Type,
     parse_quote, token,
 };
 
@@ -172,7 +172,8 @@ fn rkyv_argument(attributes: &[Attribute], name: &str) -> Option<Type> {
     found
 }
 
-/// Passes over the rest of another argument: `= …`, `(…)` or nothing.
+/// Passes over the rest of another argument: `= …`, `(…)` or nothing. What follows `=` is a type or an
+/// expression.
 fn skip_value(input: ParseStream<'_>) -> Result<()> {
     if input.peek(token::Paren) {
         let inside;
@@ -180,7 +181,10 @@ fn skip_value(input: ParseStream<'_>) -> Result<()> {
         inside.parse::<TokenStream>()?;
     } else if input.peek(Token![=]) {
         input.parse::<Token![=]>()?;
-        input.parse::<Type>()?;
+        match input.fork().parse::<Type>() {
+            Ok(_) => drop(input.parse::<Type>()?),
+            Err(_) => drop(input.parse::<Expr>()?),
+        }
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, DeriveInput, Expr, Field, Path, Token, Type, parse_quote, token};
+use syn::{Attribute, DeriveInput, Field, Path, Token, Type, parse_quote};
 
-use super::fields_mut;
+use super::{fields_mut, skip_value};
 
 /// Derives what the author has not. `#[serde(…)]` on the type, its variants and its fields is passed on.
 pub(super) fn derive(input: &mut DeriveInput, codec: &TokenStream) {
@@ -58,14 +58,7 @@ fn says_how(field: &Field) -> bool {
         let _ = attribute.parse_nested_meta(|meta| {
             let names = ["with", "serialize_with", "deserialize_with", "skip"];
             says |= names.iter().any(|name| meta.path.is_ident(name));
-            if meta.input.peek(token::Paren) {
-                let inside;
-                syn::parenthesized!(inside in meta.input);
-                inside.parse::<TokenStream>()?;
-            } else if meta.input.peek(Token![=]) {
-                meta.value()?.parse::<Expr>()?;
-            }
-            Ok(())
+            skip_value(meta.input)
         });
     }
     says

@@ -27,7 +27,7 @@ pub(super) fn expand(service: &Service) -> TokenStream {
 /// The trait itself, with futures that a server can name bounds of.
 fn the_trait(service: &Service) -> TokenStream {
     let Service { visibility, name, attributes, .. } = service;
-    let service_name = format_ident!("{name}Service");
+    let service_name = service_name(service);
     let into = format_ident!("into_{}", snake_case(name));
     let methods = service.methods.iter().map(|method| {
         let attributes = &method.attributes;
@@ -196,37 +196,24 @@ fn item_out(method: &Method) -> Option<TokenStream> {
 
 /// `QuotesService`: what a server mounts.
 fn server(service: &Service) -> TokenStream {
-    let Service { ringcall, visibility, name, .. } = service;
-    let service_name = format_ident!("{name}Service");
-    let table = table_name(service);
-    let here = service.methods.iter().enumerate().map(|(index, method)| {
-        let mount = if method.options.offload { Place::Pool } else { Place::Shard };
-        mount_method(service, method, index, mount)
-    });
-    let offloaded = service
-        .methods
-        .iter()
-        .enumerate()
-        .map(|(index, method)| mount_method(service, method, index, Place::Pool));
-    let spawned = service.send.then(|| {
-        let methods = service.methods.iter().enumerate();
-        let methods =
-            methods.map(|(index, method)| mount_method(service, method, index, Place::Executor));
-        quote! {
-            #[automatically_derived]
-            impl<__S: #name> #ringcall::SendService for #service_name<__S> {
-                fn mount_spawned(self, mount: &mut #ringcall::__private::Mount)
-                where
-                    Self: ::core::marker::Send + ::core::marker::Sync,
-                {
-                    #(#methods)*
-                }
-            }
-        }
-    });
-    let any_offload = service.methods.iter().any(|method| method.options.offload);
-    // Work that goes to another thread takes the implementation along.
-    let bounds = any_offload.then(|| quote!(+ ::core::marker::Send + ::core::marker::Sync));
+    let wrapper = wrapper(service);
+    let mounts = mounts(service);
+    let spawned = service.send.then(|| spawned(service));
+    quote! {
+        #wrapper
+        #mounts
+        #spawned
+    }
+}
+
+fn service_name(service: &Service) -> Ident {
+    format_ident!("{}Service", service.name)
+}
+
+/// The type, and what it is to its owner.
+fn wrapper(service: &Service) -> TokenStream {
+    let Service { visibility, name, .. } = service;
+    let service_name = service_name(service);
     let doc = format!("An implementation of [`{name}`], ready to be given to a server.");
     quote! {
         #[doc = #doc]
@@ -257,7 +244,23 @@ fn server(service: &Service) -> TokenStream {
                 &self.0
             }
         }
+    }
+}
 
+/// What a server asks of it.
+fn mounts(service: &Service) -> TokenStream {
+    let Service { ringcall, name, .. } = service;
+    let service_name = service_name(service);
+    let table = table_name(service);
+    let here = mount_methods(service, |method| match method.options.offload {
+        true => Place::Pool,
+        false => Place::Shard,
+    });
+    let offloaded = mount_methods(service, |_| Place::Pool);
+    let any_offload = service.methods.iter().any(|method| method.options.offload);
+    // Work that goes to another thread takes the implementation along.
+    let bounds = any_offload.then(|| quote!(+ ::core::marker::Send + ::core::marker::Sync));
+    quote! {
         #[automatically_derived]
         impl<__S: #name #bounds> #ringcall::Service for #service_name<__S> {
             fn table(&self) -> &'static #ringcall::ServiceTable {
@@ -277,9 +280,30 @@ fn server(service: &Service) -> TokenStream {
                 #(#offloaded)*
             }
         }
-
-        #spawned
     }
+}
+
+/// What a server asks of it that runs handlers on an executor of the user's.
+fn spawned(service: &Service) -> TokenStream {
+    let Service { ringcall, name, .. } = service;
+    let service_name = service_name(service);
+    let methods = mount_methods(service, |_| Place::Executor);
+    quote! {
+        #[automatically_derived]
+        impl<__S: #name> #ringcall::SendService for #service_name<__S> {
+            fn mount_spawned(self, mount: &mut #ringcall::__private::Mount)
+            where
+                Self: ::core::marker::Send + ::core::marker::Sync,
+            {
+                #(#methods)*
+            }
+        }
+    }
+}
+
+fn mount_methods(service: &Service, place: impl Fn(&Method) -> Place) -> Vec<TokenStream> {
+    let methods = service.methods.iter().enumerate();
+    methods.map(|(index, method)| mount_method(service, method, index, place(method))).collect()
 }
 
 /// Where a method's handler runs.
@@ -291,15 +315,26 @@ enum Place {
     Executor,
 }
 
+/// Variables of a mounted method. Its parameters become variables, too: these must not be among them.
+struct Variables {
+    call: Ident,
+    held: Ident,
+    streams: Ident,
+    sink: Ident,
+}
+
+impl Variables {
+    fn new() -> Variables {
+        let [call, held, streams, sink] =
+            ["call", "held", "streams", "sink"].map(|name| Ident::new(name, Span::mixed_site()));
+        Variables { call, held, streams, sink }
+    }
+}
+
 fn mount_method(service: &Service, method: &Method, index: usize, place: Place) -> TokenStream {
-    let Service { ringcall, name: trait_name, .. } = service;
-    let codec = quote!(#ringcall::__private::codec);
-    let name = &method.name;
-    // Parameters of the method become variables: these must not be among them.
-    let call = Ident::new("call", Span::mixed_site());
-    let held = Ident::new("held", Span::mixed_site());
-    let streams = Ident::new("streams", Span::mixed_site());
-    let sink = Ident::new("sink", Span::mixed_site());
+    let ringcall = &service.ringcall;
+    let variables = Variables::new();
+    let Variables { call, held, streams, .. } = &variables;
     // On the shard a call counts the service without atomics.
     let kept = if place == Place::Shard { quote!(service) } else { quote!(self) };
     let take_argument = method
@@ -314,62 +349,8 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     let take_items = method
         .items()
         .map(|(name, _, ty)| quote_spanned!(ty.span()=> let #name = #streams.items::<#ty>();));
-    let passed: Vec<TokenStream> = method
-        .inputs
-        .iter()
-        .map(|input| match input {
-            Input::Context(name, _) => quote!(&#name),
-            Input::Argument(name, _) | Input::Items(name, ..) => quote!(#name),
-        })
-        .collect();
-    let called = quote!(#trait_name::#name(#held.get(), #(#passed),*).await);
-    let (verb, run) = match &method.answer {
-        Answer::Items(reply) => {
-            let pump = pump(service, reply, &sink);
-            (
-                quote!(streaming),
-                quote! {
-                    let #sink = #streams.sink();
-                    ::core::result::Result::Ok(async move {
-                        let answer = #called;
-                        #pump
-                    })
-                },
-            )
-        }
-        Answer::Returned(_) if method.is_streaming() => (
-            quote!(streaming),
-            quote! {
-                ::core::result::Result::Ok(async move {
-                    #ringcall::__private::Ending::from(#codec::IntoReply::into_reply(#called))
-                })
-            },
-        ),
-        Answer::Returned(_) => (
-            match place {
-                Place::Shard => quote!(handler),
-                Place::Pool => quote!(offloaded),
-                Place::Executor => quote!(spawned),
-            },
-            quote! {
-                ::core::result::Result::Ok(async move {
-                    #codec::IntoReply::into_reply(#called)
-                })
-            },
-        ),
-        Answer::Responder(responder, ty) => (
-            match place {
-                Place::Shard => quote!(responder),
-                Place::Pool => quote!(offloaded_responder),
-                Place::Executor => quote!(spawned_responder),
-            },
-            quote! {
-                let #responder = <#ty as #ringcall::__private::Responds>::from_call(&#call);
-                #trait_name::#name(#held.get(), #(#passed,)* #responder);
-                ::core::result::Result::Ok(())
-            },
-        ),
-    };
+    let verb = verb(method, place);
+    let run = run(service, method, &variables);
     let streams = method.is_streaming().then(|| quote!(, #streams: &#ringcall::__private::Streams));
     quote! {
         {
@@ -382,6 +363,55 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
                 #run
             });
         }
+    }
+}
+
+/// How a method is mounted.
+fn verb(method: &Method, place: Place) -> TokenStream {
+    match (&method.answer, place) {
+        (Answer::Items(_), _) => quote!(streaming),
+        (Answer::Returned(_), _) if method.is_streaming() => quote!(streaming),
+        (Answer::Returned(_), Place::Shard) => quote!(handler),
+        (Answer::Returned(_), Place::Pool) => quote!(offloaded),
+        (Answer::Returned(_), Place::Executor) => quote!(spawned),
+        (Answer::Responder(..), Place::Shard) => quote!(responder),
+        (Answer::Responder(..), Place::Pool) => quote!(offloaded_responder),
+        (Answer::Responder(..), Place::Executor) => quote!(spawned_responder),
+    }
+}
+
+/// Runs the handler, and makes of what it returns what is sent.
+fn run(service: &Service, method: &Method, variables: &Variables) -> TokenStream {
+    let Service { ringcall, name: trait_name, .. } = service;
+    let Variables { call, held, streams, sink } = variables;
+    let codec = quote!(#ringcall::__private::codec);
+    let name = &method.name;
+    let passed = method.inputs.iter().map(|input| match input {
+        Input::Context(name, _) => quote!(&#name),
+        Input::Argument(name, _) | Input::Items(name, ..) => quote!(#name),
+    });
+    if let Answer::Responder(responder, ty) = &method.answer {
+        return quote! {
+            let #responder = <#ty as #ringcall::__private::Responds>::from_call(&#call);
+            #trait_name::#name(#held.get(), #(#passed,)* #responder);
+            ::core::result::Result::Ok(())
+        };
+    }
+    let called = quote!(#trait_name::#name(#held.get(), #(#passed),*).await);
+    let (before, answer) = match &method.answer {
+        Answer::Items(reply) => {
+            let pump = pump(service, reply, sink);
+            (quote!(let #sink = #streams.sink();), quote!(let answer = #called; #pump))
+        }
+        _ if method.is_streaming() => (
+            TokenStream::new(),
+            quote!(#ringcall::__private::Ending::from(#codec::IntoReply::into_reply(#called))),
+        ),
+        _ => (TokenStream::new(), quote!(#codec::IntoReply::into_reply(#called))),
+    };
+    quote! {
+        #before
+        ::core::result::Result::Ok(async move { #answer })
     }
 }
 
