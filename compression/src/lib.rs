@@ -177,10 +177,9 @@ pub fn inflate(
     pool: &Pool,
 ) -> Result<Chunk, InflateError> {
     let algorithm = algorithm(compression).ok_or(InflateError::Unavailable(compression))?;
-    let length = parse_length(body).ok_or(InflateError::Corrupt)?;
-    let length = usize::try_from(length).ok().filter(|length| *length <= limit);
+    let (length, data) = body.split_first_chunk::<PREFIX_BYTES>().ok_or(InflateError::Corrupt)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|it| *it <= limit);
     let length = length.ok_or(InflateError::TooLarge { limit })?;
-    let data = body.get(PREFIX_BYTES..).ok_or(InflateError::Corrupt)?;
     if length > algorithm.bytes_out_max(data.len()) {
         // No data of this algorithm becomes so long: not worth the memory.
         return Err(InflateError::Corrupt);

@@ -126,9 +126,9 @@ fn a10_a_bomb_in_a_bomb_is_opened_once() {
     for algorithm in Compression::ALL {
         let inner = zeros(algorithm, 5 << 20);
         let pool = Pool::new(0);
-        let Some(outer) = compress(algorithm, &inner, &always(), &pool) else { continue };
-        let opened = inflate(algorithm, &outer, LIMIT, &pool).unwrap();
-        assert_eq!(&*opened, &inner[..]);
+        let outer = compress(algorithm, &inner, &always(), &pool).expect("it is worth it again");
+        let opened = inflate(algorithm, &outer, LIMIT, &pool);
+        assert_eq!(&*opened.expect("it is sound"), &inner[..]);
     }
 }
 
