@@ -22,7 +22,7 @@ use super::wide::Wide;
 const MEMORY_BYTES: usize = 1 << 20;
 const MEMORY_A_BYTE: usize = 16;
 /// For how many elements room is made because the sender says that they follow.
-const RESERVED_MAX: usize = 256;
+const RESERVED_MAX: usize = 16;
 
 pub(super) struct Limits {
     /// The codec has integers of 128 bits.
