@@ -6,7 +6,7 @@
 //! old to new:  7 of ABC,           in MessagePack
 //! new to old:  7 of ABC,           in MessagePack
 //! old to new:  7 of ABC,           in archives, since the new server kept the old layout
-//! a venue that the old server does not know: refused, it did not run (the body did not pass validation)
+//! a venue that the old server does not know: the body did not pass validation (refused)
 //! ```
 
 use ringcall::{BlockingClient, Server, View};

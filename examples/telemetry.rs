@@ -1,5 +1,6 @@
-//! What a service does, for people and machines: calls counted for Prometheus, at a page of their own; slow
-//! calls in the log; spans printed as they end. The example is its own service, client and scraper.
+//! What a service does, for people and machines: calls counted for Prometheus, at a page of their own; what each
+//! came to, printed; and those that were slow told to `log`, which shows them where the program has set up a logger
+//! (this one has none). The example is its own service, client and scraper.
 //!
 //! ```text
 //! cargo run --release --example telemetry

@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn every_time_and_share_has_a_range() {
-        let wrong = |change: fn(&mut Settings)| {
+        type Change = fn(&mut Settings);
+        let wrong = |change: Change| {
             let mut settings = Settings::new();
             settings.method.hedge = Some(HedgeConfig::default());
             change(&mut settings);
@@ -212,7 +213,7 @@ mod tests {
         let told = "the setting hedge.quantile_percent must be 1 to 99";
         assert_eq!(wrong(|it| hedge(it).quantile_percent = 0), told);
         assert_eq!(wrong(|it| hedge(it).quantile_percent = 100), told);
-        let cases: [(fn(&mut Settings), &str); 9] = [
+        let cases: [(Change, &str); 9] = [
             (|it| hedge(it).refresh = Duration::ZERO, "hedge.refresh must be 1 ms to a day"),
             (|it| breaker(it).cool_max = Duration::MAX, "breaker.cool_max must be 1 ms to a day"),
             (|it| breaker(it).calls_min = 0, "breaker.calls_min must be more than 0"),

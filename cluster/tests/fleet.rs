@@ -79,9 +79,7 @@ fn host(fleet: &Fleet<char>, now: Instant, name: &str) -> HostReport {
 fn one_failure_more_makes_no_instance_healthy() {
     let mut fleet = fleet("abcdefghij", plain());
     // Two of ten fail every other call, which is too often. One may be ejected, the other has to stay.
-    let mut made = 0;
-    for ms in 1001..1900 {
-        made += 1;
+    for (made, ms) in (1001..1900).enumerate() {
         call(&mut fleet, at(ms), |name| !matches!(name, 'a' | 'b') || made / 10 % 2 == 0);
     }
     call(&mut fleet, at(2100), |_| true);

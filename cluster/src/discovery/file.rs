@@ -26,7 +26,8 @@ use super::{Instance, Revision, Snapshot, Source, Update, format_list, read_list
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
-    seen: Option<Stamp>,
+    /// What was read last, and what is wrong with it: that is not read again either.
+    seen: Option<(Stamp, Result<(), String>)>,
     number: u64,
     looked: Option<Instant>,
     /// What was complained about already.
@@ -50,18 +51,19 @@ impl FileSource {
         FileSource { path: path.into(), seen: None, number: 0, looked: None, outage: None }
     }
 
-    fn look(&mut self) -> io::Result<Option<Vec<Instance>>> {
-        let stamp = stamp(&self.path)?;
-        if self.seen == Some(stamp) && self.outage.is_none() {
-            return Ok(None);
+    fn look(&mut self) -> Result<Option<Vec<Instance>>, String> {
+        let failed = |error: io::Error| error.to_string();
+        let stamp = stamp(&self.path).map_err(failed)?;
+        if let Some((_, verdict)) = self.seen.as_ref().filter(|(seen, _)| *seen == stamp) {
+            return verdict.clone().map(|()| None);
         }
-        let text = read_text(&self.path)?;
-        if !text.ends_with('\n') {
-            return Err(bad("it does not end with a line break: it is being written"));
-        }
-        let instances = read_list(&text).map_err(bad)?;
-        self.seen = Some(stamp);
-        Ok(Some(instances))
+        let text = read_text(&self.path).map_err(failed)?;
+        let list = match text.ends_with('\n') {
+            true => read_list(&text).map_err(|error| error.to_string()),
+            false => Err("it does not end with a line break: it is being written".to_owned()),
+        };
+        self.seen = Some((stamp, list.as_ref().map(|_| ()).map_err(String::clone)));
+        list.map(Some)
     }
 }
 
@@ -72,9 +74,9 @@ impl Source for FileSource {
         }
         self.looked = Some(now);
         match self.look() {
-            Ok(None) => None,
-            Ok(Some(instances)) => {
+            Ok(list) => {
                 self.outage = None;
+                let instances = list?;
                 self.number += 1;
                 let revision = Revision { epoch: 1, number: self.number };
                 let snapshot = Snapshot { revision, instances };

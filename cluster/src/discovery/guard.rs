@@ -22,7 +22,8 @@ pub struct GuardConfig {
     pub vanish_percent: u32,
     /// In which time: 60 s.
     pub window: Duration,
-    /// How long instances are held: 10 min. Never the last ones: a list does not turn empty with time.
+    /// How long instances are held: 10 min. Never the last ones: a list does not turn empty with time, and their time
+    /// begins when it has others again.
     pub hold: Duration,
 }
 

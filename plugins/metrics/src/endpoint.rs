@@ -5,12 +5,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Metrics;
 
-/// How long somebody may take to ask, and to read the answer.
+/// How long somebody may take to ask and to read the answer, all in all.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait when no connection can be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a question may be.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
@@ -51,16 +53,9 @@ impl Endpoint {
         let address = listener.local_addr()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let (metrics, ended) = (metrics.clone(), Arc::clone(&is_over));
-        let thread = thread::Builder::new().name("ringcall-metrics".into()).spawn(move || {
-            while !ended.load(Ordering::Acquire) {
-                let answered = listener.accept().and_then(|(stream, _)| {
-                    if ended.load(Ordering::Acquire) { Ok(()) } else { answer(stream, &metrics) }
-                });
-                if let Err(error) = answered {
-                    log::debug!("a question for metrics was not answered: {error}");
-                }
-            }
-        })?;
+        let thread = thread::Builder::new()
+            .name("ringcall-metrics".into())
+            .spawn(move || serve(&listener, &metrics, &ended))?;
         Ok(Endpoint { address, is_over, thread: Some(thread) })
     }
 
@@ -90,13 +85,73 @@ impl Drop for Endpoint {
     }
 }
 
-fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn serve(listener: &TcpListener, metrics: &Metrics, is_over: &AtomicBool) {
+    loop {
+        let accepted = listener.accept();
+        if is_over.load(Ordering::Acquire) {
+            return;
+        }
+        let answered = match accepted {
+            Ok((stream, _)) => answer(stream, metrics),
+            Err(error) => {
+                // Without a descriptor left the next one fails as well, at once and until somebody closes one.
+                pause();
+                Err(error)
+            }
+        };
+        if let Err(error) = answered {
+            log::debug!("a question for metrics was not answered: {error}");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which is no shard")]
+fn pause() {
+    thread::sleep(PAUSE);
+}
+
+/// A connection that is given up when its time is over, however often something comes or goes in between.
+struct Timed {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl Timed {
+    #[expect(clippy::disallowed_methods, reason = "sockets know no other time than the machine's")]
+    fn new(stream: TcpStream) -> Timed {
+        Timed { stream, until: Instant::now() + PATIENCE }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "sockets know no other time than the machine's")]
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn answer(stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+    let mut stream = Timed::new(stream);
     let mut request = [0; REQUEST_BYTES_MAX];
     let mut len = 0;
-    // Asked a few times at most, so that bytes one by one do not keep others waiting.
-    for _ in 0..16 {
+    while len < request.len() {
         let read = stream.read(&mut request[len..])?;
         len += read;
         if read == 0 || request[..len].windows(4).any(|end| end == b"\r\n\r\n") {
@@ -112,10 +167,10 @@ fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
         ("404 Not Found", String::new())
     };
     let length = body.len();
-    write!(
-        stream,
+    let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )?;
-    stream.shutdown(Shutdown::Write)
+    );
+    stream.write_all(answer.as_bytes())?;
+    stream.stream.shutdown(Shutdown::Write)
 }

@@ -27,20 +27,21 @@
 
 mod endpoint;
 mod histogram;
+mod peers;
 mod series;
 mod text;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
+use ringcall::Counters;
 use ringcall::observe::{Call, Class, Connection, Event, Observer, Role, method_name};
-use ringcall::{Address, Counters};
 
 pub use endpoint::Endpoint;
 pub use histogram::Histogram;
+use peers::Peers;
 use series::{Key, Series, Table};
 
 /// How much is told apart.
@@ -71,7 +72,7 @@ struct Registry {
     /// Those of shards.
     parts: Mutex<Vec<Weak<Part>>>,
     /// The peers that are told apart.
-    peers: Mutex<Vec<Arc<str>>>,
+    peers: Peers,
 }
 
 /// What one shard counts.
@@ -113,7 +114,7 @@ impl Metrics {
             config,
             common: Part::new(&config),
             parts: Mutex::default(),
-            peers: Mutex::default(),
+            peers: Peers::new(config.peers_max),
         }))
     }
 
@@ -199,75 +200,27 @@ impl Observer for Counting {
 
 impl Counting {
     fn series<'a>(&self, part: &'a Part, call: &Call<'_>) -> &'a Series {
-        let peer = match self.registry.config.peers_max {
-            0 => 0,
-            _ => call.peer.map_or(0, |peer| hash_of_peer(call.role, peer)),
-        };
-        let key = Key { role: call.role, method: call.method, peer };
-        part.table.get(key, || self.registry.labels(call))
-    }
-}
-
-/// Tells peers apart. That two of thousands are the same is as good as impossible, and harmless.
-fn hash_of_peer(role: Role, peer: &Address) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let peers = &self.registry.peers;
+        let key = Key { role: call.role, method: call.method, peer: peers.key(call) };
+        if let Some(series) = part.table.find(key) {
+            return series;
         }
-    };
-    match peer {
-        Address::Tcp(address) => {
-            match address.ip() {
-                IpAddr::V4(ip) => take(&ip.octets()),
-                IpAddr::V6(ip) => take(&ip.octets()),
-            }
-            if role == Role::Caller {
-                take(&address.port().to_le_bytes());
-            }
-        }
-        Address::Unix(path) => take(path.as_bytes()),
-        _ => {}
+        let Some(method) = method_name(call.method) else { return part.table.other(call.role) };
+        // All that are not told apart are one peer, or they would take the room of those that are.
+        let (peer, name) = peers.name(key.peer, call);
+        part.table.get(Key { peer, ..key }, || (method, Arc::clone(name)))
     }
-    hash | 1
 }
 
 /// What stands for whatever is not told apart.
 const OTHER: &str = "other";
 
 impl Registry {
-    /// The names of a call's method and peer; `None` if its method is not known here.
-    fn labels(&self, call: &Call<'_>) -> Option<(&'static str, Arc<str>)> {
-        let method = method_name(call.method)?;
-        let peer = match call.peer {
-            None => Arc::from(""),
-            Some(_) if self.config.peers_max == 0 => Arc::from(""),
-            Some(Address::Tcp(address)) if call.role == Role::Server => {
-                self.peer(address.ip().to_string())
-            }
-            Some(address) => self.peer(address.to_string()),
-        };
-        Some((method, peer))
-    }
-
-    fn peer(&self, name: String) -> Arc<str> {
-        let mut peers = self.peers.lock();
-        if let Some(known) = peers.iter().find(|known| ***known == *name) {
-            return Arc::clone(known);
-        }
-        if peers.len() >= self.config.peers_max {
-            return Arc::from(OTHER);
-        }
-        let name: Arc<str> = name.into();
-        peers.push(Arc::clone(&name));
-        name
-    }
-
     /// Takes over what a shard has counted.
     fn absorb(&self, part: &Part) {
         let common = &self.common;
         for (key, series) in part.table.iter() {
-            let labels = || Some((series.method, Arc::clone(&series.peer)));
+            let labels = || (series.method, Arc::clone(&series.peer));
             common.table.get(key, labels).absorb(series);
         }
         add(&common.slow_subscribers, read(&part.slow_subscribers));

@@ -42,21 +42,27 @@ impl Table {
         Table { slots, others: [const { OnceLock::new() }; 2] }
     }
 
-    /// The series of a key, made if its labels are known and there is room.
+    /// The series of a key, if it was made.
+    pub(crate) fn find(&self, key: Key) -> Option<&Series> {
+        // None is ever removed, so there is no gap before it.
+        let mut made = self.probe(key).map_while(OnceLock::get);
+        made.find(|entry| entry.0 == key).map(|entry| &entry.1)
+    }
+
+    /// The series of a key, made if there is room.
     pub(crate) fn get(
         &self,
         key: Key,
-        labels: impl FnOnce() -> Option<(&'static str, Arc<str>)>,
+        labels: impl FnOnce() -> (&'static str, Arc<str>),
     ) -> &Series {
-        let mut made = None;
         let mut labels = Some(labels);
+        let mut made = None;
         for slot in self.probe(key) {
             if slot.get().is_none() {
-                if let Some(labels) = labels.take() {
-                    made = labels().map(|labels| Box::new((key, Series::new(key.role, labels))));
-                }
-                let Some(series) = made.take() else { break };
-                if let Err(back) = slot.set(series) {
+                let new = || labels.take().map(|it| Box::new((key, Series::new(key.role, it()))));
+                if let Some(series) = made.take().or_else(new)
+                    && let Err(back) = slot.set(series)
+                {
                     // Another thread was faster; it may even be the same key.
                     made = Some(back);
                 }
@@ -70,7 +76,8 @@ impl Table {
         self.other(key.role)
     }
 
-    fn other(&self, role: Role) -> &Series {
+    /// What everything is counted in that has no series of its own.
+    pub(crate) fn other(&self, role: Role) -> &Series {
         let key = Key { role, method: 0, peer: 0 };
         let labels = (OTHER, Arc::from(OTHER));
         let other =

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use ringcall::observe::{Class, Role};
-use ringcall::{Context, Server};
+use ringcall::{Context, Server, Shard, ShardConfig};
 use ringcall_metrics::{Endpoint, Metrics, MetricsConfig, Snapshot};
 
 #[ringcall::service(name = "test.Desk")]
@@ -118,6 +118,42 @@ fn what_is_told_apart_is_bounded() {
     assert_eq!(snapshot.of(Role::Server, "other").next().unwrap().begun, 10);
 }
 
+#[test]
+fn peers_that_are_not_told_apart_take_no_room() {
+    let mut config = MetricsConfig::default();
+    (config.series_max, config.peers_max) = (8, 1);
+    let metrics = Metrics::with(config);
+    let servers: Vec<_> = (0..12)
+        .map(|_| Server::bind("127.0.0.1:0").service(Clerk.into_desk()).start().unwrap())
+        .collect();
+    // One shard calls them all, so one table counts it.
+    let mut shard = ShardConfig::default();
+    shard.observers.add(metrics.observer());
+    let shard = Shard::new(shard).unwrap();
+    shard.block_on(async {
+        let mut desks = Vec::new();
+        for server in &servers {
+            let desk = DeskClient::new(shard.connect(server.address()).await.unwrap());
+            desk.half(&2).await.unwrap();
+            desks.push(desk);
+        }
+        desks[0].wait(&0).await.unwrap();
+        desks[1].wait(&0).await.unwrap();
+    });
+    let snapshot = metrics.snapshot();
+    let first = servers[0].address().to_string();
+    let mut counted: Vec<_> =
+        snapshot.series.iter().map(|it| (it.method, &*it.peer, it.begun)).collect();
+    counted.sort_unstable_by_key(|(method, peer, _)| (*method, *peer == "other"));
+    let expected = [
+        ("test.Desk/half", &*first, 1),
+        ("test.Desk/half", "other", 11),
+        ("test.Desk/wait", &*first, 1),
+        ("test.Desk/wait", "other", 1),
+    ];
+    assert_eq!(counted, expected);
+}
+
 fn ask(endpoint: &Endpoint, request: &str) -> String {
     let mut stream = TcpStream::connect(endpoint.address()).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -151,4 +187,29 @@ fn h08_the_page_is_for_this_machine_unless_somebody_says_otherwise() {
     let address = endpoint.address();
     drop((endpoint, _silent));
     assert!(TcpStream::connect(address).is_err(), "nothing listens any more");
+}
+
+/// Says nothing that is enough, a byte at a time. How many bytes it takes until nobody listens to it any more.
+fn trickle(endpoint: &Endpoint) -> u32 {
+    let mut stream = TcpStream::connect(endpoint.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    for sent in 0..50 {
+        // A pause between two bytes; what comes back is the end, or an error that says the same.
+        let is_over = match stream.read(&mut [0; 64]) {
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        if is_over || stream.write_all(b"x").is_err() {
+            return sent;
+        }
+    }
+    50
+}
+
+#[test]
+fn h08_bytes_one_by_one_win_no_time() {
+    let endpoint = Endpoint::start(&Metrics::new(), "127.0.0.1:0").unwrap();
+    // Each of them comes in time.
+    let bytes = trickle(&endpoint);
+    assert!(bytes < 14, "{bytes}");
 }
