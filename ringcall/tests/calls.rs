@@ -12,7 +12,8 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::{
-    Cook, Kitchen, KitchenClient, Rejected, SOON, eventually, order, over_every_pair, over_one_pair,
+    Cook, Kitchen, KitchenClient, Rejected, SOON, Socket, eventually, order, over_every_engine,
+    over_every_pair, over_one_pair,
 };
 use ringcall::{
     BlockOn, BlockingClient, Bytes, CallError, CallOptions, Cause, Failure, FailureClass, Handlers,
@@ -90,6 +91,49 @@ fn f01_a_panic_is_a_status_for_its_caller_and_for_nobody_else() {
             other.join().unwrap()
         });
         assert_eq!(waiting.unwrap(), 30);
+    });
+}
+
+/// Keeps its shard for itself.
+#[ringcall::service(name = "test.Hog")]
+trait Hog {
+    async fn hog(&self, time_ms: u64);
+    #[method(offload)]
+    async fn hog_elsewhere(&self, time_ms: u64);
+}
+
+#[derive(Clone)]
+struct Pig;
+
+impl Hog for Pig {
+    async fn hog(&self, time_ms: u64) {
+        common::block(Duration::from_millis(time_ms));
+    }
+
+    async fn hog_elsewhere(&self, time_ms: u64) {
+        common::block(Duration::from_millis(time_ms));
+    }
+}
+
+#[test]
+fn f04_a_handler_that_keeps_its_shard_is_counted() {
+    // Only what this test does takes so long.
+    const LONG: Duration = Duration::from_millis(400);
+    over_every_engine(|pair| {
+        if pair.socket == Socket::Unix {
+            return;
+        }
+        for wait in [WaitPolicy::Park, WaitPolicy::Spin] {
+            let server = pair.bind().service(Pig.into_hog()).wait(wait).stall_threshold(LONG);
+            let server = pair.start(server);
+            let client = pair.secured(HogClient::connect(server.address())).wait().unwrap();
+            let patience = CallOptions::new().deadline(Duration::from_secs(60));
+            let client = client.with_options(patience);
+            client.hog_elsewhere(&500).wait().unwrap();
+            assert_eq!(server.incidents().stalls, 0);
+            client.hog(&500).wait().unwrap();
+            eventually("the stall is counted", || server.incidents().stalls == 1);
+        }
     });
 }
 

@@ -205,6 +205,13 @@ impl Server {
         self
     }
 
+    /// A handler that keeps its shard for longer than this is logged (`warn`, target `ringcall::stall`, once a
+    /// second at most) and counted, see [`Incidents::stalls`]; 10 ms unless you say otherwise.
+    pub fn stall_threshold(mut self, threshold: Duration) -> Server {
+        self.config.stall_threshold = Some(threshold);
+        self
+    }
+
     /// Which engine moves the bytes: io_uring if it works here, by default.
     pub fn transport(mut self, choice: TransportChoice) -> Server {
         self.config.transport = choice;

@@ -39,6 +39,9 @@ pub struct Incidents {
     pub buffers_short: u64,
     /// Spawned tasks, and callbacks of calls, that panicked.
     pub panics: u64,
+    /// Turns that took longer than [`ShardConfig::stall_threshold`](crate::ShardConfig::stall_threshold), because a
+    /// handler computed or blocked; only of shards that run by themselves, not of those that another loop turns.
+    pub stalls: u64,
 }
 
 impl Incidents {
@@ -59,6 +62,7 @@ impl Incidents {
             ("memory_short", self.memory_short),
             ("buffers_short", self.buffers_short),
             ("panics", self.panics),
+            ("stalls", self.stalls),
         ]
         .into_iter()
     }
@@ -79,6 +83,7 @@ impl Incidents {
         self.memory_short += other.memory_short;
         self.buffers_short += other.buffers_short;
         self.panics += other.panics;
+        self.stalls += other.stalls;
     }
 }
 
@@ -94,6 +99,7 @@ pub(crate) struct Register {
     pub(crate) denied: Count,
     pub(crate) turned_away: Count,
     pub(crate) panics: Count,
+    pub(crate) stalls: Count,
 }
 
 impl Register {
@@ -109,6 +115,7 @@ impl Register {
             denied: Count::default(),
             turned_away: Count::default(),
             panics: Count::default(),
+            stalls: Count::default(),
         }
     }
 
@@ -146,6 +153,7 @@ impl Register {
             memory_short: self.engine.memory_short.get(),
             buffers_short: self.engine.buffers_short.get(),
             panics: self.panics.get(),
+            stalls: self.stalls.get(),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader};
 use ringcall_core::{
@@ -32,6 +33,7 @@ use super::engine::{Engine, Socket};
 use super::executor::{Executor, Spawned};
 use super::layer::{Layer, Layers};
 use super::mail::{Notice, Remote};
+use super::stalls::Stalls;
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
@@ -78,6 +80,7 @@ pub(crate) struct Inner {
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
+    pub(crate) stalls: Stalls,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
     pub(super) listeners: RefCell<Vec<Listener>>,
@@ -164,6 +167,7 @@ pub(crate) struct InnerConfig {
     pub(crate) client: Config,
     pub(crate) connections_max: usize,
     pub(crate) observers: Observers,
+    pub(crate) stall_threshold: Option<Duration>,
     pub(crate) compression: CompressionConfig,
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
@@ -194,6 +198,7 @@ impl Inner {
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
+            stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
             server_config: RefCell::new(Rc::new(spoken(config.server))),
@@ -248,6 +253,7 @@ impl Inner {
     /// Everything of a turn but waiting. Says whether something is left to do.
     pub(crate) fn work(self: &Rc<Self>) -> bool {
         let now = self.read_clock();
+        self.turn_is_over(now);
         let mut any = self.remote.has_mail();
         self.take_notices();
         self.take_calls();
@@ -263,6 +269,9 @@ impl Inner {
             any = true;
         }
         self.was_busy.set(any);
+        if any {
+            self.stalls.turned(now);
+        }
         self.flush(now);
         self.admit_crowds();
         if self.is_draining() {
@@ -273,6 +282,14 @@ impl Inner {
             self.watch_counters(any);
         }
         self.has_work()
+    }
+
+    /// The turn before, if there was one.
+    #[inline]
+    pub(crate) fn turn_is_over(&self, now: Instant) {
+        if self.stalls.is_over(now) {
+            self.remote.register.stalls.add();
+        }
     }
 
     fn flush(&self, now: Instant) {

@@ -10,6 +10,7 @@ mod incidents;
 mod inner;
 mod layer;
 mod mail;
+mod stalls;
 mod streams;
 mod timers;
 mod waiters;
@@ -119,6 +120,8 @@ pub struct ShardConfig {
     pub(crate) authority: Authority,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
+    /// A turn that takes longer than this is a [stall](Incidents::stalls), and is logged; 10 ms if `None`.
+    pub stall_threshold: Option<Duration>,
     /// What it does about compression.
     pub compression: CompressionConfig,
     /// Who is told what happens, see [`observe`](crate::observe).
@@ -239,6 +242,7 @@ impl Shard {
             inflated_bytes_max: config.memory.landing_bytes,
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
             observers: config.observers,
+            stall_threshold: config.stall_threshold,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
@@ -249,6 +253,12 @@ impl Shard {
 
     /// Waits if there is nothing to do and it may, then does a bounded amount of what there is.
     pub fn turn(&self, wait: Wait) -> Turn {
+        // Whoever turns it has the thread in between.
+        self.inner.stalls.forget();
+        self.step(wait)
+    }
+
+    fn step(&self, wait: Wait) -> Turn {
         let _entered = self.inner.executor.enter();
         if wait != Wait::Now && !self.inner.has_work() {
             self.park(wait);
@@ -264,7 +274,10 @@ impl Shard {
     }
 
     fn park(&self, wait: Wait) {
-        let timeout = match (wait, self.next_timeout()) {
+        let now = MachineClock.now();
+        self.inner.turn_is_over(now);
+        let next = self.inner.next_timeout().map(|next| next.since(now));
+        let timeout = match (wait, next) {
             (Wait::Now, _) => Some(Duration::ZERO),
             (Wait::AtMost(most), Some(next)) => Some(most.min(next)),
             (Wait::AtMost(most), None) => Some(most),
@@ -280,6 +293,7 @@ impl Shard {
 
     /// Turns, waiting by the shard's policy, for as long as `go_on` says so.
     pub fn run(&self, mut go_on: impl FnMut() -> bool) {
+        self.inner.stalls.forget();
         while go_on() {
             self.turn_by_policy();
         }
@@ -287,9 +301,9 @@ impl Shard {
 
     fn turn_by_policy(&self) {
         match self.wait {
-            WaitPolicy::Park => drop(self.turn(Wait::Forever)),
+            WaitPolicy::Park => drop(self.step(Wait::Forever)),
             WaitPolicy::Spin => {
-                if self.turn(Wait::Now) == Turn::Idle && !self.inner.was_busy() {
+                if self.step(Wait::Now) == Turn::Idle && !self.inner.was_busy() {
                     (0..PAUSES).for_each(|_| std::hint::spin_loop());
                 }
             }
@@ -302,6 +316,7 @@ impl Shard {
         let mut future = pin!(future);
         let mut context = Context::from_waker(&self.driver.root);
         self.inner.remote.wake_root();
+        self.inner.stalls.forget();
         loop {
             if self.inner.remote.take_root_woken() {
                 let _entered = self.inner.executor.enter();
