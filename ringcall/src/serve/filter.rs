@@ -1,25 +1,21 @@
 //! Calls that pass the filters of a server on their way to their handlers.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use ringcall_core::{Status, StatusClass};
 
 use super::context::ShardClock;
 use super::handler::panicked;
-use super::incoming::{Facts, Incoming, Origin, Running};
+use super::incoming::{Facts, Incoming, Origin};
 use super::mount::Method;
+use super::slots::{Slots, Work};
 use crate::Metadata;
 use crate::client::{LocalClient, Peer, Within};
 use crate::filter::{CallEnd, Filter};
-use crate::shard::{Inner, OpenStream, Task};
+use crate::shard::{Inner, OpenStream};
 
 /// A call on its way to its handler, as filters see it. Its argument was not looked at yet.
 pub struct ServerCall {
@@ -110,32 +106,14 @@ pub(crate) trait ServerFilter {
     fn ended(&self, method: &'static str, status: Status);
 }
 
-/// How many futures are kept to be used again.
-const SLOTS_KEPT: usize = 1024;
-
-type Slots<F> = RefCell<Vec<Pin<Box<Slot<F>>>>>;
-
 pub(crate) struct Filters<F: Filter<ServerCall>> {
     filter: F,
-    slots: Slots<F>,
+    slots: Slots<F::Before, Passing>,
 }
 
 impl<F: Filter<ServerCall>> Filters<F> {
     pub(crate) fn new(filter: F) -> Filters<F> {
-        Filters { filter, slots: RefCell::default() }
-    }
-}
-
-pin_project! {
-    /// Room for a call that passes filters; used again.
-    struct Slot<F: Filter<ServerCall>> {
-        #[pin]
-        future: Option<F::Before>,
-        call: Option<Passing>,
-        // It was not ready at once, so that the shard knows of it.
-        is_kept: bool,
-        // Where it goes when the call has passed; `None` there, or it would keep its home alive.
-        home: Option<Rc<Filters<F>>>,
+        Filters { filter, slots: Slots::default() }
     }
 }
 
@@ -182,23 +160,8 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
             stream.register(facts.request.into());
             stream
         }));
-        let taken = self.slots.borrow_mut().pop();
-        let mut slot = taken.unwrap_or_else(|| {
-            Box::pin(Slot { future: None, call: None, is_kept: false, home: None })
-        });
-        {
-            let mut slot = slot.as_mut().project();
-            slot.future.set(Some(future));
-            *slot.call = Some(Passing { shard: Rc::clone(&shard), method, call, early });
-            *slot.is_kept = false;
-            *slot.home = Some(self);
-        }
-        let Some(index) = shard.executor.poll_first(|cx| slot.as_mut().poll(cx)) else {
-            return slot.recycle();
-        };
-        *slot.as_mut().project().is_kept = true;
-        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-        shard.executor.put(index, slot);
+        let passing = Passing { shard: Rc::clone(&shard), method, call, early };
+        self.slots.start(&shard, future, passing);
     }
 
     fn ended(&self, method: &'static str, status: Status) {
@@ -209,56 +172,31 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
     }
 }
 
-impl<F: Filter<ServerCall>> Task for Slot<F> {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
-        let passing = this.call.as_ref();
-        let entered = passing.and_then(|passing| passing.shard.enter(&passing.call.facts));
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
-        drop(entered);
-        let passed = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(passed)) => Ok(passed),
-            Err(panic) => Err(panic),
-        };
-        let Some(Passing { shard, method, mut call, mut early }) = this.call.take() else {
-            return Poll::Ready(());
-        };
+impl Work<Result<ServerCall, Status>> for Passing {
+    fn shard(&self) -> &Rc<Inner> {
+        &self.shard
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.call.facts
+    }
+
+    fn ended(work: &mut Option<Passing>, passed: Result<ServerCall, Status>) {
+        let Some(Passing { shard, method, mut call, mut early }) = work.take() else { return };
         let facts = call.facts;
-        if *this.is_kept {
-            shard.ended_running(facts.handle, facts.request);
-        }
         match passed {
-            Ok(Ok(seen)) => {
+            Ok(seen) => {
                 call.facts.deadline = seen.facts.deadline;
                 // The handler finds it.
                 early.0 = None;
                 method.run(call);
             }
-            Ok(Err(status)) => {
+            Err(status) => {
                 let is_failure =
                     matches!(status.class(), StatusClass::Refused | StatusClass::Unknown);
                 let status = if is_failure { status } else { Status::FORBIDDEN };
                 shard.refuse(facts.handle, facts.request, status);
             }
-            Err(_) => panicked(&shard, &facts),
-        }
-        Poll::Ready(())
-    }
-
-    fn recycle(mut self: Pin<Box<Self>>) {
-        let home = {
-            let mut this = self.as_mut().project();
-            this.future.set(None);
-            // Of a call that was cancelled.
-            *this.call = None;
-            this.home.take()
-        };
-        let Some(home) = home else { return };
-        let mut slots = home.slots.borrow_mut();
-        if slots.len() < SLOTS_KEPT {
-            slots.push(self);
         }
     }
 }

@@ -1,59 +1,45 @@
 //! How handlers are run: on the shard, on the pool, through a responder.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Attached, Clock, Encoded, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
+use super::slots::{Slots, Work};
 use crate::block_on::block_on;
 use crate::offload::Pool;
-use crate::shard::{Inner, MachineClock, Notice, Remote, Task};
+use crate::shard::{Inner, MachineClock, Notice, Remote};
 
 /// Runs the handler of one method.
 pub(crate) trait Handler {
     fn start(&self, call: Incoming);
 }
 
-/// How many futures of a method are kept to be used again.
-const SLOTS_KEPT: usize = 1024;
-
 // ---- on the shard ----
 
-/// A handler that runs on the shard. Its future is built in a slot that is used again and again, polled
-/// once at once, and becomes a task only if it is not ready then.
+/// A handler that runs on the shard: its future is built and polled at once.
 pub(crate) struct OnShard<F, Fut> {
     handler: F,
-    slots: Rc<Slots<Fut>>,
+    slots: Slots<Fut, Served>,
 }
 
-type Slots<Fut> = RefCell<Vec<Pin<Box<Slot<Fut>>>>>;
-
-pin_project! {
-    /// Room for a handler's future, and whose call it works on.
-    struct Slot<Fut> {
-        #[pin]
-        future: Option<Fut>,
-        call: Option<(Rc<Inner>, Facts)>,
-        // It was not ready at once, so that the shard knows of it.
-        is_kept: bool,
-        // Where it goes when the call has ended; `None` there, or it would keep its home alive.
-        home: Option<Rc<Slots<Fut>>>,
-    }
+/// A call whose handler runs.
+struct Served {
+    shard: Rc<Inner>,
+    facts: Facts,
 }
 
 impl<F, Fut> OnShard<F, Fut> {
     pub(crate) fn new(handler: F) -> OnShard<F, Fut> {
-        OnShard { handler, slots: Rc::default() }
+        OnShard { handler, slots: Slots::default() }
     }
 }
 
@@ -68,69 +54,32 @@ where
     fn start(&self, call: Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
-        let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call))) {
-            Ok(Ok(future)) => future,
-            Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
-            Err(_) => return panicked(&shard, &facts),
-        };
-        let taken = self.slots.borrow_mut().pop();
-        let mut slot = taken.unwrap_or_else(|| {
-            Box::pin(Slot { future: None, call: None, is_kept: false, home: None })
-        });
-        {
-            let mut slot = slot.as_mut().project();
-            slot.future.set(Some(future));
-            *slot.call = Some((Rc::clone(&shard), facts));
-            *slot.is_kept = false;
-            *slot.home = Some(Rc::clone(&self.slots));
+        match catch_unwind(AssertUnwindSafe(|| (self.handler)(call))) {
+            Ok(Ok(future)) => {
+                let served = Served { shard: Rc::clone(&shard), facts };
+                self.slots.start(&shard, future, served);
+            }
+            Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
+            Err(_) => panicked(&shard, &facts),
         }
-        let Some(index) = shard.executor.poll_first(|cx| slot.as_mut().poll(cx)) else {
-            return slot.recycle();
-        };
-        *slot.as_mut().project().is_kept = true;
-        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
-        shard.executor.put(index, slot);
     }
 }
 
-impl<Fut, V, E> Task for Slot<Fut>
-where
-    Fut: Future<Output = Result<V, E>>,
-    V: Message,
-    E: Message,
-{
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(()) };
-        let Some((shard, facts)) = this.call.as_ref() else { return Poll::Ready(()) };
-        let entered = shard.enter(facts);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
-        drop(entered);
-        match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => answer(shard, facts, Status::OK, &value),
-            Ok(Poll::Ready(Err(error))) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
-            Err(_) => panicked(shard, facts),
-        }
-        if *this.is_kept {
-            shard.ended_running(facts.handle, facts.request);
-        }
-        Poll::Ready(())
+impl<V: Message, E: Message> Work<Result<V, E>> for Served {
+    fn shard(&self) -> &Rc<Inner> {
+        &self.shard
     }
 
-    fn recycle(mut self: Pin<Box<Self>>) {
-        let home = {
-            let mut this = self.as_mut().project();
-            // Drops what the handler held, in place.
-            this.future.set(None);
-            *this.call = None;
-            this.home.take()
-        };
-        let Some(home) = home else { return };
-        let mut slots = home.borrow_mut();
-        if slots.len() < SLOTS_KEPT {
-            slots.push(self);
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    #[inline]
+    fn ended(work: &mut Option<Served>, output: Result<V, E>) {
+        let Some(Served { shard, facts }) = work else { return };
+        match output {
+            Ok(value) => answer(shard, facts, Status::OK, &value),
+            Err(error) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
         }
     }
 }

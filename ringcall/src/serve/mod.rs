@@ -12,6 +12,7 @@ mod reply_metadata;
 mod responder;
 mod server;
 mod signals;
+mod slots;
 mod streams;
 mod table;
 
