@@ -421,20 +421,27 @@ impl<T> Connection<T> {
         while let Some(progress) =
             self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
-            self.progressed(&progress);
+            self.progressed(now, &progress);
         }
         self.one_ways_sent();
         self.wake_crowded();
     }
 
-    fn progressed(&mut self, progress: &Progress) {
+    fn progressed(&mut self, now: Instant, progress: &Progress) {
         match progress.of {
             Part::Request => self.request_progress(progress.id, progress.number, progress.last),
-            Part::Item if progress.last => self.output_part_ends(progress.id),
+            Part::Item => {
+                if let Some(streams) = self.streams(progress.id) {
+                    streams.touched = now;
+                }
+                if progress.last {
+                    self.output_part_ends(progress.id);
+                }
+            }
             Part::Reply if progress.last => {
                 self.served.step(progress.id.slot(), ServedInput::ReplyLast);
             }
-            Part::Item | Part::Reply => {}
+            Part::Reply => {}
         }
     }
 

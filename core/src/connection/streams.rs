@@ -447,8 +447,10 @@ impl<T> Connection<T> {
         for slot in 0..self.served.slots() {
             let Some(served) = self.served.at(slot) else { continue };
             let id = served.id;
+            let is_arriving = served.state == ServedState::Receiving;
             let Some(streams) = &served.streams else { continue };
-            let idle_at = streams.touched + timeout;
+            // An argument that arrives has a time of its own, and nobody has seen the call yet.
+            let idle_at = if is_arriving { now } else { streams.touched } + timeout;
             if !streams.input.as_ref().is_some_and(Input::is_open) {
                 continue;
             }
