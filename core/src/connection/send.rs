@@ -337,6 +337,9 @@ impl<T> Connection<T> {
         self.counters.requests_refused += 1;
         // Nobody can have answered it yet.
         let _ = self.answer(now, request, ReplyHeader::new(status), &Empty);
+        if !request.is_one_way() {
+            self.outbound.count_prompt();
+        }
     }
 
     /// A terminal answer without a body, whatever the state of the slot.
@@ -377,6 +380,9 @@ impl<T> Connection<T> {
         let is_answer = matches!(kind, Kind::Reply | Kind::End);
         let what = if is_answer { Frame::Reply } else { Frame::Control };
         self.outbound.push(chunk, what);
+        if is_answer {
+            self.outbound.count_prompt();
+        }
     }
 
     pub(super) fn control_frame(

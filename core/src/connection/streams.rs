@@ -146,6 +146,7 @@ impl<T> Connection<T> {
         header.handler_us = now.micros_since(received);
         let frame = self.body_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode(), extensions, &[]);
         self.outbound.push(frame, Frame::Reply);
+        self.outbound.count_prompt();
         Ok(())
     }
 
@@ -326,6 +327,7 @@ impl<T> Connection<T> {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
             self.outbound.push_begun(&mut arena, Frame::Reply);
+            self.outbound.count_prompt();
             self.memory.put_arena(arena);
             return Ok(());
         }
