@@ -9,7 +9,7 @@ use harness::{Pair, bytes, raw_call, skewed};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
     Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Event, Failure, FailureClass,
-    Instant, Outcome, SplitMix64, Status,
+    Instant, Outcome, ReplyError, SplitMix64, Status,
 };
 
 fn failure(outcome: &Outcome) -> Failure {
@@ -471,6 +471,55 @@ fn c04_a_lower_limit_lets_pass_what_waits_for_credit() {
     for ticket in 0..3 {
         assert_eq!(pair.client.answer(ticket), body);
     }
+    assert_eq!(pair.server.connection.peer().unwrap().message_bytes_max, 1000);
+}
+
+/// Found: Limits passed the fence of a drain, which repeated those before them: the other side went by those, and
+/// was accused of what they allow (`FrameTooLarge`).
+#[test]
+fn c04_limits_do_not_pass_each_other() {
+    let mut pair = Pair::established(17);
+    pair.server.echo = false;
+    pair.call(1, b"x").unwrap();
+    pair.run();
+    pair.client.connection.drain(pair.now);
+    pair.client.connection.set_limits(1024, 1000);
+    pair.run();
+    assert_eq!(pair.server.connection.peer().unwrap().message_bytes_max, 1000);
+    let request = pair.server.requests.remove(0).id;
+    let header = ReplyHeader::new(Status::OK);
+    let body = Bytes::from(bytes(1, 2000));
+    let reply = pair.server.connection.reply(pair.now, request, header, &body);
+    assert!(matches!(reply, Err(ReplyError::Encode(_))));
+    pair.run();
+    assert!(matches!(pair.client.closed, Some(CloseReason::Local | CloseReason::PeerClosed)));
+}
+
+/// Found: An answer to the same limits of before was taken for that to the last ones.
+#[test]
+fn c04_limits_may_come_back() {
+    let mut pair = Pair::established(17);
+    pair.server.echo = false;
+    pair.call(1, b"x").unwrap();
+    pair.run();
+    let request = pair.server.requests.remove(0).id;
+    let mut answers = Vec::new();
+    for message_bytes_max in [1000, 4 << 20, 1000] {
+        pair.client.connection.set_limits(1024, message_bytes_max);
+        let limits = pair.client.transmit(pair.now, usize::MAX);
+        pair.server.receive(pair.now, &limits, true, &mut pair.rng);
+        if message_bytes_max > 1000 {
+            let body = Bytes::from(bytes(1, 2000));
+            let header = ReplyHeader::new(Status::OK);
+            let _allowed = pair.server.connection.reply(pair.now, request, header, &body);
+        }
+        answers.push(pair.server.transmit(pair.now, usize::MAX));
+    }
+    for answer in answers {
+        pair.client.receive(pair.now, &answer, true, &mut pair.rng);
+    }
+    pair.run();
+    assert_eq!(pair.client.closed, None);
     assert_eq!(pair.server.connection.peer().unwrap().message_bytes_max, 1000);
 }
 

@@ -1135,6 +1135,26 @@ fn c08_refusals_are_bounded() {
     assert!(queued.iter().all(|bytes| *bytes <= 3 * 8192), "{queued:?}");
 }
 
+/// Found: Own calls, or long answers, that filled the queue kept a connection from being read. Two sides whose queues
+/// were both full waited for each other (`SendStalled`).
+#[test]
+fn c08_who_waits_to_send_goes_on_reading() {
+    let config = || Config::new().send_queue_soft(4096).send_queue_max(8192);
+    let mut caller = Raw::new(Side::Client, config()).open();
+    while caller.call(0, &[0; 1000], 0).is_ok() {}
+    caller.send(&[reply(id(0), b"answer")]);
+    assert_eq!(caller.done.len(), 1);
+
+    let mut callee = Raw::new(Side::Server, config()).open();
+    callee.call(0, b"a call back", 0).unwrap();
+    callee.send(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|slot| request(slot, &[0; 1000])));
+    callee.sent();
+    callee.answer_all();
+    assert!(callee.connection.bytes_queued() > 8192);
+    callee.send(&[reply(MessageId::new(Side::Server, 1, 0).to_wire(), b"answer")]);
+    assert_eq!(callee.done.len(), 1);
+}
+
 /// Found: A connection that ends while nobody reads is never finished, and has no timeout.
 #[test]
 fn c08_a_connection_ends_without_its_goaway() {

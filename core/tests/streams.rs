@@ -16,6 +16,7 @@ use ringcall_core::{
     ItemError, Outcome, RequestId, Side, SplitMix64, Status, StreamId,
 };
 
+const SECOND: Duration = Duration::from_secs(1);
 const IN: u8 = request_flags::ITEMS_IN;
 const OUT: u8 = request_flags::ITEMS_OUT;
 
@@ -388,6 +389,61 @@ fn c16_a_stream_that_its_caller_does_not_end_is_ended() {
     finish(&mut pair, push);
     pair.run();
     assert_at_rest(&pair);
+}
+
+/// Found: A call was ended for its idle stream while its argument was still arriving: without an answer, and with
+/// its credit lost; and its items were then taken for a fault of its caller (`BadStream`).
+#[test]
+fn c16_a_stream_is_not_idle_while_its_argument_arrives() {
+    let idle = Config::new().stream_idle_timeout(SECOND * 2);
+    let mut raw = Raw::new(Side::Server, idle).open();
+    let part = [7; 1000];
+    raw.send(&[request(0, &part).flags(FLAG_MORE | IN).cut(5000).deadline(u32::MAX)]);
+    for n in 1..5 {
+        raw.pass(SECOND);
+        raw.send(&[data(id(0), n * 1000, &part)]);
+    }
+    raw.send(&[plain(Kind::Item).id(id(0)).body(b"x")]);
+    assert_eq!(raw.closed, None);
+    assert_eq!((raw.cancelled.len(), raw.requests.len(), raw.items.len()), (0, 1, 1));
+    // From here on its time is that of a stream.
+    raw.pass(SECOND);
+    assert_eq!(raw.cancelled.len(), 0);
+    raw.pass(SECOND * 2);
+    assert_eq!(raw.cancelled.len(), 1);
+    assert_eq!(raw.statuses(), [Status::CANCELLED_RUNNING]);
+    assert_eq!((raw.connection.credit_held(), raw.connection.items_held()), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn c16_a_stream_is_not_idle_while_an_item_is_under_way() {
+    let idle = Config::new().stream_idle_timeout(SECOND * 2);
+    let part = [7; 1000];
+    // One that arrives.
+    let mut raw = Raw::new(Side::Server, idle.clone()).open();
+    raw.send(&[request(0, b"").flags(IN).deadline(u32::MAX)]);
+    raw.send(&[plain(Kind::Item).id(id(0)).body(&part).flags(FLAG_MORE).cut(5000)]);
+    for n in 1..5 {
+        raw.pass(SECOND);
+        raw.send(&[data(id(0), n * 1000, &part)]);
+    }
+    assert_eq!((raw.cancelled.len(), raw.items.len()), (0, 1));
+    // One that is sent, as slowly as the other side reads.
+    let mut pair = Pair::with(11, Config::new(), idle).open();
+    pair.server.echo = false;
+    let (call, request) = open(&mut pair, 1, IN | OUT);
+    pair.server.begin(pair.now, request).unwrap();
+    pair.server.item(pair.now, request, &bytes(1, 4 << 20)).unwrap();
+    for _ in 0..6 {
+        let part = pair.server.transmit(pair.now, 1);
+        pair.client.receive(pair.now, &part, true, &mut pair.rng);
+        pair.now = pair.now + SECOND;
+        pair.server.connection.handle_timeout(pair.now);
+        pair.server.drain(pair.now);
+    }
+    assert_eq!(pair.server.cancelled, []);
+    pair.run();
+    assert_eq!(pair.client.items_of(call).len(), 1);
 }
 
 /// What an application does with its streams, at random; every item arrives once, in order, and in the

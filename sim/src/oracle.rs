@@ -88,9 +88,11 @@ pub(crate) fn credit(sender: &End, receiver: &End, handles: [Handle; 2], sizes: 
 pub(crate) struct Pair<'a>(pub(crate) [(&'a Connection<CallNo>, &'a Sizes); 2]);
 
 impl Pair<'_> {
-    /// Whether nothing waits to be sent.
+    /// Whether nothing waits to be sent, and no call that was given up for its answer.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.0.iter().all(|(connection, _)| connection.bytes_queued() == 0)
+        self.0.iter().all(|(connection, _)| {
+            connection.bytes_queued() == 0 && connection.calls_in_flight() == 0
+        })
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) cut_calls: Vec<(LinkId, CallNo)>,
     /// Connections on which one side refused calls without asking first.
     pub(crate) refusing: Vec<LinkId>,
+    /// How often a clock has jumped.
+    pub(crate) clock_jumps: u32,
     /// The most that a node has held of what it may, in thousandths.
     pub(crate) memory_worst: u64,
     /// Calls that must be answered.
@@ -51,6 +53,7 @@ impl Shared {
             closed: Vec::new(),
             cut_calls: Vec::new(),
             refusing: Vec::new(),
+            clock_jumps: 0,
             memory_worst: 0,
             probes: Vec::new(),
         }

@@ -105,6 +105,8 @@ impl World {
         match wake {
             Wake::Turn(node) => self.turn(node),
             Wake::Syn(link) => self.net.borrow_mut().syn(link),
+            // A life that was to begin later when one began at once, to heal.
+            Wake::Start(_) if self.is_final => {}
             Wake::Start(node) => self.nodes[node].start(&self.net, &mut self.shared),
             Wake::Listen(node) => self.net.borrow_mut().turn_at(now, node),
             Wake::Act if !self.is_healing => self.act(),

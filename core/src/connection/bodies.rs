@@ -107,8 +107,10 @@ impl<T> Connection<T> {
         header: DataHeader,
         len: usize,
     ) -> Option<Result<(), CloseReason>> {
-        let input = self.streams(id).and_then(|streams| streams.input.as_mut());
-        if let Some(arriving) = input.and_then(|input| input.arriving.as_mut()) {
+        if let Some(streams) = self.streams(id)
+            && let Some(arriving) = streams.input.as_mut().and_then(|input| input.arriving.as_mut())
+        {
+            streams.touched = now;
             let announced = arriving.announce(header.offset, len, now);
             self.body_target = BodyTarget::Item(id);
             return Some(announced);

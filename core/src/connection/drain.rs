@@ -109,31 +109,46 @@ impl<T> Connection<T> {
         }
     }
 
-    /// The limits in force once more; behind the GOAWAY, and so not among the control frames that pass
-    /// everything.
+    /// The limits in force once more, or those that are to be; behind the GOAWAY, and so not among the control
+    /// frames that pass everything.
     fn send_fence(&mut self) {
-        let limits = Limits {
+        let in_force = Limits {
             in_flight_max: self.in_flight_max,
             message_bytes_max: self.message_bytes_max as u64,
         };
+        let limits = self.next_limits.take().unwrap_or(in_force);
         self.announced = Some(limits);
         self.retirement.fence = Fence::Sent;
         self.push_control(Kind::Limits, MessageId::CONNECTION, &limits.encode());
     }
 
-    /// New limits are on their way: an answer would be to them.
-    pub(super) fn fence_is_passed(&mut self) {
-        if self.retirement.fence == Fence::Sent {
-            self.retirement.fence = Fence::Wanted;
-        }
-    }
-
-    /// The other side has confirmed the last LIMITS.
-    pub(super) fn limits_confirmed(&mut self) {
+    /// The other side has confirmed LIMITS: nobody is above lower ones any more.
+    pub(super) fn limits_confirmed(&mut self, limits: Limits) {
+        self.announced = None;
+        // From nothing up to what it is told now.
+        (self.in_flight_max, self.message_bytes_max) = (0, 0);
+        self.raise_limits(limits);
         match self.retirement.fence {
             Fence::Down => {}
             Fence::Wanted => self.send_fence(),
             Fence::Sent => self.announce(self.counters.requests_taken),
+        }
+        if let Some(next) = self.next_limits.take() {
+            self.control.limits = Some(next);
+            self.announced = Some(next);
+        }
+        if let Some(announced) = self.announced {
+            self.raise_limits(announced);
+        }
+    }
+
+    /// What the other side may do from now on, beside what it was allowed before.
+    pub(super) fn raise_limits(&mut self, limits: Limits) {
+        let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
+        self.in_flight_max = self.in_flight_max.max(limits.in_flight_max);
+        self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
+        if self.peer.is_some() {
+            self.inbound.set_body_max(self.message_bytes_max);
         }
     }
 

@@ -158,8 +158,11 @@ pub struct Connection<T> {
     /// Own limits in force: those of the configuration until they are changed.
     in_flight_max: u32,
     message_bytes_max: usize,
-    /// What the other side was told last, and has not confirmed yet.
+    /// What the other side was told, and has not confirmed yet. It is told one thing at a time: answers say to
+    /// which limits they are, but not to which of two frames with the same ones.
     announced: Option<Limits>,
+    /// What it is to be told next.
+    next_limits: Option<Limits>,
     counters: Counters,
 }
 
@@ -305,6 +308,7 @@ impl<T> Connection<T> {
             in_flight_max: config.in_flight_max,
             message_bytes_max: config.message_bytes_max,
             announced: None,
+            next_limits: None,
             counters: Counters::default(),
             peer: None,
             credentials: Credentials::default(),
@@ -674,7 +678,8 @@ impl<T> Connection<T> {
     }
 
     /// Changes how many calls the other side may have in flight and how large its messages may be. A
-    /// higher limit holds at once, a lower one when the other side has confirmed it.
+    /// higher limit holds at once, a lower one when the other side has confirmed it. While it has earlier limits to
+    /// confirm it is told the last ones only when it has.
     ///
     /// # Panics
     /// When `message_bytes_max` is more than half of a window, since a message of that size might never
@@ -686,15 +691,15 @@ impl<T> Connection<T> {
             message_bytes_max as u64 <= window / 2,
             "`message_bytes_max` must be at most half of `calls_window` and `replies_window`"
         );
-        self.in_flight_max = self.in_flight_max.max(in_flight_max);
-        self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
-        if self.peer.is_some() {
-            self.inbound.set_body_max(self.message_bytes_max);
-        }
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
-        self.fence_is_passed();
-        self.control.limits = Some(limits);
-        self.announced = Some(limits);
+        // Those that no transport has taken yet are as good as never said.
+        if self.announced.is_none() || self.control.limits.is_some() {
+            self.control.limits = Some(limits);
+            self.announced = Some(limits);
+        } else {
+            self.next_limits = Some(limits);
+        }
+        self.raise_limits(limits);
     }
 
     /// Shows the other side who this is, with the HELLO: before anything was sent.

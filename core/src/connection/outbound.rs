@@ -31,6 +31,8 @@ pub(super) struct Outbound {
     run: Chunk,
     /// How many bytes of the run are replies.
     run_replies: u32,
+    /// How many of its frames were counted by [`count_prompt`](Self::count_prompt).
+    run_prompts: u32,
     /// Bodies with credit, of which a part is sent in turn.
     bodies: VecDeque<Body>,
     /// Bodies all of which was given to the transport, but that must be confirmed when it has sent them. With
@@ -50,6 +52,7 @@ pub(super) struct Outbound {
     /// those of the run.
     ready_bytes: usize,
     ready_replies: usize,
+    ready_prompts: u32,
     /// Bytes of bodies apart, and how many of them are replies.
     body_bytes: usize,
     body_replies: usize,
@@ -78,6 +81,7 @@ struct Ready {
     numbered: u64,
     /// How many of its bytes are replies.
     replies: usize,
+    prompts: u32,
 }
 
 /// A request or reply whose body does not go out at once.
@@ -145,6 +149,7 @@ impl Outbound {
             ready: VecDeque::new(),
             run: Chunk::empty(),
             run_replies: 0,
+            run_prompts: 0,
             bodies: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             confirmed: VecDeque::new(),
@@ -154,6 +159,7 @@ impl Outbound {
             held_reply_items: VecDeque::new(),
             ready_bytes: 0,
             ready_replies: 0,
+            ready_prompts: 0,
             body_bytes: 0,
             body_replies: 0,
             entered: 0,
@@ -243,10 +249,28 @@ impl Outbound {
     /// What was the run cannot be continued.
     fn end_run(&mut self, run: Chunk) {
         let replies = core::mem::take(&mut self.run_replies) as usize;
+        let prompts = core::mem::take(&mut self.run_prompts);
         if !run.is_empty() {
             self.ready_replies += replies;
-            self.ready.push_back(Ready { run, replies, numbered: self.numbered });
+            self.ready_prompts += prompts;
+            self.ready.push_back(Ready { run, replies, prompts, numbered: self.numbered });
         }
+    }
+
+    /// The reply that was pushed last, if it is in the run, is one that no [choking](super::Connection::is_choked)
+    /// holds back: core's own, or that of a call with streams.
+    pub(super) fn count_prompt(&mut self) {
+        self.run_prompts += u32::from(!self.run.is_empty());
+    }
+
+    /// How many of those wait for nothing but the transport.
+    pub(super) fn prompts(&self) -> u32 {
+        self.ready_prompts + self.run_prompts
+    }
+
+    /// Bytes of whole replies that wait for nothing but the transport.
+    pub(super) fn whole_replies(&self) -> usize {
+        self.ready_replies + self.run_replies as usize
     }
 
     /// Appends the frame of a body that is too long, or has no credit, to go out at once.
@@ -419,13 +443,14 @@ impl Outbound {
                 if !self.run.is_empty() {
                     self.taken = self.numbered;
                     self.ready_bytes = 0;
-                    self.run_replies = 0;
+                    (self.run_replies, self.run_prompts) = (0, 0);
                     queue.push(core::mem::take(&mut self.run).into());
                 }
                 return true;
             };
             self.ready_bytes -= ready.run.len();
             self.ready_replies -= ready.replies;
+            self.ready_prompts -= ready.prompts;
             self.taken = ready.numbered;
             queue.push(ready.run.into());
         }

@@ -254,15 +254,9 @@ impl<T> Connection<T> {
     fn limits(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
         let limits = plain_header(head, frame, Limits::parse)?;
         if head.flags & FLAG_ACK != 0 {
-            // Only now is nobody above a lower limit any more. An answer to an earlier frame says
-            // nothing about the last one.
+            // An answer that nobody waits for says nothing.
             if self.announced == Some(limits) {
-                self.announced = None;
-                self.in_flight_max = limits.in_flight_max;
-                self.message_bytes_max =
-                    usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
-                self.inbound.set_body_max(self.message_bytes_max);
-                self.limits_confirmed();
+                self.limits_confirmed(limits);
             }
             return Ok(());
         }

@@ -172,6 +172,9 @@ impl<T> Connection<T> {
         let arriving = *slot.arriving.take()?;
         slot.received = now;
         slot.charged = arriving.charged;
+        if let Some(streams) = &mut slot.streams {
+            streams.touched = now;
+        }
         self.served.step(id.slot(), ServedInput::BodyEnds);
         let mut request = arriving.header;
         request.received = now;

@@ -337,6 +337,9 @@ impl<T> Connection<T> {
         self.counters.requests_refused += 1;
         // Nobody can have answered it yet.
         let _ = self.answer(now, request, ReplyHeader::new(status), &Empty);
+        if !request.is_one_way() {
+            self.outbound.count_prompt();
+        }
     }
 
     /// A terminal answer without a body, whatever the state of the slot.
@@ -377,6 +380,9 @@ impl<T> Connection<T> {
         let is_answer = matches!(kind, Kind::Reply | Kind::End);
         let what = if is_answer { Frame::Reply } else { Frame::Control };
         self.outbound.push(chunk, what);
+        if is_answer {
+            self.outbound.count_prompt();
+        }
     }
 
     pub(super) fn control_frame(
@@ -421,20 +427,27 @@ impl<T> Connection<T> {
         while let Some(progress) =
             self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
-            self.progressed(&progress);
+            self.progressed(now, &progress);
         }
         self.one_ways_sent();
         self.wake_crowded();
     }
 
-    fn progressed(&mut self, progress: &Progress) {
+    fn progressed(&mut self, now: Instant, progress: &Progress) {
         match progress.of {
             Part::Request => self.request_progress(progress.id, progress.number, progress.last),
-            Part::Item if progress.last => self.output_part_ends(progress.id),
+            Part::Item => {
+                if let Some(streams) = self.streams(progress.id) {
+                    streams.touched = now;
+                }
+                if progress.last {
+                    self.output_part_ends(progress.id);
+                }
+            }
             Part::Reply if progress.last => {
                 self.served.step(progress.id.slot(), ServedInput::ReplyLast);
             }
-            Part::Item | Part::Reply => {}
+            Part::Reply => {}
         }
     }
 

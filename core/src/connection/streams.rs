@@ -146,6 +146,7 @@ impl<T> Connection<T> {
         header.handler_us = now.micros_since(received);
         let frame = self.body_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode(), extensions, &[]);
         self.outbound.push(frame, Frame::Reply);
+        self.outbound.count_prompt();
         Ok(())
     }
 
@@ -326,6 +327,7 @@ impl<T> Connection<T> {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
             self.outbound.push_begun(&mut arena, Frame::Reply);
+            self.outbound.count_prompt();
             self.memory.put_arena(arena);
             return Ok(());
         }
@@ -447,8 +449,10 @@ impl<T> Connection<T> {
         for slot in 0..self.served.slots() {
             let Some(served) = self.served.at(slot) else { continue };
             let id = served.id;
+            let is_arriving = served.state == ServedState::Receiving;
             let Some(streams) = &served.streams else { continue };
-            let idle_at = streams.touched + timeout;
+            // An argument that arrives has a time of its own, and nobody has seen the call yet.
+            let idle_at = if is_arriving { now } else { streams.touched } + timeout;
             if !streams.input.as_ref().is_some_and(Input::is_open) {
                 continue;
             }

@@ -161,13 +161,23 @@ impl<T> Connection<T> {
     }
 
     /// Whether nothing is parsed for now: so many one-way calls are in progress, of which nothing else
-    /// limits the number; or so many small answers wait that the other side does not read. Whoever keeps
-    /// the protocol causes neither for long.
+    /// limits the number; or so many answers wait that the other side does not read. Whoever keeps
+    /// the protocol does not cause the former for long, and the latter not at all.
     #[inline]
     pub(super) fn is_paused(&self) -> bool {
         self.served.one_ways >= self.in_flight_max
-            || self.outbound.ready_bytes() >= self.bounds.queue_max
+            || (self.outbound.ready_bytes() >= self.bounds.queue_max && self.is_flooded())
             || self.writes_bytes >= WRITES_BYTES_MAX
+    }
+
+    /// Whether the other side makes calls in slots whose answers it has not read. If it was not read whenever the
+    /// queue is full, for own calls or for answers that may wait, then two sides with full queues would wait for
+    /// each other.
+    #[cold]
+    fn is_flooded(&self) -> bool {
+        // A call with a stream has two: where its items begin, and its end.
+        let honest = self.served.slots().saturating_mul(2);
+        self.outbound.whole_replies() >= self.bounds.queue_max && self.outbound.prompts() > honest
     }
 
     /// Whether the body that is arriving has memory that the transport could receive into.

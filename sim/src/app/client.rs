@@ -76,6 +76,9 @@ impl App {
                 if let Some(connection) = end.connection_mut(handle) {
                     connection.set_limits(in_flight, bytes as usize);
                     shared.marks.hit(Mark::LimitsChanged);
+                    if shared.is_loud {
+                        shared.say(&format!("limits {in_flight} {bytes}"), self.me.0);
+                    }
                 }
             }
             9 => {
