@@ -49,13 +49,14 @@ impl World {
     fn run_until(&mut self, what: &str, within: Time, mut is_done: impl FnMut(&World) -> bool) {
         let until = self.now() + within;
         while !is_done(self) {
-            let left: Vec<String> = self
-                .nodes
-                .iter()
-                .filter_map(|node| Some(node.life.as_ref()?.app.what_is_left()))
-                .collect();
-            assert!(self.step() && self.now() < until, "{what}: not within its time: {left:#?}");
+            let is_late = !self.step() || self.now() >= until;
+            assert!(!is_late, "{what}: not within its time: {:#?}", self.what_is_left());
         }
+    }
+
+    fn what_is_left(&self) -> Vec<String> {
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives.map(|life| life.app.what_is_left(&life.end)).collect()
     }
 
     fn run_for(&mut self, span: Time) {
