@@ -56,6 +56,7 @@ impl World {
             Fault::ClockJump => {
                 let ahead = rng.log_uniform(MILLIS, 3600 * SECONDS);
                 self.nodes[node].clock.jump(ahead);
+                self.shared.clock_jumps += 1;
                 let mut net = self.net.borrow_mut();
                 net.disturb(node, now + 1);
                 net.turn_at(now + MICROS, node);

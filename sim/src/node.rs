@@ -182,7 +182,9 @@ fn count(end: &End, shared: &mut Shared) {
     ] {
         shared.marks.count(mark, n);
     }
-    assert_eq!(counters.ping_strikes, 0, "this implementation asks too often");
+    // Behind a jump the second between two PINGs is none on the other side's clock.
+    let is_seldom = counters.ping_strikes <= shared.clock_jumps;
+    assert!(is_seldom, "this implementation asks too often: {} strikes", counters.ping_strikes);
     assert_eq!(counters.replies_unknown, 0, "a reply to a call that does not exist");
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) memory_worst: u64,
     /// Calls that must be answered.
     pub(crate) probes: Vec<CallNo>,
+    /// How often a clock has jumped ahead.
+    pub(crate) clock_jumps: u64,
 }
 
 impl Shared {
@@ -53,6 +55,7 @@ impl Shared {
             refusing: Vec::new(),
             memory_worst: 0,
             probes: Vec::new(),
+            clock_jumps: 0,
         }
     }
 
