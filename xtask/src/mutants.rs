@@ -14,10 +14,10 @@ enum Noticed {
 }
 use Noticed::{By, BySimulator};
 
-/// The first seed of a mutant, how many it has, and how many events each: between seeds that fail without any, which
+/// The first seed of a mutant, how many it has, and how many events each: in front of seeds that fail without any, which
 /// are open (see `docs/SIMULATION.md`), and enough for every mark.
-const FROM: &str = "413";
-const SEEDS: &str = "1600";
+const FROM: &str = "0";
+const SEEDS: &str = "2000";
 const EVENTS: &str = "2000";
 /// A switch that nothing looks at.
 const NOTHING: &str = "none";
