@@ -478,7 +478,14 @@ fn c17_an_item_does_not_wait_for_the_end_of_another_stream() {
 #[test]
 fn c17_nothing_waits_for_credit_that_is_only_kept_back() {
     for waits in ["call", "item", "item of an answer"] {
-        let mut pair = pair(23);
+        // Also if messages were to be small at first.
+        let config = Config::new().message_bytes_max(1 << 20);
+        let mut pair = Pair::with(23, config.clone(), config).open();
+        pair.server.echo = false;
+        for peer in [&mut pair.client, &mut pair.server] {
+            peer.connection.set_limits(1024, 4 << 20);
+        }
+        pair.run();
         let call = upload(&mut pair, 1, 2_400_000);
         pair.run();
         let (answered, request) = open(&mut pair, 2, OUT);
