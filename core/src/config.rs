@@ -146,7 +146,8 @@ impl Config {
     }
 
     /// How many body bytes of the other side's calls this side holds at most: at least twice the largest
-    /// message, 8 MiB by default.
+    /// message, 8 MiB by default. Arguments of calls with streams that have not ended take half of it at most;
+    /// further ones wait.
     #[must_use]
     pub fn calls_window(mut self, bytes: u64) -> Config {
         self.calls_window = bytes;

@@ -889,3 +889,44 @@ fn an_answer_overtakes_the_word_that_nobody_waits() {
     let after = server.poll_event(now);
     assert!(after.is_none(), "it was answered: {after:?}");
 }
+
+/// A call that waits for credit is handed back as not sent when nobody can give any, and is not sent after that.
+#[test]
+fn b15_what_waits_for_credit_is_not_sent_behind_the_end_of_input() {
+    let mut pair = Pair::established(90);
+    pair.server.echo = false;
+    for ticket in 0..3 {
+        pair.call(ticket, &bytes(ticket, 3 << 20)).unwrap();
+        pair.run();
+    }
+    assert_eq!(pair.server.requests.len(), 2, "the third one waits");
+    pair.client.connection.handle_input_end(pair.now);
+    pair.client.drain(pair.now);
+    assert!(matches!(pair.client.outcome(2), Outcome::Failed(failure)
+        if failure.class == FailureClass::NotSent));
+    pair.run();
+    assert_eq!(pair.server.requests.len(), 2);
+    pair.client.drain(pair.now);
+    assert_eq!(pair.client.closed, Some(CloseReason::PeerClosed));
+}
+
+/// What is in the send order when the other side has ended its stream still leaves, so it may run.
+#[test]
+fn b15_what_leaves_behind_the_end_of_input_is_not_called_unsent() {
+    let mut pair = Pair::established(91);
+    pair.server.echo = false;
+    pair.call(1, b"call").unwrap();
+    pair.call_with(2, b"one-way", |call| call.flags = request_flags::ONE_WAY).unwrap();
+    pair.call(3, &bytes(3, 1 << 20)).unwrap();
+    pair.client.connection.handle_input_end(pair.now);
+    pair.client.drain(pair.now);
+    assert!(matches!(pair.client.outcome(1), Outcome::Failed(failure)
+        if failure.class == FailureClass::Unknown));
+    assert!(matches!(pair.client.outcome(3), Outcome::Failed(failure)
+        if failure.class == FailureClass::NotSent));
+    pair.run();
+    assert_eq!(pair.server.requests.len(), 2);
+    assert!(matches!(pair.client.outcome(2), Outcome::Sent));
+    pair.client.drain(pair.now);
+    assert_eq!(pair.client.closed, Some(CloseReason::PeerClosed));
+}

@@ -259,6 +259,35 @@ fn c03_this_implementation_never_draws_a_strike() {
     }
 }
 
+/// PINGs that were sent a second apart may arrive together, when what is in between has stood still. Their sender
+/// waits for the answer, whatever else comes back meanwhile; so does keepalive after a while.
+#[test]
+fn c03_pings_that_arrive_together_are_few() {
+    for is_asked in [true, false] {
+        let client = Config::new().keepalive_idle(2 * SECOND, 3);
+        let mut pair = Pair::with(70, client, Config::new()).open();
+        let mut on_the_way = Vec::new();
+        for second in 0..180 {
+            pair.now = pair.now + SECOND;
+            pair.client.connection.handle_timeout(pair.now);
+            if is_asked {
+                pair.client.connection.ping(pair.now, [second as u8; 16]);
+            }
+            on_the_way.extend(pair.client.transmit(pair.now, usize::MAX));
+            if second % 3 == 0 {
+                let call = raw_call(pair.now);
+                pair.server.connection.call(pair.now, &call, &Bytes::new(), second).unwrap();
+                let bytes = pair.server.transmit(pair.now, usize::MAX);
+                pair.client.receive(pair.now, &bytes, true, &mut pair.rng);
+            }
+        }
+        assert_eq!(pair.client.closed, None);
+        pair.server.receive(pair.now, &on_the_way, true, &mut pair.rng);
+        assert_eq!(pair.server.closed, None);
+        assert_eq!(pair.server.connection.counters().ping_strikes, 0);
+    }
+}
+
 // ---- control frames ----
 
 #[test]

@@ -446,6 +446,175 @@ fn c16_a_stream_is_not_idle_while_an_item_is_under_way() {
     assert_eq!(pair.client.items_of(call).len(), 1);
 }
 
+/// A call with items and an argument of this length, without a deadline.
+fn upload(pair: &mut Pair, ticket: u64, len: usize) -> CallId {
+    let no_deadline = |call: &mut Call| (call.flags, call.deadline) = (IN, Instant::FAR);
+    pair.call_with(ticket, &bytes(ticket, len), no_deadline).expect("a call")
+}
+
+/// Serves uploads: ends each when its items have.
+fn serve_uploads(pair: &mut Pair) {
+    for request in std::mem::take(&mut pair.server.items_ended) {
+        finish(pair, request);
+    }
+    pair.run();
+}
+
+#[test]
+fn c17_an_item_has_room_beside_the_argument_of_its_call() {
+    let mut pair = pair(20);
+    let call = upload(&mut pair, 1, 4 << 20);
+    pair.run();
+    // Half of the window each, without a reserve.
+    pair.client.item(pair.now, call, &bytes(9, 4 << 20)).unwrap();
+    pair.client.connection.end_items(pair.now, call);
+    pair.run();
+    serve_uploads(&mut pair);
+    assert_eq!(pair.client.answer(1), b"end");
+    assert_at_rest(&pair);
+}
+
+#[test]
+fn c17_arguments_of_calls_with_streams_leave_room_for_items() {
+    let mut pair = pair(21);
+    let mut calls = Vec::new();
+    for ticket in 0..10 {
+        calls.push(upload(&mut pair, ticket, 1 << 20));
+        pair.run();
+    }
+    assert_eq!(pair.server.requests.len(), 4, "half of the window");
+    // Others need not wait for those that do.
+    pair.call(100, &bytes(100, 1 << 20)).unwrap();
+    pair.run();
+    let plain = pair.server.requests.pop().unwrap().id;
+    finish(&mut pair, plain);
+    pair.run();
+    assert_eq!(pair.client.answer(100), b"end");
+    for _ in 0..100 {
+        calls.retain(|&call| {
+            let is_sent = pair.client.item(pair.now, call, &bytes(9, 4 << 20)).is_ok();
+            if is_sent {
+                pair.client.connection.end_items(pair.now, call);
+            }
+            !is_sent
+        });
+        pair.run();
+        serve_uploads(&mut pair);
+    }
+    for ticket in 0..10 {
+        assert_eq!(pair.client.answer(ticket), b"end");
+    }
+    assert_at_rest(&pair);
+}
+
+/// One that rests for ever takes no more from others than its argument.
+#[test]
+fn c17_an_item_does_not_wait_for_the_end_of_another_stream() {
+    for flags in [IN, OUT, IN | OUT] {
+        let mut pair = pair(22);
+        pair.call_with(1, &bytes(1, 3 << 20), |call| {
+            (call.flags, call.deadline) = (flags, Instant::FAR);
+        })
+        .unwrap();
+        pair.run();
+        let rests = pair.server.requests.pop().unwrap().id;
+        let call = upload(&mut pair, 2, 1 << 20);
+        pair.run();
+        pair.client.item(pair.now, call, &bytes(9, 4 << 20)).unwrap();
+        pair.client.connection.end_items(pair.now, call);
+        pair.run();
+        serve_uploads(&mut pair);
+        assert_eq!(pair.client.answer(2), b"end", "{flags}");
+        finish(&mut pair, rests);
+        pair.run();
+        assert_at_rest(&pair);
+    }
+}
+
+#[test]
+fn c17_nothing_waits_for_credit_that_is_only_kept_back() {
+    for waits in ["call", "item", "item of an answer"] {
+        // Also if messages were to be small at first.
+        let config = Config::new().message_bytes_max(1 << 20);
+        let mut pair = Pair::with(23, config.clone(), config).open();
+        pair.server.echo = false;
+        for peer in [&mut pair.client, &mut pair.server] {
+            peer.connection.set_limits(1024, 4 << 20);
+        }
+        pair.run();
+        let call = upload(&mut pair, 1, 2_400_000);
+        pair.run();
+        let (answered, request) = open(&mut pair, 2, OUT);
+        pair.server.begin(pair.now, request).unwrap();
+        pair.client.hold_items = true;
+        for n in 0..3 {
+            pair.server.item(pair.now, request, &bytes(n, 300_000)).unwrap();
+            pair.run();
+        }
+        // Little enough that the receiver need not say so as long as nobody waits.
+        pair.server.echo = true;
+        for ticket in 10..29 {
+            pair.call(ticket, &bytes(ticket, 100_000)).unwrap();
+            pair.run();
+        }
+        pair.server.echo = false;
+        let large = bytes(7, 4 << 20);
+        match waits {
+            "call" => drop(pair.call(30, &large).unwrap()),
+            "item" => pair.client.item(pair.now, call, &large).unwrap(),
+            _ => {
+                let (_, other) = open(&mut pair, 30, OUT);
+                pair.server.begin(pair.now, other).unwrap();
+                pair.server.item(pair.now, other, &large).unwrap();
+            }
+        }
+        pair.run();
+        let came = match waits {
+            "call" => pair.server.requests.last().map_or(0, |request| request.body.len()),
+            "item" => pair.server.items.last().map_or(0, |(_, body)| body.len()),
+            _ => pair.client.items.last().map_or(0, |(_, body)| body.len()),
+        };
+        assert_eq!(came, 4 << 20, "{waits}");
+        assert_eq!(pair.client.items_of(answered).len(), 3);
+    }
+}
+
+#[test]
+fn c17_a_stream_that_waits_to_begin_can_end_and_holds_up_nobody() {
+    let mut pair = pair(24);
+    let first = upload(&mut pair, 1, 4 << 20);
+    pair.run();
+    let (given_up, expires) = (upload(&mut pair, 2, 100), 3);
+    let soon = pair.now + Duration::from_millis(10);
+    let call = |call: &mut Call| (call.flags, call.deadline) = (OUT, soon);
+    pair.call_with(expires, &bytes(3, 100), call).unwrap();
+    let last = upload(&mut pair, 4, 200);
+    assert!(pair.client.connection.waits_for_credit(last));
+    pair.run();
+    // What needs none does not wait.
+    let empty = upload(&mut pair, 5, 0);
+    pair.client.item(pair.now, empty, b"item").unwrap();
+    pair.run();
+    assert_eq!(pair.server.items.len(), 1);
+    let dropped = pair.client.connection.cancel(pair.now, given_up, CancelReason::Dropped);
+    assert_eq!(dropped, Some(2));
+    pair.run_for(Duration::from_millis(20));
+    assert!(matches!(pair.client.outcome(3), Outcome::Failed(failure)
+        if failure.cause == Cause::Expired && failure.class == FailureClass::NotSent));
+    assert_eq!(pair.server.requests.len(), 2, "the first one, and that without an argument");
+    // The room of one that is given up is another's.
+    pair.client.connection.cancel(pair.now, first, CancelReason::Dropped);
+    pair.run();
+    assert_eq!(pair.server.requests.last().map(|request| request.body.len()), Some(200));
+    for request in std::mem::take(&mut pair.server.requests) {
+        finish(&mut pair, request.id);
+    }
+    pair.run();
+    assert_eq!(pair.client.answer(4), b"end");
+    assert_eq!(pair.client.answer(5), b"end");
+    assert_at_rest(&pair);
+}
+
 /// What an application does with its streams, at random; every item arrives once, in order, and in the
 /// end nothing is held.
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::clock::{MICROS, MILLIS, SECONDS, Time};
 use crate::marks::Mark;
-use crate::net::{LinkId, Wake};
+use crate::net::{LinkId, Pipe, Wake};
 use crate::oracle::{self, Pair};
 use crate::world::World;
 use ringcall_core::frame::request_flags;
@@ -15,6 +15,9 @@ const DRAIN: Time = 90 * SECONDS;
 /// How long the bytes of a connection at rest may take to leave: a fraction of the shortest time between two
 /// keepalives.
 const QUIET: Time = SECONDS;
+/// How soon a probe is tried again. Connections that are drained as soon as they are old may come and go once a
+/// second, so whoever tried once a second might always come when there is none.
+const PROBE_AGAIN: Time = 61 * MILLIS;
 
 impl World {
     pub(crate) fn heal(&mut self) {
@@ -28,7 +31,8 @@ impl World {
             self.nodes[node].clock = self.nodes[node].clock.steady(now);
             self.wake(node);
         }
-        self.run_until("calls end, and nodes are there", RECOVERY, World::has_calmed_down);
+        let within = RECOVERY + self.net.borrow().time_for(self.shared.ledger.bytes_open());
+        self.run_until("calls end, and nodes are there", within, World::has_calmed_down);
         self.probe();
         self.run_for(2 * SECONDS);
         self.rest();
@@ -49,13 +53,14 @@ impl World {
     fn run_until(&mut self, what: &str, within: Time, mut is_done: impl FnMut(&World) -> bool) {
         let until = self.now() + within;
         while !is_done(self) {
-            let left: Vec<String> = self
-                .nodes
-                .iter()
-                .filter_map(|node| Some(node.life.as_ref()?.app.what_is_left()))
-                .collect();
-            assert!(self.step() && self.now() < until, "{what}: not within its time: {left:#?}");
+            let is_late = !self.step() || self.now() >= until;
+            assert!(!is_late, "{what}: not within its time: {:#?}", self.what_is_left());
         }
+    }
+
+    fn what_is_left(&self) -> Vec<String> {
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        lives.map(|life| life.app.what_is_left(&life.end)).collect()
     }
 
     fn run_for(&mut self, span: Time) {
@@ -83,14 +88,16 @@ impl World {
         loop {
             let now = self.now();
             assert!(now < until, "node {node} does not get an answer by its connection {dial}");
-            let mut ok = None;
+            let (mut ok, mut wait) = (None, PROBE_AGAIN);
             let clock = self.nodes[node].clock;
             if let Some(life) = &mut self.nodes[node].life {
                 ok = Some(life.app.probes_ok);
-                life.app.probe(&mut life.end, &mut self.shared, clock.read(now), dial);
+                if life.app.probe(&mut life.end, &mut self.shared, clock.read(now), dial) {
+                    wait = SECONDS + PROBE_AGAIN;
+                }
             }
             self.wake(node);
-            let next = now + SECONDS;
+            let next = now + wait;
             self.net.borrow_mut().at(next, Wake::Listen(node));
             loop {
                 let life = self.nodes[node].life.as_ref();
@@ -111,8 +118,14 @@ impl World {
         // Where little gets through, answers to calls that were given up may take as long as anything.
         let within = if self.net.borrow().is_fast() { QUIET } else { RECOVERY };
         for link in links {
-            // A keepalive may be under way just now, on a socket that takes a few bytes at a time.
-            let is_quiet = |world: &World| world.at_rest(link).is_none_or(|pair| pair.is_quiet());
+            // A keepalive may be under way just now, or an answer that nobody waits for any more, on a socket
+            // that takes a few bytes at a time.
+            let is_quiet = |world: &World| {
+                let is_empty = !world.net.borrow().links[link].pipes.iter().any(Pipe::has_bytes);
+                world.at_rest(link).is_none_or(|pair| pair.is_quiet() && is_empty)
+            };
+            let queued = self.at_rest(link).map_or(0, |pair| pair.bytes_queued());
+            let within = within + self.net.borrow().time_for(queued as u64);
             self.run_until("bytes that wait leave", within, is_quiet);
             let Some(pair) = self.at_rest(link) else { continue };
             oracle::at_rest(&pair);

@@ -8,6 +8,9 @@ use crate::net::LinkId;
 /// Names a call over all nodes and lives: the nonce in its bodies.
 pub(crate) type CallNo = u64;
 
+/// What surrounds an item of either direction.
+const ITEM_FRAME: usize = 2 * 48;
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) calls: Vec<Entry>,
@@ -120,6 +123,18 @@ impl Ledger {
             assert_eq!(entry.runs, 0, "call {call} has run, but its caller is told {class:?}");
             entry.did_not_run |= 1 << entry.attempt;
         }
+    }
+
+    /// What calls that have not ended may still bring over the network.
+    pub(crate) fn bytes_open(&self) -> u64 {
+        let open = self.calls.iter().enumerate().filter(|(_, entry)| entry.is_open);
+        open.map(|(call, entry)| {
+            let item_len = |of_caller, nth| entry.plan.item_len(call as CallNo, of_caller, nth);
+            let items = (0..u32::from(entry.plan.items))
+                .map(|nth| item_len(true, nth) + item_len(false, nth) + ITEM_FRAME);
+            items.sum::<usize>() as u64 + entry.len as u64 + u64::from(entry.plan.answer_len)
+        })
+        .sum()
     }
 
     /// A handler begins to work on a call.

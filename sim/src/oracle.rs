@@ -88,11 +88,16 @@ pub(crate) fn credit(sender: &End, receiver: &End, handles: [Handle; 2], sizes: 
 pub(crate) struct Pair<'a>(pub(crate) [(&'a Connection<CallNo>, &'a Sizes); 2]);
 
 impl Pair<'_> {
-    /// Whether nothing waits to be sent, and no call that was given up for its answer.
+    /// How much waits to be sent.
+    pub(crate) fn bytes_queued(&self) -> usize {
+        self.0.iter().map(|(connection, _)| connection.bytes_queued()).sum()
+    }
+
+    /// Whether nothing does, and no call that was given up waits for its answer.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.0.iter().all(|(connection, _)| {
-            connection.bytes_queued() == 0 && connection.calls_in_flight() == 0
-        })
+        let is_idle =
+            |(connection, _): &(&Connection<CallNo>, _)| connection.calls_in_flight() == 0;
+        self.bytes_queued() == 0 && self.0.iter().all(is_idle)
     }
 }
 

@@ -30,12 +30,12 @@ pub(crate) struct Shared {
     pub(crate) cut_calls: Vec<(LinkId, CallNo)>,
     /// Connections on which one side refused calls without asking first.
     pub(crate) refusing: Vec<LinkId>,
-    /// How often a clock has jumped.
-    pub(crate) clock_jumps: u32,
     /// The most that a node has held of what it may, in thousandths.
     pub(crate) memory_worst: u64,
     /// Calls that must be answered.
     pub(crate) probes: Vec<CallNo>,
+    /// How often a clock has jumped ahead.
+    pub(crate) clock_jumps: u64,
 }
 
 impl Shared {
@@ -53,9 +53,9 @@ impl Shared {
             closed: Vec::new(),
             cut_calls: Vec::new(),
             refusing: Vec::new(),
-            clock_jumps: 0,
             memory_worst: 0,
             probes: Vec::new(),
+            clock_jumps: 0,
         }
     }
 

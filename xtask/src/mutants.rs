@@ -14,16 +14,16 @@ enum Noticed {
 }
 use Noticed::{By, BySimulator};
 
-/// The first seed of a mutant, how many it has, and how many events each: between seeds that fail without any, which
+/// The first seed of a mutant, how many it has, and how many events each: in front of seeds that fail without any, which
 /// are open (see `docs/SIMULATION.md`), and enough for every mark.
-const FROM: &str = "413";
-const SEEDS: &str = "1600";
+const FROM: &str = "0";
+const SEEDS: &str = "2000";
 const EVENTS: &str = "2000";
 /// A switch that nothing looks at.
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 40] = [
+const MUTANTS: [(&str, &str, Noticed); 42] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
     ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
@@ -77,6 +77,16 @@ const MUTANTS: [(&str, &str, Noticed); 40] = [
         "c16",
         "streams at rest for ever",
         By("streams", "c16_a_stream_that_its_caller_does_not_end_is_ended"),
+    ),
+    (
+        "credit_kept_back",
+        "credit is kept back although somebody may wait for it",
+        By("streams", "c17_nothing_waits_for_credit_that_is_only_kept_back"),
+    ),
+    (
+        "streams_open_without_room",
+        "arguments of calls with streams leave no room for items",
+        By("streams", "c17_arguments_of_calls_with_streams_leave_room_for_items"),
     ),
     ("d01", "calls without time left run", By("hostile", "d01_core_refuses_what_it_cannot_run")),
     ("e03", "an end inside a frame is an end", By("hostile", "e03_input_may_end_after_every_byte")),

@@ -7,21 +7,40 @@ use crate::config::WINDOW_MAX;
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     left: u64,
-    /// What items leave to whole messages.
-    reserve: u64,
+    window: u64,
+    /// The arguments of calls with streams that have begun and are not over.
+    opened: u64,
 }
 
 impl Allowance {
     pub(super) fn new(window: u64) -> Allowance {
-        Allowance { left: window, reserve: window / 4 }
+        Allowance { left: window, window, opened: 0 }
     }
 
     /// Takes credit for an item. Items leave a quarter of the window to whole messages: streams that
-    /// nobody reads would otherwise stop all calls.
+    /// nobody reads would otherwise stop all calls. Less only if arguments that [opened](Self::open) streams
+    /// would leave too little for the largest item, which may be half of the window.
     #[inline]
     pub(super) fn take_item(&mut self, bytes: usize) -> bool {
-        self.left.checked_sub(self.reserve).is_some_and(|free| bytes as u64 <= free)
-            && self.take(bytes)
+        let reserve = (self.window / 4).min((self.window / 2).saturating_sub(self.opened));
+        self.left.checked_sub(reserve).is_some_and(|free| bytes as u64 <= free) && self.take(bytes)
+    }
+
+    /// A call with streams wants to begin with an argument of this length. What such arguments hold comes back
+    /// with the end of their calls, which may have no deadline, and items need credit of the same pool until
+    /// then: so they have half of the window together, and may not begin beyond that.
+    pub(super) fn open(&mut self, bytes: usize) -> bool {
+        let opened = self.opened.saturating_add(bytes as u64);
+        let may_open = opened <= self.window / 2 || bug!("streams_open_without_room");
+        if may_open {
+            self.opened = opened;
+        }
+        may_open
+    }
+
+    /// The call of an argument that has [opened](Self::open) is over, or about to be.
+    pub(super) fn close(&mut self, bytes: usize) {
+        self.opened = self.opened.saturating_sub(bytes as u64);
     }
 
     /// Takes credit for a whole body, or nothing. It is spent with the body's first byte, however much
@@ -64,6 +83,8 @@ impl Allowance {
 #[derive(Debug)]
 pub(super) struct Window {
     size: u64,
+    /// When the other side may send less than this, nothing is kept back.
+    low: u64,
     /// The other side may send this much more.
     granted: u64,
     /// Bytes that nobody holds any more and that were not granted again yet.
@@ -71,8 +92,21 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(size: u64) -> Window {
-        Window { size, granted: size, returned: 0 }
+    /// A window of bytes, for messages of `message_max` at most.
+    pub(super) fn new(size: u64, message_max: usize) -> Window {
+        let mut window = Window { size, low: 0, granted: size, returned: 0 };
+        window.expect(message_max);
+        window
+    }
+
+    /// A window that counts items.
+    pub(super) fn of_items(size: u64) -> Window {
+        Window { size, low: size / 16, granted: size, returned: 0 }
+    }
+
+    /// Messages may be this long.
+    pub(super) fn expect(&mut self, message_max: usize) {
+        self.low = self.low.max(self.size / 4 + message_max as u64);
     }
 
     /// Whether a body of this length may begin.
@@ -125,19 +159,20 @@ impl Window {
         self.release(bytes.min(usize::try_from(self.held()).unwrap_or(usize::MAX)));
     }
 
-    /// Whether enough came together for a CREDIT frame: a quarter of the window, a sixteenth when the other
-    /// side has little left, and anything when it has next to nothing, since somebody may wait for just
-    /// that. A window is at least twice the largest message, so what is kept back can never be what a message
-    /// waits for.
+    /// Whether enough came together for a CREDIT frame: a quarter of the window, and anything when the other
+    /// side has little left, since somebody may wait for just that. Of bytes, little is less than the largest
+    /// message and the quarter that an item leaves to others: what is held meanwhile may be held for ever, by a
+    /// stream that rests. Of items it is a sixteenth of the window, and a quarter is until a sixteenth came
+    /// together.
     #[inline]
     pub(super) fn is_grant_due(&self) -> bool {
         if bug!("grant_forgotten") {
             return self.returned >= self.size;
         }
-        let sixteenth = self.size / 16;
-        if self.granted < sixteenth {
+        if self.granted < self.low && !bug!("credit_kept_back") {
             return self.returned > 0;
         }
+        let sixteenth = self.size / 16;
         // In this order, since little has come back as a rule.
         self.returned > sixteenth
             && (self.returned >= self.size / 4 || self.granted < self.size / 4)
@@ -174,7 +209,7 @@ mod tests {
         #[test]
         fn c12_credit_is_conserved(steps: alloc::vec::Vec<(bool, u8)>) {
             let size = 1000;
-            let (mut allowance, mut window) = (Allowance::new(size), Window::new(size));
+            let (mut allowance, mut window) = (Allowance::new(size), Window::new(size, 500));
             let mut held = alloc::vec::Vec::new();
             for (send, n) in steps {
                 if send && allowance.take(usize::from(n)) {

@@ -147,6 +147,8 @@ impl<T> Connection<T> {
         let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
         self.in_flight_max = self.in_flight_max.max(limits.in_flight_max);
         self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
+        self.credit.calls_in.expect(self.message_bytes_max);
+        self.credit.replies_in.expect(self.message_bytes_max);
         if self.peer.is_some() {
             self.inbound.set_body_max(self.message_bytes_max);
         }

@@ -99,28 +99,23 @@ impl<T> Connection<T> {
             CloseReason::GoAway(_) => Cause::GoAway,
             reason => Cause::Closed(reason),
         };
-        let taken = self.outbound.taken();
+        // As long as the connection goes on, what is in the send order leaves.
+        let is_over = self.ending.is_some();
+        let taken = if is_over { self.outbound.taken() } else { u64::MAX };
         while ending.next_call < self.calls.slots() {
             let slot = ending.next_call;
             ending.next_call += 1;
             let Some(entry) = self.calls.at(slot) else { continue };
             let was_sent = entry.number != 0 && entry.number <= taken;
-            let ticket = entry.ticket.take();
-            if let Some(arriving) = &mut entry.arriving {
-                self.credit.replies_in.release(arriving.ignore());
-            }
-            if let Some(id) = self.calls.id_at(slot) {
-                self.stop_streams(id);
-            }
-            self.calls.step(slot, state::CallInput::End);
-            if let Some(ticket) = ticket
+            if let Some(ticket) = self.hand_back_call(slot, was_sent)
                 && !bug!("lost_completion")
             {
                 self.counters.calls_ended += 1;
                 return Some(Event::Completed(ticket, Outcome::Failed(ended(was_sent, cause))));
             }
         }
-        if let Some((number, ticket)) = self.one_ways.pop_front() {
+        // Otherwise those that leave have been sent.
+        if is_over && let Some((number, ticket)) = self.one_ways.pop_front() {
             self.counters.calls_ended += 1;
             let failure = ended(number <= taken, cause);
             return Some(Event::Completed(ticket, Outcome::Failed(failure)));
@@ -154,6 +149,23 @@ impl<T> Connection<T> {
             return Some(Event::Closed(ending.reason));
         }
         None
+    }
+
+    /// Ends a call of this side whose answer cannot come any more.
+    fn hand_back_call(&mut self, slot: u32, was_sent: bool) -> Option<T> {
+        let id = self.calls.id_at(slot)?;
+        if !was_sent && !bug!("sent_after_the_end") {
+            // Nor is it sent any more: that is what its caller is told.
+            self.stop_sending(id);
+        }
+        let entry = self.calls.at(slot)?;
+        let ticket = entry.ticket.take();
+        if let Some(arriving) = &mut entry.arriving {
+            self.credit.replies_in.release(arriving.ignore());
+        }
+        self.stop_streams(id);
+        self.calls.step(slot, state::CallInput::End);
+        ticket
     }
 
     /// Nothing can be parsed now: is it over?

@@ -13,13 +13,19 @@ use crate::{CloseReason, Instant};
 /// What the first half of a keepalive's PING holds, so that its answer is told from one that the
 /// application asked for.
 const KEEPALIVE: [u8; 8] = *b"alive?\r\n";
+/// So many PINGs may be without their PONG. When what is in between stands still they all arrive at once, and the
+/// other side counts them.
+const OWED_MAX: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Liveness {
-    /// The PING that is not answered yet.
+    /// The PING of which nobody knows yet whether the other side is there.
     asked: Option<Asked>,
-    /// When a PING was last asked for.
+    /// When a PING was last asked for, and with which bytes.
     pinged: Instant,
+    opaque: [u8; 16],
+    /// How many have left without a PONG to the last one, whatever else has come since.
+    owed: u32,
     /// How many in a row had no answer in time.
     misses: u32,
     /// A PING of the application that must wait for its turn.
@@ -32,7 +38,6 @@ pub(super) struct Liveness {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: Instant,
-    opaque: [u8; 16],
     /// How many bytes had arrived before.
     received: u64,
     /// How many had left.
@@ -51,6 +56,8 @@ impl Liveness {
         Liveness {
             asked: None,
             pinged: Instant::ZERO,
+            opaque: [0; 16],
+            owed: 0,
             misses: 0,
             wanted: None,
             was_paused: false,
@@ -139,6 +146,10 @@ impl<T> Connection<T> {
     }
 
     fn ask(&mut self, now: Instant) {
+        if self.liveness.owed >= OWED_MAX {
+            // Those that are under way ask as well as another one behind them.
+            return self.expect_a_sign(now);
+        }
         // One that the application wants serves as well.
         let ping = self.liveness.wanted.take().unwrap_or_else(|| {
             self.liveness.keepalives = self.liveness.keepalives.wrapping_add(1);
@@ -151,11 +162,17 @@ impl<T> Connection<T> {
     }
 
     fn send_ping(&mut self, now: Instant, ping: Ping) {
-        self.control.ping = Some(ping);
-        self.liveness.pinged = now;
+        let is_another = self.control.ping.replace(ping).is_none();
+        let Liveness { owed, pinged, opaque, .. } = &mut self.liveness;
+        *owed = owed.saturating_add(u32::from(is_another));
+        (*pinged, *opaque) = (now, ping.opaque);
+        self.expect_a_sign(now);
+    }
+
+    /// From now on the other side's silence counts.
+    fn expect_a_sign(&mut self, now: Instant) {
         self.liveness.asked = Some(Asked {
             at: now,
-            opaque: ping.opaque,
             received: self.counters.bytes_received,
             sent: self.counters.bytes_sent,
         });
@@ -171,9 +188,10 @@ impl<T> Connection<T> {
         self.ping_in_turn(now);
     }
 
-    /// Sends the PING that waits if none is unanswered and the last one is long enough ago.
+    /// Sends the PING that waits if all before are answered and the last one is long enough ago. That something
+    /// else has come is no answer: it says nothing of whether they have arrived.
     fn ping_in_turn(&mut self, now: Instant) {
-        if self.liveness.wanted.is_none() || self.unanswered().is_some() {
+        if self.liveness.wanted.is_none() || self.liveness.owed > 0 {
             return;
         }
         let next = self.liveness.pinged + self.config.ping_interval_min;
@@ -187,7 +205,10 @@ impl<T> Connection<T> {
 
     /// A PONG has come. Keepalive's own are nobody's business.
     pub(super) fn ponged(&mut self, now: Instant, opaque: [u8; 16]) -> Option<Event<T>> {
-        self.liveness.asked.take_if(|asked| asked.opaque == opaque);
+        if opaque == self.liveness.opaque {
+            self.liveness.asked = None;
+            self.liveness.owed = 0;
+        }
         self.ping_in_turn(now);
         (opaque[..8] != KEEPALIVE).then_some(Event::Pong(opaque))
     }

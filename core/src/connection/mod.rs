@@ -267,12 +267,12 @@ impl<T> Connection<T> {
             credit: Credit {
                 calls_out: Allowance::default(),
                 replies_out: Allowance::default(),
-                calls_in: Window::new(config.calls_window),
-                replies_in: Window::new(config.replies_window),
+                calls_in: Window::new(config.calls_window, config.message_bytes_max),
+                replies_in: Window::new(config.replies_window, config.message_bytes_max),
                 call_items_out: Allowance::default(),
                 reply_items_out: Allowance::default(),
-                call_items_in: Window::new(stream::pool_items(config.calls_window)),
-                reply_items_in: Window::new(stream::pool_items(config.replies_window)),
+                call_items_in: Window::of_items(stream::pool_items(config.calls_window)),
+                reply_items_in: Window::of_items(stream::pool_items(config.replies_window)),
             },
             deadlines: Wheel::new(now),
             watch: Watch {
@@ -775,10 +775,13 @@ impl<T> Connection<T> {
     }
 
     /// Whether this call, the last one that was made, has to wait until the other side gives credit for
-    /// its body.
+    /// its body, or until other calls with streams are over.
     #[must_use]
     pub fn waits_for_credit(&self, call: CallId) -> bool {
-        self.outbound.held_calls.back().is_some_and(|body| body.id == call.0)
+        let Outbound { held_calls, held_openings, .. } = &self.outbound;
+        [held_calls, held_openings]
+            .iter()
+            .any(|held| held.back().is_some_and(|body| body.id == call.0))
     }
 
     /// Whether nothing has come, or is left to do.

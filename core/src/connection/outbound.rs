@@ -40,6 +40,9 @@ pub(super) struct Outbound {
     unconfirmed: VecDeque<(u64, Body)>,
     /// Those that it has.
     confirmed: VecDeque<Body>,
+    /// Requests of calls with streams that wait until others are over. Apart, so that what they wait for, and calls
+    /// without streams, pass them.
+    pub(super) held_openings: VecDeque<Body>,
     /// Requests that wait for credit.
     pub(super) held_calls: VecDeque<Body>,
     /// Replies that wait for credit.
@@ -153,6 +156,7 @@ impl Outbound {
             bodies: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             confirmed: VecDeque::new(),
+            held_openings: VecDeque::new(),
             held_calls: VecDeque::new(),
             held_replies: VecDeque::new(),
             held_call_items: VecDeque::new(),
@@ -193,6 +197,7 @@ impl Outbound {
     pub(super) fn is_only_held_replies(&self) -> bool {
         !self.is_waiting()
             && self.unconfirmed.is_empty()
+            && self.held_openings.is_empty()
             && self.held_calls.is_empty()
             && self.held_call_items.is_empty()
     }
@@ -283,6 +288,7 @@ impl Outbound {
         }
         match queue {
             Queue::Funded => self.bodies.push_back(body),
+            Queue::Openings => self.held_openings.push_back(body),
             Queue::Calls => self.held_calls.push_back(body),
             Queue::Replies => self.held_replies.push_back(body),
             Queue::Items(Pool::Calls) => self.held_call_items.push_back(body),
@@ -304,8 +310,13 @@ impl Outbound {
     /// Whether all requests that were queued before a mark have gone, and of the rest whatever is larger than
     /// `bytes_max`.
     pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
-        let held =
-            [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
+        let held = [
+            &self.held_openings,
+            &self.held_calls,
+            &self.held_replies,
+            &self.held_call_items,
+            &self.held_reply_items,
+        ];
         let sent = self.unconfirmed.iter().map(|(_, body)| body).chain(&self.confirmed);
         let mut bodies = self.bodies.iter().chain(held.into_iter().flatten()).chain(sent);
         self.ready.is_empty()
@@ -357,9 +368,11 @@ impl Outbound {
     /// Stops sending a request's body; returns its credit if nothing of it was sent, otherwise it is
     /// spent.
     pub(super) fn abandon_request(&mut self, id: MessageId) -> usize {
-        if let Some(at) = self.held_calls.iter().position(|body| body.id == id) {
-            self.body_bytes -= self.held_calls.remove(at).map_or(0, |body| body.total);
-            return 0;
+        for held in [&mut self.held_openings, &mut self.held_calls] {
+            if let Some(at) = held.iter().position(|body| body.id == id) {
+                self.body_bytes -= held.remove(at).map_or(0, |body| body.total);
+                return 0;
+            }
         }
         let of_call = |body: &Body| body.id == id && body.header.is_request();
         let Some(body) = self.take_begun(of_call) else { return 0 };
@@ -514,6 +527,8 @@ pub(super) struct Unsent {
 pub(super) enum Queue {
     /// Its credit is taken.
     Funded,
+    /// For the end of other calls with streams.
+    Openings,
     /// For credit of the calls pool.
     Calls,
     /// For credit of the replies pool.

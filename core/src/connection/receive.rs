@@ -246,7 +246,7 @@ impl<T> Connection<T> {
             return Err(CloseReason::BadId);
         }
         allowance.grant(credit.amount)?;
-        self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+        self.fund();
         self.wake_crowded();
         Ok(())
     }

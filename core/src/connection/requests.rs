@@ -242,7 +242,7 @@ impl<T> Connection<T> {
             }
             // Nobody wants a reply that still waits for credit: an empty one does as the last word.
             ServedState::Replying if had_last || self.outbound.unhold_reply(id) => {
-                self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+                self.fund();
                 self.served.step(id.slot(), ServedInput::ReplyLast);
                 self.send_terminal(kind, id, Status::CANCELLED_RUNNING);
             }

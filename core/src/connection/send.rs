@@ -139,8 +139,11 @@ impl<T> Connection<T> {
             return refused(ticket, cause);
         }
         header.deadline_us = wire_deadline(now, deadline, has_streams);
+        let may_open = !has_streams || self.may_open(body_len);
         let is_funded = body_len == 0
-            || (self.outbound.held_calls.is_empty() && self.credit.calls_out.take(body_len));
+            || (may_open
+                && self.outbound.held_calls.is_empty()
+                && self.credit.calls_out.take(body_len));
         let is_small = is_funded && body_len <= self.bounds.cut_bytes && parts.rest.is_none();
         if is_small && is_one_way {
             // Nothing comes back, so the slot can be used again right behind it.
@@ -148,10 +151,7 @@ impl<T> Connection<T> {
             let (id, _) = self.calls.open(slot, CallInput::SendLast, None, number, Instant::FAR);
             self.calls.step(slot, CallInput::End);
             self.one_ways.push_back((number, ticket));
-            let header = header.encode();
-            let Parts { extensions, front, .. } = &parts;
-            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
-            self.outbound.push(frame, Frame::Request);
+            self.push_small_request(id, flags, &header, &parts);
             return Ok(CallId(id));
         }
         let (input, number) = match is_small {
@@ -166,19 +166,33 @@ impl<T> Connection<T> {
             entry.one_way = is_one_way;
         }
         if has_streams {
-            self.open_call_streams(now, id, flags, is_small);
+            let argument = if may_open { body_len } else { 0 };
+            self.open_call_streams(now, id, flags, is_small, argument);
         }
         if is_small {
-            let header = header.encode();
-            let Parts { extensions, front, .. } = &parts;
-            let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
-            self.outbound.push(frame, Frame::Request);
+            self.push_small_request(id, flags, &header, &parts);
             return Ok(CallId(id));
         }
         let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts);
-        let queue = if is_funded { Queue::Funded } else { Queue::Calls };
+        let queue = match (is_funded, may_open) {
+            (true, _) => Queue::Funded,
+            (false, true) => Queue::Calls,
+            (false, false) => Queue::Openings,
+        };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
+    }
+
+    fn push_small_request(
+        &mut self,
+        id: MessageId,
+        flags: u8,
+        header: &RequestHeader,
+        parts: &Parts,
+    ) {
+        let (header, Parts { extensions, front, .. }) = (header.encode(), parts);
+        let frame = self.body_frame(Kind::Request, flags, id, &header, extensions, front);
+        self.outbound.push(frame, Frame::Request);
     }
 
     fn why_no_streams(&self, is_one_way: bool) -> Option<Cause> {
@@ -235,6 +249,12 @@ impl<T> Connection<T> {
             self.credit.calls_out.untake(unsent);
         }
         // Those that waited behind it may have their turn.
+        self.fund();
+    }
+
+    /// Moves on what waits: for credit, or for other calls with streams to end.
+    pub(super) fn fund(&mut self) {
+        self.open_held();
         self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Streams {
     pub(super) input: Option<Input>,
     /// This side has made the call, and wants items.
     pub(super) asked_for_items: bool,
+    /// What of its argument this side counts among those that [opened](super::credit::Allowance::open) streams.
+    pub(super) argument: usize,
     /// When something last happened in either direction.
     pub(super) touched: Instant,
 }

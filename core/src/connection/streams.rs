@@ -67,6 +67,27 @@ impl<T> Connection<T> {
         self.peer.is_some_and(|peer| peer.features & features::STREAMS != 0)
     }
 
+    /// Whether a call with streams may begin with an argument of this length, and counts it: see
+    /// [`Allowance::open`](super::credit::Allowance::open).
+    pub(super) fn may_open(&mut self, body_len: usize) -> bool {
+        body_len == 0
+            || (self.outbound.held_openings.is_empty() && self.credit.calls_out.open(body_len))
+    }
+
+    /// Calls with streams that waited for others may begin, as far as there is room now.
+    pub(super) fn open_held(&mut self) {
+        while let Some(body) = self.outbound.held_openings.front() {
+            let (id, total) = (body.id, body.total);
+            if !self.credit.calls_out.open(total) {
+                break;
+            }
+            self.outbound.held_calls.extend(self.outbound.held_openings.pop_front());
+            if let Some(streams) = self.streams(id) {
+                streams.argument = total;
+            }
+        }
+    }
+
     /// The streams of a call that this side has made; `is_whole` if its request is in the send order.
     pub(super) fn open_call_streams(
         &mut self,
@@ -74,6 +95,7 @@ impl<T> Connection<T> {
         id: MessageId,
         flags: u8,
         is_whole: bool,
+        argument: usize,
     ) {
         let state = if is_whole { OutputState::Open } else { OutputState::Busy };
         let window = self.peer.map_or(0, |peer| peer.stream_window);
@@ -84,7 +106,7 @@ impl<T> Connection<T> {
         if let Some(entry) = self.calls.find(id) {
             let asked_for_items = input.is_some();
             entry.streams =
-                Some(Box::new(Streams { output, input, asked_for_items, touched: now }));
+                Some(Box::new(Streams { output, input, asked_for_items, argument, touched: now }));
         }
     }
 
@@ -103,7 +125,8 @@ impl<T> Connection<T> {
             self.open_inputs += 1;
             self.look_after_by(now + self.stream_idle_timeout());
         }
-        Some(Box::new(Streams { output, input, asked_for_items: false, touched: now }))
+        let (asked_for_items, argument) = (false, 0);
+        Some(Box::new(Streams { output, input, asked_for_items, argument, touched: now }))
     }
 
     #[inline]
@@ -393,9 +416,9 @@ impl<T> Connection<T> {
     /// The call is over for its application, or for the other side: nothing more is sent or delivered of
     /// its items. What still arrives is charged to what was granted.
     pub(super) fn stop_streams(&mut self, id: MessageId) {
-        if self.streams(id).is_none() {
-            return;
-        }
+        let Some(streams) = self.streams(id) else { return };
+        let argument = core::mem::take(&mut streams.argument);
+        self.credit.calls_out.close(argument);
         self.stop_input(id);
         if let Some(output) = self.output(id) {
             output.step(OutputInput::Stop);
@@ -410,9 +433,9 @@ impl<T> Connection<T> {
             bytes.untake(unsent.bytes);
         }
         items.untake(unsent.items);
-        if unsent.items > 0 {
+        if unsent.items > 0 || argument > 0 {
             // Those that waited behind it may have their turn.
-            self.outbound.fund(&mut self.credit.calls_out, &mut self.credit.replies_out);
+            self.fund();
         }
     }
 

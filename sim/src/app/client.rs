@@ -161,17 +161,23 @@ impl App {
         }
     }
 
-    /// A call that must be answered with OK, now that there are no faults.
-    pub(crate) fn probe(&mut self, end: &mut End, shared: &mut Shared, now: Instant, dial: usize) {
-        let Some(handle) = self.dials[dial].handle else { return };
+    /// A call that must be answered with OK, now that there are no faults. Says whether it was made.
+    pub(crate) fn probe(
+        &mut self,
+        end: &mut End,
+        shared: &mut Shared,
+        now: Instant,
+        dial: usize,
+    ) -> bool {
+        let Some(handle) = self.dials[dial].handle else { return false };
         if !self.connections.get(&handle).is_some_and(|conn| conn.is_established) {
-            return;
+            return false;
         }
         let plan = Plan { how: How::Now, delay: 0, answer_len: 10, items: 0, item_bits: 0 };
         let wish = Wish { flags: 0, len: 10, plan, timeout: Some(Duration::from_secs(20)) };
-        if let Some(call) = self.ask(end, shared, now, handle, wish) {
-            shared.probes.push(call);
-        }
+        let call = self.ask(end, shared, now, handle, wish);
+        shared.probes.extend(call);
+        call.is_some()
     }
 
     /// A call back to the caller of a handler.

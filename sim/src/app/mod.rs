@@ -386,11 +386,17 @@ impl App {
     }
 
     /// For a failure to say.
-    pub(crate) fn what_is_left(&self) -> String {
+    pub(crate) fn what_is_left(&self, end: &End) -> String {
         let App { open, running, pumps, held, again, dials, connections, .. } = self;
+        let credit = connections.keys().filter_map(|&handle| {
+            let connection = end.connection(handle)?;
+            let (left, held) = (connection.credit_available(), connection.credit_held());
+            Some((handle, left, held, connection.items_held(), connection.bytes_queued()))
+        });
+        let credit: Vec<_> = credit.collect();
         format!(
             "open {open:?}, running {running:?}, pumps {pumps:?}, held {}, again {again:?}, \
-             dials {dials:?}, connections {connections:?}",
+             dials {dials:?}, connections {connections:?}, credit left and held, items, queued {credit:?}",
             held.len()
         )
     }

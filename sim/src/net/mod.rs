@@ -11,8 +11,7 @@ use crate::clock::{MICROS, MILLIS, SECONDS, Time};
 use crate::knobs::{Fault, Knobs};
 use crate::marks::Marks;
 use crate::rng::Rng;
-use pipe::Pipe;
-pub(crate) use pipe::{Cut, NEVER, Readable, Slow};
+pub(crate) use pipe::{Cut, NEVER, Pipe, Readable, Slow};
 
 /// Names a connection of the network.
 pub(crate) type LinkId = usize;
@@ -84,8 +83,8 @@ pub(crate) struct Net {
     pub(crate) marks: Marks,
     /// Until when nothing gets from one node to another.
     pub(crate) partitions: Vec<Vec<Time>>,
-    /// So little gets through that nobody can tell it from a stall.
-    is_narrow: bool,
+    /// How much gets through a direction.
+    bytes_a_second: u64,
     calendar: BinaryHeap<Reverse<(Time, u64, Wake)>>,
     entries: u64,
     /// The turns that are in the calendar for each node.
@@ -102,7 +101,7 @@ impl Net {
         let there_and_back = 2 * (knobs.delay + knobs.jitter);
         let bytes_a_second = knobs.socket_bytes as u64 * SECONDS / there_and_back;
         Net {
-            is_narrow: bytes_a_second < 1 << 20,
+            bytes_a_second,
             now: 0,
             links: Vec::new(),
             ports: (0..nodes).map(|_| Port::default()).collect(),
@@ -178,7 +177,7 @@ impl Net {
             gone: [false; 2],
             connected: Connected::Pending,
             delay,
-            is_disturbed: is_disturbed || self.is_narrow,
+            is_disturbed: is_disturbed || !self.is_fast(),
             is_cut: false,
         });
         let at = self.now + self.way(delay);
@@ -373,9 +372,16 @@ impl Net {
         self.links.iter().enumerate().filter(move |(_, link)| is_live(link)).map(|(id, _)| id)
     }
 
-    /// Whether what is asked is answered long before anybody stops waiting.
+    /// Whether what is asked is answered long before anybody stops waiting. With less nobody can tell it from a
+    /// stall.
     pub(crate) fn is_fast(&self) -> bool {
-        !self.is_narrow
+        self.bytes_a_second >= 1 << 20
+    }
+
+    /// How long so many bytes take at most: with what is around them, and half as much again because they wait
+    /// for credit.
+    pub(crate) fn time_for(&self, bytes: u64) -> Time {
+        3 * bytes * SECONDS / self.bytes_a_second.max(1)
     }
 
     /// A machine is on again: whoever still sends to its former life gets a reset.
