@@ -89,17 +89,17 @@ impl<T> Connection<T> {
     /// says that it is over.
     pub(super) fn hand_back(&mut self) -> Option<Event<T>> {
         let mut ending = self.ending?;
-        let event = self.hand_back_next(&mut ending);
+        let event = self.hand_back_next(&mut ending, self.outbound.taken());
         self.ending = Some(ending);
         event
     }
 
-    pub(super) fn hand_back_next(&mut self, ending: &mut Ending) -> Option<Event<T>> {
+    /// The same; of the REQUESTs the first `taken` may have run.
+    fn hand_back_next(&mut self, ending: &mut Ending, taken: u64) -> Option<Event<T>> {
         let cause = match ending.reason {
             CloseReason::GoAway(_) => Cause::GoAway,
             reason => Cause::Closed(reason),
         };
-        let taken = self.outbound.taken();
         while ending.next_call < self.calls.slots() {
             let slot = ending.next_call;
             ending.next_call += 1;
@@ -197,10 +197,20 @@ impl<T> Connection<T> {
         if self.calls.live() == 0 {
             return;
         }
+        // This direction goes on: what is in the send order will be sent, and the rest must not enter it.
+        for slot in 0..self.calls.slots() {
+            let is_unnumbered = self.calls.at(slot).is_some_and(|entry| entry.number == 0);
+            if is_unnumbered && let Some(id) = self.calls.id_at(slot) {
+                self.stop_sending(id);
+            }
+        }
+        // One-way calls end when they are sent, as ever.
+        let one_ways = core::mem::take(&mut self.one_ways);
         let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
-        while let Some(event) = self.hand_back_next(&mut ending) {
+        while let Some(event) = self.hand_back_next(&mut ending, u64::MAX) {
             self.events.push_back(event);
         }
+        self.one_ways = one_ways;
     }
 
     pub(super) fn cancel_served_streams(&mut self) {
