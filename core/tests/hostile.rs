@@ -13,8 +13,9 @@ use ringcall_core::frame::{
     request_flags, tag,
 };
 use ringcall_core::{
-    Call, Cancellation, Cause, CloseCode, CloseReason as End, Config, Entropy, Failure, Memory,
-    MemoryLimits, MessageId, Outcome, ReceiveHint, Side, SplitMix64, Status, TransportError,
+    Call, Cancellation, Cause, CloseCode, CloseReason as End, Config, Entropy, Failure,
+    FailureClass, Memory, MemoryLimits, MessageId, Outcome, ReceiveHint, Side, SplitMix64, Status,
+    TransportError,
 };
 
 /// The largest message by default.
@@ -1185,6 +1186,29 @@ fn c10_a_short_stall_is_no_short_handshake() {
     raw.sent();
     raw.pass(4 * SECOND);
     assert_eq!(raw.closed, None);
+}
+
+/// Found: Calls that waited for the transport at the end of input were said not to be sent, and were sent.
+#[test]
+fn e03_what_is_still_sent_may_have_run() {
+    let mut raw = Raw::new(Side::Client, Config::new()).open_with(|hello| {
+        (hello.message_bytes_max, hello.calls_window) = (10, 20);
+    });
+    for (ticket, flags) in [(0, 0), (1, 0), (2, 0), (3, ONE_WAY)] {
+        raw.call(ticket, &[1; 10][..if flags == 0 { 10 } else { 0 }], flags).unwrap();
+    }
+    raw.end_input();
+    let sent = raw.sent().iter().filter(|frame| frame.is(Kind::Request)).count();
+    raw.sent();
+    let said = |outcome: &Outcome| match outcome {
+        Outcome::Sent => "sent",
+        Outcome::Failed(failure) if failure.class == FailureClass::Unknown => "unknown",
+        _ => "not sent",
+    };
+    let told = [0, 1, 2, 3].map(|ticket| said(raw.outcome(ticket)));
+    // The third has no credit.
+    assert_eq!((sent, told), (3, ["unknown", "unknown", "not sent", "sent"]));
+    assert!(raw.closed.is_some());
 }
 
 /// Found: A call whose body, or reply, can no longer come to its end keeps the connection for ever.
