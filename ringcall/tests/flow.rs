@@ -90,7 +90,9 @@ fn a_stream_of_any_length_needs_the_memory_of_a_short_one() {
                 });
             });
             println!("{items} items of 64 KiB: {pulled} bytes at most pulling, {pushed} pushing");
-            assert!(pulled <= PEAK_MAX && pushed <= PEAK_MAX, "{pulled} {pushed} of {PEAK_MAX}");
+            // With TLS what waits is there twice: as it was, and sealed.
+            let most = if pair.is_secured { PEAK_MAX * 2 } else { PEAK_MAX };
+            assert!(pulled <= most && pushed <= most, "{pulled} {pushed} of {most}");
         }
     });
 }
