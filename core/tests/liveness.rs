@@ -306,6 +306,23 @@ fn c04_control_frames_that_nothing_calls_for_close() {
     }
 }
 
+/// An application may change its limits whenever it likes.
+#[test]
+fn c04_limits_that_change_all_the_time_are_no_flood() {
+    let mut pair = Pair::established(8);
+    for n in 0..20_002 {
+        for peer in [&mut pair.client, &mut pair.server] {
+            peer.connection.set_limits(1 + n % 7, 1000);
+        }
+        pair.run_for(Duration::from_micros(100));
+        assert_eq!((pair.client.closed, pair.server.closed), (None, None), "{n}");
+    }
+    pair.run_for(Duration::from_millis(200));
+    // The last ones are told in the end.
+    let calls = (0..10).filter(|n| pair.call(*n, b"x").is_ok());
+    assert_eq!(calls.count(), 3);
+}
+
 #[test]
 fn c05_credit_for_each_call_is_no_flood() {
     let mut raw = open(Side::Server, Config::new());

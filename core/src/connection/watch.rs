@@ -103,6 +103,7 @@ impl<T> Connection<T> {
         }
         self.look_after_by(self.watch.handshake);
         self.look_after_retirement(now);
+        self.look_after_limits(now);
         let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {
