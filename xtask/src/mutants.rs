@@ -14,8 +14,8 @@ enum Noticed {
 }
 use Noticed::{By, BySimulator};
 
-/// The first seed of a mutant, how many it has, and how many events each: in front of seeds that fail without any, which
-/// are open (see `docs/SIMULATION.md`), and enough for every mark.
+/// The first seed of a mutant, how many it has, and how many events each: seeds that hold without any (see
+/// `docs/SIMULATION.md`), and enough for every mark.
 const FROM: &str = "0";
 const SEEDS: &str = "2000";
 const EVENTS: &str = "2000";
