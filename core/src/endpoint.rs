@@ -630,8 +630,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             }
         }
         let handle = link.handle;
-        // What was sent may let parked calls go on, or receiving.
-        let may_resume = any && link.receiving == Receiving::Paused && !bug!("paused_for_ever");
+        // What was sent may let parked calls go on, or receiving; so may the end of a one-way call, for which
+        // nothing is sent.
+        let may_resume = link.receiving == Receiving::Paused
+            && (any || link.connection.receive_hint() != ReceiveHint::Pause)
+            && !bug!("paused_for_ever");
         let wants_poll = link.connection.wants_poll() || may_resume;
         if wants_poll && !link.connection.is_finished() {
             self.mark_readable(handle);

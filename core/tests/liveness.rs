@@ -306,6 +306,23 @@ fn c04_control_frames_that_nothing_calls_for_close() {
     }
 }
 
+/// An application may change its limits whenever it likes.
+#[test]
+fn c04_limits_that_change_all_the_time_are_no_flood() {
+    let mut pair = Pair::established(8);
+    for n in 0..20_002 {
+        for peer in [&mut pair.client, &mut pair.server] {
+            peer.connection.set_limits(1 + n % 7, 1000);
+        }
+        pair.run_for(Duration::from_micros(100));
+        assert_eq!((pair.client.closed, pair.server.closed), (None, None), "{n}");
+    }
+    pair.run_for(Duration::from_millis(200));
+    // The last ones are told in the end.
+    let calls = (0..10).filter(|n| pair.call(*n, b"x").is_ok());
+    assert_eq!(calls.count(), 3);
+}
+
 #[test]
 fn c05_credit_for_each_call_is_no_flood() {
     let mut raw = open(Side::Server, Config::new());
@@ -363,7 +380,8 @@ fn c01_honest_cancels_pass() {
     let mut pair = Pair::established(5);
     pair.server.echo = false;
     let mut ticket = 0;
-    for _ in 0..20 {
+    // Twice for each: what a caller cancels beyond its own count waits.
+    for _ in 0..40 {
         while pair.call(ticket, b"x").is_ok() {
             ticket += 1;
         }
@@ -373,6 +391,57 @@ fn c01_honest_cancels_pass() {
     }
     assert!(ticket > 5000, "{ticket}");
     assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+}
+
+/// Callers that have little time, or change their minds, cancel nearly all that they call. Each answer crosses
+/// its CANCEL, so that the other side cannot tell for what it was.
+#[test]
+fn c01_this_implementation_never_cancels_too_much() {
+    for (reason, timeout_us) in [(None, 50), (Some(CancelReason::Dropped), 1_000_000)] {
+        let mut pair = Pair::established(6);
+        let (mut ticket, mut made) = (0, 0);
+        let end = pair.now + MINUTE;
+        while pair.now < end && made < 20_000 {
+            let now = pair.now;
+            let soon = |call: &mut ringcall_core::Call| {
+                call.deadline = now + Duration::from_micros(timeout_us);
+            };
+            let called = pair.call_with(ticket, b"x", soon);
+            let there = pair.client.transmit(pair.now, usize::MAX);
+            pair.server.receive(pair.now, &there, true, &mut pair.rng);
+            let back = pair.server.transmit(pair.now, usize::MAX);
+            pair.now = pair.now + Duration::from_millis(2);
+            if let (Ok(id), Some(reason)) = (&called, reason) {
+                pair.client.connection.cancel(pair.now, *id, reason);
+            }
+            pair.client.connection.handle_timeout(pair.now);
+            let cancels = pair.client.transmit(pair.now, usize::MAX);
+            pair.server.receive(pair.now, &cancels, true, &mut pair.rng);
+            pair.client.receive(pair.now, &back, true, &mut pair.rng);
+            made += u32::from(called.is_ok());
+            ticket += 1;
+            assert_eq!((pair.client.closed, pair.server.closed), (None, None), "{made}");
+        }
+        assert_eq!(made, 20_000);
+    }
+}
+
+/// What is not told at once is told: a call whose handler never answers ends two seconds later.
+#[test]
+fn c01_too_many_cancels_wait_two_seconds() {
+    let mut pair = Pair::established(7);
+    pair.server.echo = false;
+    let longer = |call: &mut ringcall_core::Call| call.deadline = call.deadline + MINUTE;
+    let ids: Vec<_> = (0..1000).map(|n| pair.call_with(n, b"x", longer).unwrap()).collect();
+    pair.run();
+    for id in ids {
+        pair.client.connection.cancel(pair.now, id, CancelReason::Dropped).unwrap();
+    }
+    pair.run();
+    assert_eq!((pair.server.cancelled.len(), pair.client.connection.calls_in_flight()), (400, 600));
+    pair.run_for(3 * SECOND);
+    assert_eq!((pair.server.cancelled.len(), pair.client.connection.calls_in_flight()), (1000, 0));
+    assert_eq!(pair.server.closed, None);
 }
 
 #[test]

@@ -15,11 +15,13 @@ pub(crate) struct NodeClock {
     base: u64,
     /// How many of its own microseconds a second has.
     pace: u64,
+    /// How often it has jumped.
+    jumps: u64,
 }
 
 impl NodeClock {
     pub(crate) fn new(base: u64, skew_ppm: i64) -> NodeClock {
-        NodeClock { base, pace: 1_000_000_u64.saturating_add_signed(skew_ppm) }
+        NodeClock { base, pace: 1_000_000_u64.saturating_add_signed(skew_ppm), jumps: 0 }
     }
 
     pub(crate) fn read(&self, time: Time) -> Instant {
@@ -30,12 +32,19 @@ impl NodeClock {
 
     /// The same clock, which from now on has the ordinary pace.
     pub(crate) fn steady(&self, now: Time) -> NodeClock {
-        NodeClock { base: self.read(now).as_nanos() - now, pace: 1_000_000 }
+        NodeClock { base: self.read(now).as_nanos() - now, pace: 1_000_000, ..*self }
     }
 
     /// Monotonic clocks jump when a machine was suspended; never back.
     pub(crate) fn jump(&mut self, nanos: u64) {
         self.base += nanos;
+        self.jumps += 1;
+    }
+
+    /// Whether others may take its seconds for a flood: behind each jump a PING may leave that is too early
+    /// for them, and five are nothing to speak of.
+    pub(crate) fn is_wild(&self) -> bool {
+        self.jumps > 5
     }
 
     /// When it will show `at`, or a moment later; not before `now`.

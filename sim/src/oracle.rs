@@ -43,7 +43,15 @@ fn of_connection(sizes: &Sizes) -> u64 {
 }
 
 /// Two honest sides never accuse each other, and nobody gives up a connection to which nothing happened.
-pub(crate) fn closed(net: &Net, link: LinkId, node: usize, reason: CloseReason, ends: String) {
+/// Whose clock jumps again and again, of this side and of the other one, asks too often for the others.
+pub(crate) fn closed(
+    net: &Net,
+    link: LinkId,
+    node: usize,
+    reason: CloseReason,
+    [is_wild, is_peer_wild]: [bool; 2],
+    ends: String,
+) {
     let link_ = &net.links[link];
     let (disturbed, cut) = (link_.is_disturbed, link_.is_cut);
     let is_fine = match reason {
@@ -55,9 +63,11 @@ pub(crate) fn closed(net: &Net, link: LinkId, node: usize, reason: CloseReason, 
         | CloseReason::BodyStalled
         | CloseReason::SendStalled
         | CloseReason::PeerSilent => disturbed,
+        CloseReason::TooManyPings => disturbed && is_peer_wild,
         CloseReason::GoAway(code) => match code.0 {
             0 => true,
             20..=24 => disturbed,
+            25 => disturbed && is_wild,
             _ => false,
         },
         _ => false,

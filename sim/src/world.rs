@@ -159,7 +159,10 @@ impl World {
             let net = self.net.borrow();
             // A closing that its application asked for is told by itself.
             let other = ends.map(|ends| self.describe(ends));
-            oracle::closed(&net, link, of, reason, other.unwrap_or_default());
+            let [one, another] = net.links[link].nodes;
+            let peer = if of == one { another } else { one };
+            let is_wild = [of, peer].map(|node| self.nodes[node].clock.is_wild());
+            oracle::closed(&net, link, of, reason, is_wild, other.unwrap_or_default());
         }
         for (link, call) in std::mem::take(&mut self.shared.cut_calls) {
             let is_disturbed = self.net.borrow().links[link].is_disturbed;

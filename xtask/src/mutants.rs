@@ -14,8 +14,8 @@ enum Noticed {
 }
 use Noticed::{By, BySimulator};
 
-/// The first seed of a mutant, how many it has, and how many events each: in front of seeds that fail without any, which
-/// are open (see `docs/SIMULATION.md`), and enough for every mark.
+/// The first seed of a mutant, how many it has, and how many events each: seeds that hold without any (see
+/// `docs/SIMULATION.md`), and enough for every mark.
 const FROM: &str = "0";
 const SEEDS: &str = "2000";
 const EVENTS: &str = "2000";
@@ -23,7 +23,7 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 42] = [
+const MUTANTS: [(&str, &str, Noticed); 44] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
     ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
@@ -63,6 +63,16 @@ const MUTANTS: [(&str, &str, Noticed); 42] = [
     ("c03", "any number of PINGs", By("liveness", "c03_a_flood_of_pings_closes")),
     ("c05", "any amount of credit", By("hostile", "c05_credit_is_checked")),
     ("floods", "any number of cancels", By("liveness", "c01_rapid_resets_close")),
+    (
+        "limits_at_once",
+        "limits are told as often as they change",
+        By("liveness", "c04_limits_that_change_all_the_time_are_no_flood"),
+    ),
+    (
+        "cancels_at_once",
+        "more CANCELs than the other side stands",
+        By("liveness", "c01_this_implementation_never_cancels_too_much"),
+    ),
     (
         "strikes",
         "any number of unknown replies",

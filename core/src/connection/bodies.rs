@@ -192,7 +192,7 @@ impl<T> Connection<T> {
     fn end_own_call(&mut self, id: MessageId, failure: Failure) {
         let Some(entry) = self.calls.find(id) else { return };
         let ticket = entry.ticket.take();
-        self.give_up(id, CancelReason::Dropped);
+        self.give_up(None, id, CancelReason::Dropped);
         self.complete(ticket, failure);
     }
 

@@ -16,6 +16,11 @@ use crate::{CloseCode, Config, Instant, MessageId};
 /// How long the other side has to answer the fence. One that is slower than this, or gone, has the calls
 /// refused that are still under way.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(1);
+/// So far apart are new limits on average: each costs either side a control frame, and applications that change
+/// them all the time would otherwise be taken for a flood.
+const LIMITS_APART: Duration = Duration::from_millis(50);
+/// So many need not be.
+const LIMITS_BURST: u32 = 10;
 /// How often, in its time, idleness is looked for: closing is late by a quarter at most.
 const LOOKS_A_SPAN: u32 = 4;
 
@@ -123,7 +128,7 @@ impl<T> Connection<T> {
     }
 
     /// The other side has confirmed LIMITS: nobody is above lower ones any more.
-    pub(super) fn limits_confirmed(&mut self, limits: Limits) {
+    pub(super) fn limits_confirmed(&mut self, now: Instant, limits: Limits) {
         self.announced = None;
         // From nothing up to what it is told now.
         (self.in_flight_max, self.message_bytes_max) = (0, 0);
@@ -133,12 +138,27 @@ impl<T> Connection<T> {
             Fence::Wanted => self.send_fence(),
             Fence::Sent => self.announce(self.counters.requests_taken),
         }
-        if let Some(next) = self.next_limits.take() {
+        self.limits_due = self.limits_due.max(now) + LIMITS_APART;
+        if self.limits_due > now + LIMITS_APART * LIMITS_BURST && !bug!("limits_at_once") {
+            self.limits_from = Some(now + LIMITS_APART);
+        }
+        self.look_after_limits(now);
+        if let Some(limits) = self.announced.or(self.next_limits) {
+            self.raise_limits(limits);
+        }
+    }
+
+    /// Tells the limits that had to wait, if it is time.
+    pub(super) fn look_after_limits(&mut self, now: Instant) {
+        if let Some(at) = self.limits_from.filter(|at| *at > now) {
+            return self.look_after_by(at);
+        }
+        self.limits_from = None;
+        if self.announced.is_none()
+            && let Some(next) = self.next_limits.take()
+        {
             self.control.limits = Some(next);
             self.announced = Some(next);
-        }
-        if let Some(announced) = self.announced {
-            self.raise_limits(announced);
         }
     }
 

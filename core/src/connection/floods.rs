@@ -30,6 +30,13 @@ pub(super) const SMALL_PART: usize = 256;
 /// What a small frame is charged with, and the least that its budget is.
 const SMALL_PART_CHARGE: u64 = 256;
 const SMALL_PARTS_BUDGET_MIN: u64 = 25_600;
+/// So many CANCELs this side may send at once, and then one for four calls: no stretch of what it sends
+/// has more than 1024 that are also more than half of its calls, however long it has been on its way.
+const CANCELS_SAVED: u64 = 400;
+const CALLS_A_CANCEL: u64 = 4;
+/// One for which nothing is left waits so long. Its call has then been there for a second, and what the
+/// other side is told of such a call it does not count.
+pub(super) const CANCEL_LATER: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Floods {
@@ -37,6 +44,7 @@ pub(super) struct Floods {
     cancels: Share,
     control: Share,
     small_parts: Share,
+    allowance: Allowance,
 }
 
 impl Floods {
@@ -46,6 +54,10 @@ impl Floods {
             cancels: Share::new(now),
             control: Share::new(now),
             small_parts: Share::new(now),
+            allowance: Allowance {
+                calls: CANCELS_SAVED.saturating_mul(CALLS_A_CANCEL),
+                numbered: 0,
+            },
         }
     }
 }
@@ -97,7 +109,34 @@ impl Share {
     }
 }
 
+/// What this side may still cancel. No clock is asked: a stall gathers calls and CANCELs, but keeps their
+/// order.
+#[derive(Debug)]
+struct Allowance {
+    /// Calls whose part of a CANCEL is not spent.
+    calls: u64,
+    /// How many had been made when it was last looked at.
+    numbered: u64,
+}
+
+impl Allowance {
+    fn take(&mut self, numbered: u64) -> bool {
+        let more = numbered.saturating_sub(self.numbered);
+        self.numbered = numbered;
+        let most = CANCELS_SAVED.saturating_mul(CALLS_A_CANCEL);
+        self.calls = self.calls.saturating_add(more).min(most);
+        let is_enough = self.calls >= CALLS_A_CANCEL;
+        self.calls = self.calls.saturating_sub(CALLS_A_CANCEL);
+        is_enough
+    }
+}
+
 impl<T> Connection<T> {
+    /// This side is about to cancel a call; says whether that would be more than the other side stands.
+    pub(super) fn cancels_too_soon(&mut self) -> bool {
+        !self.floods.allowance.take(self.outbound.numbered()) && !bug!("cancels_at_once")
+    }
+
     pub(super) fn count_ping(&mut self, now: Instant) -> Result<(), CloseReason> {
         let interval = self.config.ping_interval_min;
         let strikes = self.floods.pings.strikes;

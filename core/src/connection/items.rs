@@ -119,7 +119,7 @@ impl<T> Connection<T> {
         if let Some(cause) = unreadable {
             // Its items would be of no use.
             let ticket = self.calls.find(head.id).and_then(|entry| entry.ticket.take());
-            self.give_up(head.id, CancelReason::Dropped);
+            self.give_up(None, head.id, CancelReason::Dropped);
             self.complete(ticket, Failure::unknown(cause));
             return Ok(None);
         }

@@ -163,6 +163,10 @@ pub struct Connection<T> {
     announced: Option<Limits>,
     /// What it is to be told next.
     next_limits: Option<Limits>,
+    /// When others would be due if all before had been a while apart.
+    limits_due: Instant,
+    /// Others are told from then on.
+    limits_from: Option<Instant>,
     counters: Counters,
 }
 
@@ -309,6 +313,8 @@ impl<T> Connection<T> {
             message_bytes_max: config.message_bytes_max,
             announced: None,
             next_limits: None,
+            limits_due: Instant::ZERO,
+            limits_from: None,
             counters: Counters::default(),
             peer: None,
             credentials: Credentials::default(),
@@ -560,12 +566,13 @@ impl<T> Connection<T> {
     }
 
     /// Gives a call up. Its ticket comes back; the other side is told once, and the slot is free again
-    /// when it has answered. `None` if the call has ended already.
-    pub fn cancel(&mut self, _now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
+    /// when it has answered. Whoever cancels more than a quarter of its calls, beyond
+    /// 400, has the rest told two seconds later: to the other side it would be a flood. `None` if the call has ended already.
+    pub fn cancel(&mut self, now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
         let ticket = self.calls.find(id.0)?.ticket.take()?;
         self.counters.calls_cancelled += 1;
         self.counters.calls_ended += 1;
-        self.give_up(id.0, reason);
+        self.give_up(Some(now), id.0, reason);
         Some(ticket)
     }
 
@@ -679,7 +686,7 @@ impl<T> Connection<T> {
 
     /// Changes how many calls the other side may have in flight and how large its messages may be. A
     /// higher limit holds at once, a lower one when the other side has confirmed it. While it has earlier limits to
-    /// confirm it is told the last ones only when it has.
+    /// confirm it is told the last ones only when it has, and 20 a second, if there are more for long.
     ///
     /// # Panics
     /// When `message_bytes_max` is more than half of a window, since a message of that size might never
@@ -693,7 +700,8 @@ impl<T> Connection<T> {
         );
         let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
         // Those that no transport has taken yet are as good as never said.
-        if self.announced.is_none() || self.control.limits.is_some() {
+        let may_tell = self.announced.is_none() && self.limits_from.is_none();
+        if may_tell || self.control.limits.is_some() {
             self.control.limits = Some(limits);
             self.announced = Some(limits);
         } else {

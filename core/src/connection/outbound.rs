@@ -209,6 +209,11 @@ impl Outbound {
             && self.held_reply_items.is_empty()
     }
 
+    /// How many REQUEST frames have been numbered.
+    pub(super) fn numbered(&self) -> u64 {
+        self.numbered
+    }
+
     /// How many REQUEST frames were in batches that a transport took.
     pub(super) fn taken(&self) -> u64 {
         self.taken

@@ -184,7 +184,7 @@ impl<T> Connection<T> {
                 let go_away = plain_header(&head, frame, GoAway::parse)?;
                 return self.go_away_received(go_away);
             }
-            Kind::Limits => self.limits(&head, frame)?,
+            Kind::Limits => self.limits(now, &head, frame)?,
             Kind::End if self.has_streams() => return self.caller_ends(now, &head, frame),
             // Without streams they are refused when they are asked for, so these belong to nothing.
             Kind::Item | Kind::End => self.skip_stream(now, &head)?,
@@ -251,12 +251,12 @@ impl<T> Connection<T> {
         Ok(())
     }
 
-    fn limits(&mut self, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
+    fn limits(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
         let limits = plain_header(head, frame, Limits::parse)?;
         if head.flags & FLAG_ACK != 0 {
             // An answer that nobody waits for says nothing.
             if self.announced == Some(limits) {
-                self.limits_confirmed(limits);
+                self.limits_confirmed(now, limits);
             }
             return Ok(());
         }

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use bytes::Bytes;
 use ringcall_buf::{Arena, Chunk, External, Full};
 
+use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
@@ -214,10 +215,10 @@ impl<T> Connection<T> {
         }
     }
 
-    /// The caller has its ticket back; this ends the call on the wire.
-    pub(super) fn give_up(&mut self, id: MessageId, reason: CancelReason) {
+    /// The caller has its ticket back; this ends the call on the wire. Without `now` that cannot wait.
+    pub(super) fn give_up(&mut self, now: Option<Instant>, id: MessageId, reason: CancelReason) {
         let Some(entry) = self.calls.find(id) else { return };
-        let state = entry.state;
+        let (state, has_streams) = (entry.state, entry.streams.is_some());
         let reply_is_ending =
             entry.arriving.as_ref().is_some_and(|arriving| arriving.is_announced());
         if let Some(arriving) = &mut entry.arriving {
@@ -236,9 +237,23 @@ impl<T> Connection<T> {
             _ => {}
         }
         self.calls.step(id.slot(), CallInput::GiveUp);
-        if matches!(state, CallState::Sending | CallState::Waiting | CallState::Streaming) {
-            let cancel = Cancel { reason };
-            self.push_control(Kind::Cancel, id, &cancel.encode());
+        if !matches!(state, CallState::Sending | CallState::Waiting | CallState::Streaming) {
+            return;
+        }
+        let is_too_soon = self.cancels_too_soon();
+        // The other side waits for the rest of a body or of items, if it is not told.
+        let may_wait = state == CallState::Waiting && !has_streams;
+        match now.filter(|_| is_too_soon && may_wait).map(|now| now + CANCEL_LATER) {
+            Some(at) => self.end_later(id, at),
+            None => self.send_cancel(id, reason),
+        }
+    }
+
+    pub(super) fn send_cancel(&mut self, id: MessageId, reason: CancelReason) {
+        let cancel = Cancel { reason };
+        self.push_control(Kind::Cancel, id, &cancel.encode());
+        if let Some(entry) = self.calls.find(id) {
+            entry.deadline = Instant::FAR;
         }
     }
 

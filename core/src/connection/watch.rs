@@ -8,7 +8,7 @@ use super::state::{self, CallState, ConnectionInput, ServedState};
 use super::{BodyTarget, Cancellation, Connection, Event, Outcome, call_key};
 use crate::frame::CancelReason;
 use crate::wheel::Wheel;
-use crate::{Cause, CloseReason, Instant, RequestId};
+use crate::{Cause, CloseReason, Instant, MessageId, RequestId};
 
 /// How many bytes a second the other side must read at least while something waits for it.
 const SEND_RATE_MIN: u64 = 1024;
@@ -49,11 +49,17 @@ impl<T> Connection<T> {
                 let deadline = entry.deadline;
                 return self.list_deadline(slot, deadline);
             }
-            let held = entry.state == CallState::Held;
-            let Some(ticket) = entry.ticket.take() else { return };
+            let (held, is_given_up) =
+                (entry.state == CallState::Held, entry.state == CallState::Abandoned);
+            let Some(ticket) = entry.ticket.take() else {
+                if is_given_up {
+                    self.send_cancel(id, CancelReason::Dropped);
+                }
+                return;
+            };
             self.counters.calls_expired += 1;
             self.counters.calls_ended += 1;
-            self.give_up(id, CancelReason::Expired);
+            self.give_up(Some(now), id, CancelReason::Expired);
             let failure = ended(!held, Cause::Expired);
             self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
         } else {
@@ -75,6 +81,15 @@ impl<T> Connection<T> {
         self.deadlines.arm(call_key(slot), deadline);
     }
 
+    /// The other side is told later that nobody waits for this call, unless it has answered by then.
+    pub(super) fn end_later(&mut self, id: MessageId, at: Instant) {
+        let Some(entry) = self.calls.find(id) else { return };
+        entry.deadline = at;
+        if at < entry.listed {
+            self.list_deadline(id.slot(), at);
+        }
+    }
+
     /// Looks whether what must make progress does.
     pub(super) fn look_after(&mut self, now: Instant) {
         self.watch.at = Instant::FAR;
@@ -88,6 +103,7 @@ impl<T> Connection<T> {
         }
         self.look_after_by(self.watch.handshake);
         self.look_after_retirement(now);
+        self.look_after_limits(now);
         let stall = self.config.stall_timeout;
         if self.watch.unsent > 0 {
             if self.watch.send_progress + stall <= now {
