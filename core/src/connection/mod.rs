@@ -566,8 +566,8 @@ impl<T> Connection<T> {
     }
 
     /// Gives a call up. Its ticket comes back; the other side is told once, and the slot is free again
-    /// when it has answered. Whoever cancels more than a quarter of its calls, beyond
-    /// 400, has the rest told two seconds later: to the other side it would be a flood. `None` if the call has ended already.
+    /// when it has answered. Whoever cancels more than a quarter of its calls, beyond 400, has the rest told two
+    /// seconds later: to the other side it would be a flood. `None` if the call has ended already.
     pub fn cancel(&mut self, now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
         let ticket = self.calls.find(id.0)?.ticket.take()?;
         self.counters.calls_cancelled += 1;
