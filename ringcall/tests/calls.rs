@@ -195,7 +195,8 @@ fn a_deadline_ends_the_call_and_its_handler() {
         let (server, seen) = pair.serve();
         let client = pair.kitchen(&server);
         let late = failure(client.simmer(&60_000).deadline(SOON).wait());
-        assert_eq!((late.class, late.cause), (FailureClass::Unknown, Cause::Expired));
+        assert_eq!(late.class, FailureClass::Unknown);
+        assert!(common::has_expired(late.cause), "{late}");
         eventually("the handler is dropped", || seen.dropped.load(Ordering::SeqCst) == 1);
     });
 }
@@ -225,8 +226,7 @@ fn offloaded_work_is_told_that_nobody_waits() {
         let late = client.chop(&60_000).deadline(SOON).wait();
         // Whichever side notices first; but the handler's answer, which comes late, never counts.
         let cause = failure(late).cause;
-        let expired = [Cause::Expired, Cause::Status(Status::EXPIRED_RUNNING)];
-        assert!(expired.contains(&cause), "{cause:?}");
+        assert!(common::has_expired(cause), "{cause:?}");
         eventually("the work stops", || seen.dropped.load(Ordering::SeqCst) == 1);
         client.nothing().wait().unwrap();
     });

@@ -162,7 +162,8 @@ fn d03_a_deadline_ends_three_servers() {
     over_every_pair(|pair| {
         let (_servers, client, seen) = chain(pair);
         let late = failure(client.pass(&60_000).deadline(Duration::from_millis(150)).wait());
-        assert_eq!((late.class, late.cause), (FailureClass::Unknown, Cause::Expired));
+        assert_eq!(late.class, FailureClass::Unknown);
+        assert!(common::has_expired(late.cause), "{late}");
         eventually("all handlers are dropped", || seen.running.load(Ordering::SeqCst) == 0);
     });
 }
@@ -181,7 +182,8 @@ fn d02_a_call_that_expires_before_the_pool_has_time_does_not_start() {
         let calls = (0..5).map(|_| client.chop(&1).deadline(SOON));
         let calls: Vec<_> = calls.map(|call| begin(call.into_future())).collect();
         for call in calls {
-            assert_eq!(failure(client.channel().block_on(call)).cause, Cause::Expired);
+            let late = failure(client.channel().block_on(call));
+            assert!(common::has_expired(late.cause), "{late}");
         }
         client.channel().block_on(busy).unwrap();
         // One more goes behind them all.
@@ -378,7 +380,7 @@ fn d08_a_server_that_ignores_cancels_keeps_its_slot_and_nobody() {
         let (server, client, mule) = mule(pair, Config::new().in_flight_max(1));
         let expires = failure(client.block(&450).deadline(SOON).wait());
         // The caller goes on at once; the slot is not free before the handler has really ended.
-        assert_eq!(expires.cause, Cause::Expired);
+        assert!(common::has_expired(expires.cause), "{expires}");
         let waits = failure(client.block(&0).deadline(SOON).wait());
         assert_eq!(waits, Failure::not_sent(Cause::Expired));
         assert_eq!(mule.answered.load(Ordering::SeqCst), 0);
@@ -523,7 +525,8 @@ fn b12_a_cancel_comes_back_to_the_caller() {
         kitchen.nothing().wait().unwrap();
         drop(begin(kitchen.simmer(&60_000).into_future()));
         let late = failure(kitchen.simmer(&60_000).deadline(SOON).wait());
-        assert_eq!((late.class, late.cause), (FailureClass::Unknown, Cause::Expired));
+        assert_eq!(late.class, FailureClass::Unknown);
+        assert!(common::has_expired(late.cause), "{late}");
         eventually("those are, too", || cook.seen.dropped.load(Ordering::SeqCst) >= 2);
     });
 }

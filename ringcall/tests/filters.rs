@@ -160,7 +160,7 @@ fn calls_pass_the_filters_of_a_server() {
         log.take();
         // A filter that waits is dropped with its call.
         let never = kitchen.nothing().metadata("word", "never").deadline(SOON);
-        assert_eq!(cause(never.wait()).1, Cause::Expired);
+        assert!(common::has_expired(cause(never.wait()).1));
         eventually("its end is told", || {
             log.0.lock().iter().any(|line| line == "outer test.Kitchen/nothing EXPIRED_RUNNING")
         });

@@ -139,7 +139,7 @@ fn a_call_that_nobody_waits_for_ends_on_the_executor() {
         let (server, work, seen) = serve(pair, &executor);
         // Its deadline passes.
         let error = work.nap(&60_000).deadline(SOON).wait().unwrap_err();
-        assert_eq!(status(&error), Cause::Expired);
+        assert!(common::has_expired(status(&error)));
         eventually("it is dropped", || seen.dropped.load(Ordering::SeqCst) == 1);
         // Its caller goes.
         let blocking = pair.blocking(&server);

@@ -496,7 +496,7 @@ fn the_deadline_is_for_the_first_frame() {
         let (server, seen) = serve(&pair);
         over_clients!(pair, server, client => {
             let late = client.late(&10_000).deadline(SOON).wait();
-            assert_eq!(cause(late), Cause::Expired);
+            assert!(common::has_expired(cause(late)));
             // What has begun may take longer.
             let given_up = seen.given_up.load(Ordering::SeqCst);
             let silent = client.silent().deadline(SOON).wait().unwrap();

@@ -48,7 +48,11 @@ const MUTANTS: [(&str, &str, Noticed); 44] = [
     ("landing_leak", "bodies that came keep their share of the budget", BySimulator),
     ("no_keepalive", "nobody asks for signs of life", BySimulator),
     ("late_items_accused", "items that crossed the end close the connection", BySimulator),
-    ("paused_for_ever", "a connection that stopped reading does not go on", BySimulator),
+    (
+        "paused_for_ever",
+        "a connection that stopped reading does not go on",
+        By("endpoint", "reading_goes_on_when_a_one_way_call_ends"),
+    ),
     ("limits_confirmed_early", "lower limits are confirmed in front of longer bodies", BySimulator),
     ("stale_cancel_told", "a cancel is told after the answer", BySimulator),
     (

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    Address, BlockingClient, Body, Bytes, CallError, CallOptions, Client, Connect, Context,
-    Responder, RunningServer, Server, Shard, ShardConfig, TransportChoice, View,
+    Address, BlockingClient, Body, Bytes, CallError, CallOptions, Cause, Client, Connect, Context,
+    Responder, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, View,
 };
 
 #[ringcall::message]
@@ -160,6 +160,12 @@ impl Kitchen for Cook {
     async fn remaining_ms(&self, cx: &Context) -> u64 {
         cx.remaining().as_millis() as u64
     }
+}
+
+/// Whether a call ended for its deadline, whichever side noticed first.
+pub fn has_expired(cause: Cause) -> bool {
+    let by_server = [Status::EXPIRED, Status::EXPIRED_RUNNING].map(Cause::Status);
+    cause == Cause::Expired || by_server.contains(&cause)
 }
 
 /// Blocks this thread, which only offloaded work and tests may do.
