@@ -13,6 +13,7 @@
 mod common;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{Pair, over_every_pair, over_one_pair};
 use ringcall::__private::codec::__private::decode_named;
@@ -432,6 +433,8 @@ fn skew_is_counted_on_the_side_that_pays() {
         for _ in 0..10 {
             desk.put(&first()).wait().unwrap();
         }
+        // One without time left is not sent, and so not counted.
+        assert!(desk.put(&first()).deadline(Duration::ZERO).wait().is_err());
         let counters = client.counters();
         assert_eq!((counters.fallback_encoded, counters.fallback_decoded), (10, 10));
     });

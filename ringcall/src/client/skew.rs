@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ringcall_core::frame::{Hello, features, request_flags};
 use ringcall_core::{Cause, Codec, Failure, Outgoing, Payload, Status};
 
-use crate::serve::{KnownMethods, MethodRows};
+use crate::serve::{KIND_FLAGS, KnownMethods, MethodRows};
 
 /// Calls go out in their own layout unless something here speaks against it.
 ///
@@ -38,9 +38,6 @@ const DIFFERS: u8 = 1;
 const ASKING: u8 = 2;
 /// The other side reads no archives at all.
 const NAMES_ONLY: u8 = 4;
-
-/// Calls of which nobody would hear that they were refused, or that cannot be made again.
-const ONCE_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 impl Skew {
     /// A connection is there. Gives the digest of the table to ask for, if there is need.
@@ -101,7 +98,7 @@ impl Skew {
     #[inline]
     pub(crate) fn adapt(&self, call: &mut Outgoing) -> bool {
         let state = self.state.load(Ordering::Relaxed);
-        if state == 0 && call.flags & ONCE_FLAGS == 0 {
+        if state == 0 && call.flags & KIND_FLAGS == 0 {
             return true;
         }
         self.adapt_other(call, state)
@@ -125,7 +122,8 @@ impl Skew {
         if call.in_signature == 0 || call.codec.has_names() {
             return true;
         }
-        let is_once = call.flags & ONCE_FLAGS != 0;
+        // Nobody would hear that it was refused, or it cannot be made again.
+        let is_once = call.flags & KIND_FLAGS != 0;
         if is_once && state & ASKING != 0 {
             return false;
         }

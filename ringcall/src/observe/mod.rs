@@ -34,6 +34,7 @@
 //! ```
 
 mod caller;
+mod lines;
 mod names;
 mod scope;
 mod slow;
@@ -51,6 +52,7 @@ use ringcall_core::{
 };
 
 pub(crate) use caller::{Audience, Begun, Measured, Ongoing};
+pub(crate) use lines::Lines;
 pub use names::method_name;
 pub(crate) use names::remember;
 pub use scope::Scope;

@@ -1,13 +1,10 @@
 //! Calls that take long, in the log.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::lines::Lines;
 use super::{Call, CallEnd, Event, Observer, Role};
-
-/// How many nanoseconds lie between two lines at least.
-const INTERVAL: u64 = 1_000_000_000;
 
 /// Writes a line to the log (`warn`, target `ringcall::slow`) for a call that took long, with where its time
 /// went: at most one a second, which says how many it stands for. Neither bodies nor metadata are in it.
@@ -22,10 +19,7 @@ const INTERVAL: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct SlowCalls {
     threshold: Duration,
-    /// When the last line was written, in nanoseconds.
-    written: AtomicU64,
-    /// Those without a line since.
-    unwritten: AtomicU64,
+    lines: Lines,
 }
 
 impl SlowCalls {
@@ -33,23 +27,7 @@ impl SlowCalls {
     /// wanted.
     #[must_use]
     pub fn longer_than(threshold: Duration) -> SlowCalls {
-        SlowCalls { threshold, written: AtomicU64::new(0), unwritten: AtomicU64::new(0) }
-    }
-
-    /// How many calls there are to write of, this one among them; `None` if it is not time yet.
-    fn may_write(&self, now: u64) -> Option<u64> {
-        let written = self.written.load(Ordering::Relaxed);
-        let is_due = written == 0 || now.saturating_sub(written) >= INTERVAL;
-        let is_ours = is_due
-            && self
-                .written
-                .compare_exchange(written, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if !is_ours {
-            self.unwritten.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(self.unwritten.swap(0, Ordering::Relaxed) + 1)
+        SlowCalls { threshold, lines: Lines::default() }
     }
 }
 
@@ -59,7 +37,7 @@ impl Observer for SlowCalls {
         if end.took <= self.threshold || call.has_items() {
             return;
         }
-        if let Some(calls) = self.may_write(call.at.as_nanos()) {
+        if let Some(calls) = self.lines.may_write(call.at) {
             log::warn!(target: "ringcall::slow", "{}", Line { call, end, calls });
         }
     }
@@ -95,20 +73,5 @@ impl fmt::Display for Line<'_> {
             write!(f, " (and {} more that were slow since the last line)", calls - 1)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_a_second_stands_for_all() {
-        let slow = SlowCalls::longer_than(Duration::ZERO);
-        assert_eq!(slow.may_write(5), Some(1));
-        assert_eq!(slow.may_write(6), None);
-        assert_eq!(slow.may_write(INTERVAL + 4), None);
-        assert_eq!(slow.may_write(INTERVAL + 5), Some(3));
-        assert_eq!(slow.may_write(INTERVAL + 6), None);
     }
 }

@@ -96,6 +96,6 @@ fn find(previously: &[Previously], signature: u64) -> Option<&Previously> {
 }
 
 /// Whether this build reads a codec for every typed message.
-pub(crate) fn is_fallback(codec: Codec) -> bool {
+fn is_fallback(codec: Codec) -> bool {
     codec.has_names() && FALLBACK_CODECS & (1 << codec.0) != 0
 }

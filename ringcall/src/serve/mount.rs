@@ -82,7 +82,8 @@ impl Router {
 }
 
 /// The flags of a request that tell what kind of method it is for.
-const KIND_FLAGS: u8 = request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+pub(crate) const KIND_FLAGS: u8 =
+    request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 /// One method that a shard serves.
 pub(crate) struct Method {

@@ -71,8 +71,9 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
         };
         let kept = slot.as_mut().project();
         *kept.is_kept = true;
-        let Some(facts) = kept.work.as_ref().map(W::facts) else { return };
-        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        if let Some(facts) = kept.work.as_ref().map(W::facts) {
+            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        }
         shard.executor.put(index, slot);
     }
 }

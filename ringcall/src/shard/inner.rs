@@ -132,19 +132,22 @@ struct Routers {
 }
 
 impl Routers {
+    #[inline]
+    fn of(&self, handle: Handle) -> &Router {
+        match self.own.get(handle.index as usize) {
+            Some(Some((of, router))) if *of == handle => router,
+            _ => &self.shared,
+        }
+    }
+
     /// What the methods of a connection are to the other side.
     fn rows(&self, handle: Handle) -> Rc<MethodRows> {
-        let own = self.own.get(handle.index as usize).and_then(Option::as_ref);
-        let own = own.filter(|(of, _)| *of == handle).map(|(_, router)| router);
-        Rc::clone(own.unwrap_or(&self.shared).rows())
+        Rc::clone(self.of(handle).rows())
     }
 
     #[inline]
     fn find(&self, handle: Handle, method: u64) -> Option<Rc<Method>> {
-        match self.own.get(handle.index as usize) {
-            Some(Some((of, router))) if *of == handle => router.find(method),
-            _ => self.shared.find(method),
-        }
+        self.of(handle).find(method)
     }
 
     fn offer(&mut self, handle: Handle, router: Rc<Router>) {
@@ -720,7 +723,7 @@ impl Inner {
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
-        if call.codec.has_names() {
+        if call.codec.has_names() && called.is_ok() {
             self.count_fallback(handle, 1, 0);
         }
         self.left_work();

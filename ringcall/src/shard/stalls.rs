@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
+use crate::observe::Lines;
+
 /// What a handler may compute on a shard without being told of.
 const THRESHOLD: Duration = Duration::from_millis(10);
-/// What lies between two lines at least.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Notices them in shards that run by themselves. It reads no clock: the end of a turn is when the shard looks at
 /// the time next.
@@ -17,9 +17,7 @@ pub(crate) struct Stalls {
     threshold: Duration,
     /// When the last turn began, if it did something and nobody else has had the thread since.
     began: Cell<Option<Instant>>,
-    written: Cell<Option<Instant>>,
-    /// Those without a line since.
-    unwritten: Cell<u64>,
+    lines: Lines,
 }
 
 impl Stalls {
@@ -27,8 +25,7 @@ impl Stalls {
         Stalls {
             threshold: threshold.unwrap_or(THRESHOLD),
             began: Cell::new(None),
-            written: Cell::new(None),
-            unwritten: Cell::new(0),
+            lines: Lines::default(),
         }
     }
 
@@ -58,12 +55,8 @@ impl Stalls {
 
     #[cold]
     fn tell(&self, took: Duration, now: Instant) {
-        if self.written.get().is_some_and(|written| now.since(written) < INTERVAL) {
-            self.unwritten.set(self.unwritten.get().saturating_add(1));
-            return;
-        }
-        self.written.set(Some(now));
-        let more = match self.unwritten.take() {
+        let Some(stalls) = self.lines.may_write(now) else { return };
+        let more = match stalls - 1 {
             0 => String::new(),
             more => format!(" ({more} more since the last line)"),
         };

@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringcall_codec_rkyv::FALLBACK_CODECS;
-use ringcall_core::frame::{Hello, ReplyHeader, request_flags};
+use ringcall_core::frame::{Hello, ReplyHeader};
 use ringcall_core::{Channel as _, Codec, Config, Handle, Outgoing, Request, Status, StatusClass};
 
 use super::Inner;
 use crate::client::{ClientConnection, LocalClient};
-use crate::serve::{MethodRows, PAGE, PAGE_NAME, Pages};
-
-/// The flags of a call that is answered by more or less than one reply.
-const UNUSUAL_FLAGS: u8 =
-    request_flags::ONE_WAY | request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+use crate::serve::{KIND_FLAGS, MethodRows, PAGE, PAGE_NAME, Pages};
 
 /// The codecs with names, and the table of methods, are there for every connection.
 pub(super) fn spoken(config: Config) -> Config {
@@ -47,7 +43,7 @@ impl Inner {
         if request.compression != 0 {
             return self.refuse(handle, request.id, Status::UNSUPPORTED);
         }
-        if request.flags & UNUSUAL_FLAGS != 0 {
+        if request.flags & KIND_FLAGS != 0 {
             return self.refuse(handle, request.id, Status::BAD_REQUEST);
         }
         let rows = self.routers.borrow().rows(handle);
