@@ -302,17 +302,30 @@ impl Encoded {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    #[cold]
+    fn encode_as(&self, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
+        let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
+        match &self.attached {
+            None => transcode(&self.body, codec, out),
+            Some(rest) if self.is_beside => {
+                transcode(&self.body, codec, out)?;
+                Ok(out.attach_beside(rest.clone().into())?)
+            }
+            // The message itself, in two parts.
+            Some(rest) => {
+                let rest = Segment::from(rest.clone());
+                let rest = rest.as_slice().ok_or(EncodeError::Codec(codec))?;
+                transcode(&[&self.body[..], rest].concat(), codec, out)
+            }
+        }
+    }
 }
 
 impl Payload for Encoded {
     fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         if codec != self.codec {
-            let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
-            transcode(&self.body, codec, out)?;
-            return match &self.attached {
-                Some(rest) if self.is_beside => Ok(out.attach_beside(rest.clone().into())?),
-                _ => Ok(()),
-            };
+            return self.encode_as(codec, out);
         }
         match &self.attached {
             None if self.body.len() >= REFERENCE_BYTES_MIN => {
@@ -340,5 +353,40 @@ impl Payload for Encoded {
 
     fn extensions(&self) -> &[u8] {
         &self.extensions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringcall_buf::SharedPool;
+
+    use super::*;
+
+    /// Says a body in another codec: how long it was, and its first and last byte.
+    fn measure(body: &[u8], _: Codec, out: &mut Writer) -> Result<(), EncodeError> {
+        let (first, last) = (body.first(), body.last());
+        out.put(&[(body.len() / 1000) as u8, *first.unwrap_or(&0), *last.unwrap_or(&0)])?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_message_in_two_parts_is_said_whole_in_another_codec() {
+        let pool = SharedPool::new(1 << 16);
+        for is_beside in [false, true] {
+            let mut writer = pool.writer(1 << 20);
+            writer.put(&[1; 1000]).unwrap();
+            let rest = Segment::from(Bytes::from(alloc::vec![2; 40_000]));
+            match is_beside {
+                true => writer.attach_beside(rest).unwrap(),
+                false => writer.attach(rest).unwrap(),
+            }
+            let encoded = Encoded::take(&pool, writer, Codec::RKYV);
+            let encoded = Encoded { transcode: Some(measure), ..encoded };
+            let mut out = pool.writer(1 << 20);
+            encoded.encode(Codec::MESSAGEPACK, 0, &mut out).unwrap();
+            let (said, beside) = pool.finish(out);
+            let expected = if is_beside { [1, 1, 1] } else { [41, 1, 2] };
+            assert_eq!((&said[..3], beside.is_some()), (&expected[..], is_beside));
+        }
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use harness::{Pair, bytes, raw_call};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
-    Attached, CallId, Cancellation, Cause, Codec, Config, EncodeError, Encoding, Entropy, External,
-    FailureClass, ItemError, Object, ObjectError, Outcome, Payload, Segment, Status, Writer,
+    Attached, CallId, Cancellation, Cause, CloseReason, Codec, Config, EncodeError, Encoding,
+    Entropy, External, FailureClass, ItemError, Object, ObjectError, Outcome, Payload, Segment,
+    Status, Writer,
 };
 
 /// A file of a test.
@@ -376,6 +377,29 @@ fn a_call_that_cannot_land_ends_when_nothing_of_it_is_written_any_more() {
     let Outcome::Failed(failure) = pair.client.outcome(1) else { panic!("it is full") };
     assert_eq!(failure.cause, Cause::Unwritable(ObjectError::Os(ENOSPC)));
     assert_clean(&pair);
+}
+
+/// What arrived whole before the other side ended its stream counts, also if it is not at its place yet.
+#[test]
+fn e03_a_reply_that_is_still_written_outlives_the_end_of_input() {
+    let mut pair = pair(10);
+    pair.client.hold_writes = true;
+    let to = Disk::with(b"");
+    let landing = Some(range(&to, 0, 600_000));
+    call(&mut pair, 1, &Beside { message: b"q", attachment: None, landing });
+    pair.run();
+    let content = bytes(1, 600_000);
+    reply(&mut pair, &beside(b"m", bytes::Bytes::from(content.clone())));
+    pair.run();
+    pair.client.connection.handle_input_end(pair.now);
+    pair.client.drain(pair.now);
+    assert!(pair.client.done.is_empty());
+    while pair.client.finish_write(pair.now) {}
+    let Outcome::Reply(reply) = pair.client.outcome(1) else { panic!("it was here whole") };
+    assert_eq!(reply.attached, Attached::Landed(600_000));
+    assert!(*to.bytes.lock().unwrap() == content);
+    pair.client.drain(pair.now);
+    assert_eq!(pair.client.closed, Some(CloseReason::PeerClosed));
 }
 
 /// Whatever was to be written for a call that has failed counts no more.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use harness::raw::*;
 use harness::{Batch, Pair, raw_call};
 use ringcall_core::frame::{
-    Cancel, CancelReason, CreditPool, FLAG_ACK, Hello, Kind, PREFACE, request_flags,
+    Cancel, CancelReason, CreditPool, FLAG_ACK, FLAG_MORE, Hello, Kind, PREFACE, request_flags,
 };
 use ringcall_core::{Cancellation, Cause, CloseReason as End, Config, Failure, Outcome, Side};
 
@@ -442,6 +442,41 @@ fn c01_too_many_cancels_wait_two_seconds() {
     pair.run_for(3 * SECOND);
     assert_eq!((pair.server.cancelled.len(), pair.client.connection.calls_in_flight()), (1000, 0));
     assert_eq!(pair.server.closed, None);
+}
+
+/// Whoever cancels all of its calls tells one of four at once, for as long as it goes on.
+#[test]
+fn c01_a_quarter_of_the_cancels_never_waits() {
+    let mut pair = Pair::established(8);
+    pair.server.echo = false;
+    let longer = |call: &mut ringcall_core::Call| call.deadline = call.deadline + MINUTE;
+    for ticket in 0..800 {
+        let id = pair.call_with(ticket, b"x", longer).unwrap();
+        pair.run();
+        pair.client.connection.cancel(pair.now, id, CancelReason::Dropped).unwrap();
+        pair.run();
+    }
+    // What was saved lasts for 533 while calls bring more; then one of four.
+    let at_once = pair.server.cancelled.len();
+    assert!((590..=600).contains(&at_once), "{at_once}");
+    pair.run_for(3 * SECOND);
+    assert_eq!(pair.server.cancelled.len(), 800);
+    assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+}
+
+/// An answer that has begun says more than a CANCEL could, which would only be counted.
+#[test]
+fn c01_a_call_whose_answer_arrives_is_not_cancelled_later() {
+    let mut raw = Raw::new(Side::Client, Config::new()).open();
+    let call = raw.call(1, b"x", 0).unwrap();
+    raw.sent();
+    raw.send(&[reply(id(0), b"a part").flags(FLAG_MORE).cut(1000)]);
+    let now = raw.now;
+    raw.peer.connection.cancel(now, call, CancelReason::Dropped).unwrap();
+    // Its deadline passes.
+    raw.pass(2 * SECOND);
+    assert!(!raw.sent().iter().any(|frame| frame.is(Kind::Cancel)));
+    assert_eq!(raw.closed, None);
 }
 
 #[test]

@@ -507,6 +507,29 @@ fn c17_arguments_of_calls_with_streams_leave_room_for_items() {
     assert_at_rest(&pair);
 }
 
+/// Calls that wait for other streams to end may wait for ever, and limits are confirmed meanwhile.
+#[test]
+fn c17_limits_are_confirmed_while_calls_wait_for_streams() {
+    let mut pair = pair(24);
+    for ticket in 0..6 {
+        upload(&mut pair, ticket, 1 << 20);
+    }
+    pair.run();
+    assert_eq!(pair.server.requests.len(), 4, "two wait");
+    let told = |pair: &Pair| pair.client.connection.peer().unwrap().in_flight_max;
+    for most in [900, 800] {
+        pair.server.connection.set_limits(most, 4 << 20);
+        pair.run();
+        assert_eq!(told(&pair), most);
+    }
+    // One of those that wait would be beyond these; so nothing is confirmed before it is over.
+    pair.server.connection.set_limits(5, 4 << 20);
+    pair.run();
+    pair.server.connection.set_limits(700, 4 << 20);
+    pair.run();
+    assert_eq!(told(&pair), 5);
+}
+
 /// One that rests for ever takes no more from others than its argument.
 #[test]
 fn c17_an_item_does_not_wait_for_the_end_of_another_stream() {

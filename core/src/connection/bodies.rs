@@ -163,7 +163,8 @@ impl<T> Connection<T> {
     }
 
     /// What a reply brings cannot be written: that ends its call here, and the rest is ignored. It ends when
-    /// nothing is written any more, so that its caller may use the place for something else.
+    /// nothing is written any more, so that its caller may use the place for something else. (Not so where a
+    /// call ends for another reason: a disk that does not answer must hold up neither deadlines nor cancels.)
     pub(super) fn landing_failed(&mut self, id: MessageId, error: ObjectError) {
         let dropped = self.drop_writes(id);
         let arriving = self.calls.find(id).and_then(|entry| entry.arriving.as_mut());
@@ -189,7 +190,7 @@ impl<T> Connection<T> {
         before.saturating_sub(self.writes.len()) as u32
     }
 
-    fn end_own_call(&mut self, id: MessageId, failure: Failure) {
+    pub(super) fn end_own_call(&mut self, id: MessageId, failure: Failure) {
         let Some(entry) = self.calls.find(id) else { return };
         let ticket = entry.ticket.take();
         self.give_up(None, id, CancelReason::Dropped);

@@ -95,7 +95,7 @@ impl Window {
     /// A window of bytes, for messages of `message_max` at most.
     pub(super) fn new(size: u64, message_max: usize) -> Window {
         let mut window = Window { size, low: 0, granted: size, returned: 0 };
-        window.expect(message_max);
+        window.prepare_for(message_max);
         window
     }
 
@@ -105,7 +105,7 @@ impl Window {
     }
 
     /// Messages may be this long.
-    pub(super) fn expect(&mut self, message_max: usize) {
+    pub(super) fn prepare_for(&mut self, message_max: usize) {
         self.low = self.low.max(self.size / 4 + message_max as u64);
     }
 

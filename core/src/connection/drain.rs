@@ -10,17 +10,12 @@ use core::time::Duration;
 
 use super::state::ConnectionState;
 use super::{Connection, Side};
-use crate::frame::{GoAway, Kind, Limits};
+use crate::frame::{GoAway, Kind};
 use crate::{CloseCode, Config, Instant, MessageId};
 
 /// How long the other side has to answer the fence. One that is slower than this, or gone, has the calls
 /// refused that are still under way.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(1);
-/// So far apart are new limits on average: each costs either side a control frame, and applications that change
-/// them all the time would otherwise be taken for a flood.
-const LIMITS_APART: Duration = Duration::from_millis(50);
-/// So many need not be.
-const LIMITS_BURST: u32 = 10;
 /// How often, in its time, idleness is looked for: closing is late by a quarter at most.
 const LOOKS_A_SPAN: u32 = 4;
 
@@ -82,7 +77,7 @@ impl<T> Connection<T> {
         self.retirement.fence = Fence::Wanted;
         self.retirement.fence_until = now + FENCE_TIMEOUT;
         self.look_after_by(self.retirement.fence_until);
-        if self.announced.is_none() {
+        if self.announcing.told.is_none() {
             self.send_fence();
         }
     }
@@ -114,63 +109,19 @@ impl<T> Connection<T> {
         }
     }
 
-    /// The limits in force once more, or those that are to be; behind the GOAWAY, and so not among the control
-    /// frames that pass everything.
+    /// Behind the GOAWAY, and so not among the control frames that pass everything.
     fn send_fence(&mut self) {
-        let in_force = Limits {
-            in_flight_max: self.in_flight_max,
-            message_bytes_max: self.message_bytes_max as u64,
-        };
-        let limits = self.next_limits.take().unwrap_or(in_force);
-        self.announced = Some(limits);
+        let limits = self.limits_to_tell();
         self.retirement.fence = Fence::Sent;
         self.push_control(Kind::Limits, MessageId::CONNECTION, &limits.encode());
     }
 
-    /// The other side has confirmed LIMITS: nobody is above lower ones any more.
-    pub(super) fn limits_confirmed(&mut self, now: Instant, limits: Limits) {
-        self.announced = None;
-        // From nothing up to what it is told now.
-        (self.in_flight_max, self.message_bytes_max) = (0, 0);
-        self.raise_limits(limits);
+    /// LIMITS were answered.
+    pub(super) fn fence_passed(&mut self) {
         match self.retirement.fence {
             Fence::Down => {}
             Fence::Wanted => self.send_fence(),
             Fence::Sent => self.announce(self.counters.requests_taken),
-        }
-        self.limits_due = self.limits_due.max(now) + LIMITS_APART;
-        if self.limits_due > now + LIMITS_APART * LIMITS_BURST && !bug!("limits_at_once") {
-            self.limits_from = Some(now + LIMITS_APART);
-        }
-        self.look_after_limits(now);
-        if let Some(limits) = self.announced.or(self.next_limits) {
-            self.raise_limits(limits);
-        }
-    }
-
-    /// Tells the limits that had to wait, if it is time.
-    pub(super) fn look_after_limits(&mut self, now: Instant) {
-        if let Some(at) = self.limits_from.filter(|at| *at > now) {
-            return self.look_after_by(at);
-        }
-        self.limits_from = None;
-        if self.announced.is_none()
-            && let Some(next) = self.next_limits.take()
-        {
-            self.control.limits = Some(next);
-            self.announced = Some(next);
-        }
-    }
-
-    /// What the other side may do from now on, beside what it was allowed before.
-    pub(super) fn raise_limits(&mut self, limits: Limits) {
-        let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
-        self.in_flight_max = self.in_flight_max.max(limits.in_flight_max);
-        self.message_bytes_max = self.message_bytes_max.max(message_bytes_max);
-        self.credit.calls_in.expect(self.message_bytes_max);
-        self.credit.replies_in.expect(self.message_bytes_max);
-        if self.peer.is_some() {
-            self.inbound.set_body_max(self.message_bytes_max);
         }
     }
 

@@ -158,6 +158,7 @@ impl<T> Connection<T> {
             // Nor is it sent any more: that is what its caller is told.
             self.stop_sending(id);
         }
+        self.drop_writes(id);
         let entry = self.calls.at(slot)?;
         let ticket = entry.ticket.take();
         if let Some(arriving) = &mut entry.arriving {
@@ -186,6 +187,10 @@ impl<T> Connection<T> {
     /// Nothing more will come. What has arrived whole is answered; what has not never will be.
     pub(super) fn after_input_end(&mut self, now: Instant) {
         if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
+            return;
+        }
+        // A reply that is here whole, and is being written to its place, counts.
+        if self.writes_bytes > 0 {
             return;
         }
         if self.inbound.is_inside_frame() && !bug!("e03") {

@@ -44,7 +44,7 @@ pub(super) struct Floods {
     cancels: Share,
     control: Share,
     small_parts: Share,
-    allowance: Allowance,
+    own_cancels: CancelsLeft,
 }
 
 impl Floods {
@@ -54,7 +54,7 @@ impl Floods {
             cancels: Share::new(now),
             control: Share::new(now),
             small_parts: Share::new(now),
-            allowance: Allowance {
+            own_cancels: CancelsLeft {
                 calls: CANCELS_SAVED.saturating_mul(CALLS_A_CANCEL),
                 numbered: 0,
             },
@@ -112,29 +112,35 @@ impl Share {
 /// What this side may still cancel. No clock is asked: a stall gathers calls and CANCELs, but keeps their
 /// order.
 #[derive(Debug)]
-struct Allowance {
+struct CancelsLeft {
     /// Calls whose part of a CANCEL is not spent.
     calls: u64,
     /// How many had been made when it was last looked at.
     numbered: u64,
 }
 
-impl Allowance {
-    fn take(&mut self, numbered: u64) -> bool {
+impl CancelsLeft {
+    /// Takes one, if there is one, or if it may not wait; says whether there was one.
+    fn take(&mut self, numbered: u64, may_wait: bool) -> bool {
         let more = numbered.saturating_sub(self.numbered);
         self.numbered = numbered;
         let most = CANCELS_SAVED.saturating_mul(CALLS_A_CANCEL);
         self.calls = self.calls.saturating_add(more).min(most);
         let is_enough = self.calls >= CALLS_A_CANCEL;
-        self.calls = self.calls.saturating_sub(CALLS_A_CANCEL);
+        if is_enough || !may_wait {
+            self.calls = self.calls.saturating_sub(CALLS_A_CANCEL);
+        }
         is_enough
     }
 }
 
 impl<T> Connection<T> {
-    /// This side is about to cancel a call; says whether that would be more than the other side stands.
-    pub(super) fn cancels_too_soon(&mut self) -> bool {
-        !self.floods.allowance.take(self.outbound.numbered()) && !bug!("cancels_at_once")
+    /// This side is about to cancel a call; says whether that has to wait, if it may: it would be more than the
+    /// other side stands.
+    pub(super) fn cancel_must_wait(&mut self, may_wait: bool) -> bool {
+        !self.floods.own_cancels.take(self.outbound.numbered(), may_wait)
+            && may_wait
+            && !bug!("cancels_at_once")
     }
 
     pub(super) fn count_ping(&mut self, now: Instant) -> Result<(), CloseReason> {

@@ -118,9 +118,7 @@ impl<T> Connection<T> {
         }
         if let Some(cause) = unreadable {
             // Its items would be of no use.
-            let ticket = self.calls.find(head.id).and_then(|entry| entry.ticket.take());
-            self.give_up(None, head.id, CancelReason::Dropped);
-            self.complete(ticket, Failure::unknown(cause));
+            self.end_own_call(head.id, Failure::unknown(cause));
             return Ok(None);
         }
         let Some(input) = self.input(head.id) else { return Ok(None) };

@@ -10,6 +10,7 @@ mod event;
 mod floods;
 mod inbound;
 mod items;
+mod limits;
 mod liveness;
 mod outbound;
 mod plain;
@@ -48,6 +49,7 @@ use ending::Ending;
 pub use event::{Call, Cancellation, Event, Outcome, ReceiveHint, Reply, ReplyError, Request};
 use floods::Floods;
 use inbound::{Found, Inbound};
+use limits::Announcing;
 use liveness::Liveness;
 use outbound::Outbound;
 pub use outbound::SendQueue;
@@ -158,15 +160,7 @@ pub struct Connection<T> {
     /// Own limits in force: those of the configuration until they are changed.
     in_flight_max: u32,
     message_bytes_max: usize,
-    /// What the other side was told, and has not confirmed yet. It is told one thing at a time: answers say to
-    /// which limits they are, but not to which of two frames with the same ones.
-    announced: Option<Limits>,
-    /// What it is to be told next.
-    next_limits: Option<Limits>,
-    /// When others would be due if all before had been a while apart.
-    limits_due: Instant,
-    /// Others are told from then on.
-    limits_from: Option<Instant>,
+    announcing: Announcing,
     counters: Counters,
 }
 
@@ -311,10 +305,7 @@ impl<T> Connection<T> {
             input_ended: false,
             in_flight_max: config.in_flight_max,
             message_bytes_max: config.message_bytes_max,
-            announced: None,
-            next_limits: None,
-            limits_due: Instant::ZERO,
-            limits_from: None,
+            announcing: Announcing::default(),
             counters: Counters::default(),
             peer: None,
             credentials: Credentials::default(),
@@ -567,7 +558,8 @@ impl<T> Connection<T> {
 
     /// Gives a call up. Its ticket comes back; the other side is told once, and the slot is free again
     /// when it has answered. Whoever cancels more than a quarter of its calls, beyond 400, has the rest told two
-    /// seconds later: to the other side it would be a flood. `None` if the call has ended already.
+    /// seconds later: to the other side it would be a flood. (Calls with streams, and those whose body is still being
+    /// sent, are told at once.) `None` if the call has ended already.
     pub fn cancel(&mut self, now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
         let ticket = self.calls.find(id.0)?.ticket.take()?;
         self.counters.calls_cancelled += 1;
@@ -698,16 +690,7 @@ impl<T> Connection<T> {
             message_bytes_max as u64 <= window / 2,
             "`message_bytes_max` must be at most half of `calls_window` and `replies_window`"
         );
-        let limits = Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 };
-        // Those that no transport has taken yet are as good as never said.
-        let may_tell = self.announced.is_none() && self.limits_from.is_none();
-        if may_tell || self.control.limits.is_some() {
-            self.control.limits = Some(limits);
-            self.announced = Some(limits);
-        } else {
-            self.next_limits = Some(limits);
-        }
-        self.raise_limits(limits);
+        self.change_limits(Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 });
     }
 
     /// Shows the other side who this is, with the HELLO: before anything was sent.

@@ -10,8 +10,8 @@ use ringcall_buf::{Arena, Chunk, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
-    DataHeader, ExtensionWriter, FLAG_CONFIRM, FLAG_MORE, Head, ItemHeader, Kind, ReplyHeader,
-    RequestHeader, request_flags, tag,
+    DataHeader, ExtensionWriter, FLAG_CONFIRM, FLAG_MORE, Head, ItemHeader, Kind, Limits,
+    ReplyHeader, RequestHeader, request_flags, tag,
 };
 use crate::{Instant, Memory, MessageId};
 
@@ -312,24 +312,22 @@ impl Outbound {
         self.entered
     }
 
-    /// Whether all requests that were queued before a mark have gone, and of the rest whatever is larger than
-    /// `bytes_max`.
-    pub(super) fn is_past(&self, mark: u64, bytes_max: u64) -> bool {
-        let held = [
-            &self.held_openings,
-            &self.held_calls,
-            &self.held_replies,
-            &self.held_call_items,
-            &self.held_reply_items,
-        ];
+    /// Whether all requests that had begun before a mark have gone, and whatever else was there by then and is
+    /// beyond these limits. Those that wait for other streams to end, which may be never, have not begun.
+    pub(super) fn is_past(&self, mark: u64, limits: Limits) -> bool {
+        let held =
+            [&self.held_calls, &self.held_replies, &self.held_call_items, &self.held_reply_items];
         let sent = self.unconfirmed.iter().map(|(_, body)| body).chain(&self.confirmed);
         let mut bodies = self.bodies.iter().chain(held.into_iter().flatten()).chain(sent);
+        let is_long = |body: &Body| {
+            body.total as u64 > limits.message_bytes_max && !bug!("limits_confirmed_early")
+        };
+        let is_beyond = |body: &Body| body.id.slot() >= limits.in_flight_max || is_long(body);
         self.ready.is_empty()
             && self.run.is_empty()
-            && !bodies.any(|body| {
-                let is_long = body.total as u64 > bytes_max && !bug!("limits_confirmed_early");
-                body.entered <= mark && (body.header.is_request() || is_long)
-            })
+            && !bodies
+                .any(|body| body.entered <= mark && (body.header.is_request() || is_long(body)))
+            && !self.held_openings.iter().any(|body| body.entered <= mark && is_beyond(body))
     }
 
     /// Moves bodies that wait for credit on, as far as it reaches.

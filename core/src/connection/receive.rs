@@ -254,10 +254,7 @@ impl<T> Connection<T> {
     fn limits(&mut self, now: Instant, head: &Head, frame: &Chunk) -> Result<(), CloseReason> {
         let limits = plain_header(head, frame, Limits::parse)?;
         if head.flags & FLAG_ACK != 0 {
-            // An answer that nobody waits for says nothing.
-            if self.announced == Some(limits) {
-                self.limits_confirmed(now, limits);
-            }
+            self.limits_confirmed(now, limits);
             return Ok(());
         }
         let window = self.peer.map_or(0, |peer| peer.calls_window.min(peer.replies_window));

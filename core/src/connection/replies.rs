@@ -210,6 +210,7 @@ impl<T> Connection<T> {
     fn reply_void(&mut self, id: MessageId, header: ReplyHeader) -> Option<Event<T>> {
         let mut arriving = *self.calls.find(id)?.arriving.take()?;
         self.credit.replies_in.release(arriving.ignore());
+        self.drop_writes(id);
         self.leave_body(BodyTarget::Reply(id));
         let ticket = self.end_call(id)?;
         let (body, extensions) = (Chunk::empty(), Chunk::empty());

@@ -240,11 +240,11 @@ impl<T> Connection<T> {
         if !matches!(state, CallState::Sending | CallState::Waiting | CallState::Streaming) {
             return;
         }
-        let is_too_soon = self.cancels_too_soon();
         // The other side waits for the rest of a body or of items, if it is not told.
-        let may_wait = state == CallState::Waiting && !has_streams;
-        match now.filter(|_| is_too_soon && may_wait).map(|now| now + CANCEL_LATER) {
-            Some(at) => self.end_later(id, at),
+        let now = now.filter(|_| state == CallState::Waiting && !has_streams);
+        let must_wait = self.cancel_must_wait(now.is_some());
+        match now.filter(|_| must_wait) {
+            Some(now) => self.end_later(id, now + CANCEL_LATER),
             None => self.send_cancel(id, reason),
         }
     }
@@ -555,8 +555,7 @@ impl<T> Connection<T> {
     /// Whether all calls that were made under earlier limits have gone, so that new ones can be
     /// confirmed.
     pub(super) fn limits_ack_is_due(&self) -> bool {
-        let past =
-            |(limits, mark): (Limits, u64)| self.outbound.is_past(mark, limits.message_bytes_max);
+        let past = |(limits, mark): (Limits, u64)| self.outbound.is_past(mark, limits);
         self.control.limits_ack.is_some_and(past)
     }
 

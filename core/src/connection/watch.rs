@@ -49,8 +49,9 @@ impl<T> Connection<T> {
                 let deadline = entry.deadline;
                 return self.list_deadline(slot, deadline);
             }
-            let (held, is_given_up) =
-                (entry.state == CallState::Held, entry.state == CallState::Abandoned);
+            let held = entry.state == CallState::Held;
+            // One whose answer arrives is over for the other side.
+            let is_given_up = entry.state == CallState::Abandoned && entry.arriving.is_none();
             let Some(ticket) = entry.ticket.take() else {
                 if is_given_up {
                     self.send_cancel(id, CancelReason::Dropped);

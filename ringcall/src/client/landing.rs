@@ -30,8 +30,8 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, WithAtta
     /// ends when all of it is written, and with
     /// [`Cause::Unwritable`](crate::Cause::Unwritable) when that is not possible because the disk is full, for
     /// example, or the range is too short; the connection goes on. What the range holds after a call that failed
-    /// is not defined; nothing is written to it any more. After one that was given up, by its deadline too, a write
-    /// may still be under way.
+    /// is not defined. One that could not land is over when nothing of it is written any more; after one that was given
+    /// up, by its deadline too, or lost its connection, a write may still be under way.
     ///
     /// The io_uring engine has the kernel write in the background. The epoll engine writes at once, at most 64 KiB
     /// at a time: usually that is a copy into the page cache, but a disk that cannot keep up stops its shard.
