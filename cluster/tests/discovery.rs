@@ -96,6 +96,37 @@ fn age_is_counted_by_the_clock_of_the_source() {
 }
 
 #[test]
+fn an_instance_that_was_started_again_is_new_if_the_source_says_so() {
+    let said = |number: u64, clock_ms: u64, registered_ms: &[u64]| {
+        let of = |ms: &u64| {
+            let mut instance = instance("a");
+            instance.registered_ms = Some(*ms);
+            instance
+        };
+        let instances = registered_ms.iter().map(of).collect();
+        let snapshot = Snapshot { revision: Revision { epoch: 1, number }, instances };
+        Update::Snapshot { snapshot, clock_ms: Some(clock_ms) }
+    };
+    let since = |discovery: &Discovery| discovery.listing().instances[0].since;
+    // Missed for so long that it was held, for a moment only, and not at all.
+    for missed_ms in [Some(2000), Some(10), None] {
+        let mut discovery = discovery();
+        discovery.handle_update(at(1_000_000), said(1, 1_000_000, &[5_000]));
+        assert_eq!(since(&discovery), at(5_000));
+        let back = at(1_010_000);
+        if let Some(ms) = missed_ms {
+            let missed_at = 1_010_000 - ms;
+            discovery.handle_update(at(missed_at), said(2, missed_at, &[]));
+            settle(&mut discovery, at(missed_at), at(1_009_999));
+            assert_eq!(names(&discovery), "a", "it is held, or not looked at yet");
+        }
+        discovery.handle_update(back, said(3, 1_010_000, &[1_009_500]));
+        settle(&mut discovery, back, at(1_011_000));
+        assert_eq!(since(&discovery), at(1_009_500), "missed for {missed_ms:?} ms");
+    }
+}
+
+#[test]
 fn g01_a_list_from_before_counts_until_the_source_is_heard() {
     let mut discovery = discovery();
     discovery.restore(at(0), [instance("a"), instance("b")]);

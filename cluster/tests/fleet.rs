@@ -87,11 +87,9 @@ fn one_failure_more_makes_no_instance_healthy() {
     let is_sub = |host: &HostReport| host.health == HealthState::SubHealthy(bad);
     let hosts = fleet.explain(at(2100), METHOD, |_| Readiness::Ready).hosts;
     let sub = hosts.iter().find(|host| is_sub(host)).expect("one stays").name.clone();
-    for ms in 2101..2300 {
-        if call(&mut fleet, at(ms), |name| sub != name.to_string()).to_string() == sub {
-            break;
-        }
-    }
+    let mut one_more =
+        |ms| call(&mut fleet, at(ms), |name| sub != name.to_string()).to_string() == sub;
+    assert!((2101..2300).any(&mut one_more), "no call reached it");
     assert_eq!(host(&fleet, at(2300), &sub).health, HealthState::SubHealthy(bad));
 }
 
@@ -178,6 +176,62 @@ fn an_instance_that_cannot_be_probed_costs_no_look_at_all_of_them() {
     };
     one(60_000);
     assert!((1..10).all(|ms| one(60_000 + ms) == 1));
+}
+
+/// What an ejected instance has under way is no load of the others.
+#[test]
+fn calls_that_hang_at_an_ejected_instance_do_not_open_the_bound_of_others() {
+    for balancing in [Balancing::Ring, Balancing::Maglev] {
+        let mut settings = plain();
+        settings.balancing = balancing.clone();
+        let mut fleet = fleet("abcdefghij", settings);
+        let only_a = |name: &char| match name {
+            'a' => Readiness::Ready,
+            _ => Readiness::Broken,
+        };
+        let hang = |fleet: &mut Fleet<char>, ready: &dyn Fn(&char) -> Readiness| {
+            let mut call = fleet.begin(at(1001), METHOD, 0, SECOND, Some(7)).unwrap();
+            let (attempt, name) = fleet.start(at(1001), &mut call, ready).unwrap();
+            (call, attempt, name)
+        };
+        let mut hung: Vec<_> = (0..60).map(|_| hang(&mut fleet, &only_a)).collect();
+        for (call, attempt, _) in hung.drain(..5) {
+            end(&mut fleet, at(1001), (call, attempt), false);
+        }
+        assert!(matches!(host(&fleet, at(1001), "a").health, HealthState::Ejected { .. }));
+        // Nine others, and a key that is always the same: as many for each, but for a quarter.
+        let mut of = std::collections::BTreeMap::<char, u32>::new();
+        let mut share = |fleet: &mut Fleet<char>, at_most: u32| {
+            for _ in 0..9 {
+                let (_, _, name) = hang(fleet, &|_| Readiness::Ready);
+                *of.entry(name).or_default() += 1;
+            }
+            assert!(of.values().all(|calls| *calls <= at_most), "{balancing:?}: {of:?}");
+        };
+        share(&mut fleet, 2);
+        // Nor does it become less of theirs when those that hang are given up.
+        for (call, attempt, _) in hung {
+            fleet.abandon(at(1001), &call, attempt);
+        }
+        share(&mut fleet, 3);
+    }
+}
+
+/// One that is gone takes no place of those that may be ejected.
+#[test]
+fn an_instance_that_is_gone_is_not_ejected_any_more() {
+    let mut fleet = fleet("abcdefghij", plain());
+    for ms in 1001..1060 {
+        call(&mut fleet, at(ms), |name| name != 'a');
+    }
+    assert!(matches!(host(&fleet, at(1060), "a").health, HealthState::Ejected { .. }));
+    // One of ten may be; the next one fails in a row, but has to stay.
+    for ms in 1060..1120 {
+        call(&mut fleet, at(ms), |name| name != 'b');
+    }
+    assert!(matches!(host(&fleet, at(1120), "b").health, HealthState::SubHealthy(_)));
+    let _gone = fleet.apply(at(1120), &listing(2, "bcdefghij"), first);
+    assert!(matches!(host(&fleet, at(1120), "b").health, HealthState::Ejected { .. }));
 }
 
 #[test]

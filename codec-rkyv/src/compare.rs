@@ -343,6 +343,13 @@ impl Changes {
                 format!("{at}: {}", new.name)
             };
             match new.variants.iter().find(|(other, _)| other == name) {
+                // One is written as its name alone, the other with what is in it.
+                Some((_, others)) if old.is_enum && fields.is_empty() != others.is_empty() => {
+                    self.add(
+                        Verdict::Incompatible,
+                        format!("{inside}: has fields in one build only"),
+                    );
+                }
                 Some((_, others)) => self.fields(&inside, (old_text, fields), (new_text, others)),
                 None => {
                     self.add(
@@ -368,7 +375,13 @@ impl Changes {
         (new_text, new): (&Text<'_>, &[Field<'_>]),
     ) {
         let has_places = |fields: &[Field<'_>]| fields.iter().any(|(name, _)| is_place(name));
-        if (has_places(old) || has_places(new)) && old.len() != new.len() {
+        let places = (has_places(old), has_places(new));
+        if places.0 != places.1 {
+            // By name nothing of it is found; as many fields as before do not help.
+            let what = format!("{at}: fields have names in one build only");
+            return self.add(Verdict::Incompatible, what);
+        }
+        if places.0 && old.len() != new.len() {
             let what = format!("{at}: another number of fields without names");
             return self.add(Verdict::Incompatible, what);
         }

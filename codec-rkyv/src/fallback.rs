@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 
 use ringcall_buf::Full;
 use ringcall_core::{Codec, EncodeError, Writer};
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
 use crate::Invalid;
@@ -99,7 +99,9 @@ fn decode<'de, S: DeserializeSeed<'de>>(
             packed.set_max_depth(4 * NAMED_DEPTH_MAX as usize);
             let value = seed.deserialize(read::Checked::new::<S::Value>(&mut packed, &limits));
             let value = value.map_err(|_| Invalid)?;
-            match IgnoredAny::deserialize(&mut packed) {
+            // Asked for nothing, it goes into no array and no map, so that the only marker which can be
+            // missing is the first one. Inside, a missing element would look like the end of the body.
+            match <()>::deserialize(&mut packed) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(error))
                     if error.kind() == io::ErrorKind::UnexpectedEof =>
                 {

@@ -5,6 +5,88 @@ use std::num::NonZeroU8;
 
 use ringcall_codec_rkyv::compare::{Verdict, compare, render};
 use ringcall_codec_rkyv::{Message, Signatures, WireType};
+use ringcall_macros::message;
+
+/// Where the macro looks.
+mod ringcall {
+    pub(crate) mod __private {
+        pub(crate) use ringcall_codec_rkyv as codec;
+    }
+}
+
+// The same types in different builds.
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod place {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size(u8);
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At(u8),
+        Cancel,
+    }
+}
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod two_places {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size(u8, u8);
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At(u8, u8),
+        Cancel,
+    }
+}
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod named {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size {
+        lots: u8,
+    }
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At { price: u8 },
+        Cancel,
+    }
+}
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod two_names {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size {
+        lots: u8,
+        of: Option<u8>,
+    }
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At { price: u8, of: Option<u8> },
+        Cancel,
+    }
+}
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod nothing {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size {}
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At,
+        Cancel,
+    }
+}
+
+#[allow(dead_code, reason = "only its shapes are looked at")]
+mod wide {
+    #[super::message(crate = super::ringcall)]
+    pub(super) struct Size(u16);
+    #[super::message(crate = super::ringcall)]
+    pub(super) enum Order {
+        At(u16),
+        Cancel,
+        Halt,
+    }
+}
 
 const METHOD: &str = "test.Desk/put";
 
@@ -50,6 +132,24 @@ fn boxes_are_seen_through_and_options_are_told() {
     assert_eq!(verdicts::<Option<Box<u32>>, u32>(), Verdict::Fallback);
     assert_eq!(verdicts::<Option<u32>, String>(), Verdict::Incompatible);
     assert_eq!(verdicts::<Vec<u32>, u32>(), Verdict::Incompatible);
+}
+
+/// Fields without names are an array, or what is in it; those with names are a map. What a variant without
+/// fields is has no place for any.
+#[test]
+fn fields_with_names_and_without_are_not_each_other() {
+    assert_eq!(verdicts::<place::Size, wide::Size>(), Verdict::Fallback);
+    assert_eq!(verdicts::<named::Size, two_names::Size>(), Verdict::Fallback);
+    assert_eq!(verdicts::<named::Size, nothing::Size>(), Verdict::Fallback);
+    assert_eq!(verdicts::<place::Size, named::Size>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<place::Size, two_places::Size>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<two_places::Size, two_names::Size>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<place::Order, wide::Order>(), Verdict::Fallback);
+    assert_eq!(verdicts::<named::Order, two_names::Order>(), Verdict::Fallback);
+    assert_eq!(verdicts::<place::Order, named::Order>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<place::Order, two_places::Order>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<named::Order, nothing::Order>(), Verdict::Incompatible);
+    assert_eq!(verdicts::<place::Order, nothing::Order>(), Verdict::Incompatible);
 }
 
 /// A file that somebody edited is an error or something else, but nobody's panic.

@@ -235,8 +235,17 @@ proptest! {
             if part > 0 {
                 prop_assert!(decode::<Everything>(codec, &body[..part]).is_err());
             }
-            body.push(if codec == Codec::JSON { b'1' } else { 0xc1 });
-            prop_assert!(decode::<Everything>(codec, &body).is_err());
+            let whole = body.len();
+            // In MessagePack also the heads of what does not follow itself.
+            let more: &[&[u8]] = match codec {
+                Codec::JSON => &[b"1", b"[", b"null"],
+                _ => &[b"\x91", b"\x81", b"\xc0", b"\xc1", b"\xdc\0\x01", b"\xd4", b"\xa1"],
+            };
+            for more in more {
+                body.truncate(whole);
+                body.extend_from_slice(more);
+                prop_assert!(decode::<Everything>(codec, &body).is_err(), "{:x?}", more);
+            }
         }
     }
 
@@ -246,6 +255,17 @@ proptest! {
             let _ = decode::<Everything>(codec, &body);
             let _ = decode::<Chain>(codec, &body);
             let _ = decode::<Tree>(codec, &body);
+        }
+    }
+}
+
+/// Whatever it begins: also an array or a map of which only the head is there.
+#[test]
+fn nothing_may_follow_a_value() {
+    for byte in 0..=255 {
+        for value in [0x07, 0xc0] {
+            let body = [value, byte];
+            assert!(decode::<Option<u8>>(Codec::MESSAGEPACK, &body).is_err(), "{body:x?}");
         }
     }
 }

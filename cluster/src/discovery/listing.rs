@@ -148,11 +148,12 @@ impl Discovery {
                 (self.registry.merge_snapshot(snapshot), clock_ms)
             }
             Update::Delta { mut delta, clock_ms } => {
-                delta.changes.retain(|change| match change {
-                    Change::Put(instance) => {
-                        self.is_ours(&instance.service) && self.is_valid(instance)
-                    }
-                    Change::Removed { service, .. } => self.is_ours(service),
+                delta.changes.retain(|change| {
+                    let put = match change {
+                        Change::Put(instance) => Some(instance),
+                        Change::Removed { .. } => None,
+                    };
+                    self.is_ours(change.service()) && put.is_none_or(|it| self.is_valid(it))
                 });
                 (self.registry.merge_delta(delta), clock_ms)
             }
@@ -232,11 +233,18 @@ impl Discovery {
             self.damping.lost(now, name);
         }
         for (name, instance) in &present {
-            if !self.present.contains_key(name) {
-                let unsaid = if may_be_old { Instant::ZERO } else { now };
-                let since = born(now, instance.registered_ms, clock_ms).unwrap_or(unsaid);
+            let before = self.present.get(name);
+            if before.is_some_and(|before| before.registered_ms == instance.registered_ms) {
+                continue;
+            }
+            match born(now, instance.registered_ms, clock_ms) {
+                // It was started again, also if it was held, or never missed.
+                Some(since) => drop(self.born.insert(name.clone(), since)),
                 // One that was held was there all the time.
-                self.born.entry(name.clone()).or_insert(since);
+                None => {
+                    let unsaid = if may_be_old { Instant::ZERO } else { now };
+                    self.born.entry(name.clone()).or_insert(unsaid);
+                }
             }
         }
         let is_better = self.is_restored && is_snapshot && !present.is_empty();

@@ -41,7 +41,8 @@ pub(super) struct Hosts<T> {
     callable: Vec<u32>,
     usable: Vec<u32>,
     weight_max: u32,
-    /// Calls under way to those that are there, and the weights of those that are usable.
+    /// Calls under way to those that are usable, and their weights. What hangs at one that is ejected is no load of
+    /// the others.
     totals: Totals,
     is_panic: bool,
     /// How many of those that are there are ejected.
@@ -89,7 +90,7 @@ impl<T> Default for Hosts<T> {
 impl<T> Hosts<T> {
     // ---- they come and go ----
 
-    /// Gives back what reached those that are gone.
+    /// Gives back what reached those that are gone. Who is usable has to be counted anew after it.
     pub(super) fn apply(
         &mut self,
         listing: &Listing,
@@ -99,10 +100,11 @@ impl<T> Hosts<T> {
         let mut gone = Vec::new();
         for place in 0..self.hosts.len() {
             let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
-            if !stays {
-                gone.extend(self.hosts[place].take().map(|host| host.target));
-                let lost = u64::from(self.stats[place].in_flight);
-                self.totals.in_flight = self.totals.in_flight.saturating_sub(lost);
+            let lost = self.hosts[place].take_if(|_| !stays);
+            if let Some(host) = lost {
+                // Who may be ejected next is decided before all are counted anew.
+                self.ejected = self.ejected.saturating_sub(usize::from(host.health.is_ejected()));
+                gone.push(host.target);
                 self.free.push(place as u32);
                 self.replaced.push(place as u32);
             }
@@ -207,8 +209,14 @@ impl<T> Hosts<T> {
         if self.is_panic {
             self.usable.clone_from(&self.callable);
         }
-        let weight = |place: &u32| u64::from(self.stats[*place as usize].full_weight);
-        self.totals.full_weight = self.usable.iter().map(weight).sum();
+        self.totals = self.candidates_of(&self.usable).totals();
+    }
+
+    /// Whether an instance was usable when that was last counted. Nothing of this changes without a new count.
+    #[inline]
+    fn is_counted(&self, place: u32) -> bool {
+        let has_weight = self.stats[place as usize].full_weight > 0;
+        has_weight && (self.is_panic || !self.host(place).health.is_ejected())
     }
 
     /// Whether those that are ejected are used as well.
@@ -315,24 +323,26 @@ impl<T> Hosts<T> {
     /// A call to an instance begins, which is the `count`th of all.
     #[inline]
     pub(super) fn picked(&mut self, place: u32, now: Instant, count: u64) {
+        let counted = u64::from(self.is_counted(place));
         let stats = &mut self.stats[place as usize];
         stats.picked = now;
         stats.picked_count = count;
         stats.in_flight += 1;
-        self.totals.in_flight += 1;
+        self.totals.in_flight += counted;
     }
 
     /// A call to an instance is over; its health, if the instance is still there.
     #[inline]
     pub(super) fn ended(&mut self, host: HostRef) -> Option<&mut Health> {
-        let found = self.hosts.get_mut(host.place as usize)?.as_mut()?;
+        let found = self.hosts.get(host.place as usize)?.as_ref()?;
         if found.generation != host.generation {
             return None;
         }
+        let counted = u64::from(self.is_counted(host.place));
         let stats = &mut self.stats[host.place as usize];
         stats.in_flight = stats.in_flight.saturating_sub(1);
-        self.totals.in_flight = self.totals.in_flight.saturating_sub(1);
-        Some(&mut found.health)
+        self.totals.in_flight = self.totals.in_flight.saturating_sub(counted);
+        Some(self.health_mut(host.place))
     }
 
     pub(super) fn stats(&self) -> &[HostStats] {

@@ -204,6 +204,17 @@ macro_rules! widens {
 }
 
 impl<'de, V: Visitor<'de>> CheckedVisitor<'_, V> {
+    /// Whether an integer of 64 bits is the same as what was asked for.
+    #[inline]
+    fn stays(&self, value: i128) -> bool {
+        match self.asked {
+            Asked::Name => false,
+            Asked::Float => (value as f64) as i128 == value,
+            Asked::Single => (value as f32) as i128 == value,
+            _ => true,
+        }
+    }
+
     fn visit_wide<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
         match Wide::from_bytes(bytes) {
             Some(Wide::Unsigned(value)) => self.inner.visit_u128(value),
@@ -238,13 +249,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
 
     #[inline]
     fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
-        let is_same = match self.asked {
-            Asked::Name => false,
-            Asked::Float => (value as f64) as i128 == i128::from(value),
-            Asked::Single => (value as f32) as i128 == i128::from(value),
-            _ => true,
-        };
-        match is_same {
+        match self.stays(value.into()) {
             true => self.inner.visit_i64(value),
             false => Err(E::invalid_type(Unexpected::Signed(value), &self)),
         }
@@ -252,13 +257,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for CheckedVisitor<'_, V> {
 
     #[inline]
     fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
-        let is_same = match self.asked {
-            Asked::Name => false,
-            Asked::Float => (value as f64) as u128 == u128::from(value),
-            Asked::Single => (value as f32) as u128 == u128::from(value),
-            _ => true,
-        };
-        match is_same {
+        match self.stays(value.into()) {
             true => self.inner.visit_u64(value),
             false => Err(E::invalid_type(Unexpected::Unsigned(value), &self)),
         }
