@@ -136,6 +136,30 @@ pub enum TransportEvent<S> {
     Released(Handle),
 }
 
+impl<S> TransportEvent<S> {
+    /// The same event of a transport that has other sockets.
+    pub fn map_socket<T>(self, socket: impl FnOnce(S) -> T) -> TransportEvent<T> {
+        match self {
+            TransportEvent::Accepted(listener, from) => {
+                TransportEvent::Accepted(listener, socket(from))
+            }
+            TransportEvent::Connected(handle) => TransportEvent::Connected(handle),
+            TransportEvent::Received(handle, chunk) => TransportEvent::Received(handle, chunk),
+            TransportEvent::Landed(handle, buffer, n) => TransportEvent::Landed(handle, buffer, n),
+            TransportEvent::InputEnd(handle) => TransportEvent::InputEnd(handle),
+            TransportEvent::Sent { handle, bytes, done } => {
+                TransportEvent::Sent { handle, bytes, done }
+            }
+            TransportEvent::Unreadable { handle, owner, error } => {
+                TransportEvent::Unreadable { handle, owner, error }
+            }
+            TransportEvent::Written(handle, written) => TransportEvent::Written(handle, written),
+            TransportEvent::Closed(handle, reason) => TransportEvent::Closed(handle, reason),
+            TransportEvent::Released(handle) => TransportEvent::Released(handle),
+        }
+    }
+}
+
 /// Names a connection of a transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle {

@@ -32,6 +32,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
+        #[cfg(feature = "sim")]
+        assert!(!crate::sim::is_simulated(), "nothing may block in a simulation: await it");
         // A wake since the poll is remembered by the thread, so none is lost.
         thread::park();
     }

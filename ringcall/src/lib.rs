@@ -123,6 +123,10 @@
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
 //! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
 //!
+//! # Simulation
+//!
+//! With the feature `sim` services are tested in a simulated network, under faults, from a seed: `ringcall::sim`.
+//!
 //! # Errors
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
@@ -132,6 +136,8 @@
 
 mod block_on;
 mod client;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 mod error;

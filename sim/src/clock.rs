@@ -2,6 +2,8 @@
 
 use ringcall_core::Instant;
 
+use crate::rng::Rng;
+
 /// The simulation's time, in nanoseconds since it began. No node can see it.
 pub(crate) type Time = u64;
 
@@ -20,7 +22,9 @@ pub(crate) struct NodeClock {
 }
 
 impl NodeClock {
-    pub(crate) fn new(base: u64, skew_ppm: i64) -> NodeClock {
+    /// A clock that shows anything at first.
+    pub(crate) fn draw(rng: &mut Rng, skew_ppm: i64) -> NodeClock {
+        let base = rng.log_uniform(3600 * SECONDS, 1 << 60);
         NodeClock { base, pace: 1_000_000_u64.saturating_add_signed(skew_ppm), jumps: 0 }
     }
 
@@ -53,4 +57,9 @@ impl NodeClock {
         let left = (left * 1_000_000).div_ceil(u128::from(self.pace)) + 1;
         now.saturating_add(u64::try_from(left).unwrap_or(u64::MAX / 2))
     }
+}
+
+/// How many microseconds a second a clock gains, if clocks have paces of their own.
+pub(crate) fn draw_skew(rng: &mut Rng, skews: bool) -> i64 {
+    if skews { rng.between(0, 10_000) as i64 - 5_000 } else { 0 }
 }

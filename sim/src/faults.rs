@@ -4,7 +4,7 @@ use ringcall_core::CloseReason;
 
 use crate::clock::{MICROS, MILLIS, SECONDS, Time};
 use crate::knobs::{Fault, Knobs};
-use crate::net::{Cut, LinkId, NEVER, Slow, Wake};
+use crate::net::Wake;
 use crate::node::Node;
 use crate::world::World;
 
@@ -33,20 +33,6 @@ impl World {
         let until = now + rng.log_uniform(MILLIS, span);
         let node = rng.below(self.nodes.len() as u64) as usize;
         let did = match fault {
-            Fault::Stall | Fault::Blackhole | Fault::Slow | Fault::HalfClose | Fault::Reset => {
-                self.strike_link(fault, until)
-            }
-            Fault::Partition => self.partition(node, until),
-            Fault::Refuse => {
-                self.net.borrow_mut().ports[node].refuses_until = until;
-                true
-            }
-            Fault::AcceptPause => {
-                let mut net = self.net.borrow_mut();
-                net.ports[node].paused_until = until;
-                net.at(until, Wake::Listen(node));
-                true
-            }
             Fault::Crash | Fault::PowerLoss => self.crash(node, until, fault == Fault::PowerLoss),
             Fault::Stop => {
                 self.nodes[node].stopped_until = until;
@@ -62,10 +48,6 @@ impl World {
                 net.turn_at(now + MICROS, node);
                 true
             }
-            Fault::Spurious => {
-                self.net.borrow_mut().turn_at(now, node);
-                true
-            }
             Fault::Drain => {
                 let may = self.nodes[node].life.is_some();
                 self.drain(node);
@@ -73,7 +55,7 @@ impl World {
             }
             Fault::Close => self.close_one(node),
             Fault::HoldItems => self.hold_items(node, until - now),
-            _ => false,
+            _ => self.net.borrow_mut().befall(fault, node, until, rng),
         };
         if did {
             self.shared.marks.fault(fault);
@@ -83,60 +65,6 @@ impl World {
                     .say(&format!("{} for {} ms", fault.name(), (until - now) / MILLIS), node);
             }
         }
-    }
-
-    fn strike_link(&mut self, fault: Fault, until: Time) -> bool {
-        let rng = &mut self.fault_rngs[fault as usize];
-        let mut net = self.net.borrow_mut();
-        let live: Vec<LinkId> = net.live().rev().take(16).collect();
-        if live.is_empty() {
-            return false;
-        }
-        let link = rng.pick(&live);
-        let from = rng.below(2) as usize;
-        let now = net.now;
-        match fault {
-            Fault::Stall => net.hold(link, from, until),
-            Fault::Blackhole => {
-                net.hold(link, 0, NEVER);
-                net.hold(link, 1, NEVER);
-                net.links[link].is_cut = true;
-            }
-            Fault::Slow => {
-                let bytes_a_second = rng.log_uniform(1, 1 << 16);
-                net.links[link].is_disturbed = true;
-                net.links[link].pipes[from].slow =
-                    Some(Slow { bytes_a_second, since: now, until, taken: 0 });
-            }
-            _ => {
-                let after = rng.log_uniform(1, 1 << 16) as usize - 1;
-                let how = if fault == Fault::Reset { Cut::Reset } else { Cut::End };
-                let touched = &mut net.links[link];
-                (touched.is_disturbed, touched.is_cut) = (true, true);
-                touched.pipes[from].cut.get_or_insert((after, how));
-                let reader = touched.nodes[1 - from];
-                net.turn_at(now + MICROS, reader);
-            }
-        }
-        true
-    }
-
-    fn partition(&mut self, from: usize, until: Time) -> bool {
-        let to = self.fault_rngs[Fault::Partition as usize].below(self.nodes.len() as u64) as usize;
-        if from == to {
-            return false;
-        }
-        let mut net = self.net.borrow_mut();
-        net.partitions[from][to] = until;
-        let links: Vec<LinkId> = net.live().collect();
-        for link in links {
-            match net.links[link].nodes {
-                [client, server] if [client, server] == [from, to] => net.hold(link, 0, until),
-                [client, server] if [server, client] == [from, to] => net.hold(link, 1, until),
-                _ => {}
-            }
-        }
-        true
     }
 
     fn crash(&mut self, node: usize, until: Time, silently: bool) -> bool {

@@ -96,6 +96,23 @@ impl FaultSet {
         FaultSet(self.0 | 1 << fault as u8)
     }
 
+    /// These faults.
+    #[must_use]
+    pub const fn of(faults: &[Fault]) -> FaultSet {
+        let (mut set, mut i) = (FaultSet(0), 0);
+        while i < faults.len() {
+            set = set.with(faults[i]);
+            i += 1;
+        }
+        set
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub const fn and(self, other: FaultSet) -> FaultSet {
+        FaultSet(self.0 | other.0)
+    }
+
     /// Whether it is in the set.
     #[must_use]
     pub const fn has(self, fault: Fault) -> bool {

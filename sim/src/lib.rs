@@ -25,18 +25,19 @@ mod minimise;
 mod net;
 mod node;
 mod oracle;
+mod panics;
 mod rng;
 mod shared;
+mod stage;
 mod transport;
 mod world;
-
-use std::cell::RefCell;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 
 pub use knobs::{Fault, FaultSet};
 pub use marks::{Mark, Marks};
 pub use minimise::minimise;
+pub use panics::{catch, take_caught};
+pub use stage::{Stage, Step};
+pub use transport::{Accepted, SimTransport};
 use world::World;
 
 /// What a run of a seed may do.
@@ -84,26 +85,18 @@ pub struct Failure {
     pub events: u64,
 }
 
-thread_local! {
-    /// What the last panic of this thread said.
-    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
 /// Runs a seed.
 ///
 /// # Errors
 /// [`Failure`] when something does not hold, or panics.
 pub fn run(seed: u64, options: &Options) -> Result<Report, Failure> {
-    listen_to_panics();
     let mut world = World::new(seed, options);
-    SAID.set(Some(String::new()));
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
-    let said = SAID.take().unwrap_or_default();
+    let outcome = catch(|| world.run());
     let events = world.shared.events;
-    if outcome.is_err() {
+    if let Err(message) = outcome {
         // What the endpoints were in the middle of is not touched again.
         std::mem::forget(world);
-        return Err(Failure { seed, message: said, events });
+        return Err(Failure { seed, message, events });
     }
     Ok(Report {
         hash: world.shared.hash,
@@ -113,24 +106,4 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Failure> {
         memory_worst: world.shared.memory_worst,
         marks: world.shared.marks,
     })
-}
-
-/// Panics in a simulation are its results; others are told as ever.
-fn listen_to_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            let is_ours = SAID.with_borrow(Option::is_some);
-            if !is_ours {
-                return before(info);
-            }
-            let payload = info.payload();
-            let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            let text = text.unwrap_or("a panic without words");
-            let place = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
-            SAID.set(Some(format!("{text} ({})", place.unwrap_or_default())));
-        }));
-    });
 }

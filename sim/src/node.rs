@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringcall_core::{Config, Endpoint, Memory, MemoryLimits, Transport};
 
 use crate::app::{App, End};
-use crate::clock::{MICROS, NodeClock, SECONDS, Time};
+use crate::clock::{MICROS, NodeClock, SECONDS, Time, draw_skew};
 use crate::knobs::{Fault, Knobs};
 use crate::marks::Mark;
 use crate::net::Net;
@@ -49,10 +49,7 @@ pub(crate) struct Life {
 impl Node {
     pub(crate) fn draw(seed: u64, index: usize, knobs: &Knobs) -> Node {
         let mut rng = Rng::new(seed, 10 + index as u64);
-        let skew = match knobs.rate(Fault::Skew) {
-            0 => 0,
-            _ => rng.between(0, 10_000) as i64 - 5_000,
-        };
+        let skew = draw_skew(&mut rng, knobs.rate(Fault::Skew) > 0);
         let targets = (0..knobs.nodes).filter(|&other| match index {
             0 => other == 1,
             _ => other != index && rng.one_in(3),
@@ -61,11 +58,11 @@ impl Node {
         let (config, sizes, limits) = draw_config(&mut rng);
         Node {
             index,
-            clock: NodeClock::new(rng.log_uniform(3600 * SECONDS, 1 << 60), skew),
+            clock: NodeClock::draw(&mut rng, skew),
             config: Rc::new(config),
             sizes,
             limits,
-            dialect: rng.pick(&[Dialect::Readiness, Dialect::Completion]),
+            dialect: Dialect::draw(&mut rng),
             targets,
             life: None,
             lives: 0,

@@ -15,6 +15,7 @@ use ringcall_core::{
 use crate::clock::{MICROS, MILLIS, Time};
 use crate::knobs::Fault;
 use crate::net::{Connected, LinkId, Net, Readable};
+use crate::rng::Rng;
 
 /// The most that one receive brings.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024 - 16;
@@ -28,9 +29,15 @@ pub(crate) enum Dialect {
     Completion,
 }
 
+impl Dialect {
+    pub(crate) fn draw(rng: &mut Rng) -> Dialect {
+        rng.pick(&[Dialect::Readiness, Dialect::Completion])
+    }
+}
+
 /// The sockets of one life of a node.
 #[derive(Debug)]
-pub(crate) struct SimTransport {
+pub struct SimTransport {
     net: Rc<RefCell<Net>>,
     node: usize,
     memory: Memory,
@@ -40,6 +47,8 @@ pub(crate) struct SimTransport {
     free: Vec<u32>,
     /// How many things it has told.
     pub(crate) told: u64,
+    /// Its process has ended.
+    is_dead: bool,
 }
 
 #[derive(Debug)]
@@ -72,7 +81,7 @@ enum Stage {
 
 /// An accepted connection that nobody has adopted.
 #[derive(Debug)]
-pub(crate) struct Accepted(LinkId);
+pub struct Accepted(LinkId);
 
 type Event = TransportEvent<Accepted>;
 
@@ -92,6 +101,7 @@ impl SimTransport {
             generations: Vec::new(),
             free: Vec::new(),
             told: 0,
+            is_dead: false,
         }
     }
 
@@ -105,8 +115,10 @@ impl SimTransport {
         self.net.borrow().links[link].nodes[1 - end]
     }
 
-    /// The process ends, and its machine closes its sockets; or the machine does, and nobody is told.
-    pub(crate) fn die(&mut self, silently: bool) {
+    /// The process ends, and its machine closes its sockets; or the machine does, and nobody is told. Whatever
+    /// is asked of it afterwards comes to nothing.
+    pub fn die(&mut self, silently: bool) {
+        self.is_dead = true;
         let mut net = self.net.borrow_mut();
         net.ports[self.node].is_listening = false;
         let waiting = std::mem::take(&mut net.ports[self.node].accept_queue);
@@ -120,13 +132,19 @@ impl SimTransport {
         }
     }
 
+    /// An accepted connection that nobody wants.
+    pub fn turn_away(&mut self, accepted: Accepted) {
+        self.net.borrow_mut().close(accepted.0, 1);
+    }
+
     fn socket(&self, handle: Handle) -> Option<&Socket> {
         let is_it = self.generations.get(handle.index as usize) == Some(&handle.generation);
         self.sockets.get(handle.index as usize)?.as_ref().filter(|_| is_it)
     }
 
     fn socket_mut(&mut self, handle: Handle) -> Option<&mut Socket> {
-        let is_it = self.generations.get(handle.index as usize) == Some(&handle.generation);
+        let is_it = self.generations.get(handle.index as usize) == Some(&handle.generation)
+            && !self.is_dead;
         self.sockets.get_mut(handle.index as usize)?.as_mut().filter(|_| is_it)
     }
 
@@ -466,6 +484,9 @@ impl Transport for SimTransport {
     type Socket = Accepted;
 
     fn listen(&mut self, _: &Address) -> Result<Listener, TransportError> {
+        if self.is_dead {
+            return Err(TransportError::Unsupported);
+        }
         self.net.borrow_mut().ports[self.node].is_listening = true;
         Ok(Listener(0))
     }
@@ -481,7 +502,14 @@ impl Transport for SimTransport {
     }
 
     fn connect(&mut self, address: &Address) -> Result<Handle, TransportError> {
-        let link = self.net.borrow_mut().connect(self.node, port_of(address)?);
+        if self.is_dead {
+            return Err(TransportError::Unsupported);
+        }
+        let to = port_of(address)?;
+        if to >= self.net.borrow().ports.len() {
+            return Err(TransportError::BadAddress);
+        }
+        let link = self.net.borrow_mut().connect(self.node, to);
         Ok(self.open(Stage::Connecting, link, 0))
     }
 
@@ -559,6 +587,9 @@ impl Transport for SimTransport {
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) {
+        if self.is_dead {
+            return;
+        }
         let before = events.len();
         while let Some(link) = {
             let node = self.node;

@@ -16,6 +16,10 @@ pub trait ToAddress {
     /// What is wrong with it, as a sentence.
     fn resolve(&self) -> Result<Address, String> {
         let text = self.to_text();
+        #[cfg(feature = "sim")]
+        if let Some(resolved) = crate::sim::resolve(&text) {
+            return resolved;
+        }
         match text.parse() {
             Ok(address) => Ok(address),
             Err(error) if text.starts_with("unix:") => Err(format!("{error}")),

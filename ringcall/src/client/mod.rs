@@ -41,6 +41,8 @@ pub use security::{Credentials, WithCredentials};
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{ConnectSlot, Destination, Outbox, RemoteEnd, RemoteSlot, Services};
+#[cfg(feature = "sim")]
+pub(crate) use skew::Tables;
 pub(crate) use skew::{Called, Skew};
 pub use state::ConnectionState;
 pub(crate) use state::Watched;

@@ -892,6 +892,10 @@ impl ConnectSlot {
 
 /// The shard of all clients of this process that made this choice; started when it is first needed.
 pub(crate) fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
+    #[cfg(feature = "sim")]
+    if let Some(remote) = crate::sim::background() {
+        return Ok(remote);
+    }
     static BACKGROUND: Mutex<Vec<(TransportChoice, Arc<Remote>)>> = Mutex::new(Vec::new());
     let mut background = BACKGROUND.lock();
     background.retain(|(_, remote)| !remote.is_gone());

@@ -184,25 +184,36 @@ impl From<&Outgoing> for Called {
 }
 
 /// The tables of other programs, by digest, for all connections of this one.
-struct Tables;
+#[derive(Default)]
+pub(crate) struct Tables(VecDeque<Arc<MethodRows>>);
 
 /// How many are kept; the oldest goes first.
 const TABLES_KEPT: usize = 32;
 
-static TABLES: Mutex<VecDeque<Arc<MethodRows>>> = Mutex::new(VecDeque::new());
+static TABLES: Mutex<Tables> = Mutex::new(Tables(VecDeque::new()));
 
 impl Tables {
+    /// Uses those of this process; of a simulated one, which has forgotten what it knew when it starts again.
+    fn with<R>(mut act: impl FnMut(&mut Tables) -> R) -> R {
+        #[cfg(feature = "sim")]
+        if let Some(done) = crate::sim::with_tables(&mut act) {
+            return done;
+        }
+        act(&mut TABLES.lock())
+    }
+
     fn find(digest: u64) -> Option<Arc<MethodRows>> {
-        TABLES.lock().iter().find(|table| table.digest() == digest).cloned()
+        Self::with(|tables| tables.0.iter().find(|table| table.digest() == digest).cloned())
     }
 
     fn keep(table: &Arc<MethodRows>) {
-        let mut tables = TABLES.lock();
-        tables.retain(|other| other.digest() != table.digest());
-        if tables.len() == TABLES_KEPT {
-            tables.pop_front();
-        }
-        tables.push_back(Arc::clone(table));
+        Self::with(|Tables(tables)| {
+            tables.retain(|other| other.digest() != table.digest());
+            if tables.len() == TABLES_KEPT {
+                tables.pop_front();
+            }
+            tables.push_back(Arc::clone(table));
+        });
     }
 }
 

@@ -4,13 +4,18 @@ use ringcall_core::{Clock, Entropy, Instant, SplitMix64};
 
 use crate::client::SpanIds;
 
-/// Monotonic time since the process first asked for it, the same on all its threads.
+/// Monotonic time since the process first asked for it, the same on all its threads; in a simulation that of the
+/// node that is being driven.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineClock;
 
 impl Clock for MachineClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock at the edge")]
     fn now(&self) -> Instant {
+        #[cfg(feature = "sim")]
+        if let Some(now) = crate::sim::now() {
+            return now;
+        }
         use std::sync::OnceLock;
         static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
         let origin = *ORIGIN.get_or_init(std::time::Instant::now);
@@ -23,6 +28,10 @@ impl Clock for MachineClock {
 impl SpanIds for MachineClock {
     /// For whoever has no shard's random numbers at hand: those of one generator for the process.
     fn next_span_id(&self) -> u64 {
+        #[cfg(feature = "sim")]
+        if let Some(random) = crate::sim::random() {
+            return random;
+        }
         use std::hash::{BuildHasher, RandomState};
         use std::sync::LazyLock;
         use std::sync::atomic::{AtomicU64, Ordering};

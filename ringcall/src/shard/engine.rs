@@ -27,6 +27,8 @@ pub(crate) enum Engine {
     Epoll(Box<Epoll>),
     #[cfg(feature = "uring")]
     Uring(Box<Uring>),
+    #[cfg(feature = "sim")]
+    Simulated(Box<crate::sim::Simulated>),
 }
 
 #[cfg(not(any(feature = "epoll", feature = "uring")))]
@@ -39,6 +41,8 @@ macro_rules! either {
             Engine::Epoll($inner) => $use,
             #[cfg(feature = "uring")]
             Engine::Uring($inner) => $use,
+            #[cfg(feature = "sim")]
+            Engine::Simulated($inner) => $use,
         }
     };
 }
@@ -50,6 +54,12 @@ impl Engine {
         choice: TransportChoice,
         reuse_port: bool,
     ) -> Result<(Engine, TransportInfo), ServeError> {
+        #[cfg(feature = "sim")]
+        if let Some(simulated) = crate::sim::Simulated::here(memory) {
+            let engine = simulated.map_err(|reason| ServeError::Engine { reason })?;
+            let info = TransportInfo::new("sim", "in a simulation".to_owned());
+            return Ok((Engine::Simulated(Box::new(engine)), info));
+        }
         let choice = choice.resolve().map_err(|reason| ServeError::Engine { reason })?;
         let made = match choice {
             TransportChoice::Epoll => epoll(memory, reuse_port, "asked for"),
@@ -67,6 +77,14 @@ impl Engine {
             }
         };
         made.map_err(|reason| ServeError::Engine { reason })
+    }
+
+    /// The process of a simulated node ends here and now.
+    #[cfg(feature = "sim")]
+    pub(crate) fn die(&mut self, silently: bool) {
+        if let Engine::Simulated(engine) = self {
+            engine.die(silently);
+        }
     }
 
     pub(crate) fn tally(&self) -> &Arc<Tally> {

@@ -878,6 +878,12 @@ impl Inner {
         self.executor.spawn(Box::pin(Spawned { future }));
     }
 
+    /// The process of a simulated node ends here and now, see [`Engine::die`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn die(&self, silently: bool) {
+        self.endpoint.borrow_mut().transport_mut().die(silently);
+    }
+
     /// Nobody will turn the shard any more: connections are closed, so that calls end, here and on the
     /// other side; tasks are dropped. Does nothing the second time.
     pub(crate) fn end(self: &Rc<Self>) {
@@ -928,5 +934,9 @@ pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
 /// The standard library's only source of random numbers.
 fn seeded() -> SplitMix64 {
     use std::hash::{BuildHasher, RandomState};
+    #[cfg(feature = "sim")]
+    if let Some(random) = crate::sim::random() {
+        return SplitMix64::new(random);
+    }
     SplitMix64::new(RandomState::new().hash_one(std::process::id()))
 }

@@ -1,5 +1,6 @@
 //! The network: connections between nodes, and the calendar of what happens when.
 
+mod faults;
 mod pipe;
 
 use std::cmp::Reverse;
@@ -10,7 +11,7 @@ use ringcall_core::Segment;
 use crate::clock::{MICROS, MILLIS, SECONDS, Time};
 use crate::knobs::{Fault, Knobs};
 use crate::marks::Marks;
-use crate::rng::Rng;
+use crate::rng::{Rng, mix};
 pub(crate) use pipe::{Cut, NEVER, Pipe, Readable, Slow};
 
 /// Names a connection of the network.
@@ -87,6 +88,8 @@ pub(crate) struct Net {
     bytes_a_second: u64,
     calendar: BinaryHeap<Reverse<(Time, u64, Wake)>>,
     entries: u64,
+    /// All that was written, and by whom, as one number.
+    pub(crate) written: u64,
     /// The turns that are in the calendar for each node.
     turns: Vec<BTreeSet<Time>>,
 }
@@ -110,6 +113,7 @@ impl Net {
             partitions: vec![vec![0; nodes]; nodes],
             calendar: BinaryHeap::new(),
             entries: 0,
+            written: 0,
             turns: vec![BTreeSet::new(); nodes],
             knobs,
         }
@@ -265,6 +269,7 @@ impl Net {
             room -= n;
         }
         pipe.sender_waits = !segments.is_empty();
+        self.written = mix(self.written ^ written as u64 ^ (id as u64) << 32 ^ (end as u64) << 63);
         self.launch(id, end, written);
         Ok(written)
     }
