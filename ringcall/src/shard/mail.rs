@@ -54,6 +54,15 @@ pub(crate) struct Remote {
     is_gone: AtomicBool,
 }
 
+/// Fewer in a simulation, where shards begin and end all the time, and a full queue should come about.
+fn calls_max() -> usize {
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated() {
+        return 16;
+    }
+    CALLS_MAX
+}
+
 /// A call that another thread makes.
 pub(crate) struct RemoteCall {
     pub(crate) to: Destination,
@@ -117,7 +126,7 @@ impl Remote {
             register,
             observers,
             message_bytes_max,
-            calls: ArrayQueue::new(CALLS_MAX),
+            calls: ArrayQueue::new(calls_max()),
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),
             woken: SegQueue::new(),

@@ -43,7 +43,8 @@
 //! An assertion of a client or a handler, or any other panic; a client that does not end; a task that wakes itself
 //! without end; a server that cannot be drained; and, for one seed in fifty, doing something else when it is run
 //! again. The failure is made smaller, by leaving faults out, and told with what repeats it:
-//! `RINGCALL_SIM_SEED=17` runs that seed only, with `RINGCALL_SIM_WITHOUT=Crash,Slow` without these faults.
+//! `RINGCALL_SIM_SEED=17` runs that seed instead of the test's, `RINGCALL_SIM_SEED=1000..9000` these, and
+//! `RINGCALL_SIM_WITHOUT=Crash,Slow` leaves these faults out.
 //!
 //! # What is real
 //!
@@ -64,6 +65,7 @@ mod node;
 mod world;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use ringcall_sim::catch;
@@ -76,7 +78,7 @@ pub use world::World;
 
 /// Of so many seeds one is run twice, and must do the same.
 const TWICE_EVERY: u64 = 50;
-/// Runs one seed only.
+/// Runs this seed, or these, instead of those of the test.
 const SEED_VARIABLE: &str = "RINGCALL_SIM_SEED";
 /// Leaves faults out.
 const WITHOUT_VARIABLE: &str = "RINGCALL_SIM_WITHOUT";
@@ -97,7 +99,7 @@ pub fn check(seeds: impl IntoIterator<Item = u64>, setup: impl Fn(&mut World)) {
 /// The first seed that does not hold, made smaller.
 ///
 /// # Panics
-/// When the environment names a fault that there is not, or a seed that is no number.
+/// When the environment names a fault that there is not, or seeds that are no numbers.
 pub fn find(
     seeds: impl IntoIterator<Item = u64>,
     setup: impl Fn(&mut World),
@@ -115,14 +117,21 @@ pub fn find(
         summary.add(&ran);
         Ok(())
     };
-    match std::env::var(SEED_VARIABLE) {
-        Ok(seed) => {
-            let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED_VARIABLE}={seed} is no number"));
-            try_seed(seed)?;
-        }
-        Err(_) => seeds.into_iter().try_for_each(try_seed)?,
+    match asked_for() {
+        Some(mut seeds) => seeds.try_for_each(try_seed)?,
+        None => seeds.into_iter().try_for_each(try_seed)?,
     }
     Ok(summary)
+}
+
+/// The seeds that the environment asks for.
+fn asked_for() -> Option<Range<u64>> {
+    let text = std::env::var(SEED_VARIABLE).ok()?;
+    let range = match text.split_once("..") {
+        Some((from, to)) => from.parse().ok().zip(to.parse().ok()).map(|(from, to)| from..to),
+        None => text.parse().ok().map(|seed| seed..seed + 1),
+    };
+    Some(range.unwrap_or_else(|| panic!("{SEED_VARIABLE}={text:?}: write a seed, or FROM..TO")))
 }
 
 fn run(seed: u64, without: FaultSet, setup: &impl Fn(&mut World)) -> Result<Ran, String> {
@@ -130,7 +139,7 @@ fn run(seed: u64, without: FaultSet, setup: &impl Fn(&mut World)) -> Result<Ran,
         let mut world = World::new(seed, without);
         setup(&mut world);
         world.run()
-    })
+    })?
 }
 
 fn repeat(

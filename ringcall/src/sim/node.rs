@@ -1,24 +1,29 @@
 //! A node: a name, what it does, and one life after another, each a shard.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringcall_sim::Stage;
+use ringcall_sim::{Stage, take_caught};
 
 use super::here::{Here, within};
 use crate::shard::{Shard, ShardConfig, Turn, Wait};
 use crate::ServeError;
 
+/// So often in a row a shard may want another turn at once: one with more goes round in circles.
+const TURNS_IN_A_ROW_MAX: u32 = 20_000;
 /// How long a node that is told to drain waits for its handlers.
 const DRAIN: Duration = Duration::from_secs(10);
 
 type Start = dyn Fn(&Shard) -> Result<(), ServeError>;
-type Run = dyn FnOnce(Shard) -> Pin<Box<dyn Future<Output = ()>>>;
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+type Run = dyn FnOnce(Shard) -> Running;
 
 /// What a node does with its shard.
 pub(super) enum Role {
@@ -36,6 +41,8 @@ pub(super) struct Node {
     life: Option<Life>,
     /// Whether a client has done what it was to do.
     has_ended: Rc<Cell<bool>>,
+    /// What its panic said.
+    failed: Rc<RefCell<Option<String>>>,
 }
 
 struct Life {
@@ -44,12 +51,14 @@ struct Life {
     /// Set when it has drained.
     has_drained: Rc<Cell<bool>>,
     is_draining: bool,
+    /// How often it has wanted another turn at once.
+    turns_in_a_row: u32,
 }
 
 impl Node {
     pub(super) fn new(name: String, role: Role, index: usize) -> Node {
         let has_ended = Rc::new(Cell::new(matches!(role, Role::Server(_))));
-        Node { name, role, config: ShardConfig::default(), index, life: None, has_ended }
+        Node { name, role, config: ShardConfig::default(), index, life: None, has_ended, failed: Rc::default() }
     }
 
     pub(super) fn is_server(&self) -> bool {
@@ -58,6 +67,11 @@ impl Node {
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.get()
+    }
+
+    /// What a client's panic said.
+    pub(super) fn take_failure(&self) -> Option<String> {
+        self.failed.take()
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -79,7 +93,8 @@ impl Node {
         here.remote = Some(Arc::clone(&shard.inner().remote));
         let begun = within(here.clone(), || self.begin(&shard));
         begun.unwrap_or_else(|error| panic!("{} cannot start: {error}", self.name));
-        self.life = Some(Life { shard, here, has_drained: Rc::default(), is_draining: false });
+        let has_drained = Rc::default();
+        self.life = Some(Life { shard, here, has_drained, is_draining: false, turns_in_a_row: 0 });
     }
 
     fn begin(&mut self, shard: &Shard) -> Result<(), ServeError> {
@@ -91,8 +106,9 @@ impl Node {
             Role::Client(run) => {
                 let Some(run) = run.take() else { return Ok(()) };
                 let (run, has_ended) = (run(shard.clone()), Rc::clone(&self.has_ended));
+                let failed = Rc::clone(&self.failed);
                 shard.spawn(async move {
-                    run.await;
+                    Watched { run, failed }.await;
                     has_ended.set(true);
                 });
             }
@@ -112,8 +128,16 @@ impl Node {
             shard.turn(Wait::Now)
         });
         if turned == Turn::MoreWork {
-            stage.turn(self.index);
-        } else if let Some(at) = shard.inner().next_timeout() {
+            life.turns_in_a_row += 1;
+            assert!(
+                life.turns_in_a_row < TURNS_IN_A_ROW_MAX,
+                "{} goes round in circles: some task wakes itself again and again",
+                self.name
+            );
+            return stage.turn(self.index);
+        }
+        life.turns_in_a_row = 0;
+        if let Some(at) = shard.inner().next_timeout() {
             stage.turn_at(self.index, at);
         }
     }
@@ -178,5 +202,23 @@ impl Life {
             here.jobs.borrow_mut().clear();
             drop(shard);
         });
+    }
+}
+
+/// What a client does. Its panics are failures whatever may panic otherwise.
+struct Watched {
+    run: Running,
+    failed: Rc<RefCell<Option<String>>>,
+}
+
+impl Future for Watched {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.run.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            *self.failed.borrow_mut() = Some(take_caught().unwrap_or_default());
+            Poll::Pending
+        })
     }
 }
