@@ -136,8 +136,6 @@
 
 mod block_on;
 mod client;
-#[cfg(feature = "sim")]
-pub mod sim;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 mod error;
@@ -151,6 +149,8 @@ mod packing;
 mod serve;
 pub mod shapes;
 mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod topic;
 mod trace;
 

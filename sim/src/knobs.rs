@@ -113,6 +113,12 @@ impl FaultSet {
         FaultSet(self.0 | other.0)
     }
 
+    /// Every fault that is not in the set.
+    #[must_use]
+    pub const fn complement(self) -> FaultSet {
+        FaultSet(!self.0 & FaultSet::of(Fault::ALL).0)
+    }
+
     /// Whether it is in the set.
     #[must_use]
     pub const fn has(self, fault: Fault) -> bool {

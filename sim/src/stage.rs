@@ -101,10 +101,10 @@ impl Stage {
             steps: 0,
             struck: Vec::new(),
         };
-        let stage =
-            Stage { net: Rc::new(RefCell::new(net)), state: Rc::new(RefCell::new(state)) };
+        let stage = Stage { net: Rc::new(RefCell::new(net)), state: Rc::new(RefCell::new(state)) };
         (0..nodes).for_each(|node| stage.net.borrow_mut().at(0, Wake::Start(node)));
-        for &fault in Fault::ALL.iter().filter(|fault| stage.state.borrow().knobs.happens(**fault)) {
+        for &fault in Fault::ALL.iter().filter(|fault| stage.state.borrow().knobs.happens(**fault))
+        {
             stage.schedule(fault);
         }
         stage

@@ -73,7 +73,10 @@ pub(crate) fn resolve(text: &str) -> Option<Result<Address, String>> {
             Some(&node) => Ok(Stage::address(node)),
             None => {
                 let names: Vec<&str> = here.names.keys().map(String::as_str).collect();
-                Err(format!("no node of the simulation is called so; there are {}", names.join(", ")))
+                Err(format!(
+                    "no node of the simulation is called so; there are {}",
+                    names.join(", ")
+                ))
             }
         }
     })

@@ -44,7 +44,7 @@
 //! without end; a server that cannot be drained; and, for one seed in fifty, doing something else when it is run
 //! again. The failure is made smaller, by leaving faults out, and told with what repeats it:
 //! `RINGCALL_SIM_SEED=17` runs that seed instead of the test's, `RINGCALL_SIM_SEED=1000..9000` these, and
-//! `RINGCALL_SIM_WITHOUT=Crash,Slow` leaves these faults out.
+//! `RINGCALL_SIM_FAULTS=Crash,Slow` leaves all other faults out.
 //!
 //! # What is real
 //!
@@ -80,8 +80,8 @@ pub use world::World;
 const TWICE_EVERY: u64 = 50;
 /// Runs this seed, or these, instead of those of the test.
 const SEED_VARIABLE: &str = "RINGCALL_SIM_SEED";
-/// Leaves faults out.
-const WITHOUT_VARIABLE: &str = "RINGCALL_SIM_WITHOUT";
+/// Leaves out all other faults.
+const FAULTS_VARIABLE: &str = "RINGCALL_SIM_FAULTS";
 
 /// Runs the world that `setup` describes for each of the seeds, and panics with the first [`Failure`].
 ///
@@ -104,13 +104,11 @@ pub fn find(
     seeds: impl IntoIterator<Item = u64>,
     setup: impl Fn(&mut World),
 ) -> Result<Summary, Failure> {
-    let without = match std::env::var(WITHOUT_VARIABLE) {
-        Ok(names) => FaultSet::parse(&names).unwrap_or_else(|why| panic!("{WITHOUT_VARIABLE}: {why}")),
-        Err(_) => FaultSet::default(),
-    };
+    let without = left_out();
     let mut summary = Summary::default();
-    let mut try_seed = |seed: u64| {
-        let ran = run(seed, without, &setup).map_err(|message| minimise(seed, without, message, &setup))?;
+    let try_seed = |seed: u64| {
+        let ran = run(seed, without, &setup)
+            .map_err(|message| minimise(seed, without, message, &setup))?;
         if summary.seeds.is_multiple_of(TWICE_EVERY) {
             repeat(seed, without, ran.hash, &setup)?;
         }
@@ -122,6 +120,20 @@ pub fn find(
         None => seeds.into_iter().try_for_each(try_seed)?,
     }
     Ok(summary)
+}
+
+/// The faults that the environment leaves out.
+fn left_out() -> FaultSet {
+    match std::env::var(FAULTS_VARIABLE).as_deref() {
+        Err(_) => FaultSet::default(),
+        Ok("none") => FaultSet::default().complement(),
+        Ok(names) => match FaultSet::parse(names) {
+            Ok(faults) => faults.complement(),
+            Err(why) => {
+                panic!("{FAULTS_VARIABLE}: {why}; write none, or names with commas between them")
+            }
+        },
+    }
 }
 
 /// The seeds that the environment asks for.
@@ -154,13 +166,17 @@ fn repeat(
     }
     let message = "the same seed does something else the second time: do the services ask the machine for the time, \
                    random numbers or threads, or keep something between two runs?";
-    Err(Failure { seed, message: message.to_owned(), without, needs: None })
+    Err(Failure { seed, message: message.to_owned(), faults: without.complement() })
 }
 
 /// Leaves out what the failure does not need.
-fn minimise(seed: u64, mut without: FaultSet, message: String, setup: &impl Fn(&mut World)) -> Failure {
-    let mut failure = Failure { seed, message, without, needs: None };
-    let mut needs = FaultSet::default();
+fn minimise(
+    seed: u64,
+    mut without: FaultSet,
+    message: String,
+    setup: &impl Fn(&mut World),
+) -> Failure {
+    let mut failure = Failure { seed, message, faults: FaultSet::default() };
     for &fault in Fault::ALL {
         if without.has(fault) {
             continue;
@@ -170,10 +186,10 @@ fn minimise(seed: u64, mut without: FaultSet, message: String, setup: &impl Fn(&
                 without = without.with(fault);
                 failure.message = message;
             }
-            Ok(_) => needs = needs.with(fault),
+            Ok(_) => failure.faults = failure.faults.with(fault),
         }
     }
-    Failure { without, needs: Some(needs), ..failure }
+    failure
 }
 
 /// What seeds came to that hold.
@@ -207,26 +223,18 @@ pub struct Failure {
     pub seed: u64,
     /// What panicked, or did not come to its end.
     pub message: String,
-    /// The faults that were left out.
-    pub without: FaultSet,
-    /// The faults without which it does not fail; unknown if it is the repetition that failed.
-    pub needs: Option<FaultSet>,
+    /// The faults that it needs; all others can be left out.
+    pub faults: FaultSet,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {} fails: {}", self.seed, self.message)?;
-        if let Some(needs) = self.needs {
-            match needs == FaultSet::default() {
-                true => writeln!(f, "  without any fault")?,
-                false => writeln!(f, "  faults that it needs: {}", needs.names())?,
-            }
-        }
-        write!(f, "  to repeat it: {SEED_VARIABLE}={}", self.seed)?;
-        match self.without == FaultSet::default() {
-            true => Ok(()),
-            false => write!(f, " {WITHOUT_VARIABLE}={}", self.without.names()),
-        }
+        let names = match self.faults == FaultSet::default() {
+            true => "none".to_owned(),
+            false => self.faults.names(),
+        };
+        write!(f, "  to repeat it: {SEED_VARIABLE}={} {FAULTS_VARIABLE}={names}", self.seed)
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use ringcall_sim::{Stage, take_caught};
 
 use super::here::{Here, within};
-use crate::shard::{Shard, ShardConfig, Turn, Wait};
 use crate::ServeError;
+use crate::shard::{Shard, ShardConfig, Turn, Wait};
 
 /// So often in a row a shard may want another turn at once: one with more goes round in circles.
 const TURNS_IN_A_ROW_MAX: u32 = 20_000;
@@ -58,7 +58,15 @@ struct Life {
 impl Node {
     pub(super) fn new(name: String, role: Role, index: usize) -> Node {
         let has_ended = Rc::new(Cell::new(matches!(role, Role::Server(_))));
-        Node { name, role, config: ShardConfig::default(), index, life: None, has_ended, failed: Rc::default() }
+        Node {
+            name,
+            role,
+            config: ShardConfig::default(),
+            index,
+            life: None,
+            has_ended,
+            failed: Rc::default(),
+        }
     }
 
     pub(super) fn is_server(&self) -> bool {

@@ -243,7 +243,8 @@ impl Course {
         for node in self.nodes.iter_mut().filter(|node| node.is_server()) {
             node.drain(&self.stage);
         }
-        let is_over = |nodes: &[Node]| !nodes.iter().any(|node| node.is_server() && node.is_alive());
+        let is_over =
+            |nodes: &[Node]| !nodes.iter().any(|node| node.is_server() && node.is_alive());
         match self.until(DRAIN, is_over)? {
             true => Ok(()),
             false => Err("a server that nobody calls any more does not drain".to_owned()),
