@@ -39,6 +39,18 @@ struct Everything {
     nothing: (),
 }
 
+/// A type that came to its message through another macro: it stands in a group without brackets.
+macro_rules! message_of {
+    ($name:ident, $of:ty) => {
+        #[message(crate = self::ringcall)]
+        #[derive(Clone, Debug, PartialEq)]
+        struct $name {
+            value: $of,
+        }
+    };
+}
+message_of!(Digits, [u8; 40]);
+
 #[message(crate = self::ringcall)]
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
@@ -462,6 +474,14 @@ fn integers_become_floats_only_if_they_stay_the_same() {
         float(&value(&[0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])),
         Err(Invalid)
     );
+    // What a reader of JSON takes for a float before anybody is asked.
+    #[cfg(feature = "json")]
+    {
+        let float = |body: &[u8]| decode::<Float>(Codec::JSON, body);
+        let rounded = Float { value: 18_446_744_073_709_551_616.0 };
+        assert_eq!(float(br#"{"value":18446744073709551615}"#), Err(Invalid));
+        assert_eq!(float(br#"{"value":18446744073709551617}"#), Ok(rounded));
+    }
     let huge = [&[0xcb][..], &1e300_f64.to_be_bytes()].concat();
     assert_eq!(float(&value(&huge)), Ok(Float { value: 1e300 }));
     assert!(decode::<Single>(Codec::MESSAGEPACK, &value(&huge)).is_err());
@@ -520,6 +540,14 @@ fn integers_of_another_width_are_the_same_or_errors() {
     assert_the_same_number_or_none::<i64, i128>(&[i64::MIN, -1, 0, 1, i64::MAX]);
     assert_the_same_number_or_none::<u64, u128>(&[0, 1, u64::MAX]);
     assert_the_same_number_or_none::<u64, i128>(&[0, 1, u64::MAX]);
+}
+
+#[test]
+fn arrays_have_any_length_however_their_type_was_written() {
+    let digits = Digits { value: std::array::from_fn(|n| n as u8) };
+    for &codec in CODECS {
+        assert_eq!(decode::<Digits>(codec, &encode(&digits, codec).unwrap()), Ok(digits.clone()));
+    }
 }
 
 /// What MessagePack has no integer for, as `docs/PROTOCOL.md` says it.

@@ -5,7 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Pair, bytes, raw_call, skewed};
+use harness::{Pair, Peer, bytes, raw_call, skewed};
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{
     Cancellation, Cause, Chunk, CloseReason, Config, Entropy, Event, Failure, FailureClass,
@@ -141,6 +141,54 @@ fn b10_parts_of_many_bodies_interleave() {
     pair.run();
     assert!((0..2).all(|ticket| pair.client.answer(ticket) == bytes(ticket, 3 << 20)));
     assert_at_rest(&pair);
+}
+
+/// How many bytes leave `from` for `to` before these do, the transport taking 64 KiB at a time.
+fn bytes_before(
+    what: &[u8],
+    [from, to]: [&mut Peer; 2],
+    now: Instant,
+    rng: &mut SplitMix64,
+) -> usize {
+    let mut left = Vec::new();
+    for _ in 0..1000 {
+        let sent = from.transmit(now, 64 << 10);
+        let searched = left.len().saturating_sub(what.len());
+        left.extend_from_slice(&sent);
+        to.receive(now, &sent, true, rng);
+        to.drain(now);
+        let found = left[searched..].windows(what.len()).position(|window| window == what);
+        if let Some(at) = found {
+            return searched + at;
+        }
+    }
+    panic!("it does not leave");
+}
+
+/// A body may be of any length: what is small waits for the part of it that has begun, and no longer.
+#[test]
+fn c13_what_is_small_waits_for_one_part_of_what_is_large() {
+    const CUT: usize = 64 << 10;
+    // Calls of whoever has so much to read already would be put off.
+    let config = Config::new().send_queue_soft(64 << 20).send_queue_max(64 << 20);
+    let config = config.message_bytes_max(16 << 20).cut_bytes(CUT);
+    let mut pair = Pair::with(13, config.clone(), config).open();
+    pair.call(0, &bytes(0, 16 << 20)).unwrap();
+    let mut small = 0;
+    while pair.client.done.iter().all(|(ticket, _)| *ticket != 0) {
+        small += 1;
+        let body = bytes(small, 100);
+        pair.call(small, &body).unwrap();
+        let Pair { now, client, server, rng, .. } = &mut pair;
+        let call = bytes_before(&body, [client, server], *now, rng);
+        let answer = bytes_before(&body, [server, client], *now, rng);
+        assert!(call <= 2 * CUT, "{call} bytes left before call {small}");
+        assert!(answer <= 2 * CUT, "{answer} bytes left before answer {small}");
+        assert_eq!(client.answer(small), body);
+    }
+    // As many as it has parts, there and back.
+    assert!(small > 400, "only {small} small ones passed");
+    assert!(pair.client.answer(0) == bytes(0, 16 << 20));
 }
 
 #[test]

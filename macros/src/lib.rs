@@ -30,6 +30,9 @@ use proc_macro2::Span;
 /// not send yet, `#[serde(alias = "old")]` on one that was renamed. `docs/SHAPES.md` says which changes of a
 /// type that carries.
 ///
+/// A field that is an array may have any length. Arrays *within* other types, such as `Option<[u8; 64]>`, and fields of
+/// messages that derive serde themselves are as serde has them: 32 elements at most, unless `#[serde(with = …)]` says how.
+///
 /// # Arguments
 ///
 /// * `also = v1::Quote`: archives of the type as it was are read as well; needs `impl From<v1::Quote> for Quote`.

@@ -732,6 +732,42 @@ fn e23_ipv6_is_served() {
     assert_eq!(client.echo(&body(10)).wait().unwrap()[..], body(10));
 }
 
+/// Whoever tells others of a server when `start` has returned tells them of one that serves.
+#[test]
+fn f10_nobody_gets_in_before_all_shards_are_ready() {
+    over_every_engine(|pair| {
+        if pair.socket == Socket::Tcp {
+            return; // It cannot be known before which port it will be.
+        }
+        let path = socket_path();
+        let (at, early) = (path.clone(), Arc::new(AtomicUsize::new(0)));
+        let found = Arc::clone(&early);
+        let server = pair.bind_at(format!("unix:{}", path.display())).shards(3);
+        let server = pair.start(server.service_per_shard(move |_| {
+            found.fetch_add(usize::from(at.exists()), Ordering::SeqCst);
+            Stove::default().into_pot()
+        }));
+        assert_eq!(early.load(Ordering::SeqCst), 0, "it listens, and cannot serve yet");
+        let mut wire = dial_open(server.address());
+        wire.write_all(&request(0, ECHO, b"ready")).unwrap();
+        assert_eq!(read_reply(&mut wire).unwrap().body, b"ready");
+    });
+}
+
+/// A socket that listens already has callers before its server is ready.
+#[test]
+fn f10_calls_that_come_too_early_wait_for_their_server() {
+    over_every_engine(|pair| {
+        let listening = Listening::new(pair.socket);
+        let mut wire = dial(&listening.address);
+        wire.write_all(&[opening(), request(0, ECHO, b"early")].concat()).unwrap();
+        let server = Server::from_listener(listening.listener()).transport(pair.server);
+        let _server = pair.start(server.service(Stove::default().into_pot()));
+        read_opening(&mut wire).expect("the server's HELLO");
+        assert_eq!(read_reply(&mut wire).unwrap().body, b"early");
+    });
+}
+
 // ---- what is counted ----
 
 #[test]

@@ -13,6 +13,8 @@
 //! assert_eq!(report.hash, run(7, &Options::default()).unwrap().hash);
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod app;
 mod bodies;
 mod clock;

@@ -5,6 +5,7 @@
 //! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
+//! cargo xtask faults          rows of docs/FAULTS.md without a test and without a reason why
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
@@ -29,11 +30,14 @@ fn main() -> ExitCode {
         ["masks", ref selection @ ..] => run::masks(selection),
         ["asan"] => run::asan(),
         ["fuzz", seconds] => run::fuzz(seconds),
+        ["faults"] => run::faults(),
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants"
-            .to_owned()),
+        _ => Err(
+            "write one of: doctor, masks, asan, fuzz SECONDS, faults, shapes OLD NEW, sim, mutants"
+                .to_owned(),
+        ),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,6 +48,15 @@ pub(crate) fn fuzz(seconds: &str) -> Result<(), String> {
     run(script)
 }
 
+/// Rows of `docs/FAULTS.md` that have neither a test nor a reason why they cannot happen.
+pub(crate) fn faults() -> Result<(), String> {
+    let mut list =
+        cargo(&["test", "--quiet", "-p", "ringcall-core", "--test", "faults_page", "--"]);
+    list.args(["--ignored", "--nocapture", "no_row_is_without_a_test_or_a_reason"]);
+    list.env("RUST_BACKTRACE", "0");
+    run(list)
+}
+
 /// Builds the simulator, with checks and optimised, and runs it.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), String> {
     run(cargo(&["build", "--quiet", "--profile", "sim", "-p", "ringcall-sim"]))?;

@@ -119,8 +119,11 @@ fn bad(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// This machine's wall clock, in milliseconds since 1970: what [`DiskCache::save`] notes, and the clock of sources that
+/// have no other, such as a file.
+#[must_use]
 #[expect(clippy::disallowed_methods, reason = "a file says when instances were registered")]
-fn wall_clock_ms() -> u64 {
+pub fn wall_clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,7 +17,7 @@ mod file;
 
 pub use damping::DampingConfig;
 #[cfg(feature = "file")]
-pub use file::{Cached, DiskCache, FileSource};
+pub use file::{Cached, DiskCache, FileSource, wall_clock_ms};
 pub use guard::{Alarm, GuardConfig};
 pub use instance::{Instance, Invalid, Wanted};
 pub use listing::{Discovery, DiscoveryConfig, Listed, Listing};

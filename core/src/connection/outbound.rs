@@ -31,7 +31,7 @@ pub(super) struct Outbound {
     run: Chunk,
     /// How many bytes of the run are replies.
     run_replies: u32,
-    /// How many of its frames were counted by [`count_prompt`](Self::count_prompt).
+    /// How many of its frames are [prompt](Frame::Prompt), those of [`count_prompt`](Self::count_prompt) among them.
     run_prompts: u32,
     /// Bodies with credit, of which a part is sent in turn.
     bodies: VecDeque<Body>,
@@ -72,6 +72,8 @@ pub(super) struct Outbound {
 pub(super) enum Frame {
     Request,
     Reply,
+    /// A reply that no [choking](super::Connection::is_choked) holds back: core's own, or that of a call with streams.
+    Prompt,
     Item,
     Control,
 }
@@ -252,6 +254,10 @@ impl Outbound {
             Frame::Request => self.numbered += 1,
             // A run is a chunk, shorter than 4 GiB.
             Frame::Reply => self.run_replies += len as u32,
+            Frame::Prompt => {
+                self.run_replies += len as u32;
+                self.run_prompts += 1;
+            }
             Frame::Item | Frame::Control => {}
         }
     }
@@ -267,8 +273,7 @@ impl Outbound {
         }
     }
 
-    /// The reply that was pushed last, if it is in the run, is one that no [choking](super::Connection::is_choked)
-    /// holds back: core's own, or that of a call with streams.
+    /// The reply that was pushed last, if it is in the run, was a [prompt](Frame::Prompt) one.
     pub(super) fn count_prompt(&mut self) {
         self.run_prompts += u32::from(!self.run.is_empty());
     }

@@ -147,13 +147,7 @@ impl<T> Connection<T> {
                 && self.credit.calls_out.take(body_len));
         let is_small = is_funded && body_len <= self.bounds.cut_bytes && parts.rest.is_none();
         if is_small && is_one_way {
-            // Nothing comes back, so the slot can be used again right behind it.
-            let number = self.outbound.next_number();
-            let (id, _) = self.calls.open(slot, CallInput::SendLast, None, number, Instant::FAR);
-            self.calls.step(slot, CallInput::End);
-            self.one_ways.push_back((number, ticket));
-            self.push_small_request(id, flags, &header, &parts);
-            return Ok(CallId(id));
+            return Ok(self.send_one_way(slot, flags, &header, &parts, ticket));
         }
         let (input, number) = match is_small {
             true => (CallInput::SendLast, self.outbound.next_number()),
@@ -182,6 +176,23 @@ impl<T> Connection<T> {
         };
         self.outbound.push_body(body, queue);
         Ok(CallId(id))
+    }
+
+    /// Sends a one-way call whole. Nothing comes back, so the slot can be used again right behind it.
+    fn send_one_way(
+        &mut self,
+        slot: u32,
+        flags: u8,
+        header: &RequestHeader,
+        parts: &Parts,
+        ticket: T,
+    ) -> CallId {
+        let number = self.outbound.next_number();
+        let (id, _) = self.calls.open(slot, CallInput::SendLast, None, number, Instant::FAR);
+        self.calls.step(slot, CallInput::End);
+        self.one_ways.push_back((number, ticket));
+        self.push_small_request(id, flags, header, parts);
+        CallId(id)
     }
 
     fn push_small_request(
@@ -413,11 +424,8 @@ impl<T> Connection<T> {
     pub(super) fn push_control(&mut self, kind: Kind, id: MessageId, fixed: &[u8]) {
         let chunk = self.control_frame(kind, 0, id, fixed);
         let is_answer = matches!(kind, Kind::Reply | Kind::End);
-        let what = if is_answer { Frame::Reply } else { Frame::Control };
+        let what = if is_answer { Frame::Prompt } else { Frame::Control };
         self.outbound.push(chunk, what);
-        if is_answer {
-            self.outbound.count_prompt();
-        }
     }
 
     pub(super) fn control_frame(

@@ -168,8 +168,7 @@ impl<T> Connection<T> {
         self.deadlines.cancel(served_key(id.slot()));
         header.handler_us = now.micros_since(received);
         let frame = self.body_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode(), extensions, &[]);
-        self.outbound.push(frame, Frame::Reply);
-        self.outbound.count_prompt();
+        self.outbound.push(frame, Frame::Prompt);
         Ok(())
     }
 
@@ -349,8 +348,7 @@ impl<T> Connection<T> {
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
             finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
-            self.outbound.push_begun(&mut arena, Frame::Reply);
-            self.outbound.count_prompt();
+            self.outbound.push_begun(&mut arena, Frame::Prompt);
             self.memory.put_arena(arena);
             return Ok(());
         }

@@ -25,10 +25,20 @@ pub(super) fn derive(input: &mut DeriveInput, codec: &TokenStream) {
         input.attrs.splice(0..0, attributes);
     }
     for field in fields_mut(&mut input.data) {
-        if matches!(field.ty, Type::Array(_)) && !says_how(field) {
+        if is_array(&field.ty) && !says_how(field) {
             let path = array_path(codec);
             field.attrs.push(parse_quote!(#[serde(with = #path)]));
         }
+    }
+}
+
+/// Whether a type is an array, perhaps in brackets, or in those that nobody sees: another macro's `$of:ty`.
+fn is_array(of: &Type) -> bool {
+    match of {
+        Type::Array(_) => true,
+        Type::Group(group) => is_array(&group.elem),
+        Type::Paren(paren) => is_array(&paren.elem),
+        _ => false,
     }
 }
 

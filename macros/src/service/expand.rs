@@ -438,14 +438,32 @@ fn pump(service: &Service, reply: &ReplyStream, sink: &Ident) -> TokenStream {
 
 /// `QuotesClient`: inherent methods over a channel, so that no trait need be imported.
 fn client(service: &Service) -> TokenStream {
+    let ringcall = &service.ringcall;
+    let client_name = client_name(service);
+    let the_type = client_type(service);
+    let making = client_making(service);
+    let methods = service.methods.iter().enumerate();
+    let methods = methods.map(|(index, method)| client_method(service, method, index));
+    quote! {
+        #the_type
+        #making
+
+        #[allow(dead_code)]
+        impl<__C: #ringcall::Channel> #client_name<__C> {
+            #(#methods)*
+        }
+    }
+}
+
+fn client_name(service: &Service) -> Ident {
+    format_ident!("{}Client", service.name)
+}
+
+/// The type, and what is known of it without a channel.
+fn client_type(service: &Service) -> TokenStream {
     let Service { ringcall, visibility, name, .. } = service;
-    let client_name = format_ident!("{name}Client");
+    let client_name = client_name(service);
     let table = table_name(service);
-    let methods = service
-        .methods
-        .iter()
-        .enumerate()
-        .map(|(index, method)| client_method(service, method, index));
     let doc = format!("Calls [`{name}`] at the other end of a channel.");
     quote! {
         #[doc = #doc]
@@ -471,7 +489,15 @@ fn client(service: &Service) -> TokenStream {
                 #table()
             }
         }
+    }
+}
 
+/// How one is made, and made again with something changed.
+fn client_making(service: &Service) -> TokenStream {
+    let Service { ringcall, visibility, .. } = service;
+    let client_name = client_name(service);
+    let table = table_name(service);
+    quote! {
         #[allow(dead_code)]
         impl<C: #ringcall::Channel> #client_name<C> {
             /// Calls through this channel.
@@ -490,11 +516,6 @@ fn client(service: &Service) -> TokenStream {
             #visibility fn channel(&self) -> &C {
                 &self.channel
             }
-        }
-
-        #[allow(dead_code)]
-        impl<__C: #ringcall::Channel> #client_name<__C> {
-            #(#methods)*
         }
     }
 }

@@ -50,7 +50,7 @@ use series::{Key, Series, Table};
 pub struct MetricsConfig {
     /// How many series, of a method and a peer, each shard has room for: 1024 by default.
     pub series_max: usize,
-    /// How many peers are told apart: 64 by default. With 0 they all are one. A peer is the address of a
+    /// How many peers are told apart at most: 64 by default. With 0 they all are one. A peer is the address of a
     /// server for its callers, and the IP address of a caller for its server.
     pub peers_max: usize,
 }
@@ -207,7 +207,7 @@ impl Counting {
         }
         let Some(method) = method_name(call.method) else { return part.table.other(call.role) };
         // All that are not told apart are one peer, or they would take the room of those that are.
-        let (peer, name) = peers.name(key.peer, call);
+        let (peer, name) = peers.name(key.peer, call.role, call.peer);
         part.table.get(Key { peer, ..key }, || (method, Arc::clone(name)))
     }
 }

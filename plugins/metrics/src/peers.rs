@@ -7,14 +7,15 @@ use ringcall::Address;
 use ringcall::observe::{Call, Role};
 
 use crate::OTHER;
+use crate::series::probe;
 
 /// The key of those that have no address, or are not told apart at all.
 const NOBODY: u64 = 0;
 /// The key of all for which there was no room. Those of peers are odd.
 const OTHERS: u64 = 2;
 
-/// The first peers that call or are called, as many as there is room for. Each is put down once and stays, so that
-/// looking one up writes nothing.
+/// The first peers that call or are called, as long as there is room where they are looked for. Each is put down
+/// once and stays, so that looking one up writes nothing.
 pub(crate) struct Peers {
     slots: Box<[OnceLock<Peer>]>,
     nobody: Arc<str>,
@@ -38,10 +39,11 @@ impl Peers {
     }
 
     /// The key under which the peer of a call is counted, and its name.
-    pub(crate) fn name(&self, key: u64, call: &Call<'_>) -> (u64, &Arc<str>) {
-        let Some(peer) = call.peer.filter(|_| key != NOBODY) else { return (NOBODY, &self.nobody) };
-        for slot in &self.slots {
-            let known = slot.get_or_init(|| Peer { key, name: name_of(call.role, peer) });
+    pub(crate) fn name(&self, key: u64, role: Role, peer: Option<&Address>) -> (u64, &Arc<str>) {
+        let Some(peer) = peer.filter(|_| key != NOBODY) else { return (NOBODY, &self.nobody) };
+        // Calls of those for which there is no room come here each time.
+        for slot in probe(&self.slots, key) {
+            let known = slot.get_or_init(|| Peer { key, name: name_of(role, peer) });
             if known.key == key {
                 return (key, &known.name);
             }
@@ -79,4 +81,23 @@ fn hash(role: Role, peer: &Address) -> u64 {
         _ => {}
     }
     hash | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::PROBES;
+
+    #[test]
+    fn a_peer_is_looked_for_in_few_places() {
+        let peers = Peers::new(1 << 16);
+        let peer = Address::Unix("/run/peer".into());
+        // What differs by so much begins to look at the same place.
+        let keys = (0..40).map(|n| 1 + (n << 48));
+        let known = |key| peers.name(key, Role::Server, Some(&peer)).0 == key;
+        let told_apart = keys.clone().filter(|key| known(*key)).count();
+        assert_eq!(told_apart, PROBES);
+        assert_eq!(keys.filter(|key| known(*key)).count(), PROBES, "they stay");
+        assert!(known(3), "others have room");
+    }
 }

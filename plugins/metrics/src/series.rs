@@ -33,8 +33,16 @@ impl Default for Table {
     }
 }
 
-/// How many slots are looked at before a series counts as one of the others.
-const PROBES: usize = 16;
+/// How many slots are looked at before something counts as one of the others.
+pub(crate) const PROBES: usize = 16;
+
+/// The slots of a table in which something with this key may be.
+pub(crate) fn probe<T>(slots: &[T], key: u64) -> impl Iterator<Item = &T> {
+    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let start = (hash >> 32) as usize % slots.len().max(1);
+    let (back, front) = slots.split_at(start);
+    front.iter().chain(back).take(PROBES)
+}
 
 impl Table {
     pub(crate) fn new(series_max: usize) -> Table {
@@ -86,12 +94,7 @@ impl Table {
     }
 
     fn probe(&self, key: Key) -> impl Iterator<Item = &Slot> {
-        let hash = (key.method ^ key.peer.rotate_left(32) ^ key.role as u64)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let len = self.slots.len();
-        let start = if len == 0 { 0 } else { (hash >> 32) as usize % len };
-        let (back, front) = self.slots.split_at(start);
-        front.iter().chain(back).take(PROBES)
+        probe(&self.slots, key.method ^ key.peer.rotate_left(32) ^ key.role as u64)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Series)> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use ringcall_cluster::discovery::{
-    Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted,
+    Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
 };
 use ringcall_cluster::{Balanced, Connector};
 use ringcall_core::Instant;
@@ -151,7 +151,6 @@ impl<N: Connector> Watcher<N> {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the cache says when it was written, for people")]
     fn save(&self, listing: &Listing) {
         let Some(cache) = &self.cache else { return };
         // While the source is not believed, neither what it says nor what is held instead is a good list.
@@ -159,9 +158,7 @@ impl<N: Connector> Watcher<N> {
             return;
         }
         let instances = listing.instances.iter().map(|listed| -> &Instance { &listed.instance });
-        let epoch = std::time::SystemTime::UNIX_EPOCH;
-        let since = std::time::SystemTime::now().duration_since(epoch).unwrap_or_default();
-        if let Err(error) = cache.save(since.as_millis() as u64, instances) {
+        if let Err(error) = cache.save(wall_clock_ms(), instances) {
             log::warn!("the list of instances is not cached: {error}");
         }
     }

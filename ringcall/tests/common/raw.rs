@@ -56,6 +56,11 @@ impl Listening {
         }
     }
 
+    /// For a server that goes on with it.
+    pub fn listener(&self) -> OwnedFd {
+        self.fd.try_clone().unwrap()
+    }
+
     pub fn accept(&self) -> Wire {
         rustix::net::accept(&self.fd).unwrap().into()
     }
