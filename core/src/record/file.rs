@@ -1,4 +1,10 @@
 //! The form of a record, in which it may come from anybody: `docs/REPLAY.md`.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -60,7 +66,8 @@ pub(super) fn put_head(
     (settings.hides_bodies, settings.is_last()).put(out);
     is_full.put(out);
     out.extend_from_slice(beginning);
-    let note = note.get(..note.floor_char_boundary(NOTE_MAX)).unwrap_or_default();
+    let ends = (0..=NOTE_MAX.min(note.len())).rev();
+    let note = ends.filter_map(|end| note.get(..end)).next().unwrap_or_default();
     note.len().put(out);
     out.extend_from_slice(note.as_bytes());
     (steps.first, steps.from).put(out);

@@ -1,4 +1,10 @@
 //! What goes into a connection, as records have it.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use ringcall_buf::ObjectError;
 

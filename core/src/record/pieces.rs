@@ -1,4 +1,10 @@
 //! Bytes of which some may be hidden: only how many there were is known.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use alloc::vec::Vec;
 
@@ -149,7 +155,12 @@ fn put_run(out: &mut Vec<u8>, bytes: &[u8], is_kept: bool) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
 mod tests {
     use alloc::vec;
 

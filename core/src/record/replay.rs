@@ -1,4 +1,10 @@
 //! Does again what was recorded of a connection, and compares.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;

@@ -1,4 +1,10 @@
 //! How values stand in records.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -92,7 +98,7 @@ wrapped! {
     u32: u64, |n| u64::from(*n), |n| u32::try_from(n).ok();
     u16: u64, |n| u64::from(*n), |n| u16::try_from(n).ok();
     // Small ones in either direction are short.
-    i32: u32, |n| (n << 1 ^ n >> 31) as u32, |n: u32| Some((n >> 1) as i32 ^ -((n & 1) as i32));
+    i32: u32, |n| (n << 1 ^ n >> 31) as u32, |n: u32| Some((n >> 1) as i32 ^ ((n & 1) as i32).wrapping_neg());
     bool: u8, |is| u8::from(*is), |n| match n {
         0 => Some(false),
         1 => Some(true),

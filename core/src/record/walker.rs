@@ -1,4 +1,10 @@
 //! Where in a stream of frames bytes are, and which of them are the application's.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use alloc::vec::Vec;
 

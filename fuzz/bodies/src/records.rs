@@ -2,9 +2,7 @@
 
 use std::cell::OnceCell;
 
-use ringcall_core::record::{
-    Keep, Record, RecordError, RecordSettings, Replay, ReplayError,
-};
+use ringcall_core::record::{Keep, Record, RecordError, RecordSettings, Replay, ReplayError};
 
 use crate::harness::Pair;
 
