@@ -13,6 +13,8 @@ use crate::{Chunk, ChunkMut, Pool, Segment};
 /// again from its beginning; when it is full, the pool gives the next one.
 pub struct Arena {
     block_bytes: usize,
+    /// Larger blocks go with the frame that they were made for.
+    kept_bytes_max: usize,
     /// Has the current block, with one local count of it, and knows what of it is still ours alone.
     writer: Writer,
     /// How far into that the last [`spare`](Arena::spare) began, until it is committed.
@@ -26,7 +28,14 @@ impl Arena {
     /// An arena whose blocks have at least `block_bytes`.
     #[must_use]
     pub fn new(pool: &Pool, block_bytes: usize) -> Arena {
-        Arena { block_bytes, writer: Writer::local(pool), spare_skip: None }
+        let kept_bytes_max = block_bytes.max(4096);
+        Arena { block_bytes, kept_bytes_max, writer: Writer::local(pool), spare_skip: None }
+    }
+
+    /// An arena that gives every frame and every range a block of its own, so that none lies behind another.
+    #[must_use]
+    pub fn scattered(pool: &Pool) -> Arena {
+        Arena { kept_bytes_max: 0, ..Arena::new(pool, 0) }
     }
 
     /// Memory to receive into: at least `min` bytes, more where there is room, the first of them at
@@ -92,8 +101,7 @@ impl Arena {
         let len = self.writer.len();
         let (block, start) = self.writer.hand_out(0, len);
         let chunk = Chunk::from_block(block, start, len);
-        if block.capacity() > self.block_bytes.max(4096) {
-            // A block that was made for one large message goes with it.
+        if block.capacity() > self.kept_bytes_max {
             self.writer.let_go();
         }
         chunk
@@ -167,6 +175,21 @@ mod tests {
             assert_eq!(*first_at.get_or_insert(at), at);
         }
         assert_eq!(pool.stats().lent_bytes, 4096);
+    }
+
+    #[test]
+    fn frames_of_a_scattered_arena_do_not_lie_behind_each_other() {
+        let pool = Pool::new(1 << 20);
+        let mut arena = Arena::scattered(&pool);
+        let mut run = Chunk::empty();
+        for len in [5000, 16, 16, 1024, 16] {
+            arena.begin(0, 1 << 20).put(&[7; 5000][..len]).unwrap();
+            arena.frame().pad_to(16).unwrap();
+            assert!(arena.finish_onto(&mut run).is_some());
+            let mut range = arena.allot(16, 0);
+            range.extend_from_slice(&[7; 16]);
+            assert!(run.clone().try_join(range.freeze()).is_err());
+        }
     }
 
     #[test]

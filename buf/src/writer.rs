@@ -249,6 +249,12 @@ impl Writer {
         self.attached_len > 0
     }
 
+    /// What the message ends with, if it is attached.
+    #[must_use]
+    pub fn attached(&self) -> Option<&Segment> {
+        self.attached.as_ref()
+    }
+
     /// How many bytes the message has, with what is attached.
     #[inline]
     #[must_use]

@@ -8,6 +8,7 @@
 //! * [`Endpoint`] drives many connections over one [`Transport`], a step at a time.
 //! * [`frame`] is the wire format, specified in `docs/PROTOCOL.md`.
 //! * [`Channel`] and [`Payload`] are what typed clients are built on.
+//! * [`record`] notes what is done to a connection, and does it again.
 //! * [`RetryBudget`] bounds how much load retries may add.
 //!
 //! `examples/embed_core.rs` shows a connection driven by hand.
@@ -38,6 +39,7 @@ pub mod frame;
 mod ids;
 mod memory;
 mod payload;
+pub mod record;
 mod retry_budget;
 mod status;
 mod time;

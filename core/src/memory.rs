@@ -13,6 +13,8 @@ pub struct Memory(Rc<Inner>);
 
 struct Inner {
     pool: Pool,
+    /// No two frames lie behind each other.
+    is_scattered: bool,
     outgoing: Cell<Option<Box<Arena>>>,
     /// What bodies that are arriving hold.
     landing: Cell<usize>,
@@ -52,10 +54,24 @@ impl Memory {
         let pool = Pool::new(limits.kept_bytes);
         pool.set_high_water(limits.lent_bytes / 4 * 3);
         Memory(Rc::new(Inner {
+            is_scattered: false,
             outgoing: Cell::new(None),
             landing: Cell::new(0),
             landing_max: limits.landing_bytes,
             pool,
+        }))
+    }
+
+    /// Memory in which no two frames lie behind each other, and that never counts as hoarded by itself: so that
+    /// a replay can stop sending behind each frame, as it may have been when other connections used the memory,
+    /// too.
+    pub(crate) fn scattered(landing_max: usize) -> Memory {
+        Memory(Rc::new(Inner {
+            pool: Pool::new(MemoryLimits::default().kept_bytes),
+            is_scattered: true,
+            outgoing: Cell::new(None),
+            landing: Cell::new(0),
+            landing_max,
         }))
     }
 
@@ -77,7 +93,10 @@ impl Memory {
 
     #[cold]
     fn new_arena(&self) -> Box<Arena> {
-        Box::new(Arena::new(&self.0.pool, BLOCK_BYTES))
+        Box::new(match self.0.is_scattered {
+            true => Arena::scattered(&self.0.pool),
+            false => Arena::new(&self.0.pool, BLOCK_BYTES),
+        })
     }
 
     #[inline]
@@ -115,6 +134,21 @@ impl Memory {
 
     pub(crate) fn land_end(&self, len: usize) {
         self.0.landing.set(self.0.landing.get().saturating_sub(Pool::cost(len)));
+    }
+
+    /// What bodies that are arriving hold.
+    pub(crate) fn landing(&self) -> usize {
+        self.0.landing.get()
+    }
+
+    /// The same, as others have made it.
+    pub(crate) fn set_landing(&self, bytes: usize) {
+        self.0.landing.set(bytes);
+    }
+
+    /// What they may hold.
+    pub(crate) fn landing_max(&self) -> usize {
+        self.0.landing_max
     }
 
     /// Whether so much is in use that bodies should not pin receive buffers.

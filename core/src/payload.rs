@@ -184,6 +184,28 @@ pub enum EncodeError {
     Failed,
 }
 
+impl EncodeError {
+    /// It as two numbers.
+    pub(crate) const fn to_numbers(self) -> (u8, usize) {
+        match self {
+            EncodeError::Failed => (0, 0),
+            EncodeError::Full(Full { limit }) => (1, limit),
+            EncodeError::Extensions(Full { limit }) => (2, limit),
+            EncodeError::Codec(codec) => (3, codec.0 as usize),
+        }
+    }
+
+    /// Unknown ones have failed.
+    pub(crate) const fn from_numbers(number: u8, n: usize) -> EncodeError {
+        match number {
+            1 => EncodeError::Full(Full { limit: n }),
+            2 => EncodeError::Extensions(Full { limit: n }),
+            3 => EncodeError::Codec(Codec(n as u8)),
+            _ => EncodeError::Failed,
+        }
+    }
+}
+
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -146,6 +146,7 @@ mod metadata;
 pub mod observe;
 mod offload;
 mod packing;
+pub mod record;
 mod serve;
 pub mod shapes;
 mod shard;

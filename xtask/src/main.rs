@@ -8,12 +8,14 @@
 //! cargo xtask faults          rows of docs/FAULTS.md without a test and without a reason why
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
+//! cargo xtask replay FILE …   a record of a connection, step by step, and whether it goes as it went
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod doctor;
 mod mutants;
+mod replay;
 mod run;
 mod shapes;
 
@@ -33,11 +35,11 @@ fn main() -> ExitCode {
         ["faults"] => run::faults(),
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
+        ["replay", ref arguments @ ..] => replay::replay(arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err(
-            "write one of: doctor, masks, asan, fuzz SECONDS, faults, shapes OLD NEW, sim, mutants"
-                .to_owned(),
-        ),
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, faults, models, shapes OLD NEW, sim, replay FILE, \
+                  hostile, soak, mutants"
+            .to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

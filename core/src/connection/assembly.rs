@@ -7,6 +7,7 @@ use core::cell::Cell;
 
 use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError};
 
+use crate::record::Input;
 use crate::{Attached, CloseReason, Instant, Memory};
 
 /// A request or reply whose body arrives in parts. All of its length is charged when it begins.
@@ -166,6 +167,14 @@ pub struct Written {
     pub(crate) owner: u64,
     pub(crate) len: usize,
     pub(crate) result: Result<(), ObjectError>,
+}
+
+impl Written {
+    /// As a record has it.
+    pub(super) fn input(&self) -> Input<'static> {
+        let Written { owner, len, result } = *self;
+        Input::Written { owner, len, result }
+    }
 }
 
 /// How many bodies are arriving on a connection.

@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::state::ConnectionState;
 use super::{Connection, Side};
 use crate::frame::{GoAway, Kind};
+use crate::record::{Digest, Input};
 use crate::{CloseCode, Config, Instant, MessageId};
 
 /// How long the other side has to answer the fence. One that is slower than this, or gone, has the calls
@@ -54,6 +55,11 @@ impl Retirement {
         }
     }
 
+    /// Whether no time was set at which to drain.
+    pub(super) fn is_new(&self) -> bool {
+        self.age == Instant::FAR
+    }
+
     pub(super) fn next(&self) -> Instant {
         self.fence_until.min(self.age).min(self.look)
     }
@@ -64,6 +70,9 @@ impl<T> Connection<T> {
     /// before it read that, refuses the rest, finishes what runs, and closes. Follow
     /// [`go_away`](Self::go_away) with `refuse` to stop waiting for what is under way.
     pub fn drain(&mut self, now: Instant) {
+        if self.recorder.is_some() {
+            return self.recorded(Some(now), Input::Drain, |it| it.drain(now), Digest::nothing);
+        }
         if self.state != ConnectionState::Open && self.state != ConnectionState::Draining {
             return;
         }
@@ -84,6 +93,14 @@ impl<T> Connection<T> {
 
     /// Drains at this time, if it has not before. It is the application that adds jitter.
     pub fn drain_at(&mut self, at: Instant) {
+        if self.recorder.is_some() {
+            return self.recorded(
+                None,
+                Input::DrainAt { at },
+                |it| it.drain_at(at),
+                Digest::nothing,
+            );
+        }
         self.retirement.age = at;
         self.look_after_by(at);
     }

@@ -22,6 +22,7 @@ impl<T> Connection<T> {
     pub(super) fn step(&mut self, input: ConnectionInput) {
         if let Some(next) = self.state.on(input) {
             self.state = next;
+            self.is_plain = next == ConnectionState::Open && self.recorder.is_none();
         }
     }
 

@@ -170,6 +170,28 @@ pub enum ReplyError {
     Encode(EncodeError),
 }
 
+impl ReplyError {
+    /// A result as two numbers.
+    pub(super) fn to_numbers(result: Result<(), ReplyError>) -> (u64, usize) {
+        match result {
+            Ok(()) => (0, 0),
+            Err(ReplyError::NotRunning) => (1, 0),
+            Err(ReplyError::Encode(error)) => {
+                let (number, n) = error.to_numbers();
+                (2 + u64::from(number), n)
+            }
+        }
+    }
+
+    pub(super) fn from_numbers(failed: u64, n: usize) -> Result<(), ReplyError> {
+        match failed {
+            0 => Ok(()),
+            1 => Err(ReplyError::NotRunning),
+            number => Err(ReplyError::Encode(EncodeError::from_numbers(number as u8 - 2, n))),
+        }
+    }
+}
+
 impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -15,6 +15,7 @@ mod liveness;
 mod outbound;
 mod plain;
 mod receive;
+mod recorded;
 mod replies;
 mod requests;
 mod send;
@@ -34,6 +35,7 @@ use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
+use crate::record::{Digest, Input, Recorder};
 use crate::wheel::Wheel;
 use crate::{
     CallId, CloseReason, Config, Counters, Encoding, Instant, Memory, MessageId, Payload, Refused,
@@ -105,6 +107,8 @@ struct Credentials {
 pub struct Connection<T> {
     side: Side,
     state: ConnectionState,
+    /// It is open, and not recorded.
+    is_plain: bool,
     config: Rc<Config>,
     bounds: Bounds,
     memory: Memory,
@@ -144,8 +148,9 @@ pub struct Connection<T> {
     writes_bytes: usize,
     /// Bytes given to the transport so far.
     given: u64,
-    /// Memory was short when bytes last arrived: bodies should not pin what they arrived in.
-    copies_bodies: bool,
+    /// No frame is ordinary. Memory was short when bytes last arrived, so that bodies should not pin what they
+    /// arrived in; or it is recorded.
+    goes_around: bool,
     /// A frame whose body waits for the landing budget.
     stalled: Option<Found>,
     unknown_replies: Strikes,
@@ -162,6 +167,10 @@ pub struct Connection<T> {
     message_bytes_max: usize,
     announcing: Announcing,
     counters: Counters,
+    /// Notes what is done; see [`noted`](Self::noted).
+    recorder: Option<Box<Recorder>>,
+    /// One that has no room for more.
+    full_record: Option<Box<Recorder>>,
 }
 
 /// What every call is held to, from configuration and HELLO.
@@ -295,7 +304,8 @@ impl<T> Connection<T> {
             writes: VecDeque::new(),
             writes_bytes: 0,
             given: 0,
-            copies_bodies: false,
+            goes_around: false,
+            is_plain: false,
             stalled: None,
             unknown_replies: Strikes::new(now),
             ignored: Strikes::new(now),
@@ -307,6 +317,8 @@ impl<T> Connection<T> {
             message_bytes_max: config.message_bytes_max,
             announcing: Announcing::default(),
             counters: Counters::default(),
+            recorder: None,
+            full_record: None,
             peer: None,
             credentials: Credentials::default(),
             memory,
@@ -320,17 +332,23 @@ impl<T> Connection<T> {
     /// choose starts a chunk at an address that is, modulo 16, the number of bytes received before
     /// it, plus 8.
     pub fn handle_received(&mut self, now: Instant, chunk: Chunk) {
+        if self.recorder.is_some() {
+            return self.recorded_received(now, chunk);
+        }
         self.counters.bytes_received += chunk.len() as u64;
         if chunk.is_empty() || self.ending.is_some() || self.input_ended {
             return;
         }
         self.watch.received = now;
-        self.copies_bodies = self.memory.is_hoarded();
+        self.goes_around = self.memory.is_hoarded();
         self.inbound.push(chunk);
     }
 
     /// The buffer of [`begin_landing`](Self::begin_landing) comes back with more bytes in it.
     pub fn handle_landed(&mut self, now: Instant, buffer: ChunkMut, n: usize) {
+        if self.recorder.is_some() {
+            return self.recorded_landed(now, buffer, n);
+        }
         self.counters.bytes_received += n as u64;
         self.counters.landed += n as u64;
         if n > 0 {
@@ -343,7 +361,11 @@ impl<T> Connection<T> {
 
     /// The other side has ended its stream: nothing more will be received, but it may still read. Calls
     /// that have arrived are finished and answered; [`poll_event`](Self::poll_event) says when it is over.
-    pub fn handle_input_end(&mut self, _now: Instant) {
+    pub fn handle_input_end(&mut self, now: Instant) {
+        if self.recorder.is_some() {
+            let input = Input::InputEnd;
+            return self.recorded(Some(now), input, |it| it.handle_input_end(now), Digest::nothing);
+        }
         self.input_ended = true;
     }
 
@@ -355,6 +377,15 @@ impl<T> Connection<T> {
 
     /// The transport's connection is gone.
     pub fn handle_closed(&mut self, now: Instant, reason: CloseReason) {
+        if self.recorder.is_some() {
+            let input = Input::Closed { reason };
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.handle_closed(now, reason),
+                Digest::nothing,
+            );
+        }
         self.outbound.clear();
         self.end(now, reason);
         self.step(ConnectionInput::Gone);
@@ -362,6 +393,15 @@ impl<T> Connection<T> {
 
     /// The transport has sent `n` more bytes of what it was given.
     pub fn handle_transmitted(&mut self, now: Instant, n: usize) {
+        if self.recorder.is_some() {
+            let input = Input::Transmitted { bytes: n };
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.handle_transmitted(now, n),
+                Digest::nothing,
+            );
+        }
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
         if n > 0 {
@@ -374,7 +414,16 @@ impl<T> Connection<T> {
     /// [owner](ringcall_buf::External::owner): it sends zeros instead. To be told before
     /// [`handle_transmitted`](Self::handle_transmitted) counts them. The body's call ends with an error on
     /// both sides.
-    pub fn handle_unreadable(&mut self, _now: Instant, owner: u64, error: ObjectError) {
+    pub fn handle_unreadable(&mut self, now: Instant, owner: u64, error: ObjectError) {
+        if self.recorder.is_some() {
+            let input = Input::Unreadable { owner, error };
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.handle_unreadable(now, owner, error),
+                Digest::nothing,
+            );
+        }
         if self.ending.is_none() {
             self.range_unreadable(owner, error);
         }
@@ -387,7 +436,16 @@ impl<T> Connection<T> {
     }
 
     /// What [`poll_write`](Self::poll_write) gave is written, or cannot be.
-    pub fn handle_written(&mut self, _now: Instant, written: Written) {
+    pub fn handle_written(&mut self, now: Instant, written: Written) {
+        if self.recorder.is_some() {
+            let input = written.input();
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.handle_written(now, written),
+                Digest::nothing,
+            );
+        }
         if self.ending.is_none() {
             self.write_done(written);
         }
@@ -396,6 +454,10 @@ impl<T> Connection<T> {
     /// The time that [`poll_timeout`](Self::poll_timeout) said has come. Calling it early or late is
     /// harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.recorder.is_some() {
+            let input = Input::Timeout;
+            return self.recorded(Some(now), input, |it| it.handle_timeout(now), Digest::nothing);
+        }
         while let Some(key) = self.deadlines.expire(now) {
             self.expire(now, key);
         }
@@ -424,8 +486,8 @@ impl<T> Connection<T> {
         max: u32,
         mut take: impl FnMut(Item),
     ) -> u32 {
-        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
-            return 0;
+        if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
+            return self.unusual_items(now, stream, max, &mut take);
         }
         self.plain_items(now, Some(stream.0), max, |_, item| take(item))
     }
@@ -433,6 +495,9 @@ impl<T> Connection<T> {
     /// The next event, whatever it is.
     #[inline(never)]
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
+        if self.recorder.is_some() {
+            return self.recorded_event(now);
+        }
         if self.is_at_rest() {
             return None;
         }
@@ -470,6 +535,13 @@ impl<T> Connection<T> {
 
     /// Moves what there is to send to `queue`, as far as it has room.
     pub fn poll_transmit(&mut self, now: Instant, queue: &mut impl SendQueue) {
+        if self.recorder.is_some() {
+            return self.recorded_transmit(now, queue);
+        }
+        self.give(now, queue);
+    }
+
+    fn give(&mut self, now: Instant, queue: &mut impl SendQueue) {
         let mut queue = Counted { queue, bytes: 0, external: 0 };
         self.transmit(now, &mut queue);
         let sent = queue.bytes;
@@ -528,6 +600,10 @@ impl<T> Connection<T> {
     /// The buffer for the body that [`ReceiveHint::Land`] speaks of; its unfilled part is where the
     /// bytes go. Give it back with [`handle_landed`](Self::handle_landed).
     pub fn begin_landing(&mut self) -> Option<ChunkMut> {
+        if self.recorder.is_some() {
+            let input = Input::BeginLanding;
+            return self.recorded(None, input, |it| it.begin_landing(), Digest::lent);
+        }
         self.body_assembly()?.lend()
     }
 
@@ -535,6 +611,10 @@ impl<T> Connection<T> {
     /// connection writes them and says so with [`handle_written`](Self::handle_written).
     #[inline]
     pub fn poll_write(&mut self) -> Option<Write> {
+        if self.recorder.is_some() {
+            let input = Input::PollWrite;
+            return self.recorded(None, input, |it| it.poll_write(), Digest::write);
+        }
         self.next_write()
     }
 
@@ -553,6 +633,9 @@ impl<T> Connection<T> {
         payload: &P,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
+        if !self.is_plain {
+            return self.unusual_call(now, call, payload, ticket);
+        }
         self.make_call(now, call, payload, ticket)
     }
 
@@ -561,6 +644,15 @@ impl<T> Connection<T> {
     /// seconds later: to the other side it would be a flood. (Calls with streams, and those whose body is still being
     /// sent, are told at once.) `None` if the call has ended already.
     pub fn cancel(&mut self, now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
+        if self.recorder.is_some() {
+            let input = Input::Cancel { call: id, reason };
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.cancel(now, id, reason),
+                Digest::cancelled,
+            );
+        }
         let ticket = self.calls.find(id.0)?.ticket.take()?;
         self.counters.calls_cancelled += 1;
         self.counters.calls_ended += 1;
@@ -581,7 +673,11 @@ impl<T> Connection<T> {
         header: ReplyHeader,
         payload: &P,
     ) -> Result<(), ReplyError> {
-        self.answer(now, id, header, payload)
+        if !self.is_plain {
+            let (failed, n) = self.unusual_reply(now, id, header.words(), payload);
+            return ReplyError::from_numbers(failed, n);
+        }
+        self.answer::<P, true>(now, id, header, payload)
     }
 
     /// Begins to answer a call with a stream of items. [`reply`](Self::reply) ends it. The extensions are
@@ -597,6 +693,9 @@ impl<T> Connection<T> {
         header: ReplyHeader,
         extensions: &[u8],
     ) -> Result<(), ReplyError> {
+        if self.recorder.is_some() {
+            return self.recorded_begin(now, request, header, extensions);
+        }
         self.begin_stream(now, request, header, extensions)
     }
 
@@ -613,29 +712,54 @@ impl<T> Connection<T> {
         encoding: Encoding,
         payload: &P,
     ) -> Result<(), ItemError> {
+        if !self.is_plain {
+            return self.unusual_item(now, stream, encoding, payload);
+        }
         self.send_stream_item(now, stream, encoding, payload)
     }
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
-    pub fn end_items(&mut self, _now: Instant, call: CallId) {
+    pub fn end_items(&mut self, now: Instant, call: CallId) {
+        if self.recorder.is_some() {
+            let input = Input::EndItems { call };
+            return self.recorded(Some(now), input, |it| it.end_items(now, call), Digest::nothing);
+        }
         self.end_stream(call);
     }
 
     /// An item with a body of `bytes` is no longer held: its sender may send more.
     pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
-        self.items_consumed(stream, 1, bytes);
+        self.consumed_many(stream, 1, bytes);
     }
 
     /// So many items of a stream, with bodies of `bytes` together, are no longer held. Whoever collects them must
     /// say so before it waits for anything, since another stream may need their credit.
     pub fn consumed_many(&mut self, stream: StreamId, items: usize, bytes: usize) {
+        if self.recorder.is_some() {
+            let input = Input::Consumed { stream, items, bytes };
+            return self.recorded(
+                None,
+                input,
+                |it| it.consumed_many(stream, items, bytes),
+                Digest::nothing,
+            );
+        }
         self.items_consumed(stream, items, bytes);
     }
 
     /// Refuses a request whose time was over before its handler could start, and counts it apart.
     pub fn refuse_expired(&mut self, now: Instant, id: RequestId) {
+        if self.recorder.is_some() {
+            let input = Input::RefuseExpired { request: id };
+            return self.recorded(
+                Some(now),
+                input,
+                |it| it.refuse_expired(now, id),
+                Digest::nothing,
+            );
+        }
         let header = ReplyHeader::new(Status::EXPIRED);
-        if self.answer(now, id, header, &Empty).is_ok() {
+        if self.answer::<_, false>(now, id, header, &Empty).is_ok() {
             self.counters.requests_refused += 1;
             self.counters.requests_expired += 1;
         }
@@ -644,6 +768,15 @@ impl<T> Connection<T> {
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
+        if self.recorder.is_some() {
+            let input = Input::WatchDeadline { request: id, deadline };
+            return self.recorded(
+                None,
+                input,
+                |it| it.watch_deadline(id, deadline),
+                Digest::nothing,
+            );
+        }
         let Some(slot) = self.served.find(id.id) else { return };
         if slot.state == ServedState::Running
             && deadline != Instant::FAR
@@ -658,6 +791,10 @@ impl<T> Connection<T> {
     /// sent yet is replaced. It waits until the one before is answered and
     /// [`Config::ping_interval_min`] ago, since the other side counts.
     pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
+        if self.recorder.is_some() {
+            let input = Input::Ping { opaque };
+            return self.recorded(Some(now), input, |it| it.ping(now, opaque), Digest::nothing);
+        }
         if self.ending.is_none() {
             self.want_ping(now, Ping { opaque });
         }
@@ -668,6 +805,10 @@ impl<T> Connection<T> {
     /// last one is, the connection closes. [`drain`](Self::drain) does both, in such a way that no call
     /// is lost.
     pub fn go_away(&mut self, now: Instant, refuse: bool) {
+        if self.recorder.is_some() {
+            let input = Input::GoAway { refuse };
+            return self.recorded(Some(now), input, |it| it.go_away(now, refuse), Digest::nothing);
+        }
         if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
             return;
         }
@@ -684,6 +825,15 @@ impl<T> Connection<T> {
     /// When `message_bytes_max` is more than half of a window, since a message of that size might never
     /// get credit; or when `in_flight_max` is zero.
     pub fn set_limits(&mut self, in_flight_max: u32, message_bytes_max: usize) {
+        if self.recorder.is_some() {
+            let input = Input::SetLimits { in_flight_max, message_bytes_max };
+            return self.recorded(
+                None,
+                input,
+                |it| it.set_limits(in_flight_max, message_bytes_max),
+                Digest::nothing,
+            );
+        }
         let window = self.config.calls_window.min(self.config.replies_window);
         assert!(in_flight_max > 0, "`in_flight_max` must be at least 1");
         assert!(
@@ -698,6 +848,9 @@ impl<T> Connection<T> {
     /// # Errors
     /// When they are longer than [`CREDENTIALS_BYTES_MAX`].
     pub fn present(&mut self, credentials: &[u8]) -> Result<(), CredentialsTooLong> {
+        if self.recorder.is_some() {
+            return self.recorded_present(credentials);
+        }
         if credentials.len() > CREDENTIALS_BYTES_MAX {
             return Err(CredentialsTooLong);
         }
@@ -707,6 +860,10 @@ impl<T> Connection<T> {
 
     /// Ends the connection: tells the other side, and hands back all calls.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        if self.recorder.is_some() {
+            let input = Input::Close { reason };
+            return self.recorded(Some(now), input, |it| it.close(now, reason), Digest::nothing);
+        }
         self.fail(now, reason);
     }
 

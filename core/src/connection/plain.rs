@@ -24,7 +24,7 @@ impl<T> Connection<T> {
     #[inline(always)]
     pub(super) fn poll_next(&mut self, now: Instant) -> Option<Event<T>> {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
-        if !self.events.is_empty() || self.stalled.is_some() || self.copies_bodies {
+        if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
             return self.poll_any(now);
         }
         let Some(plain) = self.inbound.peek_plain() else { return self.poll_item(now) };

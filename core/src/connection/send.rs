@@ -33,7 +33,7 @@ const _: () = assert!(RequestHeader::LEN == ReplyHeader::LEN);
 impl<T> Connection<T> {
     // ---- calls ----
 
-    /// Makes a call, or gives its ticket back and says why.
+    /// Makes a call on a connection that is open, or gives its ticket back and says why.
     #[inline]
     pub(super) fn make_call<P: Payload + ?Sized>(
         &mut self,
@@ -42,9 +42,7 @@ impl<T> Connection<T> {
         payload: &P,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        if self.state != ConnectionState::Open {
-            return refused(ticket, self.why_not_open());
-        }
+        debug_assert_eq!(self.state, ConnectionState::Open);
         if call.deadline <= now {
             self.counters.calls_expired += 1;
             return refused(ticket, Cause::Expired);
@@ -215,7 +213,7 @@ impl<T> Connection<T> {
     }
 
     #[cold]
-    fn why_not_open(&self) -> Cause {
+    pub(super) fn why_not_open(&self) -> Cause {
         match (self.ending, self.state) {
             (Some(ending), _) => Cause::Closed(ending.reason),
             (None, ConnectionState::Draining) if self.input_ended => {
@@ -286,8 +284,9 @@ impl<T> Connection<T> {
 
     // ---- answers ----
 
+    /// `PLAIN`: the connection is [plain](Self::is_plain), so that it has not ended.
     #[inline]
-    pub(super) fn answer<P: Payload + ?Sized>(
+    pub(super) fn answer<P: Payload + ?Sized, const PLAIN: bool>(
         &mut self,
         now: Instant,
         request: RequestId,
@@ -315,7 +314,7 @@ impl<T> Connection<T> {
         if core::mem::take(&mut slot.is_watched) {
             self.deadlines.cancel(served_key(id.slot()));
         }
-        if self.ending.is_some() {
+        if !PLAIN && self.ending.is_some() {
             self.stop_streams(id);
             self.served.step(id.slot(), ServedInput::ReplyLast);
             return Err(ReplyError::NotRunning);
@@ -382,7 +381,7 @@ impl<T> Connection<T> {
     pub(super) fn refuse(&mut self, now: Instant, request: RequestId, status: Status) {
         self.counters.requests_refused += 1;
         // Nobody can have answered it yet.
-        let _ = self.answer(now, request, ReplyHeader::new(status), &Empty);
+        let _ = self.answer::<_, false>(now, request, ReplyHeader::new(status), &Empty);
         if !request.is_one_way() {
             self.outbound.count_prompt();
         }
@@ -641,7 +640,7 @@ impl<T> Connection<T> {
 }
 
 #[cold]
-fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> {
+pub(super) fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> {
     Err(Refused { ticket, failure: Failure::not_sent(cause) })
 }
 

@@ -84,6 +84,19 @@ machine! {
     }
 }
 
+impl ConnectionState {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            ConnectionState::Preface => "Preface",
+            ConnectionState::Hello => "Hello",
+            ConnectionState::Open => "Open",
+            ConnectionState::Draining => "Draining",
+            ConnectionState::Closing => "Closing",
+            ConnectionState::Closed => "Closed",
+        }
+    }
+}
+
 machine! {
     /// A call that this side made.
     CallState by CallInput;

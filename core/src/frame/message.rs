@@ -175,6 +175,33 @@ impl ReplyHeader {
         bytes[24] = self.admission;
         bytes
     }
+
+    /// The fixed part as numbers, which can be handed on without a place in memory.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let [codec, compression] = [self.codec.0, self.compression].map(u64::from);
+        let (load, retry) = (u64::from(self.load), u64::from(self.retry_after_ms));
+        [
+            self.signature,
+            u64::from(self.status.to_wire()) | codec << 16 | compression << 24,
+            u64::from(self.queue_us) | u64::from(self.handler_us) << 32,
+            load | retry << 16 | u64::from(self.admission) << 32,
+        ]
+    }
+
+    pub(crate) fn from_words([signature, how, times, advice]: [u64; 4]) -> ReplyHeader {
+        ReplyHeader {
+            signature,
+            status: Status::from_wire(how as u16),
+            codec: Codec((how >> 16) as u8),
+            compression: (how >> 24) as u8,
+            queue_us: times as u32,
+            handler_us: (times >> 32) as u32,
+            load: advice as u16,
+            retry_after_ms: (advice >> 16) as u16,
+            admission: (advice >> 32) as u8,
+        }
+    }
 }
 
 /// The header of a DATA frame.

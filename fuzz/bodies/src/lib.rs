@@ -13,6 +13,7 @@ mod frames;
 mod handshake;
 pub mod havoc;
 mod inflate;
+mod records;
 mod ring;
 mod shapes;
 mod tls;
@@ -31,6 +32,7 @@ pub use fallback::fallback;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use inflate::inflate;
+pub use records::records;
 pub use ring::ring;
 pub use shapes::shapes;
 pub use tls::tls;
@@ -40,7 +42,7 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
@@ -49,5 +51,6 @@ pub const TARGETS: [Target; 9] = [
     ("fallback", fallback),
     ("ring", ring),
     ("inflate", inflate),
+    ("records", records),
     ("tls", tls),
 ];

@@ -85,6 +85,10 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("transport-uring/src/token.rs", "Token::unpack", "ring"),
     ("ringcall/src/client/call.rs", "receive", "shapes"),
     ("compression/src/lib.rs", "inflate", "inflate"),
+    ("core/src/record/file.rs", "Record::parse", "records"),
+    ("core/src/record/file.rs", "RecordedSteps::take", "records"),
+    ("core/src/record/pieces.rs", "Pieces::take", "records"),
+    ("core/src/record/replay.rs", "Replay::step", "records"),
     ("compression/src/lib.rs", "parse_length", "inflate"),
 ];
 

@@ -87,6 +87,11 @@ fn inflate() {
 }
 
 #[test]
+fn records() {
+    holds("records");
+}
+
+#[test]
 fn tls() {
     holds("tls");
 }

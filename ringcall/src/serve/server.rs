@@ -22,10 +22,14 @@ use crate::filter::Filter;
 use crate::observe::Observer;
 use crate::offload::Pool;
 use crate::packing::CompressionConfig;
+use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
     ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
 };
+
+/// How long a shard has to say what it has recorded.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the handlers of a server run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -289,6 +293,12 @@ impl Server {
         self
     }
 
+    /// Records its connections, see [`record`](crate::record).
+    pub fn record(mut self, recorder: &ConnectionRecorder) -> Server {
+        self.config.recorder = Some(recorder.clone());
+        self
+    }
+
     /// Lets other processes listen at the same address, too, if they say so as well: a successor, say. The
     /// kernel spreads connections over all of them. Those that reach a server in the moment in which it
     /// closes its listener are reset, before a call was made; [handing the listener
@@ -547,6 +557,20 @@ impl RunningServer {
         let mut sum = Incidents::default();
         self.remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
         sum
+    }
+
+    /// What is [recorded](Server::record) of its connections that go on. Waits for each of its shards, for a
+    /// second at most.
+    #[must_use]
+    pub fn records(&self) -> Vec<ConnectionRecord> {
+        let ask = |remote: &Arc<Remote>| {
+            let (to, from) = channel();
+            remote.notify(Notice::Records(to));
+            from
+        };
+        let asked: Vec<_> = self.remotes.iter().map(ask).collect();
+        let answers = asked.iter().filter_map(|from| from.recv_timeout(RECORDS_TIMEOUT).ok());
+        answers.flatten().collect()
     }
 
     /// Ends the server in such a way that a client that tries again loses nothing:

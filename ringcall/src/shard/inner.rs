@@ -3,6 +3,7 @@
 mod access;
 mod clients;
 mod control;
+mod records;
 mod remote;
 mod watch;
 
@@ -25,6 +26,7 @@ use ringcall_core::{
 use ringcall_net::Handover as _;
 
 use control::{offering, spoken};
+use records::Records;
 use remote::RemoteCalls;
 use watch::{Change, Watch};
 
@@ -41,6 +43,7 @@ use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::observe::{Measured, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
+use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
 use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
 
@@ -120,6 +123,8 @@ pub(crate) struct Inner {
     inflated: Inflated,
     /// For observers, if there are any.
     watch: Option<Box<Watch>>,
+    /// Of connections, if they are recorded.
+    records: Option<Box<Records>>,
 }
 
 /// Who answers calls.
@@ -176,6 +181,7 @@ pub(crate) struct InnerConfig {
     pub(crate) inflated_bytes_max: usize,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
+    pub(crate) recorder: Option<ConnectionRecorder>,
 }
 
 impl Inner {
@@ -226,6 +232,7 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             watch: Watch::new(&config.observers),
+            records: Records::new(config.recorder),
             remote,
         }
     }
@@ -405,6 +412,7 @@ impl Inner {
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
                 self.watch_closed(handle, reason);
+                self.end_record(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
@@ -842,6 +850,7 @@ impl Inner {
     fn adopt(&self, socket: Socket) {
         let now = self.now();
         let peer = self.peer_of(&socket);
+        let recorded = self.records.as_ref().map(|records| (records, Records::peer_of(&socket)));
         let Ok(layer) = self.layers.accept() else {
             self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -855,6 +864,9 @@ impl Inner {
                 return log::warn!("an accepted connection could not be used: {error}");
             }
         };
+        if let Some((records, peer)) = recorded {
+            records.begin(&mut endpoint, handle, Side::Server, peer);
+        }
         if let Some(at) = config.drain_at(now, &mut *self.rng.borrow_mut())
             && let Some(connection) = endpoint.connection_mut(handle)
         {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
 use crate::observe::Observers;
+use crate::record::ConnectionRecord;
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
 const CALLS_MAX: usize = 4096;
@@ -110,6 +111,8 @@ pub(crate) enum Notice {
     Goodbye(Goodbye, Option<SyncSender<()>>),
     /// A successor wants the listener.
     HandOver(SyncSender<Result<Socket, TransportError>>),
+    /// Somebody wants what is recorded of its connections.
+    Records(Sender<Vec<ConnectionRecord>>),
 }
 
 impl Remote {

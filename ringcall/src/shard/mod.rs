@@ -46,6 +46,7 @@ use crate::client::{LocalConnect, ToAddress};
 use crate::observe::Observers;
 use crate::offload::Pool;
 use crate::packing::CompressionConfig;
+use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
 use crate::serve::{Mount, Service};
 use engine::Engine;
@@ -126,6 +127,8 @@ pub struct ShardConfig {
     pub compression: CompressionConfig,
     /// Who is told what happens, see [`observe`](crate::observe).
     pub observers: Observers,
+    /// What records its connections, see [`record`](crate::record).
+    pub recorder: Option<ConnectionRecorder>,
 }
 
 impl ShardConfig {
@@ -243,6 +246,7 @@ impl Shard {
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
             observers: config.observers,
             stall_threshold: config.stall_threshold,
+            recorder: config.recorder,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
@@ -431,6 +435,12 @@ impl Shard {
     #[must_use]
     pub fn incidents(&self) -> Incidents {
         self.inner.remote.register.read()
+    }
+
+    /// What is recorded of its connections that go on, if [`ShardConfig::recorder`] is there.
+    #[must_use]
+    pub fn records(&self) -> Vec<ConnectionRecord> {
+        self.inner.records()
     }
 
     pub(crate) fn inner(&self) -> &Rc<Inner> {

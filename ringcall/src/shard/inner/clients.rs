@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Config, Handle, Instant, TransportError};
+use ringcall_core::{CloseReason, Config, Handle, Instant, Side, TransportError};
 
 use super::Inner;
 use super::control::offering;
@@ -59,6 +59,10 @@ impl Inner {
         let connected = self.endpoint.borrow_mut().connect(now, address, &config, layer);
         match connected {
             Ok(handle) => {
+                if let Some(records) = &self.records {
+                    let (endpoint, peer) = (&mut *self.endpoint.borrow_mut(), address.clone());
+                    records.begin(endpoint, handle, Side::Client, Some(peer));
+                }
                 self.show_credentials(handle, client);
                 if let Some(router) = client.services() {
                     self.routers.borrow_mut().offer(handle, Rc::clone(router));

@@ -293,6 +293,10 @@ impl Inner {
                     // Nobody waits for it any more if that took too long.
                     let _ = begun.map(|begun| begun.send(()));
                 }
+                Notice::Records(to) => {
+                    // Whoever asked may have gone.
+                    let _ = to.send(self.records());
+                }
                 Notice::HandOver(to) => {
                     let _ = to.send(self.share_listener());
                 }
