@@ -1,14 +1,14 @@
 //! One block of memory and its two counts.
 
-use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use alloc::alloc::{Layout, handle_alloc_error};
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::BLOCK_ALIGN;
 use crate::pool::{Home, PoolInner};
+use crate::sync::{AtomicU32, Ordering, alloc_zeroed, dealloc, fence};
 
 #[cfg(ringcall_poison)]
 const POISON: u8 = 0xdb;

@@ -5,11 +5,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-
-use crossbeam_queue::ArrayQueue;
 
 use crate::block::Block;
+use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Ordering, fence};
 use crate::{Chunk, ChunkMut};
 
 const SMALLEST_LOG2: u32 = 8;

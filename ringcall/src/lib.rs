@@ -145,6 +145,7 @@ mod packing;
 mod serve;
 pub mod shapes;
 mod shard;
+mod sync;
 mod topic;
 mod trace;
 
