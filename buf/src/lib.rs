@@ -34,6 +34,7 @@ mod arena;
 mod block;
 mod chunk;
 mod frozen;
+mod ledger;
 #[cfg(ringcall_loom)]
 #[doc(hidden)]
 pub mod model;

@@ -154,6 +154,7 @@ impl PoolInner {
 
     /// Takes back a block that nobody holds any more.
     pub(crate) fn recycle(&self, block: Block) {
+        block.ledger().give_back();
         self.lent_bytes.set(self.lent_bytes.get().wrapping_sub(block.capacity()));
         self.look_at_the_water();
         self.keep(&mut self.free.borrow_mut(), block);
@@ -217,6 +218,7 @@ impl Home {
     }
 
     pub(crate) fn give_back(&self, block: Block) {
+        block.ledger().give_back();
         self.ended_bytes.fetch_add(block.capacity(), Ordering::Relaxed);
         if block.capacity() > self.return_bytes_max || self.closed.load(Ordering::Acquire) {
             // SAFETY: its last handle is gone. (test: `shared_chunks_outlive_the_pool`)
