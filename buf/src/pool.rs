@@ -303,4 +303,12 @@ mod tests {
         unsafe { stale.add(100).write(1) };
         let _again = pool.take(4096);
     }
+
+    /// `cargo xtask asan` runs it, to see that leaks are looked for.
+    #[cfg(ringcall_poison)]
+    #[test]
+    #[ignore = "it leaks"]
+    fn a_leak() {
+        core::mem::forget(Pool::new(1 << 20).take(4096));
+    }
 }

@@ -4,6 +4,7 @@
 //! cargo xtask doctor          what this machine offers, what it costs, what to do about it
 //! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
 //! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
+//! cargo xtask models          every order of a few threads, and of a few calls, with how many there are
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
@@ -28,11 +29,13 @@ fn main() -> ExitCode {
         }
         ["masks", ref selection @ ..] => run::masks(selection),
         ["asan"] => run::asan(),
+        ["models"] => run::models(),
         ["fuzz", seconds] => run::fuzz(seconds),
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants"
+        _ => Err("write one of: doctor, masks, asan, models, fuzz SECONDS, shapes OLD NEW, sim, \
+                  mutants"
             .to_owned()),
     };
     match done {
