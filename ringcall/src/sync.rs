@@ -37,6 +37,10 @@ mod stand_ins {
             self.0.register_by_ref(waker);
         }
 
+        pub(crate) fn take(&self) -> Option<Waker> {
+            self.0.take_waker()
+        }
+
         pub(crate) fn wake(&self) {
             self.0.wake();
         }

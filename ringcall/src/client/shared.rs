@@ -484,6 +484,8 @@ impl<P: Payload> RemoteFuture<'_, P> {
             left = Instant::from_nanos(until).since(MachineClock.now());
         }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
+            // A task of the shard itself would keep the shard's mailbox, which keeps the slot.
+            drop(slot.waker.take());
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
             let _full = self.line.outbox.slots.push(slot);
         }

@@ -266,8 +266,8 @@ impl Executor {
         let (waker, content) = {
             let mut slots = self.slots.borrow_mut();
             let slot = &mut slots[index as usize];
-            // Read as well as written: whoever finds it queued and goes away has said before what the poll below
-            // must see.
+            // Read as well as written: a waker that found it still set has gone away, and the poll below must see
+            // what it did before.
             slot.waker.wake.is_queued.swap(false, Ordering::AcqRel);
             let content = match slot.content {
                 Content::Task(_) => std::mem::replace(&mut slot.content, Content::Polled),
