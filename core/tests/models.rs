@@ -491,7 +491,7 @@ fn descend(scene: &Scene, depth: usize, path: &mut Vec<Step>, found: &mut Found)
 fn call_cancel_deadline_reset_retry() {
     explore(&Scene {
         name: "core: call, cancel, deadline, reset, retry",
-        calls: 3,
+        calls: 2,
         body_bytes: 16,
         cancels: 1,
         times: 1,
@@ -500,7 +500,7 @@ fn call_cancel_deadline_reset_retry() {
         any_order: true,
         bytes_at_once: usize::MAX,
         window: 8192,
-        depths: [7, 11],
+        depths: [7, 10],
     });
 }
 
