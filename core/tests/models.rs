@@ -4,6 +4,11 @@
 //! A path is replayed from its beginning each time, since a connection cannot be copied. What lies at its end
 //! heals: bytes arrive, handlers answer, deadlines pass. Then each call must have ended once, and nothing may be
 //! left. How deep paths go is written with each model; `cargo xtask models` goes deeper and prints the figures.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it says how many paths there are, and which failed"
+)]
 
 mod harness;
 
