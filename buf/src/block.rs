@@ -1,14 +1,15 @@
 //! One block of memory and its two counts.
 
-use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use alloc::alloc::{Layout, handle_alloc_error};
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::BLOCK_ALIGN;
+use crate::ledger::Ledger;
 use crate::pool::{Home, PoolInner};
+use crate::sync::{AtomicU32, Ordering, alloc_zeroed, dealloc, fence};
 
 #[cfg(ringcall_poison)]
 const POISON: u8 = 0xdb;
@@ -26,6 +27,7 @@ pub(crate) struct Header {
     pool: Cell<*const PoolInner>,
     /// Where to go from another thread, as a strong count of its `Arc`, for the block's whole life.
     home: *const Home,
+    ledger: Ledger,
 }
 
 const _: () = assert!(size_of::<Header>() == BLOCK_ALIGN);
@@ -54,6 +56,7 @@ impl Block {
             capacity,
             pool: Cell::new(ptr::null()),
             home: Arc::into_raw(Arc::clone(home)),
+            ledger: Ledger::default(),
         };
         // SAFETY: freshly allocated with a header's size and alignment. (test: `blocks_are_zeroed_and_aligned`)
         unsafe { header.write(value) };
@@ -65,6 +68,7 @@ impl Block {
     /// # Safety
     /// Nobody holds it: both counts have reached zero, or were never raised.
     pub(crate) unsafe fn free(self) {
+        self.ledger().give_back();
         let layout = Block::layout(self.header().capacity);
         let home = self.header().home;
         // SAFETY: `home` came from `Arc::into_raw` in `allocate` and is dropped only here. (test: `shared_chunks_outlive_the_pool`)
@@ -76,6 +80,12 @@ impl Block {
     fn header(&self) -> &Header {
         // SAFETY: a `Block` in use points to a live header: it is freed only when no count is left. (test: `chunks_keep_their_bytes`)
         unsafe { self.0.as_ref() }
+    }
+
+    /// Who owns it.
+    #[inline]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.header().ledger
     }
 
     #[inline]
@@ -112,6 +122,7 @@ impl Block {
     /// Gives a free block to local handles; the caller becomes the first of them.
     pub(crate) fn lend_local(self, pool: &Rc<PoolInner>) {
         let header = self.header();
+        header.ledger.lend();
         header.local.set(1);
         header.shared.store(1, Ordering::Relaxed);
         header.pool.set(Rc::into_raw(Rc::clone(pool)));
@@ -119,12 +130,14 @@ impl Block {
 
     /// Gives a free block to shared handles; the caller becomes the first of them.
     pub(crate) fn lend_shared(self) {
+        self.ledger().lend();
         self.header().shared.store(1, Ordering::Relaxed);
     }
 
     #[inline]
     pub(crate) fn retain_local(self) {
         let header = self.header();
+        header.ledger.hold();
         // A count cannot wrap: each handle takes at least 16 bytes of memory.
         header.local.set(header.local.get() + 1);
     }
@@ -136,6 +149,7 @@ impl Block {
     #[inline]
     pub(crate) unsafe fn release_local(self) {
         let header = self.header();
+        header.ledger.let_go();
         let left = header.local.get() - 1;
         header.local.set(left);
         if left == 0 {
@@ -163,6 +177,7 @@ impl Block {
 
     #[inline]
     pub(crate) fn retain_shared(self) {
+        self.ledger().hold();
         self.header().shared.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -171,6 +186,7 @@ impl Block {
     /// # Safety
     /// The caller owned one shared count.
     pub(crate) unsafe fn release_shared(self) {
+        self.ledger().let_go();
         if self.header().shared.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }

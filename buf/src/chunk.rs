@@ -318,6 +318,9 @@ pub struct ChunkMut {
     filled: usize,
     /// One local count.
     block: Block,
+    /// The kernel has it.
+    #[cfg(debug_assertions)]
+    is_lent: bool,
 }
 
 impl ChunkMut {
@@ -326,7 +329,14 @@ impl ChunkMut {
         debug_assert!(start + len <= block.capacity());
         // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
         let ptr = unsafe { block.data().add(start) };
-        ChunkMut { ptr, len, filled: 0, block }
+        ChunkMut {
+            ptr,
+            len,
+            filled: 0,
+            block,
+            #[cfg(debug_assertions)]
+            is_lent: false,
+        }
     }
 
     /// The whole length, filled or not.
@@ -350,6 +360,7 @@ impl ChunkMut {
     /// What is filled.
     #[must_use]
     pub fn filled(&self) -> &[u8] {
+        self.check_owner();
         // SAFETY: all memory of a block is initialised, and the range is ours alone. (test: `chunks_keep_their_bytes`)
         unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.filled) }
     }
@@ -357,10 +368,40 @@ impl ChunkMut {
     /// What is missing: stale bytes to write over. Follow with [`fill`](Self::fill).
     #[must_use]
     pub fn spare(&mut self) -> &mut [u8] {
+        self.check_owner();
         // SAFETY: within the range, since `filled <= len`. (test: `chunks_keep_their_bytes`)
         let start = unsafe { self.ptr.add(self.filled) };
         // SAFETY: initialised, ours alone, and borrowed as long as the slice lives. (test: `chunks_keep_their_bytes`)
         unsafe { slice::from_raw_parts_mut(start.as_ptr(), self.len - self.filled) }
+    }
+
+    /// What is missing, for the kernel to write to: where it is, and how long. Until
+    /// [`take_back`](Self::take_back) the memory is the kernel's, and whoever reads it, writes to it or drops it meanwhile
+    /// panics where `debug_assertions` are on; to forget it is right if the kernel never gives it back.
+    #[must_use]
+    pub fn lend(&mut self) -> (*mut u8, usize) {
+        let spare = self.spare();
+        let lent = (spare.as_mut_ptr(), spare.len());
+        #[cfg(debug_assertions)]
+        {
+            self.is_lent = true;
+        }
+        lent
+    }
+
+    /// The kernel is done with it.
+    pub fn take_back(&mut self) {
+        #[cfg(debug_assertions)]
+        {
+            assert!(self.is_lent, "memory comes back that was not lent");
+            self.is_lent = false;
+        }
+    }
+
+    #[inline(always)]
+    fn check_owner(&self) {
+        #[cfg(debug_assertions)]
+        assert!(!self.is_lent, "memory is used while the kernel has it");
     }
 
     /// Says that the first `n` bytes of [`spare`](Self::spare) hold data now.
@@ -368,6 +409,7 @@ impl ChunkMut {
     /// # Panics
     /// When fewer are missing.
     pub fn fill(&mut self, n: usize) {
+        self.check_owner();
         assert!(n <= self.missing(), "filled past the end of a buffer");
         self.filled += n;
     }
@@ -384,6 +426,7 @@ impl ChunkMut {
     /// Makes what is filled immutable.
     #[must_use]
     pub fn freeze(self) -> Chunk {
+        self.check_owner();
         let this = core::mem::ManuallyDrop::new(self);
         // The chunk takes over our count.
         Chunk { ptr: this.ptr, len: this.filled as u32, is_foreign: false, block: Some(this.block) }
@@ -392,6 +435,7 @@ impl ChunkMut {
 
 impl Drop for ChunkMut {
     fn drop(&mut self) {
+        self.check_owner();
         // SAFETY: owns one local count and never leaves its thread. (test: `chunks_keep_their_bytes`)
         unsafe { self.block.release_local() };
     }

@@ -27,16 +27,23 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, ringcall_loom))]
 extern crate std;
 
 mod arena;
 mod block;
 mod chunk;
 mod frozen;
+mod ledger;
+#[cfg(ringcall_loom)]
+#[doc(hidden)]
+pub mod model;
+#[cfg(all(test, ringcall_loom))]
+mod models;
 mod pool;
 mod segment;
 mod shared;
+mod sync;
 mod writer;
 
 pub use arena::Arena;

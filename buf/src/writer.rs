@@ -130,6 +130,7 @@ impl Writer {
         let block = self.block.expect("there is room, so there is a block");
         let start = self.offset(block) + skip;
         let end = skip.checked_add(len).filter(|&end| end <= self.space);
+        block.ledger().hand_out(start, start + len);
         self.pass(end.expect("no more is handed out than there is"));
         self.pass(self.skip_to(0).min(self.space));
         block.retain_local();
@@ -154,6 +155,7 @@ impl Writer {
     /// Begins at the front of the block again, if nobody else holds a part of it.
     pub(crate) fn rewind(&mut self) {
         if let Some(block) = self.block.filter(|block| block.is_unique()) {
+            block.ledger().rewind();
             self.enter(block);
         }
     }
@@ -191,6 +193,10 @@ impl Writer {
         debug_assert!(self.len.is_multiple_of(16));
         let is_next = run.extend_over(self.block, self.ptr, self.len);
         if is_next {
+            if let Some(block) = self.block {
+                let start = self.offset(block);
+                block.ledger().hand_out(start, start + self.len);
+            }
             // `len` never exceeds `room`, nor that `space`.
             self.pass(self.len);
         }

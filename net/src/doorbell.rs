@@ -1,11 +1,16 @@
 //! Wakes a parked engine from another thread, with at most one system call a sleep.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+#[cfg(not(ringcall_loom))]
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+#[cfg(ringcall_loom)]
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use ringcall_core::Bell;
-use rustix::event::{EventfdFlags, eventfd};
+
+use crate::signal::Signal;
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
@@ -22,7 +27,9 @@ pub struct Doorbell(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     state: AtomicU32,
-    fd: OwnedFd,
+    signal: Signal,
+    /// Rings that the owner has seen in the state, and not yet on the signal. Only the owner uses it.
+    owed: AtomicU64,
 }
 
 impl Doorbell {
@@ -31,8 +38,8 @@ impl Doorbell {
     /// # Errors
     /// When the system has no file descriptor left.
     pub fn new() -> std::io::Result<Doorbell> {
-        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Doorbell(Arc::new(Inner { state: AtomicU32::new(AWAKE), fd })))
+        let (state, owed) = (AtomicU32::new(AWAKE), AtomicU64::new(0));
+        Ok(Doorbell(Arc::new(Inner { state, signal: Signal::new()?, owed })))
     }
 
     /// The owner is about to sleep: from now on a ring makes the fd readable.
@@ -44,23 +51,48 @@ impl Doorbell {
 
     /// The owner is awake again. Empties the fd if it was rung.
     pub fn disarm(&self) {
-        if self.0.state.swap(AWAKE, Ordering::Acquire) == RUNG {
-            // The ringer changes the state before it writes, so the fd may be readable a little
-            // later; then one park returns early, which is harmless.
-            let _ = rustix::io::read(&self.0.fd, &mut [0; 8]);
+        let was_rung = self.0.state.swap(AWAKE, Ordering::Acquire) == RUNG;
+        let owed = self.0.owed.load(Ordering::Relaxed) + u64::from(was_rung);
+        if owed > 0 {
+            // The ringer changes the state before it writes, so the fd may become readable only later. It is
+            // emptied after the next sleep then: as long as it is readable nobody sleeps on it.
+            self.0.owed.store(owed.saturating_sub(self.0.signal.clear()), Ordering::Relaxed);
         }
     }
 
     /// Empties the fd, whoever wrote to it: for an engine that lets the kernel write to it as well.
     pub fn drain(&self) {
-        // Fails only if it is empty.
-        let _ = rustix::io::read(&self.0.fd, &mut [0; 8]);
+        let owed = self.0.owed.load(Ordering::Relaxed);
+        self.0.owed.store(owed.saturating_sub(self.0.signal.clear()), Ordering::Relaxed);
     }
 
     /// Becomes readable when it is rung while armed.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.fd.as_fd()
+        self.0.signal.fd()
+    }
+
+    /// Sleeps until the fd is readable, which it stays.
+    #[cfg(ringcall_loom)]
+    #[doc(hidden)]
+    pub fn wait(&self) {
+        self.0.signal.wait();
+    }
+
+    /// How often the fd was written to.
+    #[cfg(ringcall_loom)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn times_raised(&self) -> u64 {
+        self.0.signal.times()
+    }
+
+    /// Whether the fd is readable.
+    #[cfg(ringcall_loom)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.signal.is_raised()
     }
 }
 
@@ -72,13 +104,12 @@ impl Bell for Doorbell {
         if state.load(Ordering::Relaxed) == ASLEEP
             && state.compare_exchange(ASLEEP, RUNG, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
-            // Fails only if the counter is full, and then the fd is readable anyway.
-            let _ = rustix::io::write(&self.0.fd, &1u64.to_ne_bytes());
+            self.0.signal.raise();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(ringcall_loom)))]
 mod tests {
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -106,6 +137,26 @@ mod tests {
         let mut count = [0; 8];
         rustix::io::read(bell.fd(), &mut count).unwrap();
         assert_eq!(u64::from_ne_bytes(count), 1);
+    }
+
+    #[test]
+    fn a_ring_that_is_written_late_wakes_once() {
+        let bell = Doorbell::new().unwrap();
+        let sleep = || {
+            bell.arm();
+            let mut fds = [PollFd::from_borrowed_fd(bell.fd(), PollFlags::IN)];
+            let is_woken = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0;
+            bell.disarm();
+            is_woken
+        };
+        bell.arm();
+        // The ringer's thread is stopped between its two steps.
+        bell.0.state.store(RUNG, Ordering::Relaxed);
+        bell.disarm();
+        assert!(!sleep());
+        bell.0.signal.raise();
+        assert!(sleep());
+        assert!(!sleep(), "woken for nothing, again and again");
     }
 
     #[test]

@@ -11,6 +11,9 @@ mod file;
 mod handover;
 mod hosted;
 mod listeners;
+#[cfg(all(test, ringcall_loom))]
+mod models;
+mod signal;
 mod slots;
 mod socket;
 mod tally;

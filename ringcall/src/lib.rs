@@ -152,6 +152,7 @@ pub mod shapes;
 mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sync;
 mod topic;
 mod trace;
 

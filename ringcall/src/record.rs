@@ -93,7 +93,7 @@ impl ConnectionRecorder {
     /// Whether to record a new connection, and its number.
     pub(crate) fn choose(&self, peer: Option<&Address>) -> Option<(u64, RecordSettings)> {
         let peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_named = |ip: IpAddr| peers.iter().any(|named| *named == ip);
+        let is_named = |ip: IpAddr| peers.contains(&ip);
         let is_one = match peer {
             _ if peers.is_empty() => true,
             Some(Address::Tcp(address)) => is_named(address.ip()),

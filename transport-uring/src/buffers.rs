@@ -43,7 +43,8 @@ impl Buffers {
 
     /// The buffer with this number comes back with data. `None`: the kernel does not have it.
     pub(crate) fn take(&mut self, number: u16) -> Option<ChunkMut> {
-        let buffer = self.lent.get_mut(usize::from(number))?.take()?;
+        let mut buffer = self.lent.get_mut(usize::from(number))?.take()?;
+        buffer.take_back();
         self.vacant.push(number);
         Some(buffer)
     }
@@ -55,8 +56,8 @@ impl Buffers {
         }
         for number in self.vacant.drain(..) {
             let mut buffer = self.pool.take(self.bytes);
-            let spare = buffer.spare();
-            kernel.provide(number, spare.as_mut_ptr(), spare.len() as u32);
+            let (into, len) = buffer.lend();
+            kernel.provide(number, into, len as u32);
             self.lent[usize::from(number)] = Some(buffer);
         }
         kernel.publish();
@@ -65,5 +66,12 @@ impl Buffers {
     /// Never gives back what the kernel has: it may still write there.
     pub(crate) fn leak(&mut self) {
         self.lent.drain(..).for_each(std::mem::forget);
+    }
+}
+
+impl Drop for Buffers {
+    /// Without an operation in flight the kernel picks none of them; otherwise they were leaked before.
+    fn drop(&mut self) {
+        self.lent.iter_mut().flatten().for_each(ChunkMut::take_back);
     }
 }

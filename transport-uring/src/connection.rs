@@ -77,6 +77,15 @@ pub(crate) enum Receiving {
     Poll,
 }
 
+impl Receiving {
+    /// The operation has ended: its memory is the driver's again.
+    pub(crate) fn take_back(&mut self) {
+        if let Receiving::Own(buffer) | Receiving::Landing(buffer, _) = self {
+            buffer.take_back();
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Open,

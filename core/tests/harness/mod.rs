@@ -60,6 +60,8 @@ pub struct Peer {
     pub memory: Memory,
     pub done: Vec<(Ticket, Outcome)>,
     pub requests: Vec<Request>,
+    /// The first eight bytes of each that came, also of those that are over.
+    pub began: Vec<Vec<u8>>,
     pub cancelled: Vec<(RequestId, Cancellation)>,
     pub pongs: Vec<[u8; 16]>,
     pub goaways: usize,
@@ -137,6 +139,7 @@ impl Peer {
             memory,
             done: Vec::new(),
             requests: Vec::new(),
+            began: Vec::new(),
             cancelled: Vec::new(),
             pongs: Vec::new(),
             goaways: 0,
@@ -187,7 +190,10 @@ impl Peer {
                     let answer = self.reply(now, request.id, Status::OK, &request.body);
                     answer.expect("a request can be answered");
                 }
-                Event::Request(request) => self.requests.push(request),
+                Event::Request(request) => {
+                    self.began.push(request.body[..request.body.len().min(8)].to_vec());
+                    self.requests.push(request);
+                }
                 Event::Cancelled(id, why) => {
                     self.cancelled.push((id, why));
                     self.requests.retain(|request| request.id != id);

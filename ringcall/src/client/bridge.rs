@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
 use ringcall_core::{
     Arrived, Cause, Chunk, EncodeError, Encoded, Encoding, Failure, ItemError, Outgoing, Payload,
     SharedChunk, StreamCall, StreamChannel,
@@ -18,6 +17,7 @@ use super::{BlockOn, Client, LocalClient, LocalStream, Peer, Watched};
 use crate::block_on::block_on;
 use crate::packing::inflate_arrived;
 use crate::shard::{Notice, RemoteOpening};
+use crate::sync::Mutex;
 
 /// How many items wait for the shard, and how many of their bytes. More wait with their sender.
 const OUT_ITEMS: usize = 64;
@@ -340,10 +340,6 @@ impl RemoteStream {
         }));
         let opening = RemoteOpening { to: line.to(), outgoing, payload, bridge };
         line.remote.notify(Notice::Open(Box::new(opening)));
-        if line.remote.is_gone() {
-            // Whoever closed the mailbox may have looked into it before this was there.
-            opened.0.bridge.shut_down();
-        }
         poll_fn(|cx| opened.poll_opened(cx)).await?;
         Ok(opened)
     }

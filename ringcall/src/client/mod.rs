@@ -37,6 +37,8 @@ pub(crate) use peer::PeerShared;
 pub use reply::{Reply, ReplyFuture, WithMetadata};
 pub(crate) use security::Security;
 pub use security::{Credentials, WithCredentials};
+#[cfg(all(test, ringcall_loom))]
+pub(crate) use shared::Line;
 #[cfg(feature = "cluster")]
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};

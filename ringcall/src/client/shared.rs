@@ -5,14 +5,10 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use atomic_waker::AtomicWaker;
-use crossbeam_queue::ArrayQueue;
-use parking_lot::Mutex;
 use ringcall_compression::Threshold;
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Clock, Codec, Config, EncodeError, Encoded, Encoding,
@@ -28,6 +24,7 @@ use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
     MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
 };
+use crate::sync::{ArrayQueue, AtomicBool, AtomicU32, AtomicU64, AtomicWaker, Mutex, Ordering};
 use crate::{CallError, ServeError};
 
 pub(crate) type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
@@ -337,12 +334,9 @@ impl Line {
         let end = RemoteEnd::Callback(callback);
         let call = RemoteCall::new(self.to, call, waits, payload, end);
         // A caller that cannot wait is refused when the mailbox is full.
-        let cause = if self.remote.is_gone() { Cause::Shutdown } else { Cause::QueueFull };
-        let left = match cause {
-            Cause::Shutdown => Err(call),
-            _ => self.remote.call(call, Waker::noop()),
-        };
-        if let Err(call) = left {
+        if let Err(call) = self.remote.call(call, Waker::noop()) {
+            let is_gone = self.remote.is_gone();
+            let cause = if is_gone { Cause::Shutdown } else { Cause::QueueFull };
             call.end.tell(Err(Failure::not_sent(cause)));
         }
     }
@@ -455,15 +449,13 @@ impl<P: Payload> RemoteFuture<'_, P> {
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
         slot.waker.register(waker);
-        let left = self.line.remote.call(call, waker);
-        if self.line.remote.is_gone() {
-            // Whoever closed the mailbox may have looked into it before the call was there.
-            slot.tell(Err(Failure::not_sent(Cause::Shutdown)));
-            self.stage = Stage::Left(slot);
-            return self.take(waker);
-        }
-        self.stage = match left {
+        self.stage = match self.line.remote.call(call, waker) {
             Ok(()) => Stage::Left(slot),
+            Err(call) if self.line.remote.is_gone() => {
+                call.end.shut_down();
+                self.stage = Stage::Left(slot);
+                return self.take(waker);
+            }
             Err(call) => Stage::Crowded(call, slot),
         };
         Poll::Pending
@@ -492,6 +484,8 @@ impl<P: Payload> RemoteFuture<'_, P> {
             left = Instant::from_nanos(until).since(MachineClock.now());
         }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
+            // A task of the shard itself would keep the shard's mailbox, which keeps the slot.
+            drop(slot.waker.take());
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
             let _full = self.line.outbox.slots.push(slot);
         }
@@ -674,8 +668,8 @@ impl RemoteSlot {
     }
 
     fn tell(&self, answer: SharedAnswer) {
-        // Full only if the shard ended while the call was being left, and then the first end counts.
-        let _told_already = self.result.push(answer);
+        let told = self.result.push(answer);
+        debug_assert!(told.is_ok(), "a call ends once");
         self.waker.wake();
     }
 }
@@ -896,7 +890,8 @@ pub(crate) fn background(choice: TransportChoice) -> Result<Arc<Remote>, Transpo
     if let Some(remote) = crate::sim::background() {
         return Ok(remote);
     }
-    static BACKGROUND: Mutex<Vec<(TransportChoice, Arc<Remote>)>> = Mutex::new(Vec::new());
+    static BACKGROUND: parking_lot::Mutex<Vec<(TransportChoice, Arc<Remote>)>> =
+        parking_lot::Mutex::new(Vec::new());
     let mut background = BACKGROUND.lock();
     background.retain(|(_, remote)| !remote.is_gone());
     if let Some((_, remote)) = background.iter().find(|(other, _)| *other == choice) {

@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project_lite::pin_project;
 
 use super::mail::Remote;
+use crate::sync::{AtomicBool, Ordering};
 
 /// Something to poll until it is ready.
 pub(crate) trait Task {
@@ -101,8 +101,14 @@ impl Wake for TaskWake {
     }
 }
 
+#[cfg(not(ringcall_loom))]
 thread_local! {
     static CURRENT: Current = const { Current(RefCell::new(Vec::new())) };
+}
+
+#[cfg(ringcall_loom)]
+loom::thread_local! {
+    static CURRENT: Current = Current(RefCell::new(Vec::new()));
 }
 
 /// The shards that are being driven on this thread, innermost last.
@@ -260,7 +266,9 @@ impl Executor {
         let (waker, content) = {
             let mut slots = self.slots.borrow_mut();
             let slot = &mut slots[index as usize];
-            slot.waker.wake.is_queued.store(false, Ordering::Release);
+            // Read as well as written: a waker that found it still set has gone away, and the poll below must see
+            // what it did before.
+            slot.waker.wake.is_queued.swap(false, Ordering::AcqRel);
             let content = match slot.content {
                 Content::Task(_) => std::mem::replace(&mut slot.content, Content::Polled),
                 // A late wake of a task that is gone.

@@ -1,17 +1,15 @@
 //! What other threads leave for a shard.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
-use crossbeam_queue::{ArrayQueue, SegQueue};
-use parking_lot::Mutex;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, RequestId, TransportError,
+    Address, Bell as _, CloseReason, Encoded, Handle, Instant, Outgoing, Park, RequestId,
+    TransportError,
 };
 
 use super::choice::TransportInfo;
@@ -23,9 +21,10 @@ use crate::client::{
 };
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
+use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Mutex, Ordering, SegQueue, fence};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
-const CALLS_MAX: usize = 4096;
+const CALLS_MAX: usize = if cfg!(ringcall_loom) { 1 } else { 4096 };
 
 /// A shard, as other threads see it.
 pub(crate) struct Remote {
@@ -143,17 +142,18 @@ impl Remote {
 
     // ---- from other threads ----
 
-    /// Leaves a call; gives it back if there is no room, and wakes `waker` when there is.
+    /// Leaves a call; gives it back if there is no room, and wakes `waker` when there is, or when the shard is
+    /// gone. A call that was left has its end, whatever becomes of the shard.
     #[expect(clippy::result_large_err, reason = "comes back as it was; a box would allocate")]
     pub(crate) fn call(&self, call: RemoteCall, waker: &Waker) -> Result<(), RemoteCall> {
         let Err(call) = self.calls.push(call) else {
-            self.bell.ring();
+            self.has_left();
             return Ok(());
         };
         self.crowded.lock().push(waker.clone());
         // There may have been room again before we were on the list.
         let Err(call) = self.calls.push(call) else {
-            self.bell.ring();
+            self.has_left();
             return Ok(());
         };
         Err(call)
@@ -161,7 +161,16 @@ impl Remote {
 
     pub(crate) fn notify(&self, notice: Notice) {
         self.notices.push(notice);
+        self.has_left();
+    }
+
+    /// Something lies in the mailbox.
+    fn has_left(&self) {
+        // After what was left: either whoever closes the mailbox sees it, or we see that it is closed.
         self.bell.ring();
+        if self.is_gone() {
+            self.return_mail();
+        }
     }
 
     pub(crate) fn wake_task(&self, index: u32) {
@@ -215,6 +224,13 @@ impl Remote {
             || self.root_woken.load(Ordering::Acquire)
     }
 
+    /// Waits, unless there is mail.
+    pub(crate) fn park<E: Park>(&self, engine: &mut E, timeout: Option<Duration>) {
+        engine.arm();
+        // From here on whoever leaves work rings; what was left before is seen here.
+        engine.park(if self.has_mail() { Some(Duration::ZERO) } else { timeout });
+    }
+
     pub(crate) fn next_call(&self) -> Option<RemoteCall> {
         self.calls.pop()
     }
@@ -257,6 +273,18 @@ impl Remote {
     /// The shard ends: whoever waits for it is told.
     pub(crate) fn close(&self) {
         self.is_gone.store(true, Ordering::Release);
+        // Before the mailbox is emptied: pairs with the fence of `ring`.
+        fence(Ordering::SeqCst);
+        self.return_mail();
+        let crowd = std::mem::take(&mut *self.crowded.lock());
+        crowd.into_iter().for_each(Waker::wake);
+        let peers = std::mem::take(&mut *self.peers.lock());
+        peers.into_values().for_each(|peer| peer.end(CloseReason::Local));
+    }
+
+    /// Nobody will read what lies in the mailbox. What the shard has taken is not there any more, and has its end
+    /// from the shard: only of the rest it is certain that it did not run.
+    fn return_mail(&self) {
         while let Some(call) = self.calls.pop() {
             call.end.shut_down();
         }
@@ -267,9 +295,26 @@ impl Remote {
                 _ => {}
             }
         }
-        let crowd = std::mem::take(&mut *self.crowded.lock());
-        crowd.into_iter().for_each(Waker::wake);
-        let peers = std::mem::take(&mut *self.peers.lock());
-        peers.into_values().for_each(|peer| peer.end(CloseReason::Local));
+    }
+}
+
+#[cfg(all(test, not(ringcall_loom)))]
+mod tests {
+    use std::sync::mpsc::{TryRecvError, sync_channel};
+
+    use ringcall_net::Doorbell;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_for_a_shard_that_is_gone_comes_back() {
+        let transport = TransportInfo::new("none", String::new());
+        let register = Register::new(Arc::default());
+        let bell = Doorbell::new().unwrap();
+        let remote = Remote::new(bell, transport, register, Observers::default(), [0; 2]);
+        remote.close();
+        let (successor, waiting) = sync_channel(1);
+        remote.notify(Notice::HandOver(successor));
+        assert!(matches!(waiting.try_recv(), Err(TryRecvError::Disconnected)));
     }
 }

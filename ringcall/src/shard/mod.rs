@@ -10,6 +10,8 @@ mod incidents;
 mod inner;
 mod layer;
 mod mail;
+#[cfg(all(test, ringcall_loom))]
+mod models;
 mod stalls;
 mod streams;
 mod timers;
@@ -288,11 +290,7 @@ impl Shard {
             (Wait::Forever, next) => next,
         };
         let mut endpoint = self.inner.endpoint.borrow_mut();
-        let engine = endpoint.transport_mut();
-        engine.arm();
-        // From here on whoever leaves work rings; what was left before is seen here.
-        let timeout = if self.inner.remote.has_mail() { Some(Duration::ZERO) } else { timeout };
-        engine.park(timeout);
+        self.inner.remote.park(endpoint.transport_mut(), timeout);
     }
 
     /// Turns, waiting by the shard's policy, for as long as `go_on` says so.

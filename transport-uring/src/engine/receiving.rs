@@ -44,15 +44,14 @@ impl<K: Kernel> Uring<K> {
                 let want = std::mem::replace(&mut connection.want, Receive::Pause);
                 let Receive::Land(mut buffer, len) = want else { return };
                 connection.begin_bulk();
-                let room = buffer.spare();
-                let now = room.len().min(len).min(LAND_BYTES) as u32;
-                let into = room.as_mut_ptr();
+                let (into, room) = buffer.lend();
+                let now = room.min(len).min(LAND_BYTES) as u32;
                 (Receiving::Landing(buffer, len), Op::Receive { fd, into, len: now })
             }
             Receive::More if phase != 0 => {
                 let mut buffer = self.arena.allot(OWN_BYTES, phase);
-                let room = buffer.spare();
-                let op = Op::Receive { fd, into: room.as_mut_ptr(), len: room.len() as u32 };
+                let (into, room) = buffer.lend();
+                let op = Op::Receive { fd, into, len: room as u32 };
                 (Receiving::Own(buffer), op)
             }
             Receive::More => {
@@ -77,7 +76,9 @@ impl<K: Kernel> Uring<K> {
             true => None,
             false => {
                 connection.is_cancelling = false;
-                Some(std::mem::replace(&mut connection.receiving, Receiving::Nothing))
+                let mut ended = std::mem::replace(&mut connection.receiving, Receiving::Nothing);
+                ended.take_back();
+                Some(ended)
             }
         };
         if connection.stage != Stage::Up {
