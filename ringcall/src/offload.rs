@@ -53,6 +53,11 @@ impl Pool {
         is_refused.then(|| rule.retry_after_ms())
     }
 
+    /// A job's time was over when a thread came to it.
+    pub(crate) fn expired(&self) {
+        self.rule.iter().for_each(|(codel, _)| codel.lock().expired());
+    }
+
     /// Runs a job on some thread, soon; `false` if too much waits already.
     pub(crate) fn run(self: &Arc<Self>, job: Job) -> bool {
         match self.sender.try_send(job) {

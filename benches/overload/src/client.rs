@@ -82,8 +82,8 @@ pub(crate) struct Seen {
     pub(crate) buckets: Vec<Counts>,
     /// Of good calls, in µs, from when they were due, with the span that they were due in.
     pub(crate) latencies: Vec<(usize, u32)>,
-    /// How late the generator was at most.
-    pub(crate) behind: Duration,
+    /// How late calls were made, in µs; sorted.
+    pub(crate) late: Vec<u32>,
 }
 
 impl Callers {
@@ -114,7 +114,7 @@ impl Callers {
             again: Vec::new(),
             in_flight: 0,
         }));
-        let mut behind = Duration::ZERO;
+        let mut late = Vec::new();
         let mut begins = began;
         for &(rate, time) in steps {
             let mut due = begins;
@@ -130,7 +130,7 @@ impl Callers {
                     if due > now {
                         break;
                     }
-                    behind = behind.max(now - due);
+                    late.push((now - due).as_micros() as u32);
                     self.make(&shared, due, 1);
                     due += gap(&mut self.rng, rate);
                 }
@@ -146,7 +146,7 @@ impl Callers {
         Seen {
             buckets: std::mem::take(&mut shared.buckets),
             latencies: std::mem::take(&mut shared.latencies),
-            behind,
+            late: sorted(late),
         }
     }
 
@@ -240,6 +240,11 @@ impl Shared {
             self.again.push((bucket, attempt + 1));
         }
     }
+}
+
+pub(crate) fn sorted(mut times: Vec<u32>) -> Vec<u32> {
+    times.sort_unstable();
+    times
 }
 
 fn core_now(began: Instant) -> CoreInstant {

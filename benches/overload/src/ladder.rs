@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringcall::limits::{AdaptiveConfig, Limits};
 
 use crate::Result;
-use crate::client::{BUCKET, Callers, Counts, DEADLINE, Retries, Seen};
+use crate::client::{BUCKET, Callers, Counts, DEADLINE, Retries, Seen, sorted};
 use crate::plot::{self, Line};
 use crate::server::Served;
 
@@ -15,8 +15,8 @@ const LOADS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 10.0];
 /// What is offered after each step, and for how long.
 const AFTER: f64 = 0.5;
 const AFTER_FOR: Duration = Duration::from_millis(1500);
-/// Who offers less than this share of what it should is no open loop.
-const OFFERED: f64 = 0.98;
+/// Who makes more than a tenth of the calls so much after they were due is no open loop.
+const LATE: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(seconds: Duration, svg: Option<&Path>) -> Result<()> {
     let capacity = capacity()?;
@@ -58,7 +58,7 @@ fn ladder(
 ) -> Result<Vec<f64>> {
     println!("\n{name}");
     println!(
-        "{:>6} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>10}",
+        "{:>6} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>10}",
         "load",
         "wanted/s",
         "offered/s",
@@ -69,6 +69,7 @@ fn ladder(
         "unsent/s",
         "p50 ms",
         "p99 ms",
+        "late p90",
         "normal in"
     );
     let mut steps = Vec::new();
@@ -82,12 +83,10 @@ fn ladder(
     let peak = steps.iter().map(|(_, step)| step.good).fold(1.0, f64::max);
     for (load, step) in &steps {
         let wanted = load * capacity;
-        let honest = match step.made < wanted * OFFERED {
-            true => format!("  the generator is too slow, {:?} behind", step.behind),
-            false => String::new(),
-        };
+        let is_late = step.late_p90_ms > LATE.as_secs_f64() * 1000.0;
+        let honest = if is_late { "  the generator is too slow" } else { "" };
         println!(
-            "{load:>6} {wanted:>9.0} {:>9.0} {:>9.0} {:>7.0}% {:>9.0} {:>9.0} {:>8.0} {:>8.1} {:>8.1} {:>10}{honest}",
+            "{load:>6} {wanted:>9.0} {:>9.0} {:>9.0} {:>7.0}% {:>9.0} {:>9.0} {:>8.0} {:>8.1} {:>8.1} {:>8.2} {:>10}{honest}",
             step.made,
             step.good,
             step.good / peak * 100.0,
@@ -96,6 +95,7 @@ fn ladder(
             step.unsent,
             step.p50_ms,
             step.p99_ms,
+            step.late_p90_ms,
             step.normal_in.map_or("never".to_owned(), |time| format!("{time:?}")),
         );
     }
@@ -111,7 +111,7 @@ struct Step {
     unsent: f64,
     p50_ms: f64,
     p99_ms: f64,
-    behind: Duration,
+    late_p90_ms: f64,
     /// How long after the step almost all calls are answered in time.
     normal_in: Option<Duration>,
 }
@@ -124,24 +124,25 @@ impl Step {
         during.iter().for_each(|counts| sum.add(counts));
         let per_s = |count: u32| f64::from(count) / seconds.as_secs_f64();
         let of_step = seen.latencies.iter().filter(|(bucket, _)| *bucket < buckets);
-        let mut latencies: Vec<u32> = of_step.map(|(_, micros)| *micros).collect();
-        latencies.sort_unstable();
-        let at = |share: f64| {
-            let index = (latencies.len() as f64 * share) as usize;
-            latencies.get(index).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
-        };
+        let latencies = sorted(of_step.map(|(_, micros)| *micros).collect());
         Step {
             made: per_s(sum.made),
             good: per_s(sum.good),
             refused: per_s(sum.refused),
             expired: per_s(sum.expired),
             unsent: per_s(sum.unsent),
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-            behind: seen.behind,
+            p50_ms: at(&latencies, 0.5),
+            p99_ms: at(&latencies, 0.99),
+            late_p90_ms: at(&seen.late, 0.9),
             normal_in: normal_in(after),
         }
     }
+}
+
+/// A percentile of sorted times, in milliseconds.
+fn at(times: &[u32], share: f64) -> f64 {
+    let index = (times.len() as f64 * share) as usize;
+    times.get(index).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
 }
 
 /// After how much time all further spans are as they should be.

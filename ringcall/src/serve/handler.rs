@@ -260,8 +260,11 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
         if flag.is_cancelled(has_expired)
             && let Some(status) = flag.cancelled()
         {
-            let status =
-                if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
+            let has_expired = status == Status::EXPIRED_RUNNING;
+            if has_expired {
+                queue.expired();
+            }
+            let status = if has_expired { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
         if let Some(retry_after_ms) = refused {

@@ -10,8 +10,8 @@ use ringcall_core::{Entropy, Instant};
 pub struct AdaptiveConfig {
     /// The limit until something was seen: 40.
     pub start: u32,
-    /// It is never less: 8. Calls that arrive together are then taken although a server that is not loaded has
-    /// hardly more than one at a time.
+    /// It is never less: 40. A server whose calls are short has hardly more than one at a time, and yet others arrive
+    /// together.
     pub min: u32,
     /// Nor more: 1024.
     pub max: u32,
@@ -19,7 +19,7 @@ pub struct AdaptiveConfig {
 
 impl Default for AdaptiveConfig {
     fn default() -> AdaptiveConfig {
-        AdaptiveConfig { start: 40, min: 8, max: 1024 }
+        AdaptiveConfig { start: 40, min: 40, max: 1024 }
     }
 }
 
@@ -49,8 +49,7 @@ const REMEASURE_SHARE: f64 = 0.9;
 /// a bit more: 6 to 30 %, the more the less latency says against it. Now and then the limit is lowered, so that a
 /// least latency which is no longer true is found out.
 ///
-/// It is brpc's automatic limiter (`auto_concurrency_limiter.cpp`), with its numbers; [`AdaptiveConfig::min`] is
-/// ours.
+/// It is brpc's automatic limiter (`auto_concurrency_limiter.cpp`), with its numbers.
 ///
 /// A value without a clock and without random numbers of its own.
 #[derive(Clone, Debug)]
@@ -229,7 +228,8 @@ mod tests {
     #[test]
     fn overload_is_found_and_nothing_is_left_idle() {
         for workers in [20, 100, 400] {
-            let mut limit = AdaptiveLimit::new(AdaptiveConfig::default());
+            let mut limit =
+                AdaptiveLimit::new(AdaptiveConfig { min: 8, ..AdaptiveConfig::default() });
             serve(&mut limit, start(), workers, 0.5, 20_000 * MS, true);
             let from = start() + 20_000 * MS;
             let (used, latency) = serve(&mut limit, from, workers, 5.0, 5_000 * MS, true);

@@ -89,6 +89,11 @@ impl CoDel {
         self.is_overloaded() && behind > 0 && waited > self.rule.target * 2
     }
 
+    /// A call's time was over while it waited, which says at once what an interval would say later.
+    pub fn expired(&mut self) {
+        self.overload = CALM;
+    }
+
     fn begin_interval(&mut self, now: Instant, shortest: Option<Duration>) {
         let has_rested = now.since(self.until) > self.rule.interval;
         self.overload = match shortest {
@@ -228,6 +233,20 @@ mod tests {
         }
         assert!(codel.is_overloaded());
         assert!(codel.refuses(now, 500 * MS, 1));
+    }
+
+    #[test]
+    fn a_call_that_expires_in_the_queue_is_a_sign_at_once() {
+        let mut codel = CoDel::new(QueueRule::default());
+        let now = Instant::from_nanos(1_000_000_000);
+        assert!(!codel.refuses(now, 50 * MS, 9));
+        codel.expired();
+        assert!(codel.refuses(now, 50 * MS, 9));
+        assert!(!codel.refuses(now, 9 * MS, 9));
+        for ms in 1..=300 {
+            codel.refuses(now + ms * MS, MS, 9);
+        }
+        assert!(!codel.is_overloaded(), "and forgotten as soon as others");
     }
 
     #[test]

@@ -79,6 +79,20 @@ impl Admission {
         is_waiting
     }
 
+    /// The first of those that wait, and how many wait behind it.
+    fn next(&self) -> Option<(Waiting, usize)> {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.pop_front().map(|next| (next, waiting.len()))
+    }
+
+    fn refuses(&self, now: Instant, waited: Duration, behind: usize) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind))
+    }
+
+    fn expired(&self) {
+        self.rule.iter().for_each(|rule| rule.borrow_mut().expired());
+    }
+
     /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
     fn was_given_up(&self, call: Key) -> Option<bool> {
         let mut given_up = self.given_up.borrow_mut();
@@ -114,18 +128,20 @@ impl Inner {
     #[cold]
     pub(super) fn begin_waiting(self: &Rc<Self>, turn_began: Instant) -> bool {
         let Some(admission) = &self.admission else { return false };
-        let began = self.read_clock();
-        let until = began + began.since(turn_began).max(SLICE);
+        let mut now = self.read_clock();
+        let until = now + now.since(turn_began).max(SLICE);
         let mut any = false;
-        while self.now.get() < until {
-            let next = {
-                let mut waiting = admission.waiting.borrow_mut();
-                waiting.pop_front().map(|next| (next, waiting.len()))
-            };
-            let Some((next, behind)) = next else { break };
+        while now < until
+            && let Some((next, behind)) = admission.next()
+        {
             any = true;
-            self.begin_next(admission, next, behind);
-            self.read_clock();
+            let method = Rc::clone(&next.method);
+            let has_begun = self.begin_next(admission, next, behind, until);
+            let began = now;
+            now = self.read_clock();
+            if has_begun {
+                method.computed(now.since(began));
+            }
         }
         if !admission.has_work() {
             self.answer_given_up(admission);
@@ -133,25 +149,40 @@ impl Inner {
         any
     }
 
-    /// The first of those that wait begins, or does not.
-    fn begin_next(self: &Rc<Self>, admission: &Admission, next: Waiting, behind: usize) {
+    /// The first of those that wait begins, or does not; says which. Answers leave `until` then, or when none waits.
+    fn begin_next(
+        self: &Rc<Self>,
+        admission: &Admission,
+        next: Waiting,
+        behind: usize,
+        until: Instant,
+    ) -> bool {
         let now = self.now.get();
         let (handle, id) = next.key();
         let waited = now.since(next.request.received);
-        let rule = admission.rule.as_ref();
-        let is_refused = rule.is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind));
-        let given_up = admission.was_given_up((handle, id));
-        if next.request.deadline <= now || given_up == Some(true) {
-            self.refuse_expired(handle, id);
-        } else if given_up == Some(false) {
-            self.refuse(handle, id, Status::CANCELLED);
-        } else if is_refused {
-            self.remote.register.waited_too_long.add();
-            self.refuse_overloaded(handle, id, admission.retry_after_ms);
-        } else {
-            let queue_us = now.micros_since(next.request.received);
-            self.begin(handle, next.request, next.method, queue_us);
+        let is_refused = admission.refuses(now, waited, behind);
+        let leaves = if behind > 0 { until } else { now };
+        let is_late = next.request.deadline <= leaves.max(now + next.method.computes());
+        match admission.was_given_up((handle, id)) {
+            Some(false) => self.refuse(handle, id, Status::CANCELLED),
+            given_up if is_late || given_up.is_some() => {
+                admission.expired();
+                self.refuse_expired(handle, id);
+            }
+            _ if is_refused => {
+                self.remote.register.waited_too_long.add();
+                self.refuse_overloaded(handle, id, admission.retry_after_ms);
+            }
+            _ => {
+                if self.watch.is_some() {
+                    self.watch_begins(handle, id);
+                }
+                let queue_us = now.micros_since(next.request.received);
+                self.begin(handle, next.request, next.method, queue_us);
+                return true;
+            }
         }
+        false
     }
 
     /// Nothing waits: whoever was said to be given up was not here.
