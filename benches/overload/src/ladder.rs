@@ -42,7 +42,7 @@ pub(crate) fn run(seconds: Duration, svg: Option<&Path>) -> Result<()> {
 }
 
 /// Calls a second when there is always something to do and never much: the best of a few seconds.
-fn capacity() -> Result<f64> {
+pub(crate) fn capacity() -> Result<f64> {
     let served = Served::start(None)?;
     let mut callers = Callers::connect(&served.server)?;
     let best = (0..3).map(|_| callers.closed(8, Duration::from_millis(500))).fold(0.0, f64::max);

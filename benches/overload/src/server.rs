@@ -16,7 +16,7 @@ pub(crate) trait Work {
 }
 
 /// How long a handler computes.
-pub(crate) const COST: Duration = Duration::from_micros(100);
+const COST: Duration = Duration::from_micros(100);
 
 #[derive(Clone)]
 struct Computes {

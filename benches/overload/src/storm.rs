@@ -10,9 +10,9 @@ use ringcall_core::Instant;
 
 use crate::Result;
 use crate::client::{BUCKET, Callers, Counts, Retries};
-use crate::ladder::normal_in;
+use crate::ladder::{capacity, normal_in};
 use crate::plot::{self, Line};
-use crate::server::{COST, Served};
+use crate::server::Served;
 
 const LOAD: f64 = 0.8;
 const SLOWER: u32 = 10;
@@ -23,7 +23,7 @@ const TOTAL: Duration = Duration::from_secs(8);
 const ATTEMPTS: u32 = 4;
 
 pub(crate) fn run(svg: Option<&Path>) -> Result<()> {
-    let rate = LOAD / COST.as_secs_f64();
+    let rate = LOAD * capacity()?;
     println!(
         "{rate:.0} calls/s for {TOTAL:?}, the server {SLOWER} times slower from {TRIGGER:?} to {TRIGGER_ENDS:?}, \
          {ATTEMPTS} attempts a call"

@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn what_was_refused_says_nothing_of_how_long_calls_take() {
         let mut rng = SplitMix64::new(1);
-        let adaptive = Concurrency::from(AdaptiveConfig::default());
+        let config = AdaptiveConfig { min: 8, ..AdaptiveConfig::default() };
+        let adaptive = Concurrency::from(config);
         let mut taken = Taken::<u64>::new(Some(adaptive), std::iter::empty());
         assert!(taken.is_adaptive());
         let limit = |taken: &Taken<u64>| match &taken.all.as_ref().map(|limit| &limit.rule) {
@@ -201,7 +202,7 @@ mod tests {
                 now = now + Duration::from_millis(1);
                 taken.end(now, &key, status, &mut rng);
             }
-            assert_eq!(limit(&taken) != AdaptiveConfig::default().start, changes, "{status}");
+            assert_eq!(limit(&taken) != config.start, changes, "{status}");
         }
     }
 }
