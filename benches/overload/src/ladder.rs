@@ -14,7 +14,7 @@ use crate::server::Served;
 const LOADS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 10.0];
 /// What is offered after each step, and for how long.
 const AFTER: f64 = 0.5;
-const AFTER_FOR: Duration = Duration::from_millis(1500);
+const AFTER_FOR: Duration = Duration::from_millis(1100);
 /// Who makes more than a tenth of the calls so much after they were due is no open loop.
 const LATE: Duration = Duration::from_millis(5);
 

@@ -29,12 +29,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 struct Options {
     what: String,
-    seconds: u64,
+    seconds: f64,
     svg: Option<PathBuf>,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { what: "ladder".to_owned(), seconds: 2, svg: None };
+    let mut options = Options { what: "ladder".to_owned(), seconds: 2.0, svg: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load of the machine before: {}", load.trim());
     match &*what {
-        "ladder" => ladder::run(Duration::from_secs(seconds), svg.as_deref()),
+        "ladder" => ladder::run(Duration::from_secs_f64(seconds), svg.as_deref()),
         "storm" => storm::run(svg.as_deref()),
         other => Err(format!("{other:?} is neither `ladder` nor `storm`").into()),
     }

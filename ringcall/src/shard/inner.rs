@@ -450,8 +450,8 @@ impl Inner {
         self.begin(handle, request, method, 0);
     }
 
-    /// Begins a call, which has waited for so long.
-    #[inline]
+    /// Begins a call, which has waited for so long. Inlined, since a request is large to pass on.
+    #[inline(always)]
     fn begin(
         self: &Rc<Self>,
         handle: Handle,
@@ -614,7 +614,7 @@ impl Inner {
         self.answer_plainly(handle, request, header, payload);
     }
 
-    #[inline]
+    #[inline(always)]
     fn answer_plainly<P: Payload>(
         &self,
         handle: Handle,

@@ -118,7 +118,7 @@ impl Inner {
         }
         // Items would not find a call that has not begun.
         if admission.rule.is_none() || request.flags & WITH_ITEMS != 0 {
-            return self.begin(handle, request, method, 0);
+            return self.begin_admitted(handle, request, method, 0);
         }
         admission.waiting.borrow_mut().push_back(Waiting { handle, request, method });
     }
@@ -178,11 +178,22 @@ impl Inner {
                     self.watch_begins(handle, id);
                 }
                 let queue_us = now.micros_since(next.request.received);
-                self.begin(handle, next.request, next.method, queue_us);
+                self.begin_admitted(handle, next.request, next.method, queue_us);
                 return true;
             }
         }
         false
+    }
+
+    #[inline(never)]
+    fn begin_admitted(
+        self: &Rc<Self>,
+        handle: Handle,
+        request: Request,
+        method: Rc<Method>,
+        queue_us: u32,
+    ) {
+        self.begin(handle, request, method, queue_us);
     }
 
     /// Nothing waits: whoever was said to be given up was not here.
