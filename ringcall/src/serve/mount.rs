@@ -6,7 +6,6 @@ use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
@@ -17,6 +16,7 @@ use super::handler::{
     Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
     WithResponder,
 };
+use super::limits::Cost;
 use super::methods::MethodRows;
 use super::streams::{Ending, Streaming, Streams};
 use super::{Handlers, Incoming, MethodTable, ServerFilter, ServiceTable};
@@ -99,8 +99,8 @@ pub(crate) struct Method {
     table: &'static MethodTable,
     /// What its calls pass before.
     filter: Option<Rc<dyn ServerFilter>>,
-    /// How long its calls keep the shard when they begin, on average; in ns. Only known where there are limits.
-    computes: Cell<u64>,
+    /// How long its calls keep the shard when they begin. Only known where there are limits.
+    pub(crate) cost: Cell<Cost>,
 }
 
 impl Method {
@@ -146,17 +146,6 @@ impl Method {
     /// Starts a call that has passed the filters.
     pub(super) fn run(&self, call: Incoming) {
         self.handler.start(call);
-    }
-
-    /// A call has kept the shard for so long when it began.
-    pub(crate) fn computed(&self, time: Duration) {
-        let (before, time) = (self.computes.get(), time.as_nanos().min(1 << 60) as u64);
-        self.computes.set(if before == 0 { time } else { before - before / 8 + time / 8 });
-    }
-
-    /// How long a call is going to.
-    pub(crate) fn computes(&self) -> Duration {
-        Duration::from_nanos(self.computes.get())
     }
 
     pub(super) fn has_items_in(&self) -> bool {
@@ -254,7 +243,7 @@ impl Mount {
             handler,
             table: method,
             filter: self.filter.clone(),
-            computes: Cell::new(0),
+            cost: Cell::default(),
         };
         self.router.methods.insert(method.id(), Rc::new(entry));
     }

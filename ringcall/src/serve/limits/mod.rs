@@ -22,6 +22,7 @@
 
 mod adaptive;
 mod concurrency;
+mod cost;
 mod load;
 mod queue;
 
@@ -30,6 +31,7 @@ use ringcall_core::method_id;
 pub use adaptive::{AdaptiveConfig, AdaptiveLimit};
 pub use concurrency::Concurrency;
 pub(crate) use concurrency::Taken;
+pub(crate) use cost::Cost;
 pub(crate) use load::Load;
 pub use queue::{CoDel, QueueRule};
 

@@ -89,9 +89,12 @@ impl CoDel {
         self.is_overloaded() && behind > 0 && waited > self.rule.target * 2
     }
 
-    /// A call's time was over while it waited, which says at once what an interval would say later.
-    pub fn expired(&mut self) {
-        self.overload = CALM;
+    /// A call's time was over after it had `waited` so long, which, if it was longer than the target, says at once what
+    /// an interval would say later.
+    pub fn expired(&mut self, waited: Duration) {
+        if waited > self.rule.target {
+            self.overload = CALM;
+        }
     }
 
     fn begin_interval(&mut self, now: Instant, shortest: Option<Duration>) {
@@ -240,7 +243,9 @@ mod tests {
         let mut codel = CoDel::new(QueueRule::default());
         let now = Instant::from_nanos(1_000_000_000);
         assert!(!codel.refuses(now, 50 * MS, 9));
-        codel.expired();
+        codel.expired(5 * MS);
+        assert!(!codel.refuses(now, 50 * MS, 9), "it had hardly any time");
+        codel.expired(6 * MS);
         assert!(codel.refuses(now, 50 * MS, 9));
         assert!(!codel.refuses(now, 9 * MS, 9));
         for ms in 1..=300 {

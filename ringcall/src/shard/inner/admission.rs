@@ -89,8 +89,8 @@ impl Admission {
         self.rule.as_ref().is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind))
     }
 
-    fn expired(&self) {
-        self.rule.iter().for_each(|rule| rule.borrow_mut().expired());
+    fn expired(&self, waited: Duration) {
+        self.rule.iter().for_each(|rule| rule.borrow_mut().expired(waited));
     }
 
     /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
@@ -98,6 +98,18 @@ impl Admission {
         let mut given_up = self.given_up.borrow_mut();
         if given_up.is_empty() { None } else { given_up.remove(&call) }
     }
+}
+
+/// Whether the time of a call is over, or would be when it is answered. If none waits behind it, it may try.
+fn is_late(call: &Waiting, now: Instant, behind: usize, until: Instant) -> bool {
+    let Waiting { request, method, .. } = call;
+    let mut cost = method.cost.get();
+    let would_be = behind > 0 && request.deadline <= until.max(now + cost.estimate());
+    if would_be && request.deadline > until {
+        cost.doubted();
+        method.cost.set(cost);
+    }
+    would_be || request.deadline <= now
 }
 
 /// The flags of calls that have items in either direction.
@@ -140,7 +152,9 @@ impl Inner {
             let began = now;
             now = self.read_clock();
             if has_begun {
-                method.computed(now.since(began));
+                let mut cost = method.cost.get();
+                cost.took(now.since(began));
+                method.cost.set(cost);
             }
         }
         if !admission.has_work() {
@@ -161,12 +175,11 @@ impl Inner {
         let (handle, id) = next.key();
         let waited = now.since(next.request.received);
         let is_refused = admission.refuses(now, waited, behind);
-        let leaves = if behind > 0 { until } else { now };
-        let is_late = next.request.deadline <= leaves.max(now + next.method.computes());
+        let is_late = is_late(&next, now, behind, until);
         match admission.was_given_up((handle, id)) {
             Some(false) => self.refuse(handle, id, Status::CANCELLED),
             given_up if is_late || given_up.is_some() => {
-                admission.expired();
+                admission.expired(waited);
                 self.refuse_expired(handle, id);
             }
             _ if is_refused => {
