@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const PAGE: &str = include_str!("../../docs/FAULTS.md");
 /// The rows of each group.
 const GROUPS: [(char, u32); 8] =
-    [('A', 19), ('B', 15), ('C', 17), ('D', 14), ('E', 26), ('F', 12), ('G', 19), ('H', 9)];
+    [('A', 19), ('B', 15), ('C', 17), ('D', 15), ('E', 26), ('F', 12), ('G', 19), ('H', 9)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("core is a folder of it").to_owned()
