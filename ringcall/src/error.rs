@@ -78,6 +78,18 @@ pub enum ServeError {
     },
     /// A setting makes no sense.
     Config(ConfigError),
+    /// A setting of [`Limits`](crate::limits::Limits) makes no sense.
+    Limits {
+        /// Which one.
+        setting: &'static str,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// There is a limit for a method that no service has.
+    UnknownMethod {
+        /// Its name.
+        method: String,
+    },
     /// Two methods have the same number on the wire.
     MethodTaken {
         /// The one that came second.
@@ -102,6 +114,13 @@ impl fmt::Display for ServeError {
             }
             ServeError::Engine { reason } => write!(f, "cannot set up the engine: {reason}"),
             ServeError::Config(error) => write!(f, "{error}"),
+            ServeError::Limits { setting, must } => {
+                write!(f, "`Limits::{setting}` must be {must}")
+            }
+            ServeError::UnknownMethod { method } => write!(
+                f,
+                "there is a limit for {method}, which no service has: names are `package.Service/method`"
+            ),
             ServeError::MethodTaken { method, by } => write!(
                 f,
                 "the method {method} has the number of {by}: was a service added twice? Otherwise rename one, \

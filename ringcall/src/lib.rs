@@ -165,6 +165,7 @@ pub use client::{
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
+pub use serve::limits;
 pub use serve::{
     Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
     MethodTable, Responder, RunningServer, SendContext, SendService, Server, Service, ServiceTable,

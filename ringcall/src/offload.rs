@@ -6,6 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+use ringcall_core::Instant;
+
+use crate::serve::limits::{CoDel, QueueRule};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -21,13 +25,15 @@ pub(crate) struct Pool {
     threads_max: usize,
     threads: AtomicUsize,
     idle: AtomicUsize,
+    /// Which jobs have waited too long.
+    rule: Option<(Mutex<CoDel>, QueueRule)>,
 }
 
 impl Pool {
     /// How many threads a pool has at most unless said otherwise.
     pub(crate) const THREADS_MAX: usize = 200;
 
-    pub(crate) fn new(threads_max: usize) -> Arc<Pool> {
+    pub(crate) fn new(threads_max: usize, rule: Option<QueueRule>) -> Arc<Pool> {
         let (sender, receiver) = bounded(QUEUE_MAX);
         Arc::new(Pool {
             sender,
@@ -35,7 +41,21 @@ impl Pool {
             threads_max: threads_max.max(1),
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
+            rule: rule.map(|rule| (Mutex::new(CoDel::new(rule)), rule)),
         })
+    }
+
+    /// Whether a job that a thread has come to, after so long, is not worth it. Then it is when to try again, in
+    /// milliseconds.
+    pub(crate) fn refuses(&self, now: Instant, waited: Duration) -> Option<u16> {
+        let (codel, rule) = self.rule.as_ref()?;
+        let is_refused = codel.lock().refuses(now, waited, self.receiver.len());
+        is_refused.then(|| rule.retry_after_ms())
+    }
+
+    /// A job's time was over when a thread came to it, after so long.
+    pub(crate) fn expired(&self, waited: Duration) {
+        self.rule.iter().for_each(|(codel, _)| codel.lock().expired(waited));
     }
 
     /// Runs a job on some thread, soon; `false` if too much waits already.
@@ -96,7 +116,7 @@ mod tests {
 
     #[test]
     fn runs_jobs_beside_each_other_and_refuses_what_is_too_much() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, None);
         let (release, released) = mpsc::channel::<()>();
         let released = Arc::new(parking_lot::Mutex::new(released));
         let (done, finished) = mpsc::channel();

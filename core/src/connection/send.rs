@@ -321,7 +321,7 @@ impl<T> Connection<T> {
         }
         let mut header = header;
         if now != received {
-            header.handler_us = now.micros_since(received);
+            header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
         }
         if has_streams {
             return self.answer_with_streams(id, header, payload);

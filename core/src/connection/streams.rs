@@ -166,7 +166,7 @@ impl<T> Connection<T> {
         self.served.step(id.slot(), ServedInput::ItemsBegin);
         // A deadline bounds the time to here.
         self.deadlines.cancel(served_key(id.slot()));
-        header.handler_us = now.micros_since(received);
+        header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
         let frame = self.body_frame(Kind::Reply, FLAG_ITEMS, id, &header.encode(), extensions, &[]);
         self.outbound.push(frame, Frame::Prompt);
         Ok(())

@@ -103,7 +103,8 @@ fn answer_other<M: Message>(shard: &Inner, facts: &Facts, status: Status, messag
 
 pub(super) fn header<M: Message>(status: Status, facts: &Facts, form: Form) -> ReplyHeader {
     let codec = form.codec().unwrap_or(M::CODEC);
-    ReplyHeader { signature: facts.out_signature, codec, ..ReplyHeader::new(status) }
+    let (signature, queue_us) = (facts.out_signature, facts.queue_us);
+    ReplyHeader { signature, codec, queue_us, ..ReplyHeader::new(status) }
 }
 
 pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
@@ -249,17 +250,29 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
     let body = (body.share(), attached, form);
     let extensions = call.extensions.share();
     let running = Running::Elsewhere(Arc::clone(&flag));
+    let (queue, queued) = (Arc::clone(pool), shard.now());
     let accepted = pool.run(Box::new(move || {
+        let now = MachineClock.now();
+        let refused = queue.refuses(now, now.since(queued));
         // Nobody waits for it any more: it need not be started, nor its body looked at. The shard may not
         // have noticed yet that its time is over.
-        let has_expired = facts.deadline <= MachineClock.now();
+        let has_expired = facts.deadline <= now;
         if flag.is_cancelled(has_expired)
             && let Some(status) = flag.cancelled()
         {
-            let status =
-                if status == Status::EXPIRED_RUNNING { Status::EXPIRED } else { Status::CANCELLED };
+            let has_expired = status == Status::EXPIRED_RUNNING;
+            if has_expired {
+                queue.expired(now.since(queued));
+            }
+            let status = if has_expired { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);
         }
+        if let Some(retry_after_ms) = refused {
+            remote.register.waited_too_long.add();
+            return Away::without(remote, facts).overloaded(retry_after_ms);
+        }
+        let queue_us = facts.queue_us.saturating_add(now.micros_since(queued));
+        let facts = Facts { queue_us, ..facts };
         work(Incoming::elsewhere(facts, remote, flag, body, extensions));
     }));
     if accepted {
@@ -498,6 +511,12 @@ impl Away {
         let header = ReplyHeader::new(status);
         let extensions = std::mem::take(&mut self.extensions).into();
         self.send(header, Encoded { extensions, ..Encoded::empty(header.codec) });
+    }
+
+    fn overloaded(self, retry_after_ms: u16) {
+        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(Status::OVERLOADED) };
+        let payload = Encoded::empty(header.codec);
+        self.send(header, payload);
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

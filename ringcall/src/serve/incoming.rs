@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) deadline: Instant,
     pub(crate) priority: u8,
     pub(crate) attempt: u8,
+    /// How long it waited before it began, if it had to.
+    pub(crate) queue_us: u32,
     /// The call is a retry already.
     pub(crate) is_retried: bool,
     pub(crate) method: &'static str,
@@ -181,6 +183,7 @@ impl Incoming {
                 deadline: request.deadline,
                 priority: request.priority,
                 attempt: request.attempt,
+                queue_us: 0,
                 is_retried: request.flags & request_flags::RETRIED != 0,
                 method,
                 out_signature: admitted.out_signature,

@@ -6,6 +6,7 @@ mod context;
 mod filter;
 mod handler;
 mod incoming;
+pub mod limits;
 mod methods;
 mod mount;
 mod reply_metadata;

@@ -1,5 +1,6 @@
 //! From services to a table of methods.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,6 +16,7 @@ use super::handler::{
     Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
     WithResponder,
 };
+use super::limits::Cost;
 use super::methods::MethodRows;
 use super::streams::{Ending, Streaming, Streams};
 use super::{Handlers, Incoming, MethodTable, ServerFilter, ServiceTable};
@@ -97,6 +99,8 @@ pub(crate) struct Method {
     table: &'static MethodTable,
     /// What its calls pass before.
     filter: Option<Rc<dyn ServerFilter>>,
+    /// How long its calls keep the shard when they begin. Only known where there are limits.
+    pub(crate) cost: Cell<Cost>,
 }
 
 impl Method {
@@ -239,6 +243,7 @@ impl Mount {
             handler,
             table: method,
             filter: self.filter.clone(),
+            cost: Cell::default(),
         };
         self.router.methods.insert(method.id(), Rc::new(entry));
     }

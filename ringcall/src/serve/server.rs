@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
+use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits, method_id};
 
 use super::handler::Spawner;
+use super::limits::Limits;
 use super::signals::Signals;
 use super::{
     Access, CallerInfo, ConnectionInfo, Filters, Mount, SendService, ServerCall, ServerFilter,
@@ -228,6 +229,16 @@ impl Server {
         self
     }
 
+    /// What it refuses when there is too much to do, see [`limits`](crate::limits): by default only what
+    /// connections are limited to.
+    ///
+    /// A server that runs handlers on its shards should have some. Without, calls wait in sockets, where it
+    /// is not seen for how long, and under overload each is answered when its caller has given up.
+    pub fn limits(mut self, limits: Limits) -> Server {
+        self.config.limits = Some(limits);
+        self
+    }
+
     /// How much memory each shard may use.
     pub fn memory(mut self, limits: MemoryLimits) -> Server {
         self.config.memory = limits;
@@ -352,11 +363,15 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { at, services, filter, handlers, shards, config, drain_timeout, on_drain } =
+        let Server { at, services, filter, handlers, shards, mut config, drain_timeout, on_drain } =
             self;
         let at = at?;
+        let rule = config.limits.as_ref().and_then(Limits::queue_rule);
+        config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
+        config.limits = config.limits.map(|limits| limits.shared_among(shards));
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Pool::new(threads) });
+        let plan =
+            Arc::new(Plan { services, filter, handlers, config, pool: Pool::new(threads, rule) });
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
@@ -478,7 +493,13 @@ impl Plan {
         for service in &self.services {
             service(&shard, &mut mount, self.handlers)?;
         }
-        shard.inner().set_router(mount.finish());
+        let router = mount.finish();
+        for name in self.config.limits.iter().flat_map(Limits::methods) {
+            if router.find(method_id(name)).is_none() {
+                return Err(ServeError::UnknownMethod { method: name.to_owned() });
+            }
+        }
+        shard.inner().set_router(router);
         Ok(shard)
     }
 }

@@ -315,6 +315,7 @@ impl Inner {
             }
             self.refuse(handle, request, Status::ABORTED);
         }
+        drain.report.cancelled += self.refuse_waiting(Status::DRAINING) as u64;
         self.for_each_served(|connection| connection.go_away(now, true));
         drain.done(now, DrainStep::Cancelled);
     }

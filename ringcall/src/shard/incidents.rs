@@ -42,6 +42,10 @@ pub struct Incidents {
     /// Turns that took longer than [`ShardConfig::stall_threshold`](crate::ShardConfig::stall_threshold), because a
     /// handler computed or blocked; only of shards that run by themselves, not of those that another loop turns.
     pub stalls: u64,
+    /// Calls that were refused because there were as many as [`Limits`](crate::limits::Limits) allow.
+    pub over_limit: u64,
+    /// Calls that were refused because they had waited too long, see [`QueueRule`](crate::limits::QueueRule).
+    pub waited_too_long: u64,
 }
 
 impl Incidents {
@@ -63,6 +67,8 @@ impl Incidents {
             ("buffers_short", self.buffers_short),
             ("panics", self.panics),
             ("stalls", self.stalls),
+            ("over_limit", self.over_limit),
+            ("waited_too_long", self.waited_too_long),
         ]
         .into_iter()
     }
@@ -84,6 +90,8 @@ impl Incidents {
         self.buffers_short += other.buffers_short;
         self.panics += other.panics;
         self.stalls += other.stalls;
+        self.over_limit += other.over_limit;
+        self.waited_too_long += other.waited_too_long;
     }
 }
 
@@ -100,6 +108,8 @@ pub(crate) struct Register {
     pub(crate) turned_away: Count,
     pub(crate) panics: Count,
     pub(crate) stalls: Count,
+    pub(crate) over_limit: Count,
+    pub(crate) waited_too_long: Count,
 }
 
 impl Register {
@@ -116,6 +126,8 @@ impl Register {
             turned_away: Count::default(),
             panics: Count::default(),
             stalls: Count::default(),
+            over_limit: Count::default(),
+            waited_too_long: Count::default(),
         }
     }
 
@@ -154,6 +166,8 @@ impl Register {
             buffers_short: self.engine.buffers_short.get(),
             panics: self.panics.get(),
             stalls: self.stalls.get(),
+            over_limit: self.over_limit.get(),
+            waited_too_long: self.waited_too_long.get(),
         }
     }
 }

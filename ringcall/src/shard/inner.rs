@@ -1,6 +1,7 @@
 //! What a shard is made of, and what it does with events.
 
 mod access;
+mod admission;
 mod clients;
 mod control;
 mod records;
@@ -25,6 +26,7 @@ use ringcall_core::{
 
 use ringcall_net::Handover as _;
 
+use admission::Admission;
 use control::{offering, spoken};
 use records::Records;
 use remote::RemoteCalls;
@@ -45,6 +47,7 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, pack, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
+use crate::serve::limits::Limits;
 use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
@@ -121,10 +124,14 @@ pub(crate) struct Inner {
     outbox: Outbox,
     compression: CompressionConfig,
     inflated: Inflated,
+    /// What decides which calls begin, if there are limits.
+    admission: Option<Box<Admission>>,
     /// For observers, if there are any.
     watch: Option<Box<Watch>>,
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
+    /// Whether either wants to know of answers.
+    tells_answers: bool,
 }
 
 /// Who answers calls.
@@ -179,6 +186,7 @@ pub(crate) struct InnerConfig {
     pub(crate) compression: CompressionConfig,
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
+    pub(crate) limits: Option<Limits>,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
     pub(crate) recorder: Option<ConnectionRecorder>,
@@ -195,6 +203,8 @@ impl Inner {
     ) -> Inner {
         let now = clock.now();
         let gate = Gate::new(config.authority);
+        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, now)));
+        let watch = Watch::new(&config.observers);
         Inner {
             endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
             executor: Executor::new(&remote),
@@ -231,8 +241,10 @@ impl Inner {
             outbox: Outbox::default(),
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
-            watch: Watch::new(&config.observers),
             records: Records::new(config.recorder),
+            tells_answers: admission.is_some() || watch.is_some(),
+            admission,
+            watch,
             remote,
         }
     }
@@ -278,6 +290,9 @@ impl Inner {
             }
             any = true;
         }
+        if self.admission.is_some() {
+            any |= self.begin_waiting(now);
+        }
         self.was_busy.set(any);
         if any {
             self.stalls.turned(now);
@@ -290,6 +305,9 @@ impl Inner {
         }
         if self.watch.is_some() {
             self.watch_counters(any);
+        }
+        if any && self.admission.is_some() {
+            self.worked(now);
         }
         self.has_work()
     }
@@ -319,6 +337,7 @@ impl Inner {
             || self.remote.has_mail()
             // By the future that drives the shard.
             || !self.taken_of.borrow().is_empty()
+            || self.admission.as_ref().is_some_and(|admission| admission.has_work())
     }
 
     /// When there will be something to do if nothing happens before.
@@ -422,7 +441,7 @@ impl Inner {
     // ---- calls of others ----
 
     #[inline]
-    fn dispatch(self: &Rc<Self>, handle: Handle, mut request: Request) {
+    fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
         if self.watch.is_some() {
             self.watch_request(handle, &request);
         }
@@ -433,6 +452,21 @@ impl Inner {
         if self.is_guarded && !self.may_call(handle, &request, method.full_name()) {
             return;
         }
+        if self.admission.is_some() {
+            return self.take_on(handle, request, method);
+        }
+        self.begin(handle, request, method, 0);
+    }
+
+    /// Begins a call, which has waited for so long. Inlined, since a request is large to pass on.
+    #[inline(always)]
+    fn begin(
+        self: &Rc<Self>,
+        handle: Handle,
+        mut request: Request,
+        method: Rc<Method>,
+        queue_us: u32,
+    ) {
         let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
         let admitted = match method.admit(&request, reads) {
             Ok(admitted) => admitted,
@@ -443,7 +477,8 @@ impl Inner {
         {
             return self.refuse(handle, request.id, status);
         }
-        let call = Incoming::on_shard(self, handle, request, method.name, &admitted);
+        let mut call = Incoming::on_shard(self, handle, request, method.name, &admitted);
+        call.facts.queue_us = queue_us;
         method.start(call);
     }
 
@@ -527,6 +562,9 @@ impl Inner {
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
+        if self.admission.is_some() {
+            self.ended_taken(handle, request, &mut ReplyHeader::new(Status::EXPIRED));
+        }
         if self.watch.is_some() {
             self.watch_answer(handle, request, Status::EXPIRED, 0);
         }
@@ -578,12 +616,41 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        if self.watch.is_some() {
-            return self.answer_watched(handle, request, header, &Measured::new(payload));
+        if self.tells_answers {
+            return self.answer_told(handle, request, header, payload);
         }
+        self.answer_plainly(handle, request, header, payload);
+    }
+
+    #[inline(always)]
+    fn answer_plainly<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) {
         let replied = self.reply(handle, request, header, payload);
         if let Err(ReplyError::Encode(error)) = replied {
             log::warn!("a reply could not be sent: {error}");
+        }
+    }
+
+    /// The same for whoever wants to know of answers.
+    #[cold]
+    fn answer_told<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        mut header: ReplyHeader,
+        payload: &P,
+    ) {
+        if self.admission.is_some() {
+            self.ended_taken(handle, request, &mut header);
+        }
+        match self.watch.is_some() {
+            true => self.answer_watched(handle, request, header, &Measured::new(payload)),
+            false => self.answer_plainly(handle, request, header, payload),
         }
     }
 
@@ -682,8 +749,15 @@ impl Inner {
             }
             // It runs on another thread, which looks when it likes; its answer gives the slot back.
             Some(Running::Elsewhere(flag)) => flag.cancel(status),
+            None if self.is_waiting(handle, request, why) => {}
             None => self.refuse(handle, request, status),
         }
+    }
+
+    /// Whether a call that nobody waits for any more has not begun.
+    fn is_waiting(&self, handle: Handle, request: RequestId, why: Cancellation) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| admission.gave_up((handle, request), why))
     }
 
     // ---- own calls ----
@@ -918,6 +992,7 @@ impl Inner {
         self.deliver();
         let redials = std::mem::take(&mut *self.redials.borrow_mut());
         redials.into_iter().for_each(|(_, client)| client.end());
+        self.refuse_waiting(Status::DRAINING);
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();
         self.end_remote_calls();

@@ -50,6 +50,7 @@ use crate::offload::Pool;
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
+use crate::serve::limits::Limits;
 use crate::serve::{Mount, Service};
 use engine::Engine;
 use incidents::Register;
@@ -125,6 +126,8 @@ pub struct ShardConfig {
     pub offload_threads: Option<usize>,
     /// A turn that takes longer than this is a [stall](Incidents::stalls), and is logged; 10 ms if `None`.
     pub stall_threshold: Option<Duration>,
+    /// What it refuses when there is too much to do; nothing but what connections are limited to if `None`.
+    pub limits: Option<Limits>,
     /// What it does about compression.
     pub compression: CompressionConfig,
     /// Who is told what happens, see [`observe`](crate::observe).
@@ -220,10 +223,12 @@ impl Shard {
     /// When a setting makes no sense, or the engine cannot be set up.
     pub fn new(config: ShardConfig) -> Result<Shard, ServeError> {
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        Shard::with_pool(config, Pool::new(threads))
+        let rule = config.limits.as_ref().and_then(Limits::queue_rule);
+        Shard::with_pool(config, Pool::new(threads, rule))
     }
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
+        config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
         let memory = Memory::new(config.memory);
         let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
         let (server, client) = (
@@ -249,6 +254,7 @@ impl Shard {
             observers: config.observers,
             stall_threshold: config.stall_threshold,
             recorder: config.recorder,
+            limits: config.limits,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));

@@ -285,6 +285,16 @@ impl Inner {
         served.get(&(facts.handle, facts.request))?.scope.clone()
     }
 
+    /// It has waited until now.
+    #[cold]
+    pub(super) fn watch_begins(&self, handle: Handle, request: RequestId) {
+        if let Some(watch) = &self.watch
+            && let Some(served) = watch.served.borrow_mut().get_mut(&(handle, request))
+        {
+            served.begun = self.now();
+        }
+    }
+
     /// Its body is longer than it seemed.
     pub(super) fn watch_inflated(&self, handle: Handle, request: &Request) {
         if let Some(watch) = &self.watch

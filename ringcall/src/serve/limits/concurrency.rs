@@ -1,0 +1,208 @@
+//! How many calls there are, and whether there may be another one.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use ringcall_core::{Entropy, Instant, Status, StatusClass};
+
+use super::adaptive::{AdaptiveConfig, AdaptiveLimit};
+
+/// How many calls there may be that were taken and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Concurrency {
+    /// So many, 1 at least. Those of a server are shared out equally among its shards.
+    Fixed(u32),
+    /// As many as turn out to be right, on each shard.
+    Adaptive(AdaptiveConfig),
+}
+
+impl From<u32> for Concurrency {
+    fn from(calls: u32) -> Concurrency {
+        Concurrency::Fixed(calls)
+    }
+}
+
+impl From<AdaptiveConfig> for Concurrency {
+    fn from(config: AdaptiveConfig) -> Concurrency {
+        Concurrency::Adaptive(config)
+    }
+}
+
+impl Concurrency {
+    pub(super) fn is_sound(&self) -> bool {
+        match self {
+            Concurrency::Fixed(calls) => *calls > 0,
+            Concurrency::Adaptive(config) => config.is_sound(),
+        }
+    }
+
+    /// The part of one shard.
+    pub(super) fn shared_among(self, shards: u32) -> Concurrency {
+        match self {
+            Concurrency::Fixed(calls) => Concurrency::Fixed(calls.div_ceil(shards.max(1))),
+            adaptive @ Concurrency::Adaptive(_) => adaptive,
+        }
+    }
+}
+
+/// A limit, and how many calls there are.
+#[derive(Debug)]
+struct Limit {
+    rule: Rule,
+    calls: u32,
+}
+
+#[derive(Debug)]
+enum Rule {
+    Fixed(u32),
+    Adaptive(Box<AdaptiveLimit>),
+}
+
+impl Limit {
+    fn new(concurrency: Concurrency) -> Limit {
+        let rule = match concurrency {
+            Concurrency::Fixed(calls) => Rule::Fixed(calls),
+            Concurrency::Adaptive(config) => Rule::Adaptive(Box::new(AdaptiveLimit::new(config))),
+        };
+        Limit { rule, calls: 0 }
+    }
+
+    fn has_room(&self) -> bool {
+        self.calls
+            < match &self.rule {
+                Rule::Fixed(calls) => *calls,
+                Rule::Adaptive(limit) => limit.limit(),
+            }
+    }
+}
+
+/// The calls of a shard that were taken and not answered, by key; counted for its limit and those of methods.
+#[derive(Debug)]
+pub(crate) struct Taken<K> {
+    all: Option<Limit>,
+    /// By the number of the method. There are few.
+    methods: Vec<(u64, Limit)>,
+    calls: HashMap<K, Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    /// Among `methods`.
+    method: Option<usize>,
+    arrived: Instant,
+}
+
+impl<K: Hash + Eq> Taken<K> {
+    pub(super) fn new(
+        all: Option<Concurrency>,
+        methods: impl Iterator<Item = (u64, Concurrency)>,
+    ) -> Taken<K> {
+        Taken {
+            all: all.map(Limit::new),
+            methods: methods.map(|(method, limit)| (method, Limit::new(limit))).collect(),
+            calls: HashMap::new(),
+        }
+    }
+
+    /// Takes a call if there is room for it, until it [ends](Self::end).
+    pub(crate) fn begin(&mut self, key: K, method: u64, arrived: Instant) -> bool {
+        let method = self.methods.iter().position(|(of, _)| *of == method);
+        let own = method.map(|index| &mut self.methods[index].1);
+        if !self.all.iter().chain(own.as_deref()).all(Limit::has_room) {
+            return false;
+        }
+        if self.calls.insert(key, Call { method, arrived }).is_none() {
+            self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
+        }
+        true
+    }
+
+    /// Whether the time at which calls end matters.
+    pub(crate) fn is_adaptive(&self) -> bool {
+        let mut limits = self.all.iter().chain(self.methods.iter().map(|(_, limit)| limit));
+        limits.any(|limit| matches!(limit.rule, Rule::Adaptive(_)))
+    }
+
+    /// A call has ended, whichever way; one that was not taken changes nothing. What did not run says nothing of how
+    /// long calls take.
+    pub(crate) fn end(&mut self, now: Instant, key: &K, status: Status, rng: &mut dyn Entropy) {
+        let Some(Call { method, arrived }) = self.calls.remove(key) else { return };
+        let own = method.map(|index| &mut self.methods[index].1);
+        let is_good = match status.class() {
+            StatusClass::Ok | StatusClass::Application => Some(true),
+            StatusClass::Unknown => Some(false),
+            StatusClass::Refused => None,
+        };
+        for limit in self.all.iter_mut().chain(own) {
+            limit.calls -= 1;
+            if let (Rule::Adaptive(rule), Some(is_good)) = (&mut limit.rule, is_good) {
+                rule.ended(now, now.since(arrived), is_good, rng);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use ringcall_core::SplitMix64;
+
+    fn taken(all: u32, methods: &[(u64, u32)]) -> Taken<u64> {
+        let methods = methods.iter().map(|&(method, calls)| (method, calls.into()));
+        Taken::new((all > 0).then_some(all.into()), methods)
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_limits_say_and_all_come_back() {
+        let mut rng = SplitMix64::new(1);
+        let mut taken = taken(10, &[(1, 3), (2, 20)]);
+        let now = Instant::from_nanos(1);
+        let mut live: Vec<(u64, u64)> = Vec::new();
+        for key in 0..10_000 {
+            let method = rng.below(4);
+            let of = |method| live.iter().filter(|(_, of)| *of == method).count();
+            let has_room = live.len() < 10 && (method != 1 || of(1) < 3);
+            assert_eq!(taken.begin(key, method, now), has_room);
+            if has_room {
+                live.push((key, method));
+            }
+            if rng.below(2) == 0 && !live.is_empty() {
+                let (key, _) = live.swap_remove(rng.below(live.len() as u64) as usize);
+                taken.end(now, &key, Status::OK, &mut SplitMix64::new(1));
+                // Who ends twice ends once.
+                taken.end(now, &key, Status::OK, &mut SplitMix64::new(1));
+            }
+        }
+        for (key, _) in live {
+            taken.end(now, &key, Status::INTERNAL, &mut rng);
+        }
+        assert!(taken.calls.is_empty());
+        assert!(taken.methods.iter().all(|(_, limit)| limit.calls == 0));
+        assert_eq!(taken.all.map(|limit| limit.calls), Some(0));
+    }
+
+    #[test]
+    fn what_was_refused_says_nothing_of_how_long_calls_take() {
+        let mut rng = SplitMix64::new(1);
+        let config = AdaptiveConfig { min: 8, ..AdaptiveConfig::default() };
+        let adaptive = Concurrency::from(config);
+        let mut taken = Taken::<u64>::new(Some(adaptive), std::iter::empty());
+        assert!(taken.is_adaptive());
+        let limit = |taken: &Taken<u64>| match &taken.all.as_ref().map(|limit| &limit.rule) {
+            Some(Rule::Adaptive(limit)) => limit.limit(),
+            _ => 0,
+        };
+        let mut now = Instant::from_nanos(1);
+        for (status, changes) in [(Status::OVERLOADED, false), (Status::OK, true)] {
+            for key in 0..400 {
+                assert!(taken.begin(key, 0, now));
+                now = now + Duration::from_millis(1);
+                taken.end(now, &key, status, &mut rng);
+            }
+            assert_eq!(limit(&taken) != config.start, changes, "{status}");
+        }
+    }
+}

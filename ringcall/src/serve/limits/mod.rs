@@ -1,0 +1,157 @@
+//! How much a server takes on, and what it refuses.
+//!
+//! ```no_run
+//! # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+//! # struct Mirror;
+//! # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+//! use ringcall::limits::{AdaptiveConfig, Limits};
+//!
+//! let limits = Limits::default()
+//!     .concurrency(512)
+//!     .method("demo.Echo/echo", AdaptiveConfig::default());
+//! ringcall::Server::bind("127.0.0.1:7000").service(Mirror.into_echo()).limits(limits).run()?;
+//! # Ok::<(), ringcall::ServeError>(())
+//! ```
+//!
+//! A call that is refused did not run, its argument was not looked at, and its caller gets
+//! [`OVERLOADED`](ringcall_core::Status::OVERLOADED). Calls that have expired while they waited do not run either, and are counted
+//! apart ([`Counters::requests_expired`](ringcall_core::Counters::requests_expired)). What was refused is among the
+//! server's [`Incidents`](crate::Incidents).
+//!
+//! The decisions are values, told the time and what happened: [`CoDel`] and [`AdaptiveLimit`].
+
+mod adaptive;
+mod concurrency;
+mod cost;
+mod load;
+mod queue;
+
+use ringcall_core::method_id;
+
+pub use adaptive::{AdaptiveConfig, AdaptiveLimit};
+pub use concurrency::Concurrency;
+pub(crate) use concurrency::Taken;
+pub(crate) use cost::Cost;
+pub(crate) use load::Load;
+pub use queue::{CoDel, QueueRule};
+
+use crate::ServeError;
+
+/// What a server refuses when there is too much to do. By default calls that wait too long in a queue that stands,
+/// see [`QueueRule`]; beside that a connection may have [`Config::in_flight_max`](ringcall_core::Config::in_flight_max)
+/// calls, as always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    queue: Option<QueueRule>,
+    concurrency: Option<Concurrency>,
+    methods: Vec<(String, Concurrency)>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { queue: Some(QueueRule::default()), concurrency: None, methods: Vec::new() }
+    }
+}
+
+impl Limits {
+    /// How long calls may wait for the shard, and for the pool; with `None` as long as there are no other limits. Calls
+    /// with streams do not wait for the shard.
+    #[must_use]
+    pub fn queue(mut self, rule: impl Into<Option<QueueRule>>) -> Limits {
+        self.queue = rule.into();
+        self
+    }
+
+    /// How many calls there may be that were taken and not answered, of all services together: a number, or an
+    /// [`AdaptiveConfig`]. Further ones are refused at once.
+    #[must_use]
+    pub fn concurrency(mut self, limit: impl Into<Concurrency>) -> Limits {
+        self.concurrency = Some(limit.into());
+        self
+    }
+
+    /// How many calls of a method there may be, by its full name, `package.Service/method`. They count for the
+    /// limit of all as well.
+    #[must_use]
+    pub fn method(mut self, name: impl Into<String>, limit: impl Into<Concurrency>) -> Limits {
+        let name = name.into();
+        self.methods.retain(|(other, _)| *other != name);
+        self.methods.push((name, limit.into()));
+        self
+    }
+
+    pub(crate) fn queue_rule(&self) -> Option<QueueRule> {
+        self.queue
+    }
+
+    /// The methods that have limits.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
+        self.methods.iter().map(|(name, _)| &**name)
+    }
+
+    /// Where calls are counted, if there is a limit.
+    pub(crate) fn taken<K: std::hash::Hash + Eq>(&self) -> Option<Taken<K>> {
+        let methods = self.methods.iter().map(|(name, limit)| (method_id(name), *limit));
+        let is_counted = self.concurrency.is_some() || !self.methods.is_empty();
+        is_counted.then(|| Taken::new(self.concurrency, methods))
+    }
+
+    /// The part of one shard of a server.
+    pub(crate) fn shared_among(mut self, shards: usize) -> Limits {
+        let shards = u32::try_from(shards).unwrap_or(u32::MAX);
+        self.concurrency = self.concurrency.map(|limit| limit.shared_among(shards));
+        self.methods.iter_mut().for_each(|(_, limit)| *limit = limit.shared_among(shards));
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ServeError> {
+        let methods_are_sound = self.methods.iter().all(|(_, limit)| limit.is_sound());
+        let checks = [
+            (
+                "queue",
+                "a target of more than zero, and an interval that is longer",
+                self.queue.is_none_or(|rule| rule.is_sound()),
+            ),
+            (
+                "concurrency",
+                "at least 1, and an adaptive one between its bounds",
+                self.concurrency.is_none_or(|limit| limit.is_sound()),
+            ),
+            ("method", "at least 1, and an adaptive one between its bounds", methods_are_sound),
+        ];
+        match checks.into_iter().find(|(_, _, holds)| !holds) {
+            Some((setting, must, _)) => Err(ServeError::Limits { setting, must }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn errors_name_the_setting() {
+        assert!(Limits::default().concurrency(1).method("a.B/c", 1).validate().is_ok());
+        let message = |limits: Limits| limits.validate().unwrap_err().to_string();
+        assert_eq!(
+            message(Limits::default().concurrency(0)),
+            "`Limits::concurrency` must be at least 1, and an adaptive one between its bounds"
+        );
+        assert!(message(Limits::default().method("a.B/c", 0)).contains("method"));
+        let rule = QueueRule::new(Duration::from_secs(1), Duration::from_millis(1));
+        assert!(message(Limits::default().queue(rule)).contains("queue"));
+        let config = AdaptiveConfig { start: 5000, ..AdaptiveConfig::default() };
+        assert!(message(Limits::default().concurrency(config)).contains("concurrency"));
+    }
+
+    #[test]
+    fn a_fixed_limit_is_shared_out_and_none_gets_nothing() {
+        let of = |limits: Limits| limits.shared_among(4).concurrency;
+        assert_eq!(of(Limits::default().concurrency(10)), Some(Concurrency::Fixed(3)));
+        assert_eq!(of(Limits::default().concurrency(1)), Some(Concurrency::Fixed(1)));
+        let adaptive = AdaptiveConfig::default();
+        assert_eq!(of(Limits::default().concurrency(adaptive)), Some(adaptive.into()));
+    }
+}

@@ -1,0 +1,258 @@
+//! What a shard with [`Limits`] takes on: calls wait in a queue of its own, after what has arrived was read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
+use ringcall_core::{Cancellation, Empty, Handle, Instant, Request, RequestId, Status};
+
+use super::Inner;
+use crate::serve::Method;
+use crate::serve::limits::{CoDel, Limits, Load, Taken};
+
+/// How long calls are begun before what has arrived is read again, which is how long calls wait unseen. Reading
+/// costs a few system calls.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// A call on its connection.
+type Key = (Handle, RequestId);
+
+/// Only a shard with limits has one.
+pub(super) struct Admission {
+    /// Whether those that wait too long are refused. Without, none waits here.
+    rule: Option<RefCell<CoDel>>,
+    /// In milliseconds, for those that the rule refuses.
+    retry_after_ms: u16,
+    waiting: RefCell<VecDeque<Waiting>>,
+    /// Which of them nobody waits for any more, and whether their time is over.
+    given_up: RefCell<HashMap<Key, bool>>,
+    /// Where calls are counted, if their number is limited.
+    taken: Option<RefCell<Taken<Key>>>,
+    /// Whether it matters when exactly they end.
+    is_timed: bool,
+    load: Cell<Load>,
+}
+
+/// A call that has not begun.
+struct Waiting {
+    handle: Handle,
+    request: Request,
+    method: Rc<Method>,
+}
+
+impl Waiting {
+    fn key(&self) -> Key {
+        (self.handle, self.request.id)
+    }
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Admission {
+        let taken: Option<Taken<Key>> = limits.taken();
+        Admission {
+            rule: limits.queue_rule().map(|rule| RefCell::new(CoDel::new(rule))),
+            retry_after_ms: limits.queue_rule().map_or(0, |rule| rule.retry_after_ms()),
+            waiting: RefCell::default(),
+            given_up: RefCell::default(),
+            is_timed: taken.as_ref().is_some_and(Taken::is_adaptive),
+            taken: taken.map(RefCell::new),
+            load: Cell::new(Load::new(now)),
+        }
+    }
+
+    /// Whether calls wait.
+    pub(super) fn has_work(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// Nobody waits for this call any more; says whether it had not begun. Then it is answered when it is its turn, so
+    /// that it has its slot until nothing of it is held.
+    pub(super) fn gave_up(&self, call: Key, why: Cancellation) -> bool {
+        let is_waiting = self.has_work();
+        if is_waiting {
+            let is_expired =
+                matches!(why, Cancellation::Expired | Cancellation::Caller(CancelReason::Expired));
+            self.given_up.borrow_mut().insert(call, is_expired);
+        }
+        is_waiting
+    }
+
+    /// The first of those that wait, and how many wait behind it.
+    fn next(&self) -> Option<(Waiting, usize)> {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.pop_front().map(|next| (next, waiting.len()))
+    }
+
+    fn refuses(&self, now: Instant, waited: Duration, behind: usize) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind))
+    }
+
+    fn expired(&self, waited: Duration) {
+        self.rule.iter().for_each(|rule| rule.borrow_mut().expired(waited));
+    }
+
+    /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
+    fn was_given_up(&self, call: Key) -> Option<bool> {
+        let mut given_up = self.given_up.borrow_mut();
+        if given_up.is_empty() { None } else { given_up.remove(&call) }
+    }
+}
+
+/// Whether the time of a call is over, or would be when it is answered. If none waits behind it, it may try.
+fn is_late(call: &Waiting, now: Instant, behind: usize, until: Instant) -> bool {
+    let Waiting { request, method, .. } = call;
+    let mut cost = method.cost.get();
+    let would_be = behind > 0 && request.deadline <= until.max(now + cost.estimate());
+    if would_be && request.deadline > until {
+        cost.doubted();
+        method.cost.set(cost);
+    }
+    would_be || request.deadline <= now
+}
+
+/// The flags of calls that have items in either direction.
+const WITH_ITEMS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
+
+impl Inner {
+    /// A call has arrived for a method: takes it, or says no.
+    #[cold]
+    pub(super) fn take_on(self: &Rc<Self>, handle: Handle, request: Request, method: Rc<Method>) {
+        let Some(admission) = &self.admission else { return };
+        if let Some(taken) = &admission.taken {
+            let key = (handle, request.id);
+            let has_room = taken.borrow_mut().begin(key, request.method, request.received);
+            if !has_room {
+                self.remote.register.over_limit.add();
+                return self.refuse_overloaded(handle, request.id, 0);
+            }
+        }
+        // Items would not find a call that has not begun.
+        if admission.rule.is_none() || request.flags & WITH_ITEMS != 0 {
+            return self.begin_admitted(handle, request, method, 0);
+        }
+        admission.waiting.borrow_mut().push_back(Waiting { handle, request, method });
+    }
+
+    /// Begins calls that wait, for about as long as it took to read them, and a [`SLICE`] at least. Says whether there
+    /// was any.
+    #[cold]
+    pub(super) fn begin_waiting(self: &Rc<Self>, turn_began: Instant) -> bool {
+        let Some(admission) = &self.admission else { return false };
+        let mut now = self.read_clock();
+        let until = now + now.since(turn_began).max(SLICE);
+        let mut any = false;
+        while now < until
+            && let Some((next, behind)) = admission.next()
+        {
+            any = true;
+            let method = Rc::clone(&next.method);
+            let has_begun = self.begin_next(admission, next, behind, until);
+            let began = now;
+            now = self.read_clock();
+            if has_begun {
+                let mut cost = method.cost.get();
+                cost.took(now.since(began));
+                method.cost.set(cost);
+            }
+        }
+        if !admission.has_work() {
+            self.answer_given_up(admission);
+        }
+        any
+    }
+
+    /// The first of those that wait begins, or does not; says which. Answers leave `until` then, or when none waits.
+    fn begin_next(
+        self: &Rc<Self>,
+        admission: &Admission,
+        next: Waiting,
+        behind: usize,
+        until: Instant,
+    ) -> bool {
+        let now = self.now.get();
+        let (handle, id) = next.key();
+        let waited = now.since(next.request.received);
+        let is_refused = admission.refuses(now, waited, behind);
+        let is_late = is_late(&next, now, behind, until);
+        match admission.was_given_up((handle, id)) {
+            Some(false) => self.refuse(handle, id, Status::CANCELLED),
+            given_up if is_late || given_up.is_some() => {
+                admission.expired(waited);
+                self.refuse_expired(handle, id);
+            }
+            _ if is_refused => {
+                self.remote.register.waited_too_long.add();
+                self.refuse_overloaded(handle, id, admission.retry_after_ms);
+            }
+            _ => {
+                if self.watch.is_some() {
+                    self.watch_begins(handle, id);
+                }
+                let queue_us = now.micros_since(next.request.received);
+                self.begin_admitted(handle, next.request, next.method, queue_us);
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn begin_admitted(
+        self: &Rc<Self>,
+        handle: Handle,
+        request: Request,
+        method: Rc<Method>,
+        queue_us: u32,
+    ) {
+        self.begin(handle, request, method, queue_us);
+    }
+
+    /// Nothing waits: whoever was said to be given up was not here.
+    fn answer_given_up(&self, admission: &Admission) {
+        let given_up = std::mem::take(&mut *admission.given_up.borrow_mut());
+        for (handle, id) in given_up.into_keys() {
+            self.refuse(handle, id, Status::CANCELLED_RUNNING);
+        }
+    }
+
+    /// None of those that wait will begin. Returns how many there were.
+    pub(crate) fn refuse_waiting(&self, status: Status) -> usize {
+        let Some(admission) = &self.admission else { return 0 };
+        admission.given_up.borrow_mut().clear();
+        let waiting = std::mem::take(&mut *admission.waiting.borrow_mut());
+        for waiting in &waiting {
+            self.refuse(waiting.handle, waiting.request.id, status);
+        }
+        waiting.len()
+    }
+
+    fn refuse_overloaded(&self, handle: Handle, request: RequestId, retry_after_ms: u16) {
+        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(Status::OVERLOADED) };
+        self.answer_with(handle, request, header, &Empty);
+    }
+
+    /// A call has its answer: it is not counted any more, and its caller hears how busy this shard is.
+    #[cold]
+    pub(super) fn ended_taken(&self, handle: Handle, request: RequestId, header: &mut ReplyHeader) {
+        let Some(admission) = &self.admission else { return };
+        header.load = admission.load.get().thousandths();
+        if let Some(taken) = &admission.taken {
+            // Within a slice the time is that at which a handler began.
+            let now = if admission.is_timed { self.read_clock() } else { self.now.get() };
+            let mut rng = self.rng.borrow_mut();
+            taken.borrow_mut().end(now, &(handle, request), header.status, &mut *rng);
+        }
+    }
+
+    /// A turn that did something is over.
+    #[cold]
+    pub(super) fn worked(&self, began: Instant) {
+        if let Some(admission) = &self.admission {
+            let mut load = admission.load.get();
+            load.worked(began, self.read_clock());
+            admission.load.set(load);
+        }
+    }
+}

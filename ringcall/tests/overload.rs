@@ -1,0 +1,459 @@
+//! Servers that are asked for more than they can do: what they refuse, and that what they refuse did not run.
+
+mod common;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use common::{PATIENT, Pair, SOON, block, eventually, over_every_pair, over_one_pair};
+use ringcall::limits::{AdaptiveConfig, Limits, QueueRule};
+use ringcall::{
+    BlockOn, CallError, Cause, Client, Context, Items, Responder, RunningServer, ServeError,
+    Server, Status, StatusClass, Stream,
+};
+
+#[ringcall::service(name = "test.Mill")]
+trait Mill {
+    /// Keeps its thread.
+    async fn grind(&self, time_ms: u64) -> u64;
+    #[method(offload)]
+    async fn grind_apart(&self, time_ms: u64) -> u64;
+    /// Waits, and leaves its thread to others.
+    async fn soak(&self, cx: &Context, time_ms: u64) -> u64;
+    /// Is answered when [`Count::answer`] says so.
+    fn ask(&self, responder: Responder<u64>);
+    #[method(one_way)]
+    async fn drop_in(&self, number: u64);
+    async fn weigh(&self, sacks: Items<u64>) -> u64;
+    async fn pour(&self, number: u64) -> impl Stream<Item = u64>;
+}
+
+#[derive(Clone, Default)]
+struct Miller {
+    count: Arc<Count>,
+}
+
+/// What has run.
+#[derive(Default)]
+struct Count {
+    ran: AtomicU64,
+    running: AtomicU64,
+    /// How many ran at a time at most.
+    most: AtomicU64,
+    dropped_in: AtomicU64,
+    asked: Mutex<Vec<Responder<u64>>>,
+}
+
+struct Run<'a>(&'a Count);
+
+impl Count {
+    fn run(&self) -> Run<'_> {
+        self.ran.fetch_add(1, Ordering::SeqCst);
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        Run(self)
+    }
+
+    fn ran(&self) -> u64 {
+        self.ran.load(Ordering::SeqCst)
+    }
+
+    fn answer(&self) {
+        let asked = std::mem::take(&mut *self.asked.lock().expect("nobody panics"));
+        asked.into_iter().for_each(|responder| responder.send(Ok(1)));
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Mill for Miller {
+    async fn grind(&self, time_ms: u64) -> u64 {
+        let _run = self.count.run();
+        block(Duration::from_millis(time_ms));
+        time_ms
+    }
+
+    async fn grind_apart(&self, time_ms: u64) -> u64 {
+        let _run = self.count.run();
+        block(Duration::from_millis(time_ms));
+        time_ms
+    }
+
+    async fn soak(&self, cx: &Context, time_ms: u64) -> u64 {
+        let _run = self.count.run();
+        cx.sleep(Duration::from_millis(time_ms)).await;
+        time_ms
+    }
+
+    fn ask(&self, responder: Responder<u64>) {
+        drop(self.count.run());
+        self.count.asked.lock().expect("nobody panics").push(responder);
+    }
+
+    async fn drop_in(&self, number: u64) {
+        self.count.dropped_in.fetch_add(number, Ordering::SeqCst);
+    }
+
+    async fn weigh(&self, mut sacks: Items<u64>) -> u64 {
+        let _run = self.count.run();
+        let mut sum = 0;
+        while let Some(sack) = sacks.next().await {
+            sum += sack;
+        }
+        sum
+    }
+
+    async fn pour(&self, number: u64) -> impl Stream<Item = u64> {
+        Numbers(number)
+    }
+}
+
+/// Counts down.
+struct Numbers(u64);
+
+impl Stream for Numbers {
+    type Item = u64;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u64>> {
+        let next = self.0.checked_sub(1);
+        self.0 = next.unwrap_or(0);
+        Poll::Ready(next)
+    }
+}
+
+/// A rule that notices soon.
+const QUICK: QueueRule = QueueRule::new(Duration::from_millis(5), Duration::from_millis(20));
+
+/// No rule, so that only what is counted is refused.
+fn counted() -> Limits {
+    Limits::default().queue(None)
+}
+
+fn serve(pair: Pair, change: impl FnOnce(Server) -> Server) -> (RunningServer, Arc<Count>) {
+    let miller = Miller::default();
+    let count = Arc::clone(&miller.count);
+    (pair.start(change(pair.bind().service(miller.into_mill()))), count)
+}
+
+fn connect(pair: Pair, server: &RunningServer) -> MillClient<Client> {
+    let client = pair.secured(MillClient::connect(server.address()));
+    client.wait().expect("the server accepts").with_options(PATIENT)
+}
+
+type Ended = Result<(), CallError>;
+
+fn assert_answered<T>(ended: Result<T, CallError>) {
+    assert_eq!(ended.map(drop), Ok(()));
+}
+
+fn assert_refused<T>(ended: Result<T, CallError>) {
+    let error = ended.map(drop).expect_err("it is refused");
+    let cause = error.failure().map(|failure| failure.cause);
+    assert_eq!(cause, Some(Cause::Status(Status::OVERLOADED)));
+    assert!(error.is_safe_to_retry(), "it did not run");
+}
+
+/// What a call is to be ended with.
+type End<T> = Box<dyn FnOnce(Result<T, CallError>) + Send>;
+
+/// Makes so many calls at once, and tells how they end.
+fn many<T>(calls: u64, make: impl Fn(End<T>)) -> Receiver<Ended> {
+    let (ended, ends) = channel();
+    for _ in 0..calls {
+        let ended = ended.clone();
+        make(Box::new(move |end| drop(ended.send(end.map(drop)))));
+    }
+    ends
+}
+
+// ---- how many ----
+
+#[test]
+fn d15_calls_beyond_the_limit_are_refused_and_do_not_run() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(counted().concurrency(2)));
+        let client = connect(pair, &server);
+        let asked = many(2, |end| client.ask().callback(end));
+        eventually("both run", || count.ran() == 2);
+        assert_refused(client.grind(&0).wait());
+        assert_refused(client.ask().wait());
+        assert_eq!(count.ran(), 2);
+        assert_eq!(server.incidents().over_limit, 2);
+        count.answer();
+        assert!(asked.iter().take(2).all(|end| end.is_ok()));
+        assert_answered(client.grind(&0).wait());
+    });
+}
+
+#[test]
+fn d15_a_method_has_a_limit_of_its_own() {
+    over_one_pair(|pair| {
+        let limits = counted().method("test.Mill/ask", 1).concurrency(3);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let _asked = many(1, |end| client.ask().callback(end));
+        eventually("it runs", || count.ran() == 1);
+        assert_refused(client.ask().wait());
+        assert_answered(client.grind(&0).wait());
+        let _soaking = many(2, |end| client.soak(&60_000).callback(end));
+        eventually("they run", || count.ran() == 4);
+        assert_refused(client.grind(&0).wait());
+    });
+}
+
+#[test]
+fn d15_whatever_ends_a_call_makes_room() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(counted().concurrency(2)));
+        let client = connect(pair, &server);
+        let is_full = || assert_refused(client.grind(&0).wait());
+        // By their deadline.
+        let expired = many(2, |end| client.soak(&60_000).deadline(SOON * 4).callback(end));
+        eventually("they run", || count.ran() == 2);
+        is_full();
+        assert!(expired.iter().take(2).all(|end| end.is_err()));
+        eventually("there is room", || client.grind_apart(&0).wait().is_ok());
+        // By the end of their connection, with its shard.
+        let shard = pair.shard();
+        let other = shard.block_on(shard.connect(server.address())).expect("it accepts");
+        let other = MillClient::new(other).with_options(PATIENT);
+        let before = count.ran();
+        (0..2).for_each(|_| other.soak(&60_000).callback(|_| {}));
+        shard.run(|| count.ran() < before + 2);
+        is_full();
+        drop((other, shard));
+        eventually("there is room", || client.grind(&0).wait().is_ok());
+        // By a handler that answers from elsewhere.
+        let before = count.ran();
+        let asked = many(2, |end| client.ask().callback(end));
+        eventually("they run", || count.ran() == before + 2);
+        is_full();
+        count.answer();
+        assert!(asked.iter().take(2).all(|end| end.is_ok()));
+        assert_answered(client.grind(&0).wait());
+    });
+}
+
+#[test]
+fn d15_calls_with_streams_are_counted() {
+    over_one_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(Limits::default().concurrency(1)));
+        let client = connect(pair, &server);
+        let weighing = client.weigh().wait().expect("it begins");
+        eventually("it runs", || count.ran() == 1);
+        assert_refused(client.grind(&0).wait());
+        assert_answered(client.channel().block_on(weighing.finish()));
+        let mut poured = client.pour(&3).wait().expect("there is room");
+        let mut sum = 0;
+        while let Some(item) = poured.next_wait() {
+            sum += item.expect("an item").to_native();
+        }
+        assert_eq!(sum, 3);
+        eventually("there is room again", || client.grind(&0).wait().is_ok());
+    });
+}
+
+#[test]
+fn d15_an_adaptive_limit_keeps_its_bounds() {
+    over_one_pair(|pair| {
+        let mut config = AdaptiveConfig::default();
+        (config.start, config.min, config.max) = (4, 2, 6);
+        let (server, count) = serve(pair, |server| server.limits(counted().concurrency(config)));
+        let client = connect(pair, &server);
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..40 {
+            for end in many(20, |end| client.soak(&1).callback(end)).iter().take(20) {
+                match end {
+                    Ok(_) => good += 1,
+                    refused => {
+                        assert_refused(refused);
+                        bad += 1;
+                    }
+                }
+            }
+        }
+        assert!((2..=6).contains(&count.most.load(Ordering::SeqCst)));
+        assert_eq!((count.ran(), server.incidents().over_limit), (good, bad));
+    });
+}
+
+// ---- how long ----
+
+/// So many calls at once: how many were answered, how many refused. All end.
+fn sorted(ends: Receiver<Ended>, calls: u64) -> (u64, u64) {
+    let (mut good, mut bad) = (0, 0);
+    for end in ends.iter().take(calls as usize) {
+        match end {
+            Ok(_) => good += 1,
+            Err(error) => {
+                let failure = error.failure().expect("nothing else fails");
+                assert_eq!(failure.retry_after_ms, 20, "when the rule has looked again");
+                assert_refused::<()>(Err(error));
+                bad += 1;
+            }
+        }
+    }
+    assert_eq!(good + bad, calls);
+    (good, bad)
+}
+
+#[test]
+fn d15_what_waits_too_long_in_a_queue_that_stands_is_refused_and_does_not_run() {
+    over_every_pair(|pair| {
+        let limits = Limits::default().queue(QUICK);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let calls = 200;
+        let (good, bad) = sorted(many(calls, |end| client.grind(&2).callback(end)), calls);
+        assert!(bad > 0, "it stands for longer than two intervals");
+        assert_eq!((count.ran(), server.incidents().waited_too_long), (good, bad));
+        assert_answered(client.grind(&0).wait());
+    });
+}
+
+#[test]
+fn d15_without_a_rule_nothing_that_waits_is_refused() {
+    over_one_pair(|pair| {
+        for limits in [None, Some(counted().concurrency(1000))] {
+            let (server, count) = serve(pair, |server| match limits {
+                None => server,
+                Some(limits) => server.limits(limits),
+            });
+            let client = connect(pair, &server);
+            assert_eq!(sorted(many(100, |end| client.grind(&2).callback(end)), 100), (100, 0));
+            assert_eq!(count.ran(), 100);
+        }
+    });
+}
+
+#[test]
+fn d15_the_queue_of_the_pool_has_the_same_rule() {
+    over_every_pair(|pair| {
+        let limits = Limits::default().queue(QUICK);
+        let (server, count) = serve(pair, |server| server.limits(limits).offload_threads(1));
+        let client = connect(pair, &server);
+        let calls = 200;
+        let (good, bad) = sorted(many(calls, |end| client.grind_apart(&2).callback(end)), calls);
+        assert!(bad > 0, "it stands for longer than two intervals");
+        assert_eq!((count.ran(), server.incidents().waited_too_long), (good, bad));
+    });
+}
+
+/// Keeps the server's only shard for a while.
+fn occupy(client: &MillClient<Client>, count: &Count, time_ms: u64) -> Receiver<Ended> {
+    let before = count.ran();
+    let grinding = many(1, |end| client.grind(&time_ms).callback(end));
+    eventually("the shard computes", || count.ran() == before + 1);
+    grinding
+}
+
+#[test]
+fn d02_what_its_caller_gave_up_while_the_shard_computed_does_not_run() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(Limits::default()));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 500);
+        let late = client.soak(&0).deadline(Duration::from_millis(100)).wait();
+        assert!(late.is_err(), "{late:?}");
+        assert!(grinding.iter().take(1).all(|end| end.is_ok()));
+        assert_answered(client.soak(&0).wait());
+        assert_eq!(count.ran(), 2, "the late one did not run");
+        let counters = server.stop();
+        assert_eq!(counters.requests_expired, 1);
+    });
+}
+
+#[test]
+fn d15_one_way_calls_wait_as_others_and_are_dropped_beyond_the_limit() {
+    over_one_pair(|pair| {
+        let limits = Limits::default().method("test.Mill/drop_in", 3);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 300);
+        for _ in 0..5 {
+            client.drop_in(&1).wait().expect("it is sent");
+        }
+        assert!(grinding.iter().take(1).all(|end| end.is_ok()));
+        assert_answered(client.grind(&0).wait());
+        assert_eq!(count.dropped_in.load(Ordering::SeqCst), 3);
+        assert_eq!(server.incidents().over_limit, 2);
+        client.drop_in(&1).wait().expect("it is sent");
+        eventually("there is room again", || count.dropped_in.load(Ordering::SeqCst) == 4);
+    });
+}
+
+#[test]
+fn answers_say_how_long_calls_waited_and_how_busy_the_server_is() {
+    over_one_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(Limits::default()));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 200);
+        let waiting = many(1, |end| client.grind(&50).callback(end));
+        let reply = client.grind(&0).with_metadata().wait();
+        assert!(reply.queued >= Duration::from_millis(50), "{:?}", reply.queued);
+        assert!(reply.load > 0);
+        drop((grinding, waiting));
+        // Without limits nothing is said.
+        let (server, _) = serve(pair, |server| server);
+        let reply = connect(pair, &server).grind(&0).with_metadata().wait();
+        assert_eq!((reply.queued, reply.load), (Duration::ZERO, 0));
+    });
+}
+
+// ---- ends ----
+
+#[test]
+fn a_drain_finishes_what_waits_and_refuses_it_when_its_time_is_over() {
+    over_every_pair(|pair| {
+        for (timeout, all_run) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
+            let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
+            let limits = Limits::default().queue(patient);
+            let (server, count) =
+                serve(pair, |server| server.limits(limits).drain_timeout(timeout));
+            let client = connect(pair, &server);
+            let grinding = occupy(&client, &count, 300);
+            let waiting = many(20, |end| client.grind(&20).deadline(SOON * 100).callback(end));
+            block(Duration::from_millis(100));
+            server.drain();
+            assert!(grinding.iter().take(1).all(|end| end.is_ok() || !all_run));
+            let mut good = 0;
+            for end in waiting.iter().take(20) {
+                match end {
+                    Ok(_) => good += 1,
+                    Err(error) => assert!(!all_run && error.is_safe_to_retry(), "{error}"),
+                }
+            }
+            assert_eq!(count.ran(), good + 1);
+        }
+    });
+}
+
+// ---- settings ----
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    over_one_pair(|pair| {
+        let start = |limits| {
+            let server = pair.bind().service(Miller::default().into_mill()).limits(limits);
+            server.start().expect_err("it makes no sense")
+        };
+        let error = start(Limits::default().concurrency(0));
+        assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
+        let error = start(Limits::default().method("test.Mill/grnd", 5));
+        assert!(matches!(error, ServeError::UnknownMethod { .. }), "{error}");
+        assert!(error.to_string().contains("test.Mill/grnd"), "{error}");
+    });
+}
+
+#[test]
+fn overloaded_is_of_the_class_that_did_not_run() {
+    assert_eq!(Status::OVERLOADED.class(), StatusClass::Refused);
+}
