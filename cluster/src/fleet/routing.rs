@@ -91,8 +91,9 @@ pub(super) struct Plan {
     key: Key,
     /// Of the health by which its lanes are parted.
     epoch: u64,
-    /// Those that have an instance which takes calls.
+    /// Those that have an instance which takes calls; and behind so many, those that had one once.
     lanes: Vec<Lane>,
+    count: usize,
     /// The first one of which an instance is usable.
     current: usize,
 }
@@ -224,7 +225,7 @@ impl Routing {
         if self.plans.len() >= PLANS_MAX {
             self.forget();
         }
-        self.plans.push(Plan { key, epoch: u64::MAX, lanes: Vec::new(), current: 0 });
+        self.plans.push(Plan { key, epoch: u64::MAX, lanes: Vec::new(), count: 0, current: 0 });
         self.plans.len() - 1
     }
 
@@ -247,7 +248,7 @@ impl Routing {
     fn fill<T>(&mut self, at: usize, hosts: &Hosts<T>, settings: &Settings) {
         let Routing { router, map, plans, .. } = self;
         let plan = &mut plans[at];
-        let (key, mut old) = (plan.key, std::mem::take(&mut plan.lanes));
+        let (key, mut count) = (plan.key, 0);
         let all = [Bits::default()];
         let lanes = key.route.map_or(&all[..], |route| &map.routes[usize::from(route)]);
         for group in chain(router, map, key.group) {
@@ -257,19 +258,21 @@ impl Routing {
                         && group.is_none_or(|group: &Group| group.members.has(place))
                         && !map.excludes(key.excludes, place)
                 };
-                let mut lane = old.pop().unwrap_or_default();
-                lane.callable.clear();
-                lane.callable.extend(hosts.callable().iter().copied().filter(|at| is_in(*at)));
-                if !lane.callable.is_empty() {
-                    plan.lanes.push(lane);
+                if plan.lanes.len() == count {
+                    plan.lanes.push(Lane::default());
                 }
+                let callable = &mut plan.lanes[count].callable;
+                callable.clear();
+                callable.extend(hosts.callable().iter().copied().filter(|at| is_in(*at)));
+                count += usize::from(!callable.is_empty());
             }
         }
-        let last = plan.lanes.len().saturating_sub(1);
-        for (index, lane) in plan.lanes.iter_mut().enumerate() {
-            lane.part(index == last, &map.zone, hosts, settings);
+        let lanes = &mut plan.lanes[..count];
+        for (index, lane) in lanes.iter_mut().enumerate() {
+            lane.part(index + 1 == count, &map.zone, hosts, settings);
         }
-        plan.current = plan.lanes.iter().position(|lane| !lane.usable.is_empty()).unwrap_or(0);
+        plan.current = lanes.iter().position(|lane| !lane.usable.is_empty()).unwrap_or(0);
+        plan.count = count;
         plan.epoch = hosts.epoch();
     }
 
@@ -315,18 +318,18 @@ fn carried(asked: Option<&str>, version: u64, real: &str) -> Arc<[u8]> {
 impl Plan {
     /// Its lanes: the one that calls go to, and those that are left if it fails.
     pub(super) fn lanes(&self) -> &[Lane] {
-        self.lanes.get(self.current..).unwrap_or_default()
+        self.lanes.get(self.current..self.count).unwrap_or_default()
     }
 
     /// All of its lanes, the current one first.
     pub(super) fn all_lanes(&self) -> impl Iterator<Item = &Lane> {
-        let (before, after) = self.lanes.split_at(self.current.min(self.lanes.len()));
-        after.iter().chain(before)
+        let before = self.lanes.get(..self.current).unwrap_or_default();
+        self.lanes().iter().chain(before)
     }
 
     /// Whether one that is ejected may be probed by a call: it would be in the current lane, or a better one.
     pub(super) fn may_probe(&self, place: u32) -> bool {
-        let until = (self.current + 1).min(self.lanes.len());
+        let until = (self.current + 1).min(self.count);
         self.lanes[..until].iter().any(|lane| lane.callable.binary_search(&place).is_ok())
     }
 }

@@ -197,7 +197,7 @@ pub(crate) fn outgoing(flags: u8) -> Outgoing {
 
 pub(crate) type End = Result<Status, Failure>;
 
-pub(crate) fn poll(call: &mut BalancedCall<'_, Stubs, Empty>) -> Poll<End> {
+pub(crate) fn poll<P: Payload + Clone>(call: &mut BalancedCall<'_, Stubs, P>) -> Poll<End> {
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(call).poll(&mut cx).map(|end| end.map(|answer| answer.header.status))
 }
