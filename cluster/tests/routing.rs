@@ -409,7 +409,7 @@ fn requests_carry_which_group_they_asked_for_and_which_they_got() {
         let asked = sample.asked();
         let mut call = fleet.begin(at(1001), &asked, 0, SECOND).unwrap();
         let (attempt, _) = fleet.start(at(1001), &asked, &mut call, ready).unwrap();
-        let bytes = attempt.carries.clone().expect("groups matter");
+        let bytes = fleet.carried(&call, &attempt).expect("groups matter");
         fleet.abandon(at(1001), &call, attempt);
         bytes
     };

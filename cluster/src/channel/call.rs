@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ringcall_core::frame::request_flags;
@@ -80,35 +81,39 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let asked = Asked { name, method, key: self.key, extensions, argument };
         let state = &mut self.state;
         let begun = self.shared.fleet.with(|fleet| {
-            let state = match state {
-                Some(state) => state,
-                None => {
-                    let state = state.insert(fleet.begin(now, &asked, flags, timeout)?);
-                    if let Some(delay) = state.delay() {
-                        return Ok(Err(delay));
-                    }
-                    state
+            if state.is_none() {
+                let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
+                if begun.delay().is_some() {
+                    return Ok(None);
                 }
-            };
-            fleet.start(now, &asked, state, |channel| connector.readiness(channel)).map(Ok)
-        })?;
-        match begun {
-            Ok((attempt, channel)) => Ok(Some(self.run(attempt, channel))),
-            Err(delay) => {
-                self.timer = Some(Timer::Again(connector.sleep(delay)));
-                Ok(None)
             }
+            let Some(state) = state else { return Ok(None) };
+            let readiness = |channel: &N::Channel| connector.readiness(channel);
+            let (attempt, channel) = fleet.start(now, &asked, state, readiness)?;
+            let carried = fleet.carried(state, &attempt);
+            Ok(Some((attempt, channel, carried)))
+        })?;
+        if let Some((attempt, channel, carried)) = begun {
+            return Ok(Some(self.run(attempt, channel, carried)));
         }
+        let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
+        self.timer = Some(Timer::Again(connector.sleep(delay)));
+        Ok(None)
     }
 
     #[inline]
-    fn run(&self, mut attempt: Attempt, channel: N::Channel) -> Running<N, P> {
+    fn run(
+        &self,
+        attempt: Attempt,
+        channel: N::Channel,
+        carried: Option<Arc<[u8]>>,
+    ) -> Running<N, P> {
         let mut call = Outgoing { timeout: attempt.timeout, ..self.call };
         if attempt.number > 0 {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
-        let payload = Carrying::new(self.payload.clone(), attempt.carries.take());
+        let payload = Carrying::new(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
         Running { attempt, future }
     }
@@ -218,11 +223,13 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let connector = &self.shared.connector;
         let now = connector.now();
         let Some(state) = &mut self.state else { return };
-        let second = self
-            .shared
-            .fleet
-            .with(|fleet| fleet.hedge(now, state, |channel| connector.readiness(channel)));
-        self.second = second.map(|(attempt, channel)| self.run(attempt, channel));
+        let second = self.shared.fleet.with(|fleet| {
+            let readiness = |channel: &N::Channel| connector.readiness(channel);
+            let (attempt, channel) = fleet.hedge(now, state, readiness)?;
+            let carried = fleet.carried(state, &attempt);
+            Some((attempt, channel, carried))
+        });
+        self.second = second.map(|(attempt, channel, carried)| self.run(attempt, channel, carried));
     }
 }
 

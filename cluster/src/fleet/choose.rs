@@ -9,33 +9,33 @@ use super::{CallState, Fleet, Readiness};
 const TRIES: u32 = 4;
 
 impl<T: Clone> Fleet<T> {
-    /// The place of the instance, and whether this call is its probe.
+    /// The place of the instance, and whether this call is its probe. Whether the call is `ROUTED` is known when this
+    /// is compiled, so that others do not pay for it.
     #[inline]
-    pub(super) fn choose(
+    pub(super) fn choose<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Result<(u32, bool), Failure> {
-        self.refresh_plan(call);
         if let Some(place) = self.probe(now, call, readiness) {
             return Ok((place, true));
         }
-        if let Some(place) = self.choose_quickly(now, call, readiness) {
+        if let Some(place) = self.choose_quickly::<ROUTED>(now, call, readiness) {
             return Ok((place, false));
         }
         self.choose_slowly(now, call, readiness).map(|place| (place, false))
     }
 
     /// The place of an instance at which the call was not made yet, if there is one.
-    pub(super) fn choose_another(
+    pub(super) fn choose_another<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Option<u32> {
         self.refresh_plan(call);
-        let quick = self.choose_quickly(now, call, readiness);
+        let quick = self.choose_quickly::<ROUTED>(now, call, readiness);
         // One that was tried is only chosen where all were.
         let place = quick.or_else(|| self.choose_slowly(now, call, readiness).ok())?;
         // In another lane a call is made again, not twice.
@@ -47,7 +47,7 @@ impl<T: Clone> Fleet<T> {
 
     /// Parts the plan of a call anew if health has changed.
     #[inline]
-    fn refresh_plan(&mut self, call: &CallState) {
+    pub(super) fn refresh_plan(&mut self, call: &CallState) {
         if let Some(routing) = &mut self.routing {
             routing.refresh(call, &self.hosts, &self.settings);
         }
@@ -62,24 +62,22 @@ impl<T: Clone> Fleet<T> {
     /// Whom the policy chooses of all that are usable, if nothing speaks against it. It is asked more than once, so
     /// that a few instances that are in the way do not make every other call look at all of them.
     #[inline]
-    fn choose_quickly(
+    fn choose_quickly<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Option<u32> {
-        let lane = match &self.routing {
-            None if self.hosts.usable().is_empty() => return None,
-            None => None,
-            Some(routing) => Some(routing.planned(call).lanes().first()?),
+        let candidates = match &self.routing {
+            Some(routing) if ROUTED => {
+                let lane = routing.planned(call).lanes().first()?;
+                self.hosts.candidates_among(lane.list(&mut self.rng))
+            }
+            _ => self.hosts.candidates(),
         };
-        if lane.is_some_and(|lane| lane.usable.is_empty()) {
+        if candidates.places().is_empty() {
             return None;
         }
-        let candidates = match lane {
-            None => self.hosts.candidates(),
-            Some(lane) => self.hosts.candidates_among(lane.list(&mut self.rng)),
-        };
         let mut before = None;
         for _ in 0..TRIES {
             let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);

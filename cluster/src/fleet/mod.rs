@@ -113,7 +113,8 @@ struct Path {
     plan: u16,
     /// The call says itself which group it asks for.
     says_group: bool,
-    delay: Option<Duration>,
+    /// An hour at most.
+    delay_us: u32,
 }
 
 impl CallState {
@@ -126,7 +127,8 @@ impl CallState {
     /// How long it has to wait before its first attempt, if a rule says so.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
-        self.path.delay
+        let Path { delay_us, .. } = self.path;
+        (delay_us > 0).then(|| Duration::from_micros(delay_us.into()))
     }
 
     /// How many attempts were made.
@@ -154,8 +156,6 @@ pub struct Attempt {
     pub timeout: Duration,
     /// When a second one should be made beside it, if it has not ended.
     pub hedge_after: Option<Duration>,
-    /// TLVs that its request has beside its own: the groups that it is for, if groups matter.
-    pub carries: Option<Arc<[u8]>>,
 }
 
 impl Attempt {
@@ -288,7 +288,10 @@ impl<T: Clone> Fleet<T> {
     ) -> Result<CallState, Failure> {
         self.counts.calls += 1;
         let index = self.methods.index(now, asked, &self.settings);
-        let path = self.find_path(index, asked)?;
+        let path = match self.routing {
+            None => Path::default(),
+            Some(_) => self.find_path(index, asked)?,
+        };
         let pass = self.methods.pass(index, now).ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
@@ -306,15 +309,12 @@ impl<T: Clone> Fleet<T> {
         })
     }
 
-    #[inline]
+    /// Where a call may go. Calls that are not routed must not become slower by this.
+    #[inline(never)]
     fn find_path(&mut self, method: u32, asked: &Asked<'_>) -> Result<Path, Failure> {
-        match &mut self.routing {
-            None => Ok(Path::default()),
-            Some(routing) => {
-                let found = routing.find(method, asked, &mut self.rng);
-                found.inspect_err(|_| self.counts.denied += 1)
-            }
-        }
+        let Some(routing) = &mut self.routing else { return Ok(Path::default()) };
+        let found = routing.find(method, asked, &mut self.rng);
+        found.inspect_err(|_| self.counts.denied += 1)
     }
 
     /// Chooses an instance for an attempt of a call, which asks for the same as when it began. `readiness` says of a
@@ -331,19 +331,41 @@ impl<T: Clone> Fleet<T> {
         readiness: impl Fn(&T) -> Readiness,
     ) -> Result<(Attempt, T), Failure> {
         if self.next_sweep <= now {
-            if self.routing.is_some() {
-                self.hosts.look(&readiness);
-            }
+            self.hosts.look(&readiness);
             self.sweep(now);
         }
-        if self.is_stale(call) {
-            call.path = self.find_path(call.method, asked)?;
-        }
-        let chosen = self.choose(now, call, &readiness);
+        let chosen = match self.routing {
+            None => self.choose::<false>(now, call, &readiness),
+            Some(_) => self.choose_routed(now, asked, call, &readiness),
+        };
         let (place, is_probe) = chosen.inspect_err(|failure| {
             self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
         })?;
         Ok(self.attempt(now, call, place, is_probe))
+    }
+
+    /// The same for a call that is routed.
+    #[inline(never)]
+    fn choose_routed(
+        &mut self,
+        now: Instant,
+        asked: &Asked<'_>,
+        call: &mut CallState,
+        readiness: &impl Fn(&T) -> Readiness,
+    ) -> Result<(u32, bool), Failure> {
+        if self.is_stale(call) {
+            call.path = self.find_path(call.method, asked)?;
+        }
+        self.refresh_plan(call);
+        self.choose::<true>(now, call, readiness)
+    }
+
+    /// TLVs that the request of an attempt has beside the call's own: which group was asked for and which one it goes
+    /// to, if groups matter.
+    #[inline]
+    #[must_use]
+    pub fn carried(&self, call: &CallState, attempt: &Attempt) -> Option<Arc<[u8]>> {
+        self.routing.as_ref()?.carried(&call.path, attempt.host.place())
     }
 
     /// Whether rules or instances have changed since the call was routed.
@@ -378,7 +400,6 @@ impl<T: Clone> Fleet<T> {
             number: call.attempts,
             timeout: method.attempt_timeout.map_or(left, |timeout| timeout.min(left)),
             hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
-            carries: self.routing.as_ref().and_then(|routing| routing.carried(&call.path, place)),
         };
         call.attempts += 1;
         (attempt, self.hosts.target(place).clone())
@@ -453,7 +474,10 @@ impl<T: Clone> Fleet<T> {
         if !is_left || is_retry || self.is_stale(call) {
             return None;
         }
-        let place = self.choose_another(now, call, &readiness)?;
+        let place = match self.routing {
+            None => self.choose_another::<false>(now, call, &readiness)?,
+            Some(_) => self.choose_another::<true>(now, call, &readiness)?,
+        };
         if !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
             return None;
         }

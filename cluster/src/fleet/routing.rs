@@ -193,7 +193,9 @@ impl Routing {
         let (group, says_group) = self.group(asked);
         let Verdict { excludes, route, delay, .. } = verdict;
         let plan = self.plan(Key { excludes, route, group });
-        Ok(Path { serial: self.serial, plan, delay, says_group })
+        // An hour has fewer microseconds than that.
+        let delay_us = delay.map_or(0, |delay| delay.as_micros() as u32);
+        Ok(Path { serial: self.serial, plan, says_group, delay_us })
     }
 
     #[cold]
@@ -277,7 +279,6 @@ impl Routing {
     }
 
     /// What a call to the instance at a place carries beside what it says itself.
-    #[inline]
     pub(super) fn carried(&self, path: &Path, place: u32) -> Option<Arc<[u8]>> {
         let group = &self.map.groups[usize::from(*self.map.group_of.get(place as usize)?)];
         Some(Arc::clone(&group.carried[usize::from(!path.says_group)]))

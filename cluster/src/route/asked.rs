@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use ringcall_core::frame::{ExtensionWriter, Extensions, is_metadata_key, parse_metadata, tag};
+use ringcall_core::frame::{ExtensionWriter, Extensions, is_metadata_key, tag};
 use ringcall_core::method_id;
 
 /// What rules see of a call.
@@ -31,9 +31,13 @@ impl<'a> Asked<'a> {
 
     /// The first value of a key of metadata.
     pub(super) fn metadata(&self, key: &str) -> Option<&'a [u8]> {
-        let entries = self.tlvs().filter(|(found, _)| *found == tag::METADATA);
-        let mut parsed = entries.filter_map(|(_, value)| parse_metadata(value));
-        parsed.find(|(other, _)| *other == key).map(|(_, value)| value)
+        let mut entries = self.tlvs().filter(|(found, _)| *found == tag::METADATA);
+        // Its length, the key, and the value. Keys of rules are keys, so one that is equal need not be looked at twice.
+        entries.find_map(|(_, entry)| {
+            let (len, entry) = entry.split_first()?;
+            let (other, value) = entry.split_at_checked(usize::from(*len))?;
+            (other == key.as_bytes()).then_some(value)
+        })
     }
 
     /// The group that it asks for.

@@ -315,18 +315,26 @@ impl Draw {
     fn below(&self, of: u32, asked: &Asked<'_>, rng: &mut SplitMix64) -> u32 {
         let value = match &self.by {
             DrawBy::Chance => None,
-            DrawBy::Key => asked.key,
-            DrawBy::Metadata(key) => asked.metadata(key).map(hash_bytes),
-            DrawBy::Field(readers) => read(readers, asked).map(|field| match field {
-                Field::Text(text) => hash_bytes(text.as_bytes()),
-                Field::Number(number) => number,
-            }),
+            _ => self.value(asked),
         };
         let drawn = match value {
             Some(value) => mix(self.salt ^ mix(value)),
             None => rng.next_u64(),
         };
         (((drawn >> 32) * u64::from(of)) >> 32) as u32
+    }
+
+    /// What decides instead of chance, if the call has it.
+    fn value(&self, asked: &Asked<'_>) -> Option<u64> {
+        match &self.by {
+            DrawBy::Chance => None,
+            DrawBy::Key => asked.key,
+            DrawBy::Metadata(key) => asked.metadata(key).map(hash_bytes),
+            DrawBy::Field(readers) => read(readers, asked).map(|field| match field {
+                Field::Text(text) => hash_bytes(text.as_bytes()),
+                Field::Number(number) => number,
+            }),
+        }
     }
 }
 
