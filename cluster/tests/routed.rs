@@ -125,7 +125,7 @@ fn a_warm_call_through_rules_allocates_nothing() {
     let extensions = writer.finish();
     let plain = Extended { payload: Empty, extensions: Vec::new() };
     let with_metadata = Extended { payload: Empty, extensions };
-    let mut made = || {
+    let made = || {
         for _ in 0..2000 {
             world.pass(Duration::from_millis(1));
             let mut call = balanced.call(outgoing(0), &plain);

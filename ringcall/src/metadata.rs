@@ -220,7 +220,8 @@ macro_rules! extension_methods {
             self
         }
 
-        /// Asks for a group of servers. Servers hand it down to their own calls.
+        /// Asks for a group of servers: a balanced channel for which groups matter goes by it, others only pass it on.
+        /// Servers hand it down to their own calls.
         pub fn group(mut self, group: &str) -> Self {
             let tag = ringcall_core::frame::tag::ASKED_GROUP;
             crate::metadata::push(&mut self.$($writer).+, tag, &[group.as_bytes()]);
