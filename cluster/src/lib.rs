@@ -6,6 +6,7 @@
 //! says which there are ([`discovery::Source`]) may be yours.
 //!
 //! * [`discovery`]: which instances there are, and what is believed of their source.
+//! * [`route`]: which of them a call may go to.
 //! * [`health`]: which of them work.
 //! * [`balance`]: which gets a call.
 //! * [`breaker`], [`retry`], [`hedge`]: what becomes of calls that fail, or take long.
@@ -23,6 +24,7 @@ pub mod health;
 pub mod hedge;
 mod ramp;
 pub mod retry;
+pub mod route;
 mod settings;
 mod sign;
 mod window;

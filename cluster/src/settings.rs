@@ -10,6 +10,7 @@ use crate::breaker::BreakerConfig;
 use crate::health::HealthConfig;
 use crate::hedge::HedgeConfig;
 use crate::retry::RetryConfig;
+use crate::route::{Caller, Fields, Groups, Zones};
 
 /// How calls to a service are made. Replaceable while it is used:
 /// [`Balanced::configure`](crate::Balanced::configure).
@@ -28,6 +29,14 @@ pub struct Settings {
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
     pub retry_floor_per_s: u32,
+    /// What is said of this side, for routing.
+    pub caller: Caller,
+    /// Which groups of instances calls go to; `None`, the default: groups do not matter.
+    pub groups: Option<Groups>,
+    /// When calls leave the caller's zone, if it says one; `None`, the default: zones do not matter.
+    pub zones: Option<Zones>,
+    /// How rules read fields of arguments.
+    pub fields: Fields,
     /// For methods that have no settings of their own.
     pub method: MethodSettings,
     /// For others, by [`method_id`](ringcall_core::method_id).
@@ -42,6 +51,10 @@ impl Default for Settings {
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
+            caller: Caller::default(),
+            groups: None,
+            zones: None,
+            fields: Fields::new(),
             method: MethodSettings::default(),
             methods: BTreeMap::new(),
         }
@@ -124,6 +137,11 @@ impl Settings {
         time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
         within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
+        if let Some(zones) = &self.zones {
+            within("zones.spill_percent", zones.spill_percent, 1..=100, "1 to 100")?;
+        }
+        let fallbacks = self.groups.as_ref().map_or(0, |groups| groups.fallbacks.len() as u32);
+        within("groups.fallbacks", fallbacks, 0..=8, "8 at most")?;
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
 }

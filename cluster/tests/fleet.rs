@@ -8,10 +8,19 @@ use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, HostReport, Readiness};
 use ringcall_cluster::health::{HealthState, Reason};
+use ringcall_cluster::route::Asked;
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Cause, CloseReason, Failure, Instant, Status};
 
 const METHOD: u64 = 7;
+/// A call of it, with nothing else.
+const ASKED: Asked<'static> = Asked {
+    name: "test.Service/method",
+    method: METHOD,
+    key: None,
+    extensions: &[],
+    argument: None,
+};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn at(ms: u64) -> Instant {
@@ -46,8 +55,8 @@ fn lost() -> Failure {
 }
 
 fn begin(fleet: &mut Fleet<char>, now: Instant) -> (CallState, Attempt, char) {
-    let mut call = fleet.begin(now, METHOD, 0, SECOND, None).unwrap();
-    let (attempt, name) = fleet.start(now, &mut call, |_| Readiness::Ready).unwrap();
+    let mut call = fleet.begin(now, &ASKED, 0, SECOND).unwrap();
+    let (attempt, name) = fleet.start(now, &ASKED, &mut call, |_| Readiness::Ready).unwrap();
     (call, attempt, name)
 }
 
@@ -108,7 +117,7 @@ fn a_call_to_an_instance_that_is_gone_is_not_laid_to_its_heir() {
     let (mut old, lost) = (old, lost());
     fleet.end_beside(at(1004), &old, attempt, Err(&lost));
     assert_eq!(host(&fleet, at(1004), "b").breaker, Some(BreakerState::Closed));
-    let (attempt, name) = fleet.start(at(1005), &mut old, |_| Readiness::Ready).unwrap();
+    let (attempt, name) = fleet.start(at(1005), &ASKED, &mut old, |_| Readiness::Ready).unwrap();
     assert_eq!(name, 'b');
     fleet.abandon(at(1005), &old, attempt);
 }
@@ -168,8 +177,8 @@ fn an_instance_that_cannot_be_probed_costs_no_look_at_all_of_them() {
     };
     let mut one = |ms| {
         asked.set(0);
-        let mut call = fleet.begin(at(ms), METHOD, 0, SECOND, None).unwrap();
-        let (attempt, _) = fleet.start(at(ms), &mut call, readiness).unwrap();
+        let mut call = fleet.begin(at(ms), &ASKED, 0, SECOND).unwrap();
+        let (attempt, _) = fleet.start(at(ms), &ASKED, &mut call, readiness).unwrap();
         fleet.abandon(at(ms), &call, attempt);
         fleet.finish(at(ms), &call, None);
         asked.get()
@@ -190,8 +199,9 @@ fn calls_that_hang_at_an_ejected_instance_do_not_open_the_bound_of_others() {
             _ => Readiness::Broken,
         };
         let hang = |fleet: &mut Fleet<char>, ready: &dyn Fn(&char) -> Readiness| {
-            let mut call = fleet.begin(at(1001), METHOD, 0, SECOND, Some(7)).unwrap();
-            let (attempt, name) = fleet.start(at(1001), &mut call, ready).unwrap();
+            let asked = Asked { key: Some(7), ..ASKED };
+            let mut call = fleet.begin(at(1001), &asked, 0, SECOND).unwrap();
+            let (attempt, name) = fleet.start(at(1001), &asked, &mut call, ready).unwrap();
             (call, attempt, name)
         };
         let mut hung: Vec<_> = (0..60).map(|_| hang(&mut fleet, &only_a)).collect();
@@ -248,8 +258,8 @@ fn a_few_connections_that_are_not_ready_cost_no_look_at_all_of_them() {
             if "ahqA".contains(*name) { Readiness::Broken } else { Readiness::Ready }
         };
         for ms in 1001..2001 {
-            let mut call = fleet.begin(at(ms), METHOD, 0, SECOND, None).unwrap();
-            let (attempt, name) = fleet.start(at(ms), &mut call, readiness).unwrap();
+            let mut call = fleet.begin(at(ms), &ASKED, 0, SECOND).unwrap();
+            let (attempt, name) = fleet.start(at(ms), &ASKED, &mut call, readiness).unwrap();
             assert!(!"ahqA".contains(name));
             end(&mut fleet, at(ms), (call, attempt), true);
         }

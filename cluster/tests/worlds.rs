@@ -4,8 +4,10 @@ mod world;
 
 use ringcall_cluster::Settings;
 use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::hedge::HedgeConfig;
+use ringcall_cluster::route::{Action, By, Caller, Match, Route, Rule, Rules, Subset, Zones};
 use world::{Health, METHOD, Second, World};
 
 const CLIENTS: usize = 100;
@@ -213,4 +215,132 @@ fn a_world_can_be_explained() {
     assert!(explained.hosts[1].score > explained.hosts[0].score);
     let text = explained.to_string();
     assert!(text.contains("PeakEwma over listing 1") && text.contains("001"), "{text}");
+}
+
+// ---- routing ----
+
+/// The calls that arrived at some servers, in percent of all.
+fn percent_at(seconds: &[Second], servers: std::ops::Range<usize>) -> u64 {
+    let all: u64 = (0..seconds[0].arrived.len()).map(|server| arrived(seconds, server)).sum();
+    servers.map(|server| arrived(seconds, server)).sum::<u64>() * 100 / all
+}
+
+/// The last three of ten servers are of the new version.
+fn new_version(server: usize, instance: &mut Instance) {
+    instance.version = if server < 7 { "1" } else { "2" }.to_owned();
+}
+
+#[test]
+fn g19_calls_shift_to_a_new_version_in_steps_and_back() {
+    let mut world = World::new(50, &[4; 10], &[100; 10], 0.3, &Settings::new());
+    world.list(2, new_version);
+    let mut version = 0;
+    let mut shift =
+        |world: &mut World, percent: u32| {
+            version += 1;
+            let to = |version| Action::route(Route::to(Subset::all().version(version)));
+            let canary = Match::all().percent(percent, By::Key);
+            let rules = Rules::new(version)
+                .with(Rule::new("canary", canary, to("2")))
+                .with(Rule::new("others", Match::all(), to("1")));
+            world.each_client(|_, _, client| client.route(rules.clone()).unwrap());
+            world.run(4);
+            percent_at(&world.seconds[world.seconds.len() - 3..], 7..10)
+        };
+    for percent in [0, 5, 25, 50] {
+        let share = shift(&mut world, percent);
+        assert!(share.abs_diff(percent.into()) <= 2, "{share} of {percent}");
+    }
+    // The new version fails. What falls to it fails or is made again there, until the rules are taken back.
+    world.servers[7..].iter_mut().for_each(|server| server.health = Health::FailsFast);
+    let share = shift(&mut world, 5);
+    assert!(share <= 15, "{share}: with all that was made again");
+    let seconds = &world.seconds[world.seconds.len() - 3..];
+    assert!(bad(seconds) > 0 && bad(seconds) * 15 <= good(seconds), "{}", bad(seconds));
+    assert_eq!(shift(&mut world, 0), 0);
+    assert_eq!(bad(&world.seconds[world.seconds.len() - 3..]), 0);
+}
+
+/// Half of the clients and servers in a zone each. The zones of a client and a server.
+fn two_zones(servers: usize) -> World {
+    let mut settings = Settings::new();
+    settings.zones = Some(Zones::default());
+    let workers = vec![4; servers];
+    let mut world = World::new(40, &workers, &vec![100; servers], 0.3, &settings);
+    world.list(2, |server, instance| instance.zone = zone(server < servers / 2).to_owned());
+    world.each_client(|client, now, fleet| {
+        let mut settings = settings.clone();
+        settings.caller = Caller::in_zone(zone(client < 20));
+        fleet.configure(now, settings).unwrap();
+    });
+    world
+}
+
+fn zone(is_first: bool) -> &'static str {
+    if is_first { "z1" } else { "z2" }
+}
+
+#[test]
+fn a_zone_that_loses_servers_spills_over_and_has_its_calls_again() {
+    let mut world = two_zones(20);
+    world.run(5);
+    let even = percent_at(&world.seconds[1..], 0..10);
+    assert!(even.abs_diff(50) <= 2, "{even}");
+    // Four of ten are well: of its calls the zone keeps four sevenths.
+    world.servers[..6].iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
+    world.run(5);
+    let kept = percent_at(&world.seconds[7..10], 0..10);
+    assert!(kept.abs_diff(50 * 4 / 7) <= 3, "{kept}");
+    // All of it is gone.
+    world.servers[..10].iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
+    world.run(5);
+    assert_eq!(percent_at(&world.seconds[12..15], 0..10), 0);
+    assert_eq!(bad(&world.seconds), 0, "no call was lost over it");
+    world.servers[..10].iter_mut().for_each(|it| it.health = Health::Up);
+    world.run(30);
+    let again = percent_at(&world.seconds[40..], 0..10);
+    assert!(again.abs_diff(50) <= 3, "{again}");
+    assert_eq!(bad(&world.seconds), 0);
+}
+
+#[test]
+fn a_zone_that_fails_without_a_word_is_left() {
+    let mut world = two_zones(20);
+    world.run(5);
+    world.servers[..10].iter_mut().for_each(|it| it.health = Health::FailsFast);
+    world.run(10);
+    let kept = percent_at(&world.seconds[12..], 0..10);
+    assert!(kept <= 10, "{kept}");
+    let lost = bad(&world.seconds[12..]);
+    assert!(lost * 20 <= good(&world.seconds[12..]), "{lost}");
+}
+
+#[test]
+fn lanes_keep_to_themselves_and_fall_back() {
+    let lane = |n: usize| ["base", "blue", "green"][n.min(2)].to_owned();
+    let mut world = World::new(30, &[8, 8, 8, 4, 4], &[100; 5], 0.2, &Settings::new());
+    // Three servers of the base, and one of each lane; ten clients of each.
+    world.list(2, |server, it| drop(it.tags.insert("lane".into(), lane(server.saturating_sub(2)))));
+    world.each_client(|client, now, fleet| {
+        let mut settings = Settings::new();
+        settings.caller = Caller::default().with_tag("lane", lane(client / 10));
+        fleet.configure(now, settings).unwrap();
+        let route = Route::to(Subset::all().alike("lane")).or(Subset::all().tag("lane", "base"));
+        let rule = Rule::new("lanes", Match::all(), Action::route(route));
+        fleet.route(Rules::new(1).with(rule)).unwrap();
+    });
+    world.run(3);
+    let third = |share: u64| share.abs_diff(33) <= 2;
+    let share =
+        |world: &World, servers| percent_at(&world.seconds[world.seconds.len() - 2..], servers);
+    let shares = [share(&world, 0..3), share(&world, 3..4), share(&world, 4..5)];
+    assert!(shares.into_iter().all(third), "{shares:?}");
+    world.servers[3].health = Health::Down { is_known: true };
+    world.run(3);
+    let shares = [share(&world, 0..3), share(&world, 3..4), share(&world, 4..5)];
+    assert!(shares[0].abs_diff(67) <= 2 && shares[1] == 0 && third(shares[2]), "{shares:?}");
+    world.servers[3].health = Health::Up;
+    world.run(3);
+    assert!(third(share(&world, 3..4)));
+    assert_eq!(bad(&world.seconds), 0);
 }

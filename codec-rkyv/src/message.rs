@@ -559,6 +559,11 @@ impl<M: Message> Payload for Typed<'_, M> {
             message.encode_as(Form::of_codec(codec), out)
         })
     }
+
+    #[inline]
+    fn argument(&self) -> Option<&dyn core::any::Any> {
+        Some(self.0)
+    }
 }
 
 /// What [`impl_message`] needs of this crate and of core.

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::fmt;
 
 use bytes::Bytes;
@@ -71,6 +72,13 @@ pub trait Payload {
     fn landing(&self) -> Option<External> {
         None
     }
+
+    /// The message as its caller has it, for whoever decides by its fields before it is encoded. None if only its
+    /// bytes are left.
+    #[inline]
+    fn argument(&self) -> Option<&dyn Any> {
+        None
+    }
 }
 
 /// What of a body lies beside its message, see [`Writer::attach_beside`].
@@ -115,6 +123,11 @@ impl<P: Payload + ?Sized> Payload for &P {
 
     fn extensions(&self) -> &[u8] {
         (**self).extensions()
+    }
+
+    #[inline]
+    fn argument(&self) -> Option<&dyn Any> {
+        (**self).argument()
     }
 }
 
@@ -167,6 +180,11 @@ impl<P: Payload> Payload for Extended<P> {
     #[inline]
     fn extensions(&self) -> &[u8] {
         if self.extensions.is_empty() { self.payload.extensions() } else { &self.extensions }
+    }
+
+    #[inline]
+    fn argument(&self) -> Option<&dyn Any> {
+        self.payload.argument()
     }
 }
 

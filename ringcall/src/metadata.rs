@@ -86,6 +86,14 @@ impl<B: AsRef<[u8]>> Metadata<B> {
         self.find_text(tag::ASKED_GROUP)
     }
 
+    /// The group of servers that a balanced channel chose, by which version of its list. It differs from the one
+    /// that was [asked for](Metadata::group) where that had no server.
+    #[must_use]
+    pub fn real_group(&self) -> Option<(u64, &str)> {
+        let (version, group) = self.find(tag::REAL_GROUP)?.split_first_chunk()?;
+        Some((u64::from_le_bytes(*version), std::str::from_utf8(group).ok()?))
+    }
+
     /// Who calls, as the caller says; nobody has checked it.
     #[must_use]
     pub fn caller(&self) -> Option<&str> {
@@ -212,7 +220,8 @@ macro_rules! extension_methods {
             self
         }
 
-        /// Asks for a group of servers. Servers hand it down to their own calls.
+        /// Asks for a group of servers: a balanced channel for which groups matter goes by it, others only pass it on.
+        /// Servers hand it down to their own calls.
         pub fn group(mut self, group: &str) -> Self {
             let tag = ringcall_core::frame::tag::ASKED_GROUP;
             crate::metadata::push(&mut self.$($writer).+, tag, &[group.as_bytes()]);
@@ -267,6 +276,7 @@ mod tests {
             let metadata = Metadata::new(Bytes::from(bytes.clone()));
             assert!(metadata.len() <= bytes.len() / 4);
             let _ = (metadata.trace(), metadata.trace_state(), metadata.baggage(), metadata.caller());
+            let _ = metadata.real_group();
             let inherited = handed_down(&bytes).map(|context| inherit(&bytes, &context, 7));
             assert!(inherited.is_none_or(|bytes| bytes.len().is_multiple_of(16)));
         }

@@ -16,6 +16,9 @@ use ringcall::cluster::discovery::{
     DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted,
 };
 use ringcall::cluster::fleet::{self, Readiness};
+use ringcall::cluster::route::{
+    Action, By, Fields, Groups, Match, Route, Rule, Rules, Sample, Subset,
+};
 use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
 use ringcall::{
@@ -381,4 +384,166 @@ fn calls_can_be_awaited_by_any_executor() {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(is_send(future)), Ok(5));
+}
+
+// ---- routing and groups ----
+
+#[ringcall::service(name = "test.Post")]
+trait Post {
+    /// Who serves it, which group was asked for, and which one it was routed to by which version of the list.
+    async fn letter(&self, cx: &Context, parcel: Parcel) -> String;
+}
+
+#[ringcall::message]
+struct Parcel {
+    user: String,
+    grams: u32,
+}
+
+struct Office(&'static str);
+
+impl Post for Office {
+    async fn letter(&self, cx: &Context, _: Parcel) -> String {
+        let metadata = cx.metadata();
+        let asked = metadata.group().unwrap_or("-");
+        let (version, real) = metadata.real_group().unwrap_or((0, "-"));
+        format!("{} {asked} {real} {version}", self.0)
+    }
+}
+
+fn office(name: &'static str, group: &str) -> RunningServer {
+    Server::bind("127.0.0.1:0").service(Office(name).into_post()).group(group).start().unwrap()
+}
+
+fn of_group(name: &str, group: &str, server: &RunningServer) -> Instance {
+    let mut instance = Instance::new("post", name, server.address().clone());
+    instance.group = group.to_owned();
+    instance
+}
+
+fn parcel() -> Parcel {
+    Parcel { user: "ann".into(), grams: 5 }
+}
+
+fn grouped(own: Groups, instances: Vec<Instance>) -> Balanced<Clients> {
+    let count = instances.len();
+    let mut settings = in_turn();
+    settings.groups = Some(own);
+    let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+    balanced.apply(&Listing::of(9, instances));
+    until_ready(&balanced, count);
+    balanced
+}
+
+#[test]
+fn calls_go_to_the_group_that_is_asked_for_and_say_so() {
+    let (blue, base) = (office("one", "blue"), office("two", "base"));
+    let instances = vec![of_group("one", "blue", &blue), of_group("two", "base", &base)];
+    let balanced = grouped(Groups::of("green").or("base"), instances);
+    let post = PostClient::new(balanced);
+    let parcel = parcel();
+    let alias = post.letter(&parcel).wait().unwrap();
+    assert_eq!(&alias[..], "two green base 9", "an alias, and it is told");
+    let asking = post.letter(&parcel).group("blue").wait().unwrap();
+    assert_eq!(&asking[..], "one blue blue 9");
+    let with_more = post.letter(&parcel).metadata("x", "y").wait().unwrap();
+    assert_eq!(&with_more[..], "two green base 9");
+}
+
+#[test]
+fn g07_a_server_refuses_calls_that_were_meant_for_another_group() {
+    // The list says that both are blue, but one of the addresses is another group's by now.
+    let (blue, green) = (office("one", "blue"), office("two", "green"));
+    let instances = vec![of_group("one", "blue", &blue), of_group("two", "blue", &green)];
+    let balanced = grouped(Groups::of("blue"), instances);
+    let post = PostClient::new(balanced.clone());
+    for _ in 0..20 {
+        let answer = post.letter(&parcel()).wait().unwrap().to_string();
+        assert_eq!(answer, "one blue blue 9", "what is refused is made again elsewhere");
+    }
+    let counts = balanced.counts();
+    assert!(counts.attempts > counts.calls, "nothing went to the wrong one");
+    // Alone it says so.
+    balanced.apply(&Listing::of(10, [of_group("two", "blue", &green)]));
+    until_ready(&balanced, 1);
+    let Err(CallError::Failed(failure)) = post.letter(&parcel()).wait() else { panic!("served") };
+    assert_eq!(failure.cause, Cause::Status(Status::WRONG_GROUP));
+    assert_eq!(failure.class, FailureClass::Refused);
+    // Whoever goes by no group is served.
+    let direct = PostClient::connect(green.address()).wait().unwrap();
+    assert_eq!(direct.letter(&parcel()).wait().unwrap().to_string(), "two - - 0");
+}
+
+#[test]
+fn rules_see_metadata_and_arguments_of_typed_calls() {
+    let (old, new) = (office("old", ""), office("new", ""));
+    let versioned = |name: &str, server: &RunningServer| {
+        let mut instance = of_group(name, "", server);
+        instance.version = name.to_owned();
+        instance
+    };
+    let mut settings = in_turn();
+    settings.fields = Fields::new()
+        .text("user", |parcel: &Parcel| &parcel.user)
+        .number("grams", |parcel: &Parcel| parcel.grams.into());
+    let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+    balanced.apply(&Listing::of(1, [versioned("old", &old), versioned("new", &new)]));
+    until_ready(&balanced, 2);
+    let to = |version: &str| Action::route(Route::to(Subset::all().version(version)));
+    let rules = Rules::new(1)
+        .with(Rule::new("header", Match::all().metadata("canary", "yes"), to("new")))
+        .with(Rule::new("tester", Match::all().field("user", "eve"), to("new")))
+        .with(Rule::new("heavy", Match::all().number("grams", 1000..=u64::MAX), to("new")))
+        .with(Rule::new("others", Match::all().service("test.Post"), to("old")));
+    balanced.route(rules).unwrap();
+    let post = PostClient::new(balanced.clone());
+    let who = |parcel: Parcel, canary: &str| {
+        let answer = post.letter(&parcel).metadata("canary", canary).wait().unwrap();
+        answer.split(' ').next().unwrap().to_owned()
+    };
+    let of = |user: &str, grams| Parcel { user: user.to_owned(), grams };
+    for _ in 0..4 {
+        assert_eq!([who(of("ann", 5), "no"), who(of("ann", 5), "yes")], ["old", "new"]);
+        assert_eq!([who(of("eve", 5), "no"), who(of("ann", 1000), "no")], ["new", "new"]);
+    }
+    let trace = balanced.explain_call(&Sample::of("test.Post/letter")).trace.unwrap();
+    assert_eq!(trace.met, ["others"]);
+}
+
+#[test]
+fn rules_are_replaced_under_load_without_losing_a_call() {
+    let paid = Paid::default();
+    let servers: Vec<RunningServer> = (0..4).map(|number| serve(number, &paid)).collect();
+    let balanced = balanced();
+    let versioned = |(server, number): (&RunningServer, u64)| {
+        let mut instance = instance(number, server);
+        instance.version = (number % 2).to_string();
+        instance
+    };
+    balanced.apply(&Listing::of(1, servers.iter().zip(0..).map(versioned)));
+    until_ready(&balanced, 4);
+    let (stop, ids) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let till = TillClient::new(balanced.clone());
+                while !stop.load(Ordering::Relaxed) {
+                    let id = ids.fetch_add(1, Ordering::Relaxed);
+                    till.pay(&id).wait().unwrap_or_else(|error| panic!("{id}: {error}"));
+                }
+            });
+        }
+        for version in 1..=200 {
+            let of = |number: u64| Route::to(Subset::all().version((number % 2).to_string()));
+            let routes = [(5, of(version)), (95, of(version + 1))];
+            let split = Action::split(routes, By::Chance);
+            let rules = Rules::new(version).with(Rule::new("shift", Match::all(), split));
+            balanced.route(rules).unwrap();
+            block(Duration::from_millis(1));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let paid = paid.lock().unwrap();
+    assert_eq!(paid.len() as u64, ids.load(Ordering::Relaxed));
+    assert!(paid.values().all(|times| *times == 1));
 }

@@ -67,6 +67,7 @@ fn items(mut items: Items) -> (Items, u64) {
 
 #[library_benchmark]
 #[bench::hundred(Hundred::new())]
+#[bench::hundred_ten_rules(Hundred::routed())]
 fn balanced(mut hundred: Hundred) -> (Hundred, u64) {
     let answered = hundred.balanced(black_box(CALLS));
     (hundred, answered)

@@ -92,6 +92,8 @@ fn balanced(c: &mut Criterion) {
     let mut hundred = Hundred::new();
     bench_many(&mut group, "direct", |calls| hundred.direct(calls));
     bench_many(&mut group, "hundred", |calls| hundred.balanced(calls));
+    let mut routed = Hundred::routed();
+    bench_many(&mut group, "hundred_ten_rules", |calls| routed.balanced(calls));
 }
 
 /// Times something that repeats itself as often as it is told.

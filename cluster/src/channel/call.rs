@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ringcall_core::frame::request_flags;
@@ -10,9 +11,11 @@ use ringcall_core::{
     Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
 };
 
+use super::carrying::Carrying;
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
+use crate::route::Asked;
 
 type End<N> = Result<Answer<<<N as Connector>::Channel as Channel>::Body>, Failure>;
 
@@ -36,7 +39,7 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
 
 struct Running<N: Connector, P: Payload + Clone> {
     attempt: Attempt,
-    future: <N::Channel as OwnedChannel>::Owned<P>,
+    future: <N::Channel as OwnedChannel>::Owned<Carrying<P>>,
 }
 
 enum Timer<N: Connector> {
@@ -68,37 +71,56 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
-    /// Makes an attempt; its future is polled next.
+    /// Makes an attempt; its future is polled next. Nothing is made yet if a rule lets the call wait first.
     #[inline]
-    fn attempt(&mut self) -> Result<Running<N, P>, Failure> {
+    fn attempt(&mut self) -> Result<Option<Running<N, P>>, Failure> {
         let connector = &self.shared.connector;
         let now = connector.now();
-        let Outgoing { method, flags, timeout, .. } = self.call;
-        let (state, key) = (&mut self.state, self.key);
-        let (attempt, channel) = self.shared.fleet.with(|fleet| {
-            let state = match state {
-                Some(state) => state,
-                None => state.insert(fleet.begin(now, method, flags, timeout, key)?),
-            };
-            fleet.start(now, state, |channel| connector.readiness(channel))
+        let Outgoing { name, method, flags, timeout, .. } = self.call;
+        let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
+        let asked = Asked { name, method, key: self.key, extensions, argument };
+        let state = &mut self.state;
+        let begun = self.shared.fleet.with(|fleet| {
+            if state.is_none() {
+                let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
+                if begun.delay().is_some() {
+                    return Ok(None);
+                }
+            }
+            let Some(state) = state else { return Ok(None) };
+            let readiness = |channel: &N::Channel| connector.readiness(channel);
+            let (attempt, channel) = fleet.start(now, &asked, state, readiness)?;
+            let carried = fleet.carried(state, &attempt);
+            Ok(Some((attempt, channel, carried)))
         })?;
-        Ok(self.run(attempt, channel))
+        if let Some((attempt, channel, carried)) = begun {
+            return Ok(Some(self.run(attempt, channel, carried)));
+        }
+        let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
+        self.timer = Some(Timer::Again(connector.sleep(delay)));
+        Ok(None)
     }
 
     #[inline]
-    fn run(&self, attempt: Attempt, channel: N::Channel) -> Running<N, P> {
+    fn run(
+        &self,
+        attempt: Attempt,
+        channel: N::Channel,
+        carried: Option<Arc<[u8]>>,
+    ) -> Running<N, P> {
         let mut call = Outgoing { timeout: attempt.timeout, ..self.call };
         if attempt.number > 0 {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
-        let future = channel.call_owned(call, self.payload.clone());
+        let payload = Carrying::new(self.payload.clone(), carried);
+        let future = channel.call_owned(call, payload);
         Running { attempt, future }
     }
 
     #[inline]
     fn begin(&mut self) -> Result<(), Failure> {
-        let running = self.attempt()?;
+        let Some(running) = self.attempt()? else { return Ok(()) };
         if let Some(after) = running.attempt.hedge_after {
             self.timer = Some(Timer::Hedge(self.shared.connector.sleep(after)));
         }
@@ -201,11 +223,13 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let connector = &self.shared.connector;
         let now = connector.now();
         let Some(state) = &mut self.state else { return };
-        let second = self
-            .shared
-            .fleet
-            .with(|fleet| fleet.hedge(now, state, |channel| connector.readiness(channel)));
-        self.second = second.map(|(attempt, channel)| self.run(attempt, channel));
+        let second = self.shared.fleet.with(|fleet| {
+            let readiness = |channel: &N::Channel| connector.readiness(channel);
+            let (attempt, channel) = fleet.hedge(now, state, readiness)?;
+            let carried = fleet.carried(state, &attempt);
+            Some((attempt, channel, carried))
+        });
+        self.second = second.map(|(attempt, channel, carried)| self.run(attempt, channel, carried));
     }
 }
 

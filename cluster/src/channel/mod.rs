@@ -1,6 +1,7 @@
 //! A channel over many instances.
 
 mod call;
+mod carrying;
 mod connector;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,13 @@ pub use connector::{Connector, Guard};
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts};
+use crate::route::{BadRules, Rules, Sample};
 use crate::settings::{BadSetting, Settings};
 
 /// A [`Channel`] over the instances of a service: build a typed client on it, as on a connection.
 ///
-/// Listings are pushed in ([`apply`](Balanced::apply)), settings can be replaced
-/// ([`configure`](Balanced::configure)), both while calls are under way. Each call goes through the method's
+/// Listings are pushed in ([`apply`](Balanced::apply)), settings and rules can be replaced
+/// ([`configure`](Balanced::configure), [`route`](Balanced::route)), all of it while calls are under way. Each call goes through the method's
 /// breaker; each of its attempts through ejections, the breakers of instances and the balancing policy. An
 /// attempt that failed is followed by another where that is safe, within the call's deadline and the budget.
 ///
@@ -86,13 +88,32 @@ impl<N: Connector> Balanced<N> {
         self.shared.fleet.with(|fleet| fleet.configure(now, settings))
     }
 
-    /// How a call of this method would be decided at the moment, and why.
+    /// Replaces the rules by which calls are routed; there are none at first. Calls under way go by them from their
+    /// next attempt on.
+    ///
+    /// # Errors
+    /// When they make no sense, or are older than those in force; nothing is changed then.
+    pub fn route(&self, rules: Rules) -> Result<(), BadRules> {
+        self.shared.fleet.with(|fleet| fleet.route(rules))
+    }
+
+    /// How a call of this method would be decided at the moment, and why: one with nothing that rules could see. Use
+    /// [`explain_call`](Balanced::explain_call) for others.
     #[must_use]
     pub fn explain(&self, method: u64) -> Explanation {
         let connector = &self.shared.connector;
         let now = connector.now();
         let readiness = |channel: &N::Channel| connector.readiness(channel);
         self.shared.fleet.with(|fleet| fleet.explain(now, method, readiness))
+    }
+
+    /// How a certain call would be decided at the moment, and why.
+    #[must_use]
+    pub fn explain_call(&self, call: &Sample) -> Explanation {
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let readiness = |channel: &N::Channel| connector.readiness(channel);
+        self.shared.fleet.with(|fleet| fleet.explain_call(now, &call.asked(), readiness))
     }
 
     /// What it has done so far.

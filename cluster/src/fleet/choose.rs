@@ -2,15 +2,17 @@
 
 use ringcall_core::{Cause, Failure, Instant};
 
+use super::routing::Plan;
 use super::{CallState, Fleet, Readiness};
 
 /// How often the policy is asked before all instances are looked at.
 const TRIES: u32 = 4;
 
 impl<T: Clone> Fleet<T> {
-    /// The place of the instance, and whether this call is its probe.
+    /// The place of the instance, and whether this call is its probe. Whether the call is `ROUTED` is known when this
+    /// is compiled, so that others do not pay for it.
     #[inline]
-    pub(super) fn choose(
+    pub(super) fn choose<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
@@ -19,40 +21,65 @@ impl<T: Clone> Fleet<T> {
         if let Some(place) = self.probe(now, call, readiness) {
             return Ok((place, true));
         }
-        if let Some(place) = self.choose_quickly(now, call, readiness) {
+        if let Some(place) = self.choose_quickly::<ROUTED>(now, call, readiness) {
             return Ok((place, false));
         }
         self.choose_slowly(now, call, readiness).map(|place| (place, false))
     }
 
     /// The place of an instance at which the call was not made yet, if there is one.
-    pub(super) fn choose_another(
+    pub(super) fn choose_another<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Option<u32> {
-        let quick = self.choose_quickly(now, call, readiness);
+        self.refresh_plan(call);
+        let quick = self.choose_quickly::<ROUTED>(now, call, readiness);
         // One that was tried is only chosen where all were.
         let place = quick.or_else(|| self.choose_slowly(now, call, readiness).ok())?;
-        (!call.tried().contains(&self.hosts.reference(place))).then_some(place)
+        // In another lane a call is made again, not twice.
+        let is_in_lane = self.plan(call).is_none_or(|plan| {
+            plan.lanes().first().is_some_and(|lane| lane.callable.binary_search(&place).is_ok())
+        });
+        (is_in_lane && !call.tried().contains(&self.hosts.reference(place))).then_some(place)
+    }
+
+    /// Parts the plan of a call anew if health has changed.
+    #[inline]
+    pub(super) fn refresh_plan(&mut self, call: &CallState) {
+        if let Some(routing) = &mut self.routing {
+            routing.refresh(call, &self.hosts, &self.settings);
+        }
+    }
+
+    /// Where a call may go, if not everywhere.
+    #[inline]
+    fn plan(&self, call: &CallState) -> Option<&Plan> {
+        self.routing.as_ref().map(|routing| routing.planned(call))
     }
 
     /// Whom the policy chooses of all that are usable, if nothing speaks against it. It is asked more than once, so
     /// that a few instances that are in the way do not make every other call look at all of them.
     #[inline]
-    fn choose_quickly(
+    fn choose_quickly<const ROUTED: bool>(
         &mut self,
         now: Instant,
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Option<u32> {
-        if self.hosts.usable().is_empty() {
+        let candidates = match &self.routing {
+            Some(routing) if ROUTED => {
+                let lane = routing.planned(call).lanes().first()?;
+                self.hosts.candidates_among(lane.list(&mut self.rng))
+            }
+            _ => self.hosts.candidates(),
+        };
+        if candidates.places().is_empty() {
             return None;
         }
         let mut before = None;
         for _ in 0..TRIES {
-            let candidates = self.hosts.candidates();
             let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);
             let methods = &self.methods;
             let is_open =
@@ -79,12 +106,53 @@ impl<T: Clone> Fleet<T> {
         readiness: &impl Fn(&T) -> Readiness,
     ) -> Result<u32, Failure> {
         let mut list = std::mem::take(&mut self.scratch);
-        let chosen = self.narrow(now, call, readiness, &mut list).map(|()| {
+        let found = match self.plan(call) {
+            None => {
+                let (usable, callable) = (self.hosts.usable(), self.hosts.callable());
+                self.narrow(now, call, readiness, &mut list, (usable, callable))
+            }
+            Some(plan) => self.narrow_lanes(now, call, readiness, &mut list, plan),
+        };
+        let chosen = found.map(|()| {
             let candidates = self.hosts.candidates_of(&list);
             self.balance.pick(now, &mut self.rng, &candidates, call.key)
         });
         self.scratch = list;
         chosen
+    }
+
+    /// Leaves the best that there are of the first lane that has somebody for this call at once; within a lane those
+    /// in the caller's zone come first. If no lane has, then of the first one that has anybody.
+    fn narrow_lanes(
+        &self,
+        now: Instant,
+        call: &CallState,
+        readiness: &impl Fn(&T) -> Readiness,
+        list: &mut Vec<u32>,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
+        let is_free = |place: &u32| {
+            readiness(self.hosts.target(*place)) == Readiness::Ready
+                && self.methods.would_pass_host(call.method, *place, now)
+                && !call.tried().contains(&self.hosts.reference(*place))
+        };
+        for lane in plan.lanes() {
+            for side in [&lane.near, &lane.usable] {
+                list.clear();
+                list.extend(side.iter().copied().filter(is_free));
+                if !list.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        let mut last = Err(Failure::not_sent(Cause::NoInstance));
+        for lane in plan.all_lanes() {
+            last = self.narrow(now, call, readiness, list, (&lane.usable, &lane.callable));
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 
     /// Leaves the best that there are: usable, ready, not tried.
@@ -94,17 +162,18 @@ impl<T: Clone> Fleet<T> {
         call: &CallState,
         readiness: &impl Fn(&T) -> Readiness,
         list: &mut Vec<u32>,
+        (usable, callable): (&[u32], &[u32]),
     ) -> Result<(), Failure> {
         let hosts = &self.hosts;
         let ready = |place: &u32| readiness(hosts.target(*place));
         list.clear();
-        list.extend(hosts.usable().iter().filter(|place| ready(place) == Readiness::Ready));
-        if hosts.callable().is_empty() {
+        list.extend(usable.iter().filter(|place| ready(place) == Readiness::Ready));
+        if callable.is_empty() {
             return Err(Failure::not_sent(Cause::NoInstance));
         }
         for next in [Readiness::Ready, Readiness::Connecting, Readiness::Broken] {
             if list.is_empty() {
-                list.extend(hosts.callable().iter().filter(|place| ready(place) == next));
+                list.extend(callable.iter().filter(|place| ready(place) == next));
             }
         }
         let methods = &self.methods;
@@ -131,8 +200,10 @@ impl<T: Clone> Fleet<T> {
             return None;
         }
         let methods = &self.methods;
+        let plan = self.routing.as_ref().map(|routing| routing.planned(call));
         self.hosts.begin_probe(now, |place, target| {
             readiness(target) == Readiness::Ready
+                && plan.is_none_or(|plan| plan.may_probe(place))
                 && methods.would_pass_host(call.method, place, now)
         })
     }

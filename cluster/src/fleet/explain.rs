@@ -7,6 +7,7 @@ use ringcall_core::Instant;
 use super::{Fleet, FleetCounts, Readiness};
 use crate::breaker::BreakerState;
 use crate::health::HealthState;
+use crate::route::{Asked, Dropped, Trace};
 
 /// How a call would be decided at the moment.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Explanation {
     pub balance: String,
     /// The version of the list of instances.
     pub listing: u64,
+    /// What rules make of it, if there are rules, groups or zones. Where chance decides, it is that of the next call.
+    pub trace: Option<Trace>,
     /// The method's breaker; nothing if it was not called yet, or has none.
     pub breaker: Option<BreakerState>,
     /// Whole retries that the budget allows.
@@ -32,6 +35,8 @@ pub struct Explanation {
 pub struct HostReport {
     /// Its name.
     pub name: String,
+    /// In which lane of the call it is, 0 the first; or why it is in none.
+    pub lane: Result<usize, Dropped>,
     /// Whether its connection can be used.
     pub readiness: Readiness,
     /// What is done about its health.
@@ -53,7 +58,7 @@ pub struct HostReport {
 }
 
 impl<T: Clone> Fleet<T> {
-    /// How a call of this method would be decided.
+    /// How a call of this method with nothing else would be decided. Its name is known to rules once it was called.
     #[must_use]
     pub fn explain(
         &self,
@@ -61,11 +66,30 @@ impl<T: Clone> Fleet<T> {
         method: u64,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Explanation {
+        let name = self.methods.name(method).unwrap_or_default();
+        self.explain_call(now, &Asked { method, ..Asked::new(name) }, readiness)
+    }
+
+    /// How a call would be decided.
+    #[must_use]
+    pub fn explain_call(
+        &self,
+        now: Instant,
+        asked: &Asked<'_>,
+        readiness: impl Fn(&T) -> Readiness,
+    ) -> Explanation {
+        let method = asked.method;
+        let trace = self.trace(asked);
+        // In the order of the hosts.
+        let lanes = trace.as_ref().map(|trace| trace.instances.iter().map(|(_, lane)| lane));
+        let mut lanes = lanes.into_iter().flatten();
+        let mut lane = || lanes.next().cloned().unwrap_or(Ok(0));
         let states = self.methods.breaker_states(method);
         let hosts = self.hosts.live().iter().map(|&place| {
             let (host, stats) = (self.hosts.host(place), &self.hosts.stats()[place as usize]);
             HostReport {
                 name: host.listed.instance.name.clone(),
+                lane: lane(),
                 readiness: readiness(self.hosts.target(place)),
                 health: host.health.state,
                 is_held: host.listed.is_held,
@@ -77,14 +101,23 @@ impl<T: Clone> Fleet<T> {
                 score: self.balance.score(now, stats),
             }
         });
+        let hosts = hosts.collect();
         Explanation {
+            trace,
             balance: format!("{:?}", self.settings.balancing),
             listing: self.version,
             breaker: states.as_ref().and_then(|(breaker, _)| *breaker),
             budget: self.budget.balance(),
             counts: self.counts,
-            hosts: hosts.collect(),
+            hosts,
         }
+    }
+
+    fn trace(&self, asked: &Asked<'_>) -> Option<Trace> {
+        let router = &self.routing.as_ref()?.router;
+        let hosts = self.hosts.live().iter().map(|place| &*self.hosts.host(*place).listed.instance);
+        // Looking does not change what happens next.
+        Some(router.trace(asked, &mut self.rng.clone(), hosts))
     }
 }
 
@@ -96,8 +129,17 @@ impl fmt::Display for Explanation {
             "{} over listing {}; breaker {breaker:?}; budget {}; {} calls, {} attempts",
             self.balance, self.listing, self.budget, self.counts.calls, self.counts.attempts
         )?;
+        if let Some(trace) = &self.trace {
+            writeln!(f, "rules {}: meets {}", trace.version, trace.met.join(", "))?;
+        }
         for host in &self.hosts {
-            write!(f, "  {:<12} {:?}, {:?}", host.name, host.readiness, host.health)?;
+            write!(f, "  {:<12} ", host.name)?;
+            match &host.lane {
+                Err(dropped) => write!(f, "{dropped}, ")?,
+                Ok(0) => {}
+                Ok(lane) => write!(f, "lane {lane}, ")?,
+            }
+            write!(f, "{:?}, {:?}", host.readiness, host.health)?;
             if host.is_held {
                 f.write_str(", held")?;
             }

@@ -47,6 +47,8 @@ pub(super) struct Hosts<T> {
     is_panic: bool,
     /// How many of those that are there are ejected.
     ejected: usize,
+    /// Larger each time that they are counted anew.
+    epoch: u64,
     /// When the first ejection is over; later if it cannot be probed.
     probe_at: Instant,
     replaced: Vec<u32>,
@@ -62,6 +64,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Host<T> {
     pub(super) listed: Listed,
     pub(super) health: Health,
+    /// Whether its connection was ready when that was last looked at; it is hoped of a new one.
+    is_ready: bool,
     target: T,
     generation: u32,
 }
@@ -80,6 +84,7 @@ impl<T> Default for Hosts<T> {
             totals: Totals::default(),
             is_panic: false,
             ejected: 0,
+            epoch: 0,
             probe_at: Instant::FAR,
             replaced: Vec::new(),
             records: Vec::new(),
@@ -159,7 +164,7 @@ impl<T> Hosts<T> {
         let stats = HostStats::new(hash(&instance.name), instance.weight);
         self.generations = self.generations.wrapping_add(1);
         let (generation, health) = (self.generations, Health::new(config));
-        let host = Some(Host { listed, health, target, generation });
+        let host = Some(Host { listed, health, is_ready: true, target, generation });
         match self.free.pop() {
             Some(place) => {
                 self.hosts[place as usize] = host;
@@ -181,6 +186,7 @@ impl<T> Hosts<T> {
 
     /// Counts anew who is usable, and with which weight.
     pub(super) fn refresh(&mut self, now: Instant, settings: &Settings) {
+        self.epoch += 1;
         self.callable.clear();
         self.usable.clear();
         (self.weight_max, self.probe_at, self.ejected) = (1, Instant::FAR, 0);
@@ -217,6 +223,34 @@ impl<T> Hosts<T> {
     fn is_counted(&self, place: u32) -> bool {
         let has_weight = self.stats[place as usize].full_weight > 0;
         has_weight && (self.is_panic || !self.host(place).health.is_ejected())
+    }
+
+    /// Which count it is.
+    #[inline]
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether an instance is not ejected.
+    pub(super) fn is_usable(&self, place: u32) -> bool {
+        !self.host(place).health.is_ejected()
+    }
+
+    /// Whether the connection to an instance was ready when that was last looked at.
+    pub(super) fn is_ready(&self, place: u32) -> bool {
+        self.host(place).is_ready
+    }
+
+    /// Whether nothing speaks against an instance.
+    pub(super) fn is_well(&self, place: u32) -> bool {
+        self.is_ready(place) && self.host(place).health.state == HealthState::Healthy
+    }
+
+    /// Puts down whose connections are ready.
+    pub(super) fn look(&mut self, readiness: impl Fn(&T) -> Readiness) {
+        for host in self.hosts.iter_mut().flatten() {
+            host.is_ready = readiness(&host.target) == Readiness::Ready;
+        }
     }
 
     /// Whether those that are ejected are used as well.
@@ -293,6 +327,19 @@ impl<T> Hosts<T> {
     #[inline]
     pub(super) fn candidates_of<'a>(&'a self, list: &'a [u32]) -> Candidates<'a> {
         Candidates::new(&self.stats, list, self.weight_max)
+    }
+
+    /// Some of them, with the largest weight that one has.
+    #[inline]
+    pub(super) fn candidates_among<'a>(
+        &'a self,
+        (list, weight_max): (&'a [u32], u32),
+    ) -> Candidates<'a> {
+        Candidates::new(&self.stats, list, weight_max)
+    }
+
+    pub(super) fn weight(&self, place: u32) -> u32 {
+        self.stats[place as usize].weight
     }
 
     #[inline]

@@ -8,6 +8,7 @@ use ringcall_core::{Instant, RetryBudget};
 use super::BUDGET_WINDOW;
 use crate::breaker::{Breaker, BreakerState, Pass};
 use crate::hedge::Hedging;
+use crate::route::Asked;
 use crate::settings::{MethodSettings, Settings};
 
 /// More methods than this share the settings and the breaker of the last one. A program calls as many as it was
@@ -30,6 +31,7 @@ const HOST_BREAKERS_MAX: usize = 1 << 16;
 #[derive(Debug)]
 struct Method {
     id: u64,
+    name: Box<str>,
     settings: MethodSettings,
     /// Of all calls.
     breaker: Option<Breaker>,
@@ -42,9 +44,10 @@ struct Method {
 }
 
 impl Method {
-    fn new(now: Instant, id: u64, settings: &MethodSettings) -> Method {
+    fn new(now: Instant, id: u64, name: Box<str>, settings: &MethodSettings) -> Method {
         Method {
             id,
+            name,
             settings: settings.clone(),
             breaker: settings.breaker.map(Breaker::new),
             host_breakers: BTreeMap::new(),
@@ -60,21 +63,22 @@ impl Method {
 impl Methods {
     /// The place of a method, which is made for it when it is first called.
     #[inline]
-    pub(super) fn index(&mut self, now: Instant, id: u64, settings: &Settings) -> u32 {
-        match self.ids.binary_search_by_key(&id, |(id, _)| *id) {
+    pub(super) fn index(&mut self, now: Instant, asked: &Asked<'_>, settings: &Settings) -> u32 {
+        match self.ids.binary_search_by_key(&asked.method, |(id, _)| *id) {
             Ok(at) => self.ids[at].1,
-            Err(at) => self.add(now, at, id, settings),
+            Err(at) => self.add(now, at, asked, settings),
         }
     }
 
     #[cold]
-    fn add(&mut self, now: Instant, at: usize, id: u64, settings: &Settings) -> u32 {
+    fn add(&mut self, now: Instant, at: usize, asked: &Asked<'_>, settings: &Settings) -> u32 {
+        let id = asked.method;
         if self.methods.len() >= METHODS_MAX {
             return METHODS_MAX as u32 - 1;
         }
         let index = self.methods.len() as u32;
         self.ids.insert(at, (id, index));
-        self.methods.push(Method::new(now, id, settings.of(id)));
+        self.methods.push(Method::new(now, id, asked.name.into(), settings.of(id)));
         index
     }
 
@@ -87,7 +91,8 @@ impl Methods {
             if is_same {
                 method.settings = new.clone();
             } else {
-                *method = Method::new(now, method.id, new);
+                let name = std::mem::take(&mut method.name);
+                *method = Method::new(now, method.id, name, new);
             }
         }
         self.count();
@@ -118,6 +123,12 @@ impl Methods {
     #[inline]
     pub(super) fn settings(&self, index: u32) -> &MethodSettings {
         &self.methods[index as usize].settings
+    }
+
+    /// The name of a method that was called.
+    pub(super) fn name(&self, id: u64) -> Option<&str> {
+        let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(&self.methods[self.ids[at].1 as usize].name)
     }
 
     // ---- breakers ----

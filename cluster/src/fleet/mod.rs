@@ -8,6 +8,7 @@ mod choose;
 mod explain;
 mod hosts;
 mod methods;
+mod routing;
 mod sweep;
 
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::retry::{Attempted, Verdict};
+use crate::route::{Asked, BadRules, Router, Rules};
 use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use hosts::Hosts;
 use methods::Methods;
+use routing::Routing;
 
 /// How often health and warm-up of all instances are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -52,6 +55,11 @@ pub struct Fleet<T> {
     hosts: Hosts<T>,
     methods: Methods,
     balance: Box<dyn Balance>,
+    rules: Arc<Rules>,
+    /// Where rules, groups or zones have a say.
+    routing: Option<Box<Routing>>,
+    /// By which calls know that they were routed otherwise.
+    serial: u32,
     budget: RetryBudget,
     rng: SplitMix64,
     next_sweep: Instant,
@@ -77,6 +85,8 @@ pub struct FleetCounts {
     pub ejections: u64,
     /// Calls that a breaker stopped.
     pub stopped: u64,
+    /// Calls that a rule denied.
+    pub denied: u64,
     /// Attempts for which all instances were used, since too few were usable.
     pub panics: u64,
 }
@@ -91,7 +101,20 @@ pub struct CallState {
     attempts: u8,
     spent: u8,
     pass: Option<Pass>,
+    path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
+}
+
+/// What routing has decided about a call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Path {
+    /// Of the plans that there were then.
+    serial: u32,
+    plan: u16,
+    /// The call says itself which group it asks for.
+    says_group: bool,
+    /// An hour at most.
+    delay_us: u32,
 }
 
 impl CallState {
@@ -99,6 +122,13 @@ impl CallState {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// How long it has to wait before its first attempt, if a rule says so.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        let Path { delay_us, .. } = self.path;
+        (delay_us > 0).then(|| Duration::from_micros(delay_us.into()))
     }
 
     /// How many attempts were made.
@@ -144,9 +174,12 @@ impl<T: Clone> Fleet<T> {
     pub fn new(settings: Settings, seed: u64, now: Instant) -> Result<Fleet<T>, BadSetting> {
         settings.check()?;
         let (percent, floor) = (settings.retry_percent, settings.retry_floor_per_s);
-        Ok(Fleet {
+        let mut fleet = Fleet {
             balance: settings.balancing.build(),
             budget: RetryBudget::new(percent, floor, BUDGET_WINDOW, now),
+            rules: Arc::default(),
+            routing: None,
+            serial: 0,
             settings: Arc::new(settings),
             hosts: Hosts::default(),
             methods: Methods::default(),
@@ -155,7 +188,9 @@ impl<T: Clone> Fleet<T> {
             version: 0,
             scratch: Vec::new(),
             counts: FleetCounts::default(),
-        })
+        };
+        fleet.reroute();
+        Ok(fleet)
     }
 
     /// Replaces the settings. What is known of instances and calls is kept; breakers, the budget and the window in
@@ -177,7 +212,35 @@ impl<T: Clone> Fleet<T> {
         self.methods.configure(now, &self.settings);
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
+        self.reroute();
         Ok(())
+    }
+
+    /// Replaces the rules by which calls are routed. Calls under way go by them from their next attempt on.
+    ///
+    /// # Errors
+    /// When they make no sense, or are older than those in force; nothing is changed then.
+    pub fn route(&mut self, rules: Rules) -> Result<(), BadRules> {
+        rules.check()?;
+        let in_force = self.rules.version();
+        if rules.version() < in_force {
+            return Err(BadRules::Older { in_force });
+        }
+        self.rules = Arc::new(rules);
+        self.reroute();
+        Ok(())
+    }
+
+    /// Rules, or what they go by, have changed.
+    fn reroute(&mut self) {
+        let Settings { caller, groups, zones, .. } = &*self.settings;
+        let has_zones = zones.is_some() && !caller.zone.is_empty();
+        let is_routed = !self.rules.is_empty() || groups.is_some() || has_zones;
+        self.serial = self.routing.as_ref().map_or(self.serial, |routing| routing.serial());
+        self.routing = is_routed.then(|| {
+            let router = Router::new(&self.rules, &self.settings);
+            Box::new(Routing::new(router, self.serial, self.version, &self.hosts))
+        });
     }
 
     /// Which instances of a listing are new, or at another address.
@@ -205,24 +268,30 @@ impl<T: Clone> Fleet<T> {
         }
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
+        if let Some(routing) = &mut self.routing {
+            routing.place(self.version, &self.hosts);
+        }
         gone
     }
 
-    /// A call begins. `flags` are those of its request, `key` what it is about, for balancing by key.
+    /// A call begins. `flags` are those of its request.
     ///
     /// # Errors
-    /// When the method's breaker is open, and when there is no instance at all.
+    /// When a rule denies it, and when the method's breaker is open.
     #[inline]
     pub fn begin(
         &mut self,
         now: Instant,
-        method: u64,
+        asked: &Asked<'_>,
         flags: u8,
         timeout: Duration,
-        key: Option<u64>,
     ) -> Result<CallState, Failure> {
         self.counts.calls += 1;
-        let index = self.methods.index(now, method, &self.settings);
+        let index = self.methods.index(now, asked, &self.settings);
+        let path = match self.routing {
+            None => Path::default(),
+            Some(_) => self.find_path(index, asked)?,
+        };
         let pass = self.methods.pass(index, now).ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
@@ -230,34 +299,79 @@ impl<T: Clone> Fleet<T> {
         Ok(CallState {
             method: index,
             flags,
-            key,
+            key: asked.key,
             deadline: now + timeout,
             attempts: 0,
             spent: 0,
             pass,
+            path,
             tried: [HostRef::NONE; ATTEMPTS_MAX],
         })
     }
 
-    /// Chooses an instance for an attempt of a call. `readiness` says of a connection whether it can be used.
+    /// Where a call may go. Calls that are not routed must not become slower by this.
+    #[inline(never)]
+    fn find_path(&mut self, method: u32, asked: &Asked<'_>) -> Result<Path, Failure> {
+        let Some(routing) = &mut self.routing else { return Ok(Path::default()) };
+        let found = routing.find(method, asked, &mut self.rng);
+        found.inspect_err(|_| self.counts.denied += 1)
+    }
+
+    /// Chooses an instance for an attempt of a call, which asks for the same as when it began. `readiness` says of a
+    /// connection whether it can be used.
     ///
     /// # Errors
-    /// When there is none, or its breakers stop this method everywhere.
+    /// When there is none, its breakers stop this method everywhere, or rules that are new deny it.
     #[inline]
     pub fn start(
         &mut self,
         now: Instant,
+        asked: &Asked<'_>,
         call: &mut CallState,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Result<(Attempt, T), Failure> {
         if self.next_sweep <= now {
+            self.hosts.look(&readiness);
             self.sweep(now);
         }
-        let chosen = self.choose(now, call, &readiness);
+        let chosen = match self.routing {
+            None => self.choose::<false>(now, call, &readiness),
+            Some(_) => self.choose_routed(now, asked, call, &readiness),
+        };
         let (place, is_probe) = chosen.inspect_err(|failure| {
             self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
         })?;
         Ok(self.attempt(now, call, place, is_probe))
+    }
+
+    /// The same for a call that is routed.
+    #[inline(never)]
+    fn choose_routed(
+        &mut self,
+        now: Instant,
+        asked: &Asked<'_>,
+        call: &mut CallState,
+        readiness: &impl Fn(&T) -> Readiness,
+    ) -> Result<(u32, bool), Failure> {
+        if self.is_stale(call) {
+            call.path = self.find_path(call.method, asked)?;
+        }
+        self.refresh_plan(call);
+        self.choose::<true>(now, call, readiness)
+    }
+
+    /// TLVs that the request of an attempt has beside the call's own: which group was asked for and which one it goes
+    /// to, if groups matter.
+    #[inline]
+    #[must_use]
+    pub fn carried(&self, call: &CallState, attempt: &Attempt) -> Option<Arc<[u8]>> {
+        self.routing.as_ref()?.carried(&call.path, attempt.host.place())
+    }
+
+    /// Whether rules or instances have changed since the call was routed.
+    #[inline]
+    fn is_stale(&self, call: &CallState) -> bool {
+        self.routing.as_ref().is_some_and(|routing| routing.serial() != call.path.serial)
     }
 
     /// An attempt begins, at this place.
@@ -356,10 +470,14 @@ impl<T: Clone> Fleet<T> {
         readiness: impl Fn(&T) -> Readiness,
     ) -> Option<(Attempt, T)> {
         let is_left = usize::from(call.attempts) < ATTEMPTS_MAX && self.hosts.usable().len() > 1;
-        if !is_left || call.flags & request_flags::RETRIED != 0 {
+        let is_retry = call.flags & request_flags::RETRIED != 0;
+        if !is_left || is_retry || self.is_stale(call) {
             return None;
         }
-        let place = self.choose_another(now, call, &readiness)?;
+        let place = match self.routing {
+            None => self.choose_another::<false>(now, call, &readiness)?,
+            Some(_) => self.choose_another::<true>(now, call, &readiness)?,
+        };
         if !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
             return None;
         }

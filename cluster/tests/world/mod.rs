@@ -9,6 +9,7 @@ use ringcall_cluster::Settings;
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, Readiness};
 use ringcall_cluster::retry::Verdict;
+use ringcall_cluster::route::Asked;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{
     Cause, CloseReason, Entropy, Failure, Instant, SplitMix64, Status, TransportError,
@@ -94,6 +95,7 @@ pub(crate) struct World {
     pub(crate) servers: Vec<Server>,
     /// Time between two calls of a client, on average.
     interval: Duration,
+    weights: Vec<u32>,
     calls: HashMap<u64, Call>,
     next_call: u64,
     pub(crate) seconds: Vec<Second>,
@@ -109,6 +111,12 @@ fn readiness(servers: &[Server]) -> impl Fn(&usize) -> Readiness {
         Health::Down { is_known: true } => Readiness::Broken,
         _ => Readiness::Ready,
     }
+}
+
+/// What a call asks for: each is about something else.
+fn asked(number: u64) -> Asked<'static> {
+    let name = "world.Service/method";
+    Asked { name, method: METHOD, key: Some(number), extensions: &[], argument: None }
 }
 
 impl World {
@@ -148,20 +156,36 @@ impl World {
             next_call: 0,
             seconds: Vec::new(),
             second: Second::default(),
+            weights: weights.to_vec(),
             every_unsafe: 2,
         };
-        let instances = weights.iter().enumerate().map(|(n, weight)| {
-            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1 + n as u16));
-            Instance::new("s", format!("{n:03}"), address).with_weight(*weight)
-        });
-        let listing = Listing::of(1, instances);
+        world.list(1, |_, _| ());
         for client in 0..clients {
-            let place = |it: &Instance| it.name.parse::<usize>().ok();
-            let _none = world.clients[client].apply(start, &listing, place);
             let first = world.exponential(world.interval);
             world.after(first, Event::Next(client));
         }
         world
+    }
+
+    /// Tells all clients of a list with this version, in which `change` says more of each server.
+    pub(crate) fn list(&mut self, version: u64, change: impl Fn(usize, &mut Instance)) {
+        let instances = self.weights.iter().enumerate().map(|(n, weight)| {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1 + n as u16));
+            let mut instance = Instance::new("s", format!("{n:03}"), address).with_weight(*weight);
+            change(n, &mut instance);
+            instance
+        });
+        let listing = Listing::of(version, instances);
+        for client in &mut self.clients {
+            let place = |it: &Instance| it.name.parse::<usize>().ok();
+            let _none = client.apply(self.now, &listing, place);
+        }
+    }
+
+    /// Changes the clients, with their number.
+    pub(crate) fn each_client(&mut self, change: impl Fn(usize, Instant, &mut Fleet<usize>)) {
+        let now = self.now;
+        self.clients.iter_mut().enumerate().for_each(|(n, client)| change(n, now, client));
     }
 
     /// Lets so many seconds pass.
@@ -237,7 +261,7 @@ impl World {
         self.next_call += 1;
         let is_unsafe = self.every_unsafe > 0 && number.is_multiple_of(self.every_unsafe);
         let flags = if is_unsafe { 0 } else { request_flags::IDEMPOTENT };
-        match self.clients[client].begin(self.now, METHOD, flags, SECOND, None) {
+        match self.clients[client].begin(self.now, &asked(number), flags, SECOND) {
             Ok(state) => {
                 self.calls.insert(number, Call { client, state, running: Vec::new() });
                 self.after(SECOND, Event::Expires(number));
@@ -250,7 +274,8 @@ impl World {
     fn attempt(&mut self, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let fleet = &mut self.clients[call.client];
-        match fleet.start(self.now, &mut call.state, readiness(&self.servers)) {
+        let asked = asked(number);
+        match fleet.start(self.now, &asked, &mut call.state, readiness(&self.servers)) {
             Ok(begun) => self.send(number, begun),
             Err(failure) => self.finish(number, Err(failure)),
         }

@@ -1,5 +1,6 @@
 //! Calls whose reply brings an attachment that goes to a file.
 
+use std::any::Any;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -100,6 +101,10 @@ impl<A: Message> Payload for Landing<'_, A> {
 
     fn landing(&self) -> Option<External> {
         Some(self.range.clone())
+    }
+
+    fn argument(&self) -> Option<&dyn Any> {
+        self.typed.argument()
     }
 }
 

@@ -121,6 +121,8 @@ type CallHook = Arc<dyn Fn(&CallerInfo<'_>) -> Access + Send + Sync>;
 pub(crate) struct Authority {
     pub(crate) connections: Option<ConnectionHook>,
     pub(crate) calls: Option<CallHook>,
+    /// The group that the server is in.
+    pub(crate) group: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Authority {
@@ -150,9 +152,19 @@ impl Gate {
         Gate { authority, admitted: HashMap::new() }
     }
 
-    /// Whether anybody wants to be asked about connections.
+    /// Whether nothing is asked about connections and calls.
     pub(crate) fn is_open(&self) -> bool {
-        self.authority.connections.is_none() && self.authority.calls.is_none()
+        let Authority { connections, calls, group } = &self.authority;
+        connections.is_none() && calls.is_none() && group.is_none()
+    }
+
+    /// Whether a call was routed to this server's group, or to none.
+    pub(crate) fn is_of_group(&self, extensions: &[u8]) -> bool {
+        let Some(own) = &self.authority.group else { return true };
+        let mut found = Extensions::new(extensions).flatten();
+        let real = found.find(|found| found.tag == tag::REAL_GROUP);
+        // Behind the version.
+        real.is_none_or(|real| real.value.get(8..) == Some(own.as_bytes()))
     }
 
     /// The hook for calls, and who makes them.

@@ -279,6 +279,14 @@ impl Server {
         self
     }
 
+    /// The group that it is in. A call that a balanced channel has routed to another one is refused with
+    /// [`WRONG_GROUP`](ringcall_core::Status::WRONG_GROUP), before its argument is looked at: the address is somebody
+    /// else's by now, or the caller's list is old. Calls that were routed by no group are served.
+    pub fn group(mut self, group: &str) -> Server {
+        self.config.group(group);
+        self
+    }
+
     /// How many connections are accepted at most; half of `ulimit -n` by default.
     pub fn connections_max(mut self, connections: usize) -> Server {
         self.config.connections_max = Some(connections);

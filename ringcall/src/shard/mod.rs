@@ -150,6 +150,11 @@ impl ShardConfig {
     ) {
         self.authority.calls = Some(Arc::new(hook));
     }
+
+    /// The group that it serves in, see [`Server::group`](crate::Server::group).
+    pub fn group(&mut self, group: &str) {
+        self.authority.group = Some(group.into());
+    }
 }
 
 /// An engine, its connections and a small executor, driven by your own loop.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringcall_core::{CloseReason, Handle, Request};
+use ringcall_core::{CloseReason, Handle, Request, Status};
 
 use super::Inner;
 use crate::client::Credentials;
@@ -54,10 +54,12 @@ impl Inner {
     #[cold]
     pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
         let asked = self.gate.borrow().calls(handle);
-        let Some((hook, info)) = asked else { return true };
+        let Some((hook, info)) = asked else { return self.is_for_group(handle, request, method) };
         let info = info.unwrap_or_else(|| Rc::new(ConnectionInfo::default()));
         let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
-        let Some((status, reason)) = ask(|| hook(&call)) else { return true };
+        let Some((status, reason)) = ask(|| hook(&call)) else {
+            return self.is_for_group(handle, request, method);
+        };
         log::debug!("a call of {} was refused: {reason}", method);
         self.refuse(handle, request.id, status);
         let now = self.now();
@@ -67,5 +69,15 @@ impl Inner {
             self.deny(handle);
         }
         false
+    }
+
+    /// Whether a call was routed to the group of this server; if not, it is refused.
+    fn is_for_group(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
+        let is = self.gate.borrow().is_of_group(&request.extensions);
+        if !is {
+            log::debug!("a call of {method} was meant for another group");
+            self.refuse(handle, request.id, Status::WRONG_GROUP);
+        }
+        is
     }
 }
