@@ -1,0 +1,96 @@
+//! The attackers: a process in Python.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde::Deserialize;
+
+/// An attack that there is.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Attack {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    /// The close codes of which each must be seen,
+    codes: Vec<u64>,
+    /// when it has gone on for so many seconds.
+    due: u64,
+}
+
+impl Attack {
+    /// All of them, in their order.
+    pub(crate) fn all() -> Result<Vec<Attack>, String> {
+        let mut list = python("attacks.py");
+        let output = list.arg("--list").output().map_err(|error| format!("{list:?}: {error}"))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("{list:?}: {error}"))
+    }
+
+    /// What is missing from what was seen.
+    pub(crate) fn codes_missing(&self, seen: &Seen, seconds: u64) -> Vec<u64> {
+        let is_missing = |code: &&u64| seconds >= self.due && !seen.codes.contains(code);
+        self.codes.iter().filter(is_missing).copied().collect()
+    }
+}
+
+/// What became of an attack.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) opened: u64,
+    pub(crate) bytes_sent: u64,
+    codes: Vec<u64>,
+    /// What the server must never do, and how often it did.
+    pub(crate) violations: BTreeMap<String, u64>,
+}
+
+/// Attackers at work.
+pub(crate) struct Attackers(Child);
+
+impl Attackers {
+    pub(crate) fn start(
+        attack: &str,
+        target: SocketAddr,
+        connections: u64,
+        seconds: u64,
+        seed: u64,
+    ) -> Result<Attackers, String> {
+        let mut command = python("attacks.py");
+        command.args([attack, &target.ip().to_string(), &target.port().to_string()]);
+        let numbers = [("--connections", connections), ("--seconds", seconds), ("--seed", seed)];
+        for (name, value) in numbers {
+            command.args([name, &value.to_string()]);
+        }
+        let child = command.stdout(Stdio::piped()).spawn();
+        child.map(Attackers).map_err(|error| format!("{command:?}: {error}"))
+    }
+
+    pub(crate) fn is_over(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// When they are over.
+    pub(crate) fn seen(mut self) -> Result<Seen, String> {
+        if !self.is_over() {
+            return Err("the attackers do not come to an end".to_owned());
+        }
+        let output = self.0.stdout.take().expect("piped");
+        let seen = serde_json::from_reader(output);
+        let status = self.0.wait().map_err(|error| error.to_string())?;
+        seen.map_err(|error| format!("the attackers ended with {status}: {error}"))
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Python with a script of `python/`.
+pub(crate) fn python(script: &str) -> Command {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/python"));
+    let mut command = Command::new("python3");
+    command.arg("-B").arg(folder.join(script));
+    command
+}
