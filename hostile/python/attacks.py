@@ -517,9 +517,12 @@ async def half_open(peer):
 
 @attack()
 async def everything(peer):
-    """each connection another of these, each time"""
+    """each connection another of these, each time, for 15 s at most"""
     others = [attack for name, attack in ATTACKS.items() if name != "everything"]
-    await others[peer.number % len(others)].act(peer)
+    try:
+        await asyncio.wait_for(others[peer.number % len(others)].act(peer), 15)
+    except asyncio.TimeoutError:
+        pass
 
 
 def main():

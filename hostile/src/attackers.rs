@@ -9,9 +9,12 @@ use serde::Deserialize;
 
 /// An attack that there is.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Attack {
-    pub(crate) name: String,
-    pub(crate) what: String,
+#[non_exhaustive]
+pub struct Attack {
+    /// How it is asked for.
+    pub name: String,
+    /// What it does.
+    pub what: String,
     /// The close codes of which each must be seen,
     codes: Vec<u64>,
     /// when it has gone on for so many seconds.
@@ -20,14 +23,18 @@ pub(crate) struct Attack {
 
 impl Attack {
     /// All of them, in their order.
-    pub(crate) fn all() -> Result<Vec<Attack>, String> {
+    ///
+    /// # Errors
+    /// When there is no Python.
+    pub fn all() -> Result<Vec<Attack>, String> {
         let mut list = python("attacks.py");
         let output = list.arg("--list").output().map_err(|error| format!("{list:?}: {error}"))?;
         serde_json::from_slice(&output.stdout).map_err(|error| format!("{list:?}: {error}"))
     }
 
-    /// What is missing from what was seen.
-    pub(crate) fn codes_missing(&self, seen: &Seen, seconds: u64) -> Vec<u64> {
+    /// The close codes that should have been seen, if it went on for so long, and were not.
+    #[must_use]
+    pub fn codes_missing(&self, seen: &Seen, seconds: u64) -> Vec<u64> {
         let is_missing = |code: &&u64| seconds >= self.due && !seen.codes.contains(code);
         self.codes.iter().filter(is_missing).copied().collect()
     }
@@ -35,19 +42,28 @@ impl Attack {
 
 /// What became of an attack.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Seen {
-    pub(crate) opened: u64,
-    pub(crate) bytes_sent: u64,
+#[non_exhaustive]
+pub struct Seen {
+    /// Connections that were made.
+    pub opened: u64,
+    /// Bytes that the server, or the kernel for it, took.
+    pub bytes_sent: u64,
+    /// The codes of the GOAWAYs that came.
     codes: Vec<u64>,
     /// What the server must never do, and how often it did.
-    pub(crate) violations: BTreeMap<String, u64>,
+    pub violations: BTreeMap<String, u64>,
 }
 
-/// Attackers at work.
-pub(crate) struct Attackers(Child);
+/// Attackers at work. Dropping them ends them.
+#[derive(Debug)]
+pub struct Attackers(Child);
 
 impl Attackers {
-    pub(crate) fn start(
+    /// Starts so many connections, each of which begins again when it has ended, for so long.
+    ///
+    /// # Errors
+    /// When there is no Python.
+    pub fn start(
         attack: &str,
         target: SocketAddr,
         connections: u64,
@@ -64,12 +80,16 @@ impl Attackers {
         child.map(Attackers).map_err(|error| format!("{command:?}: {error}"))
     }
 
-    pub(crate) fn is_over(&mut self) -> bool {
+    /// Whether they have ended.
+    pub fn is_over(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
 
-    /// When they are over.
-    pub(crate) fn seen(mut self) -> Result<Seen, String> {
+    /// What became of it, when they are over.
+    ///
+    /// # Errors
+    /// When they are not, or something is wrong with them.
+    pub fn seen(mut self) -> Result<Seen, String> {
         if !self.is_over() {
             return Err("the attackers do not come to an end".to_owned());
         }
@@ -88,7 +108,8 @@ impl Drop for Attackers {
 }
 
 /// Python with a script of `python/`.
-pub(crate) fn python(script: &str) -> Command {
+#[must_use]
+pub fn python(script: &str) -> Command {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/python"));
     let mut command = Command::new("python3");
     command.arg("-B").arg(folder.join(script));

@@ -91,6 +91,7 @@ impl Measured {
 #[derive(Debug)]
 pub struct Honest {
     shard: Shard,
+    local: LocalClient,
     victim: Rc<VictimClient<LocalClient>>,
 }
 
@@ -117,8 +118,8 @@ impl Honest {
         observer.into_iter().for_each(|observer| config.observers.add(observer));
         let shard = Shard::new(config).map_err(|error| error.to_string())?;
         let local = shard.block_on(shard.connect(address.to_string()));
-        let victim = VictimClient::new(local.map_err(|error| error.to_string())?);
-        Ok(Honest { shard, victim: Rc::new(victim) })
+        let local = local.map_err(|error| error.to_string())?;
+        Ok(Honest { shard, victim: Rc::new(VictimClient::new(local.clone())), local })
     }
 
     /// Echoes at this rate for so long, and waits for what was begun. `tick` is called about ten times a second and
@@ -172,6 +173,12 @@ impl Honest {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    /// Its connection.
+    #[must_use]
+    pub fn local(&self) -> &LocalClient {
+        &self.local
     }
 
     /// What can be called.

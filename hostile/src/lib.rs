@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attackers;
 pub mod honest;
 pub mod process;
 pub mod proxy;

@@ -1,7 +1,6 @@
 //! Attacks a server, or lets it run for long. `cargo xtask hostile` and `cargo xtask soak` build and call it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
-mod attackers;
 mod group;
 mod soak;
 mod suite;
@@ -15,8 +14,10 @@ use ringcall_hostile::victim::{Setting, serve};
 use suite::Plan;
 
 const USAGE: &str = "\
-cargo xtask hostile [--seconds S] [--everything S] [--connections N] [--rate R] [--engine E] [--only NAME,…] [--strict]
-    each attack for S seconds (10) by N connections (1000), and all at once (60), on each engine
+cargo xtask hostile [--seconds S] [--everything S] [--connections N] [--rate R] [--engine E] [--only NAME,…]
+                    [--memory-mib M] [--untimed] [--strict]
+    each attack for S seconds (10) by N connections (1000), and all at once (60), on each engine;
+    the server has M MiB (256)
 cargo xtask soak [--minutes M] [--rate SHARE | --calls-per-second C] [--engine E] [--picture NAME]
     M minutes (30) on each engine, at 0.7 of the most, through a proxy that makes faults
     ";
@@ -52,6 +53,7 @@ fn plan(arguments: &[&str]) -> Result<Plan, String> {
             "--seed" => plan.seed = number(value()?)?,
             "--engine" => plan.engines = vec![engine(value()?)?],
             "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
+            "--memory-mib" => plan.memory_max = number::<u64>(value()?)? << 20,
             "--strict" => plan.is_strict = true,
             "--untimed" => plan.is_timed = false,
             _ => return Err(format!("what is {name}?\n{USAGE}")),
