@@ -1,12 +1,13 @@
 """Attacks on a server of `docs/PROTOCOL.md`, a function each, from that page alone.
 
     attacks.py --list
-    attacks.py NAME HOST PORT [--connections 1000] [--seconds 60] [--seed 1]
+    attacks.py NAME HOST PORT [--connections 1000] [--seconds 60] [--seed 1] [--idle]
 
 prints, as JSON, what became of all connections. A *violation* is what a server may never do.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import resource
@@ -234,14 +235,18 @@ async def reply_flood(peer):
     await flood(peer, Frame(REPLY, Reply(), SERVER_BIT | 7).encode() * 64)
 
 
+@functools.cache
+def tiny_body():
+    """More parts of 16 bytes than there may be."""
+    return begun("measure", 2 * MIB, bytes(16)) + b"".join(data(at, bytes(16)) for at in range(16, 20_000 * 16, 16))
+
+
 @attack(28)
 async def tiny_parts(peer):
     """a body in parts of 16 bytes"""
     await peer.greet()
-    for slot in itertools.count():
-        await peer.send(begun("measure", 2 * MIB, bytes(16), slot % 1024))
-        for first in range(16, 2 * MIB - 1024, 1024):
-            await peer.send(b"".join(data(at, bytes(16), slot % 1024) for at in range(first, first + 1024, 16)))
+    await peer.send(tiny_body())
+    await peer.is_closed(28, within=30)
 
 
 @attack(15)
@@ -251,6 +256,15 @@ async def item_flood(peer):
     await peer.send(request("gather", (60_000).to_bytes(4, "little"), flags=ITEMS_IN, deadline=NO_DEADLINE))
     while True:
         await peer.send(Frame(ITEM, Item(), call_id(0)).encode() * 64)
+
+
+FLOODS = [ping_flood, control_flood, rapid_reset, ignored_flood, reply_flood, tiny_parts, item_flood]
+
+
+@attack(15, 17, 18, 25, 26, 27, 28, due=5)
+async def floods(peer):
+    """each connection another of the floods that are closed for it, each time"""
+    await FLOODS[peer.number % len(FLOODS)](peer)
 
 
 @attack()
@@ -533,13 +547,15 @@ def main():
     parser.add_argument("port", nargs="?", type=int)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
+    # Whoever is honest goes first where both share a core: what is measured is the server, not the scheduler.
+    parser.add_argument("--idle", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.list:
         said = [{"name": it.name, "what": it.what, "codes": it.codes, "due": it.due} for it in ATTACKS.values()]
         return print(json.dumps(said))
-    # Whoever is honest goes first where both share a core: what is measured is the server, not the scheduler.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if arguments.idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target = (arguments.host, arguments.port)

@@ -58,24 +58,33 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Attackers(Child);
 
+/// How an attack is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How many connections there are, each of which begins again when it has ended.
+    pub connections: u64,
+    /// For how long.
+    pub seconds: u64,
+    /// Of what they draw.
+    pub seed: u64,
+    /// Whether they take only what others leave of their core.
+    pub is_idle: bool,
+}
+
 impl Attackers {
-    /// Starts so many connections, each of which begins again when it has ended, for so long.
+    /// Starts them.
     ///
     /// # Errors
     /// When there is no Python.
-    pub fn start(
-        attack: &str,
-        target: SocketAddr,
-        connections: u64,
-        seconds: u64,
-        seed: u64,
-    ) -> Result<Attackers, String> {
+    pub fn start(attack: &str, target: SocketAddr, manner: Manner) -> Result<Attackers, String> {
         let mut command = python("attacks.py");
         command.args([attack, &target.ip().to_string(), &target.port().to_string()]);
+        let Manner { connections, seconds, seed, is_idle } = manner;
         let numbers = [("--connections", connections), ("--seconds", seconds), ("--seed", seed)];
         for (name, value) in numbers {
             command.args([name, &value.to_string()]);
         }
+        command.args(is_idle.then_some("--idle"));
         let child = command.stdout(Stdio::piped()).spawn();
         child.map(Attackers).map_err(|error| format!("{command:?}: {error}"))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ringcall::TransportChoice;
-use ringcall_hostile::attackers::{Attack, Attackers, Seen};
+use ringcall_hostile::attackers::{Attack, Attackers, Manner, Seen};
 use ringcall_hostile::honest::{Honest, Measured};
 use ringcall_hostile::process::Process;
 use ringcall_hostile::victim::{Setting, pin};
@@ -16,7 +16,6 @@ use crate::group::Group;
 /// The attack whose connections do nothing, beside which the baseline is measured.
 const AT_REST: &str = "silent_after_hello";
 const EVERYTHING: &str = "everything";
-const RULES: &str = "rule_breakers";
 /// How much slower an honest call may be.
 const SLOWER_MAX: f64 = 5.0;
 const SERVER_CORE: usize = 0;
@@ -110,7 +109,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), String> {
         }
         for attack in &attacks {
             progress.set_message(format!("{engine}, {}", attack.name));
-            rows.push(judged(plan, engine, attack, &all, baseline));
+            rows.push(judged(plan, engine, attack, baseline));
             progress.inc(1);
         }
     }
@@ -127,24 +126,12 @@ fn confinement(memory_max: u64) -> String {
     }
 }
 
-fn judged(
-    plan: &Plan,
-    engine: TransportChoice,
-    attack: &Attack,
-    all: &[Attack],
-    baseline: Option<f64>,
-) -> Row {
+fn judged(plan: &Plan, engine: TransportChoice, attack: &Attack, baseline: Option<f64>) -> Row {
     let is_everything = attack.name == EVERYTHING;
     let seconds = if is_everything { plan.seconds_everything } else { plan.seconds };
     let mut row = attempt(plan, engine, &attack.name, seconds);
     if let Some(seen) = &row.seen {
-        let missing = match is_everything {
-            // Each connection does one thing after another, and not every one breaks every rule.
-            true => all.iter().filter(|it| it.name != RULES).map(|it| (it, seconds / 3)).collect(),
-            false => vec![(attack, seconds)],
-        };
-        let missing = missing.into_iter().flat_map(|(it, seconds)| it.codes_missing(seen, seconds));
-        let missing: Vec<u64> = missing.collect();
+        let missing = attack.codes_missing(seen, seconds);
         if !missing.is_empty() {
             row.faults.push(format!("never closed with {missing:?}"));
         }
@@ -187,9 +174,13 @@ fn attempt_into(
     honest.run(plan.rate, WARM_UP / 4, || true);
     let before = server.usage()?;
 
-    let attackers = (plan.connections, seconds + WARM_UP.as_secs(), plan.seed);
-    let mut attackers =
-        Attackers::start(attack, server.address(), attackers.0, attackers.1, attackers.2)?;
+    let manner = Manner {
+        connections: plan.connections,
+        seconds: seconds + WARM_UP.as_secs(),
+        seed: plan.seed,
+        is_idle: plan.is_timed,
+    };
+    let mut attackers = Attackers::start(attack, server.address(), manner)?;
     honest.run(plan.rate, WARM_UP, || true);
     let time = Duration::from_secs(seconds + 20);
     let measured = honest.run(plan.rate, time, || server.is_alive() && !attackers.is_over());
@@ -203,11 +194,13 @@ fn attempt_into(
     row.seen = Some(seen);
 
     row.peak = server.usage()?.resident_max;
-    if row.peak > plan.memory_max {
-        row.faults.push(format!("{} MiB resident", row.peak >> 20));
-    }
-    if let Some(peak) = group.as_ref().and_then(Group::peak) {
-        row.peak = row.peak.max(peak);
+    match group.as_ref().and_then(Group::peak) {
+        // Beyond its limit it would not be alive.
+        Some(peak) => row.peak = row.peak.max(peak),
+        None if row.peak > plan.memory_max => {
+            row.faults.push(format!("{} MiB resident", row.peak >> 20));
+        }
+        None => {}
     }
     // Calls go on while the rest of the connections ends.
     let mut after = before;

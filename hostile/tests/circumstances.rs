@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringcall::TransportChoice;
-use ringcall_hostile::attackers::{Attackers, python};
+use ringcall_hostile::attackers::{Attackers, Manner, python};
 use ringcall_hostile::honest::Honest;
 use ringcall_hostile::process::{Process, Usage};
 use ringcall_hostile::victim::Setting;
@@ -20,8 +20,9 @@ fn start(engine: TransportChoice, setting: impl FnOnce(&mut Setting)) -> Process
     Process::start(Path::new(PROGRAM), engine, &set).unwrap()
 }
 
-fn attack(server: &Process, name: &str, connections: u64) -> Attackers {
-    Attackers::start(name, server.address(), connections, 3, 1).unwrap()
+fn attack(server: &Process, name: &str, connections: u64, seconds: u64) -> Attackers {
+    let manner = Manner { connections, seconds, seed: 1, is_idle: false };
+    Attackers::start(name, server.address(), manner).unwrap()
 }
 
 /// An honest client that is served until the attackers end.
@@ -52,8 +53,8 @@ fn f12_when_connections_have_come_and_gone_descriptors_and_memory_are_back() {
         let before = server.usage().unwrap();
         let mut resident = Vec::new();
         for _ in 0..3 {
-            for name in ["connect_flood", "reconnect_flood", "reset_at_every_byte"] {
-                let mut attackers = attack(&server, name, 50);
+            for name in ["reconnect_flood", "reset_at_every_byte"] {
+                let mut attackers = attack(&server, name, 50, 1);
                 honest.run(100, 20 * SECOND, || !attackers.is_over());
                 assert!(attackers.seen().unwrap().opened > 100, "{name}");
             }
@@ -74,7 +75,7 @@ fn e07_who_is_connected_is_served_while_others_find_no_descriptor() {
     for engine in ENGINES {
         let mut server = start(engine, |setting| setting.files = Some(64));
         let honest = Honest::connect(server.address(), TransportChoice::Epoll).unwrap();
-        let mut attackers = attack(&server, "silent_after_hello", 300);
+        let mut attackers = attack(&server, "silent_after_hello", 300, 2);
         let tally = honest.run(100, 20 * SECOND, || !attackers.is_over()).tally;
         assert!(tally.ok > 0 && tally.ok == tally.begun, "{engine}: {tally}");
         // And whoever comes later, too.
@@ -93,7 +94,7 @@ fn e10_where_io_uring_is_forbidden_epoll_withstands() {
     launcher.args([PROGRAM, "serve"]).env("RINGCALL_TRANSPORT", "auto");
     let mut server = Process::spawn(launcher).unwrap();
     assert_eq!(server.started().engine, "epoll", "{:?}", server.started());
-    let attackers = attack(&server, "everything", 40);
+    let attackers = attack(&server, "everything", 40, 3);
     serves(&mut server, attackers);
     server.stop().unwrap();
 }
@@ -102,7 +103,7 @@ fn e10_where_io_uring_is_forbidden_epoll_withstands() {
 fn e11_without_memory_to_lock_it_withstands() {
     let mut server = start(TransportChoice::Auto, |setting| setting.locked_kib = Some(0));
     assert_eq!(server.started().engine, "epoll", "{:?}", server.started());
-    let attackers = attack(&server, "everything", 40);
+    let attackers = attack(&server, "everything", 40, 3);
     serves(&mut server, attackers);
     server.stop().unwrap();
 }

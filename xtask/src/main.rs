@@ -8,6 +8,8 @@
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
+//! cargo xtask hostile …       every attack on a server of each engine, and what an honest client notices
+//! cargo xtask soak …          a long run through a proxy that makes faults
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
@@ -31,8 +33,9 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => run::fuzz(seconds),
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
+        ["hostile" | "soak", ..] => run::hostile(&arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants"
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, shapes OLD NEW, sim, mutants, hostile, soak"
             .to_owned()),
     };
     match done {
