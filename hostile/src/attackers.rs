@@ -116,6 +116,12 @@ impl Drop for Attackers {
     }
 }
 
+/// Whether there is a Python to attack with.
+#[must_use]
+pub fn has_python() -> bool {
+    Command::new("python3").arg("--version").output().is_ok()
+}
+
 /// Python with a script of `python/`.
 #[must_use]
 pub fn python(script: &str) -> Command {

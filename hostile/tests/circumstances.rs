@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringcall::TransportChoice;
-use ringcall_hostile::attackers::{Attackers, Manner, python};
+use ringcall_hostile::attackers::{Attackers, Manner, has_python, python};
 use ringcall_hostile::honest::Honest;
 use ringcall_hostile::process::{Process, Usage};
 use ringcall_hostile::victim::Setting;
@@ -47,6 +47,9 @@ fn settled(server: &mut Process, honest: &Honest, descriptors: u64) -> Usage {
 
 #[test]
 fn f12_when_connections_have_come_and_gone_descriptors_and_memory_are_back() {
+    if !has_python() {
+        return eprintln!("skipped: there is no python3");
+    }
     for engine in ENGINES {
         let mut server = start(engine, |_| ());
         let honest = Honest::connect(server.address(), TransportChoice::Epoll).unwrap();
@@ -72,6 +75,9 @@ fn f12_when_connections_have_come_and_gone_descriptors_and_memory_are_back() {
 
 #[test]
 fn e07_who_is_connected_is_served_while_others_find_no_descriptor() {
+    if !has_python() {
+        return eprintln!("skipped: there is no python3");
+    }
     for engine in ENGINES {
         let mut server = start(engine, |setting| setting.files = Some(64));
         let honest = Honest::connect(server.address(), TransportChoice::Epoll).unwrap();
@@ -90,6 +96,9 @@ fn e07_who_is_connected_is_served_while_others_find_no_descriptor() {
 
 #[test]
 fn e10_where_io_uring_is_forbidden_epoll_withstands() {
+    if !has_python() {
+        return eprintln!("skipped: there is no python3");
+    }
     let mut launcher = python("without_io_uring.py");
     launcher.args([PROGRAM, "serve"]).env("RINGCALL_TRANSPORT", "auto");
     let mut server = Process::spawn(launcher).unwrap();
@@ -101,6 +110,9 @@ fn e10_where_io_uring_is_forbidden_epoll_withstands() {
 
 #[test]
 fn e11_without_memory_to_lock_it_withstands() {
+    if !has_python() {
+        return eprintln!("skipped: there is no python3");
+    }
     let mut server = start(TransportChoice::Auto, |setting| setting.locked_kib = Some(0));
     assert_eq!(server.started().engine, "epoll", "{:?}", server.started());
     let attackers = attack(&server, "everything", 40, 3);

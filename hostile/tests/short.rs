@@ -5,8 +5,12 @@
 use std::process::Command;
 
 use ringcall::{Shard, ShardConfig, TransportChoice};
+use ringcall_hostile::attackers::has_python;
 
 fn attacked(engine: &str, attack: &str, seconds: &str, connections: &str) {
+    if !has_python() {
+        return eprintln!("skipped: there is no python3");
+    }
     let mut suite = Command::new(env!("CARGO_BIN_EXE_ringcall-hostile"));
     suite.args(["hostile", "--untimed", "--rate", "200", "--engine", engine, "--only", attack]);
     // By the formula of ARCHITECTURE.md so many connections may hold more than the 256 MiB of the long run.
