@@ -88,11 +88,11 @@ class Peer:
         await self.send(PREFACE + Frame(HELLO, hello).encode())
         return (await self.frame()).header
 
-    async def raw(self):
+    async def raw(self, most=READ_AT_ONCE):
         """Whatever bytes have come, at least one."""
         await asyncio.sleep(0)
         try:
-            data = await self._loop.sock_recv(self._socket, READ_AT_ONCE)
+            data = await self._loop.sock_recv(self._socket, most)
         except OSError:
             self._is_reset = True
             raise Ended from None
