@@ -202,27 +202,32 @@ fn attempt_into(
         }
         None => {}
     }
-    // Calls go on while the rest of the connections ends.
-    let mut after = before;
-    honest.run(plan.rate, SETTLED, || {
-        after = server.usage().unwrap_or(after);
-        after.descriptors > before.descriptors
-    });
-    if after.descriptors > before.descriptors {
-        let (after, before) = (after.descriptors, before.descriptors);
-        row.faults.push(format!("{after} descriptors are left, {before} were there"));
-    }
-    let last = honest.run(plan.rate, WARM_UP / 4, || true).tally;
-    if last.ok != last.begun {
-        row.faults.push(format!("honest calls afterwards: {last}"));
-    }
+    row.faults.extend(aftermath(plan, &mut server, &honest, before.descriptors));
     drop(honest);
-    let report = server.stop()?;
-    let panics = report.incidents.get("panics").copied().unwrap_or(0);
+    let panics = server.stop()?.incidents.get("panics").copied().unwrap_or(0);
     if panics > 0 {
         row.faults.push(format!("{panics} panics"));
     }
     Ok(())
+}
+
+/// What is not as it was before, when the attackers are gone.
+fn aftermath(plan: &Plan, server: &mut Process, honest: &Honest, before: u64) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut after = u64::MAX;
+    // Calls go on while the rest of the connections ends.
+    honest.run(plan.rate, SETTLED, || {
+        after = server.usage().map_or(after, |usage| usage.descriptors);
+        after > before
+    });
+    if after > before {
+        faults.push(format!("{after} descriptors are left, {before} were there"));
+    }
+    let last = honest.run(plan.rate, WARM_UP / 4, || true).tally;
+    if last.ok != last.begun {
+        faults.push(format!("honest calls afterwards: {last}"));
+    }
+    faults
 }
 
 fn program() -> Result<PathBuf, String> {
