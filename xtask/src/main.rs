@@ -11,6 +11,8 @@
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
 //! cargo xtask replay FILE …   a record of a connection, step by step, and whether it goes as it went
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
+//! cargo xtask hostile …       every attack on a server of each engine, and what an honest client notices
+//! cargo xtask soak …          a long run through a proxy that makes faults
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
         ["replay", ref arguments @ ..] => replay::replay(arguments),
+        ["hostile" | "soak", ..] => run::hostile(&arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
         _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, faults, models, shapes OLD NEW, sim, replay FILE, \
                   hostile, soak, mutants"

@@ -105,12 +105,21 @@ pub(crate) fn faults() -> Result<(), String> {
 
 /// Builds the simulator, with checks and optimised, and runs it.
 pub(crate) fn sim(arguments: &[&str]) -> Result<(), String> {
-    run(cargo(&["build", "--quiet", "--profile", "sim", "-p", "ringcall-sim"]))?;
-    let mut sim = Command::new("target/sim/ringcall-sim");
-    sim.args(arguments);
-    let status = sim.status().map_err(|error| format!("{sim:?}: {error}"))?;
+    built("sim", "ringcall-sim", arguments)
+}
+
+/// Builds the attacks and the long run, optimised, and runs what is asked for.
+pub(crate) fn hostile(arguments: &[&str]) -> Result<(), String> {
+    built("release", "ringcall-hostile", arguments)
+}
+
+fn built(profile: &str, package: &str, arguments: &[&str]) -> Result<(), String> {
+    run(cargo(&["build", "--quiet", "--profile", profile, "-p", package]))?;
+    let mut program = Command::new(format!("target/{profile}/{package}"));
+    program.args(arguments);
+    let status = program.status().map_err(|error| format!("{program:?}: {error}"))?;
     // It has said why.
-    if status.success() { Ok(()) } else { Err("the simulator failed".to_owned()) }
+    if status.success() { Ok(()) } else { Err(format!("{package} failed")) }
 }
 
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
