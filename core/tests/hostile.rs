@@ -14,8 +14,8 @@ use ringcall_core::frame::{
 };
 use ringcall_core::{
     Call, Cancellation, Cause, CloseCode, CloseReason as End, Config, Entropy, Failure,
-    FailureClass, Memory, MemoryLimits, MessageId, Outcome, ReceiveHint, Side, SplitMix64, Status,
-    TransportError,
+    FailureClass, Memory, MemoryLimits, MessageId, Outcome, ReceiveHint, ReplyError, Side,
+    SplitMix64, Status, TransportError,
 };
 
 /// The largest message by default.
@@ -1321,6 +1321,20 @@ fn nothing_is_said_after_the_last_word() {
     raw.answer_all();
     assert!(!raw.connection.wants_transmit());
     assert!(raw.sent().is_empty());
+}
+
+/// Between the end and the event that tells of it.
+#[test]
+fn nobody_is_answered_after_the_end() {
+    let mut raw = server();
+    raw.send(&[request(0, b"x")]);
+    let (request, now) = (raw.requests.remove(0), raw.now);
+    raw.connection.close(now, End::Local);
+    let answered = raw.reply(now, request.id, Status::OK, &request.body);
+    assert_eq!(answered, Err(ReplyError::NotRunning));
+    assert!(raw.sent().iter().all(|frame| frame.is(Kind::GoAway)));
+    assert!(raw.cancelled.is_empty(), "it is over with its answer");
+    assert_eq!(raw.closed, Some(End::Local));
 }
 
 // What two sides do to each other that both keep the protocol.

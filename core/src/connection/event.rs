@@ -163,7 +163,7 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplyError {
-    /// The call is not running: it was answered already, or its connection is gone.
+    /// The call is not running: it was answered already, or its connection is gone or was closed.
     NotRunning,
     /// The body could not be encoded; the caller gets
     /// [`REPLY_FAILED`](crate::Status::REPLY_FAILED) instead.

@@ -858,7 +858,8 @@ impl<T> Connection<T> {
         Ok(())
     }
 
-    /// Ends the connection: tells the other side, and hands back all calls.
+    /// Ends the connection: tells the other side, and hands back all calls. Answers find nobody any more, also
+    /// before [`Event::Cancelled`] and [`Event::Closed`] were taken.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
         if self.recorder.is_some() {
             let input = Input::Close { reason };

@@ -56,6 +56,8 @@ struct End {
     held: Vec<(StreamId, usize)>,
     holds: bool,
     established: bool,
+    /// Its application has closed it, and may not have been told yet that it is over.
+    is_closing: bool,
     closed: Option<CloseReason>,
     /// The other side will send nothing any more.
     is_input_over: bool,
@@ -113,6 +115,7 @@ impl Pair {
                 held: Vec::new(),
                 holds: false,
                 established: false,
+                is_closing: false,
                 closed: None,
                 is_input_over: false,
             }
@@ -183,7 +186,8 @@ impl Pair {
         let header = ReplyHeader::new(status);
         let answered = end.connection.reply(self.now, request.id, header, &payload);
         if answered == Err(ReplyError::NotRunning) {
-            assert!(end.closed.is_some() || is_cancelled, "a call that runs can be answered");
+            let is_over = end.is_closing || end.closed.is_some();
+            assert!(is_over || is_cancelled, "a call that runs can be answered");
         }
         if !request.id.is_one_way() {
             let again = end.connection.reply(self.now, request.id, header, &Bytes::new());
@@ -261,6 +265,7 @@ impl Pair {
     }
 
     pub(super) fn close(&mut self, side: usize) {
+        self.ends[side].is_closing = true;
         self.ends[side].connection.close(self.now, CloseReason::Local);
     }
 

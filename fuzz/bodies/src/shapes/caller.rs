@@ -26,7 +26,13 @@ type Outcome = std::result::Result<Item, CallError<Wrong>>;
 
 impl Default for Rig {
     fn default() -> Rig {
-        let shard = Shard::new(plain_config()).expect("a shard can be made");
+        let mut config = plain_config();
+        // When the process is stopped for a while, a PING would come where a call is expected.
+        config.client = config
+            .client
+            .keepalive_idle(Duration::ZERO, 0)
+            .keepalive_busy(Duration::ZERO, Duration::ZERO);
+        let shard = Shard::new(config).expect("a shard can be made");
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let client = Rc::new(RefCell::new(None));
