@@ -18,6 +18,8 @@ const QUIET: Time = SECONDS;
 /// How soon a probe is tried again. Connections that are drained as soon as they are old may come and go once a
 /// second, so whoever tried once a second might always come when there is none.
 const PROBE_AGAIN: Time = 61 * MILLIS;
+/// What a handshake, a question and its answer have, at most, in one direction.
+const PROBE_BYTES: u64 = 1024;
 
 impl World {
     pub(crate) fn heal(&mut self) {
@@ -79,9 +81,19 @@ impl World {
         let until = self.now() + RECOVERY;
         for node in 0..self.nodes.len() {
             for dial in 0..self.nodes[node].targets.len() {
-                self.probe_one(node, dial, until);
+                if self.can_be_asked(node, dial) {
+                    self.probe_one(node, dial, until);
+                }
             }
         }
+    }
+
+    /// Whether a connection lives long enough for a question: where a few bytes at a time get through, those that are
+    /// drained while they are young may never come to it.
+    fn can_be_asked(&self, node: usize, dial: usize) -> bool {
+        let target = self.nodes[node].targets[dial];
+        let life = [node, target].map(|node| self.nodes[node].sizes.shortest_life);
+        self.net.borrow().time_for(PROBE_BYTES) <= life[0].min(life[1])
     }
 
     fn probe_one(&mut self, node: usize, dial: usize, until: Time) {

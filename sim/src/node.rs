@@ -197,17 +197,20 @@ pub(crate) struct Sizes {
     pub(crate) calls_window: u64,
     pub(crate) replies_window: u64,
     pub(crate) send_queue_max: u64,
+    /// How soon its connections may be drained because they are old, or nothing is asked on them.
+    pub(crate) shortest_life: Time,
 }
 
 fn draw_config(rng: &mut Rng) -> (Config, Sizes, MemoryLimits) {
     let message = rng.log_uniform(1 << 10, MESSAGE_MAX);
     let millis = |rng: &mut Rng, low, high| Duration::from_millis(rng.log_uniform(low, high));
     let soft = rng.log_uniform(1 << 10, 1 << 20);
-    let sizes = Sizes {
+    let mut sizes = Sizes {
         in_flight_max: rng.log_uniform(1, 128) as u32,
         calls_window: message * rng.between(2, 8),
         replies_window: message * rng.between(2, 8),
         send_queue_max: soft * rng.between(1, 8),
+        shortest_life: Time::MAX,
     };
     let mut config = Config::new()
         .in_flight_max(sizes.in_flight_max)
@@ -227,10 +230,14 @@ fn draw_config(rng: &mut Rng) -> (Config, Sizes, MemoryLimits) {
         config = config.first_generation(0x7fff_ffff - rng.below(4) as u32);
     }
     if rng.one_in(4) {
-        config = config.idle_close(millis(rng, 500, 20_000));
+        let idle = millis(rng, 500, 20_000);
+        sizes.shortest_life = sizes.shortest_life.min(idle.as_nanos() as Time);
+        config = config.idle_close(idle);
     }
     if rng.one_in(4) {
-        config = config.connection_age_max(millis(rng, 500, 20_000));
+        let age = millis(rng, 500, 20_000);
+        sizes.shortest_life = sizes.shortest_life.min(age.as_nanos() as Time);
+        config = config.connection_age_max(age);
     }
     if rng.one_in(8) {
         config = config.stream_idle_timeout(millis(rng, 500, 20_000));
