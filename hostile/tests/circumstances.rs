@@ -54,8 +54,17 @@ fn f12_when_connections_have_come_and_gone_descriptors_and_memory_are_back() {
         let mut server = start(engine, |_| ());
         let honest = Honest::connect(server.address(), TransportChoice::Epoll).unwrap();
         let before = server.usage().unwrap();
-        let mut resident = Vec::new();
-        for _ in 0..3 {
+        let mut resident: Vec<u64> = Vec::new();
+        // Pools and tables are as large as what was needed at once, and each round may need a little more than those
+        // before. What is lost is lost in each of them, by thousands of connections.
+        let has_settled = |resident: &[u64]| match resident {
+            [before @ .., last] => {
+                before.iter().any(|before| last.saturating_sub(*before) < 256 << 10)
+            }
+            [] => false,
+        };
+        while !has_settled(&resident) {
+            assert!(resident.len() < 8, "{engine}: {resident:?}");
             for name in ["reconnect_flood", "reset_at_every_byte"] {
                 let mut attackers = attack(&server, name, 50, 1);
                 honest.run(100, 20 * SECOND, || !attackers.is_over());
@@ -66,9 +75,6 @@ fn f12_when_connections_have_come_and_gone_descriptors_and_memory_are_back() {
             assert_eq!(after.threads, before.threads, "{engine}");
             resident.push(after.resident);
         }
-        // The first round fills pools and tables; thousands of connections later they have the same size.
-        let grown = resident[2].saturating_sub(resident[0]);
-        assert!(grown < 1 << 20, "{engine}: {resident:?}");
         server.stop().unwrap();
     }
 }
