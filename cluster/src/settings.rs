@@ -142,6 +142,11 @@ impl Settings {
         }
         let fallbacks = self.groups.as_ref().map_or(0, |groups| groups.fallbacks.len() as u32);
         within("groups.fallbacks", fallbacks, 0..=8, "8 at most")?;
+        let names =
+            self.groups.iter().flat_map(|groups| groups.fallbacks.iter().chain([&groups.own]));
+        for name in names {
+            within("groups", name.len() as u32, 0..=256, "names of 256 bytes at most")?;
+        }
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
 }

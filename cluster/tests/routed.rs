@@ -55,6 +55,16 @@ fn a_call_that_is_delayed_is_made_later() {
     world.pass(Duration::from_millis(1));
     assert_eq!(poll(&mut delayed), Poll::Ready(Ok(Status::OK)));
     assert_eq!(world.names(), "a");
+    // One that would be delayed beyond its deadline ends there, and was not sent.
+    let delay = Action::Delay(Duration::from_secs(60));
+    balanced.route(one_rule(2, Match::all(), delay)).unwrap();
+    let mut late = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut late).is_pending());
+    world.pass(outgoing(0).timeout);
+    assert_eq!(poll(&mut late), Poll::Ready(Err(Failure::not_sent(Cause::Expired))));
+    assert_eq!(world.take_made(), []);
+    let delay = Action::Delay(Duration::from_millis(20));
+    balanced.route(one_rule(3, Match::all(), delay)).unwrap();
     // One that is given up meanwhile is never made.
     let mut given_up = balanced.call(outgoing(0), Empty);
     assert!(poll(&mut given_up).is_pending());

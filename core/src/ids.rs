@@ -28,7 +28,7 @@ impl Side {
 /// Both ends find a call by indexing with the slot, which is below the limit that the receiver
 /// advertised: there is no map whose size or hashing an attacker could choose. The generation tells a
 /// slot's owners apart, so that a late reply never reaches the next one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct MessageId(u64);
 
 const GENERATION_MASK: u32 = 0x7fff_ffff;
@@ -108,7 +108,7 @@ impl fmt::Debug for MessageId {
 pub struct CallId(pub(crate) MessageId);
 
 /// A call that the other side made, as delivered with its [`Request`](crate::Request).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     pub(crate) id: MessageId,
     /// For one-way calls, which hold no slot: how many body bytes are charged for it.

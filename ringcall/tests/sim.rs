@@ -291,6 +291,23 @@ fn what_keeps_something_between_two_runs_is_told() {
 }
 
 #[test]
+fn an_answer_that_another_run_does_not_give_is_told() {
+    let runs = Rc::new(Cell::new(0));
+    let said = failure(|world| {
+        calm(world);
+        runs.set(runs.get() + 1);
+        let run = runs.get();
+        serve_numbers(world);
+        world.client("desk", move |shard| async move {
+            let client = shard.connect("numbers").await.expect("there are no faults");
+            let square = NumbersClient::new(client).square(&run).await;
+            assert_eq!(square.expect("nor here").to_native(), run * run);
+        });
+    });
+    assert!(said.contains("does something else the second time"), "{said}");
+}
+
+#[test]
 fn names_that_nobody_has_are_told() {
     let said = failure(|world| {
         calm(world);

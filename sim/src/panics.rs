@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// While a simulation runs: what the first panic of this thread said, or nothing yet.
+    /// While a simulation runs: what the last panic of this thread said, or nothing yet.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -33,7 +33,8 @@ fn listen() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let is_ours = SAID.with_borrow(Option::is_some);
+            // A thread that is ending is in no simulation.
+            let is_ours = SAID.try_with(|said| said.borrow().is_some()).unwrap_or(false);
             if !is_ours {
                 return before(info);
             }

@@ -86,7 +86,8 @@ impl Stage {
         });
         let clocks = clocks.collect();
         let dialects = rngs.iter_mut().map(Dialect::draw).collect();
-        let net = Net::new(seed, knobs.clone());
+        let mut net = Net::new(seed, knobs.clone());
+        net.reads_along = true;
         let state = State {
             knobs,
             clocks,

@@ -88,6 +88,9 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
                 }
             }
             let Some(state) = state else { return Ok(None) };
+            if state.was_delayed_too_long(now) {
+                return Err(Failure::not_sent(Cause::Expired));
+            }
             let readiness = |channel: &N::Channel| connector.readiness(channel);
             let (attempt, channel) = fleet.start(now, &asked, state, readiness)?;
             let carried = fleet.carried(state, &attempt);
@@ -97,6 +100,8 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             return Ok(Some(self.run(attempt, channel, carried)));
         }
         let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
+        // Nobody waits longer than until the deadline.
+        let delay = delay.min(timeout);
         self.timer = Some(Timer::Again(connector.sleep(delay)));
         Ok(None)
     }

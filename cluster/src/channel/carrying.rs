@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{Codec, EncodeError, External, Payload, Transcode, Writer};
 
 /// A payload with extensions instead of its own, or with its own.
@@ -19,12 +18,8 @@ impl<P: Payload> Carrying<P> {
     pub(super) fn new(payload: P, added: Option<Arc<[u8]>>) -> Carrying<P> {
         let extensions = added.map(|added| match payload.extensions() {
             [] => added,
-            own => {
-                let mut writer = ExtensionWriter::new();
-                writer.append(own);
-                writer.append(&added);
-                writer.finish().into()
-            }
+            // Both are padded, so they can follow each other.
+            own => own.iter().chain(&*added).copied().collect(),
         });
         Carrying { payload, extensions }
     }

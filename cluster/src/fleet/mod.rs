@@ -131,6 +131,11 @@ impl CallState {
         (delay_us > 0).then(|| Duration::from_micros(delay_us.into()))
     }
 
+    /// Whether its deadline has passed while it waited for its first attempt.
+    pub(crate) fn was_delayed_too_long(&self, now: Instant) -> bool {
+        self.attempts == 0 && self.path.delay_us > 0 && self.deadline <= now
+    }
+
     /// How many attempts were made.
     #[must_use]
     pub fn attempts(&self) -> u8 {

@@ -304,6 +304,9 @@ impl Inner {
     /// Handlers see that nobody waits any more, and their callers that they were aborted.
     fn cancel_what_runs(&self, now: Instant, drain: &mut Drain) {
         let running = std::mem::take(&mut *self.running.borrow_mut());
+        // In an order that does not change from run to run: a simulation must repeat.
+        let mut running: Vec<_> = running.into_iter().collect();
+        running.sort_unstable_by_key(|(call, _)| *call);
         drain.report.cancelled += running.len() as u64;
         if !running.is_empty() {
             log::warn!("{} calls ran longer than the drain and are cancelled", running.len());

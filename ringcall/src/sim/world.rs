@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -181,6 +182,15 @@ struct Course {
     allows_panics: bool,
     /// Whose life ends now begins no other.
     is_final: bool,
+}
+
+impl Drop for Course {
+    /// Also when the seed fails: whatever its nodes hold is dropped as theirs.
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _said_before = catch_unwind(AssertUnwindSafe(|| node.end(&self.stage)));
+        }
+    }
 }
 
 impl Course {

@@ -88,8 +88,9 @@ pub(crate) struct Net {
     bytes_a_second: u64,
     calendar: BinaryHeap<Reverse<(Time, u64, Wake)>>,
     entries: u64,
-    /// All that was written, and by whom, as one number.
+    /// All that was written, and by whom, as one number; what it says too, if that is asked for.
     pub(crate) written: u64,
+    pub(crate) reads_along: bool,
     /// The turns that are in the calendar for each node.
     turns: Vec<BTreeSet<Time>>,
 }
@@ -114,6 +115,7 @@ impl Net {
             calendar: BinaryHeap::new(),
             entries: 0,
             written: 0,
+            reads_along: false,
             turns: vec![BTreeSet::new(); nodes],
             knobs,
         }
@@ -253,13 +255,18 @@ impl Net {
         }
         let pipe = &mut link.pipes[end];
         let mut room = pipe.room().min(most);
-        let mut written = 0;
+        let (mut written, mut said) = (0, 0u64);
         while let Some(segment) = segments.front_mut()
             && room > 0
         {
             let n = segment.len().min(room);
             let bytes = segment.as_slice().expect("applications of the simulator send memory");
             pipe.put(&bytes[..n]);
+            if self.reads_along {
+                said = bytes[..n].iter().fold(said, |said, byte| {
+                    (said ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+                });
+            }
             if n == bytes.len() {
                 segments.pop_front();
             } else {
@@ -269,7 +276,8 @@ impl Net {
             room -= n;
         }
         pipe.sender_waits = !segments.is_empty();
-        self.written = mix(self.written ^ written as u64 ^ (id as u64) << 32 ^ (end as u64) << 63);
+        self.written =
+            mix(self.written ^ said ^ written as u64 ^ (id as u64) << 32 ^ (end as u64) << 63);
         self.launch(id, end, written);
         Ok(written)
     }

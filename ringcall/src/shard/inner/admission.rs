@@ -212,7 +212,10 @@ impl Inner {
     /// Nothing waits: whoever was said to be given up was not here.
     fn answer_given_up(&self, admission: &Admission) {
         let given_up = std::mem::take(&mut *admission.given_up.borrow_mut());
-        for (handle, id) in given_up.into_keys() {
+        // In an order that does not change from run to run: a simulation must repeat.
+        let mut given_up: Vec<_> = given_up.into_keys().collect();
+        given_up.sort_unstable();
+        for (handle, id) in given_up {
             self.refuse(handle, id, Status::CANCELLED_RUNNING);
         }
     }
