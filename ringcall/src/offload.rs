@@ -53,9 +53,9 @@ impl Pool {
         is_refused.then(|| rule.retry_after_ms())
     }
 
-    /// A job's time was over when a thread came to it, after so long.
-    pub(crate) fn expired(&self, waited: Duration) {
-        self.rule.iter().for_each(|(codel, _)| codel.lock().expired(waited));
+    /// The time of a job that had so much was over when a thread came to it, after so long.
+    pub(crate) fn expired(&self, waited: Duration, had: Duration) {
+        self.rule.iter().for_each(|(codel, _)| codel.lock().expired(waited, had));
     }
 
     /// Runs a job on some thread, soon; `false` if too much waits already.

@@ -432,6 +432,7 @@ fn a_drain_finishes_what_waits_and_refuses_it_when_its_time_is_over() {
                 }
             }
             assert_eq!(count.ran(), good + 1);
+            assert_eq!(good == 20, all_run, "{good}");
         }
     });
 }

@@ -252,7 +252,7 @@ impl Recorder {
                 self.scratch = Vec::new();
                 return;
             }
-            Keep::Last(most) if self.steps.bytes.len() + len > most / 2 => self.turn_over(),
+            Keep::Last(most) if self.steps.bytes.len() + len > most / 2 => self.turn_over(most),
             _ => {}
         }
         self.steps.make_room(len, self.settings.keep);
@@ -264,8 +264,10 @@ impl Recorder {
     }
 
     /// Forgets the older half of what is kept.
-    fn turn_over(&mut self) {
-        let mut bytes = self.older.take().map(|older| older.bytes).unwrap_or_default();
+    fn turn_over(&mut self, most: usize) {
+        let bytes = self.older.take().map(|older| older.bytes);
+        // A step may be longer than half of what is to be kept; its memory does not stay.
+        let mut bytes = bytes.filter(|bytes| bytes.capacity() <= most / 2).unwrap_or_default();
         bytes.clear();
         let steps = Steps {
             bytes,

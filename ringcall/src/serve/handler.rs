@@ -262,7 +262,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
         {
             let has_expired = status == Status::EXPIRED_RUNNING;
             if has_expired {
-                queue.expired(now.since(queued));
+                queue.expired(now.since(queued), facts.deadline.since(queued));
             }
             let status = if has_expired { Status::EXPIRED } else { Status::CANCELLED };
             return Away::without(remote, facts).status(status);

@@ -1,6 +1,7 @@
 //! How many calls there are, and whether there may be another one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use ringcall_core::{Entropy, Instant, Status, StatusClass};
@@ -84,6 +85,8 @@ pub(crate) struct Taken<K> {
     /// By the number of the method. There are few.
     methods: Vec<(u64, Limit)>,
     calls: HashMap<K, Call>,
+    /// Further calls of the same key: one-way calls hold no slot, so a peer may give several of them one id.
+    twins: HashMap<K, Vec<Call>>,
 }
 
 #[derive(Debug)]
@@ -91,9 +94,11 @@ struct Call {
     /// Among `methods`.
     method: Option<usize>,
     arrived: Instant,
+    /// Whether it was taken, not only told that there is no room.
+    is_counted: bool,
 }
 
-impl<K: Hash + Eq> Taken<K> {
+impl<K: Hash + Eq + Copy> Taken<K> {
     pub(super) fn new(
         all: Option<Concurrency>,
         methods: impl Iterator<Item = (u64, Concurrency)>,
@@ -102,20 +107,39 @@ impl<K: Hash + Eq> Taken<K> {
             all: all.map(Limit::new),
             methods: methods.map(|(method, limit)| (method, Limit::new(limit))).collect(),
             calls: HashMap::new(),
+            twins: HashMap::new(),
         }
     }
 
-    /// Takes a call if there is room for it, until it [ends](Self::end).
+    /// Takes a call if there is room for it. Either way it [ends](Self::end) once.
     pub(crate) fn begin(&mut self, key: K, method: u64, arrived: Instant) -> bool {
         let method = self.methods.iter().position(|(of, _)| *of == method);
         let own = method.map(|index| &mut self.methods[index].1);
-        if !self.all.iter().chain(own.as_deref()).all(Limit::has_room) {
-            return false;
-        }
-        if self.calls.insert(key, Call { method, arrived }).is_none() {
+        let is_counted = self.all.iter().chain(own.as_deref()).all(Limit::has_room);
+        if is_counted {
             self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
         }
-        true
+        let call = Call { method, arrived, is_counted };
+        match self.calls.entry(key) {
+            Entry::Vacant(entry) if is_counted => drop(entry.insert(call)),
+            Entry::Vacant(_) => {}
+            Entry::Occupied(_) => self.twins.entry(key).or_default().push(call),
+        }
+        is_counted
+    }
+
+    /// Takes out the last of those that have this key.
+    fn remove(&mut self, key: &K) -> Option<Call> {
+        if !self.twins.is_empty()
+            && let Some(twins) = self.twins.get_mut(key)
+        {
+            let twin = twins.pop();
+            if twins.is_empty() {
+                self.twins.remove(key);
+            }
+            return twin;
+        }
+        self.calls.remove(key)
     }
 
     /// Whether the time at which calls end matters.
@@ -127,7 +151,7 @@ impl<K: Hash + Eq> Taken<K> {
     /// A call has ended, whichever way; one that was not taken changes nothing. What did not run says nothing of how
     /// long calls take.
     pub(crate) fn end(&mut self, now: Instant, key: &K, status: Status, rng: &mut dyn Entropy) {
-        let Some(Call { method, arrived }) = self.calls.remove(key) else { return };
+        let Some(Call { method, arrived, is_counted: true }) = self.remove(key) else { return };
         let own = method.map(|index| &mut self.methods[index].1);
         let is_good = match status.class() {
             StatusClass::Ok | StatusClass::Application => Some(true),
@@ -182,6 +206,26 @@ mod tests {
         assert!(taken.calls.is_empty());
         assert!(taken.methods.iter().all(|(_, limit)| limit.calls == 0));
         assert_eq!(taken.all.map(|limit| limit.calls), Some(0));
+    }
+
+    #[test]
+    fn calls_of_one_key_are_counted_each_for_its_own_method() {
+        let mut rng = SplitMix64::new(1);
+        let mut taken = taken(0, &[(2, 1)]);
+        let now = Instant::from_nanos(1);
+        // One of a method without a limit, one of a method with one, one that there is no room for.
+        assert!(taken.begin(7, 1, now));
+        assert!(taken.begin(7, 2, now));
+        assert!(!taken.begin(7, 2, now));
+        taken.end(now, &7, Status::OVERLOADED, &mut rng);
+        assert!(!taken.begin(8, 2, now), "what was refused gives no place back");
+        taken.end(now, &8, Status::OVERLOADED, &mut rng);
+        taken.end(now, &7, Status::OK, &mut rng);
+        taken.end(now, &7, Status::OK, &mut rng);
+        taken.end(now, &7, Status::OK, &mut rng);
+        assert_eq!(taken.methods[0].1.calls, 0);
+        assert!(taken.calls.is_empty() && taken.twins.is_empty());
+        assert!(taken.begin(9, 2, now));
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl Limits {
     }
 
     /// How many calls there may be that were taken and not answered, of all services together: a number, or an
-    /// [`AdaptiveConfig`]. Further ones are refused at once.
+    /// [`AdaptiveConfig`]. Further ones are refused at once. Each shard has its part, rounded up: with *n* shards there
+    /// may be *n* - 1 more, and a connection finds its own shard's part only.
     #[must_use]
     pub fn concurrency(mut self, limit: impl Into<Concurrency>) -> Limits {
         self.concurrency = Some(limit.into());
@@ -90,7 +91,7 @@ impl Limits {
     }
 
     /// Where calls are counted, if there is a limit.
-    pub(crate) fn taken<K: std::hash::Hash + Eq>(&self) -> Option<Taken<K>> {
+    pub(crate) fn taken<K: std::hash::Hash + Eq + Copy>(&self) -> Option<Taken<K>> {
         let methods = self.methods.iter().map(|(name, limit)| (method_id(name), *limit));
         let is_counted = self.concurrency.is_some() || !self.methods.is_empty();
         is_counted.then(|| Taken::new(self.concurrency, methods))

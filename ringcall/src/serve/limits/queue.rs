@@ -89,10 +89,11 @@ impl CoDel {
         self.is_overloaded() && behind > 0 && waited > self.rule.target * 2
     }
 
-    /// A call's time was over after it had `waited` so long, which, if it was longer than the target, says at once what
-    /// an interval would say later.
-    pub fn expired(&mut self, waited: Duration) {
-        if waited > self.rule.target {
+    /// A call that `had` so much time found it over after it had `waited` so long. If that was longer than the target, it
+    /// says at once what an interval would say later; unless the call had hardly any time, which says more of its caller
+    /// than of the queue.
+    pub fn expired(&mut self, waited: Duration, had: Duration) {
+        if waited > self.rule.target && had > self.rule.target * 2 {
             self.overload = CALM;
         }
     }
@@ -243,9 +244,11 @@ mod tests {
         let mut codel = CoDel::new(QueueRule::default());
         let now = Instant::from_nanos(1_000_000_000);
         assert!(!codel.refuses(now, 50 * MS, 9));
-        codel.expired(5 * MS);
+        codel.expired(5 * MS, 50 * MS);
+        assert!(!codel.is_overloaded());
+        codel.expired(6 * MS, 6 * MS);
         assert!(!codel.refuses(now, 50 * MS, 9), "it had hardly any time");
-        codel.expired(6 * MS);
+        codel.expired(6 * MS, 50 * MS);
         assert!(codel.refuses(now, 50 * MS, 9));
         assert!(!codel.refuses(now, 9 * MS, 9));
         for ms in 1..=300 {

@@ -89,8 +89,8 @@ impl Admission {
         self.rule.as_ref().is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind))
     }
 
-    fn expired(&self, waited: Duration) {
-        self.rule.iter().for_each(|rule| rule.borrow_mut().expired(waited));
+    fn expired(&self, waited: Duration, had: Duration) {
+        self.rule.iter().for_each(|rule| rule.borrow_mut().expired(waited, had));
     }
 
     /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
@@ -179,7 +179,10 @@ impl Inner {
         match admission.was_given_up((handle, id)) {
             Some(false) => self.refuse(handle, id, Status::CANCELLED),
             given_up if is_late || given_up.is_some() => {
-                admission.expired(waited);
+                // What its caller says of its time is no word on the queue.
+                if is_late {
+                    admission.expired(waited, next.request.deadline.since(next.request.received));
+                }
                 self.refuse_expired(handle, id);
             }
             _ if is_refused => {
