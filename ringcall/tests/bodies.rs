@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Pair, block, eventually, over_every_pair};
 use ringcall::{
-    Bytes, CallError, Cause, Client, FailureClass, Items, ObjectError, ReceivedAttachment,
+    Bytes, CallError, Cause, Client, Context, FailureClass, Items, ObjectError, ReceivedAttachment,
     RunningServer, SharedFile, SharedView, Status, Stream, View, WithAttachment,
 };
 
@@ -23,8 +23,8 @@ struct Range {
 
 #[ringcall::service(name = "test.Shelf")]
 trait Shelf {
-    /// A range of the file, beside itself.
-    async fn read(&self, range: Range) -> WithAttachment<Range>;
+    /// A range of the file, beside itself; later by a byte for each entry of metadata.
+    async fn read(&self, cx: &Context, range: Range) -> WithAttachment<Range>;
     /// How many bytes came, and their sum.
     async fn store(&self, range: WithAttachment<View<Range>, ReceivedAttachment>) -> (u64, u64);
     #[method(offload)]
@@ -57,7 +57,8 @@ fn sum(bytes: &[u8]) -> u64 {
 }
 
 impl Shelf for Keeper {
-    async fn read(&self, range: Range) -> WithAttachment<Range> {
+    async fn read(&self, cx: &Context, mut range: Range) -> WithAttachment<Range> {
+        range.offset += cx.metadata().len() as u64;
         self.range(&range)
     }
 
@@ -226,6 +227,12 @@ fn replies_land_in_files() {
             assert_eq!(reply.message.to_owned(), range);
         }
         assert!(bytes_of(&to) == content);
+        // What goes with a call goes with this one.
+        let range = Range { offset: 10, len: 100 };
+        let later = shelf.read(&range).metadata("one", "1").metadata("two", "2");
+        let reply = later.land_in(to.range(0, 100)).wait().unwrap();
+        assert_eq!(reply.message.offset, 12);
+        assert!(bytes_of(&to)[..100] == content[12..112]);
         // More than there is room for.
         let short = shelf.read(&whole()).land_in(to.range(0, 10)).wait();
         let Err(CallError::Failed(failure)) = short else { panic!("it does not fit") };

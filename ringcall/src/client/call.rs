@@ -170,8 +170,9 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
-    pub(super) fn into_parts(self) -> (&'a C, Outgoing, &'a A) {
-        (self.channel, self.outgoing, self.argument)
+    pub(super) fn into_parts(self) -> (&'a C, Outgoing, Extended<Typed<'a, A>>) {
+        let extensions = self.extensions.finish();
+        (self.channel, self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 
     /// How the argument is compressed, see [`CallOptions::compression`].

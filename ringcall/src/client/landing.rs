@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Message, Typed, WithAttachment};
-use ringcall_core::{Channel, Codec, EncodeError, External, Outgoing, Payload, Writer};
+use ringcall_core::{
+    Channel, Codec, EncodeError, Extended, External, Outgoing, Payload, Transcode, Writer,
+};
 
 use super::call::{Call, receive};
 use super::{BlockOn, CallResult, IntoOwned};
@@ -37,8 +39,8 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, WithAtta
     /// The io_uring engine has the kernel write in the background. The epoll engine writes at once, at most 64 KiB
     /// at a time: usually that is a copy into the page cache, but a disk that cannot keep up stops its shard.
     pub fn land_in(self, range: External) -> LandingCall<'a, C, A, R, E> {
-        let (channel, outgoing, argument) = self.into_parts();
-        let payload = Landing { typed: Typed(argument), range };
+        let (channel, outgoing, message) = self.into_parts();
+        let payload = Landing { message, range };
         LandingCall { channel, outgoing, payload, reply: PhantomData }
     }
 }
@@ -84,27 +86,35 @@ impl<C, A, R, E> fmt::Debug for LandingCall<'_, C, A, R, E> {
 
 /// An argument, and where the reply's attachment goes.
 pub(super) struct Landing<'a, A> {
-    typed: Typed<'a, A>,
+    message: Extended<Typed<'a, A>>,
     range: External,
 }
 
 impl<A> Clone for Landing<'_, A> {
     fn clone(&self) -> Self {
-        Landing { typed: self.typed, range: self.range.clone() }
+        Landing { message: self.message.clone(), range: self.range.clone() }
     }
 }
 
 impl<A: Message> Payload for Landing<'_, A> {
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
-        self.typed.encode(codec, signature, out)
+        self.message.encode(codec, signature, out)
     }
 
     fn landing(&self) -> Option<External> {
         Some(self.range.clone())
     }
 
+    fn transcode(&self) -> Option<Transcode> {
+        self.message.transcode()
+    }
+
+    fn extensions(&self) -> &[u8] {
+        self.message.extensions()
+    }
+
     fn argument(&self) -> Option<&dyn Any> {
-        self.typed.argument()
+        self.message.argument()
     }
 }
 
