@@ -26,8 +26,9 @@ pub(crate) fn masks(selection: &[&str]) -> Result<(), String> {
 }
 
 /// Models of threads in loom, models of connections with longer paths than in `cargo test`: how many orders,
-/// paths and states there were. A target directory of its own, since loom takes the place of atomics and locks.
-pub(crate) fn models() -> Result<(), String> {
+/// paths and states there were; or those of threads only, since `cargo test` has the others with shorter paths. A target
+/// directory of its own, since loom takes the place of atomics and locks.
+pub(crate) fn models(of_threads_only: bool) -> Result<(), String> {
     let parts = [
         ("target/models", "-p ringcall-buf -p ringcall-net --lib models::", "--cfg ringcall_loom"),
         (
@@ -37,7 +38,8 @@ pub(crate) fn models() -> Result<(), String> {
         ),
         ("target", "-p ringcall-core --test models", ""),
     ];
-    for (target, part, flags) in parts {
+    let parts = if of_threads_only { &parts[..2] } else { &parts[..] };
+    for &(target, part, flags) in parts {
         let mut tests = cargo(&["test", "--quiet", "--profile", "sim", "--target-dir", target]);
         tests.args(part.split(' ')).args(["--", "--nocapture", "--test-threads", "1"]);
         tests.env("RINGCALL_MODELS_DEEP", "1");
