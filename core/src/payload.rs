@@ -152,17 +152,17 @@ impl Encoding {
     }
 }
 
-/// A message with extensions.
+/// A message with extensions, which are a vector unless somebody shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Extended<P> {
+pub struct Extended<P, E = Vec<u8>> {
     /// The message.
     pub payload: P,
     /// Its [extensions](Payload::extensions), instead of those of the payload; if there are none, the
     /// payload's.
-    pub extensions: Vec<u8>,
+    pub extensions: E,
 }
 
-impl<P: Payload> Payload for Extended<P> {
+impl<P: Payload, E: AsRef<[u8]>> Payload for Extended<P, E> {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         self.payload.encode(codec, signature, out)
@@ -179,7 +179,8 @@ impl<P: Payload> Payload for Extended<P> {
 
     #[inline]
     fn extensions(&self) -> &[u8] {
-        if self.extensions.is_empty() { self.payload.extensions() } else { &self.extensions }
+        let own = self.extensions.as_ref();
+        if own.is_empty() { self.payload.extensions() } else { own }
     }
 
     #[inline]

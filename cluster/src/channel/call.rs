@@ -11,7 +11,7 @@ use ringcall_core::{
     Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
 };
 
-use super::carrying::Carrying;
+use super::carrying::{Carrying, carrying};
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
@@ -118,7 +118,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
-        let payload = Carrying::new(self.payload.clone(), carried);
+        let payload = carrying(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
         Running { attempt, future }
     }

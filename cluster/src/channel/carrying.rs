@@ -1,51 +1,29 @@
 //! A payload with TLVs that routing adds.
 
-use std::any::Any;
 use std::sync::Arc;
 
-use ringcall_core::{Codec, EncodeError, External, Payload, Transcode, Writer};
+use ringcall_core::{Extended, Payload};
 
-/// A payload with extensions instead of its own, or with its own.
+/// What a payload carries instead of its extensions: its own, and behind them those of routing; or nothing.
 #[derive(Clone)]
-pub(super) struct Carrying<P> {
-    payload: P,
-    extensions: Option<Arc<[u8]>>,
-}
+pub(super) struct Carried(Option<Arc<[u8]>>);
 
-impl<P: Payload> Carrying<P> {
-    /// With `added` behind what it has. That costs an allocation if both have something.
+impl AsRef<[u8]> for Carried {
     #[inline]
-    pub(super) fn new(payload: P, added: Option<Arc<[u8]>>) -> Carrying<P> {
-        let extensions = added.map(|added| match payload.extensions() {
-            [] => added,
-            // Both are padded, so they can follow each other.
-            own => own.iter().chain(&*added).copied().collect(),
-        });
-        Carrying { payload, extensions }
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
-impl<P: Payload> Payload for Carrying<P> {
-    #[inline]
-    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
-        self.payload.encode(codec, signature, out)
-    }
+pub(super) type Carrying<P> = Extended<P, Carried>;
 
-    fn transcode(&self) -> Option<Transcode> {
-        self.payload.transcode()
-    }
-
-    #[inline]
-    fn landing(&self) -> Option<External> {
-        self.payload.landing()
-    }
-
-    #[inline]
-    fn extensions(&self) -> &[u8] {
-        self.extensions.as_deref().unwrap_or_else(|| self.payload.extensions())
-    }
-
-    fn argument(&self) -> Option<&dyn Any> {
-        self.payload.argument()
-    }
+/// With `added` behind what it has. That costs an allocation if both have something.
+#[inline]
+pub(super) fn carrying<P: Payload>(payload: P, added: Option<Arc<[u8]>>) -> Carrying<P> {
+    let extensions = added.map(|added| match payload.extensions() {
+        [] => added,
+        // Both are padded, so they can follow each other.
+        own => own.iter().chain(&*added).copied().collect(),
+    });
+    Extended { payload, extensions: Carried(extensions) }
 }
