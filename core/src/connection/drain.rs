@@ -70,9 +70,7 @@ impl<T> Connection<T> {
     /// before it read that, refuses the rest, finishes what runs, and closes. Follow
     /// [`go_away`](Self::go_away) with `refuse` to stop waiting for what is under way.
     pub fn drain(&mut self, now: Instant) {
-        if self.recorder.is_some() {
-            return self.recorded(Some(now), Input::Drain, |it| it.drain(now), Digest::nothing);
-        }
+        recorded!(self, Some(now), Input::Drain, |it| it.drain(now), Digest::nothing);
         if self.state != ConnectionState::Open && self.state != ConnectionState::Draining {
             return;
         }
@@ -93,14 +91,7 @@ impl<T> Connection<T> {
 
     /// Drains at this time, if it has not before. It is the application that adds jitter.
     pub fn drain_at(&mut self, at: Instant) {
-        if self.recorder.is_some() {
-            return self.recorded(
-                None,
-                Input::DrainAt { at },
-                |it| it.drain_at(at),
-                Digest::nothing,
-            );
-        }
+        recorded!(self, None, Input::DrainAt { at }, |it| it.drain_at(at), Digest::nothing);
         self.retirement.age = at;
         self.look_after_by(at);
     }

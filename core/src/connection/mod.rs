@@ -1,5 +1,15 @@
 //! One connection as a value: bytes and time in, bytes and events out.
 
+/// A recorded connection does it again as if nobody recorded it, and notes that: when it was, what, how to do it
+/// again, and what its result adds to the digest.
+macro_rules! recorded {
+    ($connection:ident, $now:expr, $input:expr, $again:expr, $tell:expr) => {
+        if $connection.recorder.is_some() {
+            return $connection.recorded($now, $input, $again, $tell);
+        }
+    };
+}
+
 mod assembly;
 mod bodies;
 mod calls;
@@ -362,10 +372,7 @@ impl<T> Connection<T> {
     /// The other side has ended its stream: nothing more will be received, but it may still read. Calls
     /// that have arrived are finished and answered; [`poll_event`](Self::poll_event) says when it is over.
     pub fn handle_input_end(&mut self, now: Instant) {
-        if self.recorder.is_some() {
-            let input = Input::InputEnd;
-            return self.recorded(Some(now), input, |it| it.handle_input_end(now), Digest::nothing);
-        }
+        recorded!(self, Some(now), Input::InputEnd, |it| it.handle_input_end(now), Digest::nothing);
         self.input_ended = true;
     }
 
@@ -377,15 +384,13 @@ impl<T> Connection<T> {
 
     /// The transport's connection is gone.
     pub fn handle_closed(&mut self, now: Instant, reason: CloseReason) {
-        if self.recorder.is_some() {
-            let input = Input::Closed { reason };
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.handle_closed(now, reason),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Closed { reason },
+            |it| it.handle_closed(now, reason),
+            Digest::nothing
+        );
         self.outbound.clear();
         self.end(now, reason);
         self.step(ConnectionInput::Gone);
@@ -393,15 +398,13 @@ impl<T> Connection<T> {
 
     /// The transport has sent `n` more bytes of what it was given.
     pub fn handle_transmitted(&mut self, now: Instant, n: usize) {
-        if self.recorder.is_some() {
-            let input = Input::Transmitted { bytes: n };
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.handle_transmitted(now, n),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Transmitted { bytes: n },
+            |it| it.handle_transmitted(now, n),
+            Digest::nothing
+        );
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
         if n > 0 {
@@ -415,15 +418,13 @@ impl<T> Connection<T> {
     /// [`handle_transmitted`](Self::handle_transmitted) counts them. The body's call ends with an error on
     /// both sides.
     pub fn handle_unreadable(&mut self, now: Instant, owner: u64, error: ObjectError) {
-        if self.recorder.is_some() {
-            let input = Input::Unreadable { owner, error };
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.handle_unreadable(now, owner, error),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Unreadable { owner, error },
+            |it| it.handle_unreadable(now, owner, error),
+            Digest::nothing
+        );
         if self.ending.is_none() {
             self.range_unreadable(owner, error);
         }
@@ -437,15 +438,13 @@ impl<T> Connection<T> {
 
     /// What [`poll_write`](Self::poll_write) gave is written, or cannot be.
     pub fn handle_written(&mut self, now: Instant, written: Written) {
-        if self.recorder.is_some() {
-            let input = written.input();
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.handle_written(now, written),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            written.input(),
+            |it| it.handle_written(now, written),
+            Digest::nothing
+        );
         if self.ending.is_none() {
             self.write_done(written);
         }
@@ -454,10 +453,7 @@ impl<T> Connection<T> {
     /// The time that [`poll_timeout`](Self::poll_timeout) said has come. Calling it early or late is
     /// harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.recorder.is_some() {
-            let input = Input::Timeout;
-            return self.recorded(Some(now), input, |it| it.handle_timeout(now), Digest::nothing);
-        }
+        recorded!(self, Some(now), Input::Timeout, |it| it.handle_timeout(now), Digest::nothing);
         while let Some(key) = self.deadlines.expire(now) {
             self.expire(now, key);
         }
@@ -600,10 +596,7 @@ impl<T> Connection<T> {
     /// The buffer for the body that [`ReceiveHint::Land`] speaks of; its unfilled part is where the
     /// bytes go. Give it back with [`handle_landed`](Self::handle_landed).
     pub fn begin_landing(&mut self) -> Option<ChunkMut> {
-        if self.recorder.is_some() {
-            let input = Input::BeginLanding;
-            return self.recorded(None, input, |it| it.begin_landing(), Digest::lent);
-        }
+        recorded!(self, None, Input::BeginLanding, |it| it.begin_landing(), Digest::lent);
         self.body_assembly()?.lend()
     }
 
@@ -611,10 +604,7 @@ impl<T> Connection<T> {
     /// connection writes them and says so with [`handle_written`](Self::handle_written).
     #[inline]
     pub fn poll_write(&mut self) -> Option<Write> {
-        if self.recorder.is_some() {
-            let input = Input::PollWrite;
-            return self.recorded(None, input, |it| it.poll_write(), Digest::write);
-        }
+        recorded!(self, None, Input::PollWrite, |it| it.poll_write(), Digest::write);
         self.next_write()
     }
 
@@ -644,15 +634,13 @@ impl<T> Connection<T> {
     /// seconds later: to the other side it would be a flood. (Calls with streams, and those whose body is still being
     /// sent, are told at once.) `None` if the call has ended already.
     pub fn cancel(&mut self, now: Instant, id: CallId, reason: CancelReason) -> Option<T> {
-        if self.recorder.is_some() {
-            let input = Input::Cancel { call: id, reason };
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.cancel(now, id, reason),
-                Digest::cancelled,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Cancel { call: id, reason },
+            |it| it.cancel(now, id, reason),
+            Digest::cancelled
+        );
         let ticket = self.calls.find(id.0)?.ticket.take()?;
         self.counters.calls_cancelled += 1;
         self.counters.calls_ended += 1;
@@ -720,10 +708,13 @@ impl<T> Connection<T> {
 
     /// Ends the stream of items that belongs to the argument of a call. Its answer follows.
     pub fn end_items(&mut self, now: Instant, call: CallId) {
-        if self.recorder.is_some() {
-            let input = Input::EndItems { call };
-            return self.recorded(Some(now), input, |it| it.end_items(now, call), Digest::nothing);
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::EndItems { call },
+            |it| it.end_items(now, call),
+            Digest::nothing
+        );
         self.end_stream(call);
     }
 
@@ -735,29 +726,25 @@ impl<T> Connection<T> {
     /// So many items of a stream, with bodies of `bytes` together, are no longer held. Whoever collects them must
     /// say so before it waits for anything, since another stream may need their credit.
     pub fn consumed_many(&mut self, stream: StreamId, items: usize, bytes: usize) {
-        if self.recorder.is_some() {
-            let input = Input::Consumed { stream, items, bytes };
-            return self.recorded(
-                None,
-                input,
-                |it| it.consumed_many(stream, items, bytes),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            None,
+            Input::Consumed { stream, items, bytes },
+            |it| it.consumed_many(stream, items, bytes),
+            Digest::nothing
+        );
         self.items_consumed(stream, items, bytes);
     }
 
     /// Refuses a request whose time was over before its handler could start, and counts it apart.
     pub fn refuse_expired(&mut self, now: Instant, id: RequestId) {
-        if self.recorder.is_some() {
-            let input = Input::RefuseExpired { request: id };
-            return self.recorded(
-                Some(now),
-                input,
-                |it| it.refuse_expired(now, id),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::RefuseExpired { request: id },
+            |it| it.refuse_expired(now, id),
+            Digest::nothing
+        );
         let header = ReplyHeader::new(Status::EXPIRED);
         if self.answer::<_, false>(now, id, header, &Empty).is_ok() {
             self.counters.requests_refused += 1;
@@ -768,15 +755,13 @@ impl<T> Connection<T> {
     /// Has [`Event::Cancelled`] come when the deadline of a running call passes. For calls that are
     /// not answered at once; those that are need no timer.
     pub fn watch_deadline(&mut self, id: RequestId, deadline: Instant) {
-        if self.recorder.is_some() {
-            let input = Input::WatchDeadline { request: id, deadline };
-            return self.recorded(
-                None,
-                input,
-                |it| it.watch_deadline(id, deadline),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            None,
+            Input::WatchDeadline { request: id, deadline },
+            |it| it.watch_deadline(id, deadline),
+            Digest::nothing
+        );
         let Some(slot) = self.served.find(id.id) else { return };
         if slot.state == ServedState::Running
             && deadline != Instant::FAR
@@ -791,10 +776,13 @@ impl<T> Connection<T> {
     /// sent yet is replaced. It waits until the one before is answered and
     /// [`Config::ping_interval_min`] ago, since the other side counts.
     pub fn ping(&mut self, now: Instant, opaque: [u8; 16]) {
-        if self.recorder.is_some() {
-            let input = Input::Ping { opaque };
-            return self.recorded(Some(now), input, |it| it.ping(now, opaque), Digest::nothing);
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Ping { opaque },
+            |it| it.ping(now, opaque),
+            Digest::nothing
+        );
         if self.ending.is_none() {
             self.want_ping(now, Ping { opaque });
         }
@@ -805,10 +793,13 @@ impl<T> Connection<T> {
     /// last one is, the connection closes. [`drain`](Self::drain) does both, in such a way that no call
     /// is lost.
     pub fn go_away(&mut self, now: Instant, refuse: bool) {
-        if self.recorder.is_some() {
-            let input = Input::GoAway { refuse };
-            return self.recorded(Some(now), input, |it| it.go_away(now, refuse), Digest::nothing);
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::GoAway { refuse },
+            |it| it.go_away(now, refuse),
+            Digest::nothing
+        );
         if !matches!(self.state, ConnectionState::Open | ConnectionState::Draining) {
             return;
         }
@@ -825,15 +816,13 @@ impl<T> Connection<T> {
     /// When `message_bytes_max` is more than half of a window, since a message of that size might never
     /// get credit; or when `in_flight_max` is zero.
     pub fn set_limits(&mut self, in_flight_max: u32, message_bytes_max: usize) {
-        if self.recorder.is_some() {
-            let input = Input::SetLimits { in_flight_max, message_bytes_max };
-            return self.recorded(
-                None,
-                input,
-                |it| it.set_limits(in_flight_max, message_bytes_max),
-                Digest::nothing,
-            );
-        }
+        recorded!(
+            self,
+            None,
+            Input::SetLimits { in_flight_max, message_bytes_max },
+            |it| it.set_limits(in_flight_max, message_bytes_max),
+            Digest::nothing
+        );
         let window = self.config.calls_window.min(self.config.replies_window);
         assert!(in_flight_max > 0, "`in_flight_max` must be at least 1");
         assert!(
@@ -861,10 +850,13 @@ impl<T> Connection<T> {
     /// Ends the connection: tells the other side, and hands back all calls. Answers find nobody any more, also
     /// before [`Event::Cancelled`] and [`Event::Closed`] were taken.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
-        if self.recorder.is_some() {
-            let input = Input::Close { reason };
-            return self.recorded(Some(now), input, |it| it.close(now, reason), Digest::nothing);
-        }
+        recorded!(
+            self,
+            Some(now),
+            Input::Close { reason },
+            |it| it.close(now, reason),
+            Digest::nothing
+        );
         self.fail(now, reason);
     }
 
