@@ -2,8 +2,10 @@
 
 mod access;
 mod admission;
+mod answers;
 mod clients;
 mod control;
+mod listening;
 mod records;
 mod remote;
 mod watch;
@@ -13,38 +15,34 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringcall_core::frame::{CancelReason, ReplyHeader};
+use ringcall_core::frame::CancelReason;
 use ringcall_core::{
-    Address, Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, Empty, EncodeError,
-    Encoded, Encoding, Endpoint, EndpointEvent, Entropy, Event, Extended, Failure, Handle, Instant,
-    Item, Listener, Memory, Outcome, Outgoing, Payload, Refused, ReplyError, Request, RequestId,
-    Side, SplitMix64, Status, StatusClass, Transport, TransportError,
+    Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, EncodeError, Encoded, Encoding,
+    Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item, Listener, Memory,
+    Outcome, Outgoing, Payload, Refused, Request, RequestId, Side, SplitMix64, Status, Transport,
 };
 
-use ringcall_net::Handover as _;
-
 use admission::Admission;
-use control::{offering, spoken};
+use control::spoken;
 use records::Records;
 use remote::RemoteCalls;
 use watch::{Change, Watch};
 
 use super::drain::Drain;
-use super::engine::{Engine, Socket};
+use super::engine::Engine;
 use super::executor::{Executor, Spawned};
 use super::layer::{Layer, Layers};
-use super::mail::{Notice, Remote};
+use super::mail::Remote;
 use super::stalls::Stalls;
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
-use crate::observe::{Measured, Observers};
+use crate::observe::Observers;
 use crate::offload::Pool;
-use crate::packing::{CompressionConfig, Inflated, pack, wish};
+use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
 use crate::serve::limits::Limits;
@@ -548,173 +546,6 @@ impl Inner {
         Ok((encoded, encoding))
     }
 
-    /// Answers without a handler.
-    pub(crate) fn refuse(&self, handle: Handle, request: RequestId, status: Status) {
-        self.answer_with(handle, request, ReplyHeader::new(status), &Empty);
-    }
-
-    /// A call's time was over before its handler could start.
-    fn refuse_expired(&self, handle: Handle, request: RequestId) {
-        let now = self.now();
-        if let Some((_, Some(told))) = self.reply_metadata.take(handle, request) {
-            told.tell(Status::EXPIRED);
-        }
-        if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
-            connection.refuse_expired(now, request);
-        }
-        if self.admission.is_some() {
-            self.ended_taken(handle, request, &mut ReplyHeader::new(Status::EXPIRED));
-        }
-        if self.watch.is_some() {
-            self.watch_answer(handle, request, Status::EXPIRED, 0);
-        }
-    }
-
-    /// Answers a call. That the caller is gone is no fault of ours.
-    pub(crate) fn answer_with<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) {
-        if !self.reply_metadata.is_empty() {
-            return self.answer_with_metadata(handle, request, header, payload);
-        }
-        self.send_answer(handle, request, header, payload);
-    }
-
-    /// The same when there are answers with metadata; this may be one.
-    #[cold]
-    fn answer_with_metadata<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) {
-        let Some((mut extensions, told)) = self.reply_metadata.take(handle, request) else {
-            return self.send_answer(handle, request, header, payload);
-        };
-        match extensions.is_empty() {
-            true => self.send_answer(handle, request, header, payload),
-            false => {
-                extensions.extend_from_slice(payload.extensions());
-                self.send_answer(handle, request, header, &Extended { payload, extensions });
-            }
-        }
-        if let Some(told) = told {
-            told.tell(header.status);
-        }
-    }
-
-    #[inline]
-    fn send_answer<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) {
-        if self.tells_answers {
-            return self.answer_told(handle, request, header, payload);
-        }
-        self.answer_plainly(handle, request, header, payload);
-    }
-
-    #[inline(always)]
-    fn answer_plainly<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) {
-        let replied = self.reply(handle, request, header, payload);
-        if let Err(ReplyError::Encode(error)) = replied {
-            log::warn!("a reply could not be sent: {error}");
-        }
-    }
-
-    /// The same for whoever wants to know of answers.
-    #[cold]
-    fn answer_told<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        mut header: ReplyHeader,
-        payload: &P,
-    ) {
-        if self.admission.is_some() {
-            self.ended_taken(handle, request, &mut header);
-        }
-        match self.watch.is_some() {
-            true => self.answer_watched(handle, request, header, &Measured::new(payload)),
-            false => self.answer_plainly(handle, request, header, payload),
-        }
-    }
-
-    #[inline]
-    fn reply<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) -> Result<(), ReplyError> {
-        if self.compression.replies.is_some() && has_body(&header) {
-            return self.reply_packed(handle, request, header, payload);
-        }
-        let mut endpoint = self.endpoint.borrow_mut();
-        endpoint.reply(self.now(), handle, request, header, payload)
-    }
-
-    #[cold]
-    fn reply_packed<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        mut header: ReplyHeader,
-        payload: &P,
-    ) -> Result<(), ReplyError> {
-        let (accepted, wish) = (self.compressions(handle), wish(self.compression.replies));
-        let encoded = match accepted {
-            // That it cannot be encoded is found out, and told to the caller, below.
-            0 => None,
-            _ => self.outbox.encode(header.codec, header.signature, payload).ok(),
-        };
-        let packed =
-            encoded.map(|(body, _)| pack(body, wish, accepted, &self.compression.threshold));
-        let mut endpoint = self.endpoint.borrow_mut();
-        match packed {
-            None => endpoint.reply(self.now(), handle, request, header, payload),
-            Some((body, compression)) => {
-                header.compression = compression;
-                endpoint.reply(self.now(), handle, request, header, &body)
-            }
-        }
-    }
-
-    /// The same, and tells observers. A call whose connection is over has ended with that.
-    #[cold]
-    fn answer_watched(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &Measured<'_>,
-    ) {
-        let replied = self.reply(handle, request, header, payload);
-        match replied {
-            Ok(()) => self.watch_answer(handle, request, header.status, payload.bytes()),
-            Err(ReplyError::Encode(error)) => {
-                log::warn!("a reply could not be sent: {error}");
-                self.watch_answer(handle, request, Status::REPLY_FAILED, 0);
-            }
-            Err(_) => {}
-        }
-    }
-
     /// A call that was not answered at once goes on: somebody must be told when nobody waits for it.
     pub(crate) fn keep_running(
         &self,
@@ -841,118 +672,6 @@ impl Inner {
         }
     }
 
-    // ---- serving ----
-
-    pub(crate) fn set_router(&self, router: Router) {
-        let rows = Rc::clone(router.rows());
-        for config in [&self.server_config, &self.client_config] {
-            config.replace_with(|config| offering(config, &rows));
-        }
-        let before = std::mem::replace(&mut self.routers.borrow_mut().shared, Rc::new(router));
-        drop(before);
-    }
-
-    pub(crate) fn router(&self) -> Rc<Router> {
-        Rc::clone(&self.routers.borrow().shared)
-    }
-
-    pub(crate) fn set_siblings(&self, siblings: Vec<Arc<Remote>>) {
-        *self.siblings.borrow_mut() = siblings;
-    }
-
-    pub(crate) fn listen(&self, address: &Address) -> Result<(Listener, Address), TransportError> {
-        let mut endpoint = self.endpoint.borrow_mut();
-        let listener = endpoint.transport_mut().listen(address)?;
-        let local = endpoint.transport().local_address(listener).unwrap_or(address.clone());
-        self.listeners.borrow_mut().push(listener);
-        self.left_work();
-        Ok((listener, local))
-    }
-
-    /// Goes on listening on a socket that does already.
-    pub(crate) fn listen_on(&self, socket: Socket) -> Result<Address, TransportError> {
-        let mut endpoint = self.endpoint.borrow_mut();
-        let listener = endpoint.transport_mut().listen_on(socket)?;
-        let local = endpoint.transport().local_address(listener);
-        self.listeners.borrow_mut().push(listener);
-        drop(endpoint);
-        self.left_work();
-        local.ok_or(TransportError::BadAddress)
-    }
-
-    /// Another descriptor of the first listener's socket, for a successor.
-    fn share_listener(&self) -> Result<Socket, TransportError> {
-        let listener = self.listeners.borrow().first().copied();
-        let listener = listener.ok_or(TransportError::BadAddress)?;
-        self.endpoint.borrow_mut().transport_mut().share(listener)
-    }
-
-    fn accepted(&self, _: Listener, socket: Socket) {
-        if self.remote.is_gone() {
-            return;
-        }
-        let siblings = self.siblings.borrow();
-        let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
-        let total: usize = siblings.iter().map(load).sum();
-        if total >= self.connections_max {
-            // Dropping the socket closes it.
-            self.remote.register.turned_away.add();
-            self.watch_turned_away();
-            if self.remote.register.turned_away.get().is_power_of_two() {
-                log::warn!(
-                    "turned a connection away: {total} are open, `connections_max` is {}",
-                    self.connections_max
-                );
-            }
-            return;
-        }
-        // The siblings may have come to their end already.
-        let fewest = match self.is_draining() {
-            true => Some(&self.remote),
-            false => siblings.iter().min_by_key(|shard| load(shard)),
-        };
-        let Some(fewest) = fewest else { return };
-        fewest.connections.fetch_add(1, Ordering::Relaxed);
-        if Arc::ptr_eq(fewest, &self.remote) {
-            self.adopt(socket);
-        } else {
-            fewest.notify(Notice::Adopt(socket));
-        }
-    }
-
-    /// A connection that was counted already.
-    fn adopt(&self, socket: Socket) {
-        let now = self.now();
-        let peer = self.peer_of(&socket);
-        let recorded = self.records.as_ref().map(|records| (records, Records::peer_of(&socket)));
-        let Ok(layer) = self.layers.accept() else {
-            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        let mut endpoint = self.endpoint.borrow_mut();
-        let config = Rc::clone(&self.server_config.borrow());
-        let handle = match endpoint.adopt(now, socket, &config, layer) {
-            Ok(handle) => handle,
-            Err(error) => {
-                self.remote.connections.fetch_sub(1, Ordering::Relaxed);
-                return log::warn!("an accepted connection could not be used: {error}");
-            }
-        };
-        if let Some((records, peer)) = recorded {
-            records.begin(&mut endpoint, handle, Side::Server, peer);
-        }
-        if let Some(at) = config.drain_at(now, &mut *self.rng.borrow_mut())
-            && let Some(connection) = endpoint.connection_mut(handle)
-        {
-            connection.drain_at(at);
-        }
-        drop(endpoint);
-        if self.watch.is_some() {
-            self.watch_accepted(handle, peer);
-        }
-        self.drain_counts();
-    }
-
     /// A number for a span.
     pub(crate) fn next_span_id(&self) -> u64 {
         self.rng.borrow_mut().next_u64()
@@ -1002,11 +721,6 @@ impl Inner {
         self.deliver();
         self.tell_counters();
     }
-}
-
-/// Whether a reply may have a body.
-fn has_body(header: &ReplyHeader) -> bool {
-    matches!(header.status.class(), StatusClass::Ok | StatusClass::Application)
 }
 
 /// A different number for each process and time.
