@@ -41,7 +41,11 @@ impl Row {
             case: case.id,
             subject: subject.name,
             transport: transport.clone(),
-            wait: if subject.wait == WaitPolicy::Spin { "spin" } else { "park" },
+            wait: match subject.wait {
+                WaitPolicy::Spin => "spin",
+                WaitPolicy::Adaptive => "adaptive",
+                _ => "park",
+            },
             measured: Measured {
                 calls_per_s: median(|round| round.calls_per_s),
                 p50_us: median(|round| round.p50_us),
@@ -95,9 +99,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
     table
 }
 
-/// The floor of the same wait policy.
+/// The floor of the same wait policy; of who looks on before it sleeps, the one that spins.
 fn floor_of(row: &Row, case: &[Row]) -> Option<f64> {
-    let floor = case.iter().find(|other| other.kind == Kind::Floor && other.wait == row.wait)?;
+    let wait = if row.wait == "adaptive" { "spin" } else { row.wait };
+    let floor = case.iter().find(|other| other.kind == Kind::Floor && other.wait == wait)?;
     Some(floor.measured.calls_per_s)
 }
 

@@ -67,18 +67,20 @@ const fn peer(name: &'static str, peer: Peer) -> Subject {
 pub(crate) const ALL: &[Subject] = &{
     use ClientKind::{Blocking, CrossThread, Hosted, Shard};
     use Engine::{Epoll, Uring};
-    use WaitPolicy::{Park, Spin};
+    use WaitPolicy::{Adaptive, Park, Spin};
     [
         floor("floor-spin", Spin),
         floor("floor-park", Park),
         ours("ringcall-epoll-spin", Spin, Epoll, Shard, false),
+        ours("ringcall-epoll-adaptive", Adaptive, Epoll, Shard, false),
         ours("ringcall-epoll-park", Park, Epoll, Shard, false),
         ours("ringcall-uring-spin", Spin, Uring, Shard, false),
+        ours("ringcall-uring-adaptive", Adaptive, Uring, Shard, false),
         ours("ringcall-uring-park", Park, Uring, Shard, false),
         ours("ringcall-blocking-spin", Spin, Epoll, Blocking, false),
         ours("ringcall-blocking-park", Park, Epoll, Blocking, false),
-        ours("ringcall-client-tokio", Park, Epoll, CrossThread, false),
-        ours("ringcall-hosted-tokio", Park, Epoll, Hosted, false),
+        ours("ringcall-client-tokio", Adaptive, Epoll, CrossThread, false),
+        ours("ringcall-hosted-tokio", Adaptive, Epoll, Hosted, false),
         ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, true),
         ours("ringcall-raw-epoll-park", Park, Epoll, Shard, true),
         ours_tls("ringcall-tls-epoll-spin", Spin, Epoll),

@@ -12,6 +12,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,9 +63,12 @@ pub(crate) enum Ticket {
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
-/// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
-/// flight both sides then work at the same time.
-const EVENTS_A_FLUSH: u32 = 256;
+/// Frames are sent once a turn, or when so many events have been handled: half of the calls in flight, within
+/// these bounds. Then the other side works on one half while this one works on the other; if all went at once, the
+/// two would take turns. Fewer frames than the lower bound do not pay for a send of their own.
+const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
+/// So many calls of other threads are waited for by looking on, more by sleeping.
+const REMOTE_CALLS_FEW: usize = 8;
 /// How many tasks are polled before events are looked at again.
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
@@ -253,6 +257,17 @@ impl Inner {
         if self.executor.is_entered() { self.now.get() } else { self.read_clock() }
     }
 
+    /// Whether callers on other threads wait for many calls. Each that is woken may take the core from the shard,
+    /// and then makes one call: while the shard sleeps they make many at a time.
+    pub(crate) fn is_asked_much(&self) -> bool {
+        self.remote_calls.borrow().len() > REMOTE_CALLS_FEW
+    }
+
+    /// When the last turn began.
+    pub(crate) fn turn_began(&self) -> Instant {
+        self.now.get()
+    }
+
     pub(crate) fn read_clock(&self) -> Instant {
         let now = self.clock.now();
         self.now.set(now);
@@ -355,6 +370,7 @@ impl Inner {
 
     fn deliver(self: &Rc<Self>) -> bool {
         let now = self.now();
+        let events_a_flush = self.events_a_flush();
         let mut since_flush = 0;
         let mut any = false;
         loop {
@@ -370,11 +386,21 @@ impl Inner {
             }
             any = true;
             since_flush += 1;
-            if since_flush >= EVENTS_A_FLUSH {
+            if since_flush >= events_a_flush {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND);
                 self.flush(now);
             }
+        }
+    }
+
+    /// After how many events what they led to is sent.
+    fn events_a_flush(&self) -> u32 {
+        let half = self.waiters.waiting() / 2;
+        match half {
+            // Who makes no calls answers them: then the other side decides how many come at a time.
+            0 => *EVENTS_A_FLUSH.end(),
+            half => half.clamp(*EVENTS_A_FLUSH.start(), *EVENTS_A_FLUSH.end()),
         }
     }
 
