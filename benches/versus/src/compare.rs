@@ -115,9 +115,9 @@ pub(crate) fn measure(
     if let Some(why) = line.strip_prefix(SKIPPED) {
         return skipped(why);
     }
-    let (address, transport) = line.split_once(' ').ok_or_else(|| failed("server"))?;
+    let (addresses, transport) = line.split_once(' ').ok_or_else(|| failed("server"))?;
     let (pid, time) = (server.0.id().to_string(), seconds.to_string());
-    let arguments = [CALL, subject.name, case.id, address, &pid, &time];
+    let arguments = [CALL, subject.name, case.id, addresses, &pid, &time];
     let said = Running::start(subject, &certificates, &arguments)?.output()?;
     match said.strip_prefix(SKIPPED) {
         Some(why) => skipped(why.trim_end()),

@@ -12,6 +12,7 @@ mod cases;
 mod certificates;
 mod compare;
 mod floor;
+mod hosted;
 mod load;
 mod machine;
 mod meter;
@@ -107,12 +108,12 @@ fn be_child(side: &OsString, parser: &mut Parser) -> Result<()> {
         machine::become_child(Side::Server)?;
         subject.serve(case)
     } else {
-        let address = parser.value()?.parse()?;
-        let server = parser.value()?.parse()?;
+        let servers = subjects::addresses(&parser.value()?.string()?)?;
+        let process = parser.value()?.parse()?;
         let seconds: f64 = parser.value()?.parse()?;
         machine::become_child(Side::Client)?;
-        let watch = meter::Watch::new(Duration::from_secs_f64(seconds), server);
-        subject.call(case, address, watch).map(|measured| println!("{measured}"))
+        let watch = meter::Watch::new(Duration::from_secs_f64(seconds), process);
+        subject.call(case, &servers, watch).map(|measured| println!("{measured}"))
     };
     match said {
         Err(error) => match error.downcast::<subjects::Skipped>() {
