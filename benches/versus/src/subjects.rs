@@ -110,11 +110,14 @@ impl Subject {
         }
     }
 
-    /// Whether its callers are tasks, so that one of them can watch the clock for all.
+    /// Whether its callers are tasks, so that one of them can watch the clock for all. Not monoio's: there a task that
+    /// wakes itself goes before all others, which would wait for the one that watches.
     pub(crate) fn can_pace(&self) -> bool {
         match self.kind {
             Kind::Floor => false,
-            Kind::Ringcall(ours) => ours.client != ClientKind::Blocking,
+            Kind::Ringcall(ours) => {
+                !matches!(ours.client, ClientKind::Blocking | ClientKind::Hosted(Host::Monoio))
+            }
             Kind::Peer(_) => true,
         }
     }
