@@ -540,6 +540,7 @@ mod adapters {
         runtime.block_on(async {
             let driver = ringcall::host::monoio::drive(shard);
             ::monoio::spawn(drive(driver, stop));
+            let work = ::monoio::spawn(work);
             ::monoio::time::timeout(LOST, work).await.expect("the work ends");
         });
     }
@@ -617,6 +618,29 @@ mod adapters {
             let late = kitchen.simmer(&60_000).deadline(Duration::from_millis(20)).await;
             assert!(!failure(late).is_safe_to_retry());
             shard.sleep(Duration::from_millis(5)).await;
+        });
+    }
+
+    #[test]
+    fn a_shard_that_is_busy_leaves_other_tasks_their_turn() {
+        const FOREVER: u64 = 1_000_000;
+        in_every_runtime(|shard, _| async move {
+            let other = Rc::new(Stop::default());
+            let (polled, starts) = (Rc::new(Cell::new(0)), Rc::clone(&other));
+            let counter = Rc::clone(&polled);
+            shard.spawn(std::future::poll_fn(move |cx| {
+                if counter.replace(counter.get() + 1) == 0 {
+                    starts.set();
+                }
+                cx.waker().wake_by_ref();
+                // It ends when this task does.
+                match counter.get() == FOREVER || Rc::strong_count(&counter) == 1 {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }));
+            other.wait().await;
+            assert!(polled.get() < FOREVER, "the shard was turned until it had nothing to do");
         });
     }
 

@@ -15,12 +15,12 @@ pub mod monoio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-use std::task::Poll;
-
 /// Lets the runtime's other tasks have a turn.
+#[cfg(any(feature = "async-io", feature = "tokio"))]
 async fn yield_now() {
     let mut has_yielded = false;
     std::future::poll_fn(|cx| {
+        use std::task::Poll;
         if std::mem::replace(&mut has_yielded, true) {
             return Poll::Ready(());
         }
