@@ -17,7 +17,7 @@ pub struct Explanation {
     pub balance: String,
     /// The version of the list of instances.
     pub listing: u64,
-    /// What rules make of it, if there are rules, groups or zones. Where chance decides, it is that of the next call.
+    /// What rules make of it, if there are rules, groups, zones or priorities. Where chance decides, it is that of the next call.
     pub trace: Option<Trace>,
     /// The method's breaker; nothing if it was not called yet, or has none.
     pub breaker: Option<BreakerState>,

@@ -56,7 +56,7 @@ pub struct Fleet<T> {
     methods: Methods,
     balance: Box<dyn Balance>,
     rules: Arc<Rules>,
-    /// Where rules, groups or zones have a say.
+    /// Where rules, groups, zones or priorities have a say.
     routing: Option<Box<Routing>>,
     /// By which calls know that they were routed otherwise.
     serial: u32,
@@ -221,6 +221,12 @@ impl<T: Clone> Fleet<T> {
         Ok(())
     }
 
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Replaces the rules by which calls are routed. Calls under way go by them from their next attempt on.
     ///
     /// # Errors
@@ -240,7 +246,8 @@ impl<T: Clone> Fleet<T> {
     fn reroute(&mut self) {
         let Settings { caller, groups, zones, .. } = &*self.settings;
         let has_zones = zones.is_some() && !caller.zone.is_empty();
-        let is_routed = !self.rules.is_empty() || groups.is_some() || has_zones;
+        let has_rules = !self.rules.is_empty() || groups.is_some();
+        let is_routed = has_rules || has_zones || self.hosts.have_priorities();
         self.serial = self.routing.as_ref().map_or(self.serial, |routing| routing.serial());
         self.routing = is_routed.then(|| {
             let router = Router::new(&self.rules, &self.settings);
@@ -256,7 +263,7 @@ impl<T: Clone> Fleet<T> {
 
     /// Replaces the instances. Those that stay, with name and address, keep what is known of them; `connect`
     /// makes what reaches a new one, or leaves it out. Gives back what reached those that are gone. A listing that is older than
-    /// the last one is ignored.
+    /// the last one is ignored. It is taken as it is: whoever applies it narrows it to [`Settings::aperture`] before.
     pub fn apply(
         &mut self,
         now: Instant,
@@ -273,8 +280,10 @@ impl<T: Clone> Fleet<T> {
         }
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
-        if let Some(routing) = &mut self.routing {
-            routing.place(self.version, &self.hosts);
+        match &mut self.routing {
+            Some(routing) => routing.place(self.version, &self.hosts),
+            None if self.hosts.have_priorities() => self.reroute(),
+            None => {}
         }
         gone
     }

@@ -11,7 +11,7 @@ use ringcall_core::{Cause, Entropy, Failure, SplitMix64};
 
 use super::hosts::Hosts;
 use super::{CallState, Path};
-use crate::route::{Asked, Router, Verdict, Zones};
+use crate::route::{Asked, Ranks, Router, Verdict, Zones};
 use crate::settings::Settings;
 
 /// Calls that are decided in more ways than this at a time make plans that others need anew.
@@ -53,7 +53,7 @@ impl Bits {
     }
 }
 
-/// What rules, groups and zones say of instances.
+/// What rules, groups, zones and priorities say of instances.
 #[derive(Debug, Default)]
 struct Map {
     /// Of each rule that excludes instances.
@@ -66,6 +66,8 @@ struct Map {
     group_of: Vec<u16>,
     /// The caller's zone.
     zone: Bits,
+    /// Instances of each priority, the most wanted first; empty if all have the same.
+    priorities: Vec<Bits>,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,13 @@ impl Routing {
             groups: Vec::new(),
             group_of: Vec::new(),
             zone: bits(&|place| !zone.is_empty() && instance(place).zone == zone),
+            priorities: Vec::new(),
         };
+        let ranks = Ranks::of(hosts.live().iter().map(|place| instance(*place)));
+        if ranks.count() > 1 {
+            let with = |rank| bits(&|place| ranks.rank(instance(place)) == rank);
+            self.map.priorities = (0..ranks.count()).map(with).collect();
+        }
         if let Some(groups) = router.groups() {
             let mut names: Vec<&str> =
                 hosts.live().iter().map(|place| &instance(*place).group[..]).collect();
@@ -253,10 +261,14 @@ impl Routing {
         let (key, mut count) = (plan.key, 0);
         let all = [Bits::default()];
         let lanes = key.route.map_or(&all[..], |route| &map.routes[usize::from(route)]);
+        let has_priorities = !map.priorities.is_empty();
+        let priorities = if has_priorities { &map.priorities[..] } else { &all[..] };
         for group in chain(router, map, key.group) {
-            for bits in lanes {
+            let parts = lanes.iter().flat_map(|bits| priorities.iter().map(move |it| (bits, it)));
+            for (bits, priority) in parts {
                 let is_in = |place: u32| {
                     (key.route.is_none() || bits.has(place))
+                        && (!has_priorities || priority.has(place))
                         && group.is_none_or(|group: &Group| group.members.has(place))
                         && !map.excludes(key.excludes, place)
                 };

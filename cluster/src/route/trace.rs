@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringcall_core::{SplitMix64, Status};
 
-use super::{Action, Asked, BadRules, Router, Rules, Sample, Verdict};
+use super::{Action, Asked, BadRules, Ranks, Router, Rules, Sample, Verdict};
 use crate::discovery::Instance;
 use crate::settings::Settings;
 
@@ -23,7 +23,7 @@ pub struct Trace {
     /// How long it waits before it is made.
     pub delay: Option<Duration>,
     /// Each instance: its name, and in which lane it is, 0 the first; or why it is in none. With groups, lanes of the
-    /// group that is asked for come first, then those of each fallback group.
+    /// group that is asked for come first, then those of each fallback group; each priority is a lane of its own.
     pub instances: Vec<(String, Result<usize, Dropped>)>,
 }
 
@@ -79,8 +79,13 @@ impl Router {
         let verdict = self.decide(&self.relevant(asked), asked, rng, |rule| {
             met.push(self.rule_name(rule).to_owned());
         });
-        let where_is =
-            |instance: &Instance| (instance.name.clone(), self.lane_of(&verdict, asked, instance));
+        let instances: Vec<&Instance> = instances.into_iter().collect();
+        let ranks = Ranks::of(instances.iter().copied());
+        let where_is = |instance: &Instance| {
+            let lane = self.lane_of(&verdict, asked, instance);
+            let lane = lane.map(|lane| lane * ranks.count() + ranks.rank(instance));
+            (instance.name.clone(), lane)
+        };
         Trace {
             version: self.rules.version(),
             met,
