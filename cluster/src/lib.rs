@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aperture;
 pub mod balance;
 pub mod breaker;
 mod channel;
@@ -29,6 +30,7 @@ mod settings;
 mod sign;
 mod window;
 
+pub use aperture::Aperture;
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
 pub use ramp::ramp;
 pub use settings::{BadSetting, MethodSettings, Settings};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::aperture::Aperture;
 use crate::balance::Balancing;
 use crate::breaker::BreakerConfig;
 use crate::health::HealthConfig;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
     pub retry_floor_per_s: u32,
+    /// Which part of the instances this side uses; `None`, the default: all of them.
+    pub aperture: Option<Aperture>,
     /// What is said of this side, for routing.
     pub caller: Caller,
     /// Which groups of instances calls go to; `None`, the default: groups do not matter.
@@ -53,6 +56,7 @@ impl Default for Settings {
             retry_floor_per_s: 1,
             caller: Caller::default(),
             groups: None,
+            aperture: None,
             zones: None,
             fields: Fields::new(),
             method: MethodSettings::default(),
@@ -146,6 +150,9 @@ impl Settings {
             self.groups.iter().flat_map(|groups| groups.fallbacks.iter().chain([&groups.own]));
         for name in names {
             within("groups", name.len() as u32, 0..=256, "names of 256 bytes at most")?;
+        if let Balancing::Prequal(config) = &self.balancing {
+            config.check()?;
+        }
         }
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
@@ -157,6 +164,9 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     time_or_none("retry.backoff", retry.backoff)?;
     time_or_none("retry.backoff_max", retry.backoff_max)?;
     if let Some(breaker) = &method.breaker {
+        if let Some(aperture) = &self.aperture {
+            aperture.check()?;
+        }
         within("breaker.errors_percent", breaker.errors_percent, 1..=100, "1 to 100")?;
         positive("breaker.calls_min", breaker.calls_min)?;
         positive("breaker.successes", breaker.successes)?;
@@ -181,7 +191,7 @@ fn positive(name: &'static str, value: u32) -> Result<(), BadSetting> {
     within(name, value, 1..=u32::MAX, "more than 0")
 }
 
-fn within(
+pub(crate) fn within(
     name: &'static str,
     value: u32,
     range: RangeInclusive<u32>,

@@ -36,8 +36,8 @@ pub struct Balanced<N: Connector> {
 struct Shared<N: Connector> {
     connector: N,
     fleet: N::Guard<Fleet<N::Channel>>,
-    /// Held while a listing replaces another.
-    applying: Mutex<()>,
+    /// The last listing, whole. Held while another one replaces it.
+    listing: Mutex<Listing>,
 }
 
 impl<N: Connector> Balanced<N> {
@@ -49,7 +49,7 @@ impl<N: Connector> Balanced<N> {
     pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
         let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
         Ok(Balanced {
-            shared: Arc::new(Shared { connector, fleet, applying: Mutex::new(()) }),
+            shared: Arc::new(Shared { connector, fleet, listing: Mutex::default() }),
             key: None,
         })
     }
@@ -65,7 +65,19 @@ impl<N: Connector> Balanced<N> {
     /// the calls on them. A listing that is older than the last one is ignored.
     pub fn apply(&self, listing: &Listing) {
         let shared = &self.shared;
-        let _one_at_a_time = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.version <= listing.version {
+            last.clone_from(listing);
+            self.apply_part(listing);
+        }
+    }
+
+    /// Replaces the instances by those of a listing that this side uses. One at a time.
+    fn apply_part(&self, listing: &Listing) {
+        let shared = &self.shared;
+        let aperture = shared.fleet.with(|fleet| fleet.settings().aperture);
+        let part = aperture.map(|aperture| aperture.narrow(listing));
+        let listing = part.as_ref().unwrap_or(listing);
         // Connections are opened, and let go of, outside of the guard: either may take a moment.
         let unknown = shared.fleet.with(|fleet| fleet.unknown(listing));
         let connect =
@@ -84,8 +96,17 @@ impl<N: Connector> Balanced<N> {
     /// # Errors
     /// When one makes no sense; nothing is changed then.
     pub fn configure(&self, settings: Settings) -> Result<(), BadSetting> {
-        let now = self.shared.connector.now();
-        self.shared.fleet.with(|fleet| fleet.configure(now, settings))
+        let shared = &self.shared;
+        let last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, aperture) = (shared.connector.now(), settings.aperture);
+        let before = shared.fleet.with(|fleet| {
+            let before = fleet.settings().aperture;
+            fleet.configure(now, settings).map(|()| before)
+        })?;
+        if before != aperture {
+            self.apply_part(&last);
+        }
+        Ok(())
     }
 
     /// Replaces the rules by which calls are routed; there are none at first. Calls under way go by them from their
