@@ -33,6 +33,6 @@ mod window;
 pub use aperture::Aperture;
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
 pub use ramp::ramp;
-pub use settings::{BadSetting, MethodSettings, Settings};
+pub use settings::{BadSetting, MethodSettings, MirrorConfig, Settings};
 pub use sign::{Sign, sign_of};
 pub use window::Counts;

@@ -40,6 +40,8 @@ pub struct Settings {
     pub zones: Option<Zones>,
     /// How rules read fields of arguments.
     pub fields: Fields,
+    /// How many copies of calls there may be, where rules ask for some.
+    pub mirror: MirrorConfig,
     /// For methods that have no settings of their own.
     pub method: MethodSettings,
     /// For others, by [`method_id`](ringcall_core::method_id).
@@ -54,14 +56,32 @@ impl Default for Settings {
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
+            aperture: None,
             caller: Caller::default(),
             groups: None,
-            aperture: None,
             zones: None,
             fields: Fields::new(),
+            mirror: MirrorConfig::default(),
             method: MethodSettings::default(),
             methods: BTreeMap::new(),
         }
+    }
+}
+
+/// How many copies of calls there may be at a time, see [`Action::Mirror`](crate::route::Action::Mirror). Those that would
+/// be more are not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MirrorConfig {
+    /// Under way: 64.
+    pub in_flight_max: u32,
+    /// Their arguments together, encoded: 4 MiB.
+    pub bytes_max: u32,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> MirrorConfig {
+        MirrorConfig { in_flight_max: 64, bytes_max: 4 << 20 }
     }
 }
 
@@ -130,6 +150,9 @@ impl Settings {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), BadSetting> {
+        if let Balancing::Prequal(config) = &self.balancing {
+            config.check()?;
+        }
         let health = &self.health;
         percent("health.success_percent", health.success_percent)?;
         percent("health.ejected_percent", health.ejected_percent)?;
@@ -141,18 +164,20 @@ impl Settings {
         time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
         within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
+        if let Some(aperture) = &self.aperture {
+            aperture.check()?;
+        }
         if let Some(zones) = &self.zones {
             within("zones.spill_percent", zones.spill_percent, 1..=100, "1 to 100")?;
         }
+        within("mirror.in_flight_max", self.mirror.in_flight_max, 0..=65_536, "0 to 65536")?;
+        within("mirror.bytes_max", self.mirror.bytes_max, 0..=1 << 30, "0 to 1 GiB")?;
         let fallbacks = self.groups.as_ref().map_or(0, |groups| groups.fallbacks.len() as u32);
         within("groups.fallbacks", fallbacks, 0..=8, "8 at most")?;
         let names =
             self.groups.iter().flat_map(|groups| groups.fallbacks.iter().chain([&groups.own]));
         for name in names {
             within("groups", name.len() as u32, 0..=256, "names of 256 bytes at most")?;
-        if let Balancing::Prequal(config) = &self.balancing {
-            config.check()?;
-        }
         }
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
@@ -164,9 +189,6 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     time_or_none("retry.backoff", retry.backoff)?;
     time_or_none("retry.backoff_max", retry.backoff_max)?;
     if let Some(breaker) = &method.breaker {
-        if let Some(aperture) = &self.aperture {
-            aperture.check()?;
-        }
         within("breaker.errors_percent", breaker.errors_percent, 1..=100, "1 to 100")?;
         positive("breaker.calls_min", breaker.calls_min)?;
         positive("breaker.successes", breaker.successes)?;

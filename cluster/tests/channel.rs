@@ -118,9 +118,8 @@ fn a_channel_knows_its_aperture_only_and_moves_with_its_settings() {
     };
     settings.aperture = part(0);
     let (balanced, _) = balanced("abcdefgh", settings.clone());
-    let names = || -> Vec<String> {
-        balanced.explain(7).hosts.into_iter().map(|host| host.name).collect()
-    };
+    let names =
+        || -> Vec<String> { balanced.explain(7).hosts.into_iter().map(|host| host.name).collect() };
     let first = names();
     assert_eq!(first.len(), 4);
     settings.aperture = part(1);

@@ -83,7 +83,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
                 let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
-                if begun.delay().is_some() {
+                if begun.is_special() {
                     return Ok(None);
                 }
             }
@@ -99,11 +99,24 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         if let Some((attempt, channel, carried)) = begun {
             return Ok(Some(self.run(attempt, channel, carried)));
         }
-        let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
-        // Nobody waits longer than until the deadline.
-        let delay = delay.min(timeout);
-        self.timer = Some(Timer::Again(connector.sleep(delay)));
-        Ok(None)
+        self.begin_special()
+    }
+
+    /// The call has begun, and there is more to be done before its first attempt.
+    #[cold]
+    #[inline(never)]
+    fn begin_special(&mut self) -> Result<Option<Running<N, P>>, Failure> {
+        let Some(state) = &self.state else { return Ok(None) };
+        self.shared.mirror(&self.call, &self.payload, state);
+        match state.delay() {
+            None => self.attempt(),
+            Some(delay) => {
+                // Nobody waits longer than until the deadline.
+                let delay = delay.min(self.call.timeout);
+                self.timer = Some(Timer::Again(self.shared.connector.sleep(delay)));
+                Ok(None)
+            }
+        }
     }
 
     #[inline]

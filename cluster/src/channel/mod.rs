@@ -3,6 +3,7 @@
 mod call;
 mod carrying;
 mod connector;
+mod copies;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,8 @@ use ringcall_core::{Channel, Outgoing, Payload};
 
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
+
+use copies::Copies;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts};
@@ -36,6 +39,7 @@ pub struct Balanced<N: Connector> {
 struct Shared<N: Connector> {
     connector: N,
     fleet: N::Guard<Fleet<N::Channel>>,
+    copies: N::Guard<Copies<N>>,
     /// The last listing, whole. Held while another one replaces it.
     listing: Mutex<Listing>,
 }
@@ -49,7 +53,12 @@ impl<N: Connector> Balanced<N> {
     pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
         let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
         Ok(Balanced {
-            shared: Arc::new(Shared { connector, fleet, listing: Mutex::default() }),
+            shared: Arc::new(Shared {
+                connector,
+                fleet,
+                copies: N::Guard::new(Copies::default()),
+                listing: Mutex::default(),
+            }),
             key: None,
         })
     }
@@ -140,6 +149,7 @@ impl<N: Connector> Balanced<N> {
     /// What it has done so far.
     #[must_use]
     pub fn counts(&self) -> FleetCounts {
+        self.shared.look_at_copies();
         self.shared.fleet.with(|fleet| fleet.counts())
     }
 

@@ -131,6 +131,9 @@ impl fmt::Display for Explanation {
         )?;
         if let Some(trace) = &self.trace {
             writeln!(f, "rules {}: meets {}", trace.version, trace.met.join(", "))?;
+            if !trace.mirrored.is_empty() {
+                writeln!(f, "  a copy goes to one of {}", trace.mirrored.join(", "))?;
+            }
         }
         for host in &self.hosts {
             write!(f, "  {:<12} ", host.name)?;

@@ -58,6 +58,8 @@ impl Bits {
 struct Map {
     /// Of each rule that excludes instances.
     excluded: Vec<(u8, Bits)>,
+    /// Where copies go of each rule that asks for some.
+    mirrored: Vec<(u8, Vec<u32>)>,
     /// Of each route, the lanes.
     routes: Vec<Vec<Bits>>,
     /// By name.
@@ -129,9 +131,14 @@ impl Routing {
         let bits =
             |is: &dyn Fn(u32) -> bool| Bits::of(hosts.live().iter().copied().filter(|at| is(*at)));
         let of = |subset| bits(&|place| router.is_in(subset, instance(place)));
+        let places = |subset| {
+            let is_in = |place: &u32| router.is_in(subset, instance(*place));
+            hosts.live().iter().copied().filter(is_in).collect()
+        };
         let zone = router.zone();
         self.map = Map {
             excluded: router.excluded().map(|(rule, subset)| (rule, of(subset))).collect(),
+            mirrored: router.mirrored().map(|(rule, subset)| (rule, places(subset))).collect(),
             routes: (0..router.routes())
                 .map(|route| router.lanes(Some(route as u16)).iter().map(of).collect())
                 .collect(),
@@ -199,11 +206,18 @@ impl Routing {
             return Err(Failure::not_sent(Cause::Status(status)));
         }
         let (group, says_group) = self.group(asked);
-        let Verdict { excludes, route, delay, .. } = verdict;
+        let Verdict { excludes, route, delay, mirror, .. } = verdict;
         let plan = self.plan(Key { excludes, route, group });
         // An hour has fewer microseconds than that.
         let delay_us = delay.map_or(0, |delay| delay.as_micros() as u32);
-        Ok(Path { serial: self.serial, plan, says_group, delay_us })
+        let is_special = delay_us > 0 || mirror.is_some();
+        Ok(Path { serial: self.serial, plan, says_group, is_special, mirror, delay_us })
+    }
+
+    /// Where a copy may go by this rule, and what it says that the rule's name is.
+    pub(super) fn mirrored(&self, rule: u8) -> Option<(&str, &[u32])> {
+        let (_, places) = self.map.mirrored.iter().find(|(other, _)| *other == rule)?;
+        Some((self.router.rule_name(rule), places))
     }
 
     #[cold]

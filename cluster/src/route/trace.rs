@@ -22,6 +22,8 @@ pub struct Trace {
     pub denied: Option<Status>,
     /// How long it waits before it is made.
     pub delay: Option<Duration>,
+    /// The instances of which one gets a copy, if one can be called.
+    pub mirrored: Vec<String>,
     /// Each instance: its name, and in which lane it is, 0 the first; or why it is in none. With groups, lanes of the
     /// group that is asked for come first, then those of each fallback group; each priority is a lane of its own.
     pub instances: Vec<(String, Result<usize, Dropped>)>,
@@ -91,8 +93,16 @@ impl Router {
             met,
             denied: verdict.denied.map(|(_, status)| status),
             delay: verdict.delay,
+            mirrored: self.mirrored_to(&verdict, &instances),
             instances: instances.into_iter().map(where_is).collect(),
         }
+    }
+
+    fn mirrored_to(&self, verdict: &Verdict, instances: &[&Instance]) -> Vec<String> {
+        let wanted = self.mirrored().find(|(rule, _)| Some(*rule) == verdict.mirror);
+        let Some((_, subset)) = wanted else { return Vec::new() };
+        let found = instances.iter().filter(|it| self.is_in(subset, it));
+        found.map(|it| it.name.clone()).collect()
     }
 
     /// In which lane of a call an instance is.
