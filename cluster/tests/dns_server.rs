@@ -83,6 +83,7 @@ fn name_server() -> SocketAddr {
 }
 
 /// What is said first, within ten seconds.
+#[expect(clippy::disallowed_methods, reason = "this thread is no shard")]
 fn first(source: &mut DnsSource<HickoryResolver>) -> Update {
     for _ in 0..1000 {
         if let Some(update) = source.poll_update(Instant::from_nanos(1)) {
