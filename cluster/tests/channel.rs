@@ -124,6 +124,7 @@ fn a_channel_knows_its_aperture_only_and_moves_with_its_settings() {
     assert_eq!(first.len(), 4);
     settings.aperture = part(1);
     balanced.configure(settings.clone()).unwrap();
+    assert!(balanced.explain(7).to_string().contains("the part of caller 1 of 2"));
     let second = names();
     assert!(second.len() == 4 && first.iter().all(|name| !second.contains(name)));
     settings.aperture = None;

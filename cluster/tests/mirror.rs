@@ -77,8 +77,13 @@ fn copies_that_hang_are_bounded_and_given_up_at_their_deadline() {
     assert_eq!(world.given_up.borrow().len(), 64);
     let counts = balanced.counts();
     assert_eq!((counts.mirrored, counts.mirrors_failed), (65, 64));
+    // Where no further ones are made, whoever watches the instances ends them.
+    world.pass(SECOND);
+    assert!(balanced.dead().is_empty());
+    assert_eq!(world.given_up.borrow().len(), 65);
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
     drop(balanced);
-    assert_eq!(world.given_up.borrow().len(), 65, "they end with their channel");
+    assert_eq!(world.given_up.borrow().len(), 66, "they end with their channel");
 }
 
 #[test]

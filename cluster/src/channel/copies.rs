@@ -1,8 +1,8 @@
 //! Copies of calls, whose outcome nobody waits for.
 //!
 //! A call ends with its caller, and its argument is the caller's; so a copy has its argument encoded, and is kept here
-//! until it has ended. Nobody is woken for it: whether it has ended is looked at when the next one is made, or when somebody
-//! asks for the counts.
+//! until it has ended. Nobody is woken for it: whether it has ended is looked at when the next one is made, and when somebody
+//! watches the channel's instances or asks for its counts.
 
 use std::future::Future;
 use std::pin::Pin;

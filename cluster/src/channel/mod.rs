@@ -100,19 +100,20 @@ impl<N: Connector> Balanced<N> {
         drop(gone);
     }
 
-    /// Replaces the settings.
+    /// Replaces the settings. Another aperture opens and closes connections, as [`apply`](Balanced::apply) does.
     ///
     /// # Errors
     /// When one makes no sense; nothing is changed then.
     pub fn configure(&self, settings: Settings) -> Result<(), BadSetting> {
         let shared = &self.shared;
-        let last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, aperture) = (shared.connector.now(), settings.aperture);
         let before = shared.fleet.with(|fleet| {
             let before = fleet.settings().aperture;
             fleet.configure(now, settings).map(|()| before)
         })?;
         if before != aperture {
+            // Whoever applies a listing meanwhile goes by the aperture of before, or of now.
+            let last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
             self.apply_part(&last);
         }
         Ok(())
@@ -157,6 +158,8 @@ impl<N: Connector> Balanced<N> {
     /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
     #[must_use]
     pub fn dead(&self) -> Vec<String> {
+        // Whoever watches asks this again and again: the last copies end here, where no further ones are made.
+        self.shared.look_at_copies();
         let connector = &self.shared.connector;
         self.shared.fleet.with(|fleet| fleet.dead(|channel| connector.readiness(channel)))
     }

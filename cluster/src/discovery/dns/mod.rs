@@ -1,7 +1,7 @@
 //! Names of the DNS as a source: of hosts (A, AAAA), or of a service (SRV, and the hosts that it names).
 //!
 //! [`DnsSource`] says when which name is asked for, and what becomes of the answers. Asking is somebody else's, a
-//! [`Resolve`]: the feature `dns` has one, [`HickoryResolver`].
+//! [`Resolve`]: the feature `dns` has one, `HickoryResolver`.
 
 mod addresses;
 #[cfg(feature = "dns")]
