@@ -458,6 +458,43 @@ fn a_copy_has_the_argument_and_the_metadata_of_its_call() {
     assert_eq!((balanced.counts().mirrored, balanced.counts().mirrors_dropped), (2, 0));
 }
 
+#[test]
+fn calls_of_a_shard_are_copied_once_each() {
+    let (paid, copied) = (Paid::default(), Paid::default());
+    let (one, two) = (serve(1, &paid), serve(2, &copied));
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    balanced.apply(&Listing::of(1, [instance(1, &one), instance(2, &two)]));
+    let till = TillClient::new(balanced.clone());
+    let is_ready = || {
+        let hosts = balanced.explain(0).hosts;
+        hosts.iter().all(|host| host.readiness == Readiness::Ready)
+    };
+    shard.block_on(async {
+        while !is_ready() {
+            till.who().await.unwrap();
+        }
+        let only = || Subset::named(["2"]);
+        let rules = Rules::new(1)
+            .with(Rule::new("for copies", Match::all(), Action::Exclude(only())))
+            .with(Rule::new(
+                "copies",
+                Match::all().method("test.Till/pay"),
+                Action::Mirror(only()),
+            ));
+        balanced.route(rules).unwrap();
+        for id in 0..50 {
+            assert_eq!(till.pay(&id).await.unwrap().to_native(), 1);
+        }
+        while copied.lock().unwrap().len() < 50 {
+            till.who().await.unwrap();
+        }
+    });
+    assert_eq!(*copied.lock().unwrap(), (0..50).map(|id| (id, 1)).collect());
+    let counts = balanced.counts();
+    assert_eq!((counts.mirrored, counts.mirrors_dropped, counts.mirrors_failed), (50, 0, 0));
+}
+
 fn office(name: &'static str, group: &str) -> RunningServer {
     Server::bind("127.0.0.1:0").service(Office(name).into_post()).group(group).start().unwrap()
 }
