@@ -10,7 +10,7 @@ use ringcall_cluster::balance::Balancing;
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::hedge::HedgeConfig;
-use ringcall_cluster::{Balanced, Settings};
+use ringcall_cluster::{Aperture, Balanced, Settings};
 use ringcall_core::{Cause, Channel, CloseReason, Empty, Failure, FailureClass, Outgoing, Status};
 use stubs::{
     ALLOCATIONS, Does, IDEMPOTENT, QUIET, RETRIED, Stubs, World, balanced, call, generous, listing,
@@ -106,6 +106,33 @@ fn an_instance_that_is_lost_costs_no_call() {
         assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
         world.pass(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_channel_knows_its_aperture_only_and_moves_with_its_settings() {
+    let mut settings = Settings::new();
+    let part = |index| {
+        let mut aperture = Aperture::of(index, 2);
+        aperture.instances_min = 2;
+        Some(aperture)
+    };
+    settings.aperture = part(0);
+    let (balanced, _) = balanced("abcdefgh", settings.clone());
+    let names =
+        || -> Vec<String> { balanced.explain(7).hosts.into_iter().map(|host| host.name).collect() };
+    let first = names();
+    assert_eq!(first.len(), 4);
+    settings.aperture = part(1);
+    balanced.configure(settings.clone()).unwrap();
+    assert!(balanced.explain(7).to_string().contains("the part of caller 1 of 2"));
+    let second = names();
+    assert!(second.len() == 4 && first.iter().all(|name| !second.contains(name)));
+    settings.aperture = None;
+    balanced.configure(settings.clone()).unwrap();
+    assert_eq!(names().len(), 8);
+    settings.aperture = Some(Aperture::of(2, 2));
+    assert_eq!(balanced.configure(settings).unwrap_err().name, "aperture.index");
+    assert_eq!(names().len(), 8, "nothing is changed");
 }
 
 #[test]

@@ -121,7 +121,7 @@
 //! # Many instances
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
-//! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
+//! `ringcall::cluster`, explained in `docs/CLUSTER.md`. With the feature `dns` names say where they are.
 //!
 //! # Simulation
 //!

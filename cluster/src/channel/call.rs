@@ -71,8 +71,9 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
-    /// Makes an attempt; its future is polled next. Nothing is made yet if a rule lets the call wait first.
-    #[inline]
+    /// Makes an attempt; its future is polled next. Nothing is made if the call begins with this and a rule wants more of
+    /// it first.
+    #[inline(always)]
     fn attempt(&mut self) -> Result<Option<Running<N, P>>, Failure> {
         let connector = &self.shared.connector;
         let now = connector.now();
@@ -83,7 +84,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
                 let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
-                if begun.delay().is_some() {
+                if begun.is_special() {
                     return Ok(None);
                 }
             }
@@ -96,14 +97,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             let carried = fleet.carried(state, &attempt);
             Ok(Some((attempt, channel, carried)))
         })?;
-        if let Some((attempt, channel, carried)) = begun {
-            return Ok(Some(self.run(attempt, channel, carried)));
-        }
-        let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
-        // Nobody waits longer than until the deadline.
-        let delay = delay.min(timeout);
-        self.timer = Some(Timer::Again(connector.sleep(delay)));
-        Ok(None)
+        Ok(begun.map(|(attempt, channel, carried)| self.run(attempt, channel, carried)))
     }
 
     #[inline]
@@ -125,12 +119,35 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
 
     #[inline]
     fn begin(&mut self) -> Result<(), Failure> {
-        let Some(running) = self.attempt()? else { return Ok(()) };
+        match self.attempt()? {
+            Some(running) => self.go_on(running),
+            None => self.begin_special()?,
+        }
+        Ok(())
+    }
+
+    /// The call has begun, and rules want more of it before its first attempt: a copy, or that it waits.
+    #[cold]
+    #[inline(never)]
+    fn begin_special(&mut self) -> Result<(), Failure> {
+        let Some(state) = &self.state else { return Ok(()) };
+        self.shared.mirror(&self.call, &self.payload, state);
+        if let Some(delay) = state.delay() {
+            // Nobody waits longer than until the deadline.
+            let delay = delay.min(self.call.timeout);
+            self.timer = Some(Timer::Again(self.shared.connector.sleep(delay)));
+        } else if let Some(running) = self.attempt()? {
+            self.go_on(running);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn go_on(&mut self, running: Running<N, P>) {
         if let Some(after) = running.attempt.hedge_after {
             self.timer = Some(Timer::Hedge(self.shared.connector.sleep(after)));
         }
         self.first = Some(running);
-        Ok(())
     }
 
     /// One of the attempts has ended. Gives the end of the call, if it is that.
