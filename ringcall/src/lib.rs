@@ -167,9 +167,9 @@ pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
 pub use serve::limits;
 pub use serve::{
-    Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
-    MethodTable, Responder, RunningServer, SendContext, SendService, Server, Service, ServiceTable,
-    ShardClock, SpawnedCall, same_secret,
+    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
+    Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext, SendService,
+    Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,

@@ -3,6 +3,7 @@
 mod call;
 mod carrying;
 mod connector;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use ringcall_core::{Channel, Outgoing, Payload};
 
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
+use operations::Operations;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts};
@@ -38,6 +40,7 @@ struct Shared<N: Connector> {
     fleet: N::Guard<Fleet<N::Channel>>,
     /// Held while a listing replaces another.
     applying: Mutex<()>,
+    operations: Operations,
 }
 
 impl<N: Connector> Balanced<N> {
@@ -48,10 +51,9 @@ impl<N: Connector> Balanced<N> {
     /// When a setting makes no sense.
     pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
         let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
-        Ok(Balanced {
-            shared: Arc::new(Shared { connector, fleet, applying: Mutex::new(()) }),
-            key: None,
-        })
+        let (applying, operations) = (Mutex::new(()), Operations::default());
+        let shared = Arc::new(Shared { connector, fleet, applying, operations });
+        Ok(Balanced { shared, key: None })
     }
 
     /// The same channel, for calls about something: with [`Ring`](crate::balance::Ring) or
