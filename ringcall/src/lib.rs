@@ -157,11 +157,12 @@ mod topic;
 mod trace;
 
 pub use client::{
-    BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
-    Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
-    ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect,
-    LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds,
-    ToAddress, Upload, UploadCall, UploadFuture, WithCredentials, WithMetadata, Within,
+    BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions,
+    CallResult, Client, Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture,
+    FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned, ItemSender, ItemsCall,
+    ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
+    OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress,
+    Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
