@@ -290,7 +290,7 @@ fn d15_an_adaptive_limit_keeps_its_bounds() {
 /// What a caller was told who has made too many: when to come again.
 fn assert_limited<T>(ended: Result<T, CallError>) -> u16 {
     let error = ended.map(drop).expect_err("it is refused");
-    let failure = error.failure().expect("by the server").clone();
+    let failure = *error.failure().expect("by the server");
     assert_eq!(failure.cause, Cause::Status(Status::RATE_LIMITED));
     assert!(error.is_safe_to_retry(), "it did not run");
     failure.retry_after_ms

@@ -458,7 +458,10 @@ impl Shared {
         let is_whole = answer.header.status == Status::OK && answer.attached == Attached::Nothing;
         if let Some(key) = key.filter(|_| is_whole) {
             let body = Bytes::copy_from_slice(answer.body.as_ref());
-            self.kept.lock().insert(key, (answer.header, body), &self.fallbacks);
+            // What a server says of itself it says of that moment.
+            let ReplyHeader { status, signature, codec, compression, .. } = answer.header;
+            let header = ReplyHeader { signature, codec, compression, ..ReplyHeader::new(status) };
+            self.kept.lock().insert(key, (header, body), &self.fallbacks);
         }
     }
 
