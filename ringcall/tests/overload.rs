@@ -533,8 +533,14 @@ fn limits_that_make_no_sense_are_refused() {
         assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
         let error = start(Limits::default().rate(Rate::per_second(0)));
         assert!(matches!(error, ServeError::Limits { setting: "rate", .. }), "{error}");
-        for rate in [Rate::per_second(5).service("test.Mil"), Rate::per_second(5).method("a.B/c")] {
-            let error = start(Limits::default().rate(rate));
+        let rate = || Rate::per_second(5);
+        for unknown in [
+            rate().service("test.Mil"),
+            rate().service("test.Mill/grind"),
+            rate().method("test.Mill"),
+            rate().method("a.B/c"),
+        ] {
+            let error = start(Limits::default().rate(unknown));
             assert!(matches!(error, ServeError::UnknownMethod { .. }), "{error}");
         }
         let error = start(Limits::default().method("test.Mill/grnd", 5));

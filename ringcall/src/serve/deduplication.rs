@@ -29,7 +29,8 @@ use crate::ServeError;
 /// refused, or its argument could not be read) leaves nothing behind, and those that waited are told the same.
 ///
 /// A call with a key *runs to its end*, also when its caller has given up, its time is over or its connection is lost,
-/// or whoever comes again would find half of it; only the end of the server cancels it. Calls without a key, one-way
+/// or whoever comes again would find half of it; only the end of the server cancels it. What it calls in turn has no more
+/// time than its caller gave it. Calls without a key, one-way
 /// calls and calls with streams are served as ever.
 ///
 /// What is kept is kept in memory and of this server alone: it is not there after a restart, nor at another instance. If

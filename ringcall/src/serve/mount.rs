@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Codec, Request, Status};
+use ringcall_core::{Codec, Request, Status, method_id};
 
 use super::admit::Admitted;
 use super::handler::{
@@ -83,13 +83,15 @@ impl Router {
         &self.rows
     }
 
-    /// Whether there is a method of this name, or a service with methods.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        let is_of = |method: &Rc<Method>| {
-            let rest = method.full_name().strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.methods.values().any(is_of)
+    /// Whether there is a method of this full name.
+    pub(crate) fn has_method(&self, name: &str) -> bool {
+        self.methods.contains_key(&method_id(name))
+    }
+
+    /// Whether there is a service of this name that has methods.
+    pub(crate) fn has_service(&self, name: &str) -> bool {
+        let service = |method: &Rc<Method>| method.full_name().rsplit_once('/');
+        self.methods.values().filter_map(service).any(|(of, _)| of == name)
     }
 }
 

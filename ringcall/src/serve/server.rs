@@ -15,8 +15,8 @@ use super::limits::Limits;
 use super::signals::Signals;
 use super::starting::{Register, Registered, StartError, StartHook, Starting};
 use super::{
-    Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, SendService,
-    ServerCall, ServerFilter, Service, SpawnedCall,
+    Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, Router,
+    SendService, ServerCall, ServerFilter, Service, SpawnedCall,
 };
 use crate::ServeError;
 use crate::client::ToAddress;
@@ -455,15 +455,15 @@ impl Server {
             }
         }
         let threads = starting.into_iter().map(|shard| Some(shard.thread)).collect();
-        let (address, registered) = (Address::Unix(String::new()), Registered::default());
         let mut running = RunningServer {
-            address,
+            // Until it listens.
+            address: Address::Unix(String::new()),
             remotes,
             threads,
             ended,
             ends,
             drain_timeout,
-            registered,
+            registered: Registered::default(),
             on_drain: None,
         };
         // If that fails it stops, since it is dropped.
@@ -551,15 +551,25 @@ impl Plan {
             service(&shard, &mut mount, self.handlers)?;
         }
         let router = mount.finish();
-        let limited = self.config.limits.iter().flat_map(Limits::names);
-        let kept = self.config.kept.iter().flat_map(|kept| kept.settings().names());
-        for name in limited.chain(kept) {
-            if !router.has(name) {
-                return Err(ServeError::UnknownMethod { method: name.to_owned() });
-            }
+        if let Some(name) = self.unknown(&router) {
+            return Err(ServeError::UnknownMethod { method: name.to_owned() });
         }
         shard.inner().set_router(router);
         Ok(shard)
+    }
+}
+
+impl Plan {
+    /// The first method or service that settings name and that is not served.
+    fn unknown(&self, router: &Router) -> Option<&str> {
+        let limits = || self.config.limits.iter();
+        let mut methods = limits().flat_map(Limits::methods);
+        let mut services = limits().flat_map(Limits::services);
+        let mut either = self.config.kept.iter().flat_map(|kept| kept.settings().names());
+        methods
+            .find(|name| !router.has_method(name))
+            .or_else(|| services.find(|name| !router.has_service(name)))
+            .or_else(|| either.find(|name| !router.has_method(name) && !router.has_service(name)))
     }
 }
 

@@ -129,10 +129,15 @@ impl Limits {
         self.queue
     }
 
-    /// The methods and services that have limits.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let rates = self.rates.iter().filter_map(Rate::names);
+    /// The methods that have limits.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
+        let rates = self.rates.iter().filter_map(Rate::method_name);
         self.methods.iter().map(|(name, _)| &**name).chain(rates)
+    }
+
+    /// The services that have limits.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
+        self.rates.iter().filter_map(Rate::service_name)
     }
 
     /// Where calls are counted, if there is a limit.

@@ -108,12 +108,14 @@ impl Rate {
         self
     }
 
-    /// The method or the service that it is for.
-    pub(super) fn names(&self) -> Option<&str> {
-        match &self.of {
-            Scope::All => None,
-            Scope::Service(name) | Scope::Method(name) => Some(name),
-        }
+    /// The method that it is for, if it is for one.
+    pub(super) fn method_name(&self) -> Option<&str> {
+        if let Scope::Method(name) = &self.of { Some(name) } else { None }
+    }
+
+    /// The service that it is for, if it is for one.
+    pub(super) fn service_name(&self) -> Option<&str> {
+        if let Scope::Service(name) = &self.of { Some(name) } else { None }
     }
 
     pub(super) fn is_sound(&self) -> bool {
@@ -162,10 +164,7 @@ impl Rates {
         let buckets = rates.iter().filter_map(|rate| {
             let buckets = Buckets { full_at: RefCell::default(), max: rate.callers_max };
             let limiter = Mutex::new(RateLimiter::new(rate.quota()?, buckets, Now::default()));
-            let method = match &rate.of {
-                Scope::Method(name) => Some(method_id(name)),
-                _ => None,
-            };
+            let method = rate.method_name().map(method_id);
             Some(Limited { rate: rate.clone(), method, limiter })
         });
         let mut buckets: Vec<Limited> = buckets.collect();
