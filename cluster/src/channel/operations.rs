@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringcall_core::frame::{ExtensionWriter, tag};
 
-/// Makes idempotency keys that are nobody else's, also not those of a channel with the same seed: whoever made a call with
-/// another one's key would get its answer.
+/// Makes idempotency keys that are nobody else's, also not those of a channel with the same seed: whoever made a call
+/// with another one's key would get its answer.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     /// What makes secrets of a number.

@@ -174,10 +174,10 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         (self.channel, self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 
-    /// Names what the call is to do, in 1 to 256 bytes of the caller's choice: a server that
-    /// [keeps answers](crate::Deduplication) does it once for all calls of the method that this caller makes with the same
-    /// key. To others it means nothing, unless their handlers [read](crate::Metadata::idempotency_key) it. A key that is as
-    /// hard to guess as 16 random bytes is nobody else's.
+    /// Names what the call is to do, in 1 to 256 bytes of the caller's choice: a server that [keeps
+    /// answers](crate::Deduplication) does it once for all calls of the method that this caller makes with the same
+    /// key. To others it means nothing, unless their handlers [read](crate::Metadata::idempotency_key) it. A key that
+    /// is as hard to guess as 16 random bytes is nobody else's.
     pub fn idempotency_key(mut self, key: impl AsRef<[u8]>) -> Self {
         crate::metadata::push(&mut self.extensions, tag::IDEMPOTENCY_KEY, &[key.as_ref()]);
         self

@@ -111,9 +111,9 @@ impl Fallbacks {
         Ok(self)
     }
 
-    /// Instead of the answer of `name` callers get the last good one to the same argument with the same metadata, for the
-    /// same group: the answer to another question is none. It may be of any age. Such calls are encoded twice, so that they
-    /// can be compared.
+    /// Instead of the answer of `name` callers get the last good one to the same argument with the same metadata, for
+    /// the same group: the answer to another question is none. It may be of any age. Such calls are encoded twice, so
+    /// that they can be compared.
     ///
     /// # Errors
     /// When there is no such method.
@@ -123,8 +123,8 @@ impl Fallbacks {
         Ok(self)
     }
 
-    /// Instead of `name` the method `other` of the service is called, with the same argument and in the time that is left. Its
-    /// own fallbacks do not count then.
+    /// Instead of `name` the method `other` of the service is called, with the same argument and in the time that is
+    /// left. Its own fallbacks do not count then.
     ///
     /// # Errors
     /// When there is no such method, or it has other types.
@@ -140,7 +140,8 @@ impl Fallbacks {
         Ok(self)
     }
 
-    /// How many good answers are kept at most, 1000 by default, and how many bytes of them, 4 MiB. The oldest are forgotten.
+    /// How many good answers are kept at most, 1000 by default, and how many bytes of them, 4 MiB. The oldest are
+    /// forgotten.
     #[must_use]
     pub fn kept_max(mut self, answers: usize, bytes: usize) -> Fallbacks {
         (self.entries_max, self.bytes_max) = (answers, bytes);

@@ -23,18 +23,18 @@ use crate::ServeError;
 /// ([`Call::idempotency_key`](crate::Call::idempotency_key)) does not run again: see
 /// [`Server::deduplicate`](crate::Server::deduplicate).
 ///
-/// A key is one of its caller and of one method; what stands for the call is the key, not its argument. While the first call
-/// with it runs, others wait for its answer, and afterwards they get what it got: the answer or the handler's
-/// error with its metadata, or the failure, if it may have run in part. A call that did not run (it was
+/// A key is one of its caller and of one method; what stands for the call is the key, not its argument. While the
+/// first call with it runs, others wait for its answer, and afterwards they get what it got: the answer or the
+/// handler's error with its metadata, or the failure, if it may have run in part. A call that did not run (it was
 /// refused, or its argument could not be read) leaves nothing behind, and those that waited are told the same.
 ///
-/// A call with a key *runs to its end*, also when its caller has given up, its time is over or its connection is lost,
-/// or whoever comes again would find half of it; only the end of the server cancels it. What it calls in turn has no more
-/// time than its caller gave it. Calls without a key, one-way
-/// calls and calls with streams are served as ever.
+/// A call with a key *runs to its end*, also when its caller has given up, its time is over or its connection is
+/// lost, or whoever comes again would find half of it; only the end of the server cancels it. What it calls in turn
+/// has no more time than its caller gave it. Calls without a key, one-way calls and calls with streams are served as
+/// ever.
 ///
-/// What is kept is kept in memory and of this server alone: it is not there after a restart, nor at another instance. If
-/// there are more answers than there is room for, those that are oldest are forgotten before their time.
+/// What is kept is kept in memory and of this server alone: it is not there after a restart, nor at another instance.
+/// If there are more answers than there is room for, those that are oldest are forgotten before their time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deduplication {
     callers: CallerKey,
@@ -50,8 +50,8 @@ pub struct Deduplication {
 const KEY_BYTES_MAX: usize = 256;
 
 impl Deduplication {
-    /// None yet. Keys of callers that differ in `callers` have nothing to do with each other: where that is metadata which
-    /// nobody checks, whoever guesses a key gets the answer.
+    /// None yet. Keys of callers that differ in `callers` have nothing to do with each other: where that is metadata
+    /// which nobody checks, whoever guesses a key gets the answer.
     #[must_use]
     pub const fn new(callers: CallerKey) -> Deduplication {
         Deduplication {
@@ -84,16 +84,16 @@ impl Deduplication {
         self
     }
 
-    /// How many calls are remembered at most, those that run among them: 10 000 by default, with about 200 bytes each beside
-    /// their answers. If so many run, further calls with keys are refused.
+    /// How many calls are remembered at most, those that run among them: 10 000 by default, with about 200 bytes each
+    /// beside their answers. If so many run, further calls with keys are refused.
     #[must_use]
     pub const fn entries_max(mut self, entries: usize) -> Deduplication {
         self.entries_max = entries;
         self
     }
 
-    /// How many bytes kept answers may have together, 16 MiB by default, and one of them, 64 KiB. Of one that is longer, or has an
-    /// attachment, only that it was is kept: who asks again gets
+    /// How many bytes kept answers may have together, 16 MiB by default, and one of them, 64 KiB. Of one that is
+    /// longer, or has an attachment, only that it was is kept: who asks again gets
     /// [`REPLY_FAILED`](ringcall_core::Status::REPLY_FAILED).
     #[must_use]
     pub const fn bytes_max(mut self, together: usize, one: usize) -> Deduplication {

@@ -238,8 +238,8 @@ impl Server {
         self
     }
 
-    /// Keeps the answers of methods for calls that are made again with the same idempotency key, so that these do not run a
-    /// second time: see [`Deduplication`]. All shards share them.
+    /// Keeps the answers of methods for calls that are made again with the same idempotency key, so that these do not
+    /// run a second time: see [`Deduplication`]. All shards share them.
     ///
     /// ```no_run
     /// # #[ringcall::service(name = "shop.Orders")] trait Orders { async fn buy(&self, item: u64) -> u64; }
@@ -354,12 +354,12 @@ impl Server {
         self
     }
 
-    /// What is to be done before anybody else can reach the server, such as filling caches: all of its shards serve by then,
-    /// and [`Starting::address`] is where the hook may call it. It runs on the thread that starts the server, and may
-    /// block. Several hooks run in the order in which they were given.
+    /// What is to be done before anybody else can reach the server, such as filling caches: all of its shards serve
+    /// by then, and [`Starting::address`] is where the hook may call it. It runs on the thread that starts the
+    /// server, and may block. Several hooks run in the order in which they were given.
     ///
-    /// If it fails, so does [`start`](Server::start), and the server's address was never listened at. Connections that it
-    /// keeps are connections like others.
+    /// If it fails, so does [`start`](Server::start), and the server's address was never listened at. Connections
+    /// that it keeps are connections like others.
     ///
     /// ```no_run
     /// # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
@@ -382,8 +382,9 @@ impl Server {
         self
     }
 
-    /// Says in a registry that the server is there, once it listens and its hooks have returned, and takes that back before
-    /// anything else when it drains or stops. Several are told one after another, and the last is taken back first.
+    /// Says in a registry that the server is there, once it listens and its hooks have returned, and takes that back
+    /// before anything else when it drains or stops. Several are told one after another, and the last is taken back
+    /// first.
     pub fn register(mut self, registry: impl Register + 'static) -> Server {
         self.registries.push(Box::new(registry));
         self

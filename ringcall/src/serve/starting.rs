@@ -17,8 +17,8 @@ pub type StartError = Box<dyn Error + Send + Sync>;
 
 /// Where a server says that it is there, for others to find: a registry, a file, a load balancer.
 ///
-/// Given to [`Server::register`](crate::Server::register). Both are called on the thread that starts or ends the server, and may
-/// block.
+/// Given to [`Server::register`](crate::Server::register). Both are called on the thread that starts or ends the
+/// server, and may block.
 ///
 /// ```no_run
 /// # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
@@ -108,8 +108,8 @@ impl Starting {
         Ok(Starting { address: Address::Unix(path.to_string_lossy().into_owned()), folder })
     }
 
-    /// Where it can be called meanwhile: a unix socket in a folder that only this user may enter. Calls there pass everything
-    /// that calls pass, so with TLS they need it, and with authorization leave.
+    /// Where it can be called meanwhile: a unix socket in a folder that only this user may enter. Calls there pass
+    /// everything that calls pass, so with TLS they need it, and with authorization leave.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address

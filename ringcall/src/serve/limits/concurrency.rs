@@ -148,8 +148,8 @@ impl<K: Hash + Eq + Copy> Taken<K> {
         }
     }
 
-    /// Takes a call if there is room for it. Either way it [ends](Self::end) once. Its caller has a number if there is a
-    /// limit for each.
+    /// Takes a call if there is room for it. Either way it [ends](Self::end) once. Its caller has a number if there
+    /// is a limit for each.
     pub(crate) fn begin(
         &mut self,
         key: K,

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A call that is refused did not run, its argument was not looked at, and its caller gets
-//! [`OVERLOADED`](ringcall_core::Status::OVERLOADED), or [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) if it was
-//! refused for what its caller does. Calls that have expired while they waited do not run either, and are counted
+//! [`OVERLOADED`](ringcall_core::Status::OVERLOADED), or [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) if it
+//! was refused for what its caller does. Calls that have expired while they waited do not run either, and are counted
 //! apart ([`Counters::requests_expired`](ringcall_core::Counters::requests_expired)). What was refused is among the
 //! server's [`Incidents`](crate::Incidents).
 //!
@@ -97,18 +97,18 @@ impl Limits {
     }
 
     /// How many calls each caller may have that were taken and not answered; further ones are refused at once, with
-    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED). They count for the other limits as well. A caller may have
-    /// so many on each shard that it has connections to.
+    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED). They count for the other limits as well. A caller may
+    /// have so many on each shard that it has connections to.
     #[must_use]
     pub fn concurrency_of_each(mut self, caller: CallerKey, calls: u32) -> Limits {
         self.callers = Some((caller, calls));
         self
     }
 
-    /// How many calls there may be in a time, beside the rates that were given before: each call must be within all those
-    /// that are for its method. What is beyond is refused at once, with
-    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) and the advice to come again when there will be room for one.
-    /// Rates of callers are asked first, and what they refuse takes nothing from those of all.
+    /// How many calls there may be in a time, beside the rates that were given before: each call must be within all
+    /// those that are for its method. What is beyond is refused at once, with
+    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) and the advice to come again when there will be room for
+    /// one. Rates of callers are asked first, and what they refuse takes nothing from those of all.
     #[must_use]
     pub fn rate(mut self, rate: Rate) -> Limits {
         self.rates.push(rate);

@@ -19,8 +19,8 @@ use super::super::CallerKey;
 use super::super::access::Caller;
 use super::super::mount::AsItIs;
 
-/// How many calls may begin in a time: of all methods, of a service or of one method, by all callers together or by each
-/// of them. Of the whole server, however many shards it has.
+/// How many calls may begin in a time: of all methods, of a service or of one method, by all callers together or by
+/// each of them. Of the whole server, however many shards it has.
 ///
 /// It is a bucket that holds [`burst`](Rate::burst) calls and is filled evenly, by the generic cell rate algorithm: who
 /// has used it up may make the next call as soon as there is room for one, and is told when that will be.
@@ -70,8 +70,8 @@ impl Rate {
     /// How many callers are told apart unless a rate says otherwise.
     pub const CALLERS_MAX: usize = 10_000;
 
-    /// How many calls may begin at once; as many as in the whole time by default. A bucket that was used up must be full
-    /// again within 30 days.
+    /// How many calls may begin at once; as many as in the whole time by default. A bucket that was used up must be
+    /// full again within 30 days.
     #[must_use]
     pub fn burst(mut self, calls: u32) -> Rate {
         self.burst = calls;
@@ -99,8 +99,8 @@ impl Rate {
         self
     }
 
-    /// How many callers are told apart at most; [10 000](Rate::CALLERS_MAX) by default, with less than 64 bytes each. When
-    /// there are more, those who have most left are forgotten, and begin anew: whoever makes up callers gets no
+    /// How many callers are told apart at most; [10 000](Rate::CALLERS_MAX) by default, with less than 64 bytes each.
+    /// When there are more, those who have most left are forgotten, and begin anew: whoever makes up callers gets no
     /// more by that than he has already, since each of them begins with a full bucket.
     #[must_use]
     pub fn callers_max(mut self, callers: usize) -> Rate {
