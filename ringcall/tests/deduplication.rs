@@ -286,6 +286,21 @@ fn d16_a_call_with_a_key_ends_although_nobody_waits() {
 }
 
 #[test]
+fn d16_a_call_that_does_not_end_by_itself_does_not_stay_for_ever() {
+    over_every_pair(|pair| {
+        let (server, shop) = serve(pair, settings().window(SOON));
+        let client = connect(pair, &server);
+        let end = client.wait().idempotency_key("k").deadline(SOON).wait();
+        assert!(common::has_expired(cause(end)));
+        assert_eq!(shop.given_up.load(Ordering::SeqCst), 0);
+        eventually("it is cancelled", || {
+            client.browse().wait().expect("the shard turns");
+            shop.given_up.load(Ordering::SeqCst) == 1
+        });
+    });
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused() {
     over_one_pair(|pair| {
         let start = |settings| {

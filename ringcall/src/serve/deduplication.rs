@@ -29,8 +29,9 @@ use crate::ServeError;
 /// refused, or its argument could not be read) leaves nothing behind, and those that waited are told the same.
 ///
 /// A call with a key *runs to its end*, also when its caller has given up, its time is over or its connection is
-/// lost, or whoever comes again would find half of it; only the end of the server cancels it. What it calls in turn
-/// has no more time than its caller gave it. Calls without a key, one-way calls and calls with streams are served as
+/// lost, or whoever comes again would find half of it; only the end of the server cancels it, and that nobody has
+/// waited for it during a whole [window](Deduplication::window). What it calls in turn has no more time than its caller
+/// gave it. Calls without a key, one-way calls and calls with streams are served as
 /// ever.
 ///
 /// What is kept is kept in memory and of this server alone: it is not there after a restart, nor at another instance.
@@ -77,7 +78,7 @@ impl Deduplication {
         self.method(name)
     }
 
-    /// How long answers are kept: 10 minutes by default.
+    /// How long answers are kept, and how long a call may run that nobody waits for: 10 minutes by default.
     #[must_use]
     pub const fn window(mut self, window: Duration) -> Deduplication {
         self.window = window;
@@ -228,6 +229,10 @@ impl KeptReplies {
     /// With settings that are sound.
     pub(super) fn new(settings: Deduplication) -> KeptReplies {
         KeptReplies { settings, random: RandomState::new(), table: Mutex::default() }
+    }
+
+    pub(crate) fn window(&self) -> Duration {
+        self.settings.window
     }
 
     pub(super) fn settings(&self) -> &Deduplication {

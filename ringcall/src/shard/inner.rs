@@ -299,6 +299,9 @@ impl Inner {
         if self.admission.is_some() {
             any |= self.begin_waiting(now);
         }
+        if self.keeping.is_some() {
+            self.cancel_overdue(now);
+        }
         self.was_busy.set(any);
         if any {
             self.stalls.turned(now);
@@ -573,9 +576,13 @@ impl Inner {
     }
 
     fn cancelled(&self, handle: Handle, request: RequestId, why: Cancellation) {
-        if self.keeping.is_some() && self.runs_to_its_end(handle, request) {
+        if self.keeping.is_some() && self.runs_to_its_end(handle, request, why) {
             return;
         }
+        self.cancel_running(handle, request, why);
+    }
+
+    fn cancel_running(&self, handle: Handle, request: RequestId, why: Cancellation) {
         let running = self.running.borrow_mut().remove(&(handle, request));
         let status = match why {
             Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {

@@ -1,11 +1,13 @@
 //! Answers that are kept for calls that are made again.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Encoded, Handle, Payload, RequestId, Segment, Status, StatusClass};
+use ringcall_core::{
+    Cancellation, Encoded, Handle, Instant, Payload, RequestId, Segment, Status, StatusClass,
+};
 
 use super::Inner;
 use crate::serve::{Begun, Facts, KeptReplies, KeptReply, KeyDigest};
@@ -15,18 +17,25 @@ pub(super) struct Keeping {
     replies: Arc<KeptReplies>,
     /// Calls that run and whose answers will be kept.
     running: RefCell<HashMap<(Handle, RequestId), KeyDigest>>,
+    /// Those of them that nobody waits for any more, since when, and why; and some that have ended.
+    given_up: RefCell<VecDeque<(Instant, (Handle, RequestId), Cancellation)>>,
 }
 
 impl Keeping {
     pub(super) fn new(replies: Option<Arc<KeptReplies>>) -> Option<Box<Keeping>> {
-        replies.map(|replies| Box::new(Keeping { replies, running: RefCell::default() }))
+        let keeping = |replies| Keeping {
+            replies,
+            running: RefCell::default(),
+            given_up: RefCell::default(),
+        };
+        replies.map(|replies| Box::new(keeping(replies)))
     }
 }
 
 impl Inner {
     /// A call of a method whose answers are kept: what becomes of it, if it has a key.
     pub(crate) fn begin_keyed(&self, method: u64, of: &Facts, extensions: &[u8]) -> Option<Begun> {
-        let Keeping { replies, running } = &**self.keeping.as_ref()?;
+        let Keeping { replies, running, .. } = &**self.keeping.as_ref()?;
         let key = match replies.key(method, || self.caller(of.handle), extensions) {
             Ok(key) => key?,
             Err(status) => return Some(Begun::Refused(status)),
@@ -40,9 +49,42 @@ impl Inner {
 
     /// Whether a call goes on although nobody waits for it, since its answer will be kept.
     #[cold]
-    pub(super) fn runs_to_its_end(&self, handle: Handle, request: RequestId) -> bool {
-        let keeping = self.keeping.as_ref();
-        keeping.is_some_and(|keeping| keeping.running.borrow().contains_key(&(handle, request)))
+    pub(super) fn runs_to_its_end(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        why: Cancellation,
+    ) -> bool {
+        let Some(Keeping { running, given_up, .. }) = self.keeping.as_deref() else { return false };
+        let (running, call) = (running.borrow(), (handle, request));
+        if !running.contains_key(&call) {
+            return false;
+        }
+        let mut given_up = given_up.borrow_mut();
+        if given_up.len() > 2 * running.len() {
+            given_up.retain(|(_, call, _)| running.contains_key(call));
+        }
+        given_up.push_back((self.now(), call, why));
+        true
+    }
+
+    /// Calls that nobody has waited for in so long as answers are kept do not end by themselves.
+    #[cold]
+    pub(super) fn cancel_overdue(&self, now: Instant) {
+        let Some(Keeping { replies, running, given_up }) = self.keeping.as_deref() else { return };
+        let is_overdue = |since: Instant| now.since(since) > replies.window();
+        loop {
+            // One by one, since what is dropped may do anything.
+            let first = given_up.borrow().front().copied();
+            let Some((_, (handle, request), why)) = first.filter(|(since, ..)| is_overdue(*since))
+            else {
+                return;
+            };
+            given_up.borrow_mut().pop_front();
+            if running.borrow().contains_key(&(handle, request)) {
+                self.cancel_running(handle, request, why);
+            }
+        }
     }
 
     /// A call is answered: if it has a key, that is kept.
