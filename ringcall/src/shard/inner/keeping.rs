@@ -12,13 +12,16 @@ use ringcall_core::{
 use super::Inner;
 use crate::serve::{Begun, Facts, KeptReplies, KeptReply, KeyDigest};
 
+/// A call on its connection.
+type Call = (Handle, RequestId);
+
 /// Only a shard of a server that keeps answers has one.
 pub(super) struct Keeping {
     replies: Arc<KeptReplies>,
     /// Calls that run and whose answers will be kept.
-    running: RefCell<HashMap<(Handle, RequestId), KeyDigest>>,
+    running: RefCell<HashMap<Call, KeyDigest>>,
     /// Those of them that nobody waits for any more, since when, and why; and some that have ended.
-    given_up: RefCell<VecDeque<(Instant, (Handle, RequestId), Cancellation)>>,
+    given_up: RefCell<VecDeque<(Instant, Call, Cancellation)>>,
 }
 
 impl Keeping {
