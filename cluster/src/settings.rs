@@ -97,6 +97,11 @@ pub struct MethodSettings {
     pub breaker: Option<BreakerConfig>,
     /// How long one attempt may take: all that is left of the call.
     pub attempt_timeout: Option<Duration>,
+    /// Whether each call is given an idempotency key, unless it has one: 16 random bytes, the same for all of its
+    /// attempts. No by default. A server that keeps answers then runs only the first of them that reaches it. It
+    /// changes nothing about which calls are made again, since another instance knows nothing of the first one's
+    /// answers.
+    pub idempotency_keys: bool,
 }
 
 impl Default for MethodSettings {
@@ -106,6 +111,7 @@ impl Default for MethodSettings {
             hedge: None,
             breaker: Some(BreakerConfig::default()),
             attempt_timeout: None,
+            idempotency_keys: false,
         }
     }
 }

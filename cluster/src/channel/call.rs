@@ -11,7 +11,7 @@ use ringcall_core::{
     Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
 };
 
-use super::carrying::{Carrying, carrying};
+use super::carrying::{Carrying, carrying, joined};
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
@@ -26,6 +26,8 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
     call: Outgoing,
     payload: P,
     key: Option<u64>,
+    /// Names what the call is to do, in a TLV, if the settings want that.
+    operation: Option<Arc<[u8]>>,
     /// Once it has begun, until it ends.
     state: Option<CallState>,
     first: Option<Running<N, P>>,
@@ -62,6 +64,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call,
             payload,
             key,
+            operation: None,
             state: None,
             first: None,
             second: None,
@@ -80,10 +83,13 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let Outgoing { name, method, flags, timeout, .. } = self.call;
         let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
         let asked = Asked { name, method, key: self.key, extensions, argument };
-        let state = &mut self.state;
+        let (state, operation) = (&mut self.state, &mut self.operation);
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
                 let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
+                if fleet.wants_key(begun) && !asked.has_idempotency_key() {
+                    *operation = Some(self.shared.operations.next());
+                }
                 if begun.is_special() {
                     return Ok(None);
                 }
@@ -112,6 +118,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
+        let carried = joined(carried, self.operation.as_ref());
         let payload = carrying(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
         Running { attempt, future }

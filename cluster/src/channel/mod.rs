@@ -4,6 +4,7 @@ mod call;
 mod carrying;
 mod connector;
 mod copies;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +14,8 @@ use ringcall_core::{Channel, Outgoing, Payload};
 
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
-
 use copies::Copies;
+use operations::Operations;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts};
@@ -42,6 +43,7 @@ struct Shared<N: Connector> {
     copies: N::Guard<Copies<N>>,
     /// The last listing, whole. Held while another one replaces it.
     listing: Mutex<Listing>,
+    operations: Operations,
 }
 
 impl<N: Connector> Balanced<N> {
@@ -58,6 +60,7 @@ impl<N: Connector> Balanced<N> {
                 fleet,
                 copies: N::Guard::new(Copies::default()),
                 listing: Mutex::default(),
+                operations: Operations::default(),
             }),
             key: None,
         })

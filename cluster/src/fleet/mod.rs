@@ -432,6 +432,12 @@ impl<T: Clone> Fleet<T> {
         self.counts.mirrors_failed += failed;
     }
 
+    /// Whether the call is to have a key of its own that all of its attempts share.
+    #[inline]
+    pub(crate) fn wants_key(&self, call: &CallState) -> bool {
+        self.methods.settings(call.method).idempotency_keys
+    }
+
     /// Whether rules or instances have changed since the call was routed.
     #[inline]
     fn is_stale(&self, call: &CallState) -> bool {

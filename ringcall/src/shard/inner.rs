@@ -5,6 +5,7 @@ mod admission;
 mod answers;
 mod clients;
 mod control;
+mod keeping;
 mod listening;
 mod records;
 mod remote;
@@ -27,6 +28,7 @@ use ringcall_core::{
 
 use admission::Admission;
 use control::spoken;
+use keeping::Keeping;
 use records::Records;
 use remote::RemoteCalls;
 use watch::{Change, Watch};
@@ -46,8 +48,8 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
-use crate::serve::limits::Limits;
-use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
+use crate::serve::limits::{Limits, Rates};
+use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -128,11 +130,13 @@ pub(crate) struct Inner {
     inflated: Inflated,
     /// What decides which calls begin, if there are limits.
     admission: Option<Box<Admission>>,
+    /// Of answers, if some are kept.
+    keeping: Option<Box<Keeping>>,
     /// For observers, if there are any.
     watch: Option<Box<Watch>>,
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
-    /// Whether either wants to know of answers.
+    /// Whether any of them wants to know of answers.
     tells_answers: bool,
 }
 
@@ -189,6 +193,8 @@ pub(crate) struct InnerConfig {
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
     pub(crate) limits: Option<Limits>,
+    pub(crate) rates: Option<Arc<Rates>>,
+    pub(crate) kept: Option<Arc<KeptReplies>>,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
     pub(crate) recorder: Option<ConnectionRecorder>,
@@ -205,7 +211,8 @@ impl Inner {
     ) -> Inner {
         let now = clock.now();
         let gate = Gate::new(config.authority);
-        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, now)));
+        let rates = config.rates;
+        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, rates, now)));
         let watch = Watch::new(&config.observers);
         Inner {
             endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
@@ -244,8 +251,9 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             records: Records::new(config.recorder),
-            tells_answers: admission.is_some() || watch.is_some(),
+            tells_answers: admission.is_some() || watch.is_some() || config.kept.is_some(),
             admission,
+            keeping: Keeping::new(config.kept),
             watch,
             remote,
         }
@@ -305,6 +313,9 @@ impl Inner {
         }
         if self.admission.is_some() {
             any |= self.begin_waiting(now);
+        }
+        if self.keeping.is_some() {
+            self.cancel_overdue(now);
         }
         self.was_busy.set(any);
         if any {
@@ -591,6 +602,13 @@ impl Inner {
     }
 
     fn cancelled(&self, handle: Handle, request: RequestId, why: Cancellation) {
+        if self.keeping.is_some() && self.runs_to_its_end(handle, request, why) {
+            return;
+        }
+        self.cancel_running(handle, request, why);
+    }
+
+    fn cancel_running(&self, handle: Handle, request: RequestId, why: Cancellation) {
         let running = self.running.borrow_mut().remove(&(handle, request));
         let status = match why {
             Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {

@@ -41,7 +41,7 @@ pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub use incidents::Incidents;
 pub(crate) use inner::{Inner, Ticket};
-pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
+pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
 
@@ -52,8 +52,8 @@ use crate::offload::Pool;
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
-use crate::serve::limits::Limits;
-use crate::serve::{Mount, Service};
+use crate::serve::limits::{Limits, Rates};
+use crate::serve::{KeptReplies, Mount, Service};
 use engine::Engine;
 use incidents::Register;
 use inner::InnerConfig;
@@ -132,6 +132,10 @@ pub struct ShardConfig {
     #[cfg(feature = "tls")]
     pub client_tls: Option<TlsClient>,
     pub(crate) authority: Authority,
+    /// What counts the rates among `limits`, if shards share it.
+    pub(crate) rates: Option<Arc<Rates>>,
+    /// The answers that its server keeps.
+    pub(crate) kept: Option<Arc<KeptReplies>>,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
     /// A turn that takes longer than this is a [stall](Incidents::stalls), and is logged; 10 ms if `None`.
@@ -294,7 +298,9 @@ impl Shard {
             observers: config.observers,
             stall_threshold: config.stall_threshold,
             recorder: config.recorder,
+            rates: config.rates.or_else(|| config.limits.as_ref().and_then(Limits::rates)),
             limits: config.limits,
+            kept: config.kept,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));

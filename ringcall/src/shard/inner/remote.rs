@@ -302,6 +302,10 @@ impl Inner {
                     // Whoever asked may have gone.
                     let _ = to.send(self.records());
                 }
+                Notice::Listen(place, to) => {
+                    // Whoever asked may have gone.
+                    let _ = to.send(self.listen_only(place));
+                }
                 Notice::HandOver(to) => {
                     let _ = to.send(self.share_listener());
                 }
