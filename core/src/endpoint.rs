@@ -30,6 +30,8 @@ use crate::{
 
 /// A connection's share of a turn before the next one has its own.
 const FRAMES_A_TURN: u32 = 64;
+/// When a connection has so many bytes to send, it is worth while to send them before the turn ends.
+const MUCH_BYTES: usize = 64 * 1024;
 /// About how many bytes go into one send.
 const BATCH_BYTES: usize = 512 * 1024;
 /// How long a closed connection is read after its last byte was sent. Closing with unread input would
@@ -47,6 +49,8 @@ pub struct Endpoint<Tr: Transport, L, T> {
     share: u32,
     /// Connections that may have something to send.
     dirty: Vec<u32>,
+    /// One of them has much to send, and could.
+    has_much: bool,
     /// One timer a connection, by its index.
     timers: Wheel,
     reaped: Vec<TransportEvent<Tr::Socket>>,
@@ -124,6 +128,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             readable: VecDeque::new(),
             share: FRAMES_A_TURN,
             dirty: Vec::new(),
+            has_much: false,
             timers: Wheel::new(now),
             reaped: Vec::new(),
             accepted: VecDeque::new(),
@@ -197,8 +202,17 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         taken
     }
 
+    /// Whether a connection has so much to send that it should be [sent](Self::flush) now, although the turn goes on:
+    /// the other side has something to do then.
+    #[inline]
+    #[must_use]
+    pub fn has_much(&self) -> bool {
+        self.has_much
+    }
+
     /// Sends what the connections have: one batch a connection that is not sending already.
     pub fn flush(&mut self, now: Instant) {
+        self.has_much = false;
         while let Some(index) = self.dirty.pop() {
             if let Some(Some(link)) = self.links.get_mut(index as usize) {
                 link.is_dirty = false;
@@ -759,6 +773,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             link.is_dirty = true;
             self.dirty.push(handle.index);
         }
+        // Of what it was given before.
+        self.has_much |= link.connection.bytes_ready() >= MUCH_BYTES && link.sending.is_none();
         Some(link)
     }
 }

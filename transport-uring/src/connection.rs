@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     received: u64,
     bulk: u32,
     misaligned: u32,
+    /// The last receive into memory of its own had at least as much to bring as it usually may.
+    pub(crate) brings_much: bool,
     /// Whether it is in the list of those that may have to receive.
     pub(crate) is_listed: bool,
     /// What the kernel has not sent yet. While a send is in flight nothing is added or taken.
@@ -119,6 +121,7 @@ impl Connection {
             received: 0,
             bulk: 0,
             misaligned: 0,
+            brings_much: false,
             is_listed: false,
             unsent: Unsent::new(),
             is_sending: false,

@@ -977,6 +977,13 @@ impl<T> Connection<T> {
         (self.credit.calls_in.held(), self.credit.replies_in.held())
     }
 
+    /// How many of the bytes that wait to be sent need nothing but to be sent: whole frames, in order.
+    #[inline]
+    #[must_use]
+    pub fn bytes_ready(&self) -> usize {
+        self.outbound.ready_bytes()
+    }
+
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn bytes_queued(&self) -> usize {

@@ -69,6 +69,8 @@ pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 /// these bounds. Then the other side works on one half while this one works on the other; if all went at once, the
 /// two would take turns. Fewer frames than the lower bound do not pay for a send of their own.
 const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
+/// After so many events it looks whether there is much to send.
+const EVENTS_A_LOOK: u32 = 4;
 /// So many calls of other threads are waited for by looking on, more by sleeping.
 const REMOTE_CALLS_FEW: usize = 8;
 /// How many tasks are polled before events are looked at again.
@@ -397,7 +399,8 @@ impl Inner {
             }
             any = true;
             since_flush += 1;
-            if since_flush >= events_a_flush {
+            let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
+            if since_flush >= events_a_flush || is_much {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND);
                 self.flush(now);

@@ -10,6 +10,8 @@ use crate::{Completion, Kernel, Op, Token};
 
 /// How much a single receive into memory of its own may bring.
 const OWN_BYTES: usize = 16 * 1024 - 16;
+/// The same, after one that brought as much as it could: a whole block.
+const OWN_BYTES_MAX: usize = BLOCK_BYTES - 16;
 /// How much of a body is received at once: its progress is watched.
 const LAND_BYTES: usize = 256 * 1024;
 
@@ -49,7 +51,8 @@ impl<K: Kernel> Uring<K> {
                 (Receiving::Landing(buffer, len), Op::Receive { fd, into, len: now })
             }
             Receive::More if phase != 0 => {
-                let mut buffer = self.arena.allot(OWN_BYTES, phase);
+                let most = if connection.brings_much { OWN_BYTES_MAX } else { OWN_BYTES };
+                let mut buffer = self.arena.allot(most, phase);
                 let (into, room) = buffer.lend();
                 let op = Op::Receive { fd, into, len: room as u32 };
                 (Receiving::Own(buffer), op)
@@ -93,7 +96,9 @@ impl<K: Kernel> Uring<K> {
                 events.push(Event::Landed(handle, buffer, n));
             }
             (1.., Some(Receiving::Own(mut buffer))) => {
-                buffer.fill((completion.result as usize).min(buffer.missing()));
+                let n = (completion.result as usize).min(buffer.missing());
+                connection.brings_much = n >= OWN_BYTES;
+                buffer.fill(n);
                 self.deliver(handle, buffer.freeze(), events);
             }
             (1.., _) => {
