@@ -30,6 +30,7 @@ mod replies;
 mod requests;
 mod send;
 mod served;
+mod shortage;
 mod state;
 mod stream;
 mod streams;
@@ -41,10 +42,11 @@ use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
 
-use ringcall_buf::{Chunk, ChunkMut, ObjectError};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError, Reservation};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::payload::Empty;
+use crate::memory::Share;
 use crate::record::{Digest, Input, Recorder};
 use crate::wheel::Wheel;
 use crate::{
@@ -122,6 +124,7 @@ pub struct Connection<T> {
     config: Rc<Config>,
     bounds: Bounds,
     memory: Memory,
+    share: Share,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
     credentials: Credentials,
@@ -158,6 +161,8 @@ pub struct Connection<T> {
     writes_bytes: usize,
     /// Bytes given to the transport so far.
     given: u64,
+    /// What of them it still has of memory that is no block of the pool's.
+    in_transit: Option<Reservation>,
     /// No frame is ordinary. Memory was short when bytes last arrived, so that bodies should not pin what they
     /// arrived in; or it is recorded.
     goes_around: bool,
@@ -314,6 +319,7 @@ impl<T> Connection<T> {
             writes: VecDeque::new(),
             writes_bytes: 0,
             given: 0,
+            in_transit: None,
             goes_around: false,
             is_plain: false,
             stalled: None,
@@ -331,6 +337,7 @@ impl<T> Connection<T> {
             full_record: None,
             peer: None,
             credentials: Credentials::default(),
+            share: memory.enter(size_of::<Connection<T>>()),
             memory,
             config,
         }
@@ -407,6 +414,9 @@ impl<T> Connection<T> {
         );
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
+        if self.watch.unsent == 0 {
+            self.in_transit = None;
+        }
         if n > 0 {
             self.watch.send_progress = now;
         }
@@ -538,7 +548,7 @@ impl<T> Connection<T> {
     }
 
     fn give(&mut self, now: Instant, queue: &mut impl SendQueue) {
-        let mut queue = Counted { queue, bytes: 0, external: 0 };
+        let mut queue = Counted { queue, bytes: 0, external: 0, foreign: 0 };
         self.transmit(now, &mut queue);
         let sent = queue.bytes;
         if sent > 0 {
@@ -550,6 +560,10 @@ impl<T> Connection<T> {
             self.given += sent as u64;
             self.outbound.given(self.given);
             self.counters.sent_from_files += queue.external as u64;
+            if queue.foreign > 0 {
+                let reserved = self.in_transit.get_or_insert_with(|| self.memory.pool().reserve(0));
+                reserved.grow(queue.foreign);
+            }
             self.look_after_by(now + self.watch.every);
         }
     }
@@ -565,8 +579,8 @@ impl<T> Connection<T> {
         self.peer.is_some()
             && self.ending.is_none()
             && (self.control.is_waiting()
-                || self.credit.calls_in.is_grant_due()
-                || self.credit.replies_in.is_grant_due()
+                || ((self.credit.calls_in.is_grant_due() || self.credit.replies_in.is_grant_due())
+                    && !self.lacks_room(0))
                 || self.limits_ack_is_due())
     }
 
@@ -909,6 +923,11 @@ impl<T> Connection<T> {
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
     }
 
+    /// Whether it has come to its end, told or not.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Whether [`Event::Closed`] has been handed out: nothing follows.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -1025,6 +1044,8 @@ struct Counted<'a, Q> {
     bytes: usize,
     /// How many of them the transport reads itself.
     external: usize,
+    /// How many are in memory that is no block of the pool's.
+    foreign: usize,
 }
 
 impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
@@ -1034,6 +1055,7 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
 
     fn push(&mut self, segment: ringcall_buf::Segment) {
         self.bytes += segment.len();
+        self.foreign += segment.foreign_len();
         if let ringcall_buf::Segment::External(range) = &segment {
             self.external += range.len();
         }

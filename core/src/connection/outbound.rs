@@ -6,7 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Arena, Chunk, Segment};
+use ringcall_buf::{Arena, Chunk, Reservation, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
@@ -107,6 +107,8 @@ pub(super) struct Body {
     pub(super) sent: usize,
     /// The how-many-th body it is.
     entered: u64,
+    /// What of it lies in memory that is no block of the pool's.
+    reserved: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -594,7 +596,13 @@ impl Parts {
 }
 
 impl Body {
-    pub(super) fn new(id: MessageId, header: BodyHeader, flags: u8, parts: Parts) -> Body {
+    pub(super) fn new(
+        id: MessageId,
+        header: BodyHeader,
+        flags: u8,
+        parts: Parts,
+        memory: &Memory,
+    ) -> Body {
         let Parts { extensions, front, mut rest, beside } = parts;
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
         let mut is_external = false;
@@ -602,6 +610,8 @@ impl Body {
             range.set_owner(id.to_wire());
             is_external = true;
         }
+        let foreign = rest.as_ref().map_or(0, Segment::foreign_len);
+        let reserved = (foreign > 0).then(|| memory.pool().reserve(foreign));
         let (sent, entered) = (0, 0);
         Body {
             id,
@@ -615,6 +625,7 @@ impl Body {
             total,
             sent,
             entered,
+            reserved,
         }
     }
 
@@ -681,6 +692,9 @@ impl Body {
             && let Some(rest) = &mut self.rest
         {
             queue.push(rest.split_to(part - from_front));
+            if let Some(reserved) = &mut self.reserved {
+                reserved.shrink(part - from_front);
+            }
         }
         self.sent += part;
     }

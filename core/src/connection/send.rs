@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use bytes::Bytes;
 use ringcall_buf::{Arena, Chunk, External, Full};
 
+use super::credit::Window;
 use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
@@ -166,7 +167,7 @@ impl<T> Connection<T> {
             self.push_small_request(id, flags, &header, &parts);
             return Ok(CallId(id));
         }
-        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts);
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts, &self.memory);
         let queue = match (is_funded, may_open) {
             (true, _) => Queue::Funded,
             (false, true) => Queue::Calls,
@@ -370,7 +371,7 @@ impl<T> Connection<T> {
     #[cold]
     fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, BodyHeader::Reply(header), 0, parts);
+        let body = Body::new(id, BodyHeader::Reply(header), 0, parts, &self.memory);
         let is_funded =
             self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body.total);
         let queue = if is_funded { Queue::Funded } else { Queue::Replies };
@@ -517,7 +518,9 @@ impl<T> Connection<T> {
                 queue.push(frame.into());
             }
         }
-        if core::mem::take(&mut self.control.has_stream_credit) {
+        // What a connection gives back while it holds too much is granted again when it does not.
+        if self.control.has_stream_credit && !self.lacks_room(0) {
+            self.control.has_stream_credit = false;
             self.transmit_stream_credit(queue);
         }
         for pool in [CreditPool::Calls, CreditPool::Replies] {
@@ -527,17 +530,21 @@ impl<T> Connection<T> {
 
     #[inline]
     fn transmit_credit(&mut self, pool: CreditPool, unit: CreditUnit, queue: &mut impl SendQueue) {
-        let window = match (pool, unit) {
+        if self.window(pool, unit).is_grant_due() && !self.lacks_room(0) {
+            let amount = self.window(pool, unit).take_grant();
+            let credit = Credit { amount, pool, unit };
+            let id = MessageId::CONNECTION;
+            queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
+        }
+    }
+
+    #[inline(always)]
+    fn window(&mut self, pool: CreditPool, unit: CreditUnit) -> &mut Window {
+        match (pool, unit) {
             (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_in,
             (CreditPool::Calls, _) => &mut self.credit.call_items_in,
             (_, CreditUnit::Bytes) => &mut self.credit.replies_in,
             _ => &mut self.credit.reply_items_in,
-        };
-        if window.is_grant_due() {
-            let amount = window.take_grant();
-            let credit = Credit { amount, pool, unit };
-            let id = MessageId::CONNECTION;
-            queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
         }
     }
 

@@ -26,7 +26,7 @@ use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
-    ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
+    ShardConfig, TransportChoice, TransportInfo, WaitPolicy, default_memory_max,
 };
 
 /// How long a shard has to say what it has recorded.
@@ -68,6 +68,7 @@ pub struct Server {
     handlers: Handlers,
     shards: usize,
     config: ShardConfig,
+    memory_max: Option<usize>,
     drain_timeout: Duration,
     on_drain: Box<dyn FnOnce() + Send>,
 }
@@ -120,6 +121,7 @@ impl Server {
             handlers: Handlers::default(),
             shards: 1,
             config: ShardConfig::default(),
+            memory_max: None,
             drain_timeout: DRAIN_TIMEOUT,
             on_drain: Box::new(|| {}),
         }
@@ -239,7 +241,24 @@ impl Server {
         self
     }
 
-    /// How much memory each shard may use.
+    /// How many bytes connections may hold together: what arrives, what is answered and not read, calls that run, and
+    /// what is kept for the next ones. Each shard has an equal part of it. By default it is half of what the process may
+    /// have: of the machine's memory, or of what its control group allows (`memory.max`, `memory.limit_in_bytes`), if that
+    /// is less; read once, when the server starts.
+    ///
+    /// Above four fifths of it, what is left is shared out among the connections. Calls of those that hold more than
+    /// their part are refused with [`OVERLOADED`](ringcall_core::Status::OVERLOADED): they did not run, and may be made
+    /// again. At the bound the connections that hold the most are closed, with code 31, and new ones are turned
+    /// away until it is enough. [`Incidents::closed_for_memory`] counts the former.
+    ///
+    /// What the application holds itself is not counted, but for views and bodies that it keeps.
+    pub fn memory_max(mut self, bytes: usize) -> Server {
+        self.memory_max = Some(bytes);
+        self
+    }
+
+    /// How much memory each shard may use, and for what. What [`memory_max`](Server::memory_max) says counts as well, if
+    /// that is less than [`total_bytes`](MemoryLimits::total_bytes).
     pub fn memory(mut self, limits: MemoryLimits) -> Server {
         self.config.memory = limits;
         self
@@ -371,9 +390,12 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { at, services, filter, handlers, shards, mut config, drain_timeout, on_drain } =
-            self;
+        let Server { at, services, filter, handlers, shards, mut config, .. } = self;
+        let Server { memory_max, drain_timeout, on_drain, .. } = self;
         let at = at?;
+        let memory_max = memory_max.or_else(default_memory_max).map(|bytes| bytes / shards);
+        let limits = [memory_max, config.memory.total_bytes];
+        config.memory.total_bytes = limits.into_iter().flatten().min();
         let rule = config.limits.as_ref().and_then(Limits::queue_rule);
         config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
         config.limits = config.limits.map(|limits| limits.shared_among(shards));

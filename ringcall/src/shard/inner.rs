@@ -21,7 +21,8 @@ use ringcall_core::frame::CancelReason;
 use ringcall_core::{
     Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, EncodeError, Encoded, Encoding,
     Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item, Listener, Memory,
-    Outcome, Outgoing, Payload, Refused, Request, RequestId, Side, SplitMix64, Status, Transport,
+    Outcome, Outgoing, Payload, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status,
+    Transport,
 };
 
 use admission::Admission;
@@ -40,7 +41,7 @@ use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
-use crate::observe::Observers;
+use crate::observe::{Lines, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
@@ -65,6 +66,8 @@ pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 /// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
 /// flight both sides then work at the same time.
 const EVENTS_A_FLUSH: u32 = 256;
+/// What a call that runs is found by: its places in tables and in the executor, and its waker.
+const RUNNING_BYTES: usize = 384;
 /// How many tasks are polled before events are looked at again.
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
@@ -73,6 +76,9 @@ const ROUNDS_A_TURN: usize = 8;
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
     pub(crate) endpoint: RefCell<ShardEndpoint>,
+    memory: Memory,
+    /// How often the log says that connections were closed for it.
+    short_lines: Lines,
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
@@ -93,7 +99,7 @@ pub(crate) struct Inner {
     /// What goes beside answers.
     pub(crate) reply_metadata: ReplyMetadata,
     /// Calls of others that are not answered yet and were not answered at once.
-    pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
+    pub(super) running: RefCell<HashMap<(Handle, RequestId), (Running, Reservation)>>,
     /// Connections that this shard opened, also those that their clients have left.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of the others by which somebody calls back.
@@ -204,7 +210,9 @@ impl Inner {
         let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, now)));
         let watch = Watch::new(&config.observers);
         Inner {
-            endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
+            endpoint: RefCell::new(Endpoint::new(engine, memory.clone(), now)),
+            memory,
+            short_lines: Lines::default(),
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
@@ -282,7 +290,7 @@ impl Inner {
         any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
-            let tasks = self.executor.run(TASKS_A_ROUND);
+            let tasks = self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
             if !events && !tasks {
                 break;
             }
@@ -372,7 +380,7 @@ impl Inner {
             since_flush += 1;
             if since_flush >= EVENTS_A_FLUSH {
                 since_flush = 0;
-                self.executor.run(TASKS_A_ROUND);
+                self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
                 self.flush(now);
             }
         }
@@ -428,12 +436,26 @@ impl Inner {
                 let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
+                if reason == CloseReason::MemoryShort {
+                    self.tell_short_of_memory();
+                }
                 self.watch_closed(handle, reason);
                 self.end_record(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
         }
+    }
+
+    #[cold]
+    fn tell_short_of_memory(&self) {
+        let Some(closed) = self.short_lines.may_write(self.now()) else { return };
+        log::warn!(
+            target: "ringcall::memory",
+            "closed {closed} connections that held the most memory: together they were at the bound of this shard. \
+             Server::memory_max says how much a server may hold, MemoryLimits::total_bytes a shard, Config what a \
+             connection may have",
+        );
     }
 
     // ---- calls of others ----
@@ -546,15 +568,18 @@ impl Inner {
         Ok((encoded, encoding))
     }
 
-    /// A call that was not answered at once goes on: somebody must be told when nobody waits for it.
+    /// A call that was not answered at once goes on: somebody must be told when nobody waits for it. Beside what it is
+    /// found by it takes so many bytes.
     pub(crate) fn keep_running(
         &self,
         handle: Handle,
         request: RequestId,
         deadline: Instant,
         running: Running,
+        bytes: usize,
     ) {
-        self.running.borrow_mut().insert((handle, request), running);
+        let reserved = self.memory.pool().reserve(RUNNING_BYTES + bytes);
+        self.running.borrow_mut().insert((handle, request), (running, reserved));
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.watch_deadline(request, deadline);
         }
@@ -566,6 +591,7 @@ impl Inner {
 
     fn cancelled(&self, handle: Handle, request: RequestId, why: Cancellation) {
         let running = self.running.borrow_mut().remove(&(handle, request));
+        let running = running.map(|(running, _)| running);
         let status = match why {
             Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {
                 Status::EXPIRED_RUNNING

@@ -105,7 +105,9 @@ pub struct ShardConfig {
     pub server: Config,
     /// Limits and timeouts of connections that it opens.
     pub client: Config,
-    /// How much memory it may use.
+    /// How much memory it may use. If [`total_bytes`](MemoryLimits::total_bytes) is `None`, that is half of what the
+    /// process may have: of the machine's memory, or of what its control group allows if that is less. Shards that are
+    /// not of one server do not know of each other.
     pub memory: MemoryLimits,
     /// Which engine moves its bytes.
     pub transport: TransportChoice,
@@ -217,6 +219,17 @@ fn prepare(config: Config, compression: &CompressionConfig) -> Result<Config, Co
     config.instance(inner::instance_id()).validate()
 }
 
+/// What connections may hold together unless somebody says otherwise: the other half is for the application, and for
+/// what is not counted.
+pub(crate) fn default_memory_max() -> Option<usize> {
+    ringcall_net::memory_max().map(|bytes| bytes / 2)
+}
+
+/// What requests become that arrived compressed has a pool of its own, beside the bound.
+fn inflated_bytes_max(limits: &MemoryLimits) -> usize {
+    limits.landing_bytes.min(limits.total_bytes.unwrap_or(usize::MAX) / 8)
+}
+
 /// How long a spinning shard pauses after it found nothing, a fraction of a microsecond: looking is a system call
 /// on epoll.
 const PAUSES: u32 = 16;
@@ -234,7 +247,9 @@ impl Shard {
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
         config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
-        let memory = Memory::new(config.memory);
+        let mut limits = config.memory;
+        limits.total_bytes = limits.total_bytes.or_else(default_memory_max);
+        let memory = Memory::new(limits);
         let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
         let (server, client) = (
             prepare(config.server, &config.compression)?,
@@ -254,7 +269,7 @@ impl Shard {
             server,
             client,
             compression: config.compression,
-            inflated_bytes_max: config.memory.landing_bytes,
+            inflated_bytes_max: inflated_bytes_max(&limits),
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
             observers: config.observers,
             stall_threshold: config.stall_threshold,
