@@ -36,7 +36,7 @@ const BATCH_BYTES: usize = 512 * 1024;
 /// send a reset, which destroys what the other side has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 /// Whoever holds less is not closed for it.
-const HELD_BYTES_MIN: usize = 32 * 1024;
+const HELD_BYTES_MIN: usize = 16 * 1024;
 /// How often it is looked whether there is enough memory again, if nothing else happens: what ends on other
 /// threads does not say so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

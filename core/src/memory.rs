@@ -27,6 +27,9 @@ struct Inner {
     replayed_room: Cell<usize>,
 }
 
+/// See [`Memory::room`].
+const ROOM_BYTES_MIN: usize = 64 * 1024;
+
 /// How much memory a shard may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,7 +55,12 @@ pub struct MemoryLimits {
 
 impl Default for MemoryLimits {
     fn default() -> MemoryLimits {
-        MemoryLimits { landing_bytes: 64 << 20, lent_bytes: 64 << 20, kept_bytes: 64 << 20, total_bytes: None }
+        MemoryLimits {
+            landing_bytes: 64 << 20,
+            lent_bytes: 64 << 20,
+            kept_bytes: 64 << 20,
+            total_bytes: None,
+        }
     }
 }
 
@@ -191,8 +199,24 @@ impl Memory {
     pub(crate) fn room(&self) -> usize {
         match self.0.pool.is_short() {
             false => self.0.replayed_room.get(),
-            true => self.0.reserve / self.0.connections.get().max(1),
+            true => self.scarce_room(),
         }
+    }
+
+    /// Those that hold much are closed at the bound. If they were not enough it is the application that holds it,
+    /// and nobody is served any more when as much as was to be left is used once again.
+    #[cold]
+    fn scarce_room(&self) -> usize {
+        let Bound { full, .. } = self.0.pool.bound();
+        match self.0.pool.held_bytes() > full.saturating_add(self.0.reserve) {
+            true => 0,
+            false => (self.0.reserve / self.0.connections.get().max(1)).max(self.room_min()),
+        }
+    }
+
+    /// However many there are: enough for a few calls, and for the answers that a turn sends in the end.
+    fn room_min(&self) -> usize {
+        ROOM_BYTES_MIN.min(self.0.reserve / 16)
     }
 
     /// The same, as others have made it.

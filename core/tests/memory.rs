@@ -256,8 +256,7 @@ impl Hall {
 
     fn call(&mut self, guest: usize) {
         let now = self.now;
-        let made =
-            self.guests[guest].1.connection.call(now, &raw_call(now), &Bytes::new(), 1);
+        let made = self.guests[guest].1.connection.call(now, &raw_call(now), &Bytes::new(), 1);
         made.unwrap();
     }
 }

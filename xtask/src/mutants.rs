@@ -104,6 +104,11 @@ const MUTANTS: [(&str, &str, Noticed); 44] = [
     ),
     ("d01", "calls without time left run", By("hostile", "d01_core_refuses_what_it_cannot_run")),
     ("e03", "an end inside a frame is an end", By("hostile", "e03_input_may_end_after_every_byte")),
+    (
+        "e26",
+        "short of memory, anybody's calls are taken",
+        By("memory", "e26_who_holds_little_is_served_while_others_are_refused"),
+    ),
 ];
 
 /// Builds each mutant and sees whether it is noticed; only those named, if some are.

@@ -45,8 +45,8 @@ use core::time::Duration;
 use ringcall_buf::{Chunk, ChunkMut, ObjectError, Reservation};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
-use crate::payload::Empty;
 use crate::memory::Share;
+use crate::payload::Empty;
 use crate::record::{Digest, Input, Recorder};
 use crate::wheel::Wheel;
 use crate::{
@@ -503,6 +503,9 @@ impl<T> Connection<T> {
     fn poll_any(&mut self, now: Instant) -> Option<Event<T>> {
         if self.recorder.is_some() {
             return self.recorded_event(now);
+        }
+        if self.events.is_empty() && self.ending.is_none() {
+            self.wake_crowded();
         }
         if self.is_at_rest() {
             return None;

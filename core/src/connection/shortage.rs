@@ -14,8 +14,8 @@
 
 use super::Connection;
 
-/// What a call that runs takes beside its body, about: its handler, and what it is found by.
-pub(super) const CALL_BYTES: usize = 1024;
+/// What a call that runs takes beside its body, about: its handler, what that has on the heap, and what it is found by.
+pub(super) const CALL_BYTES: usize = 4096;
 
 impl<T> Connection<T> {
     /// What calls and answers hold that are there now. Not tables, which were as large before.

@@ -521,7 +521,7 @@ impl<T> Connection<T> {
     #[cold]
     fn wake_some(&mut self) {
         for pool in [Pool::Calls, Pool::Replies] {
-            while !self.is_crowded(pool) {
+            while self.events.len() < WAKES_MAX && !self.is_crowded(pool) {
                 let Some(id) = self.crowded.pop(pool) else { break };
                 if let Some(output) = self.output(id) {
                     output.is_listed = false;
@@ -531,6 +531,9 @@ impl<T> Connection<T> {
         }
     }
 }
+
+/// So many are woken at once; the next ones when these were told.
+const WAKES_MAX: usize = 64;
 
 /// Streams that wait for the connection rather than for their own credit, by the pool of their items.
 #[derive(Debug, Default)]

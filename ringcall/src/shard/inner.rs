@@ -66,8 +66,9 @@ pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 /// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
 /// flight both sides then work at the same time.
 const EVENTS_A_FLUSH: u32 = 256;
-/// What a call that runs is found by: its places in tables and in the executor, and its waker.
-const RUNNING_BYTES: usize = 384;
+/// What a call that runs is found by, its places in tables and in the executor, and its waker; and what its handler has
+/// on the heap, which nobody knows.
+const RUNNING_BYTES: usize = 384 + 4096;
 /// How many tasks are polled before events are looked at again.
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.

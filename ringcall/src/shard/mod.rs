@@ -222,6 +222,11 @@ fn prepare(config: Config, compression: &CompressionConfig) -> Result<Config, Co
 /// What connections may hold together unless somebody says otherwise: the other half is for the application, and for
 /// what is not counted.
 pub(crate) fn default_memory_max() -> Option<usize> {
+    // What this machine has must not decide what becomes of a seed.
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated() {
+        return None;
+    }
     ringcall_net::memory_max().map(|bytes| bytes / 2)
 }
 
