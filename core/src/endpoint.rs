@@ -180,8 +180,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.share -= 1;
                 if self.share == 0 {
                     self.share = FRAMES_A_TURN;
-                    self.readable.rotate_left(1);
-                    self.next_has_its_turn(now);
+                    // What an end gives back comes before what others want.
+                    if !link.connection.is_ending() {
+                        self.readable.rotate_left(1);
+                        self.next_has_its_turn(now);
+                    }
                 }
                 return Some(EndpointEvent::Connection(handle, event));
             }
@@ -599,18 +602,24 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             }
         }
         holders.sort_unstable_by_key(|(held, handle)| (core::cmp::Reverse(*held), handle.index));
-        let mut any = false;
-        for (held, handle) in holders {
+        let mut closed = 0;
+        for (held, handle) in &holders {
             if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(held);
-            if let Some(link) = self.touch(handle) {
+            excess = excess.saturating_sub(*held);
+            closed += 1;
+            if let Some(link) = self.touch(*handle) {
                 link.connection.close(now, CloseReason::MemoryShort);
-                any = true;
             }
         }
-        any
+        // First of all that there is to do: to hand their calls back is what makes memory free.
+        let links = &self.links;
+        self.readable.make_contiguous().sort_by_key(|index| {
+            let link = links.get(*index as usize).and_then(Option::as_ref);
+            !link.is_some_and(|link| link.connection.is_ending())
+        });
+        closed > 0
     }
 
     // ---- to the transport ----

@@ -188,9 +188,10 @@ impl Memory {
     // ---- the bound ----
 
     /// A connection begins, which takes so many bytes itself.
-    pub(crate) fn enter(&self, bytes: usize) -> Share {
+    pub(crate) fn enter(&self, bytes: usize) -> Box<Share> {
         self.0.connections.set(self.0.connections.get() + 1);
-        Share { reserved: self.0.pool.reserve(bytes), memory: self.clone() }
+        let reserved = self.0.pool.reserve(bytes);
+        Box::new(Share { reserved, in_transit: 0, memory: self.clone() })
     }
 
     /// What a connection may hold of calls and answers: its part of what is left if memory is short, otherwise
@@ -198,7 +199,7 @@ impl Memory {
     #[inline]
     pub(crate) fn room(&self) -> usize {
         match self.0.pool.is_short() {
-            false => self.0.replayed_room.get(),
+            false => usize::MAX,
             true => self.scarce_room(),
         }
     }
@@ -207,6 +208,9 @@ impl Memory {
     /// and nobody is served any more when as much as was to be left is used once again.
     #[cold]
     fn scarce_room(&self) -> usize {
+        if self.0.is_scattered {
+            return self.0.replayed_room.get();
+        }
         let Bound { full, .. } = self.0.pool.bound();
         match self.0.pool.held_bytes() > full.saturating_add(self.0.reserve) {
             true => 0,
@@ -219,9 +223,11 @@ impl Memory {
         ROOM_BYTES_MIN.min(self.0.reserve / 16)
     }
 
-    /// The same, as others have made it.
+    /// The same, as others have made it; of [scattered](Self::scattered) memory.
     pub(crate) fn set_room(&self, bytes: usize) {
         self.0.replayed_room.set(bytes);
+        let short = if bytes == usize::MAX { usize::MAX } else { 0 };
+        self.0.pool.set_bound(Bound { short, full: usize::MAX });
     }
 
     /// Whether so much is held that little is left: see [`MemoryLimits::total_bytes`].
@@ -250,6 +256,8 @@ impl Memory {
 pub(crate) struct Share {
     memory: Memory,
     reserved: Reservation,
+    /// How much of that the transport has, of memory that is no block of the pool's.
+    in_transit: usize,
 }
 
 impl Share {
@@ -260,7 +268,22 @@ impl Share {
 
     /// What its tables take.
     pub(crate) fn bytes(&self) -> usize {
-        self.reserved.bytes()
+        self.reserved.bytes() - self.in_transit
+    }
+
+    /// The transport has so much more of memory that is no block of the pool's.
+    #[cold]
+    pub(crate) fn give(&mut self, bytes: usize) {
+        self.reserved.grow(bytes);
+        self.in_transit += bytes;
+    }
+
+    /// The transport has sent everything.
+    #[inline]
+    pub(crate) fn sent(&mut self) {
+        if self.in_transit > 0 {
+            self.reserved.shrink(core::mem::take(&mut self.in_transit));
+        }
     }
 }
 

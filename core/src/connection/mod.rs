@@ -42,7 +42,7 @@ use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
 
-use ringcall_buf::{Chunk, ChunkMut, ObjectError, Reservation};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError, Segment};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
 use crate::memory::Share;
@@ -124,7 +124,7 @@ pub struct Connection<T> {
     config: Rc<Config>,
     bounds: Bounds,
     memory: Memory,
-    share: Share,
+    share: Box<Share>,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
     credentials: Credentials,
@@ -161,8 +161,6 @@ pub struct Connection<T> {
     writes_bytes: usize,
     /// Bytes given to the transport so far.
     given: u64,
-    /// What of them it still has of memory that is no block of the pool's.
-    in_transit: Option<Reservation>,
     /// No frame is ordinary. Memory was short when bytes last arrived, so that bodies should not pin what they
     /// arrived in; or it is recorded.
     goes_around: bool,
@@ -319,7 +317,6 @@ impl<T> Connection<T> {
             writes: VecDeque::new(),
             writes_bytes: 0,
             given: 0,
-            in_transit: None,
             goes_around: false,
             is_plain: false,
             stalled: None,
@@ -415,7 +412,7 @@ impl<T> Connection<T> {
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
         if self.watch.unsent == 0 {
-            self.in_transit = None;
+            self.share.sent();
         }
         if n > 0 {
             self.watch.send_progress = now;
@@ -504,13 +501,13 @@ impl<T> Connection<T> {
         if self.recorder.is_some() {
             return self.recorded_event(now);
         }
-        if self.events.is_empty() && self.ending.is_none() {
-            self.wake_crowded();
-        }
         if self.is_at_rest() {
             return None;
         }
         while let Some(event) = self.events.pop_front() {
+            if self.events.is_empty() && self.ending.is_none() {
+                self.wake_crowded();
+            }
             if !self.is_stale(&event) {
                 return Some(event);
             }
@@ -564,8 +561,7 @@ impl<T> Connection<T> {
             self.outbound.given(self.given);
             self.counters.sent_from_files += queue.external as u64;
             if queue.foreign > 0 {
-                let reserved = self.in_transit.get_or_insert_with(|| self.memory.pool().reserve(0));
-                reserved.grow(queue.foreign);
+                self.share.give(queue.foreign);
             }
             self.look_after_by(now + self.watch.every);
         }
@@ -1056,11 +1052,13 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
         self.queue.room()
     }
 
-    fn push(&mut self, segment: ringcall_buf::Segment) {
+    #[inline(always)]
+    fn push(&mut self, segment: Segment) {
         self.bytes += segment.len();
-        self.foreign += segment.foreign_len();
-        if let ringcall_buf::Segment::External(range) = &segment {
-            self.external += range.len();
+        match &segment {
+            Segment::Local(_) => {}
+            Segment::External(range) => self.external += range.len(),
+            foreign => self.foreign += foreign.len(),
         }
         self.queue.push(segment);
     }

@@ -596,6 +596,8 @@ impl Parts {
 }
 
 impl Body {
+    #[cold]
+    #[inline(never)]
     pub(super) fn new(
         id: MessageId,
         header: BodyHeader,
