@@ -87,8 +87,8 @@ impl Pool {
     }
 
     /// How much may be held; as much as there is, by default. A pool gives out blocks beyond it as well: it
-    /// is for whoever uses it to hold less then. Free blocks are kept only as far as the lower mark has
-    /// room for them.
+    /// is for whoever uses it to hold less then. Free blocks are kept only as far as there is room for them
+    /// within it.
     pub fn set_bound(&self, bound: Bound) {
         self.0.bound.set(bound);
         self.0.look_at_the_water();
@@ -227,7 +227,7 @@ impl PoolInner {
 
     /// How many bytes of free blocks may be kept when so many are held.
     fn room_to_keep(&self, held: usize) -> usize {
-        self.bound.get().short.saturating_sub(held).min(self.kept_bytes_max)
+        self.bound.get().full.saturating_sub(held).min(self.kept_bytes_max)
     }
 
     /// Frees blocks, the largest first, until no more than these bytes are kept.
@@ -438,9 +438,9 @@ mod tests {
         held.truncate(1);
         assert_eq!(pool.stats(), PoolStats { lent_bytes: 4096, kept_bytes: 5 * 4096 });
         let reserved = pool.reserve(5 * 4096);
-        assert_eq!(pool.stats().kept_bytes, 2 * 4096);
+        assert_eq!(pool.stats().kept_bytes, 4 * 4096);
         drop((held, reserved));
-        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 3 * 4096 });
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 5 * 4096 });
     }
 
     #[test]

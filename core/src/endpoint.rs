@@ -546,6 +546,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     #[cold]
     fn look_at_memory(&mut self, now: Instant) {
         self.memory.pool().look();
+        self.memory.exhaust(false);
         self.relieved = None;
         if self.memory.is_full() {
             self.relieve(now);
@@ -592,16 +593,21 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         self.relieved = Some(excess + excess / 4);
         let mut holders = Vec::new();
+        let mut is_nobody = true;
         for link in self.links.iter().flatten() {
             let held = link.connection.held();
             match link.connection.is_ending() {
                 // What it holds is on its way back.
-                true => excess = excess.saturating_sub(held),
+                true => {
+                    excess = excess.saturating_sub(held);
+                    is_nobody = false;
+                }
                 false if held >= HELD_BYTES_MIN => holders.push((held, link.handle)),
                 false => {}
             }
         }
         holders.sort_unstable_by_key(|(held, handle)| (core::cmp::Reverse(*held), handle.index));
+        self.memory.exhaust(is_nobody && holders.is_empty());
         let mut closed = 0;
         for (held, handle) in &holders {
             if excess == 0 {

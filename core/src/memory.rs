@@ -23,12 +23,14 @@ struct Inner {
     connections: Cell<usize>,
     /// What is left for all of them when memory is short.
     reserve: usize,
+    /// No connection holds much of what there is too much of.
+    is_exhausted: Cell<bool>,
     /// In a replay: what was left for its connection.
     replayed_room: Cell<usize>,
 }
 
 /// See [`Memory::room`].
-const ROOM_BYTES_MIN: usize = 64 * 1024;
+const ROOM_BYTES_MIN: usize = 128 * 1024;
 
 /// How much memory a shard may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl Memory {
             landing_max,
             connections: Cell::new(0),
             reserve,
+            is_exhausted: Cell::new(false),
             replayed_room: Cell::new(usize::MAX),
         }))
     }
@@ -188,6 +191,7 @@ impl Memory {
     // ---- the bound ----
 
     /// A connection begins, which takes so many bytes itself.
+    #[inline(never)]
     pub(crate) fn enter(&self, bytes: usize) -> Box<Share> {
         self.0.connections.set(self.0.connections.get() + 1);
         let reserved = self.0.pool.reserve(bytes);
@@ -204,15 +208,12 @@ impl Memory {
         }
     }
 
-    /// Those that hold much are closed at the bound. If they were not enough it is the application that holds it,
-    /// and nobody is served any more when as much as was to be left is used once again.
     #[cold]
     fn scarce_room(&self) -> usize {
         if self.0.is_scattered {
             return self.0.replayed_room.get();
         }
-        let Bound { full, .. } = self.0.pool.bound();
-        match self.0.pool.held_bytes() > full.saturating_add(self.0.reserve) {
+        match self.0.is_exhausted.get() {
             true => 0,
             false => (self.0.reserve / self.0.connections.get().max(1)).max(self.room_min()),
         }
@@ -242,6 +243,14 @@ impl Memory {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.0.pool.is_full()
+    }
+
+    /// There is nobody to close: it is the application that holds it. Nobody is served any more when as much as was to
+    /// be left is used once again.
+    pub(crate) fn exhaust(&self, is_nobody: bool) {
+        let Bound { full, .. } = self.0.pool.bound();
+        let is_beyond = self.0.pool.held_bytes() > full.saturating_add(self.0.reserve);
+        self.0.is_exhausted.set(is_nobody && is_beyond);
     }
 
     /// How much has to be let go until memory is not short any more.

@@ -579,7 +579,7 @@ impl<T> Connection<T> {
             && self.ending.is_none()
             && (self.control.is_waiting()
                 || ((self.credit.calls_in.is_grant_due() || self.credit.replies_in.is_grant_due())
-                    && !self.lacks_room(0))
+                    && self.may_grant())
                 || self.limits_ack_is_due())
     }
 

@@ -596,15 +596,7 @@ impl Parts {
 }
 
 impl Body {
-    #[cold]
-    #[inline(never)]
-    pub(super) fn new(
-        id: MessageId,
-        header: BodyHeader,
-        flags: u8,
-        parts: Parts,
-        memory: &Memory,
-    ) -> Body {
+    pub(super) fn new(id: MessageId, header: BodyHeader, flags: u8, parts: Parts) -> Body {
         let Parts { extensions, front, mut rest, beside } = parts;
         let total = front.len() + rest.as_ref().map_or(0, Segment::len);
         let mut is_external = false;
@@ -612,8 +604,6 @@ impl Body {
             range.set_owner(id.to_wire());
             is_external = true;
         }
-        let foreign = rest.as_ref().map_or(0, Segment::foreign_len);
-        let reserved = (foreign > 0).then(|| memory.pool().reserve(foreign));
         let (sent, entered) = (0, 0);
         Body {
             id,
@@ -627,8 +617,15 @@ impl Body {
             total,
             sent,
             entered,
-            reserved,
+            reserved: None,
         }
+    }
+
+    /// What of it is no block of the pool's counts as well: the other side decides how long it lies here.
+    pub(super) fn counted(mut self, memory: &Memory) -> Body {
+        let foreign = self.rest.as_ref().map_or(0, Segment::foreign_len);
+        self.reserved = (foreign > 0).then(|| memory.pool().reserve(foreign));
+        self
     }
 
     /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the

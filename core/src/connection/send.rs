@@ -166,7 +166,7 @@ impl<T> Connection<T> {
             self.push_small_request(id, flags, &header, &parts);
             return Ok(CallId(id));
         }
-        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts, &self.memory);
+        let body = Body::new(id, BodyHeader::Request(header, deadline), flags, parts);
         let queue = match (is_funded, may_open) {
             (true, _) => Queue::Funded,
             (false, true) => Queue::Calls,
@@ -370,7 +370,7 @@ impl<T> Connection<T> {
     #[cold]
     fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, BodyHeader::Reply(header), 0, parts, &self.memory);
+        let body = Body::new(id, BodyHeader::Reply(header), 0, parts).counted(&self.memory);
         let is_funded =
             self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body.total);
         let queue = if is_funded { Queue::Funded } else { Queue::Replies };

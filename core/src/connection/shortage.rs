@@ -37,8 +37,18 @@ impl<T> Connection<T> {
     /// Whether memory is short, and the connection would hold more than its part with so many bytes more.
     #[inline]
     pub(super) fn lacks_room(&self, more: usize) -> bool {
-        let room = self.memory.room();
-        room != usize::MAX && self.in_use().saturating_add(more) > room && !bug!("e26")
+        self.memory.is_short() && self.is_beyond_room(more)
+    }
+
+    #[cold]
+    fn is_beyond_room(&self, more: usize) -> bool {
+        self.in_use().saturating_add(more) > self.memory.room() && !bug!("e26")
+    }
+
+    /// Whether credit that is due may be granted now. Not inlined: it seldom is due.
+    #[inline(never)]
+    pub(super) fn may_grant(&self) -> bool {
+        !self.lacks_room(0)
     }
 
     /// Whether so much waits to be sent that streams must not add to it. Something does then, whose end lets

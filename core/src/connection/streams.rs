@@ -220,7 +220,7 @@ impl<T> Connection<T> {
         if let Some(output) = self.output(id) {
             output.step(OutputInput::PartBegins);
         }
-        let body = Body::new(id, BodyHeader::Item(header), 0, parts, &self.memory);
+        let body = Body::new(id, BodyHeader::Item(header), 0, parts).counted(&self.memory);
         let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
         self.outbound.push_body(body, queue);
         Ok(())
@@ -361,7 +361,7 @@ impl<T> Connection<T> {
             _ => BodyHeader::Reply(header),
         };
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, header, 0, parts, &self.memory);
+        let body = Body::new(id, header, 0, parts).counted(&self.memory);
         match self.output(id).filter(|_| waits) {
             Some(output) => output.last = Some(Box::new(body)),
             // It was small, and has been refused credit: it is not asked for twice.

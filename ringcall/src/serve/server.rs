@@ -242,7 +242,7 @@ impl Server {
     }
 
     /// How many bytes connections may hold together: what arrives, what is answered and not read, calls that run, and
-    /// what is kept for the next ones. Each shard has an equal part of it. By default it is two fifths of what the process
+    /// what is kept for the next ones. Each shard has an equal part of it. By default it is a third of what the process
     /// may have: of the machine's memory, or of what its control group allows (`memory.max`, `memory.limit_in_bytes`), if that
     /// is less; read once, when the server starts.
     ///

@@ -105,7 +105,7 @@ pub struct ShardConfig {
     pub server: Config,
     /// Limits and timeouts of connections that it opens.
     pub client: Config,
-    /// How much memory it may use. If [`total_bytes`](MemoryLimits::total_bytes) is `None`, that is two fifths of what
+    /// How much memory it may use. If [`total_bytes`](MemoryLimits::total_bytes) is `None`, that is a third of what
     /// the process may have: of the machine's memory, or of what its control group allows if that is less. Shards that are
     /// not of one server do not know of each other.
     pub memory: MemoryLimits,
@@ -220,14 +220,14 @@ fn prepare(config: Config, compression: &CompressionConfig) -> Result<Config, Co
 }
 
 /// What connections may hold together unless somebody says otherwise. The rest is for the application, for what is not
-/// counted, and for the holes of the allocator, which are half as large as what is counted when attackers make it so.
+/// counted, and for the holes of the allocator, which may be as large as what is counted when attackers make it so.
 pub(crate) fn default_memory_max() -> Option<usize> {
     // What this machine has must not decide what becomes of a seed.
     #[cfg(feature = "sim")]
     if crate::sim::is_simulated() {
         return None;
     }
-    ringcall_net::memory_max().map(|bytes| bytes / 5 * 2)
+    ringcall_net::memory_max().map(|bytes| bytes / 3)
 }
 
 /// What requests become that arrived compressed has a pool of its own, beside the bound.

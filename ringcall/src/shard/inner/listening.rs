@@ -90,11 +90,11 @@ impl Inner {
         }
     }
 
-    /// Dropping the socket closes it.
     fn turn_away(&self, socket: Socket) {
-        drop(socket);
         self.remote.register.turned_away.add();
         self.watch_turned_away();
+        // That closes it.
+        drop(socket);
     }
 
     /// A connection that was counted already.
