@@ -556,7 +556,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         } else if self.short.take().is_some() {
             // There may be credit that was kept back, and streams that wait.
             let handles: Vec<Handle> = self.handles().collect();
-            handles.into_iter().for_each(|handle| drop(self.mark_dirty(handle)));
+            for handle in handles {
+                self.mark_dirty(handle);
+            }
         }
     }
 

@@ -30,7 +30,7 @@ struct Inner {
 }
 
 /// See [`Memory::room`].
-const ROOM_BYTES_MIN: usize = 128 * 1024;
+const ROOM_BYTES_MIN: usize = 256 * 1024;
 
 /// How much memory a shard may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

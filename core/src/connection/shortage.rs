@@ -30,7 +30,9 @@ impl<T> Connection<T> {
 
     /// About what would be free if it was closed.
     pub(crate) fn held(&self) -> usize {
-        let received = self.inbound.bytes();
+        // Otherwise it is parsed in this turn.
+        let is_kept = self.stalled.is_some() || self.is_paused();
+        let received = if is_kept { self.inbound.bytes() } else { 0 };
         self.in_use().saturating_add(received).saturating_add(self.share.bytes())
     }
 
