@@ -251,7 +251,8 @@ impl Server {
     /// again. At the bound the connections that hold the most are closed, with code 31, and new ones are turned
     /// away until it is enough. [`Incidents::closed_for_memory`] counts the former.
     ///
-    /// What the application holds itself is not counted, but for views and bodies that it keeps.
+    /// What the application holds itself is not counted, but for views and bodies that it keeps; nor are the holes of
+    /// the allocator. glibc's are small if the process is started with `MALLOC_MMAP_THRESHOLD_=131072`.
     pub fn memory_max(mut self, bytes: usize) -> Server {
         self.memory_max = Some(bytes);
         self
