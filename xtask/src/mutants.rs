@@ -23,7 +23,7 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 44] = [
+const MUTANTS: [(&str, &str, Noticed); 45] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
     ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
