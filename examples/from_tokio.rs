@@ -84,11 +84,8 @@ fn hosted(runtime: &Runtime) -> Result<()> {
     let shard = Shard::new(ShardConfig::default())?;
     shard.serve(Diligent.into_worker())?;
     let address = shard.listen("127.0.0.1:0")?;
-    // Looking on a little before it waits is worth several times as many calls; see its documentation.
-    let hosted = shard.clone().hosted()?.polling(Duration::from_micros(50));
-
     runtime.block_on(LocalSet::new().run_until(async {
-        let driver = spawn_local(ringcall::host::tokio::drive(hosted));
+        let driver = spawn_local(ringcall::host::tokio::run(shard.clone()));
         let worker = WorkerClient::new(shard.connect(&address).await?);
         let tasks: Vec<_> = (0..16)
             .map(|task| {

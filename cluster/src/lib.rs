@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aperture;
 pub mod balance;
 pub mod breaker;
 mod channel;
@@ -29,8 +30,9 @@ mod settings;
 mod sign;
 mod window;
 
+pub use aperture::Aperture;
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
 pub use ramp::ramp;
-pub use settings::{BadSetting, MethodSettings, Settings};
+pub use settings::{BadSetting, MethodSettings, MirrorConfig, Settings};
 pub use sign::{Sign, sign_of};
 pub use window::Counts;

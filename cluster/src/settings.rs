@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::aperture::Aperture;
 use crate::balance::Balancing;
 use crate::breaker::BreakerConfig;
 use crate::health::HealthConfig;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
     pub retry_floor_per_s: u32,
+    /// Which part of the instances this side uses; `None`, the default: all of them.
+    pub aperture: Option<Aperture>,
     /// What is said of this side, for routing.
     pub caller: Caller,
     /// Which groups of instances calls go to; `None`, the default: groups do not matter.
@@ -37,6 +40,8 @@ pub struct Settings {
     pub zones: Option<Zones>,
     /// How rules read fields of arguments.
     pub fields: Fields,
+    /// How many copies of calls there may be, where rules ask for some.
+    pub mirror: MirrorConfig,
     /// For methods that have no settings of their own.
     pub method: MethodSettings,
     /// For others, by [`method_id`](ringcall_core::method_id).
@@ -51,13 +56,32 @@ impl Default for Settings {
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
+            aperture: None,
             caller: Caller::default(),
             groups: None,
             zones: None,
             fields: Fields::new(),
+            mirror: MirrorConfig::default(),
             method: MethodSettings::default(),
             methods: BTreeMap::new(),
         }
+    }
+}
+
+/// How many copies of calls there may be at a time, see [`Action::Mirror`](crate::route::Action::Mirror). Those that would
+/// be more are not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MirrorConfig {
+    /// Under way: 64.
+    pub in_flight_max: u32,
+    /// Their arguments together, encoded: 4 MiB.
+    pub bytes_max: u32,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> MirrorConfig {
+        MirrorConfig { in_flight_max: 64, bytes_max: 4 << 20 }
     }
 }
 
@@ -73,6 +97,11 @@ pub struct MethodSettings {
     pub breaker: Option<BreakerConfig>,
     /// How long one attempt may take: all that is left of the call.
     pub attempt_timeout: Option<Duration>,
+    /// Whether each call is given an idempotency key, unless it has one: 16 random bytes, the same for all of its
+    /// attempts. No by default. A server that keeps answers then runs only the first of them that reaches it. It
+    /// changes nothing about which calls are made again, since another instance knows nothing of the first one's
+    /// answers.
+    pub idempotency_keys: bool,
 }
 
 impl Default for MethodSettings {
@@ -82,6 +111,7 @@ impl Default for MethodSettings {
             hedge: None,
             breaker: Some(BreakerConfig::default()),
             attempt_timeout: None,
+            idempotency_keys: false,
         }
     }
 }
@@ -126,6 +156,9 @@ impl Settings {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), BadSetting> {
+        if let Balancing::Prequal(config) = &self.balancing {
+            config.check()?;
+        }
         let health = &self.health;
         percent("health.success_percent", health.success_percent)?;
         percent("health.ejected_percent", health.ejected_percent)?;
@@ -137,9 +170,14 @@ impl Settings {
         time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
         within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
+        if let Some(aperture) = &self.aperture {
+            aperture.check()?;
+        }
         if let Some(zones) = &self.zones {
             within("zones.spill_percent", zones.spill_percent, 1..=100, "1 to 100")?;
         }
+        within("mirror.in_flight_max", self.mirror.in_flight_max, 0..=65_536, "0 to 65536")?;
+        within("mirror.bytes_max", self.mirror.bytes_max, 0..=1 << 30, "0 to 1 GiB")?;
         let fallbacks = self.groups.as_ref().map_or(0, |groups| groups.fallbacks.len() as u32);
         within("groups.fallbacks", fallbacks, 0..=8, "8 at most")?;
         let names =
@@ -181,7 +219,7 @@ fn positive(name: &'static str, value: u32) -> Result<(), BadSetting> {
     within(name, value, 1..=u32::MAX, "more than 0")
 }
 
-fn within(
+pub(crate) fn within(
     name: &'static str,
     value: u32,
     range: RangeInclusive<u32>,

@@ -44,7 +44,8 @@ fn sign_of_failure(failure: &Failure) -> Sign {
 }
 
 fn sign_of_status(status: Status) -> Sign {
-    if is_callers(status) || status == Status::DRAINING { Sign::Neutral } else { Sign::Bad }
+    let is_neutral = matches!(status, Status::DRAINING | Status::RATE_LIMITED);
+    if is_neutral || is_callers(status) { Sign::Neutral } else { Sign::Bad }
 }
 
 /// Whether a status is the caller's own fault, or wish: another instance would say the same.
@@ -82,6 +83,7 @@ mod tests {
             (Status::UNKNOWN_METHOD, Sign::Bad),
             (Status::INTERNAL, Sign::Bad),
             (Status::DRAINING, Sign::Neutral),
+            (Status::RATE_LIMITED, Sign::Neutral),
             (Status::BAD_BODY, Sign::Neutral),
         ] {
             assert_eq!(sign(Failure::from_status(status, 0).unwrap()), is, "{status:?}");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringcall_cluster::balance::{
-    Balance, Candidates, HostStats, LeastActive, Maglev, PeakEwma, Ring, SmoothRoundRobin,
-    WeightedRandom,
+    Balance, Candidates, HostStats, LeastActive, Maglev, PeakEwma, Prequal, PrequalConfig, Ring,
+    SmoothRoundRobin, WeightedRandom,
 };
 use ringcall_core::{Entropy, Instant, SplitMix64};
 
@@ -50,10 +50,11 @@ fn near(count: u64, expected: u64, percent: u64) -> bool {
 #[test]
 fn weights_are_obeyed() {
     let hosts = hosts(&[100, 200, 400, 100]);
-    let policies: [(&mut dyn Balance, u64); 5] = [
+    let policies: [(&mut dyn Balance, u64); 6] = [
         (&mut WeightedRandom, 3),
         (&mut SmoothRoundRobin::default(), 1),
         (&mut PeakEwma::default(), 3),
+        (&mut Prequal::default(), 3),
         (&mut Ring::default(), 25),
         (&mut Maglev::default(), 5),
     ];
@@ -131,7 +132,8 @@ fn g15_failing_fast_is_not_being_fast() {
     }
     let list = places(&hosts);
     let mut rng = SplitMix64::new(3);
-    let policies: [&mut dyn Balance; 2] = [&mut PeakEwma::default(), &mut LeastActive];
+    let policies: [&mut dyn Balance; 3] =
+        [&mut PeakEwma::default(), &mut LeastActive, &mut Prequal::default()];
     for policy in policies {
         let picked = (0..1000)
             .filter(|_| policy.pick(at(101), &mut rng, &candidates(&hosts, &list), None) == 2);
@@ -186,6 +188,74 @@ fn g14_an_instance_that_is_left_alone_is_tried_again() {
 fn g14_also_by_a_policy_that_comes_late() {
     let tried = tried(1_000_000);
     assert!((8..=20).contains(&tried), "{tried}");
+}
+
+/// Shares of `calls` by reports: each call is answered at once, by an instance that takes so long and says how busy it is.
+fn by_reports(config: PrequalConfig, says: &[(Duration, u16)], calls: u64) -> Vec<u64> {
+    let mut hosts = hosts(&vec![100; says.len()]);
+    let list = places(&hosts);
+    let mut balance = Prequal::new(config);
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let mut counts = vec![0; hosts.len()];
+    for call in 1..=calls {
+        let now = at(call);
+        let place = balance.pick(now, &mut rng, &candidates(&hosts, &list), None) as usize;
+        (hosts[place].picked, hosts[place].picked_count) = (now, call);
+        let (latency, load) = says[place];
+        hosts[place].observe(now, latency, true, load);
+        counts[place] += 1;
+    }
+    counts
+}
+
+#[test]
+fn of_those_that_are_not_hot_the_fastest_gets_the_call() {
+    // Two are fast, of which one is busier than most; all others are slow.
+    let mut says = [(MS * 10, 100); 10];
+    (says[3], says[7]) = ((MS, 100), (MS, 900));
+    let counts = by_reports(PrequalConfig::default(), &says, 10_000);
+    assert!(counts[3] > 4000, "{counts:?}");
+    assert!(counts[7] < 600, "{counts:?}");
+    // By how fast they are alone, and by how busy they are alone.
+    let mut config = PrequalConfig::default();
+    config.cold_percent = 100;
+    let fast = by_reports(config, &says, 10_000);
+    assert!(fast[7] > 3000 && fast[3] > 3000, "{fast:?}");
+    config.cold_percent = 0;
+    says[5] = (MS * 10, 10);
+    let idle = by_reports(config, &says, 10_000);
+    assert!(idle[5] > 4000 && idle[3] < 2000, "{idle:?}");
+}
+
+#[test]
+fn g14_an_instance_whose_reports_are_old_is_tried_again() {
+    let mut says = [(MS, 100); 10];
+    says[2] = (MS * 1000, 999);
+    let counts = by_reports(PrequalConfig::default(), &says, 20_000);
+    assert!(counts[2] >= 10, "{counts:?}");
+    assert!(counts[2] < 400, "{counts:?}");
+}
+
+#[test]
+fn g16_few_calls_go_by_one_report() {
+    // One has just been found idle, all others are busy. A hundred callers know it; none of their calls has ended.
+    let mut hosts = hosts(&[100; 20]);
+    for (place, host) in hosts.iter_mut().enumerate() {
+        let (latency, load) = if place == 4 { (MS / 10, 1) } else { (MS, 800) };
+        host.observe(at(1000), latency, true, load);
+    }
+    let list = places(&hosts);
+    let mut balance = Prequal::default();
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let mut pick = |ms| balance.pick(at(ms), &mut rng, &candidates(&hosts, &list), None);
+    let picked = (0..100).filter(|_| pick(1001) == 4).count();
+    // Twice by its report, and when all reports are used up as often as chance looks at it.
+    assert!((2..=25).contains(&picked), "{picked}");
+    // What was known two seconds ago is no report any more.
+    let picked = (0..1000).filter(|_| pick(3100) == 4).count();
+    assert!((60..=150).contains(&picked), "{picked}");
 }
 
 fn owners(balance: &mut dyn Balance, hosts: &[HostStats], list: &[u32], keys: u64) -> Vec<u32> {

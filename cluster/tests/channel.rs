@@ -10,8 +10,11 @@ use ringcall_cluster::balance::Balancing;
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::hedge::HedgeConfig;
-use ringcall_cluster::{Balanced, Settings};
-use ringcall_core::{Cause, Channel, CloseReason, Empty, Failure, FailureClass, Outgoing, Status};
+use ringcall_cluster::{Aperture, Balanced, Settings};
+use ringcall_core::frame::{ExtensionWriter, tag};
+use ringcall_core::{
+    Cause, Channel, CloseReason, Empty, Extended, Failure, FailureClass, Outgoing, Status,
+};
 use stubs::{
     ALLOCATIONS, Does, IDEMPOTENT, QUIET, RETRIED, Stubs, World, balanced, call, generous, listing,
     lost, outgoing, poll, refused,
@@ -54,6 +57,37 @@ fn d09_a_call_may_have_run_if_one_of_its_attempts_may_have() {
     world.pass(Duration::from_millis(100));
     let Poll::Ready(Err(failure)) = poll(&mut one) else { panic!("it goes on") };
     assert_eq!((failure.cause, failure.class), (Cause::NoInstance, FailureClass::Unknown));
+}
+
+#[test]
+fn d16_all_attempts_of_a_call_have_one_key_and_no_other_call_has_it() {
+    let mut settings = generous();
+    settings.method.idempotency_keys = true;
+    let (one, world) = balanced("ab", settings.clone());
+    // With the same seed, as after a restart.
+    let (other, other_world) = balanced("ab", settings.clone());
+    let keys = |balanced: &Balanced<Stubs>, world: &World| {
+        world.all_do("ab", Does::Fails(lost()));
+        assert_eq!(call(balanced, world, IDEMPOTENT), Err(lost()));
+        world.pass(Duration::from_secs(10));
+        world.keys.take()
+    };
+    let all = [keys(&one, &world), keys(&one, &world), keys(&other, &other_world)];
+    for keys in &all {
+        assert_eq!(keys.len(), 3);
+        assert!(keys.iter().all(|key| key.len() == 16 && *key == keys[0]));
+    }
+    assert!(all[0][0] != all[1][0] && all[0][0] != all[2][0] && all[1][0] != all[2][0]);
+    // One that a call has already is left to it.
+    let mut writer = ExtensionWriter::new();
+    assert!(writer.push_parts(tag::IDEMPOTENCY_KEY, [&b"mine"[..]]));
+    let payload = Extended { payload: Empty, extensions: writer.finish() };
+    world.all_do("ab", Does::Answers);
+    assert!(poll(&mut one.call(outgoing(0), payload)).is_ready());
+    assert_eq!(world.keys.take(), [b"mine"]);
+    settings.method.idempotency_keys = false;
+    one.configure(settings).unwrap();
+    assert_eq!(keys(&one, &world), [[0; 0]; 0]);
 }
 
 #[test]
@@ -106,6 +140,33 @@ fn an_instance_that_is_lost_costs_no_call() {
         assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
         world.pass(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_channel_knows_its_aperture_only_and_moves_with_its_settings() {
+    let mut settings = Settings::new();
+    let part = |index| {
+        let mut aperture = Aperture::of(index, 2);
+        aperture.instances_min = 2;
+        Some(aperture)
+    };
+    settings.aperture = part(0);
+    let (balanced, _) = balanced("abcdefgh", settings.clone());
+    let names =
+        || -> Vec<String> { balanced.explain(7).hosts.into_iter().map(|host| host.name).collect() };
+    let first = names();
+    assert_eq!(first.len(), 4);
+    settings.aperture = part(1);
+    balanced.configure(settings.clone()).unwrap();
+    assert!(balanced.explain(7).to_string().contains("the part of caller 1 of 2"));
+    let second = names();
+    assert!(second.len() == 4 && first.iter().all(|name| !second.contains(name)));
+    settings.aperture = None;
+    balanced.configure(settings.clone()).unwrap();
+    assert_eq!(names().len(), 8);
+    settings.aperture = Some(Aperture::of(2, 2));
+    assert_eq!(balanced.configure(settings).unwrap_err().name, "aperture.index");
+    assert_eq!(names().len(), 8, "nothing is changed");
 }
 
 #[test]

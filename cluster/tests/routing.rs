@@ -9,8 +9,8 @@ use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Fleet, Readiness};
 use ringcall_cluster::retry::Verdict;
 use ringcall_cluster::route::{
-    Action, BadRule, BadRules, By, Caller, Dropped, Fields, Groups, Match, Route, Rule, Rules,
-    Sample, Subset, Text, Trace, Zones,
+    Action, Asked, BadRule, BadRules, By, Caller, Dropped, Fields, Groups, Match, Route, Rule,
+    Rules, Sample, Subset, Text, Trace, Zones,
 };
 use ringcall_core::frame::{ExtensionWriter, Extensions, ReplyHeader, tag};
 use ringcall_core::{Cause, CloseReason, Failure, FailureClass, Instant, Status};
@@ -260,6 +260,44 @@ fn what_is_said_of_the_caller_decides() {
     assert_eq!(reached_by(Caller::default().with_tag("lane", "blue")), "d");
     // A lane in which there is nobody falls back to those that are in no lane of another kind.
     assert_eq!(reached_by(Caller::default().with_tag("lane", "green")), "abcd");
+}
+
+#[test]
+fn those_of_the_lowest_priority_number_that_can_be_called_get_all_calls() {
+    let mut instances = shop();
+    for (instance, priority) in instances.iter_mut().zip([10, 10, 20, 30]) {
+        instance.priority = priority;
+    }
+    let mut fleet = fleet_of(Settings::new(), instances.clone());
+    let go = |fleet: &mut Fleet<char>, down: &str| {
+        let ready = |name: &char| match down.contains(*name) {
+            true => Readiness::Broken,
+            false => Readiness::Ready,
+        };
+        let mut reached = BTreeSet::new();
+        for _ in 0..50 {
+            let mut state = fleet.begin(at(1001), &Asked::new(METHOD), 0, SECOND).unwrap();
+            let (attempt, name) =
+                fleet.start(at(1001), &Asked::new(METHOD), &mut state, ready).unwrap();
+            fleet.abandon(at(1001), &state, attempt);
+            reached.insert(name);
+        }
+        reached.into_iter().collect::<String>()
+    };
+    assert_eq!(go(&mut fleet, ""), "ab");
+    assert_eq!(go(&mut fleet, "a"), "b");
+    assert_eq!(go(&mut fleet, "ab"), "c");
+    assert_eq!(go(&mut fleet, "abc"), "d");
+    let lanes = fleet.explain_call(at(1001), &Asked::new(METHOD), ready).hosts;
+    assert_eq!(
+        lanes.into_iter().map(|host| host.lane).collect::<Vec<_>>(),
+        [Ok(0), Ok(0), Ok(1), Ok(2)]
+    );
+    // Where all are alike again, priorities do not matter.
+    instances.iter_mut().for_each(|it| it.priority = 20);
+    let first = |instance: &Instance| instance.name.chars().next();
+    let _none = fleet.apply(at(1001), &Listing::of(6, instances), first);
+    assert_eq!(go(&mut fleet, ""), "abcd");
 }
 
 #[test]
@@ -588,9 +626,11 @@ proptest! {
     fn what_is_explained_is_what_happens(
         rules in any_rules(),
         settings in any_settings(),
+        priorities in proptest::collection::vec(0u16..3, 4),
         calls in proptest::collection::vec((any::<bool>(), any::<bool>(), 0u64..4, any::<bool>()), 1..8),
     ) {
         let mut instances = shop();
+        instances.iter_mut().zip(priorities).for_each(|(it, priority)| it.priority = priority);
         instances.iter_mut().for_each(|it| it.group = it.version.clone());
         let mut fleet = fleet_of(settings, instances);
         fleet.route(rules).unwrap();

@@ -3,7 +3,7 @@
 mod world;
 
 use ringcall_cluster::Settings;
-use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::balance::{Balancing, PrequalConfig};
 use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::hedge::HedgeConfig;
@@ -81,6 +81,42 @@ fn g14_a_server_that_turns_slow_loses_its_calls_within_seconds() {
     world.run(40);
     let again = arrived(&world.seconds[55..60], 5);
     assert!(again * 2 >= before, "{again} of {before}");
+}
+
+/// Whose clients go by what servers report.
+fn reporting(weights: &[u32; 20], load: f64) -> World {
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::Prequal(PrequalConfig::default());
+    let mut world = World::new(CLIENTS, &WORKERS, weights, load, &settings);
+    world.says_load = true;
+    world
+}
+
+#[test]
+fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
+    let mut world = reporting(&weights(), 0.6);
+    world.run(10);
+    let before = arrived(&world.seconds[5..10], 5);
+    world.servers[5].service *= 10;
+    world.run(10);
+    let after = arrived(&world.seconds[15..20], 5);
+    assert!(after * 5 <= before, "{after} of {before}");
+    assert!(bad(&world.seconds[15..]) == 0, "{}", bad(&world.seconds[15..]));
+    world.servers[5].service /= 10;
+    world.run(40);
+    let again = arrived(&world.seconds[55..60], 5);
+    assert!(again * 2 >= before, "{again} of {before}");
+}
+
+#[test]
+fn g16_what_servers_report_evens_out_what_nobody_knows() {
+    let mut world = reporting(&[100; 20], 0.6);
+    world.run(15);
+    let share = |server| arrived(&world.seconds[5..], server) as f64;
+    assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
+    let uneven = unevenness(&world.seconds[5..]);
+    assert!(uneven <= 1.6, "{uneven}");
+    assert_eq!(bad(&world.seconds[5..]), 0);
 }
 
 #[test]

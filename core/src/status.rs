@@ -70,6 +70,8 @@ statuses! {
     WRONG_GROUP = 0x400d, "the server is not in the group that the call was routed to";
     /// More metadata than the server accepts.
     TOO_MUCH_METADATA = 0x400e, "the call has more metadata than the server accepts";
+    /// The caller makes more calls than the server lets it make. Says nothing of how much the server has to do.
+    RATE_LIMITED = 0x400f, "the caller makes more calls than the server lets it make";
     /// The handler answered with an error of its own, which is the body.
     APPLICATION_ERROR = 0x8000, "the handler answered with an error";
     /// The handler panicked, or dropped its responder.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use ringcall_core::{ConfigError, Failure, TransportError};
 
+use crate::serve::StartError;
+
 /// Why a call did not give its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -85,7 +87,7 @@ pub enum ServeError {
         /// What it must be.
         must: &'static str,
     },
-    /// There is a limit for a method that no service has.
+    /// There is a limit for a method or a service that does not exist, or its answers should be kept.
     UnknownMethod {
         /// Its name.
         method: String,
@@ -97,8 +99,14 @@ pub enum ServeError {
         /// The one that has it.
         by: String,
     },
+    /// The settings of [`Deduplication`](crate::Deduplication) make no sense.
+    Deduplication,
     /// A thread could not be started.
     Thread(std::io::Error),
+    /// A hook of [`Server::on_start`](crate::Server::on_start) failed, or what it is given could not be made.
+    Start(StartError),
+    /// A registry that the server was to be [registered](crate::Server::register) with failed.
+    Register(StartError),
     /// A closure of [`Server::service_per_shard`](crate::Server::service_per_shard) panicked.
     Panicked,
 }
@@ -119,14 +127,21 @@ impl fmt::Display for ServeError {
             }
             ServeError::UnknownMethod { method } => write!(
                 f,
-                "there is a limit for {method}, which no service has: names are `package.Service/method`"
+                "there is a setting for {method}, which is not served: names are `package.Service/method`, or \
+                 `package.Service`"
             ),
             ServeError::MethodTaken { method, by } => write!(
                 f,
                 "the method {method} has the number of {by}: was a service added twice? Otherwise rename one, \
                  `#[method(name = \"…\")]`"
             ),
+            ServeError::Deduplication => f.write_str(
+                "`Deduplication` must have a window and entries of more than 0, one answer of 1 byte up to what all may have, \
+                 and a key that metadata can have",
+            ),
             ServeError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            ServeError::Start(error) => write!(f, "it was not ready to serve: {error}"),
+            ServeError::Register(error) => write!(f, "it could not be registered: {error}"),
             ServeError::Panicked => f.write_str("a shard panicked while its services were made"),
         }
     }

@@ -121,7 +121,7 @@
 //! # Many instances
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
-//! `ringcall::cluster`, explained in `docs/CLUSTER.md`.
+//! `ringcall::cluster`, explained in `docs/CLUSTER.md`. With the feature `dns` names say where they are.
 //!
 //! # Simulation
 //!
@@ -157,19 +157,20 @@ mod topic;
 mod trace;
 
 pub use client::{
-    BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
-    Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, IntoOwned, ItemSender,
-    ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect,
-    LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds,
-    ToAddress, Upload, UploadCall, UploadFuture, WithCredentials, WithMetadata, Within,
+    BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions,
+    CallResult, Client, Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture,
+    FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned, ItemSender, ItemsCall,
+    ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
+    OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress,
+    Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
 pub use serve::limits;
 pub use serve::{
-    Access, CallInfo, CallerInfo, ConnectionInfo, Context, ErasedMessage, Handlers, Items,
-    MethodTable, Responder, RunningServer, SendContext, SendService, Server, Service, ServiceTable,
-    ShardClock, SpawnedCall, same_secret,
+    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
+    Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext, SendService,
+    Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,

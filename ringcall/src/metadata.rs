@@ -100,6 +100,12 @@ impl<B: AsRef<[u8]>> Metadata<B> {
         self.find_text(tag::CALLER)
     }
 
+    /// What the caller calls that which the call is to do, see [`Call::idempotency_key`](crate::Call::idempotency_key).
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&[u8]> {
+        self.find(tag::IDEMPOTENCY_KEY)
+    }
+
     /// The extensions as they arrived, see [`Extensions`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

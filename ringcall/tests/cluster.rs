@@ -411,6 +411,90 @@ impl Post for Office {
     }
 }
 
+/// What arrived, and by which rule it is a copy.
+type Copies = Arc<Mutex<Vec<(String, Option<String>, Option<String>)>>>;
+
+/// Answers too late for anybody, after it has put down what it was asked.
+struct Shadow(Copies);
+
+impl Post for Shadow {
+    async fn letter(&self, cx: &Context, parcel: Parcel) -> String {
+        let metadata = cx.metadata();
+        let text = |key| metadata.text(key).map(str::to_owned);
+        self.0.lock().unwrap().push((parcel.user, text("x"), text("mirrored-by")));
+        cx.sleep(Duration::from_secs(60)).await;
+        String::new()
+    }
+}
+
+#[test]
+fn a_copy_has_the_argument_and_the_metadata_of_its_call() {
+    let copies = Copies::default();
+    let shadow = Shadow(Arc::clone(&copies)).into_post();
+    let shadow = Server::bind("127.0.0.1:0").service(shadow).start().unwrap();
+    let one = office("one", "");
+    let balanced = balanced();
+    let instances = [of_group("one", "", &one), of_group("shadow", "", &shadow)];
+    balanced.apply(&Listing::of(1, instances));
+    until_ready(&balanced, 2);
+    let only = || Subset::named(["shadow"]);
+    let rules = Rules::new(1)
+        .with(Rule::new("for copies", Match::all(), Action::Exclude(only())))
+        .with(Rule::new("new version", Match::all(), Action::Mirror(only())));
+    balanced.route(rules).unwrap();
+    let post = PostClient::new(balanced.clone());
+    // Longer than what is copied into a frame, and short.
+    for user in ["x".repeat(100_000), "ann".to_owned()] {
+        let parcel = Parcel { user, grams: 5 };
+        let answer = post.letter(&parcel).metadata("x", "y").wait().unwrap().to_string();
+        assert_eq!(answer, "one - - 0");
+        drop(parcel);
+    }
+    eventually("copies arrive", || copies.lock().unwrap().len() == 2);
+    for (user, x, by) in copies.lock().unwrap().iter() {
+        assert!(user.len() == 100_000 || user == "ann");
+        assert_eq!((x.as_deref(), by.as_deref()), (Some("y"), Some("new version")));
+    }
+    assert_eq!((balanced.counts().mirrored, balanced.counts().mirrors_dropped), (2, 0));
+}
+
+#[test]
+fn calls_of_a_shard_are_copied_once_each() {
+    let (paid, copied) = (Paid::default(), Paid::default());
+    let (one, two) = (serve(1, &paid), serve(2, &copied));
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    balanced.apply(&Listing::of(1, [instance(1, &one), instance(2, &two)]));
+    let till = TillClient::new(balanced.clone());
+    let is_ready = || {
+        let hosts = balanced.explain(0).hosts;
+        hosts.iter().all(|host| host.readiness == Readiness::Ready)
+    };
+    shard.block_on(async {
+        while !is_ready() {
+            till.who().await.unwrap();
+        }
+        let only = || Subset::named(["2"]);
+        let rules = Rules::new(1)
+            .with(Rule::new("for copies", Match::all(), Action::Exclude(only())))
+            .with(Rule::new(
+                "copies",
+                Match::all().method("test.Till/pay"),
+                Action::Mirror(only()),
+            ));
+        balanced.route(rules).unwrap();
+        for id in 0..50 {
+            assert_eq!(till.pay(&id).await.unwrap().to_native(), 1);
+        }
+        while copied.lock().unwrap().len() < 50 {
+            till.who().await.unwrap();
+        }
+    });
+    assert_eq!(*copied.lock().unwrap(), (0..50).map(|id| (id, 1)).collect());
+    let counts = balanced.counts();
+    assert_eq!((counts.mirrored, counts.mirrors_dropped, counts.mirrors_failed), (50, 0, 0));
+}
+
 fn office(name: &'static str, group: &str) -> RunningServer {
     Server::bind("127.0.0.1:0").service(Office(name).into_post()).group(group).start().unwrap()
 }

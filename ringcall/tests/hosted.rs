@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Cook, Kitchen, KitchenClient, block, engines, order};
 use ringcall::{
@@ -42,7 +42,9 @@ enum Watch {
 
 impl Host {
     fn new(engine: TransportChoice) -> Host {
-        Host { shard: shard(engine).hosted().unwrap(), watch: Watch::State }
+        // What is told, and when, is about waiting.
+        let shard = shard(engine).hosted().unwrap().polling(Duration::ZERO);
+        Host { shard, watch: Watch::State }
     }
 
     fn told_of_changes(mut self) -> Host {
@@ -353,19 +355,18 @@ fn an_idle_shard_is_not_readable() {
 }
 
 #[test]
-fn polling_finds_what_comes_meanwhile() {
+fn polling_looks_on_for_what_comes() {
     over_every_engine(|engine| {
-        let hosted = shard(engine).hosted().unwrap().polling(LOST);
-        let done = Rc::new(Cell::new(false));
-        let set = Rc::clone(&done);
-        let nap = hosted.shard().sleep(Duration::from_millis(5));
-        hosted.shard().spawn(async move {
-            nap.await;
-            set.set(true);
-        });
-        // Never says that it is idle: it looks on for far longer than the nap.
-        while !done.get() {
-            assert_eq!(hosted.turn(), Turn::MoreWork);
+        for (polling, looks_on) in [(LOST, true), (Duration::ZERO, false)] {
+            let hosted = shard(engine).hosted().unwrap().polling(polling);
+            while hosted.turn() == Turn::MoreWork && !looks_on {}
+            let until = Instant::now() + Duration::from_millis(5);
+            let mut looked = false;
+            // It may say that it is idle now and then: when others want the core.
+            while Instant::now() < until {
+                looked |= hosted.turn() == Turn::MoreWork;
+            }
+            assert_eq!(looked, looks_on);
         }
     });
 }
@@ -539,6 +540,7 @@ mod adapters {
         runtime.block_on(async {
             let driver = ringcall::host::monoio::drive(shard);
             ::monoio::spawn(drive(driver, stop));
+            let work = ::monoio::spawn(work);
             ::monoio::time::timeout(LOST, work).await.expect("the work ends");
         });
     }
@@ -616,6 +618,29 @@ mod adapters {
             let late = kitchen.simmer(&60_000).deadline(Duration::from_millis(20)).await;
             assert!(!failure(late).is_safe_to_retry());
             shard.sleep(Duration::from_millis(5)).await;
+        });
+    }
+
+    #[test]
+    fn a_shard_that_is_busy_leaves_other_tasks_their_turn() {
+        const FOREVER: u64 = 1_000_000;
+        in_every_runtime(|shard, _| async move {
+            let other = Rc::new(Stop::default());
+            let (polled, starts) = (Rc::new(Cell::new(0)), Rc::clone(&other));
+            let counter = Rc::clone(&polled);
+            shard.spawn(std::future::poll_fn(move |cx| {
+                if counter.replace(counter.get() + 1) == 0 {
+                    starts.set();
+                }
+                cx.waker().wake_by_ref();
+                // It ends when this task does.
+                match counter.get() == FOREVER || Rc::strong_count(&counter) == 1 {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }));
+            other.wait().await;
+            assert!(polled.get() < FOREVER, "the shard was turned until it had nothing to do");
         });
     }
 

@@ -10,10 +10,10 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use common::{PATIENT, Pair, SOON, block, eventually, over_every_pair, over_one_pair};
-use ringcall::limits::{AdaptiveConfig, Limits, QueueRule};
+use ringcall::limits::{AdaptiveConfig, Limits, QueueRule, Rate};
 use ringcall::{
-    BlockOn, CallError, Cause, Client, Context, Items, Responder, RunningServer, ServeError,
-    Server, Status, StatusClass, Stream,
+    BlockOn, CallError, CallerKey, Cause, Client, Context, Items, Responder, RunningServer,
+    ServeError, Server, Status, StatusClass, Stream,
 };
 
 #[ringcall::service(name = "test.Mill")]
@@ -285,6 +285,89 @@ fn d15_an_adaptive_limit_keeps_its_bounds() {
     });
 }
 
+// ---- whose, and how many in a time ----
+
+/// What a caller was told who has made too many: when to come again.
+fn assert_limited<T>(ended: Result<T, CallError>) -> u16 {
+    let error = ended.map(drop).expect_err("it is refused");
+    let failure = *error.failure().expect("by the server");
+    assert_eq!(failure.cause, Cause::Status(Status::RATE_LIMITED));
+    assert!(error.is_safe_to_retry(), "it did not run");
+    failure.retry_after_ms
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn tenant() -> CallerKey {
+    CallerKey::metadata("tenant")
+}
+
+#[test]
+fn d15_what_a_rate_refuses_does_not_run_and_is_told_when_to_come_again() {
+    over_every_pair(|pair| {
+        let limits = counted().rate(Rate::new(10, Duration::from_secs(2)).burst(3));
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        // Together, since apart they might be slower than the rate.
+        let ends = many(200, |end| client.soak(&0).callback(end));
+        let advice = ends.iter().take(200).filter(Result::is_err).map(assert_limited).max();
+        let advice = advice.expect("some are refused");
+        assert!((1..=200).contains(&advice), "{advice}");
+        let refused = server.incidents().over_rate;
+        assert_eq!(count.ran() + refused, 200);
+        assert!(refused > 0);
+        block(Duration::from_millis(advice.into()));
+        assert_answered(client.soak(&0).wait());
+    });
+}
+
+#[test]
+fn d15_each_caller_has_a_rate_and_all_shards_count_together() {
+    over_every_pair(|pair| {
+        let limits = counted()
+            .rate(Rate::new(6, HOUR).method("test.Mill/soak"))
+            .rate(Rate::new(2, HOUR).service("test.Mill").each(tenant()).callers_max(3));
+        let (server, count) = serve(pair, |server| server.limits(limits).shards(2));
+        let clients = [connect(pair, &server), connect(pair, &server)];
+        let call = |n: usize, who: &str| clients[n % 2].soak(&0).metadata("tenant", who).wait();
+        assert_answered(call(0, "a"));
+        assert_answered(call(1, "a"));
+        for n in 0..20 {
+            assert_eq!(assert_limited(call(n, "a")), u16::MAX - 1, "an hour is far");
+        }
+        // Whoever says nothing is one caller.
+        assert_answered(clients[0].soak(&0).wait());
+        assert_answered(clients[1].soak(&0).wait());
+        assert_limited(clients[0].soak(&0).wait());
+        // What these were refused is still there for others, until it is used up for all.
+        assert_answered(call(0, "b"));
+        assert_answered(call(1, "b"));
+        assert_limited(call(0, "c"));
+        assert_eq!(count.ran(), 6);
+        // Another method has the caller's rate, and none of its own.
+        assert_answered(clients[0].grind(&0).metadata("tenant", "d").wait());
+        assert_eq!(server.incidents().over_rate, 22);
+    });
+}
+
+#[test]
+fn d15_what_a_caller_has_under_way_is_limited_whatever_others_have() {
+    over_every_pair(|pair| {
+        let limits = counted().concurrency(5).concurrency_of_each(tenant(), 2);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let ask = |who: &'static str, end| client.ask().metadata("tenant", who).callback(end);
+        let grind = |who: &str| client.grind(&0).metadata("tenant", who).wait();
+        let asked = many(2, |end| ask("a", end));
+        eventually("both run", || count.ran() == 2);
+        assert_eq!(assert_limited(grind("a")), 0);
+        assert_answered(grind("b"));
+        count.answer();
+        assert!(asked.iter().take(2).all(|end| end.is_ok()));
+        assert_answered(grind("a"));
+    });
+}
+
 // ---- how long ----
 
 /// So many calls at once: how many were answered, how many refused. All end.
@@ -448,6 +531,18 @@ fn limits_that_make_no_sense_are_refused() {
         };
         let error = start(Limits::default().concurrency(0));
         assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
+        let error = start(Limits::default().rate(Rate::per_second(0)));
+        assert!(matches!(error, ServeError::Limits { setting: "rate", .. }), "{error}");
+        let rate = || Rate::per_second(5);
+        for unknown in [
+            rate().service("test.Mil"),
+            rate().service("test.Mill/grind"),
+            rate().method("test.Mill"),
+            rate().method("a.B/c"),
+        ] {
+            let error = start(Limits::default().rate(unknown));
+            assert!(matches!(error, ServeError::UnknownMethod { .. }), "{error}");
+        }
         let error = start(Limits::default().method("test.Mill/grnd", 5));
         assert!(matches!(error, ServeError::UnknownMethod { .. }), "{error}");
         assert!(error.to_string().contains("test.Mill/grnd"), "{error}");

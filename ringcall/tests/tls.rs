@@ -14,9 +14,10 @@ use common::{
     Cook, Kitchen, KitchenClient, Pair, Seen, Socket, eventually, order, over_every_engine,
     over_every_pair, over_one_pair,
 };
+use ringcall::limits::{Limits, Rate};
 use ringcall::{
-    Access, Address, BlockingClient, Bytes, CallError, Cause, CloseCode, CloseReason, Config,
-    Context, Credentials, Failure, RunningServer, SendContext, Server, ShardConfig, Status,
+    Access, Address, BlockingClient, Bytes, CallError, CallerKey, Cause, CloseCode, CloseReason,
+    Config, Context, Credentials, Failure, RunningServer, SendContext, Server, ShardConfig, Status,
     TlsClient, TlsConfigError, TlsFault, TlsIdentity, TlsRoots, TlsServer, WithCredentials,
     same_secret,
 };
@@ -182,6 +183,28 @@ fn h01_a_client_that_cannot_be_trusted_is_told() {
         assert_eq!(seen.tossed.load(Ordering::SeqCst), 1);
         // On a busy machine one may have tried again meanwhile.
         eventually("the others are counted", || server.incidents().handshakes_failed >= 3);
+    });
+}
+
+#[test]
+fn d15_callers_are_told_apart_by_whom_their_certificates_name() {
+    let authority = Authority::new("ours");
+    let server = authority.sign("localhost", Validity::Now);
+    // The second one is the first, renewed.
+    let names = ["worker", "worker", "clerk"];
+    let signed = names.map(|name| authority.sign(name, Validity::Now));
+    over_one_pair(|pair| {
+        let tls = TlsServer::mutual(server.identity(), authority.roots()).unwrap();
+        let rate = Rate::new(2, Duration::from_secs(3600)).each(CallerKey::Certificate);
+        let server = bind(pair).tls(tls).service(Cook::default().into_kitchen());
+        let server = pair.start(server.limits(Limits::default().rate(rate)));
+        let clients = signed.each_ref().map(|signed| {
+            let client = TlsClient::mutual(authority.roots(), signed.identity()).unwrap();
+            KitchenClient::new(connect(pair, server.address(), &client).expect("it can be trusted"))
+        });
+        let is_served = [0, 1, 0, 1, 2, 2, 2].map(|of: usize| clients[of].nothing().wait().is_ok());
+        assert_eq!(is_served, [true, true, false, false, true, true, false]);
+        assert_eq!(server.incidents().over_rate, 3);
     });
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use plot::{Heading, Line};
 use ringcall::limits::{AdaptiveConfig, Limits};
 
 use crate::Result;
 use crate::client::{BUCKET, Callers, Counts, DEADLINE, Retries, Seen, sorted};
-use crate::plot::{self, Line};
 use crate::server::Served;
 
 /// Of what the server can do.
@@ -32,11 +32,13 @@ pub(crate) fn run(seconds: Duration, svg: Option<&Path>) -> Result<()> {
     for (name, limits) in all {
         let steps = ladder(name, limits, capacity, seconds)?;
         let points = LOADS.iter().zip(steps).map(|(load, goodput)| (*load, goodput)).collect();
-        lines.push(Line { name, points });
+        lines.push(Line { name, points, color: plot::color(lines.len()) });
     }
     if let Some(folder) = svg {
         let title = "calls answered within 50 ms, of what the server can do at best";
-        plot::lines(&folder.join("overload-ladder.svg"), title, "offered, of capacity", &lines)?;
+        let heading = Heading { title, note: "" };
+        let path = folder.join("overload-ladder.svg");
+        plot::shares(&path, heading, "offered, of capacity", &lines)?;
     }
     Ok(())
 }

@@ -15,7 +15,6 @@
 
 mod client;
 mod ladder;
-mod plot;
 mod server;
 mod storm;
 
@@ -25,7 +24,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 struct Options {
     what: String,

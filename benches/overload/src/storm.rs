@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use plot::{Heading, Line};
 use ringcall::RetryBudget;
 use ringcall::limits::Limits;
 use ringcall_core::Instant;
@@ -11,7 +12,6 @@ use ringcall_core::Instant;
 use crate::Result;
 use crate::client::{BUCKET, Callers, Counts, Retries};
 use crate::ladder::{capacity, normal_in};
-use crate::plot::{self, Line};
 use crate::server::Served;
 
 const LOAD: f64 = 0.8;
@@ -43,11 +43,12 @@ pub(crate) fn run(svg: Option<&Path>) -> Result<()> {
     ] {
         let buckets = storm(rate, limits, budget)?;
         tell(name, &buckets);
-        lines.push(Line { name, points: goodput(&buckets) });
+        lines.push(Line { name, points: goodput(&buckets), color: plot::color(lines.len()) });
     }
     if let Some(folder) = svg {
         let title = "share of calls that are answered; the server is slow from 2 to 3 s";
-        plot::lines(&folder.join("overload-storm.svg"), title, "seconds", &lines)?;
+        let heading = Heading { title, note: "" };
+        plot::shares(&folder.join("overload-storm.svg"), heading, "seconds", &lines)?;
     }
     Ok(())
 }

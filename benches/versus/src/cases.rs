@@ -6,8 +6,10 @@ pub(crate) struct Case {
     pub(crate) id: &'static str,
     pub(crate) message: Message,
     pub(crate) connections: usize,
-    /// Calls in flight on each connection.
+    /// Calls in flight on each connection: on average, where a balancer chooses it.
     pub(crate) in_flight: usize,
+    /// How many servers a client has. They are listeners of one process, so all of them share its core.
+    pub(crate) servers: usize,
     /// What is counted is the items of one stream that a server sends, instead of calls.
     pub(crate) is_stream: bool,
     /// How many calls a second are made, however long earlier ones take. Otherwise each caller makes its
@@ -24,11 +26,18 @@ pub(crate) enum Message {
 }
 
 const fn blob(id: &'static str, bytes: usize, connections: usize, in_flight: usize) -> Case {
-    Case { id, message: Message::Blob(bytes), connections, in_flight, is_stream: false, rate: None }
+    let message = Message::Blob(bytes);
+    Case { id, message, connections, in_flight, servers: 1, is_stream: false, rate: None }
 }
 
 const fn stream(id: &'static str, bytes: usize) -> Case {
     Case { is_stream: true, ..blob(id, bytes, 1, 1) }
+}
+
+/// One client of so many servers, of which its balancer chooses one for each call; so many calls in flight over
+/// all of them.
+const fn fan_out(id: &'static str, bytes: usize, servers: usize, in_flight: usize) -> Case {
+    Case { servers, ..blob(id, bytes, servers, in_flight / servers) }
 }
 
 pub(crate) const ALL: &[Case] = &[
@@ -41,6 +50,7 @@ pub(crate) const ALL: &[Case] = &[
     Case { message: Message::Order, ..blob("struct-c1-f64", 0, 1, 64) },
     stream("stream-64B-c1", 64),
     stream("stream-64KiB-c1", 64 << 10),
+    fan_out("fanout-64B-c8-f64", 64, 8, 64),
 ];
 
 /// The one whose rate is given, with as many callers as can be waiting at a time.

@@ -35,7 +35,7 @@ const SEND_PARTS_MAX: usize = 16;
 pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
     let size = receive_bytes(wire_bytes(case.message)?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    announce(listener.local_addr()?, "tcp")?;
+    announce(&[listener.local_addr()?], "tcp")?;
     let mut links = Vec::new();
     for _ in 0..case.connections {
         let (socket, _) = listener.accept()?;
@@ -51,13 +51,13 @@ pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
 pub(crate) fn call(
     case: &Case,
     wait: WaitPolicy,
-    server: SocketAddr,
+    servers: &[SocketAddr],
     watch: Watch,
 ) -> Result<Measured> {
     let frame = wire_bytes(case.message)?;
     let mut links = Vec::new();
     for index in 0..case.connections {
-        let socket = TcpStream::connect(server)?;
+        let socket = TcpStream::connect(servers[0])?;
         socket.set_nodelay(true)?;
         links.push(Calls::new(socket, frame, case, index));
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::cases::Case;
@@ -22,7 +22,7 @@ const KEPT_UP: f64 = 0.97;
 const P99_MAX_US: f64 = 10_000.0;
 
 /// One subject at one rate.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Step {
     pub(crate) offered: u64,
     #[serde(flatten)]
@@ -41,11 +41,8 @@ fn kept_up(offered: u64, calls_per_s: f64, p99_us: f64) -> bool {
 
 /// The medians of all rounds. A subject that fell behind in a round is not asked for more in that round.
 pub(crate) fn run(plan: &Plan) -> Result<Vec<Step>> {
-    let is_wanted = |subject: &&Subject| {
-        subject.can_pace()
-            && (plan.subjects.is_empty()
-                || plan.subjects.iter().any(|wanted| wanted.name == subject.name))
-    };
+    let is_wanted = |subject: &&Subject| subject.can_pace() && plan.wants_subject(subject.name);
+    plan.warn()?;
     let subjects: Vec<&'static Subject> = subjects::ALL.iter().filter(is_wanted).collect();
     let cases: Vec<&'static Case> = RATES.iter().map(|&rate| Case::open(rate)).collect();
     let progress = ProgressBar::new((subjects.len() * cases.len() * plan.rounds) as u64);
@@ -60,7 +57,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Step>> {
                     continue;
                 }
                 progress.set_message(format!("{} {}", case.id, subject.name));
-                let found = compare::measure(case, subject, plan.seconds, &progress)?.figures();
+                let found = compare::measure(case, subject, plan, &progress)?.figures();
                 match &found {
                     Some((_, figures)) if kept_up(rate, figures.calls_per_s, figures.p99_us) => {}
                     _ => drop(behind.insert(subject.name)),
@@ -73,12 +70,12 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Step>> {
     let pairs = subjects.iter().flat_map(|subject| {
         cases.iter().zip(RATES).map(move |(case, &offered)| (*subject, *case, offered))
     });
-    Ok(pairs
-        .filter_map(|(subject, case, offered)| {
-            let rounds = results.remove(&(subject.name, case.id))?;
-            Row::median(case, subject, &rounds).map(|row| Step { offered, row })
-        })
-        .collect())
+    let mut steps = Vec::new();
+    for (subject, case, offered) in pairs {
+        let rounds = results.remove(&(subject.name, case.id)).unwrap_or_default();
+        steps.extend(plan.row(case, subject, &rounds)?.map(|row| Step { offered, row }));
+    }
+    Ok(steps)
 }
 
 pub(crate) fn table(steps: &[Step]) -> String {

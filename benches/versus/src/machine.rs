@@ -1,14 +1,15 @@
-//! Cores, processes and the time they have used.
+//! Cores, processes and what they have used.
 
 use std::process;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::Result;
 use crate::subjects::Side;
+use crate::system_calls::SystemCalls;
+use crate::{Result, allocator};
 
 /// Longer than any measurement takes.
 const CHILD_LIFE_MAX: Duration = Duration::from_secs(90);
@@ -39,8 +40,76 @@ pub(crate) fn cores() -> Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).take(2).collect())
 }
 
+/// Both processes of a measurement, as the client sees them.
+pub(crate) struct Both {
+    server: u32,
+    /// Which they are pinned to: two, or one if there is no other.
+    cores: Vec<usize>,
+    /// Whether the server counts allocations, as this process does.
+    counts: bool,
+    system_calls: Option<SystemCalls>,
+}
+
+/// What both have used so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) cpu_seconds: f64,
+    /// In which a core of theirs was wanted and the hypervisor gave it to others.
+    pub(crate) stolen_seconds: f64,
+    pub(crate) allocations: Option<u64>,
+    pub(crate) system_calls: Option<u64>,
+}
+
+impl Both {
+    /// To be called by the client, when connections are there: system calls are those of the threads that there are, and of
+    /// what they start.
+    pub(crate) fn new(server: u32, counts: bool) -> Result<Both> {
+        let server_runs_on = sched_getaffinity(Pid::from_raw(server as i32))?;
+        let client_runs_on = sched_getaffinity(None)?;
+        let is_theirs = |core: &usize| server_runs_on.is_set(*core) || client_runs_on.is_set(*core);
+        let cores = (0..CpuSet::MAX_CPU).filter(is_theirs).collect();
+        // Whoever started this process has said why, if it is not possible.
+        let system_calls =
+            counts.then(|| SystemCalls::of(&[server, process::id()])).and_then(Result::ok);
+        Ok(Both { server, cores, counts, system_calls })
+    }
+
+    pub(crate) fn cores(&self) -> usize {
+        self.cores.len()
+    }
+
+    pub(crate) fn usage(&mut self) -> Result<Usage> {
+        let allocations = match self.counts {
+            true => Some(allocator::count() + allocator::count_of(self.server)?),
+            false => None,
+        };
+        Ok(Usage {
+            cpu_seconds: cpu_seconds(self.server)? + cpu_seconds(process::id())?,
+            stolen_seconds: stolen_seconds(&self.cores)?,
+            allocations,
+            system_calls: self.system_calls.as_mut().map(SystemCalls::count).transpose()?,
+        })
+    }
+}
+
+/// The time that these cores were not there for this machine.
+fn stolen_seconds(cores: &[usize]) -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let mut ticks = 0;
+    for line in stat.lines() {
+        let mut fields = line.split_whitespace();
+        let core = fields.next().and_then(|name| name.strip_prefix("cpu")?.parse().ok());
+        // Behind user, nice, system, idle, iowait, irq and softirq.
+        if core.is_some_and(|core| cores.contains(&core)) {
+            ticks +=
+                fields.nth(7).ok_or("/proc/stat says nothing of stolen time")?.parse::<u64>()?;
+        }
+    }
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// The time that a process has run so far, in user space and in the kernel.
-pub(crate) fn cpu_seconds(process: u32) -> Result<f64> {
+fn cpu_seconds(process: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The program's name, in parentheses, may hold anything; user and system time are the 12th and
     // 13th field behind it.

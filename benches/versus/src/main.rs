@@ -3,15 +3,19 @@
 //! ```text
 //! $ cargo run --release -p versus -- --quick --case echo-64B-c1-f64
 //! $ cargo run --release -p versus -- --json FILE
+//! $ cargo run --release -p versus -- --from FILE --plot FOLDER
 //! ```
 //!
 //! The program starts itself twice for each measurement: as the server, pinned to one core, and as the
 //! client, pinned to another. See the README beside it for the method.
 
+mod allocator;
 mod cases;
 mod certificates;
 mod compare;
 mod floor;
+mod histograms;
+mod hosted;
 mod load;
 mod machine;
 mod meter;
@@ -19,12 +23,13 @@ mod ours;
 mod pace;
 mod payload;
 mod peers;
-mod plot;
+mod pictures;
 mod report;
 mod subjects;
+mod system_calls;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,14 +42,20 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
-usage: versus [--load] [--json FILE] [--plots FOLDER] [--quick] [--case ID]... [--subject NAME]...
-  --load           latency against the offered rate, in an open loop, instead of the cases
-  --json FILE      writes the medians there, as JSON
-  --plots FOLDER   draws them there, as SVG
-  --quick          one round of 2 s each, instead of three of 4 s
-  --case ID        only this case; may be repeated
-  --subject NAME   only this subject; may be repeated
-  --list           names all cases and subjects";
+usage: versus [--load] [--count] [--quick] [--case ID]... [--subject NAME]...
+              [--json FILE] [--histograms FOLDER] [--plot FOLDER [--note TEXT]]
+       versus --from FILE [--case ID]... [--subject NAME]... [--histograms FOLDER] [--plot FOLDER [--note TEXT]]
+  --load               latency against the offered rate, in an open loop, instead of the cases
+  --count              counts allocations and system calls as well, which makes all else slower
+  --quick              one round of 2 s each, instead of three of 4 s
+  --case ID            only this case; may be repeated
+  --subject NAME       only this subject; may be repeated
+  --json FILE          writes the medians there, as JSON
+  --histograms FOLDER  keeps all latencies there, for each subject in each case; with --from: kept there before
+  --plot FOLDER        draws all of it there, as SVG
+  --note TEXT          what is written above each picture: when that was measured, and where
+  --from FILE          measures nothing: shows what --json has written
+  --list               names all cases and subjects";
 
 fn main() -> ExitCode {
     match run() {
@@ -58,15 +69,20 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let mut plan = compare::Plan::default();
-    let (mut json, mut plots): (Option<PathBuf>, Option<PathBuf>) = (None, None);
+    let mut output = Output::default();
+    let mut from: Option<PathBuf> = None;
     let mut is_load = false;
     let mut parser = Parser::from_env();
     while let Some(argument) = parser.next()? {
         use lexopt::Arg::{Long, Value};
         match argument {
-            Long("json") => json = Some(parser.value()?.into()),
-            Long("plots") => plots = Some(parser.value()?.into()),
+            Long("json") => output.json = Some(parser.value()?.into()),
+            Long("plot") => output.plot = Some(parser.value()?.into()),
+            Long("note") => output.note = parser.value()?.string()?,
+            Long("from") => from = Some(parser.value()?.into()),
+            Long("histograms") => plan.histograms = Some(parser.value()?.into()),
             Long("load") => is_load = true,
+            Long("count") => plan.counts = true,
             Long("quick") => plan.be_quick(),
             Long("case") => plan.cases.push(parser.value()?.parse_with(Case::named)?),
             Long("subject") => plan.subjects.push(parser.value()?.parse_with(Subject::named)?),
@@ -81,16 +97,61 @@ fn run() -> Result<()> {
             other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
         }
     }
-    if is_load {
-        let steps = load::run(&plan)?;
-        print!("{}", load::table(&steps));
-        json.map_or(Ok(()), |path| report::write_json(&path, &steps))?;
-        return plots.map_or(Ok(()), |folder| plot::load(&folder, &steps));
+    let found = match from {
+        Some(path) => Found::read(&path, &plan)?,
+        None if is_load => Found::Load(load::run(&plan)?),
+        None => Found::Cases(compare::run(&plan)?),
+    };
+    output.show(&found, plan.histograms.as_deref())
+}
+
+/// What was measured, now or before.
+enum Found {
+    Cases(Vec<report::Row>),
+    Load(Vec<load::Step>),
+}
+
+impl Found {
+    /// What is wanted of what was written.
+    fn read(path: &Path, plan: &compare::Plan) -> Result<Found> {
+        // A step is a row that says more.
+        if let Ok(mut steps) = report::read_json::<load::Step>(path) {
+            steps.retain(|step| plan.wants_subject(&step.row.subject));
+            return Ok(Found::Load(steps));
+        }
+        let mut rows: Vec<report::Row> = report::read_json(path)?;
+        rows.retain(|row| plan.wants_case(&row.case) && plan.wants_subject(&row.subject));
+        Ok(Found::Cases(rows))
     }
-    let rows = compare::run(&plan)?;
-    print!("{}", report::table(&rows));
-    json.map_or(Ok(()), |path| report::write_json(&path, &rows))?;
-    plots.map_or(Ok(()), |folder| plot::cases(&folder, &rows))
+}
+
+/// Where it goes, besides to the terminal.
+#[derive(Default)]
+struct Output {
+    json: Option<PathBuf>,
+    plot: Option<PathBuf>,
+    note: String,
+}
+
+impl Output {
+    fn show(&self, found: &Found, histograms: Option<&Path>) -> Result<()> {
+        match found {
+            Found::Cases(rows) => {
+                print!("{}", report::table(rows));
+                self.json.as_ref().map_or(Ok(()), |path| report::write_json(path, rows))?;
+            }
+            Found::Load(steps) => {
+                print!("{}", load::table(steps));
+                self.json.as_ref().map_or(Ok(()), |path| report::write_json(path, steps))?;
+            }
+        }
+        let Some(folder) = &self.plot else { return Ok(()) };
+        let pictures = pictures::Pictures::new(folder, &self.note, histograms)?;
+        match found {
+            Found::Cases(rows) => pictures.cases(rows),
+            Found::Load(steps) => pictures.load(steps),
+        }
+    }
 }
 
 fn list() -> Result<()> {
@@ -103,16 +164,20 @@ fn list() -> Result<()> {
 fn be_child(side: &OsString, parser: &mut Parser) -> Result<()> {
     let subject = parser.value()?.parse_with(Subject::named)?;
     let case = parser.value()?.parse_with(Case::named)?;
+    let counts = std::env::var_os(compare::COUNTS).is_some();
+    if counts {
+        allocator::begin()?;
+    }
     let said = if side == compare::SERVE {
         machine::become_child(Side::Server)?;
         subject.serve(case)
     } else {
-        let address = parser.value()?.parse()?;
+        let servers = subjects::addresses(&parser.value()?.string()?)?;
         let server = parser.value()?.parse()?;
-        let seconds: f64 = parser.value()?.parse()?;
+        let time = Duration::from_secs_f64(parser.value()?.parse()?);
         machine::become_child(Side::Client)?;
-        let watch = meter::Watch::new(Duration::from_secs_f64(seconds), server);
-        subject.call(case, address, watch).map(|measured| println!("{measured}"))
+        let watch = meter::Watch { time, server, counts };
+        subject.call(case, &servers, watch).map(|measured| println!("{measured}"))
     };
     match said {
         Err(error) => match error.downcast::<subjects::Skipped>() {

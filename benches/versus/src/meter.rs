@@ -4,19 +4,18 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::process;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::cases::Case;
-use crate::machine::cpu_seconds;
+use crate::histograms::{self, Counts};
+use crate::machine::{Both, Usage};
 use crate::pace::{self, Pace};
 use crate::{Error, Result};
 
 const WARM_UP: Duration = Duration::from_millis(300);
-const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// What a client found out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,8 +26,19 @@ pub(crate) struct Measured {
     pub(crate) p999_us: f64,
     /// Of both processes together.
     pub(crate) cpu_s_per_mcall: f64,
+    /// Of both cores' time, what the hypervisor gave to others while they were wanted here.
+    #[serde(default)]
+    pub(crate) stolen: f64,
+    /// Of both processes together, a call; if that was counted, which makes everything else slower.
+    #[serde(default)]
+    pub(crate) allocations: Option<f64>,
+    #[serde(default)]
+    pub(crate) system_calls: Option<f64>,
     /// Pairs of a share of the calls and what that many were no slower than, in µs.
     pub(crate) curve: Vec<(f64, f64)>,
+    /// All latencies that were measured, in nanoseconds; not for reports.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub(crate) latencies: Counts,
 }
 
 impl fmt::Display for Measured {
@@ -37,20 +47,12 @@ impl fmt::Display for Measured {
     }
 }
 
-/// How long to measure, and whose time.
+/// How long to measure, and which server.
 pub(crate) struct Watch {
-    time: Duration,
-    server: u32,
-}
-
-impl Watch {
-    pub(crate) fn new(time: Duration, server: u32) -> Watch {
-        Watch { time, server }
-    }
-
-    fn cpu_seconds(&self) -> Result<f64> {
-        Ok(cpu_seconds(self.server)? + cpu_seconds(process::id())?)
-    }
+    pub(crate) time: Duration,
+    pub(crate) server: u32,
+    /// Whether allocations and system calls are counted.
+    pub(crate) counts: bool,
 }
 
 /// Makes one call and compares what comes back with what was sent.
@@ -82,12 +84,13 @@ pub(crate) async fn work(mut caller: impl Caller, index: usize) {
 }
 
 struct Meter {
-    watch: Watch,
+    time: Duration,
+    both: Both,
     stride: u64,
     stage: Stage,
     until: Instant,
     since: Instant,
-    cpu_seconds: f64,
+    usage: Usage,
     calls: u64,
     latencies: Histogram<u64>,
     end: Option<Result<Measured>>,
@@ -110,17 +113,20 @@ fn with<T>(act: impl FnOnce(&mut Meter) -> T) -> T {
 
 /// All connections are there; calls begin.
 pub(crate) fn begin(case: &Case, watch: Watch) -> Result<()> {
+    let mut both = Both::new(watch.server, watch.counts)?;
+    let usage = both.usage()?;
     let now = Instant::now();
     pace::set(case.rate.map(|rate| Pace::new(rate, now)));
     let meter = Meter {
-        watch,
+        time: watch.time,
+        both,
         stride: case.stride(),
         stage: Stage::WarmingUp,
         until: now + WARM_UP,
         since: now,
-        cpu_seconds: 0.0,
+        usage,
         calls: 0,
-        latencies: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)?,
+        latencies: histograms::new()?,
         end: None,
     };
     METER.set(Some(meter));
@@ -195,19 +201,19 @@ impl Meter {
         if now < self.until {
             return;
         }
-        match (self.stage, self.watch.cpu_seconds()) {
+        match (self.stage, self.both.usage()) {
             (Stage::Over, _) => {}
             (_, Err(error)) => self.stop(Err(error)),
-            (Stage::WarmingUp, Ok(cpu_seconds)) => {
+            (Stage::WarmingUp, Ok(usage)) => {
                 self.stage = Stage::Measuring;
-                self.cpu_seconds = cpu_seconds;
+                self.usage = usage;
                 self.calls = 0;
                 self.latencies.reset();
                 self.since = Instant::now();
-                self.until = self.since + self.watch.time;
+                self.until = self.since + self.time;
             }
-            (Stage::Measuring, Ok(cpu_seconds)) => {
-                let measured = self.measured(now - self.since, cpu_seconds - self.cpu_seconds);
+            (Stage::Measuring, Ok(usage)) => {
+                let measured = self.measured(now - self.since, usage);
                 self.stop(Ok(measured));
             }
         }
@@ -218,15 +224,23 @@ impl Meter {
         self.end.get_or_insert(end);
     }
 
-    fn measured(&self, time: Duration, cpu_seconds: f64) -> Measured {
+    fn measured(&self, time: Duration, end: Usage) -> Measured {
+        let begin = &self.usage;
+        let (time, calls) = (time.as_secs_f64(), self.calls as f64);
+        let a_call = |begin: Option<u64>, end: Option<u64>| Some((end? - begin?) as f64 / calls);
+        let stolen = end.stolen_seconds - begin.stolen_seconds;
         let micros = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         Measured {
-            calls_per_s: self.calls as f64 / time.as_secs_f64(),
+            calls_per_s: calls / time,
             p50_us: micros(0.5),
             p99_us: micros(0.99),
             p999_us: micros(0.999),
-            cpu_s_per_mcall: cpu_seconds * 1e6 / self.calls as f64,
+            cpu_s_per_mcall: (end.cpu_seconds - begin.cpu_seconds) * 1e6 / calls,
+            stolen: stolen / (time * self.both.cores() as f64),
+            allocations: a_call(begin.allocations, end.allocations),
+            system_calls: a_call(begin.system_calls, end.system_calls),
             curve: CURVE.iter().map(|&share| (share, micros(share))).collect(),
+            latencies: histograms::counts(&self.latencies),
         }
     }
 }

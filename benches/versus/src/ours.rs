@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use ringcall::IntoOwned;
+use ringcall::cluster::discovery::{Instance, Listing};
+use ringcall::cluster::fleet::{HostReport, Readiness};
+use ringcall::cluster::{Balanced, Clients, Connector, LocalClients, Settings};
 use ringcall::{
     BlockingClient, Body, Bytes, CallOptions, Channel, Config, LocalClient, ServeError, Server,
-    Shard, ShardConfig, Stream, View, WaitPolicy, host,
+    Shard, ShardConfig, Stream, View, WaitPolicy,
 };
 use ringcall_core::SharedPool;
-use tokio::task::LocalSet;
 
 use crate::Result;
 use crate::cases::{Case, Message};
 use crate::certificates::Certificates;
+use crate::hosted::Host;
 use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
 use crate::payload::{ArchivedLeg, ArchivedOrder, Leg, Order, Payload, compare_bytes};
-use crate::peers::{caller_runtime, tokio_runtime};
+use crate::peers::caller_runtime;
 use crate::subjects::{announce, skip};
 
 /// Which ringcall.
@@ -50,8 +53,8 @@ pub(crate) enum ClientKind {
     Blocking,
     /// The `Client` that works from any thread, awaited on a tokio runtime.
     CrossThread,
-    /// A shard that tokio drives, on both sides.
-    Hosted,
+    /// A shard that another runtime drives, on both sides.
+    Hosted(Host),
 }
 
 impl Engine {
@@ -118,9 +121,15 @@ impl Echo for Mirror {
 }
 
 impl Ours {
-    pub(crate) fn serve(self, wait: WaitPolicy) -> Result<()> {
-        if self.client == ClientKind::Hosted {
-            return self.serve_hosted();
+    pub(crate) fn serve(self, case: &Case, wait: WaitPolicy) -> Result<()> {
+        if let ClientKind::Hosted(host) = self.client {
+            return self.serve_hosted(host, case);
+        }
+        if case.servers > 1 {
+            // One thread with all of the listeners, as the peers have one runtime.
+            let mut config = ShardConfig::default();
+            config.wait = wait;
+            self.listening(case, config)?.run(|| true);
         }
         let mut server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).wait(wait);
         if self.tls {
@@ -129,20 +138,22 @@ impl Ours {
         let server = self.started(server.start())?;
         let transport = server.transport().name;
         self.engine.check(transport)?;
-        announce(server.address(), transport)?;
+        announce(&[server.address()], transport)?;
         loop {
             std::thread::park();
         }
     }
 
-    /// A shard in a runtime of one thread, as the peers' servers are.
-    fn serve_hosted(self) -> Result<()> {
-        let shard = self.started(Shard::new(ShardConfig::default()))?;
+    /// A shard that serves, at as many addresses as the case has servers.
+    pub(crate) fn listening(self, case: &Case, config: ShardConfig) -> Result<Shard> {
+        let shard = self.started(Shard::new(config))?;
         let transport = shard.transport().name;
         self.engine.check(transport)?;
         shard.serve(Mirror.into_echo())?;
-        announce(shard.listen("127.0.0.1:0")?, transport)?;
-        match tokio_runtime()?.block_on(host::tokio::run(shard))? {}
+        let listen = |_| shard.listen("127.0.0.1:0");
+        let addresses: Vec<_> = (0..case.servers).map(listen).collect::<Result<_, _>>()?;
+        announce(&addresses, transport)?;
+        Ok(shard)
     }
 
     fn started<T>(self, started: Result<T, ServeError>) -> Result<T> {
@@ -156,7 +167,7 @@ impl Ours {
         self,
         case: &Case,
         wait: WaitPolicy,
-        server: SocketAddr,
+        servers: &[SocketAddr],
         watch: Watch,
     ) -> Result<Measured> {
         if self.raw && case.message == Message::Order {
@@ -172,10 +183,10 @@ impl Ours {
             config.client = Config::new().stream_window(8 << 20).replies_window(64 << 20);
         }
         match self.client {
-            ClientKind::Shard => self.call_on_shard(case, config, server, watch),
-            ClientKind::Blocking => self.call_blocking(case, config, server, watch),
-            ClientKind::CrossThread => self.call_across_threads(case, server, watch),
-            ClientKind::Hosted => self.call_hosted(case, config, server, watch),
+            ClientKind::Shard => self.call_on_shard(case, config, servers, watch),
+            ClientKind::Blocking => self.call_blocking(case, config, servers[0], watch),
+            ClientKind::CrossThread => self.call_across_threads(case, servers, watch),
+            ClientKind::Hosted(host) => self.call_hosted(host, case, config, servers, watch),
         }
     }
 
@@ -183,12 +194,16 @@ impl Ours {
         self,
         case: &Case,
         config: ShardConfig,
-        server: SocketAddr,
+        servers: &[SocketAddr],
         watch: Watch,
     ) -> Result<Measured> {
-        let shard = Shard::new(config)?;
-        self.engine.check(shard.transport().name)?;
-        let clients = connect(&shard, case, server)?;
+        let shard = self.shard(config)?;
+        if case.servers > 1 {
+            let balanced = shard.block_on(balance(LocalClients::new(&shard), servers))?;
+            meter::begin(case, watch)?;
+            return self.run_on_shard(case, &shard, &[balanced]);
+        }
+        let clients = connect(&shard, case, servers[0])?;
         meter::begin(case, watch)?;
         if case.is_stream {
             let (message, client) = (case.message, clients[0].clone());
@@ -203,9 +218,16 @@ impl Ours {
             end.take().unwrap_or(Ok(()))?;
             return meter::finish();
         }
+        self.run_on_shard(case, &shard, &clients)
+    }
+
+    /// Callers that are tasks of the shard.
+    fn run_on_shard<C>(self, case: &Case, shard: &Shard, channels: &[C]) -> Result<Measured>
+    where
+        C: Channel<Body: IntoOwned> + Clone + 'static,
+    {
         let running = Rc::new(Cell::new(case.calls_at_a_time()));
-        for index in 0..case.calls_at_a_time() {
-            let caller = self.caller(case, index, clients[index % clients.len()].clone());
+        for (index, caller) in self.callers(case, channels) {
             let running = Rc::clone(&running);
             shard.spawn(async move {
                 work(caller, index).await;
@@ -243,20 +265,24 @@ impl Ours {
     fn call_across_threads(
         self,
         case: &Case,
-        server: SocketAddr,
+        servers: &[SocketAddr],
         watch: Watch,
     ) -> Result<Measured> {
         caller_runtime(case)?.block_on(async {
-            let mut clients = Vec::new();
-            for _ in 0..case.connections {
-                clients.push(EchoClient::connect(server).await?.channel().clone());
-            }
-            meter::begin(case, watch)?;
-            let mut tasks = Vec::new();
-            for index in 0..case.calls_at_a_time() {
-                let caller = self.caller(case, index, clients[index % clients.len()].clone());
-                tasks.push(tokio::spawn(work(caller, index)));
-            }
+            let tasks: Vec<_> = if case.servers > 1 {
+                let balanced = [balance(Clients::new()?, servers).await?];
+                meter::begin(case, watch)?;
+                let callers = self.callers(case, &balanced);
+                callers.map(|(index, caller)| tokio::spawn(work(caller, index))).collect()
+            } else {
+                let mut clients = Vec::new();
+                for _ in 0..case.connections {
+                    clients.push(EchoClient::connect(servers[0]).await?.channel().clone());
+                }
+                meter::begin(case, watch)?;
+                let callers = self.callers(case, &clients);
+                callers.map(|(index, caller)| tokio::spawn(work(caller, index))).collect()
+            };
             for task in tasks {
                 task.await?;
             }
@@ -264,35 +290,21 @@ impl Ours {
         })
     }
 
-    /// Tasks of the runtime that drives the shard.
-    fn call_hosted(
+    /// As many as there are calls at a time, with the channels in turns.
+    pub(crate) fn callers<C: Channel + Clone>(
         self,
         case: &Case,
-        config: ShardConfig,
-        server: SocketAddr,
-        watch: Watch,
-    ) -> Result<Measured> {
+        channels: &[C],
+    ) -> impl Iterator<Item = (usize, EchoCaller<C>)> {
+        (0..case.calls_at_a_time()).map(move |index| {
+            (index, self.caller(case, index, channels[index % channels.len()].clone()))
+        })
+    }
+
+    pub(crate) fn shard(self, config: ShardConfig) -> Result<Shard> {
         let shard = Shard::new(config)?;
         self.engine.check(shard.transport().name)?;
-        let local = LocalSet::new();
-        local.block_on(&caller_runtime(case)?, async {
-            let driver = tokio::task::spawn_local(host::tokio::run(shard.clone()));
-            let mut clients = Vec::new();
-            for _ in 0..case.connections {
-                clients.push(shard.connect(server).await?);
-            }
-            meter::begin(case, watch)?;
-            let mut tasks = Vec::new();
-            for index in 0..case.calls_at_a_time() {
-                let caller = self.caller(case, index, clients[index % clients.len()].clone());
-                tasks.push(tokio::task::spawn_local(work(caller, index)));
-            }
-            for task in tasks {
-                task.await?;
-            }
-            driver.abort();
-            meter::finish()
-        })
+        Ok(shard)
     }
 
     fn caller<C: Channel>(self, case: &Case, index: usize, channel: C) -> EchoCaller<C> {
@@ -311,6 +323,21 @@ impl Ours {
             ),
         }
     }
+}
+
+/// A channel over all servers with a connection to each, which chooses one for each call as it does by default.
+pub(crate) async fn balance<N: Connector>(
+    connector: N,
+    servers: &[SocketAddr],
+) -> Result<Balanced<N>> {
+    let balanced = Balanced::new(connector, Settings::new(), 1)?;
+    let instances = servers.iter().map(|&server| Instance::new("echo", server.to_string(), server));
+    balanced.apply(&Listing::of(1, instances));
+    let is_ready = |host: &HostReport| host.readiness == Readiness::Ready;
+    while !balanced.explain(0).hosts.iter().all(is_ready) {
+        balanced.connector().sleep(Duration::from_millis(1)).await;
+    }
+    Ok(balanced)
 }
 
 /// Takes the items of one stream until the time is over.
@@ -338,7 +365,7 @@ enum Bytesish {
     Blob(Blob),
 }
 
-struct EchoCaller<C> {
+pub(crate) struct EchoCaller<C> {
     client: EchoClient<C>,
     payload: Payload<Bytesish, Order>,
 }

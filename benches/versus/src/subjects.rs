@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use ringcall::WaitPolicy;
 
 use crate::cases::Case;
+use crate::hosted::Host;
 use crate::meter::{Measured, Watch};
 use crate::ours::{ClientKind, Engine, Ours};
 use crate::{Result, floor, peers};
@@ -67,18 +68,21 @@ const fn peer(name: &'static str, peer: Peer) -> Subject {
 pub(crate) const ALL: &[Subject] = &{
     use ClientKind::{Blocking, CrossThread, Hosted, Shard};
     use Engine::{Epoll, Uring};
-    use WaitPolicy::{Park, Spin};
+    use WaitPolicy::{Adaptive, Park, Spin};
     [
         floor("floor-spin", Spin),
         floor("floor-park", Park),
         ours("ringcall-epoll-spin", Spin, Epoll, Shard, false),
+        ours("ringcall-epoll-adaptive", Adaptive, Epoll, Shard, false),
         ours("ringcall-epoll-park", Park, Epoll, Shard, false),
         ours("ringcall-uring-spin", Spin, Uring, Shard, false),
+        ours("ringcall-uring-adaptive", Adaptive, Uring, Shard, false),
         ours("ringcall-uring-park", Park, Uring, Shard, false),
         ours("ringcall-blocking-spin", Spin, Epoll, Blocking, false),
         ours("ringcall-blocking-park", Park, Epoll, Blocking, false),
-        ours("ringcall-client-tokio", Park, Epoll, CrossThread, false),
-        ours("ringcall-hosted-tokio", Park, Epoll, Hosted, false),
+        ours("ringcall-client-tokio", Adaptive, Epoll, CrossThread, false),
+        ours("ringcall-hosted-tokio", Adaptive, Epoll, Hosted(Host::Tokio), false),
+        ours("ringcall-hosted-monoio", Adaptive, Uring, Hosted(Host::Monoio), false),
         ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, true),
         ours("ringcall-raw-epoll-park", Park, Epoll, Shard, true),
         ours_tls("ringcall-tls-epoll-spin", Spin, Epoll),
@@ -108,25 +112,45 @@ impl Subject {
         }
     }
 
-    /// Whether its callers are tasks, so that one of them can watch the clock for all.
+    /// Whether its callers are tasks, so that one of them can watch the clock for all. Not monoio's: there a task that
+    /// wakes itself goes before all others, which would wait for the one that watches.
     pub(crate) fn can_pace(&self) -> bool {
         match self.kind {
             Kind::Floor => false,
-            Kind::Ringcall(ours) => ours.client != ClientKind::Blocking,
+            Kind::Ringcall(ours) => {
+                !matches!(ours.client, ClientKind::Blocking | ClientKind::Hosted(Host::Monoio))
+            }
             Kind::Peer(_) => true,
+        }
+    }
+
+    /// Whether it has a client of many servers. The floor has a socket to each, all of which it keeps equally busy.
+    fn can_fan_out(&self) -> bool {
+        match self.kind {
+            Kind::Floor => true,
+            Kind::Ringcall(ours) => ours.client != ClientKind::Blocking && !ours.tls,
+            Kind::Peer(peer) => matches!(peer, Peer::Tonic | Peer::Tarpc | Peer::VoloThrift),
         }
     }
 
     /// Serves until the process is ended from outside.
     pub(crate) fn serve(&self, case: &Case) -> Result<()> {
+        if case.servers > 1 && !self.can_fan_out() {
+            return skip("no balanced client here");
+        }
         match self.kind {
             Kind::Floor => floor::serve(case, self.wait),
-            Kind::Ringcall(ours) => ours.serve(self.wait),
-            Kind::Peer(peer) => peers::serve(peer),
+            Kind::Ringcall(ours) => ours.serve(case, self.wait),
+            Kind::Peer(peer) => peers::serve(peer, case.servers),
         }
     }
 
-    pub(crate) fn call(&self, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+    pub(crate) fn call(
+        &self,
+        case: &Case,
+        servers: &[SocketAddr],
+        watch: Watch,
+    ) -> Result<Measured> {
         if case.is_stream && !self.can_stream() {
             return skip("no stream here");
         }
@@ -134,18 +158,24 @@ impl Subject {
             return skip("no open loop here");
         }
         match self.kind {
-            Kind::Floor => floor::call(case, self.wait, server, watch),
-            Kind::Ringcall(ours) => ours.call(case, self.wait, server, watch),
-            Kind::Peer(peer) => peers::call(peer, case, server, watch),
+            Kind::Floor => floor::call(case, self.wait, servers, watch),
+            Kind::Ringcall(ours) => ours.call(case, self.wait, servers, watch),
+            Kind::Peer(peer) => peers::call(peer, case, servers, watch),
         }
     }
 }
 
-/// Tells whoever started this server where it is, and what moves its bytes.
-pub(crate) fn announce(address: impl fmt::Display, transport: &str) -> Result<()> {
+/// Tells whoever started this server where it is, at one address or several, and what moves its bytes.
+pub(crate) fn announce<A: ToString>(addresses: &[A], transport: &str) -> Result<()> {
+    let addresses: Vec<String> = addresses.iter().map(A::to_string).collect();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{address} {transport}")?;
+    writeln!(out, "{} {transport}", addresses.join(","))?;
     Ok(out.flush()?)
+}
+
+/// What was announced.
+pub(crate) fn addresses(announced: &str) -> Result<Vec<SocketAddr>> {
+    Ok(announced.split(',').map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// Why a subject cannot be measured here. Not a failure.

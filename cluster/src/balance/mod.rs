@@ -4,8 +4,10 @@
 //! or were tried already) and what is known of each ([`HostStats`]).
 
 mod hash;
+mod idle;
 mod least;
 mod p2c;
+mod prequal;
 mod random;
 mod round_robin;
 mod stats;
@@ -18,6 +20,7 @@ use ringcall_core::{Entropy, Instant, SplitMix64, method_id};
 pub use hash::{Maglev, Ring};
 pub use least::LeastActive;
 pub use p2c::PeakEwma;
+pub use prequal::{Prequal, PrequalConfig};
 pub use random::WeightedRandom;
 pub use round_robin::SmoothRoundRobin;
 pub use stats::HostStats;
@@ -120,6 +123,17 @@ impl<'a> Candidates<'a> {
         self.sample_exactly(rng)
     }
 
+    /// Two of them by chance, which may be the same.
+    #[inline]
+    pub(crate) fn sample_two(&self, rng: &mut dyn Entropy) -> (u32, u32) {
+        let one = self.sample(rng);
+        let mut other = self.sample(rng);
+        if one == other && self.list.len() > 1 {
+            other = self.sample(rng);
+        }
+        (one, other)
+    }
+
     #[cold]
     fn sample_exactly(&self, rng: &mut dyn Entropy) -> u32 {
         let total = self.list.iter().map(|place| u64::from(self.host(*place).weight)).sum();
@@ -153,6 +167,8 @@ pub enum Balancing {
     Ring,
     /// [`Maglev`], with bounded load.
     Maglev,
+    /// [`Prequal`].
+    Prequal(PrequalConfig),
     /// One of yours.
     Custom(Arc<dyn Fn() -> Box<dyn Balance> + Send + Sync>),
 }
@@ -166,6 +182,7 @@ impl Balancing {
             Balancing::LeastActive => Box::new(LeastActive),
             Balancing::Ring => Box::new(Ring::default()),
             Balancing::Maglev => Box::new(Maglev::default()),
+            Balancing::Prequal(config) => Box::new(Prequal::new(*config)),
             Balancing::Custom(build) => build(),
         }
     }
@@ -180,6 +197,7 @@ impl fmt::Debug for Balancing {
             Balancing::LeastActive => "LeastActive",
             Balancing::Ring => "Ring",
             Balancing::Maglev => "Maglev",
+            Balancing::Prequal(_) => "Prequal",
             Balancing::Custom(_) => "Custom",
         })
     }

@@ -111,6 +111,12 @@ impl HostStats {
         self.latency_ns
     }
 
+    /// When a call last ended.
+    #[inline]
+    pub(crate) fn seen(&self) -> Instant {
+        self.seen
+    }
+
     #[inline]
     pub(crate) fn is_unknown(&self) -> bool {
         self.seen == Instant::ZERO

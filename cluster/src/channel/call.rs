@@ -11,7 +11,7 @@ use ringcall_core::{
     Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
 };
 
-use super::carrying::{Carrying, carrying};
+use super::carrying::{Carrying, carrying, joined};
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
@@ -26,6 +26,8 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
     call: Outgoing,
     payload: P,
     key: Option<u64>,
+    /// Names what the call is to do, in a TLV, if the settings want that.
+    operation: Option<Arc<[u8]>>,
     /// Once it has begun, until it ends.
     state: Option<CallState>,
     first: Option<Running<N, P>>,
@@ -62,6 +64,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call,
             payload,
             key,
+            operation: None,
             state: None,
             first: None,
             second: None,
@@ -71,19 +74,23 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
-    /// Makes an attempt; its future is polled next. Nothing is made yet if a rule lets the call wait first.
-    #[inline]
+    /// Makes an attempt; its future is polled next. Nothing is made if the call begins with this and a rule wants more of
+    /// it first.
+    #[inline(always)]
     fn attempt(&mut self) -> Result<Option<Running<N, P>>, Failure> {
         let connector = &self.shared.connector;
         let now = connector.now();
         let Outgoing { name, method, flags, timeout, .. } = self.call;
         let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
         let asked = Asked { name, method, key: self.key, extensions, argument };
-        let state = &mut self.state;
+        let (state, operation) = (&mut self.state, &mut self.operation);
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
                 let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
-                if begun.delay().is_some() {
+                if fleet.wants_key(begun) && !asked.has_idempotency_key() {
+                    *operation = Some(self.shared.operations.next());
+                }
+                if begun.is_special() {
                     return Ok(None);
                 }
             }
@@ -96,14 +103,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             let carried = fleet.carried(state, &attempt);
             Ok(Some((attempt, channel, carried)))
         })?;
-        if let Some((attempt, channel, carried)) = begun {
-            return Ok(Some(self.run(attempt, channel, carried)));
-        }
-        let delay = self.state.as_ref().and_then(CallState::delay).unwrap_or_default();
-        // Nobody waits longer than until the deadline.
-        let delay = delay.min(timeout);
-        self.timer = Some(Timer::Again(connector.sleep(delay)));
-        Ok(None)
+        Ok(begun.map(|(attempt, channel, carried)| self.run(attempt, channel, carried)))
     }
 
     #[inline]
@@ -118,6 +118,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
+        let carried = joined(carried, self.operation.as_ref());
         let payload = carrying(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
         Running { attempt, future }
@@ -125,12 +126,35 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
 
     #[inline]
     fn begin(&mut self) -> Result<(), Failure> {
-        let Some(running) = self.attempt()? else { return Ok(()) };
+        match self.attempt()? {
+            Some(running) => self.go_on(running),
+            None => self.begin_special()?,
+        }
+        Ok(())
+    }
+
+    /// The call has begun, and rules want more of it before its first attempt: a copy, or that it waits.
+    #[cold]
+    #[inline(never)]
+    fn begin_special(&mut self) -> Result<(), Failure> {
+        let Some(state) = &self.state else { return Ok(()) };
+        self.shared.mirror(&self.call, &self.payload, state);
+        if let Some(delay) = state.delay() {
+            // Nobody waits longer than until the deadline.
+            let delay = delay.min(self.call.timeout);
+            self.timer = Some(Timer::Again(self.shared.connector.sleep(delay)));
+        } else if let Some(running) = self.attempt()? {
+            self.go_on(running);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn go_on(&mut self, running: Running<N, P>) {
         if let Some(after) = running.attempt.hedge_after {
             self.timer = Some(Timer::Hedge(self.shared.connector.sleep(after)));
         }
         self.first = Some(running);
-        Ok(())
     }
 
     /// One of the attempts has ended. Gives the end of the call, if it is that.

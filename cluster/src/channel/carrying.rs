@@ -17,6 +17,21 @@ impl AsRef<[u8]> for Carried {
 
 pub(super) type Carrying<P> = Extended<P, Carried>;
 
+/// One behind the other: both are padded.
+#[inline]
+pub(super) fn joined(
+    routing: Option<Arc<[u8]>>,
+    operation: Option<&Arc<[u8]>>,
+) -> Option<Arc<[u8]>> {
+    match (routing, operation) {
+        (routing, None) => routing,
+        (None, Some(operation)) => Some(Arc::clone(operation)),
+        (Some(routing), Some(operation)) => {
+            Some(routing.iter().chain(&**operation).copied().collect())
+        }
+    }
+}
+
 /// With `added` behind what it has. That costs an allocation if both have something.
 #[inline]
 pub(super) fn carrying<P: Payload>(payload: P, added: Option<Arc<[u8]>>) -> Carrying<P> {

@@ -3,6 +3,8 @@
 mod call;
 mod carrying;
 mod connector;
+mod copies;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +14,8 @@ use ringcall_core::{Channel, Outgoing, Payload};
 
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
+use copies::Copies;
+use operations::Operations;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts};
@@ -36,8 +40,10 @@ pub struct Balanced<N: Connector> {
 struct Shared<N: Connector> {
     connector: N,
     fleet: N::Guard<Fleet<N::Channel>>,
-    /// Held while a listing replaces another.
-    applying: Mutex<()>,
+    copies: N::Guard<Copies<N>>,
+    /// The last listing, whole. Held while another one replaces it.
+    listing: Mutex<Listing>,
+    operations: Operations,
 }
 
 impl<N: Connector> Balanced<N> {
@@ -49,7 +55,13 @@ impl<N: Connector> Balanced<N> {
     pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
         let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
         Ok(Balanced {
-            shared: Arc::new(Shared { connector, fleet, applying: Mutex::new(()) }),
+            shared: Arc::new(Shared {
+                connector,
+                fleet,
+                copies: N::Guard::new(Copies::default()),
+                listing: Mutex::default(),
+                operations: Operations::default(),
+            }),
             key: None,
         })
     }
@@ -65,7 +77,19 @@ impl<N: Connector> Balanced<N> {
     /// the calls on them. A listing that is older than the last one is ignored.
     pub fn apply(&self, listing: &Listing) {
         let shared = &self.shared;
-        let _one_at_a_time = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.version <= listing.version {
+            last.clone_from(listing);
+            self.apply_part(listing);
+        }
+    }
+
+    /// Replaces the instances by those of a listing that this side uses. One at a time.
+    fn apply_part(&self, listing: &Listing) {
+        let shared = &self.shared;
+        let aperture = shared.fleet.with(|fleet| fleet.settings().aperture);
+        let part = aperture.map(|aperture| aperture.narrow(listing));
+        let listing = part.as_ref().unwrap_or(listing);
         // Connections are opened, and let go of, outside of the guard: either may take a moment.
         let unknown = shared.fleet.with(|fleet| fleet.unknown(listing));
         let connect =
@@ -79,13 +103,23 @@ impl<N: Connector> Balanced<N> {
         drop(gone);
     }
 
-    /// Replaces the settings.
+    /// Replaces the settings. Another aperture opens and closes connections, as [`apply`](Balanced::apply) does.
     ///
     /// # Errors
     /// When one makes no sense; nothing is changed then.
     pub fn configure(&self, settings: Settings) -> Result<(), BadSetting> {
-        let now = self.shared.connector.now();
-        self.shared.fleet.with(|fleet| fleet.configure(now, settings))
+        let shared = &self.shared;
+        let (now, aperture) = (shared.connector.now(), settings.aperture);
+        let before = shared.fleet.with(|fleet| {
+            let before = fleet.settings().aperture;
+            fleet.configure(now, settings).map(|()| before)
+        })?;
+        if before != aperture {
+            // Whoever applies a listing meanwhile goes by the aperture of before, or of now.
+            let last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.apply_part(&last);
+        }
+        Ok(())
     }
 
     /// Replaces the rules by which calls are routed; there are none at first. Calls under way go by them from their
@@ -119,6 +153,7 @@ impl<N: Connector> Balanced<N> {
     /// What it has done so far.
     #[must_use]
     pub fn counts(&self) -> FleetCounts {
+        self.shared.look_at_copies();
         self.shared.fleet.with(|fleet| fleet.counts())
     }
 
@@ -126,6 +161,8 @@ impl<N: Connector> Balanced<N> {
     /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
     #[must_use]
     pub fn dead(&self) -> Vec<String> {
+        // Whoever watches asks this again and again: the last copies end here, where no further ones are made.
+        self.shared.look_at_copies();
         let connector = &self.shared.connector;
         self.shared.fleet.with(|fleet| fleet.dead(|channel| connector.readiness(channel)))
     }

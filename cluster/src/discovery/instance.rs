@@ -35,6 +35,9 @@ pub struct Instance {
     pub address: Address,
     /// How much it takes, relative to others; 100 is ordinary, 0 takes no calls, at most 10 000.
     pub weight: u32,
+    /// Calls go to instances with the lowest number of which one can be called, within what rules and groups say; 0 is
+    /// ordinary.
+    pub priority: u16,
     /// When it was registered, in milliseconds of the *source's* clock. Clocks of the instances themselves
     /// are not used: a wrong one would make an old instance look new, and a new one warm.
     pub registered_ms: Option<u64>,
@@ -93,6 +96,7 @@ impl Instance {
             zone: String::new(),
             address: address.into(),
             weight: WEIGHT,
+            priority: 0,
             registered_ms: None,
             tags: BTreeMap::new(),
             shapes: Vec::new(),
@@ -103,6 +107,12 @@ impl Instance {
     #[must_use]
     pub fn with_weight(self, weight: u32) -> Instance {
         Instance { weight, ..self }
+    }
+
+    /// The same with another priority.
+    #[must_use]
+    pub fn with_priority(self, priority: u16) -> Instance {
+        Instance { priority, ..self }
     }
 
     /// Whether it is what an instance may be.

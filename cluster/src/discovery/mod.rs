@@ -5,6 +5,7 @@
 //! and mass removals, and lets changes through in steps. What comes out is a [`Listing`].
 
 mod damping;
+mod dns;
 mod guard;
 mod instance;
 mod listing;
@@ -16,6 +17,11 @@ mod text;
 mod file;
 
 pub use damping::DampingConfig;
+#[cfg(feature = "dns")]
+pub use dns::HickoryResolver;
+pub use dns::{
+    DnsAnswer, DnsConfig, DnsFailure, DnsFamily, DnsKind, DnsQuery, DnsRecord, DnsSource, Resolve,
+};
 #[cfg(feature = "file")]
 pub use file::{Cached, DiskCache, FileSource, wall_clock_ms};
 pub use guard::{Alarm, GuardConfig};

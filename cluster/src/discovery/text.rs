@@ -76,6 +76,10 @@ fn read_line(line: &str) -> Result<Instance, String> {
                 instance.weight =
                     value.parse().map_err(|_| format!("weight={value} is no weight"))?;
             }
+            "priority" => {
+                instance.priority =
+                    value.parse().map_err(|_| format!("priority={value} is no priority"))?;
+            }
             "zone" => instance.zone = value,
             "group" => instance.group = value,
             "version" => instance.version = value,
@@ -104,6 +108,9 @@ pub fn format_list<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Str
         // Writing to a string does not fail.
         let _ = write!(text, "{} {} {address}", escape(&it.service), escape(&it.name));
         let _ = write!(text, " weight={}", it.weight);
+        if it.priority != 0 {
+            let _ = write!(text, " priority={}", it.priority);
+        }
         let said = [("zone", &it.zone), ("group", &it.group), ("version", &it.version)];
         for (key, value) in said.iter().filter(|(_, value)| !value.is_empty()) {
             let _ = write!(text, " {key}={}", escape(value));
@@ -164,11 +171,11 @@ mod tests {
 
     #[test]
     fn a_list_is_read_as_it_is_written() {
-        let text = "\n# comment\nquotes a1 127.0.0.1:7001 weight=200 zone=z1 tag.disk=very%20fast\n\
+        let text = "\n# comment\nquotes a1 127.0.0.1:7001 weight=200 priority=1 zone=z1 tag.disk=very%20fast\n\
                     quotes a2 unix:/run/quotes group=blue version=2 registered_ms=17 shapes=1,ff\n";
         let list = read_list(text).unwrap();
         assert_eq!(list.len(), 2);
-        assert_eq!((list[0].weight, &list[0].zone[..]), (200, "z1"));
+        assert_eq!((list[0].weight, list[0].priority, &list[0].zone[..]), (200, 1, "z1"));
         assert_eq!(list[0].tags["disk"], "very fast");
         assert_eq!((list[1].registered_ms, &list[1].shapes[..]), (Some(17), &[1, 255][..]));
         assert_eq!(read_list(&format_list(&list)).unwrap(), list);

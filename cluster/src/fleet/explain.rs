@@ -5,6 +5,7 @@ use std::fmt;
 use ringcall_core::Instant;
 
 use super::{Fleet, FleetCounts, Readiness};
+use crate::aperture::Aperture;
 use crate::breaker::BreakerState;
 use crate::health::HealthState;
 use crate::route::{Asked, Dropped, Trace};
@@ -17,7 +18,9 @@ pub struct Explanation {
     pub balance: String,
     /// The version of the list of instances.
     pub listing: u64,
-    /// What rules make of it, if there are rules, groups or zones. Where chance decides, it is that of the next call.
+    /// Which part of that list is used, if not all of it.
+    pub aperture: Option<Aperture>,
+    /// What rules make of it, if there are rules, groups, zones or priorities. Where chance decides, it is that of the next call.
     pub trace: Option<Trace>,
     /// The method's breaker; nothing if it was not called yet, or has none.
     pub breaker: Option<BreakerState>,
@@ -106,6 +109,7 @@ impl<T: Clone> Fleet<T> {
             trace,
             balance: format!("{:?}", self.settings.balancing),
             listing: self.version,
+            aperture: self.settings.aperture,
             breaker: states.as_ref().and_then(|(breaker, _)| *breaker),
             budget: self.budget.balance(),
             counts: self.counts,
@@ -124,13 +128,20 @@ impl<T: Clone> Fleet<T> {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let breaker = self.breaker.unwrap_or(BreakerState::Closed);
+        write!(f, "{} over listing {}", self.balance, self.listing)?;
+        if let Some(Aperture { index, peers, .. }) = self.aperture {
+            write!(f, ", the part of caller {index} of {peers}")?;
+        }
         writeln!(
             f,
-            "{} over listing {}; breaker {breaker:?}; budget {}; {} calls, {} attempts",
-            self.balance, self.listing, self.budget, self.counts.calls, self.counts.attempts
+            "; breaker {breaker:?}; budget {}; {} calls, {} attempts",
+            self.budget, self.counts.calls, self.counts.attempts
         )?;
         if let Some(trace) = &self.trace {
             writeln!(f, "rules {}: meets {}", trace.version, trace.met.join(", "))?;
+            if !trace.mirrored.is_empty() {
+                writeln!(f, "  a copy goes to one of {}", trace.mirrored.join(", "))?;
+            }
         }
         for host in &self.hosts {
             write!(f, "  {:<12} ", host.name)?;

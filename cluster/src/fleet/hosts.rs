@@ -148,6 +148,13 @@ impl<T> Hosts<T> {
         hosts.filter_map(named).collect()
     }
 
+    /// Whether some of them are called before others.
+    pub(super) fn have_priorities(&self) -> bool {
+        let mut all = self.hosts.iter().flatten().map(|host| host.listed.instance.priority);
+        let first = all.next();
+        all.any(|priority| Some(priority) != first)
+    }
+
     fn is_live(&self, place: u32) -> bool {
         self.hosts[place as usize].is_some()
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, Failure, Instant, RetryBudget, SplitMix64};
+use ringcall_core::{Cause, Entropy, Failure, Instant, RetryBudget, SplitMix64};
 
 pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
@@ -56,7 +56,7 @@ pub struct Fleet<T> {
     methods: Methods,
     balance: Box<dyn Balance>,
     rules: Arc<Rules>,
-    /// Where rules, groups or zones have a say.
+    /// Where rules, groups, zones or priorities have a say.
     routing: Option<Box<Routing>>,
     /// By which calls know that they were routed otherwise.
     serial: u32,
@@ -89,6 +89,12 @@ pub struct FleetCounts {
     pub denied: u64,
     /// Attempts for which all instances were used, since too few were usable.
     pub panics: u64,
+    /// Copies of calls that were made.
+    pub mirrored: u64,
+    /// Copies that were not made: nobody could be called, or there were too many, or they were too large.
+    pub mirrors_dropped: u64,
+    /// Copies that were made and have ended without an answer, as far as that was looked at.
+    pub mirrors_failed: u64,
 }
 
 /// A call, as a fleet sees it from its begin to its end.
@@ -113,6 +119,10 @@ struct Path {
     plan: u16,
     /// The call says itself which group it asks for.
     says_group: bool,
+    /// There is more to be done before it is made: it waits, or a copy is made.
+    is_special: bool,
+    /// The rule that asks for a copy.
+    mirror: Option<u8>,
     /// An hour at most.
     delay_us: u32,
 }
@@ -129,6 +139,17 @@ impl CallState {
     pub fn delay(&self) -> Option<Duration> {
         let Path { delay_us, .. } = self.path;
         (delay_us > 0).then(|| Duration::from_micros(delay_us.into()))
+    }
+
+    /// Whether it has to wait before its first attempt, or is copied.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        self.path.is_special
+    }
+
+    /// Whether a rule asks for a copy.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.path.mirror.is_some()
     }
 
     /// Whether its deadline has passed while it waited for its first attempt.
@@ -221,6 +242,12 @@ impl<T: Clone> Fleet<T> {
         Ok(())
     }
 
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Replaces the rules by which calls are routed. Calls under way go by them from their next attempt on.
     ///
     /// # Errors
@@ -240,7 +267,8 @@ impl<T: Clone> Fleet<T> {
     fn reroute(&mut self) {
         let Settings { caller, groups, zones, .. } = &*self.settings;
         let has_zones = zones.is_some() && !caller.zone.is_empty();
-        let is_routed = !self.rules.is_empty() || groups.is_some() || has_zones;
+        let has_rules = !self.rules.is_empty() || groups.is_some();
+        let is_routed = has_rules || has_zones || self.hosts.have_priorities();
         self.serial = self.routing.as_ref().map_or(self.serial, |routing| routing.serial());
         self.routing = is_routed.then(|| {
             let router = Router::new(&self.rules, &self.settings);
@@ -256,7 +284,7 @@ impl<T: Clone> Fleet<T> {
 
     /// Replaces the instances. Those that stay, with name and address, keep what is known of them; `connect`
     /// makes what reaches a new one, or leaves it out. Gives back what reached those that are gone. A listing that is older than
-    /// the last one is ignored.
+    /// the last one is ignored. It is taken as it is: whoever applies it narrows it to [`Settings::aperture`] before.
     pub fn apply(
         &mut self,
         now: Instant,
@@ -273,8 +301,10 @@ impl<T: Clone> Fleet<T> {
         }
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
-        if let Some(routing) = &mut self.routing {
-            routing.place(self.version, &self.hosts);
+        match &mut self.routing {
+            Some(routing) => routing.place(self.version, &self.hosts),
+            None if self.hosts.have_priorities() => self.reroute(),
+            None => {}
         }
         gone
     }
@@ -371,6 +401,41 @@ impl<T: Clone> Fleet<T> {
     #[must_use]
     pub fn carried(&self, call: &CallState, attempt: &Attempt) -> Option<Arc<[u8]>> {
         self.routing.as_ref()?.carried(&call.path, attempt.host.place())
+    }
+
+    /// Where a copy of a call goes, and the name of the rule that asks for it: to one of its instances by chance that
+    /// is not ejected and can be called. What becomes of it is no news of that instance.
+    pub(crate) fn mirror(
+        &mut self,
+        call: &CallState,
+        readiness: impl Fn(&T) -> Readiness,
+    ) -> Option<(String, T)> {
+        if self.is_stale(call) {
+            return None;
+        }
+        let (name, places) = self.routing.as_ref()?.mirrored(call.path.mirror?)?;
+        let first = self.rng.below((places.len() as u64).max(1)) as usize;
+        let (before, after) = places.split_at(first);
+        let can = |place: &&u32| {
+            let has_weight = self.hosts.stats()[**place as usize].full_weight > 0;
+            let is_ready = readiness(self.hosts.target(**place)) == Readiness::Ready;
+            has_weight && is_ready && self.hosts.is_usable(**place)
+        };
+        let place = after.iter().chain(before).find(can)?;
+        Some((name.to_owned(), self.hosts.target(*place).clone()))
+    }
+
+    /// What has become of copies.
+    pub(crate) fn count_mirrors(&mut self, made: u64, dropped: u64, failed: u64) {
+        self.counts.mirrored += made;
+        self.counts.mirrors_dropped += dropped;
+        self.counts.mirrors_failed += failed;
+    }
+
+    /// Whether the call is to have a key of its own that all of its attempts share.
+    #[inline]
+    pub(crate) fn wants_key(&self, call: &CallState) -> bool {
+        self.methods.settings(call.method).idempotency_keys
     }
 
     /// Whether rules or instances have changed since the call was routed.

@@ -11,7 +11,7 @@ use ringcall_core::{Cause, Entropy, Failure, SplitMix64};
 
 use super::hosts::Hosts;
 use super::{CallState, Path};
-use crate::route::{Asked, Router, Verdict, Zones};
+use crate::route::{Asked, Ranks, Router, Verdict, Zones};
 use crate::settings::Settings;
 
 /// Calls that are decided in more ways than this at a time make plans that others need anew.
@@ -53,11 +53,13 @@ impl Bits {
     }
 }
 
-/// What rules, groups and zones say of instances.
+/// What rules, groups, zones and priorities say of instances.
 #[derive(Debug, Default)]
 struct Map {
     /// Of each rule that excludes instances.
     excluded: Vec<(u8, Bits)>,
+    /// Where copies go of each rule that asks for some.
+    mirrored: Vec<(u8, Vec<u32>)>,
     /// Of each route, the lanes.
     routes: Vec<Vec<Bits>>,
     /// By name.
@@ -66,6 +68,8 @@ struct Map {
     group_of: Vec<u16>,
     /// The caller's zone.
     zone: Bits,
+    /// Instances of each priority, the most wanted first; empty if all have the same.
+    priorities: Vec<Bits>,
 }
 
 #[derive(Debug)]
@@ -127,16 +131,27 @@ impl Routing {
         let bits =
             |is: &dyn Fn(u32) -> bool| Bits::of(hosts.live().iter().copied().filter(|at| is(*at)));
         let of = |subset| bits(&|place| router.is_in(subset, instance(place)));
+        let places = |subset| {
+            let is_in = |place: &u32| router.is_in(subset, instance(*place));
+            hosts.live().iter().copied().filter(is_in).collect()
+        };
         let zone = router.zone();
         self.map = Map {
             excluded: router.excluded().map(|(rule, subset)| (rule, of(subset))).collect(),
+            mirrored: router.mirrored().map(|(rule, subset)| (rule, places(subset))).collect(),
             routes: (0..router.routes())
                 .map(|route| router.lanes(Some(route as u16)).iter().map(of).collect())
                 .collect(),
             groups: Vec::new(),
             group_of: Vec::new(),
             zone: bits(&|place| !zone.is_empty() && instance(place).zone == zone),
+            priorities: Vec::new(),
         };
+        let ranks = Ranks::of(hosts.live().iter().map(|place| instance(*place)));
+        if ranks.count() > 1 {
+            let with = |rank| bits(&|place| ranks.rank(instance(place)) == rank);
+            self.map.priorities = (0..ranks.count()).map(with).collect();
+        }
         if let Some(groups) = router.groups() {
             let mut names: Vec<&str> =
                 hosts.live().iter().map(|place| &instance(*place).group[..]).collect();
@@ -191,11 +206,18 @@ impl Routing {
             return Err(Failure::not_sent(Cause::Status(status)));
         }
         let (group, says_group) = self.group(asked);
-        let Verdict { excludes, route, delay, .. } = verdict;
+        let Verdict { excludes, route, delay, mirror, .. } = verdict;
         let plan = self.plan(Key { excludes, route, group });
         // An hour has fewer microseconds than that.
         let delay_us = delay.map_or(0, |delay| delay.as_micros() as u32);
-        Ok(Path { serial: self.serial, plan, says_group, delay_us })
+        let is_special = delay_us > 0 || mirror.is_some();
+        Ok(Path { serial: self.serial, plan, says_group, is_special, mirror, delay_us })
+    }
+
+    /// Where a copy may go by this rule, and what it says that the rule's name is.
+    pub(super) fn mirrored(&self, rule: u8) -> Option<(&str, &[u32])> {
+        let (_, places) = self.map.mirrored.iter().find(|(other, _)| *other == rule)?;
+        Some((self.router.rule_name(rule), places))
     }
 
     #[cold]
@@ -253,10 +275,14 @@ impl Routing {
         let (key, mut count) = (plan.key, 0);
         let all = [Bits::default()];
         let lanes = key.route.map_or(&all[..], |route| &map.routes[usize::from(route)]);
+        let has_priorities = !map.priorities.is_empty();
+        let priorities = if has_priorities { &map.priorities[..] } else { &all[..] };
         for group in chain(router, map, key.group) {
-            for bits in lanes {
+            let parts = lanes.iter().flat_map(|bits| priorities.iter().map(move |it| (bits, it)));
+            for (bits, priority) in parts {
                 let is_in = |place: u32| {
                     (key.route.is_none() || bits.has(place))
+                        && (!has_priorities || priority.has(place))
                         && group.is_none_or(|group: &Group| group.members.has(place))
                         && !map.excludes(key.excludes, place)
                 };

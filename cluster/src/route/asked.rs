@@ -46,6 +46,11 @@ impl<'a> Asked<'a> {
         std::str::from_utf8(group).ok()
     }
 
+    /// Whether it has an idempotency key.
+    pub(crate) fn has_idempotency_key(&self) -> bool {
+        self.tlvs().any(|(found, _)| found == tag::IDEMPOTENCY_KEY)
+    }
+
     fn tlvs(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
         let found = Extensions::new(self.extensions).map_while(Result::ok);
         found.map(|found| (found.tag, found.value))

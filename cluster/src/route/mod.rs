@@ -6,6 +6,7 @@
 
 mod asked;
 mod caller;
+mod ranks;
 mod router;
 mod rule;
 mod subset;
@@ -14,6 +15,7 @@ mod trace;
 
 pub use asked::{Asked, Fields, Sample};
 pub use caller::{Caller, Groups, Zones};
+pub(crate) use ranks::Ranks;
 pub(crate) use router::{Router, Verdict};
 pub use rule::{Action, BadRule, BadRules, By, Match, Route, Rule, Rules};
 pub use subset::Subset;

@@ -45,6 +45,7 @@ enum Then {
         draw: Draw,
     },
     Exclude,
+    Mirror,
     Deny(Status),
     Delay(Duration),
 }
@@ -80,6 +81,8 @@ pub(crate) struct Verdict {
     /// Which route it goes by, if any.
     pub(crate) route: Option<u16>,
     pub(crate) delay: Option<Duration>,
+    /// The rule that asks for a copy.
+    pub(crate) mirror: Option<u8>,
     /// The rule that denies it, and how.
     pub(crate) denied: Option<(u8, Status)>,
 }
@@ -129,6 +132,7 @@ impl Router {
     fn then(&mut self, index: u8, action: &Action, salt: u64, fields: &Fields) -> Then {
         match action {
             Action::Exclude(_) => Then::Exclude,
+            Action::Mirror(_) => Then::Mirror,
             Action::Deny(status) => Then::Deny(*status),
             Action::Delay(time) => Then::Delay(*time),
             Action::Split(routes, by) => {
@@ -197,6 +201,14 @@ impl Router {
         })
     }
 
+    /// Where copies go by each rule that asks for some.
+    pub(crate) fn mirrored(&self) -> impl Iterator<Item = (u8, &Subset)> {
+        self.rules.list().iter().zip(0..).filter_map(|(rule, index)| match &rule.then {
+            Action::Mirror(subset) => Some((index, subset)),
+            _ => None,
+        })
+    }
+
     pub(crate) fn zone(&self) -> &str {
         &self.caller.zone
     }
@@ -241,6 +253,7 @@ impl Compiled {
         match &self.then {
             Then::Exclude => verdict.excludes |= 1 << self.rule,
             Then::Delay(time) => verdict.delay = verdict.delay.or(Some(*time)),
+            Then::Mirror => verdict.mirror = verdict.mirror.or(Some(self.rule)),
             Then::Deny(status) => {
                 verdict.denied = Some((self.rule, *status));
                 return ControlFlow::Break(());

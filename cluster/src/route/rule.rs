@@ -260,6 +260,11 @@ pub enum Action {
     Split(Vec<(u32, Route)>, By),
     /// It goes to none of these instances, whatever else is said. Later rules hold for it, too.
     Exclude(Subset),
+    /// A copy of it goes to one of these instances as well, which may be the one that it goes to itself: exclude them if
+    /// they are for copies only. The copy has the call's argument, metadata and deadline, and says whose it is by the
+    /// metadata `mirrored-by`, the rule's name. Nobody hears what becomes of it. Later rules hold for the call, too; of
+    /// several copies the first is made.
+    Mirror(Subset),
     /// It is not made, and fails with this status, which must be of the class *refused*. It was not sent.
     Deny(Status),
     /// It waits before it is made, an hour at most. Later rules hold for it, too; of several delays the first
@@ -291,7 +296,7 @@ impl Action {
                 by.check()?;
                 routes.iter().try_for_each(|(_, route)| route.check())
             }
-            Action::Exclude(subset) => subset.check(),
+            Action::Exclude(subset) | Action::Mirror(subset) => subset.check(),
             Action::Deny(status) if status.class() == StatusClass::Refused => Ok(()),
             Action::Deny(_) => Err(BadRule::Status),
             Action::Delay(time) if *time <= DELAY_MAX => Ok(()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringcall_core::{SplitMix64, Status};
 
-use super::{Action, Asked, BadRules, Router, Rules, Sample, Verdict};
+use super::{Action, Asked, BadRules, Ranks, Router, Rules, Sample, Verdict};
 use crate::discovery::Instance;
 use crate::settings::Settings;
 
@@ -22,8 +22,10 @@ pub struct Trace {
     pub denied: Option<Status>,
     /// How long it waits before it is made.
     pub delay: Option<Duration>,
+    /// The instances of which one gets a copy, if one can be called.
+    pub mirrored: Vec<String>,
     /// Each instance: its name, and in which lane it is, 0 the first; or why it is in none. With groups, lanes of the
-    /// group that is asked for come first, then those of each fallback group.
+    /// group that is asked for come first, then those of each fallback group; each priority is a lane of its own.
     pub instances: Vec<(String, Result<usize, Dropped>)>,
 }
 
@@ -79,15 +81,28 @@ impl Router {
         let verdict = self.decide(&self.relevant(asked), asked, rng, |rule| {
             met.push(self.rule_name(rule).to_owned());
         });
-        let where_is =
-            |instance: &Instance| (instance.name.clone(), self.lane_of(&verdict, asked, instance));
+        let instances: Vec<&Instance> = instances.into_iter().collect();
+        let ranks = Ranks::of(instances.iter().copied());
+        let where_is = |instance: &Instance| {
+            let lane = self.lane_of(&verdict, asked, instance);
+            let lane = lane.map(|lane| lane * ranks.count() + ranks.rank(instance));
+            (instance.name.clone(), lane)
+        };
         Trace {
             version: self.rules.version(),
             met,
             denied: verdict.denied.map(|(_, status)| status),
             delay: verdict.delay,
+            mirrored: self.mirrored_to(&verdict, &instances),
             instances: instances.into_iter().map(where_is).collect(),
         }
+    }
+
+    fn mirrored_to(&self, verdict: &Verdict, instances: &[&Instance]) -> Vec<String> {
+        let wanted = self.mirrored().find(|(rule, _)| Some(*rule) == verdict.mirror);
+        let Some((_, subset)) = wanted else { return Vec::new() };
+        let found = instances.iter().filter(|it| self.is_in(subset, it));
+        found.map(|it| it.name.clone()).collect()
     }
 
     /// In which lane of a call an instance is.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
-use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::frame::{Extensions, ReplyHeader, request_flags, tag};
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant,
     Outgoing, OwnedChannel, Payload, Status,
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// Calls that were made: to whom, the attempt, the flags.
     pub(crate) made: RefCell<Vec<(String, u8, u8)>>,
     pub(crate) given_up: RefCell<Vec<String>>,
+    /// The idempotency keys of those that had one.
+    pub(crate) keys: RefCell<Vec<Vec<u8>>>,
 }
 
 impl World {
@@ -112,7 +114,11 @@ impl OwnedChannel for Stub {
     where
         P: Payload + Clone;
 
-    fn call_owned<P: Payload + Clone>(self, call: Outgoing, _: P) -> StubCall {
+    fn call_owned<P: Payload + Clone>(self, call: Outgoing, payload: P) -> StubCall {
+        let mut found = Extensions::new(payload.extensions()).flatten();
+        if let Some(key) = found.find(|found| found.tag == tag::IDEMPOTENCY_KEY) {
+            self.0.keys.borrow_mut().push(key.value.to_vec());
+        }
         if !QUIET.get() {
             let made = (self.1.to_string(), call.attempt, call.flags);
             self.0.made.borrow_mut().push(made);

@@ -50,6 +50,14 @@ pub(crate) struct Server {
     busy_ns: u64,
 }
 
+impl Server {
+    /// How busy it is, in thousandths: half when all of its workers are, more when calls wait.
+    fn load(&self) -> u16 {
+        let calls = u64::from(self.busy) + self.queue.len() as u64;
+        (calls * 500 / u64::from(self.workers)).clamp(1, 1000) as u16
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Job {
     call: u64,
@@ -102,6 +110,8 @@ pub(crate) struct World {
     second: Second,
     /// Calls that run twice do harm: one in so many may not be made again.
     pub(crate) every_unsafe: u64,
+    /// Answers say how busy their server is.
+    pub(crate) says_load: bool,
 }
 
 /// Whether connections to servers can be used.
@@ -158,6 +168,7 @@ impl World {
             second: Second::default(),
             weights: weights.to_vec(),
             every_unsafe: 2,
+            says_load: false,
         };
         world.list(1, |_, _| ());
         for client in 0..clients {
@@ -309,7 +320,8 @@ impl World {
         };
         let (_, attempt) = call.running.remove(at);
         let fleet = &mut self.clients[call.client];
-        let header = end.map(ReplyHeader::new);
+        let load = if self.says_load { self.servers[job.server].load() } else { 0 };
+        let header = end.map(|status| ReplyHeader { load, ..ReplyHeader::new(status) });
         let seen = header.as_ref();
         if end.is_err() && !call.running.is_empty() {
             return fleet.end_beside(self.now, &call.state, attempt, seen);

@@ -10,8 +10,7 @@ use std::{fmt, mem};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
-use ringcall_core::frame::ExtensionWriter;
-use ringcall_core::frame::request_flags;
+use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
 use ringcall_core::{
     Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
@@ -173,6 +172,15 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
     pub(super) fn into_parts(self) -> (&'a C, Outgoing, Extended<Typed<'a, A>>) {
         let extensions = self.extensions.finish();
         (self.channel, self.outgoing, Extended { payload: Typed(self.argument), extensions })
+    }
+
+    /// Names what the call is to do, in 1 to 256 bytes of the caller's choice: a server that [keeps
+    /// answers](crate::Deduplication) does it once for all calls of the method that this caller makes with the same
+    /// key. To others it means nothing, unless their handlers [read](crate::Metadata::idempotency_key) it. A key that
+    /// is as hard to guess as 16 random bytes is nobody else's.
+    pub fn idempotency_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        crate::metadata::push(&mut self.extensions, tag::IDEMPOTENCY_KEY, &[key.as_ref()]);
+        self
     }
 
     /// How the argument is compressed, see [`CallOptions::compression`].

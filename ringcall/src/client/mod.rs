@@ -5,6 +5,7 @@ mod backoff;
 mod blocking;
 mod bridge;
 mod call;
+mod fallback;
 mod filtered;
 mod landing;
 mod local;
@@ -24,6 +25,9 @@ pub(crate) use bridge::Bridge;
 pub use bridge::RemoteStream;
 pub use call::{
     BlockOn, Call, CallFuture, CallOptions, CallResult, IntoOwned, OneWay, OneWayFuture,
+};
+pub use fallback::{
+    BadFallback, FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, WithFallbacks,
 };
 pub use filtered::{
     ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,

@@ -5,7 +5,8 @@
 //! runtime that has none is served by hand: see [`HostedShard`](crate::HostedShard).
 //!
 //! In each, `run(shard)` is a future that drives the shard for as long as it is polled, and ends the shard
-//! when it is dropped. `drive` does the same with settings, such as brief polling.
+//! when it is dropped. `drive` does the same with settings. Before it waits, a shard looks on for a moment if that has
+//! brought something lately, a few microseconds at a time: see [`HostedShard::polling`](crate::HostedShard::polling).
 
 #[cfg(feature = "async-io")]
 pub mod async_io;
@@ -14,12 +15,12 @@ pub mod monoio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-use std::task::Poll;
-
 /// Lets the runtime's other tasks have a turn.
+#[cfg(any(feature = "async-io", feature = "tokio"))]
 async fn yield_now() {
     let mut has_yielded = false;
     std::future::poll_fn(|cx| {
+        use std::task::Poll;
         if std::mem::replace(&mut has_yielded, true) {
             return Poll::Ready(());
         }

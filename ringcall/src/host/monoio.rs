@@ -23,7 +23,6 @@ use std::os::unix::net::UnixDatagram as AnySocket;
 use ::monoio::net::unix::UnixDatagram;
 use ::monoio::time::timeout;
 
-use super::yield_now;
 use crate::{HostedShard, Shard, Turn};
 
 /// Drives a shard until this future is dropped, which ends the shard.
@@ -60,4 +59,10 @@ pub async fn drive(shard: HostedShard) -> io::Result<Infallible> {
             Some(time) => timeout(time, readable).await.unwrap_or(Ok(()))?,
         }
     }
+}
+
+/// Lets the runtime's other tasks have a turn. A task that wakes itself would go before all of them, again and again:
+/// a new one goes behind them, and wakes this one.
+async fn yield_now() {
+    ::monoio::spawn(async {}).await;
 }

@@ -2,25 +2,32 @@
 
 pub(crate) mod access;
 mod admit;
+mod caller_key;
 mod context;
+mod deduplication;
 mod filter;
 mod handler;
 mod incoming;
 pub mod limits;
 mod methods;
 mod mount;
+mod repeats;
 mod reply_metadata;
 mod responder;
 mod server;
 mod signals;
 mod slots;
+mod starting;
 mod streams;
 mod table;
 
 pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
+pub use caller_key::CallerKey;
 #[cfg(feature = "cluster")]
 pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
+pub use deduplication::Deduplication;
+pub(crate) use deduplication::{Begun, KeptReplies, KeptReply, KeyDigest};
 pub use filter::ServerCall;
 pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
@@ -32,6 +39,7 @@ pub use mount::{Mount, SendService, Service};
 pub(crate) use reply_metadata::ReplyMetadata;
 pub use responder::{Responder, Responds};
 pub use server::{Handlers, RunningServer, Server};
+pub use starting::{Register, StartError, Starting};
 pub use streams::{Ending, ItemSink, Items, Streams};
 pub(crate) use table::KnownMethods;
 pub use table::{ErasedMessage, ItemType, MethodTable, ServiceTable};

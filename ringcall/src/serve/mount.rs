@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Codec, Request, Status};
+use ringcall_core::{Codec, Request, Status, method_id};
 
 use super::admit::Admitted;
 use super::handler::{
@@ -18,8 +18,9 @@ use super::handler::{
 };
 use super::limits::Cost;
 use super::methods::MethodRows;
+use super::repeats::Deduplicated;
 use super::streams::{Ending, Streaming, Streams};
-use super::{Handlers, Incoming, MethodTable, ServerFilter, ServiceTable};
+use super::{Handlers, Incoming, KeptReplies, MethodTable, ServerFilter, ServiceTable};
 use crate::ServeError;
 use crate::offload::Pool;
 use crate::shard::Inner;
@@ -80,6 +81,17 @@ impl Router {
 
     pub(crate) fn rows(&self) -> &Rc<MethodRows> {
         &self.rows
+    }
+
+    /// Whether there is a method of this full name.
+    pub(crate) fn has_method(&self, name: &str) -> bool {
+        self.methods.contains_key(&method_id(name))
+    }
+
+    /// Whether there is a service of this name that has methods.
+    pub(crate) fn has_service(&self, name: &str) -> bool {
+        let service = |method: &Rc<Method>| method.full_name().rsplit_once('/');
+        self.methods.values().filter_map(service).any(|(of, _)| of == name)
     }
 }
 
@@ -160,6 +172,8 @@ pub struct Mount {
     /// Where the handlers of a [`SendService`] go.
     spawner: Option<Spawner>,
     filter: Option<Rc<dyn ServerFilter>>,
+    /// Of which methods answers are kept.
+    kept: Option<Arc<KeptReplies>>,
     /// The service that is being mounted.
     table: Option<&'static ServiceTable>,
     taken: Option<ServeError>,
@@ -170,19 +184,28 @@ impl Mount {
     pub(crate) fn add_to(shard: &Rc<Inner>) -> Mount {
         let router = (*shard.router()).clone();
         let pool = Arc::clone(&shard.pool);
-        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
+        Mount::new(router, pool)
+    }
+
+    fn new(router: Router, pool: Arc<Pool>) -> Mount {
+        let (filter, kept) = (None, None);
+        Mount { router, pool, spawner: None, filter, kept, table: None, taken: None }
     }
 
     /// For one connection of a shard, beside what the shard serves.
     pub(crate) fn apart(shard: &Rc<Inner>) -> Mount {
         let pool = Arc::clone(&shard.pool);
-        let router = Router::default();
-        Mount { router, pool, spawner: None, filter: None, table: None, taken: None }
+        Mount::new(Router::default(), pool)
     }
 
     /// What the calls of services that are added from now on pass.
     pub(crate) fn set_filter(&mut self, filter: Rc<dyn ServerFilter>) {
         self.filter = Some(filter);
+    }
+
+    /// Of which of these services answers are kept.
+    pub(crate) fn set_kept(&mut self, kept: Arc<KeptReplies>) {
+        self.kept = Some(kept);
     }
 
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
@@ -233,13 +256,19 @@ impl Mount {
             });
             return;
         }
+        let kind =
+            method.stream_flags() | if method.is_one_way() { request_flags::ONE_WAY } else { 0 };
+        let is_kept = |kept: &Arc<KeptReplies>| kept.settings().covers(method.full_name());
+        let handler = match kind == 0 && self.kept.as_ref().is_some_and(is_kept) {
+            true => Box::new(Deduplicated::new(method.id(), handler)),
+            false => handler,
+        };
         let entry = Method {
             name: method.name(),
             codec: method.argument_codec(),
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
-            kind: method.stream_flags()
-                | if method.is_one_way() { request_flags::ONE_WAY } else { 0 },
+            kind,
             handler,
             table: method,
             filter: self.filter.clone(),

@@ -8,14 +8,15 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits, method_id};
+use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
 
 use super::handler::Spawner;
 use super::limits::Limits;
 use super::signals::Signals;
+use super::starting::{Register, Registered, StartError, StartHook, Starting};
 use super::{
-    Access, CallerInfo, ConnectionInfo, Filters, Mount, SendService, ServerCall, ServerFilter,
-    Service, SpawnedCall,
+    Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, Router,
+    SendService, ServerCall, ServerFilter, Service, SpawnedCall,
 };
 use crate::ServeError;
 use crate::client::ToAddress;
@@ -25,8 +26,8 @@ use crate::offload::Pool;
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
-    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Remote, Shard,
-    ShardConfig, TransportChoice, TransportInfo, WaitPolicy, default_memory_max,
+    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Place, Remote,
+    Shard, ShardConfig, TransportChoice, TransportInfo, WaitPolicy, default_memory_max,
 };
 
 /// How long a shard has to say what it has recorded.
@@ -69,16 +70,11 @@ pub struct Server {
     shards: usize,
     config: ShardConfig,
     memory_max: Option<usize>,
+    deduplication: Option<Deduplication>,
     drain_timeout: Duration,
+    on_start: Vec<StartHook>,
+    registries: Vec<Box<dyn Register>>,
     on_drain: Box<dyn FnOnce() + Send>,
-}
-
-/// Where a server listens.
-#[derive(Debug)]
-enum Place {
-    Address(Address),
-    /// A socket that listens already.
-    Socket(OwnedFd),
 }
 
 impl Server {
@@ -122,7 +118,10 @@ impl Server {
             shards: 1,
             config: ShardConfig::default(),
             memory_max: None,
+            deduplication: None,
             drain_timeout: DRAIN_TIMEOUT,
+            on_start: Vec::new(),
+            registries: Vec::new(),
             on_drain: Box::new(|| {}),
         }
     }
@@ -258,6 +257,27 @@ impl Server {
         self
     }
 
+    /// Keeps the answers of methods for calls that are made again with the same idempotency key, so that these do not
+    /// run a second time: see [`Deduplication`]. All shards share them.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service(name = "shop.Orders")] trait Orders { async fn buy(&self, item: u64) -> u64; }
+    /// # struct Shop;
+    /// # impl Orders for Shop { async fn buy(&self, item: u64) -> u64 { item } }
+    /// use ringcall::{CallerKey, Deduplication, Server};
+    ///
+    /// let kept = Deduplication::new(CallerKey::metadata("tenant")).method("shop.Orders/buy");
+    /// let server = Server::bind("127.0.0.1:7000").service(Shop.into_orders()).deduplicate(kept).start()?;
+    ///
+    /// let orders = OrdersClient::connect(server.address()).wait()?;
+    /// let bought = orders.buy(&17).idempotency_key("order 4711").metadata("tenant", "acme").wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn deduplicate(mut self, settings: Deduplication) -> Server {
+        self.deduplication = Some(settings);
+        self
+    }
+
     /// How much memory each shard may use, and for what. What [`memory_max`](Server::memory_max) says counts as well, if
     /// that is less than [`total_bytes`](MemoryLimits::total_bytes).
     pub fn memory(mut self, limits: MemoryLimits) -> Server {
@@ -354,8 +374,44 @@ impl Server {
         self
     }
 
-    /// What is to be done before anything else when the server drains or stops, such as telling a registry
-    /// and waiting until clients know. It runs on the thread that ends the server, and may block.
+    /// What is to be done before anybody else can reach the server, such as filling caches: all of its shards serve
+    /// by then, and [`Starting::address`] is where the hook may call it. It runs on the thread that starts the
+    /// server, and may block. Several hooks run in the order in which they were given.
+    ///
+    /// If it fails, so does [`start`](Server::start), and the server's address was never listened at. Connections
+    /// that it keeps are connections like others.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+    /// # struct Mirror;
+    /// # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+    /// use ringcall::{Bytes, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:7000").service(Mirror.into_echo()).on_start(|starting| {
+    ///     let itself = EchoClient::connect(starting.address()).wait()?;
+    ///     itself.echo(&Bytes::from_static(b"warm")).wait()?;
+    ///     Ok(())
+    /// });
+    /// # drop(server);
+    /// ```
+    pub fn on_start(
+        mut self,
+        hook: impl FnOnce(&Starting) -> Result<(), StartError> + Send + 'static,
+    ) -> Server {
+        self.on_start.push(Box::new(hook));
+        self
+    }
+
+    /// Says in a registry that the server is there, once it listens and its hooks have returned, and takes that back
+    /// before anything else when it drains or stops. Several are told one after another, and the last is taken back
+    /// first.
+    pub fn register(mut self, registry: impl Register + 'static) -> Server {
+        self.registries.push(Box::new(registry));
+        self
+    }
+
+    /// What is to be done when the server drains or stops, before anything else but telling those that it was
+    /// [registered](Server::register) with. It runs on the thread that ends the server, and may block.
     pub fn on_drain(mut self, hook: impl FnOnce() + Send + 'static) -> Server {
         let hooks = std::mem::replace(&mut self.on_drain, Box::new(|| {}));
         self.on_drain = Box::new(move || {
@@ -391,14 +447,19 @@ impl Server {
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
     pub fn start(self) -> Result<RunningServer, ServeError> {
-        let Server { at, services, filter, handlers, shards, mut config, .. } = self;
-        let Server { memory_max, drain_timeout, on_drain, .. } = self;
+        let Server { at, services, filter, handlers, shards, deduplication, mut config, .. } = self;
+        let drain_timeout = self.drain_timeout;
+        let memory_max = self.memory_max;
         let at = at?;
         let memory_max = memory_max.or_else(default_memory_max).map(|bytes| bytes / shards);
         let limits = [memory_max, config.memory.total_bytes];
         config.memory.total_bytes = limits.into_iter().flatten().min();
         let rule = config.limits.as_ref().and_then(Limits::queue_rule);
         config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
+        if let Some(settings) = deduplication {
+            config.kept = Some(Arc::new(KeptReplies::new(settings.validate()?)));
+        }
+        config.rates = config.limits.as_ref().and_then(Limits::rates);
         config.limits = config.limits.map(|limits| limits.shared_among(shards));
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
         let plan =
@@ -413,18 +474,27 @@ impl Server {
             remotes.push(shard.ready()?);
         }
         // All are ready: the first accepts for all.
-        let mut at = Some(at);
         for shard in &starting {
-            let go = Go { siblings: remotes.clone(), listen: at.take() };
-            if shard.go.send(go).is_err() {
+            if shard.go.send(remotes.clone()).is_err() {
                 return Err(ServeError::Panicked);
             }
         }
-        let first = starting.first().ok_or(ServeError::Panicked)?;
-        let address = first.listening()?;
         let threads = starting.into_iter().map(|shard| Some(shard.thread)).collect();
-        let on_drain = Some(on_drain);
-        Ok(RunningServer { address, remotes, threads, ended, ends, drain_timeout, on_drain })
+        let mut running = RunningServer {
+            // Until it listens.
+            address: Address::Unix(String::new()),
+            remotes,
+            threads,
+            ended,
+            ends,
+            drain_timeout,
+            registered: Registered::default(),
+            on_drain: None,
+        };
+        // If that fails it stops, since it is dropped.
+        running.expose(at, self.on_start, self.registries)?;
+        running.on_drain = Some(self.on_drain);
+        Ok(running)
     }
 }
 
@@ -447,18 +517,12 @@ struct Plan {
     pool: Arc<Pool>,
 }
 
-/// What a shard is told when all are ready.
-struct Go {
-    siblings: Vec<Arc<Remote>>,
-    listen: Option<Place>,
-}
-
 /// A shard's thread that is being started.
 struct StartingShard {
     thread: JoinHandle<()>,
     ready: Receiver<Result<Arc<Remote>, ServeError>>,
-    go: SyncSender<Go>,
-    listening: Receiver<Result<Address, ServeError>>,
+    /// All shards of the server, when all are ready.
+    go: SyncSender<Vec<Arc<Remote>>>,
 }
 
 impl StartingShard {
@@ -468,8 +532,7 @@ impl StartingShard {
         ended: Sender<End>,
     ) -> Result<StartingShard, ServeError> {
         let (ready_sender, ready) = sync_channel(1);
-        let (go, go_receiver) = sync_channel::<Go>(1);
-        let (listening_sender, listening) = sync_channel(1);
+        let (go, go_receiver) = sync_channel(1);
         let plan = Arc::clone(plan);
         let thread = thread::Builder::new().name(format!("ringcall-shard-{index}"));
         let thread = thread
@@ -483,34 +546,19 @@ impl StartingShard {
                 };
                 let _ = ready_sender.send(Ok(Arc::clone(&shard.inner().remote)));
                 // The server could not be started because of another shard.
-                let Ok(go) = go_receiver.recv() else { return };
-                shard.inner().set_siblings(go.siblings);
-                if let Some(place) = go.listen {
-                    let listening = match place {
-                        Place::Address(address) => shard.listen(&address),
-                        Place::Socket(socket) => shard.listen_on(socket),
-                    };
-                    let failed = listening.is_err();
-                    let _ = listening_sender.send(listening);
-                    if failed {
-                        return;
-                    }
-                }
+                let Ok(siblings) = go_receiver.recv() else { return };
+                shard.inner().set_siblings(siblings);
                 let report = serve(&shard);
                 // The socket is free again before anybody hears of it.
                 drop(shard);
                 let _ = ended.send(End::Shard(index, Box::new(report)));
             })
             .map_err(ServeError::Thread)?;
-        Ok(StartingShard { thread, ready, go, listening })
+        Ok(StartingShard { thread, ready, go })
     }
 
     fn ready(&self) -> Result<Arc<Remote>, ServeError> {
         self.ready.recv().map_err(|_| ServeError::Panicked)?
-    }
-
-    fn listening(&self) -> Result<Address, ServeError> {
-        self.listening.recv().map_err(|_| ServeError::Panicked)?
     }
 }
 
@@ -521,17 +569,32 @@ impl Plan {
         if let Some(filter) = &self.filter {
             mount.set_filter(filter());
         }
+        if let Some(kept) = &self.config.kept {
+            mount.set_kept(Arc::clone(kept));
+        }
         for service in &self.services {
             service(&shard, &mut mount, self.handlers)?;
         }
         let router = mount.finish();
-        for name in self.config.limits.iter().flat_map(Limits::methods) {
-            if router.find(method_id(name)).is_none() {
-                return Err(ServeError::UnknownMethod { method: name.to_owned() });
-            }
+        if let Some(name) = self.unknown(&router) {
+            return Err(ServeError::UnknownMethod { method: name.to_owned() });
         }
         shard.inner().set_router(router);
         Ok(shard)
+    }
+}
+
+impl Plan {
+    /// The first method or service that settings name and that is not served.
+    fn unknown(&self, router: &Router) -> Option<&str> {
+        let limits = || self.config.limits.iter();
+        let mut methods = limits().flat_map(Limits::methods);
+        let mut services = limits().flat_map(Limits::services);
+        let mut either = self.config.kept.iter().flat_map(|kept| kept.settings().names());
+        methods
+            .find(|name| !router.has_method(name))
+            .or_else(|| services.find(|name| !router.has_service(name)))
+            .or_else(|| either.find(|name| !router.has_method(name) && !router.has_service(name)))
     }
 }
 
@@ -563,10 +626,39 @@ pub struct RunningServer {
     ended: Sender<End>,
     ends: Receiver<End>,
     drain_timeout: Duration,
+    registered: Registered,
     on_drain: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl RunningServer {
+    /// Lets others reach it, when it has had the time to prepare, and tells them.
+    fn expose(
+        &mut self,
+        at: Place,
+        on_start: Vec<StartHook>,
+        registries: Vec<Box<dyn Register>>,
+    ) -> Result<(), ServeError> {
+        if !on_start.is_empty() {
+            let starting = Starting::prepare()?;
+            self.listen(Place::Address(starting.address().clone()))?;
+            starting.run(on_start)?;
+        }
+        self.address = self.listen(at)?;
+        self.registered.tell(registries, &self.address)
+    }
+
+    /// Makes it listen there, and nowhere else.
+    fn listen(&self, at: Place) -> Result<Address, ServeError> {
+        let address = match &at {
+            Place::Address(address) => address.to_string(),
+            Place::Socket(_) => "a socket that was handed over".to_owned(),
+        };
+        let (to, from) = sync_channel(1);
+        self.remotes[0].notify(Notice::Listen(at, to));
+        let listening = from.recv().map_err(|_| ServeError::Panicked)?;
+        listening.map_err(|error| ServeError::Listen { address, error })
+    }
+
     /// Where it listens, with the port that was chosen if port 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
@@ -627,7 +719,7 @@ impl RunningServer {
 
     /// Ends the server in such a way that a client that tries again loses nothing:
     ///
-    /// 1. the hooks of [`Server::on_drain`] run;
+    /// 1. those that it was [registered](Server::register) with are told, and the hooks of [`Server::on_drain`] run;
     /// 2. every client is asked to make no further calls, the queue of connections is accepted and asked,
     ///    too, and the listener is closed;
     /// 3. what clients had sent before they knew is taken, and everything after that refused, so that they
@@ -650,6 +742,7 @@ impl RunningServer {
     fn end(&mut self, how: Goodbye) -> DrainReport {
         let began = MachineClock.now();
         let mut report = DrainReport::default();
+        self.registered.take_back();
         if let Some(hook) = self.on_drain.take() {
             hook();
             report.steps.push((MachineClock.now().since(began), 0, DrainStep::Unregistered));

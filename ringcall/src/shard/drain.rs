@@ -32,7 +32,8 @@ pub(crate) enum Goodbye {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DrainStep {
-    /// The hook of [`Server::on_drain`](crate::Server::on_drain) has returned.
+    /// All that it was [registered](crate::Server::register) with know, and the hooks of
+    /// [`Server::on_drain`](crate::Server::on_drain) have returned.
     Unregistered,
     /// All connections were asked to stop.
     Announced,

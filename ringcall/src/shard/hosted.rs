@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringcall_core::Clock;
 use ringcall_net::Hosted;
 
-use super::{MachineClock, Shard, Turn, Wait};
+use super::waiting::{Idle, LOOK_ON};
+use super::{Shard, Turn, Wait, WaitPolicy, pause};
 #[cfg(doc)]
 use crate::LocalClient;
 use crate::ServeError;
@@ -71,6 +71,9 @@ pub struct HostedShard {
     polling: Duration,
 }
 
+/// How long it looks on before others have their turn.
+const LOOK_ON_AT_A_TIME: Duration = Duration::from_micros(5);
+
 impl Shard {
     /// Hands the shard to a loop of somebody else. Make clones first, to use it for other things than
     /// turning.
@@ -88,51 +91,65 @@ impl Shard {
             engine.host().map_err(|error| failed(format!("it cannot be hosted: {error}")))?;
             engine.fd().try_clone_to_owned().map_err(|error| failed(error.to_string()))?
         };
-        Ok(HostedShard { shard: self, fd, polling: Duration::ZERO })
+        let polling = match self.wait {
+            WaitPolicy::Park => Duration::ZERO,
+            WaitPolicy::Adaptive | WaitPolicy::Spin => LOOK_ON,
+        };
+        Ok(HostedShard { shard: self, fd, polling })
     }
 }
 
 impl HostedShard {
-    /// For how long, at most, a turn that finds nothing to do looks on before it says [`Turn::Idle`].
-    /// Zero by default: not at all.
+    /// For how long, at most, a shard that has nothing to do looks on before it says [`Turn::Idle`]: 50 µs by
+    /// default, or not at all with [`WaitPolicy::Park`].
     ///
     /// To wait and to be woken costs tens of microseconds, so under a steady load, or for calls one after
-    /// another, some 50 µs of polling are worth several times as many calls. They block whatever else the
-    /// loop has to do for as long, once before each wait, and keep a core busy when a peer's pace is close
-    /// to it. A turn that did find something to do says [`Turn::MoreWork`], so that others have their turn
-    /// before the polling.
+    /// another, looking on is worth several times as many calls. Until it is over a turn says
+    /// [`Turn::MoreWork`] every few microseconds, so that whatever else the loop has to do has its turn. As with
+    /// [`WaitPolicy::Adaptive`] it is left out more and more often as long as it brings nothing.
     #[must_use]
     pub fn polling(mut self, at_most: Duration) -> HostedShard {
         self.polling = at_most;
         self
     }
 
-    /// Does a bounded amount of what there is to do. It waits for nothing; but see
+    /// Does a bounded amount of what there is to do. It waits for nothing, but may look on for a few microseconds: see
     /// [`polling`](HostedShard::polling).
     pub fn turn(&self) -> Turn {
         let inner = &self.shard.inner;
         inner.endpoint.borrow_mut().transport_mut().wake();
         // Of a `block_on` that is over: nobody would ever poll it.
         inner.remote.take_root_woken();
-        if self.shard.turn(Wait::Now) == Turn::MoreWork {
+        let turn = self.shard.turn(Wait::Now);
+        if inner.was_busy() {
+            self.shard.driver.found_something();
+        }
+        if turn == Turn::MoreWork {
             return Turn::MoreWork;
         }
-        if !self.polling.is_zero() && (inner.was_busy() || self.poll()) {
+        if !self.polling.is_zero() && (inner.was_busy() || self.look_on()) {
             return Turn::MoreWork;
         }
         self.rest()
     }
 
-    /// Turns until there was something to do, for a bounded time. Says whether there was.
-    fn poll(&self) -> bool {
-        let until = MachineClock.now() + self.polling;
-        while MachineClock.now() < until {
-            std::hint::spin_loop();
-            if self.shard.turn(Wait::Now) == Turn::MoreWork || self.shard.inner.was_busy() {
+    /// Turns until there was something to do, or others are to have their turn. Says whether to turn again.
+    fn look_on(&self) -> bool {
+        let driver = &self.shard.driver;
+        let until = self.shard.inner.turn_began() + LOOK_ON_AT_A_TIME;
+        loop {
+            if driver.found_nothing(self.polling) == Idle::Sleep {
+                return false;
+            }
+            pause();
+            if !self.shard.looks_in_vain() {
+                driver.found_something();
+                return true;
+            }
+            if self.shard.inner.turn_began() >= until {
                 return true;
             }
         }
-        false
     }
 
     /// Gets ready to be waited for.

@@ -48,6 +48,11 @@ pub struct Incidents {
     pub stalls: u64,
     /// Calls that were refused because there were as many as [`Limits`](crate::limits::Limits) allow.
     pub over_limit: u64,
+    /// Calls that were refused because there had been as many as a [`Rate`](crate::limits::Rate) allows.
+    pub over_rate: u64,
+    /// Calls that did not run because one with the same key had, and that got its answer, see
+    /// [`Deduplication`](crate::Deduplication).
+    pub answered_again: u64,
     /// Calls that were refused because they had waited too long, see [`QueueRule`](crate::limits::QueueRule).
     pub waited_too_long: u64,
 }
@@ -73,6 +78,8 @@ impl Incidents {
             ("panics", self.panics),
             ("stalls", self.stalls),
             ("over_limit", self.over_limit),
+            ("over_rate", self.over_rate),
+            ("answered_again", self.answered_again),
             ("waited_too_long", self.waited_too_long),
         ]
         .into_iter()
@@ -97,6 +104,8 @@ impl Incidents {
         self.panics += other.panics;
         self.stalls += other.stalls;
         self.over_limit += other.over_limit;
+        self.over_rate += other.over_rate;
+        self.answered_again += other.answered_again;
         self.waited_too_long += other.waited_too_long;
     }
 }
@@ -116,6 +125,8 @@ pub(crate) struct Register {
     pub(crate) panics: Count,
     pub(crate) stalls: Count,
     pub(crate) over_limit: Count,
+    pub(crate) over_rate: Count,
+    pub(crate) answered_again: Count,
     pub(crate) waited_too_long: Count,
 }
 
@@ -135,6 +146,8 @@ impl Register {
             panics: Count::default(),
             stalls: Count::default(),
             over_limit: Count::default(),
+            over_rate: Count::default(),
+            answered_again: Count::default(),
             waited_too_long: Count::default(),
         }
     }
@@ -177,6 +190,8 @@ impl Register {
             panics: self.panics.get(),
             stalls: self.stalls.get(),
             over_limit: self.over_limit.get(),
+            over_rate: self.over_rate.get(),
+            answered_again: self.answered_again.get(),
             waited_too_long: self.waited_too_long.get(),
         }
     }

@@ -5,6 +5,7 @@ mod admission;
 mod answers;
 mod clients;
 mod control;
+mod keeping;
 mod listening;
 mod records;
 mod remote;
@@ -12,6 +13,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use ringcall_core::{
 
 use admission::Admission;
 use control::spoken;
+use keeping::Keeping;
 use records::Records;
 use remote::RemoteCalls;
 use watch::{Change, Watch};
@@ -46,8 +49,8 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
-use crate::serve::limits::Limits;
-use crate::serve::{Incoming, Method, MethodRows, ReplyMetadata, Router, Running};
+use crate::serve::limits::{Limits, Rates};
+use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call.
 pub(crate) enum Ticket {
@@ -63,9 +66,12 @@ pub(crate) enum Ticket {
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
-/// Frames are sent once a turn, or when so many events have been handled: at hundreds of calls in
-/// flight both sides then work at the same time.
-const EVENTS_A_FLUSH: u32 = 256;
+/// Frames are sent once a turn, or when so many events have been handled: half of the calls in flight, within
+/// these bounds. Then the other side works on one half while this one works on the other; if all went at once, the
+/// two would take turns. Fewer frames than the lower bound do not pay for a send of their own.
+const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
+/// So many calls of other threads are waited for by looking on, more by sleeping.
+const REMOTE_CALLS_FEW: usize = 8;
 /// What a call that runs is found by, its places in tables and in the executor, and its waker; and what its handler has
 /// on the heap, which nobody knows.
 const RUNNING_BYTES: usize = 384 + 4096;
@@ -131,11 +137,13 @@ pub(crate) struct Inner {
     inflated: Inflated,
     /// What decides which calls begin, if there are limits.
     admission: Option<Box<Admission>>,
+    /// Of answers, if some are kept.
+    keeping: Option<Box<Keeping>>,
     /// For observers, if there are any.
     watch: Option<Box<Watch>>,
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
-    /// Whether either wants to know of answers.
+    /// Whether any of them wants to know of answers.
     tells_answers: bool,
 }
 
@@ -192,6 +200,8 @@ pub(crate) struct InnerConfig {
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
     pub(crate) limits: Option<Limits>,
+    pub(crate) rates: Option<Arc<Rates>>,
+    pub(crate) kept: Option<Arc<KeptReplies>>,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
     pub(crate) recorder: Option<ConnectionRecorder>,
@@ -208,7 +218,8 @@ impl Inner {
     ) -> Inner {
         let now = clock.now();
         let gate = Gate::new(config.authority);
-        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, now)));
+        let rates = config.rates;
+        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, rates, now)));
         let watch = Watch::new(&config.observers);
         Inner {
             endpoint: RefCell::new(Endpoint::new(engine, memory.clone(), now)),
@@ -249,8 +260,9 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             records: Records::new(config.recorder),
-            tells_answers: admission.is_some() || watch.is_some(),
+            tells_answers: admission.is_some() || watch.is_some() || config.kept.is_some(),
             admission,
+            keeping: Keeping::new(config.kept),
             watch,
             remote,
         }
@@ -260,6 +272,17 @@ impl Inner {
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         if self.executor.is_entered() { self.now.get() } else { self.read_clock() }
+    }
+
+    /// Whether callers on other threads wait for many calls. Each that is woken may take the core from the shard,
+    /// and then makes one call: while the shard sleeps they make many at a time.
+    pub(crate) fn is_asked_much(&self) -> bool {
+        self.remote_calls.borrow().len() > REMOTE_CALLS_FEW
+    }
+
+    /// When the last turn began.
+    pub(crate) fn turn_began(&self) -> Instant {
+        self.now.get()
     }
 
     pub(crate) fn read_clock(&self) -> Instant {
@@ -299,6 +322,9 @@ impl Inner {
         }
         if self.admission.is_some() {
             any |= self.begin_waiting(now);
+        }
+        if self.keeping.is_some() {
+            self.cancel_overdue(now);
         }
         self.was_busy.set(any);
         if any {
@@ -364,6 +390,7 @@ impl Inner {
 
     fn deliver(self: &Rc<Self>) -> bool {
         let now = self.now();
+        let events_a_flush = self.events_a_flush();
         let mut since_flush = 0;
         let mut any = false;
         loop {
@@ -379,11 +406,21 @@ impl Inner {
             }
             any = true;
             since_flush += 1;
-            if since_flush >= EVENTS_A_FLUSH {
+            if since_flush >= events_a_flush {
                 since_flush = 0;
                 self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
                 self.flush(now);
             }
+        }
+    }
+
+    /// After how many events what they led to is sent.
+    fn events_a_flush(&self) -> u32 {
+        let half = self.waiters.waiting() / 2;
+        match half {
+            // Who makes no calls answers them: then the other side decides how many come at a time.
+            0 => *EVENTS_A_FLUSH.end(),
+            half => half.clamp(*EVENTS_A_FLUSH.start(), *EVENTS_A_FLUSH.end()),
         }
     }
 
@@ -591,6 +628,13 @@ impl Inner {
     }
 
     fn cancelled(&self, handle: Handle, request: RequestId, why: Cancellation) {
+        if self.keeping.is_some() && self.runs_to_its_end(handle, request, why) {
+            return;
+        }
+        self.cancel_running(handle, request, why);
+    }
+
+    fn cancel_running(&self, handle: Handle, request: RequestId, why: Cancellation) {
         let running = self.running.borrow_mut().remove(&(handle, request));
         let running = running.map(|(running, _)| running);
         let status = match why {

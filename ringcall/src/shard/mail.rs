@@ -1,6 +1,7 @@
 //! What other threads leave for a shard.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -82,6 +83,14 @@ pub(crate) struct RemoteOpening {
     pub(crate) bridge: Arc<Bridge>,
 }
 
+/// Where a shard listens.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Address(Address),
+    /// A socket that listens already.
+    Socket(OwnedFd),
+}
+
 /// Anything else that another thread has to say.
 pub(crate) enum Notice {
     /// Nobody waits for this call any more.
@@ -108,6 +117,8 @@ pub(crate) enum Notice {
     Timer(Duration, Waker),
     /// End the service; and say when that has begun.
     Goodbye(Goodbye, Option<SyncSender<()>>),
+    /// Listen there, and nowhere else; and say where that is.
+    Listen(Place, SyncSender<Result<Address, TransportError>>),
     /// A successor wants the listener.
     HandOver(SyncSender<Result<Socket, TransportError>>),
     /// Somebody wants what is recorded of its connections.

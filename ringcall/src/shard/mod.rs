@@ -16,7 +16,9 @@ mod stalls;
 mod streams;
 mod timers;
 mod waiters;
+mod waiting;
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -39,7 +41,7 @@ pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub use incidents::Incidents;
 pub(crate) use inner::{Inner, Ticket};
-pub(crate) use mail::{Notice, Remote, RemoteCall, RemoteOpening};
+pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
 
@@ -50,19 +52,25 @@ use crate::offload::Pool;
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
-use crate::serve::limits::Limits;
-use crate::serve::{Mount, Service};
+use crate::serve::limits::{Limits, Rates};
+use crate::serve::{KeptReplies, Mount, Service};
 use engine::Engine;
 use incidents::Register;
 use inner::InnerConfig;
 use layer::Layers;
+use waiting::{Idle, LOOK_ON, LookOn};
 
 /// How a shard waits for something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitPolicy {
-    /// The thread sleeps. Costs nothing while idle, and some tens of microseconds to wake.
+    /// The thread looks on for up to 50 µs before it sleeps, as long as that brings something: as fast as
+    /// [`Spin`](WaitPolicy::Spin) under traffic, as cheap as [`Park`](WaitPolicy::Park) at rest. It sleeps more often the
+    /// more often it has looked on in vain, or was interrupted by somebody who wants the core.
     #[default]
+    Adaptive,
+    /// The thread sleeps. Costs nothing while idle, and some tens of microseconds to wake. For threads that share a
+    /// core.
     Park,
     /// The thread polls without a break: the lowest latency, for a whole core.
     Spin,
@@ -71,6 +79,7 @@ pub enum WaitPolicy {
 impl fmt::Display for WaitPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            WaitPolicy::Adaptive => "adaptive",
             WaitPolicy::Park => "park",
             WaitPolicy::Spin => "spin",
         })
@@ -111,7 +120,8 @@ pub struct ShardConfig {
     pub memory: MemoryLimits,
     /// Which engine moves its bytes.
     pub transport: TransportChoice,
-    /// How it waits in [`Shard::run`] and [`Shard::block_on`].
+    /// How it waits in [`Shard::run`] and [`Shard::block_on`]; and whether it looks on before it says that it is
+    /// idle when it is [hosted](Shard::hosted).
     pub wait: WaitPolicy,
     /// How many connections it accepts at most; half of `ulimit -n` if `None`.
     pub connections_max: Option<usize>,
@@ -124,6 +134,10 @@ pub struct ShardConfig {
     #[cfg(feature = "tls")]
     pub client_tls: Option<TlsClient>,
     pub(crate) authority: Authority,
+    /// What counts the rates among `limits`, if shards share it.
+    pub(crate) rates: Option<Arc<Rates>>,
+    /// The answers that its server keeps.
+    pub(crate) kept: Option<Arc<KeptReplies>>,
     /// How many threads `#[method(offload)]` may use; they are started when needed.
     pub offload_threads: Option<usize>,
     /// A turn that takes longer than this is a [stall](Incidents::stalls), and is logged; 10 ms if `None`.
@@ -189,6 +203,27 @@ struct Driver {
     /// Wakes the future of [`Shard::block_on`].
     root: Waker,
     inner: Rc<Inner>,
+    look_on: Cell<LookOn>,
+}
+
+impl Driver {
+    /// There is nothing to do.
+    fn found_nothing(&self, at_most: Duration) -> Idle {
+        if self.inner.is_asked_much() {
+            return Idle::Sleep;
+        }
+        let mut look_on = self.look_on.get();
+        let idle = look_on.found_nothing(self.inner.turn_began(), at_most);
+        self.look_on.set(look_on);
+        idle
+    }
+
+    /// There was something to do.
+    fn found_something(&self) {
+        let mut look_on = self.look_on.get();
+        look_on.found_something(self.inner.turn_began());
+        self.look_on.set(look_on);
+    }
 }
 
 impl Drop for Driver {
@@ -239,6 +274,10 @@ fn inflated_bytes_max(limits: &MemoryLimits) -> usize {
 /// on epoll.
 const PAUSES: u32 = 16;
 
+fn pause() {
+    (0..PAUSES).for_each(|_| std::hint::spin_loop());
+}
+
 impl Shard {
     /// A shard without connections.
     ///
@@ -279,12 +318,14 @@ impl Shard {
             observers: config.observers,
             stall_threshold: config.stall_threshold,
             recorder: config.recorder,
+            rates: config.rates.or_else(|| config.limits.as_ref().and_then(Limits::rates)),
             limits: config.limits,
+            kept: config.kept,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
         let inner = Rc::new(Inner::new(engine, remote, memory, clock, pool, inner_config));
-        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner) });
+        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner), look_on: Cell::default() });
         Ok(Shard { inner, wait: config.wait, driver })
     }
 
@@ -334,13 +375,20 @@ impl Shard {
 
     fn turn_by_policy(&self) {
         match self.wait {
+            WaitPolicy::Adaptive => match self.looks_in_vain() {
+                false => self.driver.found_something(),
+                true if self.driver.found_nothing(LOOK_ON) == Idle::Look => pause(),
+                true => drop(self.step(Wait::Forever)),
+            },
             WaitPolicy::Park => drop(self.step(Wait::Forever)),
-            WaitPolicy::Spin => {
-                if self.step(Wait::Now) == Turn::Idle && !self.inner.was_busy() {
-                    (0..PAUSES).for_each(|_| std::hint::spin_loop());
-                }
-            }
+            WaitPolicy::Spin if self.looks_in_vain() => pause(),
+            WaitPolicy::Spin => {}
         }
+    }
+
+    /// Turns without waiting. Says whether there was nothing to do, and is nothing left.
+    fn looks_in_vain(&self) -> bool {
+        self.step(Wait::Now) == Turn::Idle && !self.inner.was_busy()
     }
 
     /// Turns until the future is ready, waiting by the shard's policy. Tasks, handlers and connections

@@ -26,6 +26,12 @@ impl Waiters {
         Waiters(RefCell::new(State { waiters: Vec::new(), free: Vec::new() }))
     }
 
+    /// How many there are.
+    pub(crate) fn waiting(&self) -> u32 {
+        let state = self.0.borrow();
+        (state.waiters.len() - state.free.len()) as u32
+    }
+
     /// A new waiter.
     pub(crate) fn add(&self, waker: Waker) -> u32 {
         let mut state = self.0.borrow_mut();

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, new_client, twoparty};
+use futures::future::try_join_all;
 use futures::io::{BufReader, BufWriter, ReadHalf};
 use futures::{AsyncReadExt, FutureExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,12 +17,11 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::generated::echo_capnp::{echo, leg, order};
-use super::{MESSAGE_BYTES_MAX, TRANSPORT};
+use super::{MESSAGE_BYTES_MAX, listen};
 use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
 use crate::payload::{Leg, Order, Payload, compare_bytes};
-use crate::subjects::announce;
 
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -61,10 +61,10 @@ fn network(socket: TcpStream, side: Side) -> Result<Box<Network>> {
     )))
 }
 
-pub(super) async fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce(listener.local_addr()?, TRANSPORT)?;
-    LocalSet::new().run_until(accept(listener)).await
+pub(super) async fn serve(servers: usize) -> Result<()> {
+    let accepting = listen(servers).await?.into_iter().map(accept);
+    LocalSet::new().run_until(try_join_all(accepting)).await?;
+    Ok(())
 }
 
 async fn accept(listener: TcpListener) -> Result<()> {
@@ -76,14 +76,14 @@ async fn accept(listener: TcpListener) -> Result<()> {
     }
 }
 
-pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
-    LocalSet::new().run_until(call_locally(case, server, watch)).await
+pub(super) async fn call(case: &Case, servers: &[SocketAddr], watch: Watch) -> Result<Measured> {
+    LocalSet::new().run_until(call_locally(case, servers, watch)).await
 }
 
-async fn call_locally(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+async fn call_locally(case: &Case, servers: &[SocketAddr], watch: Watch) -> Result<Measured> {
     let mut clients = Vec::new();
     for _ in 0..case.connections {
-        let socket = TcpStream::connect(server).await?;
+        let socket = TcpStream::connect(servers[0]).await?;
         let mut system = RpcSystem::new(network(socket, Side::Client)?, None);
         clients.push(system.bootstrap::<echo::Client>(Side::Server));
         spawn_local(system.map(drop));

@@ -9,12 +9,13 @@ mod volo_thrift;
 
 use std::net::SocketAddr;
 
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Result;
 use crate::cases::Case;
 use crate::meter::{Measured, Watch};
-use crate::subjects::Peer;
+use crate::subjects::{Peer, announce};
 
 /// More than any message here.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
@@ -37,24 +38,41 @@ pub(crate) fn caller_runtime(case: &Case) -> Result<Runtime> {
     Ok(builder.enable_all().build()?)
 }
 
-pub(crate) fn serve(peer: Peer) -> Result<()> {
+/// So many listeners of this runtime, which are announced.
+async fn listen(count: usize) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await?);
+    }
+    let addresses: Vec<_> =
+        listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    announce(&addresses, TRANSPORT)?;
+    Ok(listeners)
+}
+
+pub(crate) fn serve(peer: Peer, servers: usize) -> Result<()> {
     let runtime = tokio_runtime()?;
     match peer {
-        Peer::Tonic => runtime.block_on(tonic::serve(false)),
-        Peer::TonicTls => runtime.block_on(tonic::serve(true)),
-        Peer::Tarpc => runtime.block_on(tarpc::serve()),
-        Peer::VoloThrift => runtime.block_on(volo_thrift::serve()),
-        Peer::CapnpRpc => runtime.block_on(capnp_rpc::serve()),
+        Peer::Tonic => runtime.block_on(tonic::serve(servers, false)),
+        Peer::TonicTls => runtime.block_on(tonic::serve(servers, true)),
+        Peer::Tarpc => runtime.block_on(tarpc::serve(servers)),
+        Peer::VoloThrift => runtime.block_on(volo_thrift::serve(servers)),
+        Peer::CapnpRpc => runtime.block_on(capnp_rpc::serve(servers)),
     }
 }
 
-pub(crate) fn call(peer: Peer, case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+pub(crate) fn call(
+    peer: Peer,
+    case: &Case,
+    servers: &[SocketAddr],
+    watch: Watch,
+) -> Result<Measured> {
     let runtime = caller_runtime(case)?;
     match peer {
-        Peer::Tonic => runtime.block_on(tonic::call(case, false, server, watch)),
-        Peer::TonicTls => runtime.block_on(tonic::call(case, true, server, watch)),
-        Peer::Tarpc => runtime.block_on(tarpc::call(case, server, watch)),
-        Peer::VoloThrift => runtime.block_on(volo_thrift::call(case, server, watch)),
-        Peer::CapnpRpc => runtime.block_on(capnp_rpc::call(case, server, watch)),
+        Peer::Tonic => runtime.block_on(tonic::call(case, false, servers, watch)),
+        Peer::TonicTls => runtime.block_on(tonic::call(case, true, servers, watch)),
+        Peer::Tarpc => runtime.block_on(tarpc::call(case, servers, watch)),
+        Peer::VoloThrift => runtime.block_on(volo_thrift::call(case, servers, watch)),
+        Peer::CapnpRpc => runtime.block_on(capnp_rpc::call(case, servers, watch)),
     }
 }

@@ -1,13 +1,15 @@
 //! tarpc over TCP with bincode.
 //!
 //! Tuned: nodelay; frames, requests and responses in flight beyond their defaults; `Bytes` as the field,
-//! which serde writes as bytes and not one by one.
+//! which serde writes as bytes and not one by one. Many servers take turns, by its stub for that.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use tarpc::client::stub::load_balance::RoundRobin;
 use tarpc::serde_transport::{self, Transport};
 use tarpc::server::{BaseChannel, Channel};
 use tarpc::tokio_serde::formats::Bincode;
@@ -15,12 +17,11 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tarpc::{client, context, server};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, TRANSPORT};
+use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, listen};
 use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Caller, Measured, Watch, work};
 use crate::payload::{Order, Payload, compare, compare_bytes};
-use crate::subjects::announce;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Blob {
@@ -59,9 +60,12 @@ where
     Ok(serde_transport::new(codec.new_framed(socket), Bincode::default()))
 }
 
-pub(super) async fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce(listener.local_addr()?, TRANSPORT)?;
+pub(super) async fn serve(servers: usize) -> Result<()> {
+    try_join_all(listen(servers).await?.into_iter().map(accept)).await?;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener) -> Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
         let config = server::Config { pending_response_buffer: IN_FLIGHT_MAX };
@@ -72,34 +76,52 @@ pub(super) async fn serve() -> Result<()> {
     }
 }
 
-pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
-    let mut clients = Vec::new();
-    for _ in 0..case.connections {
-        let mut config = client::Config::default();
-        config.max_in_flight_requests = IN_FLIGHT_MAX;
-        config.pending_request_buffer = IN_FLIGHT_MAX;
-        let socket = TcpStream::connect(server).await?;
-        clients.push(EchoClient::new(config, transport(socket)?).spawn());
+type Connection = client::Channel<EchoRequest, EchoResponse>;
+
+async fn connect(server: SocketAddr) -> Result<Connection> {
+    let mut config = client::Config::default();
+    config.max_in_flight_requests = IN_FLIGHT_MAX;
+    config.pending_request_buffer = IN_FLIGHT_MAX;
+    let socket = TcpStream::connect(server).await?;
+    Ok(client::new(config, transport(socket)?).spawn())
+}
+
+pub(super) async fn call(case: &Case, servers: &[SocketAddr], watch: Watch) -> Result<Measured> {
+    let mut connections: Vec<Connection> = Vec::new();
+    for index in 0..case.connections {
+        connections.push(connect(servers[index % servers.len()]).await?);
     }
     meter::begin(case, watch)?;
-    let tasks = (0..case.calls_at_a_time()).map(|index| {
-        let client = clients[index % clients.len()].clone();
-        let blob = |data: Vec<u8>| Blob { data: data.into() };
-        let payload = Payload::new(case.message, index, blob, |order| order);
-        tokio::spawn(work(EchoCaller { client, payload }, index))
-    });
-    for task in tasks.collect::<Vec<_>>() {
+    let callers = 0..case.calls_at_a_time();
+    let tasks: Vec<_> = if case.servers > 1 {
+        let client = EchoClient::from(RoundRobin::new(connections));
+        let caller = |index| EchoCaller::new(client.clone(), case, index);
+        callers.map(|index| tokio::spawn(work(caller(index), index))).collect()
+    } else {
+        let client =
+            |index: usize| EchoClient::from(connections[index % connections.len()].clone());
+        let caller = |index| EchoCaller::new(client(index), case, index);
+        callers.map(|index| tokio::spawn(work(caller(index), index))).collect()
+    };
+    for task in tasks {
         task.await?;
     }
     meter::finish()
 }
 
-struct EchoCaller {
-    client: EchoClient,
+struct EchoCaller<S> {
+    client: EchoClient<S>,
     payload: Payload<Blob, Order>,
 }
 
-impl Caller for EchoCaller {
+impl<S> EchoCaller<S> {
+    fn new(client: EchoClient<S>, case: &Case, index: usize) -> EchoCaller<S> {
+        let blob = |data: Vec<u8>| Blob { data: data.into() };
+        EchoCaller { client, payload: Payload::new(case.message, index, blob, |order| order) }
+    }
+}
+
+impl<S: EchoStub> Caller for EchoCaller<S> {
     async fn call(&mut self, turn: usize) -> Result<()> {
         let context = context::current();
         match &self.payload {

@@ -2,26 +2,28 @@
 //!
 //! Tuned: nodelay; windows that no message fills; frames that hold a whole large message; as many streams
 //! as calls; `Bytes` as the field, so that nothing is copied out of the frame; larger codec buffers do
-//! not help.
+//! not help. Many servers: its balanced channel, over connections with the same settings.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
 };
 use tonic::{Request, Response, Status};
 
-use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, TRANSPORT};
+use super::{IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, listen};
 use crate::Result;
 use crate::cases::Case;
 use crate::certificates::Certificates;
 use crate::meter::{self, Caller, Measured, Watch, work};
 use crate::payload::{self, Payload, compare, compare_bytes};
-use crate::subjects::{announce, skip};
+use crate::subjects::skip;
 use echo_client::EchoClient;
 use echo_server::{Echo, EchoServer};
 
@@ -101,9 +103,14 @@ impl futures::Stream for Again {
     }
 }
 
-pub(super) async fn serve(tls: bool) -> Result<()> {
-    let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
-    announce(incoming.local_addr()?, TRANSPORT)?;
+pub(super) async fn serve(servers: usize, tls: bool) -> Result<()> {
+    let accepting = listen(servers).await?.into_iter().map(|listener| accept(listener, tls));
+    try_join_all(accepting).await?;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, tls: bool) -> Result<()> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = EchoServer::new(Mirror)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -124,7 +131,7 @@ pub(super) async fn serve(tls: bool) -> Result<()> {
     Ok(())
 }
 
-async fn connect(server: SocketAddr, tls: bool) -> Result<EchoClient<Channel>> {
+fn endpoint(server: SocketAddr, tls: bool) -> Result<Endpoint> {
     let scheme = if tls { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{server}"))?;
     if tls {
@@ -132,14 +139,23 @@ async fn connect(server: SocketAddr, tls: bool) -> Result<EchoClient<Channel>> {
         let config = ClientTlsConfig::new().ca_certificate(authority).domain_name("localhost");
         endpoint = endpoint.tls_config(config)?;
     }
-    let channel = endpoint
+    Ok(endpoint
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
-        .buffer_size(IN_FLIGHT_MAX)
-        .connect()
-        .await?;
+        .buffer_size(IN_FLIGHT_MAX))
+}
+
+/// To one server, or to all, of which its balancer chooses. That connects when it is first called.
+async fn connect(servers: &[SocketAddr], tls: bool) -> Result<EchoClient<Channel>> {
+    let channel = match *servers {
+        [server] => endpoint(server, tls)?.connect().await?,
+        _ => {
+            let endpoints = servers.iter().map(|&server| endpoint(server, tls));
+            Channel::balance_list(endpoints.collect::<Result<Vec<_>>>()?.into_iter())
+        }
+    };
     Ok(EchoClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
@@ -148,12 +164,12 @@ async fn connect(server: SocketAddr, tls: bool) -> Result<EchoClient<Channel>> {
 pub(super) async fn call(
     case: &Case,
     tls: bool,
-    server: SocketAddr,
+    servers: &[SocketAddr],
     watch: Watch,
 ) -> Result<Measured> {
     let mut clients = Vec::new();
-    for _ in 0..case.connections {
-        clients.push(connect(server, tls).await?);
+    for _ in 0..case.connections / case.servers {
+        clients.push(connect(servers, tls).await?);
     }
     meter::begin(case, watch)?;
     if case.is_stream {

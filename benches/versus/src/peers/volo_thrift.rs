@@ -1,26 +1,28 @@
 //! volo-thrift, with its default codec (TTHeader over framed binary).
 //!
-//! Tuned: multiplexing, without which a connection has one call in flight; one call before all others,
-//! so that they find its connection instead of opening their own; a timeout that no call reaches. Nodelay
-//! is its default.
+//! Tuned: multiplexing, without which a connection has one call in flight; one call to each server before
+//! all others, so that they find its connection instead of opening their own; a timeout that no call reaches. Nodelay
+//! is its default. Many servers: a list that does not change, and its balancer, which chooses by chance.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures::future::try_join_all;
+use volo::discovery::StaticDiscover;
+use volo::loadbalance::random::WeightedRandomBalance;
 use volo::net::Address;
 use volo::net::incoming::DefaultIncoming;
 use volo_thrift::ServerError;
+use volo_thrift::client::CallOpt;
 
-use super::TRANSPORT;
 use super::generated::echo_thrift::echo::{
     Blob, Echo, EchoClient, EchoClientBuilder, EchoServer, Leg, Order,
 };
+use super::listen;
 use crate::Result;
 use crate::cases::Case;
 use crate::meter::{self, Caller, Measured, Watch, work};
 use crate::payload::{self, Payload, compare, compare_bytes};
-use crate::subjects::announce;
 
 struct Mirror;
 
@@ -34,25 +36,41 @@ impl Echo for Mirror {
     }
 }
 
-pub(super) async fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    announce(listener.local_addr()?, TRANSPORT)?;
-    let server = EchoServer::new(Mirror).multiplex(true);
-    server.run(DefaultIncoming::from(listener)).await
+pub(super) async fn serve(servers: usize) -> Result<()> {
+    let serving = listen(servers).await?.into_iter().map(|listener| {
+        EchoServer::new(Mirror).multiplex(true).run(DefaultIncoming::from(listener))
+    });
+    try_join_all(serving).await?;
+    Ok(())
 }
 
-pub(super) async fn call(case: &Case, server: SocketAddr, watch: Watch) -> Result<Measured> {
+/// A client of one server, or of all, of which its balancer chooses by chance. It has a pool of its own, and so a
+/// connection of its own to each.
+async fn connect(servers: &[SocketAddr]) -> Result<EchoClient> {
+    let builder = EchoClientBuilder::new("versus")
+        .multiplex(true)
+        .rpc_timeout(Some(Duration::from_secs(10)))
+        .read_write_timeout(Some(Duration::from_secs(10)));
+    let client = match *servers {
+        [server] => builder.address(Address::Ip(server)).build(),
+        _ => {
+            let discover = StaticDiscover::from(servers.to_vec());
+            let balance = WeightedRandomBalance::with_discover(&discover);
+            builder.discover(discover).load_balance(balance).build()
+        }
+    };
+    for &server in servers {
+        let address = Some(Address::Ip(server));
+        let to_it = CallOpt { address, ..CallOpt::default() };
+        client.clone().with_callopt(to_it).blob(Blob::default()).await?;
+    }
+    Ok(client)
+}
+
+pub(super) async fn call(case: &Case, servers: &[SocketAddr], watch: Watch) -> Result<Measured> {
     let mut clients = Vec::new();
-    for _ in 0..case.connections {
-        // Each has a pool of its own, so each has a connection of its own.
-        let client = EchoClientBuilder::new("versus")
-            .address(Address::Ip(server))
-            .multiplex(true)
-            .rpc_timeout(Some(Duration::from_secs(10)))
-            .read_write_timeout(Some(Duration::from_secs(10)))
-            .build();
-        client.blob(Blob::default()).await?;
-        clients.push(client);
+    for _ in 0..case.connections / case.servers {
+        clients.push(connect(servers).await?);
     }
     meter::begin(case, watch)?;
     let tasks = (0..case.calls_at_a_time()).map(|index| {

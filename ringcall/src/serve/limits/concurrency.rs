@@ -84,15 +84,50 @@ pub(crate) struct Taken<K> {
     all: Option<Limit>,
     /// By the number of the method. There are few.
     methods: Vec<(u64, Limit)>,
+    callers: Option<Callers>,
     calls: HashMap<K, Call>,
     /// Further calls of the same key: one-way calls hold no slot, so a peer may give several of them one id.
     twins: HashMap<K, Vec<Call>>,
+}
+
+/// The calls of each caller, of those who have any: there are never more callers than calls.
+#[derive(Debug)]
+struct Callers {
+    max: u32,
+    calls: HashMap<u64, u32>,
+}
+
+impl Callers {
+    fn has_room(&self, caller: u64) -> bool {
+        self.calls.get(&caller).is_none_or(|calls| *calls < self.max)
+    }
+
+    fn end(&mut self, caller: u64) {
+        if let Entry::Occupied(mut calls) = self.calls.entry(caller) {
+            *calls.get_mut() -= 1;
+            if *calls.get() == 0 {
+                calls.remove();
+            }
+        }
+    }
+}
+
+/// Whether a call was taken, and if not, whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Taken,
+    /// There are too many.
+    Full,
+    /// Its caller has too many.
+    CallerFull,
 }
 
 #[derive(Debug)]
 struct Call {
     /// Among `methods`.
     method: Option<usize>,
+    /// The number of its caller, if that matters.
+    caller: Option<u64>,
     arrived: Instant,
     /// Whether it was taken, not only told that there is no room.
     is_counted: bool,
@@ -102,30 +137,48 @@ impl<K: Hash + Eq + Copy> Taken<K> {
     pub(super) fn new(
         all: Option<Concurrency>,
         methods: impl Iterator<Item = (u64, Concurrency)>,
+        of_each: Option<u32>,
     ) -> Taken<K> {
         Taken {
             all: all.map(Limit::new),
             methods: methods.map(|(method, limit)| (method, Limit::new(limit))).collect(),
+            callers: of_each.map(|max| Callers { max, calls: HashMap::new() }),
             calls: HashMap::new(),
             twins: HashMap::new(),
         }
     }
 
-    /// Takes a call if there is room for it. Either way it [ends](Self::end) once.
-    pub(crate) fn begin(&mut self, key: K, method: u64, arrived: Instant) -> bool {
+    /// Takes a call if there is room for it. Either way it [ends](Self::end) once. Its caller has a number if there
+    /// is a limit for each.
+    pub(crate) fn begin(
+        &mut self,
+        key: K,
+        method: u64,
+        caller: Option<u64>,
+        arrived: Instant,
+    ) -> Room {
         let method = self.methods.iter().position(|(of, _)| *of == method);
         let own = method.map(|index| &mut self.methods[index].1);
-        let is_counted = self.all.iter().chain(own.as_deref()).all(Limit::has_room);
+        let callers = self.callers.as_mut().zip(caller);
+        let room = match &callers {
+            Some((callers, caller)) if !callers.has_room(*caller) => Room::CallerFull,
+            _ if self.all.iter().chain(own.as_deref()).all(Limit::has_room) => Room::Taken,
+            _ => Room::Full,
+        };
+        let is_counted = room == Room::Taken;
         if is_counted {
             self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
+            if let Some((callers, caller)) = callers {
+                *callers.calls.entry(caller).or_default() += 1;
+            }
         }
-        let call = Call { method, arrived, is_counted };
+        let call = Call { method, caller, arrived, is_counted };
         match self.calls.entry(key) {
             Entry::Vacant(entry) if is_counted => drop(entry.insert(call)),
             Entry::Vacant(_) => {}
             Entry::Occupied(_) => self.twins.entry(key).or_default().push(call),
         }
-        is_counted
+        room
     }
 
     /// Takes out the last of those that have this key.
@@ -151,7 +204,11 @@ impl<K: Hash + Eq + Copy> Taken<K> {
     /// A call has ended, whichever way; one that was not taken changes nothing. What did not run says nothing of how
     /// long calls take.
     pub(crate) fn end(&mut self, now: Instant, key: &K, status: Status, rng: &mut dyn Entropy) {
-        let Some(Call { method, arrived, is_counted: true }) = self.remove(key) else { return };
+        let ended = self.remove(key).filter(|call| call.is_counted);
+        let Some(Call { method, caller, arrived, .. }) = ended else { return };
+        if let Some((callers, caller)) = self.callers.as_mut().zip(caller) {
+            callers.end(caller);
+        }
         let own = method.map(|index| &mut self.methods[index].1);
         let is_good = match status.class() {
             StatusClass::Ok | StatusClass::Application => Some(true),
@@ -176,7 +233,7 @@ mod tests {
 
     fn taken(all: u32, methods: &[(u64, u32)]) -> Taken<u64> {
         let methods = methods.iter().map(|&(method, calls)| (method, calls.into()));
-        Taken::new((all > 0).then_some(all.into()), methods)
+        Taken::new((all > 0).then_some(all.into()), methods, None)
     }
 
     #[test]
@@ -189,7 +246,7 @@ mod tests {
             let method = rng.below(4);
             let of = |method| live.iter().filter(|(_, of)| *of == method).count();
             let has_room = live.len() < 10 && (method != 1 || of(1) < 3);
-            assert_eq!(taken.begin(key, method, now), has_room);
+            assert_eq!(taken.begin(key, method, None, now) == Room::Taken, has_room);
             if has_room {
                 live.push((key, method));
             }
@@ -214,18 +271,21 @@ mod tests {
         let mut taken = taken(0, &[(2, 1)]);
         let now = Instant::from_nanos(1);
         // One of a method without a limit, one of a method with one, one that there is no room for.
-        assert!(taken.begin(7, 1, now));
-        assert!(taken.begin(7, 2, now));
-        assert!(!taken.begin(7, 2, now));
+        assert_eq!(taken.begin(7, 1, None, now), Room::Taken);
+        assert_eq!(taken.begin(7, 2, None, now), Room::Taken);
+        assert!(Room::Taken != taken.begin(7, 2, None, now));
         taken.end(now, &7, Status::OVERLOADED, &mut rng);
-        assert!(!taken.begin(8, 2, now), "what was refused gives no place back");
+        assert!(
+            Room::Taken != taken.begin(8, 2, None, now),
+            "what was refused gives no place back"
+        );
         taken.end(now, &8, Status::OVERLOADED, &mut rng);
         taken.end(now, &7, Status::OK, &mut rng);
         taken.end(now, &7, Status::OK, &mut rng);
         taken.end(now, &7, Status::OK, &mut rng);
         assert_eq!(taken.methods[0].1.calls, 0);
         assert!(taken.calls.is_empty() && taken.twins.is_empty());
-        assert!(taken.begin(9, 2, now));
+        assert_eq!(taken.begin(9, 2, None, now), Room::Taken);
     }
 
     #[test]
@@ -233,7 +293,7 @@ mod tests {
         let mut rng = SplitMix64::new(1);
         let config = AdaptiveConfig { min: 8, ..AdaptiveConfig::default() };
         let adaptive = Concurrency::from(config);
-        let mut taken = Taken::<u64>::new(Some(adaptive), std::iter::empty());
+        let mut taken = Taken::<u64>::new(Some(adaptive), std::iter::empty(), None);
         assert!(taken.is_adaptive());
         let limit = |taken: &Taken<u64>| match &taken.all.as_ref().map(|limit| &limit.rule) {
             Some(Rule::Adaptive(limit)) => limit.limit(),
@@ -242,11 +302,32 @@ mod tests {
         let mut now = Instant::from_nanos(1);
         for (status, changes) in [(Status::OVERLOADED, false), (Status::OK, true)] {
             for key in 0..400 {
-                assert!(taken.begin(key, 0, now));
+                assert_eq!(taken.begin(key, 0, None, now), Room::Taken);
                 now = now + Duration::from_millis(1);
                 taken.end(now, &key, status, &mut rng);
             }
             assert_eq!(limit(&taken) != config.start, changes, "{status}");
         }
+    }
+
+    #[test]
+    fn each_caller_has_its_own_and_nobody_is_remembered() {
+        let mut rng = SplitMix64::new(1);
+        let of_each = Some(2);
+        let mut taken = Taken::<u64>::new(Some(5.into()), std::iter::empty(), of_each);
+        let now = Instant::from_nanos(1);
+        let mut begin = |key, caller| taken.begin(key, 0, Some(caller), now);
+        assert_eq!((begin(1, 7), begin(2, 7)), (Room::Taken, Room::Taken));
+        assert_eq!((begin(3, 7), begin(4, 8)), (Room::CallerFull, Room::Taken));
+        assert_eq!((begin(5, 8), begin(6, 9), begin(7, 9)), (Room::Taken, Room::Taken, Room::Full));
+        taken.end(now, &3, Status::RATE_LIMITED, &mut rng);
+        assert_eq!(taken.begin(3, 0, Some(7), now), Room::CallerFull, "which gives no place back");
+        taken.end(now, &1, Status::OK, &mut rng);
+        assert_eq!(taken.begin(1, 0, Some(7), now), Room::Taken);
+        for key in 1..8 {
+            taken.end(now, &key, Status::OK, &mut rng);
+        }
+        assert!(taken.calls.is_empty());
+        assert!(taken.callers.is_some_and(|callers| callers.calls.is_empty()));
     }
 }

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A call that is refused did not run, its argument was not looked at, and its caller gets
-//! [`OVERLOADED`](ringcall_core::Status::OVERLOADED). Calls that have expired while they waited do not run either, and are counted
+//! [`OVERLOADED`](ringcall_core::Status::OVERLOADED), or [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) if it
+//! was refused for what its caller does. Calls that have expired while they waited do not run either, and are counted
 //! apart ([`Counters::requests_expired`](ringcall_core::Counters::requests_expired)). What was refused is among the
 //! server's [`Incidents`](crate::Incidents).
 //!
@@ -25,16 +26,22 @@ mod concurrency;
 mod cost;
 mod load;
 mod queue;
+mod rate;
+
+use std::sync::Arc;
 
 use ringcall_core::method_id;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveLimit};
 pub use concurrency::Concurrency;
-pub(crate) use concurrency::Taken;
+pub(crate) use concurrency::{Room, Taken};
 pub(crate) use cost::Cost;
 pub(crate) use load::Load;
 pub use queue::{CoDel, QueueRule};
+pub use rate::Rate;
+pub(crate) use rate::Rates;
 
+use super::CallerKey;
 use crate::ServeError;
 
 /// What a server refuses when there is too much to do. By default calls that wait too long in a queue that stands,
@@ -45,11 +52,19 @@ pub struct Limits {
     queue: Option<QueueRule>,
     concurrency: Option<Concurrency>,
     methods: Vec<(String, Concurrency)>,
+    callers: Option<(CallerKey, u32)>,
+    rates: Vec<Rate>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { queue: Some(QueueRule::default()), concurrency: None, methods: Vec::new() }
+        Limits {
+            queue: Some(QueueRule::default()),
+            concurrency: None,
+            methods: Vec::new(),
+            callers: None,
+            rates: Vec::new(),
+        }
     }
 }
 
@@ -81,20 +96,57 @@ impl Limits {
         self
     }
 
+    /// How many calls each caller may have that were taken and not answered; further ones are refused at once, with
+    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED). They count for the other limits as well. A caller may
+    /// have so many on each shard that it has connections to.
+    #[must_use]
+    pub fn concurrency_of_each(mut self, caller: CallerKey, calls: u32) -> Limits {
+        self.callers = Some((caller, calls));
+        self
+    }
+
+    /// How many calls there may be in a time, beside the rates that were given before: each call must be within all
+    /// those that are for its method. What is beyond is refused at once, with
+    /// [`RATE_LIMITED`](ringcall_core::Status::RATE_LIMITED) and the advice to come again when there will be room for
+    /// one. Rates of callers are asked first, and what they refuse takes nothing from those of all.
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Limits {
+        self.rates.push(rate);
+        self
+    }
+
+    /// What counts rates, for all shards of a server.
+    pub(crate) fn rates(&self) -> Option<Arc<Rates>> {
+        Rates::new(&self.rates).map(Arc::new)
+    }
+
+    /// By what callers are told apart whose calls are counted.
+    pub(crate) fn caller_key(&self) -> Option<&CallerKey> {
+        self.callers.as_ref().map(|(key, _)| key)
+    }
+
     pub(crate) fn queue_rule(&self) -> Option<QueueRule> {
         self.queue
     }
 
     /// The methods that have limits.
     pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
-        self.methods.iter().map(|(name, _)| &**name)
+        let rates = self.rates.iter().filter_map(Rate::method_name);
+        self.methods.iter().map(|(name, _)| &**name).chain(rates)
+    }
+
+    /// The services that have limits.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
+        self.rates.iter().filter_map(Rate::service_name)
     }
 
     /// Where calls are counted, if there is a limit.
     pub(crate) fn taken<K: std::hash::Hash + Eq + Copy>(&self) -> Option<Taken<K>> {
         let methods = self.methods.iter().map(|(name, limit)| (method_id(name), *limit));
-        let is_counted = self.concurrency.is_some() || !self.methods.is_empty();
-        is_counted.then(|| Taken::new(self.concurrency, methods))
+        let is_counted =
+            self.concurrency.is_some() || !self.methods.is_empty() || self.callers.is_some();
+        let of_each = self.callers.as_ref().map(|(_, calls)| *calls);
+        is_counted.then(|| Taken::new(self.concurrency, methods, of_each))
     }
 
     /// The part of one shard of a server.
@@ -119,6 +171,17 @@ impl Limits {
                 self.concurrency.is_none_or(|limit| limit.is_sound()),
             ),
             ("method", "at least 1, and an adaptive one between its bounds", methods_are_sound),
+            (
+                "concurrency_of_each",
+                "at least 1, by a key that metadata can have",
+                self.callers.as_ref().is_none_or(|(key, calls)| key.is_sound() && *calls > 0),
+            ),
+            (
+                "rate",
+                "of 1 call or more, a nanosecond apart or more, with a burst of 1 or more that is there again within 30 \
+                 days, and of 1 caller or more, by a key that metadata can have",
+                self.rates.iter().all(Rate::is_sound),
+            ),
         ];
         match checks.into_iter().find(|(_, _, holds)| !holds) {
             Some((setting, must, _)) => Err(ServeError::Limits { setting, must }),
@@ -145,6 +208,9 @@ mod tests {
         assert!(message(Limits::default().queue(rule)).contains("queue"));
         let config = AdaptiveConfig { start: 5000, ..AdaptiveConfig::default() };
         assert!(message(Limits::default().concurrency(config)).contains("concurrency"));
+        assert!(message(Limits::default().rate(Rate::per_second(0))).contains("rate"));
+        let key = CallerKey::metadata("k");
+        assert!(message(Limits::default().concurrency_of_each(key, 0)).contains("of_each"));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{Cancellation, Empty, Handle, Instant, Request, RequestId, Status};
 
 use super::Inner;
-use crate::serve::Method;
-use crate::serve::limits::{CoDel, Limits, Load, Taken};
+use crate::serve::limits::{CoDel, Limits, Load, Rates, Room, Taken};
+use crate::serve::{CallerKey, Method};
 
 /// How long calls are begun before what has arrived is read again, which is how long calls wait unseen. Reading
 /// costs a few system calls.
@@ -30,6 +32,9 @@ pub(super) struct Admission {
     given_up: RefCell<HashMap<Key, bool>>,
     /// Where calls are counted, if their number is limited.
     taken: Option<RefCell<Taken<Key>>>,
+    /// By what callers are told apart that have limits of their own, and what makes numbers of them.
+    callers: Option<(CallerKey, RandomState)>,
+    rates: Option<Arc<Rates>>,
     /// Whether it matters when exactly they end.
     is_timed: bool,
     load: Cell<Load>,
@@ -49,7 +54,7 @@ impl Waiting {
 }
 
 impl Admission {
-    pub(super) fn new(limits: &Limits, now: Instant) -> Admission {
+    pub(super) fn new(limits: &Limits, rates: Option<Arc<Rates>>, now: Instant) -> Admission {
         let taken: Option<Taken<Key>> = limits.taken();
         Admission {
             rule: limits.queue_rule().map(|rule| RefCell::new(CoDel::new(rule))),
@@ -58,6 +63,8 @@ impl Admission {
             given_up: RefCell::default(),
             is_timed: taken.as_ref().is_some_and(Taken::is_adaptive),
             taken: taken.map(RefCell::new),
+            callers: limits.caller_key().map(|key| (key.clone(), RandomState::new())),
+            rates,
             load: Cell::new(Load::new(now)),
         }
     }
@@ -120,19 +127,50 @@ impl Inner {
     #[cold]
     pub(super) fn take_on(self: &Rc<Self>, handle: Handle, request: Request, method: Rc<Method>) {
         let Some(admission) = &self.admission else { return };
-        if let Some(taken) = &admission.taken {
-            let key = (handle, request.id);
-            let has_room = taken.borrow_mut().begin(key, request.method, request.received);
-            if !has_room {
-                self.remote.register.over_limit.add();
-                return self.refuse_overloaded(handle, request.id, 0);
-            }
+        if let Some((status, retry_after_ms)) =
+            self.has_too_many(admission, handle, &request, &method)
+        {
+            return self.refuse_until(handle, request.id, status, retry_after_ms);
         }
         // Items would not find a call that has not begun.
         if admission.rule.is_none() || request.flags & WITH_ITEMS != 0 {
             return self.begin_admitted(handle, request, method, 0);
         }
         admission.waiting.borrow_mut().push_back(Waiting { handle, request, method });
+    }
+
+    /// Counts a call, and says with what it is refused, if there are too many. Either way it [ends](Self::ended_taken).
+    fn has_too_many(
+        &self,
+        admission: &Admission,
+        handle: Handle,
+        request: &Request,
+        method: &Method,
+    ) -> Option<(Status, u16)> {
+        let register = &self.remote.register;
+        let caller = || self.caller(handle);
+        if let Some(taken) = &admission.taken {
+            let number =
+                |(by, random): &(CallerKey, _)| by.number(random, caller, &request.extensions);
+            let number = admission.callers.as_ref().map(number);
+            let key = (handle, request.id);
+            let room = taken.borrow_mut().begin(key, request.method, number, request.received);
+            if room != Room::Taken {
+                register.over_limit.add();
+                let is_callers = room == Room::CallerFull;
+                return Some((
+                    if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED },
+                    0,
+                ));
+            }
+        }
+        let of = (request.method, method.full_name());
+        let rates = admission.rates.as_ref()?;
+        let wait = rates.refuses(self.now(), of, caller, &request.extensions)?;
+        register.over_rate.add();
+        // Rounded up: a moment earlier it would be refused again. The largest number would be: never.
+        let wait_ms = wait.as_nanos().div_ceil(1_000_000).clamp(1, u128::from(u16::MAX - 1));
+        Some((Status::RATE_LIMITED, u16::try_from(wait_ms).unwrap_or(u16::MAX - 1)))
     }
 
     /// Begins calls that wait, for about as long as it took to read them, and a [`SLICE`] at least. Says whether there
@@ -187,7 +225,7 @@ impl Inner {
             }
             _ if is_refused => {
                 self.remote.register.waited_too_long.add();
-                self.refuse_overloaded(handle, id, admission.retry_after_ms);
+                self.refuse_until(handle, id, Status::OVERLOADED, admission.retry_after_ms);
             }
             _ => {
                 if self.watch.is_some() {
@@ -234,8 +272,15 @@ impl Inner {
         waiting.len()
     }
 
-    fn refuse_overloaded(&self, handle: Handle, request: RequestId, retry_after_ms: u16) {
-        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(Status::OVERLOADED) };
+    /// Refuses a call, with advice when to come again.
+    fn refuse_until(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        status: Status,
+        retry_after_ms: u16,
+    ) {
+        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(status) };
         self.answer_with(handle, request, header, &Empty);
     }
 

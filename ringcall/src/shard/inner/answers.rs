@@ -22,6 +22,9 @@ impl Inner {
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.refuse_expired(now, request);
         }
+        if self.keeping.is_some() {
+            self.keep_answer(handle, request, &ReplyHeader::new(Status::EXPIRED), &Empty);
+        }
         if self.admission.is_some() {
             self.ended_taken(handle, request, &mut ReplyHeader::new(Status::EXPIRED));
         }
@@ -105,6 +108,9 @@ impl Inner {
         mut header: ReplyHeader,
         payload: &P,
     ) {
+        if self.keeping.is_some() {
+            self.keep_answer(handle, request, &header, payload);
+        }
         if self.admission.is_some() {
             self.ended_taken(handle, request, &mut header);
         }

@@ -8,7 +8,7 @@ use ringcall_core::{Address, Listener, Side, Transport, TransportError};
 use ringcall_net::Handover as _;
 
 use super::super::engine::Socket;
-use super::super::mail::{Notice, Remote};
+use super::super::mail::{Notice, Place, Remote};
 use super::Inner;
 use super::control::offering;
 use super::records::Records;
@@ -50,6 +50,18 @@ impl Inner {
         drop(endpoint);
         self.left_work();
         local.ok_or(TransportError::BadAddress)
+    }
+
+    /// Listens there, and not any more where it did before.
+    pub(super) fn listen_only(&self, place: Place) -> Result<Address, TransportError> {
+        let before = std::mem::take(&mut *self.listeners.borrow_mut());
+        for listener in before {
+            self.endpoint.borrow_mut().transport_mut().unlisten(listener);
+        }
+        match place {
+            Place::Address(address) => self.listen(&address).map(|(_, local)| local),
+            Place::Socket(socket) => self.listen_on(socket.into()),
+        }
     }
 
     /// Another descriptor of the first listener's socket, for a successor.

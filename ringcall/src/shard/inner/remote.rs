@@ -49,6 +49,11 @@ impl RemoteCalls {
         index
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len() - self.free.len()
+    }
+
     fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
         if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
             (entry.handle, entry.id) = (handle, Some(id));
@@ -296,6 +301,10 @@ impl Inner {
                 Notice::Records(to) => {
                     // Whoever asked may have gone.
                     let _ = to.send(self.records());
+                }
+                Notice::Listen(place, to) => {
+                    // Whoever asked may have gone.
+                    let _ = to.send(self.listen_only(place));
                 }
                 Notice::HandOver(to) => {
                     let _ = to.send(self.share_listener());

@@ -1,0 +1,290 @@
+//! By what servers said of themselves lately: those that are hot are avoided, and of the others the fastest is taken.
+
+use std::time::Duration;
+
+use ringcall_core::{Entropy, Instant};
+
+use super::idle::Idle;
+use super::p2c::{failing, latency};
+use super::{Balance, Candidates, HostStats};
+use crate::settings::{BadSetting, percent, time, within};
+
+/// How [`Prequal`] chooses. `docs/CLUSTER.md` says how this differs from the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrequalConfig {
+    /// Of what servers say, so many in a hundred count as cold, the others, which are busier, as hot: 84. With 0 only
+    /// how busy they are decides, with 100 only how fast they are.
+    pub cold_percent: u32,
+    /// Reports that are kept at most: 16.
+    pub pool_max: u32,
+    /// How many instances each call looks at for a new report: 3.
+    pub looks: u32,
+    /// How many calls go by one report at most: 2.
+    pub reuse_max: u32,
+    /// A report is of no use after so long: 1 s.
+    pub age_max: Duration,
+}
+
+impl Default for PrequalConfig {
+    fn default() -> PrequalConfig {
+        PrequalConfig {
+            cold_percent: 84,
+            pool_max: 16,
+            looks: 3,
+            reuse_max: 2,
+            age_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl PrequalConfig {
+    pub(crate) fn check(&self) -> Result<(), BadSetting> {
+        percent("prequal.cold_percent", self.cold_percent)?;
+        within("prequal.pool_max", self.pool_max, 2..=1024, "2 to 1024")?;
+        within("prequal.looks", self.looks, 1..=64, "1 to 64")?;
+        within("prequal.reuse_max", self.reuse_max, 1..=1_000_000, "1 to 1000000")?;
+        time("prequal.age_max", self.age_max)
+    }
+}
+
+/// The hot-cold rule of Prequal (Wydrowski and others, NSDI 2024) over a pool of reports, each of which is an answer's:
+/// how busy its server was, and how long it took.
+///
+/// A report is hot if its instance is busier than most reports of late. If all in the pool are hot, the least busy
+/// instance gets the call, else the fastest of those that are not. Reports get old, and few calls go by each, so that
+/// callers do not all choose what one of them has just found idle. With less than two reports it is the better of two
+/// by chance. Which instances chance looks at goes by their weights.
+#[derive(Clone, Debug)]
+pub struct Prequal {
+    config: PrequalConfig,
+    pool: Vec<Report>,
+    /// Of which answer the last report of each place is.
+    taken: Vec<Instant>,
+    load: Loads,
+    idle: Idle,
+    picks: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Report {
+    place: u32,
+    /// When the answer came.
+    at: Instant,
+    uses: u32,
+}
+
+/// So many calls lose a report, besides those that are used up: the oldest and the worst in turn. Otherwise what
+/// nobody wants would fill the pool.
+const CALLS_A_REMOVAL: u64 = 4;
+
+impl Prequal {
+    /// With these settings, of which those that make no sense are taken for the nearest that do.
+    #[must_use]
+    pub fn new(config: PrequalConfig) -> Prequal {
+        let config = PrequalConfig {
+            cold_percent: config.cold_percent.min(100),
+            pool_max: config.pool_max.clamp(2, 1024),
+            looks: config.looks.clamp(1, 64),
+            reuse_max: config.reuse_max.max(1),
+            age_max: config.age_max,
+        };
+        Prequal {
+            config,
+            pool: Vec::new(),
+            taken: Vec::new(),
+            load: Loads::default(),
+            idle: Idle::default(),
+            picks: 0,
+        }
+    }
+
+    /// Looks for new reports. Gives an instance of which nothing is known yet and that has no call.
+    fn look(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Entropy,
+        candidates: &Candidates<'_>,
+    ) -> Option<u32> {
+        let mut unknown = None;
+        for _ in 0..self.config.looks {
+            let place = candidates.sample(rng);
+            let host = candidates.host(place);
+            self.idle.saw(host.picked_count);
+            if host.is_unknown() {
+                unknown = unknown.or((host.in_flight == 0).then_some(place));
+            } else if now.since(host.seen()) <= self.config.age_max {
+                self.take(place, host);
+            }
+        }
+        unknown
+    }
+
+    fn take(&mut self, place: u32, host: &HostStats) {
+        let at = place as usize;
+        if self.taken.len() <= at {
+            self.taken.resize(at + 1, Instant::ZERO);
+        }
+        if std::mem::replace(&mut self.taken[at], host.seen()) == host.seen() {
+            return;
+        }
+        self.load.push(busy(host), self.config.cold_percent);
+        self.pool.retain(|report| report.place != place);
+        if self.pool.len() >= self.config.pool_max as usize {
+            self.pool.remove(0);
+        }
+        // The oldest comes first.
+        self.pool.push(Report { place, at: host.seen(), uses: 0 });
+    }
+
+    /// Which report of the pool a call goes by.
+    fn best(&self, now: Instant, candidates: &Candidates<'_>) -> Option<usize> {
+        self.by_rank(now, candidates, |one, other| one < other)
+    }
+
+    fn by_rank(
+        &self,
+        now: Instant,
+        candidates: &Candidates<'_>,
+        is_wanted: impl Fn(f64, f64) -> bool,
+    ) -> Option<usize> {
+        let mut found: Option<(usize, f64)> = None;
+        for (at, report) in self.pool.iter().enumerate() {
+            let score = self.score(now, candidates.host(report.place));
+            if found.is_none_or(|(_, best)| is_wanted(score, best)) {
+                found = Some((at, score));
+            }
+        }
+        found.map(|(at, _)| at)
+    }
+
+    fn remove_one(&mut self, now: Instant, candidates: &Candidates<'_>) {
+        let turn = self.picks / CALLS_A_REMOVAL;
+        let worst = self.by_rank(now, candidates, |one, other| one > other);
+        // The best of a few is all that there is.
+        if let Some(worst) = worst.filter(|_| self.pool.len() > 2) {
+            self.pool.remove(if turn.is_multiple_of(2) { worst } else { 0 });
+        }
+    }
+}
+
+impl Default for Prequal {
+    fn default() -> Prequal {
+        Prequal::new(PrequalConfig::default())
+    }
+}
+
+impl Balance for Prequal {
+    fn rebuild(&mut self, _hosts: &[HostStats], _live: &[u32]) {
+        // A place may be another's.
+        self.pool.clear();
+        self.taken.clear();
+    }
+
+    fn pick(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Entropy,
+        candidates: &Candidates<'_>,
+        _key: Option<u64>,
+    ) -> u32 {
+        if let Some(idle) = self.idle.next(now, candidates) {
+            return idle;
+        }
+        self.picks += 1;
+        let unknown = self.look(now, rng, candidates);
+        let PrequalConfig { age_max, reuse_max, .. } = self.config;
+        self.pool.retain(|report| {
+            now.since(report.at) <= age_max
+                && report.uses < reuse_max
+                && candidates.contains(report.place)
+        });
+        if let Some(unknown) = unknown {
+            return unknown;
+        }
+        if self.picks.is_multiple_of(CALLS_A_REMOVAL) {
+            self.remove_one(now, candidates);
+        }
+        match self.best(now, candidates) {
+            Some(best) if self.pool.len() >= 2 => {
+                self.pool[best].uses += 1;
+                self.pool[best].place
+            }
+            _ => {
+                let (one, other) = candidates.sample_two(rng);
+                let score = |place: u32| self.score(now, candidates.host(place));
+                if score(other) < score(one) { other } else { one }
+            }
+        }
+    }
+
+    fn score(&self, now: Instant, host: &HostStats) -> f64 {
+        let busy = busy(host);
+        match busy > self.load.hot {
+            true => HOT + busy,
+            false => (latency(host) + failing(now, host)).min(HOT),
+        }
+    }
+}
+
+/// Above what any call that is cold may cost: seventeen minutes, in nanoseconds.
+const HOT: f64 = 1e12;
+
+/// How busy an instance is, in calls: those of this side that are under way, and, if it says how busy it is, so many as
+/// if it could do a thousand at a time.
+fn busy(host: &HostStats) -> f64 {
+    let own = f64::from(host.in_flight) * 10_000.0 / f64::from(host.weight.max(1));
+    own + f64::from(host.load) * 1000.0
+}
+
+/// How busy instances were of which there were reports.
+#[derive(Clone, Debug)]
+struct Loads {
+    last: [f64; LOADS],
+    count: usize,
+    /// Who is busier is hot.
+    hot: f64,
+}
+
+const LOADS: usize = 128;
+/// The quantile is looked for each time that so many are new.
+const LOADS_A_COUNT: usize = 16;
+
+impl Default for Loads {
+    fn default() -> Loads {
+        Loads { last: [0.0; LOADS], count: 0, hot: f64::INFINITY }
+    }
+}
+
+impl Loads {
+    fn push(&mut self, busy: f64, cold_percent: u32) {
+        self.last[self.count % LOADS] = busy;
+        self.count += 1;
+        if cold_percent == 0 {
+            self.hot = -1.0;
+        } else if cold_percent < 100 && self.count.is_multiple_of(LOADS_A_COUNT) {
+            let mut sorted = self.last;
+            let known = &mut sorted[..self.count.min(LOADS)];
+            let at = (known.len() - 1) * cold_percent as usize / 100;
+            self.hot = *known.select_nth_unstable_by(at, f64::total_cmp).1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_most_are_is_cold() {
+        let mut loads = Loads::default();
+        assert!(loads.hot.is_infinite(), "nothing is hot before something is known");
+        (0..100).for_each(|busy| loads.push(f64::from(busy), 84));
+        // Of the 96 that were known when it was last counted.
+        assert_eq!(loads.hot, 79.0);
+        (0..200).for_each(|_| loads.push(7.0, 84));
+        assert_eq!(loads.hot, 7.0, "what was long ago is forgotten");
+        loads.push(7.0, 0);
+        assert!(loads.hot < 0.0, "all are hot");
+    }
+}

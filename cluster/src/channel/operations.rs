@@ -1,0 +1,30 @@
+//! Names for what calls are to do, the same in all of their attempts.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringcall_core::frame::{ExtensionWriter, tag};
+
+/// Makes idempotency keys that are nobody else's, also not those of a channel with the same seed: whoever made a call
+/// with another one's key would get its answer.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    /// What makes secrets of a number.
+    random: [RandomState; 2],
+    made: AtomicU64,
+}
+
+impl Operations {
+    /// The next one, as a TLV.
+    #[cold]
+    pub(super) fn next(&self) -> Arc<[u8]> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let [first, second] =
+            [0, 1].map(|half: usize| self.random[half].hash_one(number).to_le_bytes());
+        let mut writer = ExtensionWriter::new();
+        // A header holds more than 16 bytes.
+        let _fits = writer.push_parts(tag::IDEMPOTENCY_KEY, [&first[..], &second[..]]);
+        writer.finish().into()
+    }
+}

@@ -1,0 +1,168 @@
+//! When a shard that has nothing to do looks on for a moment before it sleeps.
+//!
+//! To sleep and be woken takes tens of microseconds, which is several calls under load; to look on takes a core for
+//! as long as nothing comes. Which is better is learned from what looking on brought before.
+
+use std::time::Duration;
+
+use ringcall_core::Instant;
+
+/// For how long it looks on. Waking takes about as long: whoever looks on for no longer than that loses at most half.
+pub(super) const LOOK_ON: Duration = Duration::from_micros(50);
+/// A look takes much less than this, unless somebody else has the core meanwhile.
+const PREEMPTED: Duration = Duration::from_micros(60);
+/// How many waits are slept through at most before looking on is tried again.
+const SLEEPS_MAX: u32 = 256;
+/// Of these at least when the core is wanted by others.
+const SLEEPS_PREEMPTED: u32 = 16;
+
+/// Learns whether it is worth while to look on. It sleeps after looking on in vain, and the next waits too: one, then
+/// two, four and so on, until looking on brings something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LookOn {
+    /// How many waits are slept through before the next try.
+    sleeps: u32,
+    /// The same, after the next try if that is in vain; zero is one.
+    next_sleeps: u32,
+    /// Since when it looks on.
+    since: Option<Instant>,
+    /// When it looked last.
+    looked: Instant,
+}
+
+/// What is to be done while there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// Look again.
+    Look,
+    /// Sleep until something happens.
+    Sleep,
+}
+
+impl LookOn {
+    /// There is nothing to do. It looks on for so long, at most.
+    pub(super) fn found_nothing(&mut self, now: Instant, at_most: Duration) -> Idle {
+        let Some(since) = self.since else { return self.begin(now) };
+        if self.is_preempted(now) {
+            return self.gave_up(SLEEPS_PREEMPTED);
+        }
+        self.looked = now;
+        if now.since(since) < at_most { Idle::Look } else { self.gave_up(1) }
+    }
+
+    /// There was something to do. If that was found by looking on, it looks on the next time as well. That sleep was
+    /// short says nothing: two that share a core would keep it from each other. Nor does what came while somebody
+    /// else had the core, who may have had to wait for it before doing just that.
+    pub(super) fn found_something(&mut self, now: Instant) {
+        if self.since.is_none() {
+            return;
+        }
+        match self.is_preempted(now) {
+            true => drop(self.gave_up(SLEEPS_PREEMPTED)),
+            false => (self.since, self.next_sleeps) = (None, 1),
+        }
+    }
+
+    fn is_preempted(&self, now: Instant) -> bool {
+        now.since(self.looked) > PREEMPTED
+    }
+
+    /// It was in vain: so many waits, at least, are slept through.
+    fn gave_up(&mut self, least: u32) -> Idle {
+        self.since = None;
+        self.sleeps = self.next_sleeps.max(least);
+        self.next_sleeps = self.sleeps.saturating_mul(2).min(SLEEPS_MAX);
+        Idle::Sleep
+    }
+
+    fn begin(&mut self, now: Instant) -> Idle {
+        if self.sleeps > 0 {
+            self.sleeps -= 1;
+            return Idle::Sleep;
+        }
+        (self.since, self.looked) = (Some(now), now);
+        Idle::Look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_MOST: Duration = Duration::from_micros(50);
+
+    struct Waiting {
+        look_on: LookOn,
+        now: Instant,
+    }
+
+    impl Waiting {
+        fn new() -> Waiting {
+            Waiting { look_on: LookOn::default(), now: Instant::from_nanos(1_000_000) }
+        }
+
+        /// Nothing comes: how many looks of a microsecond it has before it sleeps.
+        fn looks(&mut self) -> u32 {
+            (0..).find(|_| !self.looks_again(Duration::from_micros(1))).unwrap()
+        }
+
+        fn finds_something(&mut self) {
+            self.look_on.found_something(self.now);
+        }
+
+        fn looks_again(&mut self, after: Duration) -> bool {
+            self.now = self.now + after;
+            self.look_on.found_nothing(self.now, AT_MOST) == Idle::Look
+        }
+    }
+
+    #[test]
+    fn it_looks_on_for_as_long_as_it_may() {
+        assert_eq!(Waiting::new().looks(), 50);
+    }
+
+    #[test]
+    fn each_time_in_vain_it_sleeps_longer() {
+        let mut waiting = Waiting::new();
+        for sleeps in [1, 2, 4, 8, 16, 32, 64, 128, 256, 256] {
+            assert_eq!(waiting.looks(), 50);
+            for _ in 0..sleeps {
+                assert_eq!(waiting.looks(), 0);
+                waiting.finds_something();
+            }
+        }
+    }
+
+    #[test]
+    fn what_it_finds_makes_it_look_again() {
+        let mut waiting = Waiting::new();
+        for _ in 0..5 {
+            waiting.looks();
+        }
+        while !waiting.looks_again(Duration::from_micros(1)) {}
+        waiting.finds_something();
+        assert_eq!(waiting.looks(), 50);
+        assert_eq!(waiting.looks(), 0);
+        assert_eq!(waiting.looks(), 50);
+    }
+
+    #[test]
+    fn it_sleeps_when_somebody_else_wants_the_core() {
+        let mut waiting = Waiting::new();
+        assert!(waiting.looks_again(Duration::from_micros(1)));
+        assert!(!waiting.looks_again(Duration::from_micros(61)));
+        for _ in 0..16 {
+            assert_eq!(waiting.looks(), 0);
+        }
+        assert_eq!(waiting.looks(), 50);
+    }
+
+    #[test]
+    fn what_comes_while_somebody_else_has_the_core_is_not_found() {
+        let mut waiting = Waiting::new();
+        assert!(waiting.looks_again(Duration::from_micros(1)));
+        waiting.now = waiting.now + Duration::from_micros(61);
+        waiting.finds_something();
+        assert_eq!(waiting.looks(), 0);
+    }
+}
