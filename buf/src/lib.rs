@@ -49,7 +49,7 @@ mod writer;
 pub use arena::Arena;
 pub use chunk::{Chunk, ChunkMut};
 pub use frozen::Frozen;
-pub use pool::{Pool, PoolStats};
+pub use pool::{Bound, Pool, PoolStats, Reservation};
 pub use segment::{External, Object, ObjectError, Segment, SharedSegment};
 pub use shared::{SharedChunk, SharedPool};
 pub use writer::{Full, Writer};

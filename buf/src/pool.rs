@@ -37,6 +37,26 @@ pub(crate) struct PoolInner {
     lent_bytes: Cell<usize>,
     high_water: Cell<usize>,
     is_high: Cell<bool>,
+    /// Memory of other kinds that counts with what is lent, see [`Reservation`].
+    reserved_bytes: Cell<usize>,
+    bound: Cell<Bound>,
+    level: Cell<Level>,
+}
+
+/// How much may be held of a pool, lent blocks and [reservations](Pool::reserve) together, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Above it memory is [short](Pool::is_short), until an eighth of this is free again.
+    pub short: usize,
+    /// Above it memory is [full](Pool::is_full).
+    pub full: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Enough,
+    Short,
+    Full,
 }
 
 /// What a pool holds at the moment, in bytes.
@@ -60,7 +80,58 @@ impl Pool {
             lent_bytes: Cell::new(0),
             high_water: Cell::new(usize::MAX),
             is_high: Cell::new(false),
+            reserved_bytes: Cell::new(0),
+            bound: Cell::new(Bound { short: usize::MAX, full: usize::MAX }),
+            level: Cell::new(Level::Enough),
         }))
+    }
+
+    /// How much may be held; as much as there is, by default. A pool gives out blocks beyond it as well: it
+    /// is for whoever uses it to hold less then. Free blocks are kept only as far as there is room for them
+    /// within it.
+    pub fn set_bound(&self, bound: Bound) {
+        self.0.bound.set(bound);
+        self.0.look_at_the_water();
+    }
+
+    /// What [`set_bound`](Pool::set_bound) said.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        self.0.bound.get()
+    }
+
+    /// Whether more is held than the lower mark of its [bound](Pool::set_bound); of what ended on other threads
+    /// it hears like [`is_high`](Pool::is_high).
+    #[inline]
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.level.get() != Level::Enough
+    }
+
+    /// Whether more is held than its [bound](Pool::set_bound).
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.level.get() == Level::Full
+    }
+
+    /// Lent blocks and reservations.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.held_bytes()
+    }
+
+    /// Counts memory that is not the pool's with what is held of it, until the reservation is dropped.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> Reservation {
+        let mut reservation = Reservation { pool: self.clone(), bytes: 0 };
+        reservation.grow(bytes);
+        reservation
+    }
+
+    /// Looks again how much is held, since what ends on other threads does not say so.
+    pub fn look(&self) {
+        self.0.look_at_the_water();
     }
 
     /// From how many lent bytes on [`is_high`](Pool::is_high) says so.
@@ -134,8 +205,43 @@ impl PoolInner {
         self.lent_bytes.get().wrapping_sub(ended_elsewhere)
     }
 
+    fn held_bytes(&self) -> usize {
+        self.lent_bytes().saturating_add(self.reserved_bytes.get())
+    }
+
     fn look_at_the_water(&self) {
-        self.is_high.set(self.lent_bytes() > self.high_water.get());
+        let (lent, held) = (self.lent_bytes(), self.held_bytes());
+        let Bound { short, full } = self.bound.get();
+        let leave = if self.level.get() == Level::Enough { 0 } else { short / 8 };
+        let level = match held {
+            held if held > full => Level::Full,
+            held if held > short - leave => Level::Short,
+            _ => Level::Enough,
+        };
+        self.level.set(level);
+        self.is_high.set(lent > self.high_water.get() || level != Level::Enough);
+        if self.kept_bytes.get() > self.room_to_keep(held) {
+            self.trim(self.room_to_keep(held));
+        }
+    }
+
+    /// How many bytes of free blocks may be kept when so many are held.
+    fn room_to_keep(&self, held: usize) -> usize {
+        self.bound.get().full.saturating_sub(held).min(self.kept_bytes_max)
+    }
+
+    /// Frees blocks, the largest first, until no more than these bytes are kept.
+    #[cold]
+    fn trim(&self, kept_bytes_max: usize) {
+        for class in self.free.borrow_mut().iter_mut().rev() {
+            while self.kept_bytes.get() > kept_bytes_max
+                && let Some(block) = class.pop()
+            {
+                self.kept_bytes.set(self.kept_bytes.get() - block.capacity());
+                // SAFETY: free blocks have no handles. (test: `free_blocks_are_kept_within_the_bound`)
+                unsafe { block.free() };
+            }
+        }
     }
 
     fn take_free(&self, class: usize) -> Option<Block> {
@@ -163,7 +269,7 @@ impl PoolInner {
     fn keep(&self, free: &mut [Vec<Block>; CLASSES], block: Block) {
         let kept = self.kept_bytes.get() + block.capacity();
         match class_of(block.capacity()) {
-            Some(class) if kept <= self.kept_bytes_max => {
+            Some(class) if kept <= self.room_to_keep(self.held_bytes()) => {
                 #[cfg(ringcall_poison)]
                 block.poison();
                 free[class].push(block);
@@ -182,6 +288,50 @@ impl Drop for PoolInner {
             unsafe { block.free() };
         }
         self.home.close();
+    }
+}
+
+/// Memory that is counted with a pool's although it is not: tables, and what their entries lead to. It counts
+/// until this is dropped.
+pub struct Reservation {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Counts so many bytes more.
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        let PoolInner { reserved_bytes, .. } = &*self.pool.0;
+        reserved_bytes.set(reserved_bytes.get() + bytes);
+        self.pool.0.look_at_the_water();
+    }
+
+    /// Counts so many bytes less, or none if it counts fewer.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        let PoolInner { reserved_bytes, .. } = &*self.pool.0;
+        reserved_bytes.set(reserved_bytes.get() - bytes);
+        self.pool.0.look_at_the_water();
+    }
+
+    /// How many bytes it counts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({} bytes)", self.bytes)
     }
 }
 
@@ -278,6 +428,41 @@ mod tests {
         assert_eq!(pool.stats().kept_bytes, 2 * 4096);
         drop(pool);
         drop(again);
+    }
+
+    #[test]
+    fn free_blocks_are_kept_within_the_bound() {
+        let pool = Pool::new(usize::MAX);
+        pool.set_bound(Bound { short: 8 * 4096, full: 10 * 4096 });
+        let mut held: Vec<ChunkMut> = (0..6).map(|_| pool.take(4096)).collect();
+        held.truncate(1);
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 4096, kept_bytes: 5 * 4096 });
+        let reserved = pool.reserve(5 * 4096);
+        assert_eq!(pool.stats().kept_bytes, 4 * 4096);
+        drop((held, reserved));
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 5 * 4096 });
+    }
+
+    #[test]
+    fn the_levels_of_what_is_held() {
+        let pool = Pool::new(0);
+        pool.set_bound(Bound { short: 8 * 4096, full: 10 * 4096 });
+        let level = |pool: &Pool| (pool.is_short(), pool.is_full(), pool.is_high());
+        let mut reserved = pool.reserve(4 * 4096);
+        let mut blocks: Vec<ChunkMut> = (0..4).map(|_| pool.take(4096)).collect();
+        assert_eq!(level(&pool), (false, false, false));
+        blocks.push(pool.take(1));
+        assert_eq!(level(&pool), (true, false, true));
+        reserved.grow(4096 * 2);
+        assert_eq!((level(&pool), pool.held_bytes()), ((true, true, true), 10 * 4096 + 256));
+        // What has been short is so until some of it is free.
+        blocks.pop();
+        blocks.pop();
+        assert_eq!(level(&pool), (true, false, true));
+        blocks.clear();
+        assert_eq!(level(&pool), (false, false, false));
+        drop(reserved);
+        assert_eq!(pool.held_bytes(), 0);
     }
 
     #[test]

@@ -159,6 +159,16 @@ impl Segment {
         }
     }
 
+    /// How many of them lie in memory of the application's, or of another thread's pool.
+    #[inline]
+    #[must_use]
+    pub fn foreign_len(&self) -> usize {
+        match self {
+            Segment::Local(_) | Segment::External(_) => 0,
+            Segment::Shared(_) | Segment::Bytes(_) => self.len(),
+        }
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -34,6 +34,8 @@ counters! {
     requests_answered,
     /// Requests answered by core itself with a refusal.
     requests_refused,
+    /// Those of them that were refused because memory was short.
+    requests_short_of_memory,
     /// Requests that had expired before their handler could start: when they arrived, or in a queue. Their
     /// bodies were not looked at.
     requests_expired,

@@ -37,6 +37,11 @@ const BATCH_BYTES: usize = 512 * 1024;
 /// How long a closed connection is read after its last byte was sent. Closing with unread input would
 /// send a reset, which destroys what the other side has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
+/// Whoever holds less is not closed for it.
+const HELD_BYTES_MIN: usize = 16 * 1024;
+/// How often it is looked whether there is enough memory again, if nothing else happens: what ends on other
+/// threads does not say so.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// All connections of a shard, driven over one transport.
 pub struct Endpoint<Tr: Transport, L, T> {
@@ -59,6 +64,11 @@ pub struct Endpoint<Tr: Transport, L, T> {
     connections: usize,
     /// What connections that are gone have counted.
     past: Counters,
+    /// Memory was short in this turn; when to look again.
+    short: Option<Instant>,
+    /// Connections were closed in this turn, so that so much might be free: further ones are closed only if more
+    /// than this is held all the same.
+    relieved: Option<usize>,
 }
 
 struct Link<L, T> {
@@ -135,6 +145,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             batch: Batch::new(BATCH_BYTES),
             connections: 0,
             past: Counters::default(),
+            short: None,
+            relieved: None,
         }
     }
 
@@ -150,6 +162,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.take(now, event);
         }
         self.reaped = reaped;
+        if self.short.is_some() || self.memory.is_short() {
+            self.look_at_memory(now);
+        }
         self.expire(now) || any
     }
 
@@ -170,7 +185,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.share -= 1;
                 if self.share == 0 {
                     self.share = FRAMES_A_TURN;
-                    self.readable.rotate_left(1);
+                    // What an end gives back comes before what others want.
+                    if !link.connection.is_ending() {
+                        self.readable.rotate_left(1);
+                        self.next_has_its_turn(now);
+                    }
                 }
                 return Some(EndpointEvent::Connection(handle, event));
             }
@@ -178,6 +197,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.readable.pop_front();
             self.share = FRAMES_A_TURN;
             self.settle(now, index);
+            self.next_has_its_turn(now);
+        }
+        // Between the polls of connections others make answers.
+        if self.memory.is_full() && self.relieve(now) {
+            return self.poll_event(now);
         }
         None
     }
@@ -224,7 +248,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// Whether something is left to do without anything new happening.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.readable.is_empty() || !self.dirty.is_empty() || !self.accepted.is_empty()
+        !self.readable.is_empty()
+            || !self.dirty.is_empty()
+            || !self.accepted.is_empty()
+            || (self.short.is_some() && !self.memory.is_short())
     }
 
     /// Whether accepted connections wait to be told.
@@ -236,7 +263,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// When the next [`reap`](Self::reap) is due if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        match (self.timers.next(), self.short) {
+            (Some(timer), Some(look)) => Some(timer.min(look)),
+            (timer, look) => timer.or(look),
+        }
     }
 
     // ---- connections ----
@@ -522,6 +552,96 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.touch(handle);
         }
         any
+    }
+
+    // ---- memory ----
+
+    /// Memory is short, or was in the turn before.
+    #[cold]
+    fn look_at_memory(&mut self, now: Instant) {
+        self.memory.pool().look();
+        self.memory.exhaust(false);
+        self.relieved = None;
+        if self.memory.is_full() {
+            self.relieve(now);
+        }
+        if self.memory.is_short() {
+            self.short = Some(now + LOOK_EVERY);
+        } else if self.short.take().is_some() {
+            // There may be credit that was kept back, and streams that wait.
+            let handles: Vec<Handle> = self.handles().collect();
+            for handle in handles {
+                self.mark_dirty(handle);
+            }
+        }
+    }
+
+    /// Others had their turn before, since this one's bytes arrived.
+    #[inline]
+    fn next_has_its_turn(&mut self, now: Instant) {
+        if self.memory.is_short() {
+            self.go_on_short_of_memory(now);
+        }
+    }
+
+    #[cold]
+    fn go_on_short_of_memory(&mut self, now: Instant) {
+        self.short.get_or_insert(now);
+        if self.memory.is_full() {
+            self.relieve(now);
+        }
+        if let Some(&index) = self.readable.front()
+            && let Some(Some(link)) = self.links.get_mut(index as usize)
+        {
+            link.connection.go_around();
+        }
+    }
+
+    /// Memory is at its bound: closes the connections that hold the most, until what they hold makes it enough. Says
+    /// whether there are any.
+    #[cold]
+    fn relieve(&mut self, now: Instant) -> bool {
+        // The transport may take some of it.
+        self.flush(now);
+        let mut excess = self.memory.excess();
+        if !self.memory.is_full() || self.relieved.is_some_and(|most| excess <= most) {
+            return false;
+        }
+        self.relieved = Some(excess + excess / 4);
+        let mut holders = Vec::new();
+        let mut is_nobody = true;
+        for link in self.links.iter().flatten() {
+            let held = link.connection.held();
+            match link.connection.is_ending() {
+                // What it holds is on its way back.
+                true => {
+                    excess = excess.saturating_sub(held);
+                    is_nobody = false;
+                }
+                false if held >= HELD_BYTES_MIN => holders.push((held, link.handle)),
+                false => {}
+            }
+        }
+        holders.sort_unstable_by_key(|(held, handle)| (core::cmp::Reverse(*held), handle.index));
+        self.memory.exhaust(is_nobody && holders.is_empty());
+        let mut closed = 0;
+        for (held, handle) in &holders {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(*held);
+            closed += 1;
+            if let Some(link) = self.touch(*handle) {
+                link.connection.close(now, CloseReason::MemoryShort);
+            }
+        }
+        // First of all that there is to do: to hand their calls back is what makes memory free.
+        let links = &self.links;
+        self.readable.make_contiguous().sort_by_key(|index| {
+            let link = links.get(*index as usize).and_then(Option::as_ref);
+            !link.is_some_and(|link| link.connection.is_ending())
+        });
+        closed > 0
     }
 
     // ---- to the transport ----

@@ -98,6 +98,8 @@ pub enum CloseReason {
 
     /// Whoever it is may not connect here, or made too many calls that it may not make.
     Denied,
+    /// This side's memory was at its bound, and this connection was among those that held the most of it.
+    MemoryShort,
 }
 
 /// What went wrong in TLS.
@@ -180,6 +182,8 @@ impl CloseCode {
     pub const NONE: CloseCode = CloseCode(0);
     /// Whoever reads it may not connect, or made too many calls that it may not make.
     pub const DENIED: CloseCode = CloseCode(29);
+    /// Whoever said it ran out of memory for its connections, and whoever reads it held much of it.
+    pub const MEMORY_SHORT: CloseCode = CloseCode(31);
 }
 
 impl fmt::Debug for CloseCode {
@@ -227,6 +231,7 @@ impl CloseReason {
             CloseReason::SmallParts => 28,
             CloseReason::Denied => CloseCode::DENIED.0,
             CloseReason::BadStream => 30,
+            CloseReason::MemoryShort => CloseCode::MEMORY_SHORT.0,
             CloseReason::Tls(_) => 40,
         })
     }
@@ -239,7 +244,7 @@ impl CloseReason {
             CloseReason::Tls(fault) => {
                 matches!(fault, TlsFault::Tampered | TlsFault::Malformed | TlsFault::TooMuch)
             }
-            reason => matches!(reason.code().0, 1..=20 | 25..=28 | 30..=39),
+            reason => matches!(reason.code().0, 1..=20 | 25..=28 | 30 | 32..=39),
         }
     }
 }
@@ -277,6 +282,12 @@ impl fmt::Display for CloseReason {
             CloseReason::Tls(fault) => return write!(f, "TLS: {fault}"),
             CloseReason::Denied => {
                 "the peer may not connect, or made too many calls that it may not make"
+            }
+            CloseReason::MemoryShort => {
+                "memory was short, and this connection held much of it (see `MemoryLimits::total_bytes`)"
+            }
+            CloseReason::GoAway(CloseCode::MEMORY_SHORT) => {
+                "the peer ran out of memory for its connections, and this one held much of it"
             }
             CloseReason::GoAway(CloseCode::DENIED) => {
                 "the peer refused this side: its certificate or credentials are not accepted there"

@@ -74,6 +74,6 @@ pub use wheel::Wheel;
 
 #[doc(no_inline)]
 pub use ringcall_buf::{
-    Chunk, ChunkMut, External, Frozen, Object, ObjectError, Segment, SharedChunk, SharedPool,
-    SharedSegment, Writer,
+    Chunk, ChunkMut, External, Frozen, Object, ObjectError, Reservation, Segment, SharedChunk,
+    SharedPool, SharedSegment, Writer,
 };

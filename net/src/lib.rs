@@ -11,6 +11,7 @@ mod file;
 mod handover;
 mod hosted;
 mod listeners;
+mod memory;
 #[cfg(all(test, ringcall_loom))]
 mod models;
 mod signal;
@@ -25,6 +26,7 @@ pub use file::SharedFile;
 pub use handover::Handover;
 pub use hosted::Hosted;
 pub use listeners::{Accepted, Listeners, Listening};
+pub use memory::memory_max;
 pub use slots::Slots;
 pub use socket::{
     ListenOptions, ListenSocket, connect, connections_max, set_up_accepted, transport_error,

@@ -4,10 +4,14 @@ use ringcall_buf::{ChunkMut, Pool};
 
 use crate::Kernel;
 
+/// All buffers together are at most this part of the pool's bound.
+const BOUND_SHARE: usize = 16;
+
 /// Blocks of the pool that are with the kernel, by number.
 ///
 /// Provided buffers are used in the order in which they were provided, so all of them pass through the
-/// caches. Hence there are few at first, and twice as many each time they run out.
+/// caches. Hence there are few at first, and twice as many each time they run out, as far as the [bound](Pool::bound)
+/// of the pool has room: to be a part of it that matters would make memory short without a single call.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     pool: Pool,
@@ -38,7 +42,8 @@ impl Buffers {
 
     /// They ran out.
     pub(crate) fn grow(&mut self) {
-        self.resize((self.lent.len() * 2).clamp(1, self.limit.max(self.lent.len())));
+        let room = self.pool.bound().full / BOUND_SHARE / self.bytes;
+        self.resize((self.lent.len() * 2).min(self.limit.min(room)).max(self.lent.len()).max(1));
     }
 
     /// The buffer with this number comes back with data. `None`: the kernel does not have it.

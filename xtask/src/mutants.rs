@@ -23,7 +23,7 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 44] = [
+const MUTANTS: [(&str, &str, Noticed); 45] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
     ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
@@ -104,6 +104,11 @@ const MUTANTS: [(&str, &str, Noticed); 44] = [
     ),
     ("d01", "calls without time left run", By("hostile", "d01_core_refuses_what_it_cannot_run")),
     ("e03", "an end inside a frame is an end", By("hostile", "e03_input_may_end_after_every_byte")),
+    (
+        "e26",
+        "short of memory, anybody's calls are taken",
+        By("memory", "e26_who_holds_little_is_served_while_others_are_refused"),
+    ),
 ];
 
 /// Builds each mutant and sees whether it is noticed; only those named, if some are.

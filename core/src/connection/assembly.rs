@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError};
+use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError, Reservation};
 
 use crate::record::Input;
 use crate::{Attached, CloseReason, Instant, Memory};
@@ -28,6 +28,8 @@ pub(super) struct Arriving<H> {
     pub(super) progress: Instant,
     /// What of it is beside the message.
     pub(super) attached: Attached,
+    /// This itself: also a body that is ignored is remembered until its last byte is here.
+    _reserved: Reservation,
 }
 
 impl<H> Arriving<H> {
@@ -37,6 +39,7 @@ impl<H> Arriving<H> {
         total: usize,
         first: usize,
         now: Instant,
+        memory: &Memory,
     ) -> Arriving<H> {
         let announced = first as u64;
         Arriving {
@@ -48,6 +51,7 @@ impl<H> Arriving<H> {
             awaits_confirmation: false,
             progress: now,
             attached: Attached::Nothing,
+            _reserved: memory.pool().reserve(size_of::<Arriving<H>>()),
         }
     }
 

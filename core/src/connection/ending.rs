@@ -41,6 +41,10 @@ impl<T> Connection<T> {
             (ConnectionState::Preface, _) | (_, CloseReason::SendStalled) => {
                 self.step(ConnectionInput::Gone);
             }
+            // It would have to take what is under way first, and hold it until then.
+            (_, CloseReason::MemoryShort) if self.watch.unsent > 0 => {
+                self.step(ConnectionInput::Gone);
+            }
             _ => {
                 if reason == CloseReason::Local {
                     self.cancel_sent_calls();

@@ -107,6 +107,12 @@ impl Inbound {
         *self = Inbound::new();
     }
 
+    /// How much waits to be parsed.
+    pub(super) fn bytes(&self) -> usize {
+        let waiting = self.waiting.iter().map(Chunk::len);
+        waiting.fold(self.current.len(), usize::saturating_add)
+    }
+
     /// Whether nothing waits to be parsed.
     pub(super) fn is_drained(&self) -> bool {
         self.current.is_empty() && self.waiting.is_empty()

@@ -77,7 +77,7 @@ impl<T> Connection<T> {
             return Ok(false);
         };
         self.charge_item(is_own, total)?;
-        let arriving = Arriving::new(header, Some(assembly), total, body_len, now)
+        let arriving = Arriving::new(header, Some(assembly), total, body_len, now, &self.memory)
             .with(awaits_confirmation(head), announced.attached());
         if let Some(input) = self.input(head.id) {
             input.charge(total)?;

@@ -30,6 +30,7 @@ mod replies;
 mod requests;
 mod send;
 mod served;
+mod shortage;
 mod state;
 mod stream;
 mod streams;
@@ -41,9 +42,10 @@ use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
 
-use ringcall_buf::{Chunk, ChunkMut, ObjectError};
+use ringcall_buf::{Chunk, ChunkMut, ObjectError, Segment};
 
 use crate::frame::{CancelReason, GoAway, Hello, Limits, Ping, ReplyHeader};
+use crate::memory::Share;
 use crate::payload::Empty;
 use crate::record::{Digest, Input, Recorder};
 use crate::wheel::Wheel;
@@ -122,6 +124,7 @@ pub struct Connection<T> {
     config: Rc<Config>,
     bounds: Bounds,
     memory: Memory,
+    share: Box<Share>,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
     credentials: Credentials,
@@ -331,6 +334,7 @@ impl<T> Connection<T> {
             full_record: None,
             peer: None,
             credentials: Credentials::default(),
+            share: memory.enter(size_of::<Connection<T>>()),
             memory,
             config,
         }
@@ -407,6 +411,9 @@ impl<T> Connection<T> {
         );
         self.counters.bytes_sent += n as u64;
         self.watch.unsent = self.watch.unsent.saturating_sub(n);
+        if self.watch.unsent == 0 {
+            self.share.sent();
+        }
         if n > 0 {
             self.watch.send_progress = now;
         }
@@ -498,6 +505,9 @@ impl<T> Connection<T> {
             return None;
         }
         while let Some(event) = self.events.pop_front() {
+            if self.events.is_empty() && self.ending.is_none() {
+                self.wake_crowded();
+            }
             if !self.is_stale(&event) {
                 return Some(event);
             }
@@ -538,7 +548,7 @@ impl<T> Connection<T> {
     }
 
     fn give(&mut self, now: Instant, queue: &mut impl SendQueue) {
-        let mut queue = Counted { queue, bytes: 0, external: 0 };
+        let mut queue = Counted { queue, bytes: 0, external: 0, foreign: 0 };
         self.transmit(now, &mut queue);
         let sent = queue.bytes;
         if sent > 0 {
@@ -550,6 +560,9 @@ impl<T> Connection<T> {
             self.given += sent as u64;
             self.outbound.given(self.given);
             self.counters.sent_from_files += queue.external as u64;
+            if queue.foreign > 0 {
+                self.share.give(queue.foreign);
+            }
             self.look_after_by(now + self.watch.every);
         }
     }
@@ -565,8 +578,8 @@ impl<T> Connection<T> {
         self.peer.is_some()
             && self.ending.is_none()
             && (self.control.is_waiting()
-                || self.credit.calls_in.is_grant_due()
-                || self.credit.replies_in.is_grant_due()
+                || ((self.credit.calls_in.is_grant_due() || self.credit.replies_in.is_grant_due())
+                    && self.may_grant())
                 || self.limits_ack_is_due())
     }
 
@@ -909,6 +922,11 @@ impl<T> Connection<T> {
             && (self.state == ConnectionState::Closed || !self.wants_transmit())
     }
 
+    /// Whether it has come to its end, told or not.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Whether [`Event::Closed`] has been handed out: nothing follows.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -1032,6 +1050,8 @@ struct Counted<'a, Q> {
     bytes: usize,
     /// How many of them the transport reads itself.
     external: usize,
+    /// How many are in memory that is no block of the pool's.
+    foreign: usize,
 }
 
 impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
@@ -1039,10 +1059,13 @@ impl<Q: SendQueue> SendQueue for Counted<'_, Q> {
         self.queue.room()
     }
 
-    fn push(&mut self, segment: ringcall_buf::Segment) {
+    #[inline(always)]
+    fn push(&mut self, segment: Segment) {
         self.bytes += segment.len();
-        if let ringcall_buf::Segment::External(range) = &segment {
-            self.external += range.len();
+        match &segment {
+            Segment::Local(_) => {}
+            Segment::External(range) => self.external += range.len(),
+            foreign => self.foreign += foreign.len(),
         }
         self.queue.push(segment);
     }

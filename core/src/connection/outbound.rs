@@ -6,7 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Arena, Chunk, Segment};
+use ringcall_buf::{Arena, Chunk, Reservation, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
@@ -107,6 +107,8 @@ pub(super) struct Body {
     pub(super) sent: usize,
     /// The how-many-th body it is.
     entered: u64,
+    /// What of it lies in memory that is no block of the pool's.
+    reserved: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -615,7 +617,15 @@ impl Body {
             total,
             sent,
             entered,
+            reserved: None,
         }
+    }
+
+    /// What of it is no block of the pool's counts as well: the other side decides how long it lies here.
+    pub(super) fn counted(mut self, memory: &Memory) -> Body {
+        let foreign = self.rest.as_ref().map_or(0, Segment::foreign_len);
+        self.reserved = (foreign > 0).then(|| memory.pool().reserve(foreign));
+        self
     }
 
     /// Head and header of the frame that carries the next `part` bytes; its extensions follow if it is the
@@ -681,6 +691,9 @@ impl Body {
             && let Some(rest) = &mut self.rest
         {
             queue.push(rest.split_to(part - from_front));
+            if let Some(reserved) = &mut self.reserved {
+                reserved.shrink(part - from_front);
+            }
         }
         self.sent += part;
     }

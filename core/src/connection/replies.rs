@@ -145,7 +145,7 @@ impl<T> Connection<T> {
         let extensions = self.reply_extensions(header_bytes, &announced);
         let reply = Reply { header, body: Chunk::empty(), attached, extensions };
         let expected = ExpectedReply { reply, unreadable };
-        let mut arriving = Arriving::new(expected, assembly, total, body_len, now)
+        let mut arriving = Arriving::new(expected, assembly, total, body_len, now, &self.memory)
             .with(awaits_confirmation(head), attached);
         if !is_wanted {
             self.credit.replies_in.release(arriving.ignore());

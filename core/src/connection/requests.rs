@@ -13,6 +13,7 @@ use ringcall_buf::Chunk;
 
 use super::assembly::{Arriving, Assembly};
 use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
+use super::shortage::CALL_BYTES;
 use super::state::{InputState, ServedInput, ServedState};
 use super::stream::{Input, Late};
 use super::{BodyTarget, Cancellation, Connection, Event, Request, served_key};
@@ -37,17 +38,20 @@ impl<T> Connection<T> {
             self.refused_items(&head);
             return Ok(None);
         }
+        let refused = self.refusal(&header, head.flags, &announced, CALL_BYTES);
+        if refused == Some(Status::OVERLOADED) && self.refused_unseen(&head, body_len) {
+            return Ok(None);
+        }
         let mut request = Request::new(now, &head, &header);
         request.attached = announced.attached();
         if announced.has_others {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
-        let refused = self.refusal(&header, head.flags, &announced);
         if head.flags & request_flags::ONE_WAY != 0 {
             request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
             self.served.one_ways = self.served.one_ways.saturating_add(1);
         } else {
-            let slot = self.served.enter(head.id);
+            let slot = self.served.enter(head.id, &mut self.share);
             slot.charged = body_len;
             slot.received = now;
             slot.deadline = request.deadline;
@@ -63,7 +67,7 @@ impl<T> Connection<T> {
             }
         }
         if let Some(status) = refused {
-            self.count_expired(status == Status::EXPIRED);
+            self.count_refused(status);
             self.refuse(now, request.id, status);
             return Ok(None);
         }
@@ -111,7 +115,8 @@ impl<T> Connection<T> {
         let (header, extensions) = split_header(head, header_bytes, RequestHeader::parse)?;
         let announced = Announced::parse(extensions, self.config.understood)?;
         let total = announced.total(head, self.message_bytes_max)?;
-        let refused = self.refusal(&header, head.flags, &announced);
+        let needed = CALL_BYTES.saturating_add(total);
+        let refused = self.refusal(&header, head.flags, &announced, needed);
         self.check_request(head)?;
         self.credit.calls_in.check(total)?;
         let mut assembly = None;
@@ -130,7 +135,7 @@ impl<T> Connection<T> {
         }
         let body_len = head.body_len().unwrap_or(0);
         let is_ignored = assembly.is_none();
-        let mut arriving = Arriving::new(request, assembly, total, body_len, now)
+        let mut arriving = Arriving::new(request, assembly, total, body_len, now, &self.memory)
             .with(awaits_confirmation(head), announced.attached());
         if is_ignored {
             self.credit.calls_in.release(arriving.ignore());
@@ -138,7 +143,7 @@ impl<T> Connection<T> {
         let is_announced = arriving.is_announced();
         let deadline = arriving.header.deadline;
         let streams = (!is_ignored).then(|| self.served_streams(now, head.flags)).flatten();
-        let slot = self.served.enter(head.id);
+        let slot = self.served.enter(head.id, &mut self.share);
         slot.charged = 0;
         slot.received = now;
         slot.deadline = deadline;
@@ -155,7 +160,7 @@ impl<T> Connection<T> {
         if is_announced {
             self.served.step(head.id.slot(), ServedInput::BodyEnds);
         }
-        self.count_expired(refused == Some(Status::EXPIRED));
+        refused.into_iter().for_each(|status| self.count_refused(status));
         let is_one_way = head.flags & request_flags::ONE_WAY != 0;
         // One-way calls, and what came after a GOAWAY, are dropped without a word.
         if let Some(status) = refused.filter(|_| !is_one_way && !after_goaway) {
@@ -284,8 +289,30 @@ impl<T> Connection<T> {
         if head.flags & request_flags::ITEMS_IN != 0 && self.has_streams() {
             let input = Input::new(InputState::Open, self.config.stream_window);
             let bytes = input.late_bytes(self.message_bytes_max);
-            self.served.expect_late(Late { id: head.id, bytes });
+            self.served.expect_late(Late { id: head.id, bytes }, &mut self.share);
         }
+    }
+
+    /// Refuses a call that there is no memory for without a slot of its own, if the table would have to grow for
+    /// one. Items that may come of it need the slot.
+    #[cold]
+    fn refused_unseen(&mut self, head: &Head, body_len: usize) -> bool {
+        let needs_slot = head.flags & (request_flags::ITEMS_IN | request_flags::ONE_WAY) != 0;
+        if needs_slot || self.served.has_slot(head.id) {
+            return false;
+        }
+        self.credit.calls_in.release(body_len);
+        self.count_refused(Status::OVERLOADED);
+        self.counters.requests_refused = self.counters.requests_refused.wrapping_add(1);
+        self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
+        self.send_status(head.id, Status::OVERLOADED);
+        true
+    }
+
+    fn count_refused(&mut self, status: Status) {
+        self.count_expired(status == Status::EXPIRED);
+        let count = &mut self.counters.requests_short_of_memory;
+        *count = count.wrapping_add(u64::from(status == Status::OVERLOADED));
     }
 
     fn count_expired(&mut self, expired: bool) {
@@ -323,9 +350,15 @@ impl Request {
 pub(super) const STREAM_FLAGS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 impl<T> Connection<T> {
-    /// Whether core itself refuses a request.
+    /// Whether core itself refuses a request, which would hold so many bytes.
     #[inline]
-    fn refusal(&self, header: &RequestHeader, flags: u8, announced: &Announced) -> Option<Status> {
+    fn refusal(
+        &self,
+        header: &RequestHeader,
+        flags: u8,
+        announced: &Announced,
+        needed: usize,
+    ) -> Option<Status> {
         let has_streams = flags & STREAM_FLAGS != 0;
         if announced.unknown_critical.is_some()
             || !self.config.takes_compression(header.compression)
@@ -344,6 +377,7 @@ impl<T> Connection<T> {
             0 => Some(Status::EXPIRED),
             // Only a stream may go without a deadline.
             u32::MAX if !has_streams => Some(Status::BAD_REQUEST),
+            _ if self.lacks_room(needed) => Some(Status::OVERLOADED),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use bytes::Bytes;
 use ringcall_buf::{Arena, Chunk, External, Full};
 
+use super::credit::Window;
 use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
@@ -370,7 +371,7 @@ impl<T> Connection<T> {
     #[cold]
     fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, BodyHeader::Reply(header), 0, parts);
+        let body = Body::new(id, BodyHeader::Reply(header), 0, parts).counted(&self.memory);
         let is_funded =
             self.outbound.held_replies.is_empty() && self.credit.replies_out.take(body.total);
         let queue = if is_funded { Queue::Funded } else { Queue::Replies };
@@ -517,7 +518,7 @@ impl<T> Connection<T> {
                 queue.push(frame.into());
             }
         }
-        if core::mem::take(&mut self.control.has_stream_credit) {
+        if self.control.has_stream_credit {
             self.transmit_stream_credit(queue);
         }
         for pool in [CreditPool::Calls, CreditPool::Replies] {
@@ -527,22 +528,38 @@ impl<T> Connection<T> {
 
     #[inline]
     fn transmit_credit(&mut self, pool: CreditPool, unit: CreditUnit, queue: &mut impl SendQueue) {
-        let window = match (pool, unit) {
+        if self.window(pool, unit).is_grant_due() {
+            self.grant(pool, unit, queue);
+        }
+    }
+
+    #[inline(always)]
+    fn window(&mut self, pool: CreditPool, unit: CreditUnit) -> &mut Window {
+        match (pool, unit) {
             (CreditPool::Calls, CreditUnit::Bytes) => &mut self.credit.calls_in,
             (CreditPool::Calls, _) => &mut self.credit.call_items_in,
             (_, CreditUnit::Bytes) => &mut self.credit.replies_in,
             _ => &mut self.credit.reply_items_in,
-        };
-        if window.is_grant_due() {
-            let amount = window.take_grant();
-            let credit = Credit { amount, pool, unit };
-            let id = MessageId::CONNECTION;
-            queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
         }
+    }
+
+    /// Grants what is due. What a connection gives back while it holds too much is granted again when it does not.
+    #[inline(never)]
+    fn grant(&mut self, pool: CreditPool, unit: CreditUnit, queue: &mut impl SendQueue) {
+        if self.lacks_room(0) {
+            return;
+        }
+        let amount = self.window(pool, unit).take_grant();
+        let (id, credit) = (MessageId::CONNECTION, Credit { amount, pool, unit });
+        queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
     }
 
     /// Credit for streams, in the order in which it fell due.
     fn transmit_stream_credit(&mut self, queue: &mut impl SendQueue) {
+        if self.lacks_room(0) {
+            return;
+        }
+        self.control.has_stream_credit = false;
         for pool in [CreditPool::Calls, CreditPool::Replies] {
             self.transmit_credit(pool, CreditUnit::Items, queue);
         }

@@ -7,6 +7,7 @@ use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
 use super::stream::{Late, Streams};
+use crate::memory::Share;
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub(super) struct Slot {
     /// What may still arrive of its items, sent before the other side knew of the end.
     pub(super) late: Late,
 }
+
+/// What a slot takes, with its two places in the wheel of deadlines.
+const SLOT_BYTES: usize = size_of::<Slot>() + 64;
 
 impl Served {
     pub(super) fn new() -> Served {
@@ -69,19 +73,26 @@ impl Served {
 
     /// Makes the slot of a new call, which was checked.
     #[inline]
-    pub(super) fn enter(&mut self, id: MessageId) -> &mut Slot {
-        let slot = self.slot(id);
+    pub(super) fn enter(&mut self, id: MessageId, share: &mut Share) -> &mut Slot {
+        let slot = self.slot(id, share);
         slot.arriving = None;
         slot.streams = None;
         slot.id = id;
         slot
     }
 
+    /// Whether the table has a slot for this id, as it had for a call before.
+    #[inline]
+    pub(super) fn has_slot(&self, id: MessageId) -> bool {
+        (id.slot() as usize) < self.slots.len()
+    }
+
     /// The slot of an id that was checked, whoever has it.
     #[inline]
-    fn slot(&mut self, id: MessageId) -> &mut Slot {
+    fn slot(&mut self, id: MessageId, share: &mut Share) -> &mut Slot {
         let index = id.slot() as usize;
         if index >= self.slots.len() {
+            let before = self.slots.capacity();
             self.slots.resize_with(index + 1, || Slot {
                 state: ServedState::Free,
                 id: MessageId::default(),
@@ -93,13 +104,14 @@ impl Served {
                 streams: None,
                 late: Late::default(),
             });
+            share.grow((self.slots.capacity() - before) * SLOT_BYTES);
         }
         &mut self.slots[index]
     }
 
     /// Items may come of a call that has no streams here; its id was checked.
-    pub(super) fn expect_late(&mut self, late: Late) {
-        self.slot(late.id).late = late;
+    pub(super) fn expect_late(&mut self, late: Late, share: &mut Share) {
+        self.slot(late.id, share).late = late;
     }
 
     /// What may still arrive of the items of this call, or of another one in its slot.

@@ -220,7 +220,7 @@ impl<T> Connection<T> {
         if let Some(output) = self.output(id) {
             output.step(OutputInput::PartBegins);
         }
-        let body = Body::new(id, BodyHeader::Item(header), 0, parts);
+        let body = Body::new(id, BodyHeader::Item(header), 0, parts).counted(&self.memory);
         let queue = if is_funded { Queue::Funded } else { Queue::Items(pool) };
         self.outbound.push_body(body, queue);
         Ok(())
@@ -258,7 +258,9 @@ impl<T> Connection<T> {
             Pool::Calls => &self.credit.call_items_out,
             Pool::Replies => &self.credit.reply_items_out,
         };
-        items.available() == 0 || self.outbound.ready_bytes() >= self.bounds.cut_bytes
+        items.available() == 0
+            || self.outbound.ready_bytes() >= self.bounds.cut_bytes
+            || self.lacks_room_to_send()
     }
 
     #[inline]
@@ -359,7 +361,7 @@ impl<T> Connection<T> {
             _ => BodyHeader::Reply(header),
         };
         self.served.step(id.slot(), ServedInput::ReplyPart);
-        let body = Body::new(id, header, 0, parts);
+        let body = Body::new(id, header, 0, parts).counted(&self.memory);
         match self.output(id).filter(|_| waits) {
             Some(output) => output.last = Some(Box::new(body)),
             // It was small, and has been refused credit: it is not asked for twice.
@@ -519,7 +521,7 @@ impl<T> Connection<T> {
     #[cold]
     fn wake_some(&mut self) {
         for pool in [Pool::Calls, Pool::Replies] {
-            while !self.is_crowded(pool) {
+            while self.events.len() < WAKES_MAX && !self.is_crowded(pool) {
                 let Some(id) = self.crowded.pop(pool) else { break };
                 if let Some(output) = self.output(id) {
                     output.is_listed = false;
@@ -529,6 +531,9 @@ impl<T> Connection<T> {
         }
     }
 }
+
+/// So many are woken at once; the next ones when these were told.
+const WAKES_MAX: usize = 64;
 
 /// Streams that wait for the connection rather than for their own credit, by the pool of their items.
 #[derive(Debug, Default)]

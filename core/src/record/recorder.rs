@@ -73,9 +73,21 @@ pub struct MemoryState {
     pub landing: usize,
     /// Whether so much is held that bodies are copied out of their receive buffers.
     pub is_hoarded: bool,
+    /// What the connection may hold: anything, unless memory is short.
+    pub room: usize,
 }
 
-fields! { MemoryState { landing, is_hoarded } }
+fields! { MemoryState { landing, is_hoarded, room } }
+
+impl MemoryState {
+    fn of(memory: &Memory) -> MemoryState {
+        MemoryState {
+            landing: memory.landing(),
+            is_hoarded: memory.is_hoarded(),
+            room: memory.room(),
+        }
+    }
+}
 
 /// Records what goes into one connection, and a digest of what comes out of it, see
 /// [`Connection::record`](crate::Connection::record).
@@ -157,7 +169,7 @@ impl Recorder {
             older: None,
             number: 0,
             now,
-            memory: MemoryState { landing: 0, is_hoarded: false },
+            memory: MemoryState { landing: 0, is_hoarded: false, room: usize::MAX },
             digest: Digest::new(settings.hides_bodies),
             before: place.clone(),
             place,
@@ -214,7 +226,7 @@ impl Recorder {
     /// Something is about to be done.
     pub(crate) fn begin(&mut self, now: Option<Instant>, memory: &Memory) {
         let now = now.unwrap_or(self.now).max(self.now);
-        let state = MemoryState { landing: memory.landing(), is_hoarded: memory.is_hoarded() };
+        let state = MemoryState::of(memory);
         self.later = now.as_nanos() - self.now.as_nanos();
         self.change = (state != self.memory).then_some(state);
         (self.now, self.memory) = (now, state);

@@ -148,6 +148,7 @@ impl Replay {
         }
         if let Some(state) = step.memory {
             self.memory.set_landing(state.landing);
+            self.memory.set_room(state.room);
             let mark = if state.is_hoarded { 0 } else { usize::MAX };
             self.memory.pool().set_high_water(mark);
             self.ballast = self.memory.pool().copy(&[0]);

@@ -263,6 +263,7 @@ numbered! {
         34: Local,
         35: Transport(error),
         36: Denied,
+        37: MemoryShort,
     }
     TlsFault {
         0: CertificateExpired,

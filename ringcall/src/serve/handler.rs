@@ -276,7 +276,8 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
         work(Incoming::elsewhere(facts, remote, flag, body, extensions));
     }));
     if accepted {
-        shard.keep_running(facts.handle, facts.request, facts.deadline, running);
+        let bytes = size_of::<CancelFlag>();
+        shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
     } else {
         shard.refuse(facts.handle, facts.request, Status::OVERLOADED);
     }
@@ -452,7 +453,8 @@ where
     };
     let running = Running::Elsewhere(Arc::clone(&flag));
     let call = Travelling { facts, remote, flag, body, extensions: call.extensions.share() };
-    shard.keep_running(facts.handle, facts.request, facts.deadline, running);
+    let bytes = size_of::<CancelFlag>();
+    shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
     let future = Box::pin(async move {
         // Nobody waits for it any more: it need not be started, nor its body looked at.
         let has_expired = facts.deadline <= MachineClock.now();

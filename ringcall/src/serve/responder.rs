@@ -97,7 +97,8 @@ impl<V: Message, E: Message> Responds for Responder<V, E> {
             Origin::Shard(shard) => {
                 let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
                 let running = Running::Elsewhere(Arc::clone(&flag));
-                shard.keep_running(facts.handle, facts.request, facts.deadline, running);
+                let bytes = size_of::<CancelFlag>();
+                shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
                 (Arc::clone(&shard.remote), flag)
             }
             // The pool has made one already.

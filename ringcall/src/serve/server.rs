@@ -27,7 +27,7 @@ use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
     DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Place, Remote,
-    Shard, ShardConfig, TransportChoice, TransportInfo, WaitPolicy,
+    Shard, ShardConfig, TransportChoice, TransportInfo, WaitPolicy, default_memory_max,
 };
 
 /// How long a shard has to say what it has recorded.
@@ -69,6 +69,7 @@ pub struct Server {
     handlers: Handlers,
     shards: usize,
     config: ShardConfig,
+    memory_max: Option<usize>,
     deduplication: Option<Deduplication>,
     drain_timeout: Duration,
     on_start: Vec<StartHook>,
@@ -116,6 +117,7 @@ impl Server {
             handlers: Handlers::default(),
             shards: 1,
             config: ShardConfig::default(),
+            memory_max: None,
             deduplication: None,
             drain_timeout: DRAIN_TIMEOUT,
             on_start: Vec::new(),
@@ -238,6 +240,23 @@ impl Server {
         self
     }
 
+    /// How many bytes connections may hold together: what arrives, what is answered and not read, calls that run, and
+    /// what is kept for the next ones. Each shard has an equal part of it. By default it is a third of what the process
+    /// may have: of the machine's memory, or of what its control group allows (`memory.max`, `memory.limit_in_bytes`), if that
+    /// is less; read once, when the server starts.
+    ///
+    /// Above four fifths of it, what is left is shared out among the connections. Calls of those that hold more than
+    /// their part are refused with [`OVERLOADED`](ringcall_core::Status::OVERLOADED): they did not run, and may be made
+    /// again. At the bound the connections that hold the most are closed, with code 31, and new ones are turned
+    /// away until it is enough. [`Incidents::closed_for_memory`] counts the former.
+    ///
+    /// What the application holds itself is not counted, but for views and bodies that it keeps; nor are the holes of
+    /// the allocator. glibc's are small if the process is started with `MALLOC_MMAP_THRESHOLD_=131072`.
+    pub fn memory_max(mut self, bytes: usize) -> Server {
+        self.memory_max = Some(bytes);
+        self
+    }
+
     /// Keeps the answers of methods for calls that are made again with the same idempotency key, so that these do not
     /// run a second time: see [`Deduplication`]. All shards share them.
     ///
@@ -259,7 +278,8 @@ impl Server {
         self
     }
 
-    /// How much memory each shard may use.
+    /// How much memory each shard may use, and for what. What [`memory_max`](Server::memory_max) says counts as well, if
+    /// that is less than [`total_bytes`](MemoryLimits::total_bytes).
     pub fn memory(mut self, limits: MemoryLimits) -> Server {
         self.config.memory = limits;
         self
@@ -429,7 +449,11 @@ impl Server {
     pub fn start(self) -> Result<RunningServer, ServeError> {
         let Server { at, services, filter, handlers, shards, deduplication, mut config, .. } = self;
         let drain_timeout = self.drain_timeout;
+        let memory_max = self.memory_max;
         let at = at?;
+        let memory_max = memory_max.or_else(default_memory_max).map(|bytes| bytes / shards);
+        let limits = [memory_max, config.memory.total_bytes];
+        config.memory.total_bytes = limits.into_iter().flatten().min();
         let rule = config.limits.as_ref().and_then(Limits::queue_rule);
         config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
         if let Some(settings) = deduplication {

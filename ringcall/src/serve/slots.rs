@@ -72,7 +72,9 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
         let kept = slot.as_mut().project();
         *kept.is_kept = true;
         if let Some(facts) = kept.work.as_ref().map(W::facts) {
-            shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+            let running = Running::Task(index);
+            let bytes = size_of::<Slot<F, W>>();
+            shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
         }
         shard.executor.put(index, slot);
     }

@@ -286,7 +286,9 @@ where
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
         let Some(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
         *task.as_mut().project().is_kept = true;
-        shard.keep_running(facts.handle, facts.request, facts.deadline, Running::Task(index));
+        let bytes = size_of_val(&*task) + OpenStream::BYTES;
+        let running = Running::Task(index);
+        shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
         shard.executor.put(index, task);
     }
 }

@@ -312,7 +312,7 @@ impl Inner {
         if !running.is_empty() {
             log::warn!("{} calls ran longer than the drain and are cancelled", running.len());
         }
-        for ((handle, request), running) in running {
+        for ((handle, request), (running, _)) in running {
             match running {
                 Running::Task(index) => self.executor.remove(index),
                 Running::Elsewhere(flag) => flag.cancel(Status::ABORTED),

@@ -14,6 +14,9 @@ use pin_project_lite::pin_project;
 use super::mail::Remote;
 use crate::sync::{AtomicBool, Ordering};
 
+/// See [`Executor::run`].
+const TASKS_MIN: usize = 4;
+
 /// Something to poll until it is ready.
 pub(crate) trait Task {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
@@ -250,12 +253,16 @@ impl Executor {
         }
     }
 
-    /// Polls the tasks that want it now, at most `budget` of them. Says whether there was any. What is woken
+    /// Polls the tasks that want it now, at most `budget` of them, and no longer than `goes_on` says so, but
+    /// [some](TASKS_MIN) in any case, since what they hold may be what it is about. Says whether there was any. What is woken
     /// meanwhile waits for the next time: a task that yields by waking itself would have the whole budget.
-    pub(crate) fn run(&self, budget: usize) -> bool {
+    pub(crate) fn run(&self, budget: usize, goes_on: impl Fn() -> bool) -> bool {
         self.remote.take_woken(&mut self.ready.borrow_mut());
         let wanted = self.ready.borrow().len().min(budget);
-        for _ in 0..wanted {
+        for nth in 0..wanted {
+            if nth >= TASKS_MIN && !goes_on() {
+                break;
+            }
             let Some(index) = self.ready.borrow_mut().pop_front() else { break };
             self.run_one(index);
         }

@@ -20,12 +20,16 @@ pub struct Incidents {
     pub closed_by_transport: u64,
     /// Connections that the peer ended because it found a fault with this side.
     pub closed_by_blame: u64,
+    /// Connections that were closed because memory was at its bound and they held the most of it, see
+    /// [`MemoryLimits::total_bytes`](crate::MemoryLimits::total_bytes). Calls that were refused before it came to that
+    /// are [`Counters::requests_short_of_memory`](crate::Counters::requests_short_of_memory).
+    pub closed_for_memory: u64,
     /// Connections that ended, for whatever reason, before the peer had said HELLO.
     pub handshakes_failed: u64,
     /// Connections that were closed because whoever made them may not, or made too many calls that it may
     /// not make.
     pub denied: u64,
-    /// Accepted connections that were closed because there were too many.
+    /// Accepted connections that were closed because there were too many, or because memory was at its bound.
     pub turned_away: u64,
     /// Connections that were closed unseen because file descriptors ran out.
     pub shed: u64,
@@ -62,6 +66,7 @@ impl Incidents {
             ("closed_for_time", self.closed_for_time),
             ("closed_by_transport", self.closed_by_transport),
             ("closed_by_blame", self.closed_by_blame),
+            ("closed_for_memory", self.closed_for_memory),
             ("handshakes_failed", self.handshakes_failed),
             ("denied", self.denied),
             ("turned_away", self.turned_away),
@@ -87,6 +92,7 @@ impl Incidents {
         self.closed_for_time += other.closed_for_time;
         self.closed_by_transport += other.closed_by_transport;
         self.closed_by_blame += other.closed_by_blame;
+        self.closed_for_memory += other.closed_for_memory;
         self.handshakes_failed += other.handshakes_failed;
         self.denied += other.denied;
         self.turned_away += other.turned_away;
@@ -112,6 +118,7 @@ pub(crate) struct Register {
     for_time: Count,
     by_transport: Count,
     by_blame: Count,
+    for_memory: Count,
     handshakes_failed: Count,
     pub(crate) denied: Count,
     pub(crate) turned_away: Count,
@@ -132,6 +139,7 @@ impl Register {
             for_time: Count::default(),
             by_transport: Count::default(),
             by_blame: Count::default(),
+            for_memory: Count::default(),
             handshakes_failed: Count::default(),
             denied: Count::default(),
             turned_away: Count::default(),
@@ -153,6 +161,7 @@ impl Register {
             | CloseReason::SendStalled
             | CloseReason::PeerSilent => &self.for_time,
             CloseReason::Transport(_) | CloseReason::Tls(_) => &self.by_transport,
+            CloseReason::MemoryShort => &self.for_memory,
             CloseReason::GoAway(code) if code.0 != 0 => &self.by_blame,
             _ => &self.in_order,
         };
@@ -169,6 +178,7 @@ impl Register {
             closed_for_time: self.for_time.get(),
             closed_by_transport: self.by_transport.get(),
             closed_by_blame: self.by_blame.get(),
+            closed_for_memory: self.for_memory.get(),
             handshakes_failed: self.handshakes_failed.get(),
             denied: self.denied.get(),
             turned_away: self.turned_away.get(),

@@ -23,7 +23,8 @@ use ringcall_core::frame::CancelReason;
 use ringcall_core::{
     Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, EncodeError, Encoded, Encoding,
     Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Instant, Item, Listener, Memory,
-    Outcome, Outgoing, Payload, Refused, Request, RequestId, Side, SplitMix64, Status, Transport,
+    Outcome, Outgoing, Payload, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status,
+    Transport,
 };
 
 use admission::Admission;
@@ -43,7 +44,7 @@ use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
 use super::waiters::Waiters;
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
-use crate::observe::Observers;
+use crate::observe::{Lines, Observers};
 use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
@@ -73,6 +74,9 @@ const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
 const EVENTS_A_LOOK: u32 = 4;
 /// So many calls of other threads are waited for by looking on, more by sleeping.
 const REMOTE_CALLS_FEW: usize = 8;
+/// What a call that runs is found by, its places in tables and in the executor, and its waker; and what its handler has
+/// on the heap, which nobody knows.
+const RUNNING_BYTES: usize = 384 + 4096;
 /// How many tasks are polled before events are looked at again.
 const TASKS_A_ROUND: usize = 256;
 /// How many rounds of events and tasks a turn has at most.
@@ -81,6 +85,9 @@ const ROUNDS_A_TURN: usize = 8;
 pub(crate) struct Inner {
     pub(crate) remote: Arc<Remote>,
     pub(crate) endpoint: RefCell<ShardEndpoint>,
+    memory: Memory,
+    /// How often the log says that connections were closed for it.
+    short_lines: Lines,
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
@@ -101,7 +108,7 @@ pub(crate) struct Inner {
     /// What goes beside answers.
     pub(crate) reply_metadata: ReplyMetadata,
     /// Calls of others that are not answered yet and were not answered at once.
-    pub(super) running: RefCell<HashMap<(Handle, RequestId), Running>>,
+    pub(super) running: RefCell<HashMap<(Handle, RequestId), (Running, Reservation)>>,
     /// Connections that this shard opened, also those that their clients have left.
     clients: RefCell<HashMap<Handle, Rc<ClientConnection>>>,
     /// Those of the others by which somebody calls back.
@@ -217,7 +224,9 @@ impl Inner {
         let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, rates, now)));
         let watch = Watch::new(&config.observers);
         Inner {
-            endpoint: RefCell::new(Endpoint::new(engine, memory, now)),
+            endpoint: RefCell::new(Endpoint::new(engine, memory.clone(), now)),
+            memory,
+            short_lines: Lines::default(),
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
@@ -307,7 +316,7 @@ impl Inner {
         any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
-            let tasks = self.executor.run(TASKS_A_ROUND);
+            let tasks = self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
             if !events && !tasks {
                 break;
             }
@@ -402,7 +411,7 @@ impl Inner {
             let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
             if since_flush >= events_a_flush || is_much {
                 since_flush = 0;
-                self.executor.run(TASKS_A_ROUND);
+                self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
                 self.flush(now);
             }
         }
@@ -468,12 +477,26 @@ impl Inner {
                 let had_hello = connection.is_some_and(|connection| connection.peer().is_some());
                 self.remote.register.closed(reason, had_hello);
                 drop(endpoint);
+                if reason == CloseReason::MemoryShort {
+                    self.tell_short_of_memory();
+                }
                 self.watch_closed(handle, reason);
                 self.end_record(handle, reason);
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),
         }
+    }
+
+    #[cold]
+    fn tell_short_of_memory(&self) {
+        let Some(closed) = self.short_lines.may_write(self.now()) else { return };
+        log::warn!(
+            target: "ringcall::memory",
+            "closed {closed} connections that held the most memory: together they were at the bound of this shard. \
+             Server::memory_max says how much a server may hold, MemoryLimits::total_bytes a shard, Config what a \
+             connection may have",
+        );
     }
 
     // ---- calls of others ----
@@ -586,15 +609,18 @@ impl Inner {
         Ok((encoded, encoding))
     }
 
-    /// A call that was not answered at once goes on: somebody must be told when nobody waits for it.
+    /// A call that was not answered at once goes on: somebody must be told when nobody waits for it. Beside what it is
+    /// found by it takes so many bytes.
     pub(crate) fn keep_running(
         &self,
         handle: Handle,
         request: RequestId,
         deadline: Instant,
         running: Running,
+        bytes: usize,
     ) {
-        self.running.borrow_mut().insert((handle, request), running);
+        let reserved = self.memory.pool().reserve(RUNNING_BYTES + bytes);
+        self.running.borrow_mut().insert((handle, request), (running, reserved));
         if let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle) {
             connection.watch_deadline(request, deadline);
         }
@@ -613,6 +639,7 @@ impl Inner {
 
     fn cancel_running(&self, handle: Handle, request: RequestId, why: Cancellation) {
         let running = self.running.borrow_mut().remove(&(handle, request));
+        let running = running.map(|(running, _)| running);
         let status = match why {
             Cancellation::Expired | Cancellation::Caller(CancelReason::Expired) => {
                 Status::EXPIRED_RUNNING

@@ -114,7 +114,9 @@ pub struct ShardConfig {
     pub server: Config,
     /// Limits and timeouts of connections that it opens.
     pub client: Config,
-    /// How much memory it may use.
+    /// How much memory it may use. If [`total_bytes`](MemoryLimits::total_bytes) is `None`, that is a third of what
+    /// the process may have: of the machine's memory, or of what its control group allows if that is less. Shards that are
+    /// not of one server do not know of each other.
     pub memory: MemoryLimits,
     /// Which engine moves its bytes.
     pub transport: TransportChoice,
@@ -252,6 +254,22 @@ fn prepare(config: Config, compression: &CompressionConfig) -> Result<Config, Co
     config.instance(inner::instance_id()).validate()
 }
 
+/// What connections may hold together unless somebody says otherwise. The rest is for the application, for what is not
+/// counted, and for the holes of the allocator, which may be as large as what is counted when attackers make it so.
+pub(crate) fn default_memory_max() -> Option<usize> {
+    // What this machine has must not decide what becomes of a seed.
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated() {
+        return None;
+    }
+    ringcall_net::memory_max().map(|bytes| bytes / 3)
+}
+
+/// What requests become that arrived compressed has a pool of its own, beside the bound.
+fn inflated_bytes_max(limits: &MemoryLimits) -> usize {
+    limits.landing_bytes.min(limits.total_bytes.unwrap_or(usize::MAX) / 8)
+}
+
 /// How long a spinning shard pauses after it found nothing, a fraction of a microsecond: looking is a system call
 /// on epoll.
 const PAUSES: u32 = 16;
@@ -273,7 +291,9 @@ impl Shard {
 
     pub(crate) fn with_pool(config: ShardConfig, pool: Arc<Pool>) -> Result<Shard, ServeError> {
         config.limits.as_ref().map_or(Ok(()), Limits::validate)?;
-        let memory = Memory::new(config.memory);
+        let mut limits = config.memory;
+        limits.total_bytes = limits.total_bytes.or_else(default_memory_max);
+        let memory = Memory::new(limits);
         let (layers, authority) = (Layers::new(&config, &memory), config.authority.clone());
         let (server, client) = (
             prepare(config.server, &config.compression)?,
@@ -293,7 +313,7 @@ impl Shard {
             server,
             client,
             compression: config.compression,
-            inflated_bytes_max: config.memory.landing_bytes,
+            inflated_bytes_max: inflated_bytes_max(&limits),
             connections_max: config.connections_max.unwrap_or_else(ringcall_net::connections_max),
             observers: config.observers,
             stall_threshold: config.stall_threshold,

@@ -274,7 +274,7 @@ fn a_task_that_is_woken_is_polled() {
             waker: Rc::clone(&waker),
         };
         executor.spawn(Box::pin(Spawned { future: task }));
-        executor.run(8);
+        executor.run(8, || true);
         let waker = waker.take().expect("it was polled");
         let wakers = [false, true].map(|tells| {
             let (waker, is_told) = (waker.clone(), Arc::clone(&is_told));
@@ -289,7 +289,7 @@ fn a_task_that_is_woken_is_polled() {
             if !executor.has_ready() {
                 shard.remote.park(&mut shard.engine, None);
             }
-            executor.run(8);
+            executor.run(8, || true);
         }
         wakers.into_iter().for_each(|thread| thread.join().unwrap());
     });

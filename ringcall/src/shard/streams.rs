@@ -59,6 +59,11 @@ struct State {
     ongoing: Option<Ongoing>,
 }
 
+impl OpenStream {
+    /// What one takes, with its place in the table, and what core has of it.
+    pub(crate) const BYTES: usize = size_of::<OpenStream>() + size_of::<Option<Known>>() + 256;
+}
+
 impl Streams {
     #[inline]
     pub(crate) fn find(&self, handle: Handle, id: StreamId) -> Option<Rc<OpenStream>> {

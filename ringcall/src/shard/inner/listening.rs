@@ -79,9 +79,7 @@ impl Inner {
         let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
         let total: usize = siblings.iter().map(load).sum();
         if total >= self.connections_max {
-            // Dropping the socket closes it.
-            self.remote.register.turned_away.add();
-            self.watch_turned_away();
+            self.turn_away(socket);
             if self.remote.register.turned_away.get().is_power_of_two() {
                 log::warn!(
                     "turned a connection away: {total} are open, `connections_max` is {}",
@@ -104,8 +102,19 @@ impl Inner {
         }
     }
 
+    fn turn_away(&self, socket: Socket) {
+        self.remote.register.turned_away.add();
+        self.watch_turned_away();
+        // That closes it.
+        drop(socket);
+    }
+
     /// A connection that was counted already.
     pub(super) fn adopt(&self, socket: Socket) {
+        if self.memory.is_full() {
+            self.remote.connections.fetch_sub(1, Ordering::Relaxed);
+            return self.turn_away(socket);
+        }
         let now = self.now();
         let peer = self.peer_of(&socket);
         let recorded = self.records.as_ref().map(|records| (records, Records::peer_of(&socket)));
