@@ -175,7 +175,14 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         if let Some((listener, socket)) = self.accepted.pop_front() {
             return Some(EndpointEvent::Accepted(listener, socket));
         }
-        while let Some(&index) = self.readable.front() {
+        loop {
+            let Some(&index) = self.readable.front() else {
+                // Between the polls of connections others make answers.
+                if self.memory.is_full() && self.relieve(now) {
+                    continue;
+                }
+                return None;
+            };
             let Some(Some(link)) = self.links.get_mut(index as usize) else {
                 self.readable.pop_front();
                 continue;
@@ -199,11 +206,6 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.settle(now, index);
             self.next_has_its_turn(now);
         }
-        // Between the polls of connections others make answers.
-        if self.memory.is_full() && self.relieve(now) {
-            return self.poll_event(now);
-        }
-        None
     }
 
     /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, see

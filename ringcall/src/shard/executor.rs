@@ -269,6 +269,7 @@ impl Executor {
         wanted > 0
     }
 
+    #[inline]
     fn run_one(&self, index: u32) {
         let (waker, content) = {
             let mut slots = self.slots.borrow_mut();

@@ -316,7 +316,7 @@ impl Inner {
         any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
             let events = self.deliver();
-            let tasks = self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
+            let tasks = self.run_tasks();
             if !events && !tasks {
                 break;
             }
@@ -411,10 +411,15 @@ impl Inner {
             let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
             if since_flush >= events_a_flush || is_much {
                 since_flush = 0;
-                self.executor.run(TASKS_A_ROUND, || !self.memory.is_full());
+                self.run_tasks();
                 self.flush(now);
             }
         }
+    }
+
+    /// Polls tasks that want it, unless memory is full by what they do. Says whether there was any.
+    fn run_tasks(&self) -> bool {
+        self.executor.run(TASKS_A_ROUND, || !self.memory.is_full())
     }
 
     /// After how many events what they led to is sent.
