@@ -65,9 +65,9 @@ const TASKS: u64 = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let calls: u64 = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
-    for wait in [WaitPolicy::Park, WaitPolicy::Spin] {
+    for wait in [WaitPolicy::Adaptive, WaitPolicy::Park, WaitPolicy::Spin] {
         let server = Server::bind("127.0.0.1:0").service(Book.into_quotes()).wait(wait).start()?;
-        if wait == WaitPolicy::Park {
+        if wait == WaitPolicy::Adaptive {
             println!("transport  {}", server.transport());
         }
         let mut config = ShardConfig::default();
@@ -75,11 +75,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let client = BlockingClient::connect_with(server.address(), config)?;
         for in_flight in [1, TASKS] {
             let measured = measure(&client, calls, in_flight)?;
-            println!("{wait:<4}  {in_flight:>2} in flight  {measured}");
+            println!("{wait:<8}  {in_flight:>2} in flight  {measured}");
         }
         drop(client);
         let served = server.stop();
-        println!("{wait:<4}  server        {}", copies(&served));
+        println!("{wait:<8}  server        {}", copies(&served));
     }
     Ok(())
 }

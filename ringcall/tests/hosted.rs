@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::Write;
 use std::net::TcpStream;
@@ -394,6 +394,43 @@ fn a_shard_has_one_host() {
 }
 
 // ---- the end ----
+
+#[test]
+fn callers_outside_of_a_turn_go_on_when_half_of_their_answers_are_there() {
+    over_every_engine(|engine| {
+        let (host, kitchen) = with_client(engine);
+        let mut calls: Vec<_> =
+            (0..100).map(|_| Box::pin(kitchen.nothing().into_future())).collect();
+        calls.iter_mut().for_each(|call| assert!(poll_once(call.as_mut()).is_pending()));
+        let (calls, most) = (RefCell::new(calls), Cell::new(0));
+        host.until("all are answered", || {
+            let mut calls = calls.borrow_mut();
+            let before = calls.len();
+            calls.retain_mut(|call| poll_once(call.as_mut()).is_pending());
+            most.set(most.get().max(before - calls.len()));
+            calls.is_empty()
+        });
+        let most = most.get();
+        assert!(most <= 64, "{most} in one turn");
+    });
+}
+
+#[test]
+fn without_its_host_a_shard_is_over_for_however_many() {
+    over_every_engine(|engine| {
+        let (host, kitchen) = with_client(engine);
+        let call = || Box::pin(kitchen.simmer(&60_000).deadline(LOST * 3).into_future());
+        let mut calls: Vec<_> = (0..300).map(|_| call()).collect();
+        calls.iter_mut().for_each(|call| assert!(poll_once(call.as_mut()).is_pending()));
+        host.until("they run", || running(host.shard.shard()) == 300);
+
+        drop(host);
+        for mut call in calls {
+            let Poll::Ready(ended) = poll_once(call.as_mut()) else { panic!("a call goes on") };
+            assert!(matches!(failure(ended).cause, Cause::Closed(_)));
+        }
+    });
+}
 
 #[test]
 fn without_its_host_a_shard_is_over() {

@@ -99,6 +99,8 @@ pub(crate) struct Inner {
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
+    /// A turn ends early, although events are left.
+    gives_way: Cell<bool>,
     pub(crate) stalls: Stalls,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
@@ -237,6 +239,7 @@ impl Inner {
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
+            gives_way: Cell::new(false),
             stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
@@ -321,6 +324,9 @@ impl Inner {
                 break;
             }
             any = true;
+            if self.gives_way.take() {
+                break;
+            }
         }
         if self.admission.is_some() {
             any |= self.begin_waiting(now);
@@ -411,8 +417,23 @@ impl Inner {
             let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
             if since_flush >= events_a_flush || is_much {
                 since_flush = 0;
-                self.run_tasks();
+                let has_run = self.run_tasks();
                 self.flush(now);
+                if !has_run && self.waiters.waiting() > 0 {
+                    // Those who wait are no tasks of the shard: they go on between turns.
+                    self.gives_way.set(true);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// All events, whoever would like to go on meanwhile.
+    fn deliver_all(self: &Rc<Self>) {
+        loop {
+            self.deliver();
+            if !self.gives_way.take() {
+                return;
             }
         }
     }
@@ -787,7 +808,7 @@ impl Inner {
                 }
             }
         }
-        self.deliver();
+        self.deliver_all();
         let redials = std::mem::take(&mut *self.redials.borrow_mut());
         redials.into_iter().for_each(|(_, client)| client.end());
         self.refuse_waiting(Status::DRAINING);
@@ -797,7 +818,7 @@ impl Inner {
         self.flush(now);
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
-        self.deliver();
+        self.deliver_all();
         self.tell_counters();
     }
 }
