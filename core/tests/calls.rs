@@ -56,6 +56,29 @@ fn a_call_is_answered() {
 }
 
 #[test]
+fn what_arrives_before_all_was_taken_comes_behind_it() {
+    let mut pair = Pair::established(1);
+    pair.server.echo = false;
+    let now = pair.now;
+    let arrives = |pair: &mut Pair, ticket: u64| {
+        pair.call(ticket, &[ticket as u8; 16]).unwrap();
+        let sent = pair.client.transmit(now, usize::MAX);
+        let mut chunk = pair.server.memory.pool().take(sent.len());
+        chunk.extend_from_slice(&sent);
+        pair.server.connection.handle_received(now, chunk.freeze());
+    };
+    let takes = |pair: &mut Pair| match pair.server.connection.poll_event(now) {
+        Some(Event::Request(request)) => request.body[0],
+        other => panic!("expected a request, got {other:?}"),
+    };
+    arrives(&mut pair, 1);
+    arrives(&mut pair, 2);
+    assert_eq!(takes(&mut pair), 1);
+    arrives(&mut pair, 3);
+    assert_eq!([takes(&mut pair), takes(&mut pair)], [2, 3]);
+}
+
+#[test]
 fn bodies_of_every_size_arrive_whole() {
     for seed in 0..20 {
         let mut pair = Pair::established(seed);

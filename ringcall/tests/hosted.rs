@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Cook, Kitchen, KitchenClient, block, engines, order};
+use common::{Cook, Kitchen, KitchenClient, Order, block, engines, order};
 use ringcall::{
     Address, BlockingClient, CallError, Cause, Client, Failure, HostedShard, LocalClient, Shard,
     ShardConfig, TransportChoice, Turn,
@@ -412,6 +412,26 @@ fn callers_outside_of_a_turn_go_on_when_half_of_their_answers_are_there() {
         });
         let most = most.get();
         assert!(most <= 64, "{most} in one turn");
+    });
+}
+
+#[test]
+fn callers_outside_of_a_turn_get_their_own_answers() {
+    over_every_engine(|engine| {
+        let (host, kitchen) = with_client(engine);
+        let kitchen = &kitchen;
+        let caller = |id: u64| async move {
+            for nth in 0..200 {
+                let order =
+                    Order { note: Some("x".repeat(4000 + id as usize)), ..order(id * 1000 + nth) };
+                assert_eq!(kitchen.cook(&order).await.unwrap().to_owned(), order);
+            }
+        };
+        let mut callers: Vec<_> = (0..64).map(|id| Box::pin(caller(id))).collect();
+        host.until("all have theirs", || {
+            callers.retain_mut(|caller| poll_once(caller.as_mut()).is_pending());
+            callers.is_empty()
+        });
     });
 }
 

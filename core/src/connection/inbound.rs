@@ -95,7 +95,8 @@ impl Inbound {
 
     #[inline]
     pub(super) fn push(&mut self, chunk: Chunk) {
-        if self.current.is_empty() {
+        // What was parsed to its end may still have others behind it.
+        if self.current.is_empty() && self.waiting.is_empty() {
             self.current = chunk;
         } else {
             self.waiting.push_back(chunk);
