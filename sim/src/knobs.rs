@@ -83,6 +83,8 @@ faults! {
     Close,
     /// Applications do not take items for a while.
     HoldItems,
+    /// A turn ends before all events were taken.
+    EarlyTurn,
 }
 
 /// A set of faults.
@@ -240,6 +242,7 @@ impl Fault {
             Fault::SynLoss
                 | Fault::AcceptDeath
                 | Fault::LateTurn
+                | Fault::EarlyTurn
                 | Fault::ShortSend
                 | Fault::ShortReceive
                 | Fault::Misaligned

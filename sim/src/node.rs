@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::transport::{Dialect, SimTransport, address};
 
 /// A turn has at most so many events: an endpoint with more of them talks to itself.
-const EVENTS_A_TURN_MAX: usize = 200_000;
+const EVENTS_A_TURN_MAX: u64 = 200_000;
 /// So many turns in a row may bring nothing within a hundredth of a second.
 const IDLE_TURNS_MAX: u32 = 5_000;
 
@@ -102,18 +102,27 @@ impl Node {
         let Life { end, app, .. } = life;
         let before = (shared.events, end.transport().told);
         end.reap(now);
-        let mut events = 0;
-        while let Some(event) = end.poll_event(now) {
+        let (mut events, most) = (0, events_of_turn(&mut net.borrow_mut()));
+        while events < most
+            && let Some(event) = end.poll_event(now)
+        {
             app.take(end, shared, now, event);
             events += 1;
             assert!(events < EVENTS_A_TURN_MAX, "an endpoint never says that there is nothing");
+        }
+        let has_heard_all = events < most;
+        if has_heard_all {
+            app.has_heard_all();
         }
         for _ in 0..acts {
             app.act(end, shared, now, knobs);
         }
         let has_more = app.go_on(end, shared, now);
         end.flush(now);
-        app.check(end, shared, now);
+        // What is late may be among the events that were left.
+        if has_heard_all {
+            app.check(end, shared, now);
+        }
         let told = end.transport().told - before.1;
         shared.events += told;
         oracle::memory(life, &self.sizes, shared, self.index);
@@ -163,6 +172,14 @@ impl Node {
         let left = memory.pool().stats().lent_bytes;
         // The arena that frames are built in keeps its block.
         assert!(left <= ringcall_buf::BLOCK_BYTES, "{left} bytes are left of a life");
+    }
+}
+
+/// How many events a turn takes at most.
+fn events_of_turn(net: &mut Net) -> u64 {
+    match net.strikes(Fault::EarlyTurn) {
+        true => net.rng.between(1, 8),
+        false => EVENTS_A_TURN_MAX,
     }
 }
 

@@ -69,7 +69,7 @@ struct State {
 }
 
 /// Faults of which only the simulated applications of this crate know.
-const OF_APPLICATIONS: FaultSet = FaultSet::of(&[Fault::Close, Fault::HoldItems]);
+const OF_APPLICATIONS: FaultSet = FaultSet::of(&[Fault::Close, Fault::HoldItems, Fault::EarlyTurn]);
 
 impl Stage {
     /// As many nodes as `mortal` has entries, which say whether a node may crash and be drained.

@@ -23,8 +23,9 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 45] = [
+const MUTANTS: [(&str, &str, Noticed); 46] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
+    ("later_first", "what arrives may be parsed before what came earlier", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
     ("late_reply_to_new_owner", "a late reply goes to the slot's next owner", BySimulator),
     ("slots_off_by_one", "one more call in flight than allowed", BySimulator),

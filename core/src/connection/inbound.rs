@@ -96,7 +96,7 @@ impl Inbound {
     #[inline]
     pub(super) fn push(&mut self, chunk: Chunk) {
         // What was parsed to its end may still have others behind it.
-        if self.current.is_empty() && self.waiting.is_empty() {
+        if self.current.is_empty() && (self.waiting.is_empty() || bug!("later_first")) {
             self.current = chunk;
         } else {
             self.waiting.push_back(chunk);

@@ -121,16 +121,15 @@ impl HostedShard {
         // Of a `block_on` that is over: nobody would ever poll it.
         inner.remote.take_root_woken();
         let turn = self.shard.turn(Wait::Now);
-        if inner.was_busy() {
+        let was_busy = inner.was_busy();
+        if was_busy {
             self.shard.driver.found_something();
         }
-        if turn == Turn::MoreWork {
-            return Turn::MoreWork;
+        let may_look_on = !self.polling.is_zero();
+        match turn == Turn::MoreWork || may_look_on && (was_busy || self.look_on()) {
+            true => Turn::MoreWork,
+            false => self.rest(),
         }
-        if !self.polling.is_zero() && (inner.was_busy() || self.look_on()) {
-            return Turn::MoreWork;
-        }
-        self.rest()
     }
 
     /// Turns until there was something to do, or others are to have their turn. Says whether to turn again.

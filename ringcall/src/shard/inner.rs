@@ -99,8 +99,6 @@ pub(crate) struct Inner {
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
-    /// A turn ends early, although events are left.
-    gives_way: Cell<bool>,
     pub(crate) stalls: Stalls,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
@@ -149,6 +147,16 @@ pub(crate) struct Inner {
     records: Option<Box<Records>>,
     /// Whether any of them wants to know of answers.
     tells_answers: bool,
+}
+
+/// Which of the events there were have been handled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    /// There was none.
+    Nothing,
+    /// The turn is to end here, although some may be left.
+    Some,
+    All,
 }
 
 /// Who answers calls.
@@ -239,7 +247,6 @@ impl Inner {
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
-            gives_way: Cell::new(false),
             stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
@@ -318,13 +325,13 @@ impl Inner {
         any |= self.timers.expire(now);
         any |= self.redial_due(now);
         for _ in 0..ROUNDS_A_TURN {
-            let events = self.deliver();
+            let delivered = self.deliver();
             let tasks = self.run_tasks();
-            if !events && !tasks {
+            if delivered == Delivered::Nothing && !tasks {
                 break;
             }
             any = true;
-            if self.gives_way.take() {
+            if delivered == Delivered::Some {
                 break;
             }
         }
@@ -396,23 +403,23 @@ impl Inner {
         !self.executor.is_entered() && self.next_timeout().is_none_or(|next| at < next)
     }
 
-    fn deliver(self: &Rc<Self>) -> bool {
+    fn deliver(self: &Rc<Self>) -> Delivered {
         let now = self.now();
         let events_a_flush = self.events_a_flush();
         let mut since_flush = 0;
-        let mut any = false;
+        let mut delivered = Delivered::Nothing;
         loop {
             // Borrowed for the question only: what follows may make calls itself.
             let event = self.endpoint.borrow_mut().poll_event(now);
             match event {
-                None => return any,
+                None => return delivered,
                 Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
                 Some(EndpointEvent::Connection(handle, Event::Item(id, item))) => {
                     since_flush += self.item_arrived(handle, id, item);
                 }
                 Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
             }
-            any = true;
+            delivered = Delivered::All;
             since_flush += 1;
             let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
             if since_flush >= events_a_flush || is_much {
@@ -421,8 +428,7 @@ impl Inner {
                 self.flush(now);
                 if !has_run && self.waiters.waiting() > 0 {
                     // Those who wait are no tasks of the shard: they go on between turns.
-                    self.gives_way.set(true);
-                    return true;
+                    return Delivered::Some;
                 }
             }
         }
@@ -430,12 +436,7 @@ impl Inner {
 
     /// All events, whoever would like to go on meanwhile.
     fn deliver_all(self: &Rc<Self>) {
-        loop {
-            self.deliver();
-            if !self.gives_way.take() {
-                return;
-            }
-        }
+        while self.deliver() == Delivered::Some {}
     }
 
     /// Polls tasks that want it, unless memory is full by what they do. Says whether there was any.

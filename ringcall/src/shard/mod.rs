@@ -209,11 +209,11 @@ struct Driver {
 impl Driver {
     /// There is nothing to do.
     fn found_nothing(&self, at_most: Duration) -> Idle {
-        if self.inner.is_asked_much() {
-            return Idle::Sleep;
-        }
         let mut look_on = self.look_on.get();
-        let idle = look_on.found_nothing(self.inner.turn_began(), at_most);
+        let idle = match self.inner.is_asked_much() {
+            true => look_on.sleeps(),
+            false => look_on.found_nothing(self.inner.turn_began(), at_most),
+        };
         self.look_on.set(look_on);
         idle
     }

@@ -284,9 +284,13 @@ impl App {
 
     // ---- time ----
 
+    /// There is no event left that could explain anything.
+    pub(crate) fn has_heard_all(&self) {
+        assert!(self.suspects.is_empty(), "a call that runs can be answered");
+    }
+
     /// What is due; says whether there is more to do at once.
     pub(crate) fn go_on(&mut self, end: &mut End, shared: &mut Shared, now: Instant) -> bool {
-        assert!(self.suspects.is_empty(), "a call that runs can be answered");
         self.dial(end, now);
         self.call_again(end, shared, now);
         if self.drains_until <= now {
@@ -309,7 +313,7 @@ impl App {
         timers.chain(again).chain(draining).min()
     }
 
-    /// What must hold after every turn.
+    /// What must hold after every turn that has taken all events.
     pub(crate) fn check(&self, end: &End, shared: &Shared, now: Instant) {
         if let Some((deadline, call)) = self.deadlines.first() {
             let entry = &shared.ledger.calls[*call as usize];

@@ -158,10 +158,8 @@ impl Inner {
             if room != Room::Taken {
                 register.over_limit.add();
                 let is_callers = room == Room::CallerFull;
-                return Some((
-                    if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED },
-                    0,
-                ));
+                let status = if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED };
+                return Some((status, 0));
             }
         }
         let of = (request.method, method.full_name());
