@@ -36,6 +36,7 @@ mod counters;
 mod endpoint;
 mod error;
 pub mod frame;
+mod identity;
 mod ids;
 mod memory;
 mod payload;
@@ -57,6 +58,7 @@ pub use endpoint::{Endpoint, EndpointEvent};
 pub use error::{
     Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
 };
+pub use identity::{BadIdentity, Expected, Identity, Mismatch};
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{
