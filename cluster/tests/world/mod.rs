@@ -224,6 +224,10 @@ impl World {
         counts.fold((0, 0), |(calls, attempts), it| (calls + it.calls, attempts + it.attempts))
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
     pub(crate) fn client(&self, index: usize) -> &Fleet<usize> {
         &self.clients[index]
     }
