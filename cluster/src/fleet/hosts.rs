@@ -211,6 +211,8 @@ impl<T> Hosts<T> {
             if is_callable {
                 stats.weight = stats.weight.max(1);
                 self.callable.push(place);
+            } else {
+                stats.weight = 0;
             }
             if host.health.is_ejected() {
                 self.ejected += 1;
@@ -232,9 +234,9 @@ impl<T> Hosts<T> {
     /// Whether an instance was usable when that was last counted. Nothing of this changes without a new count.
     #[inline]
     fn is_counted(&self, place: u32) -> bool {
-        let has_weight = self.stats[place as usize].full_weight > 0;
-        let host = self.host(place);
-        has_weight && !host.is_stranger && (self.is_panic || !host.health.is_ejected())
+        // Those that cannot be called have none.
+        let has_weight = self.stats[place as usize].weight > 0;
+        has_weight && (self.is_panic || !self.host(place).health.is_ejected())
     }
 
     /// Which count it is.
