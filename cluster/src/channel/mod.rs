@@ -168,8 +168,8 @@ impl<N: Connector> Balanced<N> {
     }
 
     /// Something that happened and was not told yet: another instance at an address, all of them gone. Looks at the
-    /// connections first, so that it need not wait for a call. A `Watch` of `ringcall` logs these; who takes them besides has
-    /// some of them.
+    /// connections first, so that it need not wait for a call. Each is told once, so a channel with a `Watch` of
+    /// `ringcall`, which takes and logs them, has them for its hook.
     #[must_use]
     pub fn poll_event(&self) -> Option<FleetEvent> {
         let connector = &self.shared.connector;

@@ -421,8 +421,9 @@ impl LocalClient {
         self.0.connection.watched.state()
     }
 
-    /// Whom the last attempt to connect met instead of the instance that was [expected](LocalConnect::expecting): there if the state is
-    /// [`Broken`](ConnectionState::Broken) for [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
+    /// Whom the last attempt to connect met instead of the instance that was [expected](LocalConnect::expecting): there
+    /// if the state is [`Broken`](ConnectionState::Broken) for
+    /// [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
     #[must_use]
     pub fn mismatch(&self) -> Option<Mismatch> {
         self.0.connection.watched.mismatch()

@@ -81,8 +81,9 @@ impl Client {
         self.0.watched.state()
     }
 
-    /// Whom the last attempt to connect met instead of the instance that was [expected](Connect::expecting): there if the state is
-    /// [`Broken`](ConnectionState::Broken) for [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
+    /// Whom the last attempt to connect met instead of the instance that was [expected](Connect::expecting): there
+    /// if the state is [`Broken`](ConnectionState::Broken) for
+    /// [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
     #[must_use]
     pub fn mismatch(&self) -> Option<Mismatch> {
         self.0.watched.mismatch()

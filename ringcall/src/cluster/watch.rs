@@ -48,8 +48,8 @@ impl Watch {
         Watch { cache: Some(cache), ..self }
     }
 
-    /// Tells what happens to the channel: another instance at an address, all of them gone. On the thread that watches;
-    /// the log has it in any case.
+    /// Tells what happens to the channel: another instance at an address, all of them gone. On the thread that watches,
+    /// which a panic of it ends; the log has it in any case.
     pub fn on_event(self, hook: impl Fn(&FleetEvent) + Send + Sync + 'static) -> Watch {
         Watch { on_event: Some(Arc::new(hook)), ..self }
     }
