@@ -53,7 +53,7 @@ pub use connection::{
     ItemError, LAND_BYTES_MIN, Outcome, ReceiveHint, Reply, ReplyError, Request, SendQueue,
 };
 pub use counters::Counters;
-pub use endpoint::{Endpoint, EndpointEvent};
+pub use endpoint::{Endpoint, EndpointEvent, Polled};
 pub use error::{
     Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
 };
