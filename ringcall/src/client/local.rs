@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, Attached, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason,
-    Config, Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, Refused,
-    Status, TransportError,
+    Address, Answer, Attached, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode,
+    CloseReason, Config, Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel,
+    Payload, Refused, Status, TransportError,
 };
 
-use super::backoff::Backoff;
 use super::skew::{Called, Skew};
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
@@ -223,7 +222,7 @@ impl ClientConnection {
     }
 
     pub(crate) fn next_try(&self, rng: &mut impl Entropy) -> Instant {
-        self.backoff.get().next(rng)
+        self.backoff.get().next_try(rng)
     }
 
     fn update(&self, change: impl FnOnce(&mut Backoff)) {
