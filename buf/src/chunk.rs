@@ -299,6 +299,7 @@ impl From<SharedChunk> for Chunk {
 }
 
 impl Default for Chunk {
+    #[inline]
     fn default() -> Chunk {
         Chunk::empty()
     }

@@ -21,7 +21,8 @@
 //! so a block that never leaves its thread is never counted atomically.
 //!
 //! Every block is aligned to 64 bytes and is zeroed by the allocator when it is made, so its memory
-//! is always initialised, and pages that nobody wrote cost nothing.
+//! is always initialised, and pages that nobody wrote cost nothing. With the feature `mmap` a block of a MiB or
+//! more is pages of its own, which go back to the system when it ends.
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -35,6 +36,8 @@ mod block;
 mod chunk;
 mod frozen;
 mod ledger;
+#[cfg(all(feature = "mmap", not(ringcall_loom)))]
+mod memory;
 #[cfg(ringcall_loom)]
 #[doc(hidden)]
 pub mod model;

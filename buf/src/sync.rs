@@ -1,7 +1,9 @@
 //! What threads share memory by: atomics, a queue, the allocator. In builds with `--cfg ringcall_loom` they are
 //! those of loom, so that the models of `cargo xtask models` run the code of this crate, and not a copy.
 
-#[cfg(not(ringcall_loom))]
+#[cfg(all(feature = "mmap", not(ringcall_loom)))]
+pub(crate) use crate::memory::{alloc_zeroed, dealloc};
+#[cfg(not(any(feature = "mmap", ringcall_loom)))]
 pub(crate) use alloc::alloc::{alloc_zeroed, dealloc};
 #[cfg(not(ringcall_loom))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};

@@ -122,6 +122,13 @@ fn the_least_active_gets_the_call() {
 }
 
 #[test]
+fn of_idle_instances_the_least_active_is_chosen_as_weights_say() {
+    let counts = shares(&mut LeastActive, &hosts(&[100, 200, 400]), 7000);
+    let is_near = |(n, share): (&u64, u64)| n.abs_diff(share) < 150;
+    assert!(counts.iter().zip([1000, 2000, 4000]).all(is_near), "{counts:?}");
+}
+
+#[test]
 fn g15_failing_fast_is_not_being_fast() {
     let mut hosts = hosts(&[100; 4]);
     for step in 1..100u64 {

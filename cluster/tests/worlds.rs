@@ -1,190 +1,211 @@
 //! What many clients and servers come to. Every run is the same run: the seeds are fixed.
 
-mod world;
+use std::time::Duration;
 
 use ringcall_cluster::Settings;
 use ringcall_cluster::balance::{Balancing, PrequalConfig};
-use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::{FleetEvent, Readiness};
 use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::recovery::RecoveryConfig;
-use ringcall_cluster::route::{Action, By, Caller, Match, Route, Rule, Rules, Subset, Zones};
-use world::{Health, METHOD, Second, World};
+use ringcall_cluster::route::{Action, Caller, Match, Route, Rule, Rules, Subset, Zones};
+use ringcall_worlds::herd::Herd;
+use ringcall_worlds::scenarios::{self, Scenario};
+use ringcall_worlds::what_if::{Outcome, VARIANTS};
+use ringcall_worlds::{Figure, Health, METHOD, Plan, Second, Seconds, World};
 
-const CLIENTS: usize = 100;
-/// Twenty servers, with capacities as 1 : 2 : 4.
-const WORKERS: [u32; 20] = [1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2, 4, 1, 2];
-
-fn weights() -> [u32; 20] {
-    WORKERS.map(|workers| workers * 100)
+/// Runs a world; all of its figures must hold.
+#[track_caller]
+fn holds(scenario: &Scenario) {
+    all_hold(&scenario.figures(&scenario.run()));
 }
 
-fn world() -> World {
-    World::new(CLIENTS, &WORKERS, &weights(), 0.6, &Settings::new())
+#[track_caller]
+fn all_hold(figures: &[Figure]) {
+    let missed: Vec<String> =
+        figures.iter().filter(|it| !it.holds()).map(Figure::to_string).collect();
+    assert!(!figures.is_empty() && missed.is_empty(), "{missed:#?}");
 }
 
-/// Of the seconds from `first` on: the busiest server, compared with the mean; the 99th of a hundred.
-fn unevenness(seconds: &[Second]) -> f64 {
-    let mut ratios: Vec<f64> = seconds
-        .iter()
-        .map(|second| {
-            let mean = second.utilisation.iter().sum::<f64>() / second.utilisation.len() as f64;
-            second.utilisation.iter().copied().fold(0.0, f64::max) / mean
-        })
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios[(ratios.len() * 99 / 100).min(ratios.len() - 1)]
-}
-
-fn arrived(seconds: &[Second], server: usize) -> u64 {
-    seconds.iter().map(|second| second.arrived[server]).sum()
-}
-
-fn bad(seconds: &[Second]) -> u64 {
-    seconds.iter().map(|second| second.bad).sum()
-}
-
-fn good(seconds: &[Second]) -> u64 {
-    seconds.iter().map(|second| second.good).sum()
-}
+// ---- worlds that are drawn, too ----
 
 #[test]
 fn g16_a_hundred_clients_load_twenty_servers_evenly() {
-    let mut world = world();
-    world.run(15);
-    let uneven = unevenness(&world.seconds[5..]);
-    assert!(uneven <= 1.5, "{uneven}");
-    assert_eq!(bad(&world.seconds), 0);
+    holds(&scenarios::EVEN);
 }
 
 #[test]
-fn g16_also_when_nobody_knows_the_capacities() {
-    let mut world = World::new(CLIENTS, &WORKERS, &[100; 20], 0.4, &Settings::new());
-    world.run(15);
-    // Small servers are overloaded by an even share; what they are given less is what their latency says.
-    let share = |server| arrived(&world.seconds[5..], server) as f64;
-    assert!(share(2) > 1.2 * share(0), "{} {}", share(2), share(0));
-    assert_eq!(bad(&world.seconds[5..]), 0);
+fn g16_ten_clients_load_three_hundred_servers_evenly() {
+    holds(&scenarios::WIDE);
+}
+
+#[test]
+fn f07_a_rolling_restart_fails_no_call() {
+    holds(&scenarios::ROLLING_RESTART);
+}
+
+#[test]
+fn a_server_that_is_gone_without_a_word_fails_only_what_it_had() {
+    holds(&scenarios::CRASH);
 }
 
 #[test]
 fn g14_a_server_that_turns_slow_loses_its_calls_within_seconds() {
-    let mut world = world();
-    world.run(10);
-    let before = arrived(&world.seconds[5..10], 5);
-    world.servers[5].service *= 10;
-    world.run(10);
-    let after = arrived(&world.seconds[15..20], 5);
-    assert!(after * 10 <= before, "{after} of {before}");
-    assert!(bad(&world.seconds[15..]) == 0, "{}", bad(&world.seconds[15..]));
-    // And has them again when it is well.
-    world.servers[5].service /= 10;
-    world.run(40);
-    let again = arrived(&world.seconds[55..60], 5);
-    assert!(again * 2 >= before, "{again} of {before}");
+    holds(&scenarios::SLOW);
+}
+
+#[test]
+fn g15_a_server_that_fails_fast_gets_hardly_any_calls() {
+    holds(&scenarios::FAILS_FAST);
+}
+
+#[test]
+fn g14_a_server_that_loses_large_frames_loses_its_calls_within_seconds() {
+    holds(&scenarios::LARGE_FRAMES);
+}
+
+#[test]
+fn two_halves_that_do_not_hear_of_each_other_go_on() {
+    holds(&scenarios::ZONE_PARTITION);
+}
+
+#[test]
+fn g02_an_outage_of_the_source_fails_no_call() {
+    holds(&scenarios::SOURCE_OUTAGE);
+}
+
+#[test]
+fn g03_an_empty_list_fails_no_call() {
+    holds(&scenarios::EMPTY_PUSH);
+}
+
+#[test]
+fn g06_servers_that_flap_fail_no_call() {
+    holds(&scenarios::FLAPPING);
+}
+
+#[test]
+fn g16_all_clients_that_call_at_once_spread_their_calls() {
+    holds(&scenarios::HERD);
+}
+
+#[test]
+fn d10_after_a_retry_storm_all_is_well_by_itself() {
+    holds(&scenarios::RETRY_STORM);
+}
+
+#[test]
+fn a_server_that_is_new_and_cold_warms_up_unnoticed() {
+    holds(&scenarios::WARM_UP);
+    // Latency alone would keep calls off it. Chance does not, so it shows what the warm-up is for.
+    let p99_ms = |warm_up| {
+        let mut plan = scenarios::WARM_UP.plan();
+        plan.settings.balancing = Balancing::WeightedRandom;
+        plan.settings.warm_up = warm_up;
+        scenarios::WARM_UP.run_as(&plan).seconds[12..30].latency_ms(990)
+    };
+    let (with, without) = (p99_ms(Duration::from_secs(20)), p99_ms(Duration::ZERO));
+    assert!(with * 4.0 < without, "{with} {without}");
+}
+
+#[test]
+fn g19_calls_shift_to_a_new_version_in_steps_and_back() {
+    holds(&scenarios::CANARY);
+}
+
+#[test]
+fn g10_ten_thousand_clients_that_connect_again_are_spread() {
+    for seconds in [1, 3, 10, 60] {
+        all_hold(&Herd::run(10_000, Duration::from_secs(seconds)).figures());
+    }
+}
+
+#[test]
+fn the_same_calls_come_to_the_same_and_others_decide_otherwise() {
+    let world = scenarios::CRASH.run();
+    let before = Outcome::of(&world);
+    let trace = world.into_trace();
+    assert_eq!(trace.len() as u64, before.calls);
+    let outcome = |name| {
+        let variant = VARIANTS.iter().find(|variant| variant.name == name).unwrap();
+        variant.run(&scenarios::CRASH, trace.clone())
+    };
+    assert_eq!(outcome("PeakEwma"), before, "a replay is the same run");
+    let without = outcome("no retries");
+    assert_eq!((without.calls, without.extra_percent), (before.calls, 0.0));
+    assert!(without.failed > 2 * before.failed, "{without:?} {before:?}");
+    let by_chance = outcome("WeightedRandom");
+    assert!(by_chance.p99_ms > 1.2 * before.p99_ms, "{by_chance:?} {before:?}");
+}
+
+// ---- others ----
+
+fn hundred() -> World {
+    World::new(&Plan::hundred())
+}
+
+#[test]
+fn g16_also_when_nobody_knows_the_capacities() {
+    let mut world = World::new(&Plan { load: 0.4, weights: vec![100; 20], ..Plan::hundred() });
+    world.run(15);
+    // Small servers are overloaded by an even share; what they are given less is what their latency says.
+    let share = |server| world.seconds[5..].arrived(server) as f64;
+    assert!(share(2) > 1.2 * share(0), "{} {}", share(2), share(0));
+    assert_eq!(world.seconds[5..].bad(), 0);
 }
 
 /// Whose clients go by what servers report.
-fn reporting(weights: &[u32; 20], load: f64) -> World {
-    let mut settings = Settings::new();
-    settings.balancing = Balancing::Prequal(PrequalConfig::default());
-    let mut world = World::new(CLIENTS, &WORKERS, weights, load, &settings);
-    world.says_load = true;
-    world
+fn reporting(plan: Plan) -> World {
+    let mut plan = Plan { says_load: true, ..plan };
+    plan.settings.balancing = Balancing::Prequal(PrequalConfig::default());
+    World::new(&plan)
 }
 
 #[test]
 fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
-    let mut world = reporting(&weights(), 0.6);
+    let mut world = reporting(Plan::hundred());
     world.run(10);
-    let before = arrived(&world.seconds[5..10], 5);
+    let before = world.seconds[5..10].arrived(5);
     world.servers[5].service *= 10;
     world.run(10);
-    let after = arrived(&world.seconds[15..20], 5);
+    let after = world.seconds[15..20].arrived(5);
     assert!(after * 5 <= before, "{after} of {before}");
-    assert!(bad(&world.seconds[15..]) == 0, "{}", bad(&world.seconds[15..]));
+    assert!(world.seconds[15..].bad() == 0, "{}", world.seconds[15..].bad());
     world.servers[5].service /= 10;
     world.run(40);
-    let again = arrived(&world.seconds[55..60], 5);
+    let again = world.seconds[55..60].arrived(5);
     assert!(again * 2 >= before, "{again} of {before}");
 }
 
 #[test]
 fn g16_what_servers_report_evens_out_what_nobody_knows() {
-    let mut world = reporting(&[100; 20], 0.6);
+    let mut world = reporting(Plan { weights: vec![100; 20], ..Plan::hundred() });
     world.run(15);
-    let share = |server| arrived(&world.seconds[5..], server) as f64;
+    let share = |server| world.seconds[5..].arrived(server) as f64;
     assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
-    let uneven = unevenness(&world.seconds[5..]);
+    let uneven = world.seconds[5..].unevenness();
     assert!(uneven <= 1.6, "{uneven}");
-    assert_eq!(bad(&world.seconds[5..]), 0);
-}
-
-#[test]
-fn g15_a_server_that_fails_fast_gets_hardly_any_calls() {
-    let mut world = world();
-    world.run(5);
-    let before = arrived(&world.seconds[..5], 5);
-    world.servers[5].health = Health::FailsFast;
-    world.run(10);
-    let after = arrived(&world.seconds[10..15], 5);
-    assert!(after * 10 <= before, "{after} of {before}");
-    // Half of the calls may not be made again: those that met it first have failed.
-    let lost = bad(&world.seconds[5..]);
-    assert!(lost * 200 <= good(&world.seconds[5..]), "{lost}");
-    world.servers[5].health = Health::Up;
-    world.run(40);
-    let again = arrived(&world.seconds[50..55], 5);
-    assert!(again * 2 >= before, "{again} of {before}");
-}
-
-#[test]
-fn f07_a_rolling_restart_fails_no_call() {
-    let mut world = world();
-    world.run(3);
-    for server in 0..WORKERS.len() {
-        world.servers[server].health = Health::Draining;
-        world.run(1);
-        world.servers[server].health = Health::Down { is_known: true };
-        world.run(1);
-        world.servers[server].health = Health::Up;
-    }
-    world.run(2);
-    assert_eq!(bad(&world.seconds), 0);
-    let (calls, attempts) = world.counts();
-    assert!(attempts * 100 <= calls * 101, "{attempts} for {calls}");
-}
-
-#[test]
-fn a_server_that_is_gone_without_a_word_fails_no_call() {
-    let mut world = world();
-    world.run(5);
-    world.servers[2].health = Health::Down { is_known: false };
-    world.run(10);
-    assert_eq!(bad(&world.seconds), 0, "nothing was sent to it, so all was made again");
-    let (last, first) = (&world.seconds[14], &world.seconds[0]);
-    assert!(last.arrived[2] * 20 <= first.arrived[2], "{:?}", last.arrived);
+    assert_eq!(world.seconds[5..].bad(), 0);
 }
 
 #[test]
 fn d10_a_retry_storm_is_bounded_and_ends_by_itself() {
-    let mut settings = Settings::new();
-    settings.method.breaker = None;
-    let mut world = World::new(CLIENTS, &WORKERS, &weights(), 0.6, &settings);
+    let mut plan = Plan::hundred();
+    plan.settings.method.breaker = None;
+    let mut world = World::new(&plan);
     world.run(5);
     world.servers.iter_mut().for_each(|server| server.health = Health::Refuses);
     world.run(15);
-    let (calls, attempts) = world.counts();
+    let (calls, attempts) = world.seconds.calls_and_attempts();
     assert!(attempts * 100 <= calls * 110, "{attempts} for {calls}");
     assert!(attempts > calls, "some were made again");
     world.servers.iter_mut().for_each(|server| server.health = Health::Up);
     world.run(10);
-    assert_eq!(bad(&world.seconds[25..]), 0, "five seconds later all is well");
+    assert_eq!(world.seconds[25..].bad(), 0, "five seconds later all is well");
 }
 
 #[test]
 fn d10_with_breakers_hardly_anything_is_sent_in_vain() {
-    let mut world = world();
+    let mut world = hundred();
     world.run(5);
     world.servers.iter_mut().for_each(|server| server.health = Health::Refuses);
     world.run(15);
@@ -195,16 +216,16 @@ fn d10_with_breakers_hardly_anything_is_sent_in_vain() {
     assert!(storm * 20 <= ordinary, "{storm} of {ordinary}");
     world.servers.iter_mut().for_each(|server| server.health = Health::Up);
     world.run(40);
-    assert_eq!(bad(&world.seconds[50..]), 0);
+    assert_eq!(world.seconds[50..].bad(), 0);
 }
 
 #[test]
 fn g11_when_most_are_unhealthy_all_are_used() {
-    let mut settings = Settings::new();
-    settings.method.breaker = None;
-    settings.health.ejected_percent = 100;
-    settings.balancing = Balancing::WeightedRandom;
-    let mut world = World::new(10, &[4; 6], &[100; 6], 0.5, &settings);
+    let mut plan = Plan::of(10, [4; 6], 0.5);
+    plan.settings.method.breaker = None;
+    plan.settings.health.ejected_percent = 100;
+    plan.settings.balancing = Balancing::WeightedRandom;
+    let mut world = World::new(&plan);
     world.run(3);
     for server in &mut world.servers[..5] {
         server.health = Health::FailsFast;
@@ -212,99 +233,26 @@ fn g11_when_most_are_unhealthy_all_are_used() {
     world.run(10);
     // One of six is well. It does not get everything: that would be the end of it, too.
     let seconds = &world.seconds[5..13];
-    let all: u64 = (0..6).map(|server| arrived(seconds, server)).sum();
-    let share = arrived(seconds, 5) * 100 / all;
+    let all: u64 = (0..6).map(|server| seconds.arrived(server)).sum();
+    let share = seconds.arrived(5) * 100 / all;
     assert!((14..=40).contains(&share), "{share} %");
     world.servers.iter_mut().for_each(|server| server.health = Health::Up);
     world.run(10);
-    assert_eq!(bad(&world.seconds[18..]), 0);
+    assert_eq!(world.seconds[18..].bad(), 0);
 }
 
-#[test]
-fn d12_hedges_are_few() {
-    let run = |hedge: Option<HedgeConfig>| {
-        let mut settings = Settings::new();
-        settings.method.hedge = hedge;
-        let mut world = World::new(20, &[8; 10], &[100; 10], 0.3, &settings);
-        world.every_unsafe = 0;
-        world.run(20);
-        let (calls, attempts) = world.counts();
-        (calls, attempts, bad(&world.seconds))
-    };
-    let (calls, attempts, _) = run(None);
-    assert_eq!(calls, attempts);
-    let (calls, attempts, bad) = run(Some(HedgeConfig::default()));
-    assert!(attempts > calls, "some were made twice");
-    assert!((attempts - calls) * 100 <= calls * 6, "{attempts} for {calls}");
-    assert_eq!(bad, 0);
-}
-
-#[test]
-fn a_world_can_be_explained() {
-    let mut world = World::new(1, &[1, 1, 1], &[100; 3], 0.3, &Settings::new());
-    world.run(3);
-    world.servers[1].health = Health::FailsFast;
-    world.run(3);
-    let now = ringcall_core::Instant::from_nanos(7_000_000_000);
-    let explained = world.client(0).explain(now, METHOD, |_| Readiness::Ready);
-    assert_eq!(explained.hosts.len(), 3);
-    assert!(explained.hosts[1].errors > explained.hosts[0].errors);
-    assert!(explained.hosts[1].score > explained.hosts[0].score);
-    let text = explained.to_string();
-    assert!(text.contains("PeakEwma over listing 1") && text.contains("001"), "{text}");
-}
-
-// ---- routing ----
-
-/// The calls that arrived at some servers, in percent of all.
-fn percent_at(seconds: &[Second], servers: std::ops::Range<usize>) -> u64 {
-    let all: u64 = (0..seconds[0].arrived.len()).map(|server| arrived(seconds, server)).sum();
-    servers.map(|server| arrived(seconds, server)).sum::<u64>() * 100 / all
-}
-
-/// The last three of ten servers are of the new version.
-fn new_version(server: usize, instance: &mut Instance) {
-    instance.version = if server < 7 { "1" } else { "2" }.to_owned();
-}
-
-#[test]
-fn g19_calls_shift_to_a_new_version_in_steps_and_back() {
-    let mut world = World::new(50, &[4; 10], &[100; 10], 0.3, &Settings::new());
-    world.list(2, new_version);
-    let mut version = 0;
-    let mut shift =
-        |world: &mut World, percent: u32| {
-            version += 1;
-            let to = |version| Action::route(Route::to(Subset::all().version(version)));
-            let canary = Match::all().percent(percent, By::Key);
-            let rules = Rules::new(version)
-                .with(Rule::new("canary", canary, to("2")))
-                .with(Rule::new("others", Match::all(), to("1")));
-            world.each_client(|_, _, client| client.route(rules.clone()).unwrap());
-            world.run(4);
-            percent_at(&world.seconds[world.seconds.len() - 3..], 7..10)
-        };
-    for percent in [0, 5, 25, 50] {
-        let share = shift(&mut world, percent);
-        assert!(share.abs_diff(percent.into()) <= 2, "{share} of {percent}");
-    }
-    // The new version fails. What falls to it fails or is made again there, until the rules are taken back.
-    world.servers[7..].iter_mut().for_each(|server| server.health = Health::FailsFast);
-    let share = shift(&mut world, 5);
-    assert!(share <= 15, "{share}: with all that was made again");
-    let seconds = &world.seconds[world.seconds.len() - 3..];
-    assert!(bad(seconds) > 0 && bad(seconds) * 15 <= good(seconds), "{}", bad(seconds));
-    assert_eq!(shift(&mut world, 0), 0);
-    assert_eq!(bad(&world.seconds[world.seconds.len() - 3..]), 0);
-}
-
-/// Ten servers that can take a thousand calls a second each, and are asked for six thousand together. All die, and come
-/// back in turn. Gives the world, and the seconds in which there were so many.
-fn outage(settings: &Settings) -> (World, [Vec<Second>; 10]) {
-    let mut world = World::new(50, &[2; 10], &[100; 10], 0.6, settings);
+/// Ten servers that can take a thousand calls a second each, and are asked for six thousand together. All have died.
+fn all_gone(settings: Settings) -> World {
+    let mut world = World::new(&Plan { settings, ..Plan::of(50, [2; 10], 0.6) });
     world.run(3);
     world.servers.iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
     world.run(3);
+    world
+}
+
+/// They come back in turn. Gives the world, and the seconds in which there were so many.
+fn outage(settings: Settings) -> (World, [Vec<Second>; 10]) {
+    let mut world = all_gone(settings);
     let back = std::array::from_fn(|server| {
         world.servers[server].health = Health::Up;
         let before = world.seconds.len();
@@ -330,17 +278,17 @@ fn recovering() -> Settings {
 
 #[test]
 fn g12_without_the_rule_the_first_that_is_back_is_overloaded() {
-    let (_, back) = outage(&unbroken());
+    let (_, back) = outage(unbroken());
     let first = &back[0][1..];
     assert!(first.iter().all(|second| second.arrived[0] > 4000), "{first:?}");
     assert!(first.iter().all(|second| second.utilisation[0] > 0.95), "{first:?}");
     // Of what arrives hardly a fifth is answered in time.
-    assert!(good(first) * 4 < arrived(first, 0), "{}", good(first));
+    assert!(first.good() * 4 < first.arrived(0), "{}", first.good());
 }
 
 #[test]
 fn g12_calls_grow_with_the_instances_that_come_back() {
-    let (world, back) = outage(&recovering());
+    let (world, back) = outage(recovering());
     for (usable, seconds) in (1..=5).zip(&back) {
         for second in &seconds[1..] {
             let arrived: u64 = second.arrived.iter().sum();
@@ -352,7 +300,7 @@ fn g12_calls_grow_with_the_instances_that_come_back() {
         }
     }
     // With nine, all are let through, also before the number has been steady.
-    assert_eq!(back[8..].iter().map(|seconds| bad(&seconds[1..])).sum::<u64>(), 0);
+    assert_eq!(back[8..].iter().map(|seconds| seconds[1..].bad()).sum::<u64>(), 0);
     let explained = world.client(0).explain(world.now(), METHOD, |_| Readiness::Ready);
     assert_eq!(explained.recovery.map(|state| state.usable), Some(10));
     assert!(explained.to_string().contains("recovering with 10 instances"), "{explained}");
@@ -360,10 +308,7 @@ fn g12_calls_grow_with_the_instances_that_come_back() {
 
 #[test]
 fn g12_it_ends_when_as_many_are_there_for_a_while() {
-    let mut world = World::new(50, &[2; 10], &[100; 10], 0.6, &recovering());
-    world.run(3);
-    world.servers.iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
-    world.run(3);
+    let mut world = all_gone(recovering());
     // Six are all that come back: they have two thirds of the calls for a while, and then all of them.
     world.servers[..6].iter_mut().for_each(|it| it.health = Health::Up);
     world.run(13);
@@ -380,15 +325,48 @@ fn g12_it_ends_when_as_many_are_there_for_a_while() {
     });
 }
 
+#[test]
+fn d12_hedges_are_few() {
+    let run = |hedge: Option<HedgeConfig>| {
+        let mut plan = Plan { every_unsafe: 0, ..Plan::of(20, [8; 10], 0.3) };
+        plan.settings.method.hedge = hedge;
+        let mut world = World::new(&plan);
+        world.run(20);
+        let (calls, attempts) = world.seconds.calls_and_attempts();
+        (calls, attempts, world.seconds.bad())
+    };
+    let (calls, attempts, _) = run(None);
+    assert_eq!(calls, attempts);
+    let (calls, attempts, bad) = run(Some(HedgeConfig::default()));
+    assert!(attempts > calls, "some were made twice");
+    assert!((attempts - calls) * 100 <= calls * 6, "{attempts} for {calls}");
+    assert_eq!(bad, 0);
+}
+
+#[test]
+fn a_world_can_be_explained() {
+    let mut world = World::new(&Plan::of(1, [1, 1, 1], 0.3));
+    world.run(3);
+    world.servers[1].health = Health::FailsFast;
+    world.run(3);
+    let explained = world.client(0).explain(world.now(), METHOD, |_| Readiness::Ready);
+    assert_eq!(explained.hosts.len(), 3);
+    assert!(explained.hosts[1].errors > explained.hosts[0].errors);
+    assert!(explained.hosts[1].score > explained.hosts[0].score);
+    let text = explained.to_string();
+    assert!(text.contains("PeakEwma over listing 1") && text.contains("001"), "{text}");
+}
+
+// ---- routing ----
+
 /// Half of the clients and servers in a zone each. The zones of a client and a server.
 fn two_zones(servers: usize) -> World {
-    let mut settings = Settings::new();
-    settings.zones = Some(Zones::default());
-    let workers = vec![4; servers];
-    let mut world = World::new(40, &workers, &vec![100; servers], 0.3, &settings);
+    let mut plan = Plan::of(40, vec![4; servers], 0.3);
+    plan.settings.zones = Some(Zones::default());
+    let mut world = World::new(&plan);
     world.list(2, |server, instance| instance.zone = zone(server < servers / 2).to_owned());
     world.each_client(|client, now, fleet| {
-        let mut settings = settings.clone();
+        let mut settings = plan.settings.clone();
         settings.caller = Caller::in_zone(zone(client < 20));
         fleet.configure(now, settings).unwrap();
     });
@@ -403,23 +381,23 @@ fn zone(is_first: bool) -> &'static str {
 fn a_zone_that_loses_servers_spills_over_and_has_its_calls_again() {
     let mut world = two_zones(20);
     world.run(5);
-    let even = percent_at(&world.seconds[1..], 0..10);
+    let even = world.seconds[1..].percent_at(0..10);
     assert!(even.abs_diff(50) <= 2, "{even}");
     // Four of ten are well: of its calls the zone keeps four sevenths.
     world.servers[..6].iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
     world.run(5);
-    let kept = percent_at(&world.seconds[7..10], 0..10);
+    let kept = world.seconds[7..10].percent_at(0..10);
     assert!(kept.abs_diff(50 * 4 / 7) <= 3, "{kept}");
     // All of it is gone.
     world.servers[..10].iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
     world.run(5);
-    assert_eq!(percent_at(&world.seconds[12..15], 0..10), 0);
-    assert_eq!(bad(&world.seconds), 0, "no call was lost over it");
+    assert_eq!(world.seconds[12..15].percent_at(0..10), 0);
+    assert_eq!(world.seconds.bad(), 0, "no call was lost over it");
     world.servers[..10].iter_mut().for_each(|it| it.health = Health::Up);
     world.run(30);
-    let again = percent_at(&world.seconds[40..], 0..10);
+    let again = world.seconds[40..].percent_at(0..10);
     assert!(again.abs_diff(50) <= 3, "{again}");
-    assert_eq!(bad(&world.seconds), 0);
+    assert_eq!(world.seconds.bad(), 0);
 }
 
 #[test]
@@ -428,16 +406,16 @@ fn a_zone_that_fails_without_a_word_is_left() {
     world.run(5);
     world.servers[..10].iter_mut().for_each(|it| it.health = Health::FailsFast);
     world.run(10);
-    let kept = percent_at(&world.seconds[12..], 0..10);
+    let kept = world.seconds[12..].percent_at(0..10);
     assert!(kept <= 10, "{kept}");
-    let lost = bad(&world.seconds[12..]);
-    assert!(lost * 20 <= good(&world.seconds[12..]), "{lost}");
+    let lost = world.seconds[12..].bad();
+    assert!(lost * 20 <= world.seconds[12..].good(), "{lost}");
 }
 
 #[test]
 fn lanes_keep_to_themselves_and_fall_back() {
     let lane = |n: usize| ["base", "blue", "green"][n.min(2)].to_owned();
-    let mut world = World::new(30, &[8, 8, 8, 4, 4], &[100; 5], 0.2, &Settings::new());
+    let mut world = World::new(&Plan::of(30, [8, 8, 8, 4, 4], 0.2));
     // Three servers of the base, and one of each lane; ten clients of each.
     world.list(2, |server, it| drop(it.tags.insert("lane".into(), lane(server.saturating_sub(2)))));
     world.each_client(|client, now, fleet| {
@@ -451,7 +429,7 @@ fn lanes_keep_to_themselves_and_fall_back() {
     world.run(3);
     let third = |share: u64| share.abs_diff(33) <= 2;
     let share =
-        |world: &World, servers| percent_at(&world.seconds[world.seconds.len() - 2..], servers);
+        |world: &World, servers| world.seconds[world.seconds.len() - 2..].percent_at(servers);
     let shares = [share(&world, 0..3), share(&world, 3..4), share(&world, 4..5)];
     assert!(shares.into_iter().all(third), "{shares:?}");
     world.servers[3].health = Health::Down { is_known: true };
@@ -461,5 +439,5 @@ fn lanes_keep_to_themselves_and_fall_back() {
     world.servers[3].health = Health::Up;
     world.run(3);
     assert!(third(share(&world, 3..4)));
-    assert_eq!(bad(&world.seconds), 0);
+    assert_eq!(world.seconds.bad(), 0);
 }

@@ -47,7 +47,10 @@ pub trait OwnedChannel: Channel + Clone {
 }
 
 /// What a typed client says about a call, beside its argument.
+// Aligned so that wherever it is moved within something larger, it is read in the pieces that it was written in: a
+// processor waits for others to leave its store buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(16))]
 pub struct Outgoing {
     /// The method's name, for whoever looks at the call: `package.Service/method`.
     pub name: &'static str,

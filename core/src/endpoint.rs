@@ -127,6 +127,15 @@ pub enum EndpointEvent<T, S> {
     Connection(Handle, Event<T>),
 }
 
+/// What [`Endpoint::poll_into`] has found.
+#[derive(Debug)]
+pub enum Polled<S> {
+    /// A connection was accepted: [`adopt`](Endpoint::adopt) it, here or at another endpoint.
+    Accepted(Listener, S),
+    /// This connection has something to say, which is where the caller wanted it.
+    Connection(Handle),
+}
+
 impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// An endpoint without connections.
     #[must_use]
@@ -172,8 +181,23 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// until the next [`reap`](Self::reap).
     #[inline]
     pub fn poll_event(&mut self, now: Instant) -> Option<EndpointEvent<T, Tr::Socket>> {
+        let mut event = None;
+        match self.poll_into(now, &mut event)? {
+            Polled::Accepted(listener, socket) => Some(EndpointEvent::Accepted(listener, socket)),
+            Polled::Connection(handle) => Some(EndpointEvent::Connection(handle, event?)),
+        }
+    }
+
+    /// As [`poll_event`](Self::poll_event), for loops in which each instruction counts: what a connection has to say
+    /// is written to `event`, which is `None` before, instead of being passed on from hand to hand.
+    #[inline(always)]
+    pub fn poll_into(
+        &mut self,
+        now: Instant,
+        event: &mut Option<Event<T>>,
+    ) -> Option<Polled<Tr::Socket>> {
         if let Some((listener, socket)) = self.accepted.pop_front() {
-            return Some(EndpointEvent::Accepted(listener, socket));
+            return Some(Polled::Accepted(listener, socket));
         }
         loop {
             let Some(&index) = self.readable.front() else {
@@ -187,7 +211,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.readable.pop_front();
                 continue;
             };
-            if let Some(event) = link.connection.poll_event(now) {
+            link.connection.poll_next(now, event);
+            if event.is_some() {
                 let handle = link.handle;
                 self.share -= 1;
                 if self.share == 0 {
@@ -198,7 +223,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                         self.next_has_its_turn(now);
                     }
                 }
-                return Some(EndpointEvent::Connection(handle, event));
+                return Some(Polled::Connection(handle));
             }
             link.is_readable = false;
             self.readable.pop_front();

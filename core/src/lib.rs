@@ -9,7 +9,7 @@
 //! * [`frame`] is the wire format, specified in `docs/PROTOCOL.md`.
 //! * [`Channel`] and [`Payload`] are what typed clients are built on.
 //! * [`record`] notes what is done to a connection, and does it again.
-//! * [`RetryBudget`] bounds how much load retries may add.
+//! * [`RetryBudget`] bounds how much load retries may add, [`Backoff`] spreads clients that connect again.
 //!
 //! `examples/embed_core.rs` shows a connection driven by hand.
 
@@ -29,6 +29,7 @@ macro_rules! bug {
     };
 }
 
+mod backoff;
 mod channel;
 mod config;
 mod connection;
@@ -47,6 +48,7 @@ mod time;
 mod transport;
 mod wheel;
 
+pub use backoff::Backoff;
 pub use channel::{Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel};
 pub use config::{Config, ConfigError};
 pub use connection::{
@@ -54,7 +56,7 @@ pub use connection::{
     ItemError, LAND_BYTES_MIN, Outcome, ReceiveHint, Reply, ReplyError, Request, SendQueue,
 };
 pub use counters::Counters;
-pub use endpoint::{Endpoint, EndpointEvent};
+pub use endpoint::{Endpoint, EndpointEvent, Polled};
 pub use error::{
     Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
 };

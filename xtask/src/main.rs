@@ -9,6 +9,7 @@
 //! cargo xtask faults          rows of docs/FAULTS.md without a test and without a reason why
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
 //! cargo xtask sim …           the simulator; say nothing to learn what it can be told
+//! cargo xtask worlds …        worlds of clients and servers: what must hold, pictures, and what other policies would do
 //! cargo xtask replay FILE …   a record of a connection, step by step, and whether it goes as it went
 //! cargo xtask mutants [NAME…] defences switched off one by one: the simulator, or a test, must notice
 //! cargo xtask hostile …       every attack on a server of each engine, and what an honest client notices
@@ -40,10 +41,11 @@ fn main() -> ExitCode {
         ["faults"] => run::faults(),
         ["shapes", old, new] => shapes::compare(old, new),
         ["sim", ref arguments @ ..] => run::sim(arguments),
+        ["worlds", ref arguments @ ..] => run::worlds(arguments),
         ["replay", ref arguments @ ..] => replay::replay(arguments),
         ["hostile" | "soak", ..] => run::hostile(&arguments),
         ["mutants", ref names @ ..] => mutants::mutants(names),
-        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, faults, models, shapes OLD NEW, sim, replay FILE, \
+        _ => Err("write one of: doctor, masks, asan, fuzz SECONDS, faults, models, shapes OLD NEW, sim, worlds, replay FILE, \
                   hostile, soak, mutants"
             .to_owned()),
     };

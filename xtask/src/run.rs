@@ -115,6 +115,11 @@ pub(crate) fn hostile(arguments: &[&str]) -> Result<(), String> {
     built("release", "ringcall-hostile", arguments)
 }
 
+/// Builds the worlds of the cluster, optimised, and runs what is asked for.
+pub(crate) fn worlds(arguments: &[&str]) -> Result<(), String> {
+    built("release", "ringcall-worlds", arguments)
+}
+
 fn built(profile: &str, package: &str, arguments: &[&str]) -> Result<(), String> {
     run(cargo(&["build", "--quiet", "--profile", profile, "-p", package]))?;
     let mut program = Command::new(format!("target/{profile}/{package}"));

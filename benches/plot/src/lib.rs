@@ -139,7 +139,42 @@ pub fn logarithmic(
     chart(path, heading, (x, across), (y, up), lines)
 }
 
+/// Lines over the same axis, in one of several charts beneath each other.
+#[derive(Clone, Debug)]
+pub struct Panel<'a> {
+    /// The axis of its own, which begins at 0.
+    pub axis: Axis<'a>,
+    /// What is drawn in it.
+    pub lines: Vec<Line<'a>>,
+}
+
+/// Charts beneath each other, over an axis that they share and that begins at 0; all is linear.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn panels(path: &Path, heading: Heading<'_>, x: &str, panels: &[Panel<'_>]) -> Result<()> {
+    let height = HEADING as u32 + PANEL * panels.len() as u32;
+    let area = begin(path, (SIZE.0, height), heading)?;
+    let most = |lines: &[Line<'_>], of: fn(&(f64, f64)) -> f64| {
+        points(lines).map(of).fold(f64::MIN_POSITIVE, f64::max)
+    };
+    let across = panels.iter().map(|panel| most(&panel.lines, |at| at.0)).fold(1.0, f64::max);
+    let places = area.split_vertically(HEADING).1.split_evenly((panels.len(), 1));
+    for (index, (place, panel)) in places.iter().zip(panels).enumerate() {
+        let is_last = index + 1 == panels.len();
+        let x = Axis { name: if is_last { x } else { "" }, label: &|at| format!("{at}") };
+        let legend = SeriesLabelPosition::UpperRight;
+        let style = Style { margin_top: 4, y_labels: 5, faint_lines: 1, legend };
+        let up = 0.0..most(&panel.lines, |at| at.1) * 1.25;
+        draw(place, style, (x, 0.0..across), (panel.axis, up), &panel.lines)?;
+    }
+    Ok(area.present()?)
+}
+
 // ---- what they share ----
+
+/// How high a chart is that is one of several.
+const PANEL: u32 = 190;
 
 /// How high a heading is.
 const HEADING: i32 = 58;
@@ -161,6 +196,33 @@ fn begin<'a>(path: &'a Path, size: (u32, u32), heading: Heading<'_>) -> Result<A
 fn chart<X, Y>(
     path: &Path,
     heading: Heading<'_>,
+    x: (Axis<'_>, impl AsRangedCoord<CoordDescType = X, Value = f64>),
+    y: (Axis<'_>, impl AsRangedCoord<CoordDescType = Y, Value = f64>),
+    lines: &[Line<'_>],
+) -> Result<()>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let area = begin(path, SIZE, heading)?;
+    // Lines rise to the right, or fall to the left.
+    let legend = SeriesLabelPosition::LowerRight;
+    draw(&area, Style { margin_top: HEADING, y_labels: 10, faint_lines: 10, legend }, x, y, lines)?;
+    Ok(area.present()?)
+}
+
+/// How a chart lies in its area.
+struct Style {
+    margin_top: i32,
+    /// Lines across, each with a number, and how many fainter ones there are for each.
+    y_labels: usize,
+    faint_lines: usize,
+    legend: SeriesLabelPosition,
+}
+
+fn draw<X, Y>(
+    area: &Area<'_>,
+    style: Style,
     (x, across): (Axis<'_>, impl AsRangedCoord<CoordDescType = X, Value = f64>),
     (y, up): (Axis<'_>, impl AsRangedCoord<CoordDescType = Y, Value = f64>),
     lines: &[Line<'_>],
@@ -169,15 +231,16 @@ where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let area = begin(path, SIZE, heading)?;
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .margin(12)
-        .margin_top(HEADING)
-        .x_label_area_size(44)
+        .margin_top(style.margin_top)
+        .x_label_area_size(if x.name.is_empty() { 20 } else { 44 })
         .y_label_area_size(70)
         .build_cartesian_2d(across, up)?;
     chart
         .configure_mesh()
+        .y_labels(style.y_labels)
+        .max_light_lines(style.faint_lines)
         .x_desc(x.name)
         .y_desc(y.name)
         .x_label_formatter(&|at| (x.label)(at))
@@ -191,11 +254,10 @@ where
     }
     chart
         .configure_series_labels()
-        // Lines rise to the right, or fall to the left.
-        .position(SeriesLabelPosition::LowerRight)
+        .position(style.legend)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, 13))
         .draw()?;
-    Ok(area.present()?)
+    Ok(())
 }

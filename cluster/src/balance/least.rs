@@ -4,8 +4,9 @@ use ringcall_core::{Entropy, Instant};
 
 use super::{Balance, Candidates, HostStats};
 
-/// The one with the fewest calls under way for its weight; of equal ones the one that says it is less busy, then
-/// chance. An instance that fails is worth as many calls as it fails in a hundred.
+/// The one with the fewest calls under way for its weight; of equal ones, and of those with none, the one that says it
+/// is less busy, then chance, as often as weights say. An instance that fails is worth as many calls as it fails in a
+/// hundred.
 ///
 /// It looks at every candidate for each call: for up to a hundred or so.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,14 +21,15 @@ impl Balance for LeastActive {
         _key: Option<u64>,
     ) -> u32 {
         let mut best = candidates.places()[0];
-        let (mut least, mut equal) = (f64::INFINITY, 0u64);
+        let (mut least, mut equal) = (f64::INFINITY, 0);
         for &place in candidates.places() {
-            let score = self.score(now, candidates.host(place));
+            let host = candidates.host(place);
+            let (score, weight) = (self.score(now, host), u64::from(host.weight));
             if score < least {
-                (best, least, equal) = (place, score, 1);
+                (best, least, equal) = (place, score, weight);
             } else if score == least {
-                equal += 1;
-                if rng.below(equal) == 0 {
+                equal += weight;
+                if rng.below(equal.max(1)) < weight {
                     best = place;
                 }
             }
@@ -38,7 +40,14 @@ impl Balance for LeastActive {
     fn score(&self, now: Instant, host: &HostStats) -> f64 {
         // Failing fast must not look like being idle.
         let failing = host.errors(now) * 100.0;
-        let active = f64::from(host.in_flight) + 1.0 + failing + f64::from(host.load) * 0.5;
-        active / f64::from(host.weight.max(1))
+        let active = f64::from(host.in_flight) + failing;
+        if active == 0.0 {
+            // Idle is idle, whatever the weight: callers with little to do would only ever call the heaviest.
+            return f64::from(host.load) * IDLE;
+        }
+        (active + 1.0 + f64::from(host.load) * 0.5) / f64::from(host.weight.max(1))
     }
 }
+
+/// Less than one call at an instance with the largest weight.
+const IDLE: f64 = 1e-6;

@@ -1,6 +1,6 @@
 //! What goes in and out of a connection: calls, requests, replies, and whatever else it has to tell.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use ringcall_buf::Chunk;
 
@@ -91,6 +91,16 @@ pub struct Request {
     pub attached: Attached,
     /// The TLVs of the header, see [`Extensions`](crate::frame::Extensions); their form has been checked.
     pub extensions: Chunk,
+}
+
+impl Request {
+    /// The request with its bytes; what stays has none.
+    #[must_use]
+    pub fn take(&mut self) -> Request {
+        let body = mem::take(&mut self.body);
+        let extensions = mem::take(&mut self.extensions);
+        Request { body, extensions, ..self.clone() }
+    }
 }
 
 /// How a call ended for its caller.

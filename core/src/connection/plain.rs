@@ -20,14 +20,19 @@ use crate::{Attached, Instant, MessageId, RequestId, StreamId};
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
 
 impl<T> Connection<T> {
-    /// The next event: of an ordinary frame if the next one is, else whatever there is.
+    /// The next event: of an ordinary frame if the next one is, else whatever there is. It is written where the caller
+    /// wants it, since it is large to pass on.
     #[inline(always)]
-    pub(super) fn poll_next(&mut self, now: Instant) -> Option<Event<T>> {
+    pub(crate) fn poll_next(&mut self, now: Instant, event: &mut Option<Event<T>>) {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
         if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
-            return self.poll_any(now);
+            *event = self.poll_any(now);
+            return;
         }
-        let Some(plain) = self.inbound.peek_plain() else { return self.poll_item(now) };
+        let Some(plain) = self.inbound.peek_plain() else {
+            *event = self.poll_item(now);
+            return;
+        };
         let Plain { kind, flags, id, header, body_len } = plain;
         if kind == Kind::Request as u8 {
             let RequestHeader { deadline_us, compression, .. } = RequestHeader::decode(header);
@@ -41,11 +46,13 @@ impl<T> Connection<T> {
                 // Then it is neither choked nor paused.
                 && self.outbound.queued() < self.bounds.queue_soft
                 && self.credit.calls_in.has(body_len as usize);
-            if !is_plain {
-                return self.poll_any(now);
-            }
-            let Some(slot) = self.served.vacant(id.slot(), self.in_flight_max) else {
-                return self.poll_any(now);
+            let slot = match is_plain {
+                true => self.served.vacant(id.slot(), self.in_flight_max),
+                false => None,
+            };
+            let Some(slot) = slot else {
+                *event = self.poll_any(now);
+                return;
             };
             let deadline = now.after_micros(deadline_us);
             slot.run(id, body_len as usize, now, deadline);
@@ -53,30 +60,35 @@ impl<T> Connection<T> {
             // Twice, so that what is ordinary is moved once, from the frame to the event.
             if body_len == 0 {
                 let (header, body) = self.inbound.take_plain(0);
-                return Some(self.plain_request(now, deadline, flags, id, &header, body));
+                *event = Some(self.plain_request(now, deadline, flags, id, &header, body));
+                return;
             }
             let (header, body) = self.inbound.take_plain(body_len);
-            return Some(self.plain_request(now, deadline, flags, id, &header, body));
+            *event = Some(self.plain_request(now, deadline, flags, id, &header, body));
+            return;
         }
         let ReplyHeader { compression, .. } = ReplyHeader::decode(header);
         let is_plain = kind == Kind::Reply as u8
             && flags == 0
             && compression == 0
             && self.credit.replies_in.has(body_len as usize);
-        if !is_plain {
-            return self.poll_any(now);
-        }
-        let Some(ticket) = self.calls.plain(id).and_then(calls::Plain::end) else {
-            return self.poll_any(now);
+        let ticket = match is_plain {
+            true => self.calls.plain(id).and_then(calls::Plain::end),
+            false => None,
+        };
+        let Some(ticket) = ticket else {
+            *event = self.poll_any(now);
+            return;
         };
         // Given back at once, see `reply_frame`.
         self.credit.replies_in.pass_granted(body_len as usize);
         if body_len == 0 {
             let (header, body) = self.inbound.take_plain(0);
-            return Some(self.plain_reply(ticket, &header, body));
+            *event = Some(self.plain_reply(ticket, &header, body));
+            return;
         }
         let (header, body) = self.inbound.take_plain(body_len);
-        Some(self.plain_reply(ticket, &header, body))
+        *event = Some(self.plain_reply(ticket, &header, body));
     }
 
     /// The next event: an ordinary item if the next frame is one, else whatever there is.

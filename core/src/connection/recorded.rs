@@ -158,7 +158,7 @@ impl<T> Connection<T> {
     #[cold]
     #[inline(never)]
     pub(super) fn recorded_event(&mut self, now: Instant) -> Option<Event<T>> {
-        self.noted(Some(now), |this, _| (this.poll_next(now), Input::PollEvent), Digest::event)
+        self.noted(Some(now), |this, _| (this.poll_event(now), Input::PollEvent), Digest::event)
     }
 
     /// [`poll_items`](Self::poll_items) where the next item is not ordinary.

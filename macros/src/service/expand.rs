@@ -342,7 +342,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
         .map(|(name, ty)| quote_spanned!(ty.span()=> let #name = #call.argument::<#ty>()?;));
     let take_contexts = method.inputs.iter().filter_map(|input| match input {
         Input::Context(name, ty) => Some(quote_spanned! {ty.span()=>
-            let #name = <#ty as #ringcall::__private::FromCall>::from_call(&#call);
+            let #name = <#ty as #ringcall::__private::FromCall>::from_call(&*#call);
         }),
         Input::Argument(..) | Input::Items(..) => None,
     });
@@ -355,7 +355,7 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
     quote! {
         {
             let #held = ::core::clone::Clone::clone(&#kept);
-            mount.#verb(#index, move |#[allow(unused_mut)] mut #call: #ringcall::__private::Incoming #streams| {
+            mount.#verb(#index, move |#call: &mut #ringcall::__private::Incoming #streams| {
                 #take_argument
                 #take_items
                 #(#take_contexts)*
@@ -392,7 +392,7 @@ fn run(service: &Service, method: &Method, variables: &Variables) -> TokenStream
     });
     if let Answer::Responder(responder, ty) = &method.answer {
         return quote! {
-            let #responder = <#ty as #ringcall::__private::Responds>::from_call(&#call);
+            let #responder = <#ty as #ringcall::__private::Responds>::from_call(&*#call);
             #trait_name::#name(#held.get(), #(#passed,)* #responder);
             ::core::result::Result::Ok(())
         };

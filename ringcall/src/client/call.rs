@@ -15,7 +15,7 @@ use ringcall_core::{
     Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
 
-use super::{Client, DEFAULT_DEADLINE, LocalClient, Peer, WithMetadata};
+use super::{Client, LocalClient, Peer, WithMetadata};
 use crate::CallError;
 use crate::packing::{inflate_answer, wish};
 use crate::serve::MethodTable;
@@ -482,20 +482,25 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
     }
 }
 
+/// What is said of a call with these options.
+#[inline]
 pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
-    Outgoing {
-        name: method.full_name(),
-        method: method.id(),
-        in_signature: method.signatures().in_signature,
-        out_signature: method.signatures().out_signature,
-        codec: method.argument_codec(),
-        compression: wish(options.compression.unwrap_or(method.compression())),
-        timeout: options.stated_deadline(method).unwrap_or(DEFAULT_DEADLINE),
-        priority: options.priority.unwrap_or(0),
-        attempt: 0,
-        wait_for_ready: options.wait_for_ready.unwrap_or(false),
-        flags: if method.is_idempotent() { request_flags::IDEMPOTENT } else { 0 },
+    let mut outgoing = *method.outgoing();
+    let CallOptions { deadline, priority, wait_for_ready, compression, .. } = options;
+    // Most say nothing: then the method's is moved as a whole.
+    if let Some(deadline) = *deadline {
+        outgoing.timeout = deadline;
     }
+    if let Some(priority) = *priority {
+        outgoing.priority = priority;
+    }
+    if let Some(wait_for_ready) = *wait_for_ready {
+        outgoing.wait_for_ready = wait_for_ready;
+    }
+    if let Some(compression) = *compression {
+        outgoing.compression = wish(compression);
+    }
+    outgoing
 }
 
 const _: () = assert!(mem::size_of::<Outgoing>() <= 64);

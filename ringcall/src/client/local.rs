@@ -11,18 +11,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, Attached, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason,
-    Config, Entropy, Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing, OwnedChannel,
-    Payload, Refused, Status, TransportError,
+    Address, Answer, Attached, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode,
+    CloseReason, Config, Entropy, Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing,
+    OwnedChannel, Payload, Refused, Status, TransportError,
 };
 
-use super::backoff::Backoff;
 use super::skew::{Called, Skew};
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::observe::{Audience, Begun, Measured, Observers, Ongoing};
 use crate::packing::inflate_answer;
 use crate::serve::{Mount, Router, Service, is_control};
-use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
+use crate::shard::{Inner, MachineClock, SleepUntil, Ticket, Waited};
 use crate::{CallError, ServeError};
 
 /// A connection as its callers on the shard see it. A client's is another one after each loss and each
@@ -223,7 +222,7 @@ impl ClientConnection {
     }
 
     pub(crate) fn next_try(&self, rng: &mut impl Entropy) -> Instant {
-        self.backoff.get().next(rng)
+        self.backoff.get().next_try(rng)
     }
 
     fn update(&self, change: impl FnOnce(&mut Backoff)) {
@@ -534,7 +533,7 @@ impl LocalClient {
         if let Some(audience) = self.0.connection.audience() {
             return self.call_watched(audience, call, deadline, payload, callback);
         }
-        self.call_for(call, deadline, payload, Ticket::Callback(Box::new(callback)));
+        self.call_for(call, deadline, payload, Ticket::callback(callback));
     }
 
     /// The same, and tells observers.
@@ -552,11 +551,11 @@ impl LocalClient {
         let payload = ongoing.measure(payload);
         let ongoing = Rc::new(RefCell::new(ongoing));
         let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
-        let ticket = Ticket::Callback(Box::new(move |outcome| {
+        let ticket = Ticket::callback(move |outcome| {
             let now = clock.upgrade().map_or_else(|| MachineClock.now(), |shard| shard.now());
             ending.borrow_mut().end_with(now, &outcome);
             callback(outcome);
-        }));
+        });
         self.call_for(call, deadline, &payload, ticket);
         ongoing.borrow_mut().sends(payload.bytes());
     }
@@ -797,21 +796,12 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             return self.wait_as(Waits::Table, deadline, cx);
         }
         let shard = &self.client.borrow().0.shard;
-        let waiter = shard.waiters.add(cx.waker().clone());
+        let waiter = shard.waiters.add(shard.executor.task_of(cx.waker()), cx.waker());
         let handle = self.client.borrow().0.connection.handle();
-        let ticket = Ticket::Waiter(waiter);
+        let ticket = Ticket::Waiter(waiter as usize);
         let called = match &mut self.begun {
             None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
-            Some(begun) => {
-                let local = &self.client.borrow().0;
-                let measured = match local.connection.audience() {
-                    Some(audience) => audience.measure(begun, &self.payload),
-                    None => Measured::new(&self.payload),
-                };
-                let called = local.call(&self.call, deadline, &measured, ticket);
-                begun.request_bytes = measured.bytes();
-                called
-            }
+            Some(_) => self.call_watched(deadline, ticket),
         };
         match called {
             Ok(id) => {
@@ -819,10 +809,30 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 Poll::Pending
             }
             Err(refused) => {
-                shard.waiters.remove(waiter);
+                self.client.borrow().0.shard.waiters.remove(waiter);
                 self.wait(refused.failure, deadline, cx)
             }
         }
+    }
+
+    /// Makes the call, and notes how long its argument is.
+    #[cold]
+    fn call_watched(
+        &mut self,
+        deadline: Instant,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        let local = &self.client.borrow().0;
+        let measured = match (local.connection.audience(), &self.begun) {
+            (Some(audience), Some(begun)) => audience.measure(begun, &self.payload),
+            _ => Measured::new(&self.payload),
+        };
+        let called = local.call(&self.call, deadline, &measured, ticket);
+        let bytes = measured.bytes();
+        if let Some(begun) = &mut self.begun {
+            begun.request_bytes = bytes;
+        }
+        called
     }
 
     /// The call was not taken: waits until it may be.
@@ -905,24 +915,49 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 let deadline = *deadline;
                 this.send(deadline, cx).map(Err)
             }
-            Stage::Sent { waiter, handle, deadline, .. } => {
-                let Some(outcome) = shard.waiters.poll(*waiter, cx.waker()) else {
-                    return Poll::Pending;
-                };
-                let (handle, deadline) = (*handle, *deadline);
-                this.stage = Stage::Ended;
-                let connection = &this.client.borrow().0.connection;
-                if let Some(failure) = failure_of(&outcome)
-                    && (connection.may_repeat(handle, &failure)
-                        || connection.skew.learn(&failure, Called::from(&this.call)))
-                {
-                    this.watch_repeat();
-                    return this.send(deadline, cx).map(Err);
+            Stage::Sent { waiter, .. } => {
+                let task = || shard.executor.task_of(cx.waker());
+                match shard.waiters.poll(*waiter, task, cx.waker()) {
+                    Waited::Pending => Poll::Pending,
+                    Waited::Answered(answer) => {
+                        this.stage = Stage::Ended;
+                        Poll::Ready(Ok(answer))
+                    }
+                    Waited::Ended(outcome) => this.ended(outcome, cx),
                 }
-                Poll::Ready(answer(outcome))
             }
             Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
         }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// It has ended otherwise than with a value: perhaps it is made again.
+    #[cold]
+    fn ended(
+        &mut self,
+        outcome: Outcome,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let connection = &self.client.borrow().0.connection;
+        if let Stage::Sent { handle, deadline, .. } = stage
+            && let Some(failure) = failure_of(&outcome)
+            && (connection.may_repeat(handle, &failure)
+                || connection.skew.learn(&failure, Called::from(&self.call)))
+        {
+            self.watch_repeat();
+            return self.send(deadline, cx).map(Err);
+        }
+        Poll::Ready(answer(outcome))
+    }
+
+    /// What few calls need behind their end.
+    #[cold]
+    fn finish(&mut self, result: Result<Answer<Chunk>, Failure>) -> Result<Answer<Chunk>, Failure> {
+        let result = inflate_answer(result, self.client.borrow().message_bytes_max());
+        self.watch_end(&result);
+        result
     }
 }
 
@@ -932,16 +967,17 @@ impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Poll::Ready(result) = this.go_on(cx) else { return Poll::Pending };
-        let is_packed = matches!(&result, Ok(whole) if whole.header.compression != 0);
-        let result = match is_packed {
-            true => inflate_answer(result, this.client.borrow().message_bytes_max()),
-            false => result,
-        };
-        if this.begun.is_some() {
-            this.watch_end(&result);
+        let polled = this.go_on(cx);
+        // An ordinary one is not looked at again, since it is large to pass on.
+        match &polled {
+            Poll::Ready(Ok(whole)) if whole.header.compression == 0 && this.begun.is_none() => {
+                return polled;
+            }
+            Poll::Ready(Err(_)) if this.begun.is_none() => return polled,
+            Poll::Pending => return polled,
+            Poll::Ready(_) => {}
         }
-        Poll::Ready(result)
+        polled.map(|result| this.finish(result))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The calling side: clients for every place that calls come from.
 
 mod address;
-mod backoff;
 mod blocking;
 mod bridge;
 mod call;

@@ -11,7 +11,7 @@ use ringcall_core::{Cause, CloseReason, Failure, Mismatch};
 /// How a client's connection is doing.
 ///
 /// A client keeps one connection: it opens another as soon as that is lost, or its server asks it to leave.
-/// Attempts begin at least 100 ms after each other, and 1.6 times as long after each failure, up to 30 s.
+/// Attempts begin 100 ms after each other, and 1.6 times as long after each failure, up to 30 s, give or take a half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use ringcall_core::{Status, StatusClass};
 
 use super::context::ShardClock;
-use super::handler::panicked;
 use super::incoming::{Facts, Incoming, Origin};
 use super::mount::Method;
 use super::slots::{Slots, Work};
@@ -119,7 +118,6 @@ impl<F: Filter<ServerCall>> Filters<F> {
 
 /// A call that waits for its filters.
 struct Passing {
-    shard: Rc<Inner>,
     method: Rc<Method>,
     call: Incoming,
     /// Its items, which may come before the handler begins.
@@ -147,9 +145,9 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
             metadata: Metadata::new(call.extensions.clone()),
             shard: Rc::clone(&shard),
         };
-        let future = match catch_unwind(AssertUnwindSafe(|| self.filter.before(seen))) {
-            Ok(future) => future,
-            Err(_) => return panicked(&shard, &facts),
+        let slot = match self.slots.build(|| Ok(self.filter.before(seen))) {
+            Ok(slot) => slot,
+            Err(unbuilt) => return unbuilt.answer(&shard, &facts),
         };
         if F::TELLS_ENDS {
             let filters = Rc::clone(&self) as Rc<dyn ServerFilter>;
@@ -160,8 +158,7 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
             stream.register(facts.request.into());
             stream
         }));
-        let passing = Passing { shard: Rc::clone(&shard), method, call, early };
-        self.slots.start(&shard, future, passing);
+        self.slots.start(slot, &shard, &facts, Passing { method, call, early });
     }
 
     fn ended(&self, method: &'static str, status: Status) {
@@ -173,23 +170,14 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
 }
 
 impl Work<Result<ServerCall, Status>> for Passing {
-    fn shard(&self) -> &Rc<Inner> {
-        &self.shard
-    }
-
-    fn facts(&self) -> &Facts {
-        &self.call.facts
-    }
-
-    fn ended(work: &mut Option<Passing>, passed: Result<ServerCall, Status>) {
-        let Some(Passing { shard, method, mut call, mut early }) = work.take() else { return };
-        let facts = call.facts;
+    fn ended(self, shard: &Rc<Inner>, facts: &Facts, passed: Result<ServerCall, Status>) {
+        let Passing { method, mut call, mut early } = self;
         match passed {
             Ok(seen) => {
                 call.facts.deadline = seen.facts.deadline;
                 // The handler finds it.
                 early.0 = None;
-                method.run(call);
+                method.run(&mut call);
             }
             Err(status) => {
                 let is_failure =

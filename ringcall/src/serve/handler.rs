@@ -20,7 +20,8 @@ use crate::shard::{Inner, MachineClock, Notice, Remote};
 
 /// Runs the handler of one method.
 pub(crate) trait Handler {
-    fn start(&self, call: Incoming);
+    /// Takes of the call what it needs.
+    fn start(&self, call: &mut Incoming);
 }
 
 // ---- on the shard ----
@@ -31,11 +32,8 @@ pub(crate) struct OnShard<F, Fut> {
     slots: Slots<Fut, Served>,
 }
 
-/// A call whose handler runs.
-struct Served {
-    shard: Rc<Inner>,
-    facts: Facts,
-}
+/// What follows a handler: its answer.
+struct Served;
 
 impl<F, Fut> OnShard<F, Fut> {
     pub(crate) fn new(handler: F) -> OnShard<F, Fut> {
@@ -45,38 +43,25 @@ impl<F, Fut> OnShard<F, Fut> {
 
 impl<F, Fut, V, E> Handler for OnShard<F, Fut>
 where
-    F: Fn(Incoming) -> Result<Fut, Status>,
+    F: Fn(&mut Incoming) -> Result<Fut, Status>,
     Fut: Future<Output = Result<V, E>> + 'static,
     V: Message,
     E: Message,
 {
     #[inline]
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
+        let built = self.slots.build(|| (self.handler)(call));
         let Origin::Shard(shard) = &call.origin else { return };
-        let (shard, facts) = (Rc::clone(shard), call.facts);
-        match catch_unwind(AssertUnwindSafe(|| (self.handler)(call))) {
-            Ok(Ok(future)) => {
-                let served = Served { shard: Rc::clone(&shard), facts };
-                self.slots.start(&shard, future, served);
-            }
-            Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
-            Err(_) => panicked(&shard, &facts),
+        match built {
+            Ok(slot) => self.slots.start(slot, shard, &call.facts, Served),
+            Err(unbuilt) => unbuilt.answer(shard, &call.facts),
         }
     }
 }
 
 impl<V: Message, E: Message> Work<Result<V, E>> for Served {
-    fn shard(&self) -> &Rc<Inner> {
-        &self.shard
-    }
-
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
     #[inline]
-    fn ended(work: &mut Option<Served>, output: Result<V, E>) {
-        let Some(Served { shard, facts }) = work else { return };
+    fn ended(self, shard: &Rc<Inner>, facts: &Facts, output: Result<V, E>) {
         match output {
             Ok(value) => answer(shard, facts, Status::OK, &value),
             Err(error) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
@@ -123,8 +108,8 @@ impl<F> WithResponder<F> {
     }
 }
 
-impl<F: Fn(Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
-    fn start(&self, call: Incoming) {
+impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
+    fn start(&self, call: &mut Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
         let _entered = shard.enter(&facts);
@@ -160,12 +145,12 @@ impl<F, R> Offloaded<F, R> {
 
 impl<F, Fut, V, E> Handler for Offloaded<F, Fut>
 where
-    F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+    F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
     Fut: Future<Output = Result<V, E>>,
     V: Message,
     E: Message,
 {
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
         offload(call, &self.pool, move |call| {
             let facts = call.facts;
@@ -213,9 +198,9 @@ impl<F> OffloadedResponder<F> {
 
 impl<F> Handler for OffloadedResponder<F>
 where
-    F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+    F: Fn(&mut Incoming) -> Result<(), Status> + Send + Sync + 'static,
 {
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let handler = Arc::clone(&self.handler);
         offload(call, &self.pool, move |call| {
             let facts = call.facts;
@@ -241,14 +226,18 @@ impl Inner {
 }
 
 /// Sends a call to the pool, or refuses it if too much waits there.
-fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + Send + 'static) {
+fn offload(
+    call: &mut Incoming,
+    pool: &Arc<Pool>,
+    work: impl FnOnce(&mut Incoming) + Send + 'static,
+) {
     let Origin::Shard(shard) = &call.origin else { return };
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
     let remote = Arc::clone(&shard.remote);
     let (body, attached, form) = call.take_body();
     let body = (body.share(), attached, form);
-    let extensions = call.extensions.share();
+    let extensions = call.take_extensions();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let (queue, queued) = (Arc::clone(pool), shard.now());
     let accepted = pool.run(Box::new(move || {
@@ -273,7 +262,7 @@ fn offload(mut call: Incoming, pool: &Arc<Pool>, work: impl FnOnce(Incoming) + S
         }
         let queue_us = facts.queue_us.saturating_add(now.micros_since(queued));
         let facts = Facts { queue_us, ..facts };
-        work(Incoming::elsewhere(facts, remote, flag, body, extensions));
+        work(&mut Incoming::elsewhere(facts, remote, flag, body, extensions));
     }));
     if accepted {
         let bytes = size_of::<CancelFlag>();
@@ -309,17 +298,18 @@ impl<F, R> Spawned<F, R> {
 
 impl<F, Fut, V, E> Handler for Spawned<F, Fut>
 where
-    F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+    F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
     Fut: Future<Output = Result<V, E>> + Send + 'static,
     V: Message,
     E: Message,
 {
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
         spawn(call, &self.spawn, move |call, mut owed| async move {
             let flag = Arc::clone(&owed.flag);
             owed.replies = replies;
-            let future = match catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming()))) {
+            let future = match catch_unwind(AssertUnwindSafe(|| handler(&mut call.into_incoming())))
+            {
                 Ok(Ok(future)) => future,
                 Ok(Err(status)) => return owed.status(status),
                 Err(_) => return owed.panicked(),
@@ -359,14 +349,14 @@ impl<F> SpawnedResponder<F> {
 
 impl<F> Handler for SpawnedResponder<F>
 where
-    F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+    F: Fn(&mut Incoming) -> Result<(), Status> + Send + Sync + 'static,
 {
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let handler = Arc::clone(&self.handler);
         spawn(call, &self.spawn, move |call, mut owed| async move {
             let ran = {
                 let _entered = call.flag.enter();
-                catch_unwind(AssertUnwindSafe(|| handler(call.into_incoming())))
+                catch_unwind(AssertUnwindSafe(|| handler(&mut call.into_incoming())))
             };
             match ran {
                 Ok(Err(status)) => owed.status(status),
@@ -435,7 +425,7 @@ impl Drop for Owed {
 }
 
 /// Sends a call to an executor.
-fn spawn<W, Fut>(mut call: Incoming, spawn: &Spawner, work: W)
+fn spawn<W, Fut>(call: &mut Incoming, spawn: &Spawner, work: W)
 where
     W: FnOnce(Travelling, Owed) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -452,7 +442,7 @@ where
         replies: SharedPool::new(0),
     };
     let running = Running::Elsewhere(Arc::clone(&flag));
-    let call = Travelling { facts, remote, flag, body, extensions: call.extensions.share() };
+    let call = Travelling { facts, remote, flag, body, extensions: call.take_extensions() };
     let bytes = size_of::<CancelFlag>();
     shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
     let future = Box::pin(async move {

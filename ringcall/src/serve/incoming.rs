@@ -172,7 +172,7 @@ impl Incoming {
     pub(crate) fn on_shard(
         shard: &Rc<Inner>,
         handle: Handle,
-        request: Request,
+        request: &mut Request,
         method: &'static str,
         admitted: &Admitted,
     ) -> Incoming {
@@ -190,12 +190,12 @@ impl Incoming {
                 out_forms: admitted.out_forms,
             },
             origin: Origin::Shard(Rc::clone(shard)),
-            body: request.body,
+            body: std::mem::take(&mut request.body),
             attached: request.attached,
             form: admitted.argument,
             in_signature: request.in_signature,
             item_form: admitted.item_in,
-            extensions: request.extensions,
+            extensions: std::mem::take(&mut request.extensions),
         }
     }
 
@@ -235,6 +235,10 @@ impl Incoming {
     #[inline]
     pub(super) fn take_body(&mut self) -> (Chunk, Attached, Form) {
         (std::mem::take(&mut self.body), self.attached, self.form)
+    }
+
+    pub(super) fn take_extensions(&mut self) -> SharedChunk {
+        std::mem::take(&mut self.extensions).share()
     }
 }
 

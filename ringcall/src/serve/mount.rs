@@ -148,15 +148,15 @@ impl Method {
     }
 
     #[inline]
-    pub(crate) fn start(self: Rc<Self>, call: Incoming) {
+    pub(crate) fn start(self: Rc<Self>, mut call: Incoming) {
         match &self.filter {
-            None => self.handler.start(call),
+            None => self.handler.start(&mut call),
             Some(filter) => Rc::clone(filter).start(self, call),
         }
     }
 
     /// Starts a call that has passed the filters.
-    pub(super) fn run(&self, call: Incoming) {
+    pub(super) fn run(&self, call: &mut Incoming) {
         self.handler.start(call);
     }
 
@@ -281,7 +281,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn handler<F, Fut, V, E>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<Fut, Status> + 'static,
+        F: Fn(&mut Incoming) -> Result<Fut, Status> + 'static,
         Fut: Future<Output = Result<V, E>> + 'static,
         V: Message,
         E: Message,
@@ -294,7 +294,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn streaming<F, Fut, V, E>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming, &Streams) -> Result<Fut, Status> + 'static,
+        F: Fn(&mut Incoming, &Streams) -> Result<Fut, Status> + 'static,
         Fut: Future<Output = Ending<V, E>> + 'static,
         V: Message,
         E: Message,
@@ -308,7 +308,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn offloaded<F, Fut, V, E>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+        F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
         Fut: Future<Output = Result<V, E>> + 'static,
         V: Message,
         E: Message,
@@ -321,7 +321,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn spawned<F, Fut, V, E>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
+        F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         V: Message,
         E: Message,
@@ -334,7 +334,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn spawned_responder<F>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+        F: Fn(&mut Incoming) -> Result<(), Status> + Send + Sync + 'static,
     {
         let Some(spawner) = self.spawner.clone() else { return };
         self.insert(index, Box::new(SpawnedResponder::new(handler, spawner)));
@@ -344,7 +344,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn responder<F>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<(), Status> + 'static,
+        F: Fn(&mut Incoming) -> Result<(), Status> + 'static,
     {
         self.insert(index, Box::new(WithResponder::new(handler)));
     }
@@ -353,7 +353,7 @@ impl Mount {
     #[doc(hidden)]
     pub fn offloaded_responder<F>(&mut self, index: usize, handler: F)
     where
-        F: Fn(Incoming) -> Result<(), Status> + Send + Sync + 'static,
+        F: Fn(&mut Incoming) -> Result<(), Status> + Send + Sync + 'static,
     {
         let pool = Arc::clone(&self.pool);
         self.insert(index, Box::new(OffloadedResponder::new(handler, pool)));

@@ -22,13 +22,15 @@ impl Deduplicated {
 }
 
 impl Handler for Deduplicated {
-    fn start(&self, call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
         match shard.begin_keyed(self.method, &facts, &call.extensions) {
             None | Some(Begun::First) => self.handler.start(call),
             Some(Begun::Waits(waiting)) => {
-                self.repeats.start(&shard, waiting, Repeat { shard: Rc::clone(&shard), facts });
+                if let Ok(slot) = self.repeats.build(|| Ok(waiting)) {
+                    self.repeats.start(slot, &shard, &facts, Repeat);
+                }
             }
             Some(Begun::Ended(reply)) => shard.answer_again(&facts, &reply),
             Some(Begun::Refused(status)) => shard.refuse(facts.handle, facts.request, status),
@@ -36,24 +38,11 @@ impl Handler for Deduplicated {
     }
 }
 
-/// A call that waits for another one's answer.
-struct Repeat {
-    shard: Rc<Inner>,
-    facts: Facts,
-}
+/// What follows a call that waits for another one's answer: the same.
+struct Repeat;
 
 impl Work<KeptReply> for Repeat {
-    fn shard(&self) -> &Rc<Inner> {
-        &self.shard
-    }
-
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    fn ended(work: &mut Option<Repeat>, reply: KeptReply) {
-        if let Some(Repeat { shard, facts }) = work {
-            shard.answer_again(facts, &reply);
-        }
+    fn ended(self, shard: &Rc<Inner>, facts: &Facts, reply: KeptReply) {
+        shard.answer_again(facts, &reply);
     }
 }

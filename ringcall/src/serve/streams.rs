@@ -255,12 +255,12 @@ impl<F> Streaming<F> {
 
 impl<F, Fut, V, E> Handler for Streaming<F>
 where
-    F: Fn(Incoming, &Streams) -> Result<Fut, Status>,
+    F: Fn(&mut Incoming, &Streams) -> Result<Fut, Status>,
     Fut: Future<Output = Ending<V, E>> + 'static,
     V: Message,
     E: Message,
 {
-    fn start(&self, mut call: Incoming) {
+    fn start(&self, call: &mut Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let shard = Rc::clone(shard);
         if self.has_items_out {

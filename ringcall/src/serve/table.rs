@@ -2,6 +2,7 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Invalid, ItemShape, Message, Signatures};
 use ringcall_compression::Compression;
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Chunk, Codec, EncodeError, Writer, method_id};
+use ringcall_core::{Chunk, Codec, EncodeError, Outgoing, Writer, method_id};
+
+use crate::client::DEFAULT_DEADLINE;
+use crate::packing::wish;
 
 /// What is known about a service: made by `#[service]`, used by servers, clients and tools.
 #[derive(Debug)]
@@ -105,6 +109,8 @@ pub struct MethodTable {
     is_one_way: bool,
     deadline: Option<Duration>,
     compression: Option<Compression>,
+    /// What callers say who say nothing else, once somebody calls it.
+    outgoing: OnceLock<Outgoing>,
 }
 
 impl MethodTable {
@@ -142,6 +148,7 @@ impl MethodTable {
             is_one_way: false,
             deadline: None,
             compression: None,
+            outgoing: OnceLock::new(),
         }
     }
 
@@ -238,6 +245,24 @@ impl MethodTable {
         let flag = |items: &Option<ErasedMessage>, flag| if items.is_some() { flag } else { 0 };
         flag(&self.items_in, request_flags::ITEMS_IN)
             | flag(&self.items_out, request_flags::ITEMS_OUT)
+    }
+
+    /// What a call of it says unless its caller wants something else.
+    #[inline]
+    pub(crate) fn outgoing(&'static self) -> &'static Outgoing {
+        self.outgoing.get_or_init(|| Outgoing {
+            name: &self.full_name,
+            method: self.id,
+            in_signature: self.signatures.in_signature,
+            out_signature: self.signatures.out_signature,
+            codec: self.argument.codec,
+            compression: wish(self.compression),
+            timeout: self.deadline.unwrap_or(DEFAULT_DEADLINE),
+            priority: 0,
+            attempt: 0,
+            wait_for_ready: false,
+            flags: if self.is_idempotent { request_flags::IDEMPOTENT } else { 0 },
+        })
     }
 
     pub(crate) fn argument_codec(&self) -> Codec {

@@ -47,11 +47,16 @@ pub(crate) struct Executor {
     free: RefCell<Vec<u32>>,
     /// A slot that is kept for the next first poll: most handlers are ready at once and leave it as it was.
     spare: Cell<Option<Spare>>,
-    ready: Rc<ReadyQueue>,
+    ready: Rc<RefCell<ReadyQueue>>,
     remote: Arc<Remote>,
     /// How many times it is entered.
     depth: Cell<u32>,
+    /// The slot of the task that is being polled, innermost.
+    polled: Cell<u32>,
 }
+
+/// No task is being polled.
+const NONE: u32 = u32::MAX;
 
 struct Slot {
     waker: Rc<TaskWaker>,
@@ -81,12 +86,10 @@ pub(crate) struct Spare {
 
 struct TaskWake {
     index: u32,
-    is_queued: AtomicBool,
+    /// Another thread has woken it, and the shard has not heard of that yet.
+    is_sent: AtomicBool,
     remote: Arc<Remote>,
 }
-
-/// Tasks to poll, in order.
-pub(crate) type ReadyQueue = RefCell<VecDeque<u32>>;
 
 impl Wake for TaskWake {
     fn wake(self: Arc<Self>) {
@@ -94,13 +97,40 @@ impl Wake for TaskWake {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.is_queued.swap(true, Ordering::AcqRel) {
+        // On a thread that is ending nothing is current any more.
+        if CURRENT.try_with(|current| current.wake(&self.remote, self.index)).unwrap_or(false) {
             return;
         }
-        // On a thread that is ending nothing is current any more.
-        if !CURRENT.try_with(|current| current.wake(&self.remote, self.index)).unwrap_or(false) {
+        if !self.is_sent.swap(true, Ordering::AcqRel) {
             self.remote.wake_task(self.index);
         }
+    }
+}
+
+/// Tasks to poll, in order, each once. Of the shard's thread: what wakes there needs no atomics.
+#[derive(Default)]
+struct ReadyQueue {
+    tasks: VecDeque<u32>,
+    /// By task.
+    is_queued: Vec<bool>,
+}
+
+impl ReadyQueue {
+    #[inline]
+    fn push(&mut self, index: u32) {
+        let Some(is_queued) = self.is_queued.get_mut(index as usize) else { return };
+        if !std::mem::replace(is_queued, true) {
+            self.tasks.push_back(index);
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<u32> {
+        let index = self.tasks.pop_front()?;
+        if let Some(is_queued) = self.is_queued.get_mut(index as usize) {
+            *is_queued = false;
+        }
+        Some(index)
     }
 }
 
@@ -115,7 +145,7 @@ loom::thread_local! {
 }
 
 /// The shards that are being driven on this thread, innermost last.
-struct Current(RefCell<Vec<(Arc<Remote>, Rc<ReadyQueue>)>>);
+struct Current(RefCell<Vec<(Arc<Remote>, Rc<RefCell<ReadyQueue>>)>>);
 
 impl Current {
     /// Queues a task of the innermost shard without a detour; `false` if it is another's.
@@ -125,7 +155,7 @@ impl Current {
         if !Arc::ptr_eq(current, remote) {
             return false;
         }
-        ready.borrow_mut().push_back(index);
+        ready.borrow_mut().push(index);
         true
     }
 }
@@ -150,6 +180,7 @@ impl Executor {
             ready: Rc::default(),
             remote: Arc::clone(remote),
             depth: Cell::new(0),
+            polled: Cell::new(NONE),
         }
     }
 
@@ -179,7 +210,7 @@ impl Executor {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.borrow().is_empty() || self.remote.has_woken()
+        !self.ready.borrow().tasks.is_empty() || self.remote.has_woken()
     }
 
     /// Adds a task and polls it as soon as possible.
@@ -198,7 +229,10 @@ impl Executor {
         poll: impl FnOnce(&mut Context<'_>) -> Poll<()>,
     ) -> Option<u32> {
         let spare = self.spare.take().unwrap_or_else(|| self.reserve_spare());
-        if poll(&mut Context::from_waker(&spare.waker.waker)).is_pending() {
+        let outer = self.polled.replace(spare.index);
+        let polled = poll(&mut Context::from_waker(&spare.waker.waker));
+        self.polled.set(outer);
+        if polled.is_pending() {
             return Some(spare.index);
         }
         if let Some(other) = self.spare.replace(Some(spare)) {
@@ -222,9 +256,10 @@ impl Executor {
         let mut slots = self.slots.borrow_mut();
         let index = slots.len() as u32;
         let remote = Arc::clone(&self.remote);
-        let wake = Arc::new(TaskWake { index, is_queued: AtomicBool::new(false), remote });
+        let wake = Arc::new(TaskWake { index, is_sent: AtomicBool::new(false), remote });
         let waker = Waker::from(Arc::clone(&wake));
         slots.push(Slot { waker: Rc::new(TaskWaker { waker, wake }), content: Content::Free });
+        self.ready.borrow_mut().is_queued.push(false);
         index
     }
 
@@ -257,16 +292,47 @@ impl Executor {
     /// [some](TASKS_MIN) in any case, since what they hold may be what it is about. Says whether there was any. What is woken
     /// meanwhile waits for the next time: a task that yields by waking itself would have the whole budget.
     pub(crate) fn run(&self, budget: usize, goes_on: impl Fn() -> bool) -> bool {
-        self.remote.take_woken(&mut self.ready.borrow_mut());
-        let wanted = self.ready.borrow().len().min(budget);
+        self.hear();
+        let wanted = self.ready.borrow().tasks.len().min(budget);
         for nth in 0..wanted {
             if nth >= TASKS_MIN && !goes_on() {
                 break;
             }
-            let Some(index) = self.ready.borrow_mut().pop_front() else { break };
+            let Some(index) = self.ready.borrow_mut().pop() else { break };
             self.run_one(index);
         }
         wanted > 0
+    }
+
+    /// Queues what other threads have woken.
+    fn hear(&self) {
+        while let Some(index) = self.remote.next_woken() {
+            if let Some(slot) = self.slots.borrow().get(index as usize) {
+                // Read as well as written: a waker that found it still set has gone away, and the poll that follows
+                // must see what it did before.
+                slot.waker.wake.is_sent.swap(false, Ordering::AcqRel);
+            }
+            self.ready.borrow_mut().push(index);
+        }
+    }
+
+    /// The task that a waker wakes, if it is the one that is being polled.
+    #[inline]
+    pub(crate) fn task_of(&self, waker: &Waker) -> Option<u32> {
+        let index = self.polled.get();
+        let slots = self.slots.borrow();
+        let slot = slots.get(index as usize)?;
+        slot.waker.waker.will_wake(waker).then_some(index)
+    }
+
+    /// Wakes a task of this shard, on its thread.
+    #[inline]
+    pub(crate) fn wake(&self, index: u32) {
+        match self.is_entered() {
+            true => self.ready.borrow_mut().push(index),
+            // Whoever turns the shard must hear of it.
+            false => self.remote.wake_task(index),
+        }
     }
 
     #[inline]
@@ -274,9 +340,6 @@ impl Executor {
         let (waker, content) = {
             let mut slots = self.slots.borrow_mut();
             let slot = &mut slots[index as usize];
-            // Read as well as written: a waker that found it still set has gone away, and the poll below must see
-            // what it did before.
-            slot.waker.wake.is_queued.swap(false, Ordering::AcqRel);
             let content = match slot.content {
                 Content::Task(_) => std::mem::replace(&mut slot.content, Content::Polled),
                 // A late wake of a task that is gone.
@@ -286,7 +349,9 @@ impl Executor {
         };
         let Content::Task(mut task) = content else { return };
         let mut cx = Context::from_waker(&waker.waker);
+        let outer = self.polled.replace(index);
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
+        self.polled.set(outer);
         if polled.is_err() {
             self.panicked();
             log::error!("a task panicked; it is dropped, the shard goes on");

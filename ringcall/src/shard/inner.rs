@@ -22,9 +22,9 @@ use std::time::Duration;
 use ringcall_core::frame::CancelReason;
 use ringcall_core::{
     Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, EncodeError, Encoded, Encoding,
-    Endpoint, EndpointEvent, Entropy, Event, Failure, Handle, Identity, Instant, Item, Listener,
-    Memory, Outcome, Outgoing, Payload, Refused, Request, RequestId, Reservation, Side, SplitMix64,
-    Status, Transport,
+    Endpoint, Entropy, Event, Failure, Handle, Identity, Instant, Item, Listener, Memory, Outcome,
+    Outgoing, Payload, Polled, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status,
+    Transport,
 };
 
 use admission::Admission;
@@ -42,7 +42,7 @@ use super::mail::Remote;
 use super::stalls::Stalls;
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
-use super::waiters::Waiters;
+use super::waiters::{Sleeper, Waiters};
 use crate::client::{ClientConnection, LocalClient, Outbox, failure_of};
 use crate::observe::{Lines, Observers};
 use crate::offload::Pool;
@@ -52,16 +52,24 @@ use crate::serve::access::{Authority, Gate};
 use crate::serve::limits::{Limits, Rates};
 use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running};
 
-/// What comes back with the end of a call.
+/// What comes back with the end of a call. Each is a word, so that it goes from hand to hand in registers.
 pub(crate) enum Ticket {
     /// A future on this shard.
-    Waiter(u32),
+    Waiter(usize),
     /// A callback on this shard.
-    Callback(Box<dyn FnOnce(Outcome)>),
+    Callback(Box<Callback>),
     /// A caller on another thread, by its place in `remote_calls`.
-    Remote(u32),
+    Remote(usize),
     /// The caller of a call with streams.
     Stream(Rc<OpenStream>),
+}
+
+pub(crate) type Callback = Box<dyn FnOnce(Outcome)>;
+
+impl Ticket {
+    pub(crate) fn callback(callback: impl FnOnce(Outcome) + 'static) -> Ticket {
+        Ticket::Callback(Box::new(Box::new(callback)))
+    }
 }
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
@@ -414,14 +422,14 @@ impl Inner {
         let mut delivered = Delivered::Nothing;
         loop {
             // Borrowed for the question only: what follows may make calls itself.
-            let event = self.endpoint.borrow_mut().poll_event(now);
-            match event {
+            let mut event = None;
+            let polled = self.endpoint.borrow_mut().poll_into(now, &mut event);
+            match polled {
                 None => return delivered,
-                Some(EndpointEvent::Accepted(listener, socket)) => self.accepted(listener, socket),
-                Some(EndpointEvent::Connection(handle, Event::Item(id, item))) => {
-                    since_flush += self.item_arrived(handle, id, item);
+                Some(Polled::Accepted(listener, socket)) => self.accepted(listener, socket),
+                Some(Polled::Connection(handle)) => {
+                    since_flush += self.take_event(handle, &mut event);
                 }
-                Some(EndpointEvent::Connection(handle, event)) => self.take_event(handle, event),
             }
             delivered = Delivered::All;
             since_flush += 1;
@@ -458,24 +466,41 @@ impl Inner {
         }
     }
 
+    /// Returns how many more events have been taken with it.
     #[inline]
-    fn take_event(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
+    fn take_event(self: &Rc<Self>, handle: Handle, event: &mut Option<Event<Ticket>>) -> u32 {
+        // Ordinary ones are looked at where they lie.
+        if let Some(Event::Request(request)) = event {
+            self.dispatch(handle, request);
+            return 0;
+        }
+        match event.take() {
+            Some(Event::Completed(ticket, outcome)) => self.completed(handle, ticket, outcome),
+            Some(Event::Item(id, item)) => return self.item_arrived(handle, id, item),
+            Some(event) => self.take_other(handle, event),
+            None => {}
+        }
+        0
+    }
+
+    #[inline]
+    fn completed(self: &Rc<Self>, handle: Handle, ticket: Ticket, outcome: Outcome) {
+        if let Outcome::Reply(reply) = &outcome
+            && reply.header.codec.has_names()
+        {
+            self.count_fallback(handle, 0, 1);
+        }
+        if let Ticket::Remote(index) = ticket
+            && let Some(failure) = failure_of(&outcome)
+            && self.repeat(index as u32, &failure)
+        {
+            return;
+        }
+        self.complete(ticket, outcome);
+    }
+
+    fn take_other(self: &Rc<Self>, handle: Handle, event: Event<Ticket>) {
         match event {
-            Event::Request(request) => self.dispatch(handle, request),
-            Event::Completed(ticket, outcome) => {
-                if let Outcome::Reply(reply) = &outcome
-                    && reply.header.codec.has_names()
-                {
-                    self.count_fallback(handle, 0, 1);
-                }
-                if let Ticket::Remote(index) = ticket
-                    && let Some(failure) = failure_of(&outcome)
-                    && self.repeat(index, &failure)
-                {
-                    return;
-                }
-                self.complete(ticket, outcome);
-            }
             Event::Cancelled(id, why) => self.cancelled(handle, id, why),
             Event::Established(hello) => {
                 if let Some(client) = self.client(handle) {
@@ -536,15 +561,15 @@ impl Inner {
     // ---- calls of others ----
 
     #[inline]
-    fn dispatch(self: &Rc<Self>, handle: Handle, request: Request) {
+    fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) {
         if self.watch.is_some() {
-            self.watch_request(handle, &request);
+            self.watch_request(handle, request);
         }
         let method = self.routers.borrow().find(handle, request.method);
         let Some(method) = method else {
-            return self.control(handle, &request);
+            return self.control(handle, request);
         };
-        if self.is_guarded && !self.may_call(handle, &request, method.full_name()) {
+        if self.is_guarded && !self.may_call(handle, request, method.full_name()) {
             return;
         }
         if self.admission.is_some() {
@@ -553,22 +578,22 @@ impl Inner {
         self.begin(handle, request, method, 0);
     }
 
-    /// Begins a call, which has waited for so long. Inlined, since a request is large to pass on.
+    /// Begins a call, which has waited for so long. Takes the bytes of its request.
     #[inline(always)]
     fn begin(
         self: &Rc<Self>,
         handle: Handle,
-        mut request: Request,
+        request: &mut Request,
         method: Rc<Method>,
         queue_us: u32,
     ) {
         let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
-        let admitted = match method.admit(&request, reads) {
+        let admitted = match method.admit(request, reads) {
             Ok(admitted) => admitted,
             Err(status) => return self.refuse(handle, request.id, status),
         };
         if request.compression != 0
-            && let Err(status) = self.inflate(handle, &mut request)
+            && let Err(status) = self.inflate(handle, request)
         {
             return self.refuse(handle, request.id, status);
         }
@@ -744,11 +769,16 @@ impl Inner {
             flags: outgoing.flags,
         };
         let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
-        if call.codec.has_names() && called.is_ok() {
-            self.count_fallback(handle, 1, 0);
-        }
         self.left_work();
-        called
+        match called {
+            Ok(id) => {
+                if call.codec.has_names() {
+                    self.count_fallback(handle, 1, 0);
+                }
+                Ok(id)
+            }
+            Err(refused) => Err(refused),
+        }
     }
 
     /// Gives up a call that [`call`](Self::call) has made. `None` if it has ended meanwhile.
@@ -761,20 +791,33 @@ impl Inner {
 
     #[inline]
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) {
-        // Callbacks and wakers are somebody's code: with a panic of theirs, all other calls of the
-        // shard would be lost.
-        let told = catch_unwind(AssertUnwindSafe(|| match ticket {
-            Ticket::Waiter(index) => self.waiters.complete(index, outcome),
+        match ticket {
+            Ticket::Waiter(index) => match self.waiters.complete(index as u32, outcome) {
+                Some(Sleeper::Task(index)) => self.executor.wake(index),
+                Some(Sleeper::Waker(waker)) => self.guard(|| waker.wake()),
+                None => {}
+            },
+            ticket => self.complete_other(ticket, outcome),
+        }
+    }
+
+    fn complete_other(&self, ticket: Ticket, outcome: Outcome) {
+        self.guard(|| match ticket {
+            Ticket::Waiter(_) => {}
             Ticket::Callback(callback) => callback(outcome),
             Ticket::Remote(index) => {
-                let end = self.remote_calls.borrow_mut().take(index);
+                let end = self.remote_calls.borrow_mut().take(index as u32);
                 if let Some(end) = end {
                     end.complete(outcome);
                 }
             }
             Ticket::Stream(stream) => stream.complete(outcome),
-        }));
-        if told.is_err() {
+        });
+    }
+
+    /// Callbacks and wakers are somebody's code: with a panic of theirs, all other calls of the shard would be lost.
+    fn guard(&self, tell: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(tell)).is_err() {
             self.executor.panicked();
             log::error!("the callback of a call panicked; the shard goes on");
         }

@@ -1,6 +1,6 @@
 //! What other threads leave for a shard.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, OnceLock};
@@ -263,10 +263,9 @@ impl Remote {
         !self.woken.is_empty()
     }
 
-    pub(crate) fn take_woken(&self, ready: &mut VecDeque<u32>) {
-        while let Some(index) = self.woken.pop() {
-            ready.push_back(index);
-        }
+    /// A task that another thread has woken.
+    pub(crate) fn next_woken(&self) -> Option<u32> {
+        self.woken.pop()
     }
 
     pub(crate) fn take_root_woken(&self) -> bool {

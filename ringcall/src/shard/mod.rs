@@ -46,6 +46,7 @@ pub(crate) use inner::{Inner, Ticket};
 pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
+pub(crate) use waiters::Waited;
 
 use crate::ServeError;
 use crate::client::{LocalConnect, ToAddress};

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::task::Waker;
 
-use ringcall_core::Outcome;
+use ringcall_core::{Answer, Chunk, Outcome, Status};
 
 /// Waiters by number. A number is free again when its future has taken the result or was dropped, not
 /// when the result arrives: otherwise another call could get the number meanwhile, and with it somebody
@@ -17,8 +17,25 @@ struct State {
 
 enum Waiter {
     Free,
+    /// A task of the shard: its waker need not be kept, which would be counted twice a call by atomics.
+    Task(u32),
     Waiting(Waker),
     Done(Outcome),
+}
+
+/// Whom to wake.
+pub(crate) enum Sleeper {
+    Task(u32),
+    Waker(Waker),
+}
+
+/// What has become of a waiter.
+pub(crate) enum Waited {
+    Pending,
+    /// The answer that it waited for, as a handler gave it.
+    Answered(Answer<Chunk>),
+    /// Anything else.
+    Ended(Outcome),
 }
 
 impl Waiters {
@@ -32,46 +49,70 @@ impl Waiters {
         (state.waiters.len() - state.free.len()) as u32
     }
 
-    /// A new waiter.
-    pub(crate) fn add(&self, waker: Waker) -> u32 {
+    /// A new waiter, of the task with this number, if it is one of the shard's.
+    #[inline]
+    pub(crate) fn add(&self, task: Option<u32>, waker: &Waker) -> u32 {
         let mut state = self.0.borrow_mut();
-        let index = state.free.pop().unwrap_or_else(|| {
-            state.waiters.push(Waiter::Free);
-            state.waiters.len() as u32 - 1
-        });
-        state.waiters[index as usize] = Waiter::Waiting(waker);
+        let index = match state.free.pop() {
+            Some(index) => index,
+            None => state.grow(),
+        };
+        // Each written in place: a whole waiter is large to move.
+        let waiter = &mut state.waiters[index as usize];
+        match task {
+            Some(task) => *waiter = Waiter::Task(task),
+            None => *waiter = Waiter::Waiting(waker.clone()),
+        }
         index
     }
 
-    /// The call has ended.
-    pub(crate) fn complete(&self, index: u32, outcome: Outcome) {
-        let before = {
-            let mut state = self.0.borrow_mut();
-            std::mem::replace(&mut state.waiters[index as usize], Waiter::Done(outcome))
-        };
-        if let Waiter::Waiting(waker) = before {
-            waker.wake();
+    /// The call has ended. Returns who is to be woken for it.
+    #[inline]
+    pub(crate) fn complete(&self, index: u32, outcome: Outcome) -> Option<Sleeper> {
+        let mut state = self.0.borrow_mut();
+        let waiter = &mut state.waiters[index as usize];
+        if let Waiter::Task(task) = *waiter {
+            *waiter = Waiter::Done(outcome);
+            return Some(Sleeper::Task(task));
+        }
+        match std::mem::replace(waiter, Waiter::Done(outcome)) {
+            Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
+            _ => None,
         }
     }
 
-    /// The result, if it is there; the waiter is free then. Otherwise keeps the waker.
-    pub(crate) fn poll(&self, index: u32, waker: &Waker) -> Option<Outcome> {
+    /// The result, if it is there; the waiter is free then. Otherwise keeps whom to wake.
+    #[inline]
+    pub(crate) fn poll(
+        &self,
+        index: u32,
+        task: impl FnOnce() -> Option<u32>,
+        waker: &Waker,
+    ) -> Waited {
         let mut state = self.0.borrow_mut();
+        let state = &mut *state;
         let waiter = &mut state.waiters[index as usize];
-        match waiter {
-            Waiter::Waiting(kept) => {
-                kept.clone_from(waker);
-                None
-            }
-            Waiter::Done(_) => {
-                let done = std::mem::replace(waiter, Waiter::Free);
+        // What is ordinary is moved once, from here to whoever asked for it.
+        if let Waiter::Done(Outcome::Reply(reply)) = waiter
+            && reply.header.status == Status::OK
+        {
+            let body = std::mem::take(&mut reply.body);
+            let extensions = std::mem::take(&mut reply.extensions);
+            let (header, attached) = (reply.header, reply.attached);
+            *waiter = Waiter::Free;
+            state.free.push(index);
+            return Waited::Answered(Answer { header, body, attached, extensions });
+        }
+        match std::mem::replace(waiter, Waiter::Free) {
+            Waiter::Done(outcome) => {
                 state.free.push(index);
-                match done {
-                    Waiter::Done(outcome) => Some(outcome),
-                    _ => None,
-                }
+                Waited::Ended(outcome)
             }
-            Waiter::Free => None,
+            Waiter::Free => Waited::Pending,
+            Waiter::Task(_) | Waiter::Waiting(_) => {
+                *waiter = task().map_or_else(|| Waiter::Waiting(waker.clone()), Waiter::Task);
+                Waited::Pending
+            }
         }
     }
 
@@ -83,5 +124,13 @@ impl Waiters {
         state.free.push(index);
         drop(state);
         drop(gone);
+    }
+}
+
+impl State {
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        self.waiters.push(Waiter::Free);
+        self.waiters.len() as u32 - 1
     }
 }

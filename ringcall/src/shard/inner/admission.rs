@@ -125,10 +125,15 @@ const WITH_ITEMS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 impl Inner {
     /// A call has arrived for a method: takes it, or says no.
     #[cold]
-    pub(super) fn take_on(self: &Rc<Self>, handle: Handle, request: Request, method: Rc<Method>) {
+    pub(super) fn take_on(
+        self: &Rc<Self>,
+        handle: Handle,
+        request: &mut Request,
+        method: Rc<Method>,
+    ) {
         let Some(admission) = &self.admission else { return };
         if let Some((status, retry_after_ms)) =
-            self.has_too_many(admission, handle, &request, &method)
+            self.has_too_many(admission, handle, request, &method)
         {
             return self.refuse_until(handle, request.id, status, retry_after_ms);
         }
@@ -136,7 +141,11 @@ impl Inner {
         if admission.rule.is_none() || request.flags & WITH_ITEMS != 0 {
             return self.begin_admitted(handle, request, method, 0);
         }
-        admission.waiting.borrow_mut().push_back(Waiting { handle, request, method });
+        admission.waiting.borrow_mut().push_back(Waiting {
+            handle,
+            request: request.take(),
+            method,
+        });
     }
 
     /// Counts a call, and says with what it is refused, if there are too many. Either way it [ends](Self::ended_taken).
@@ -203,7 +212,7 @@ impl Inner {
     fn begin_next(
         self: &Rc<Self>,
         admission: &Admission,
-        next: Waiting,
+        mut next: Waiting,
         behind: usize,
         until: Instant,
     ) -> bool {
@@ -230,7 +239,7 @@ impl Inner {
                     self.watch_begins(handle, id);
                 }
                 let queue_us = now.micros_since(next.request.received);
-                self.begin_admitted(handle, next.request, next.method, queue_us);
+                self.begin_admitted(handle, &mut next.request, next.method, queue_us);
                 return true;
             }
         }
@@ -241,7 +250,7 @@ impl Inner {
     fn begin_admitted(
         self: &Rc<Self>,
         handle: Handle,
-        request: Request,
+        request: &mut Request,
         method: Rc<Method>,
         queue_us: u32,
     ) {

@@ -114,7 +114,7 @@ impl Inner {
         let may_go = client.connection().skew().adapt_for(&mut outgoing, &payload);
         let called = Called::from(&outgoing);
         let index = self.remote_calls.borrow_mut().add(end, to, deadline, called);
-        let ticket = Ticket::Remote(index);
+        let ticket = Ticket::Remote(index as usize);
         if !may_go {
             return self.call_later(
                 client,
@@ -180,7 +180,7 @@ impl Inner {
             // Its callback knows its number, and nobody here does.
             audience.repeat(&outgoing, 0, self.now());
         }
-        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index), None);
+        self.call_later(client, outgoing, deadline, payload, Ticket::Remote(index as usize), None);
         true
     }
 
@@ -211,7 +211,8 @@ impl Inner {
                     client.room(waits, deadline).await;
                 }
                 let handle = client.connection().handle();
-                let index = if let Ticket::Remote(index) = ticket { Some(index) } else { None };
+                let index =
+                    if let Ticket::Remote(index) = ticket { Some(index as u32) } else { None };
                 if index.is_some_and(|index| shard.remote_calls.borrow().is_abandoned(index)) {
                     let failure = Failure::not_sent(Cause::Cancelled);
                     return shard.complete(ticket, Outcome::Failed(failure));
@@ -318,7 +319,7 @@ impl Inner {
         let places = self.remote_calls.borrow().calls.len() as u32;
         for index in 0..places {
             let failure = Failure::not_sent(Cause::Shutdown);
-            self.complete(Ticket::Remote(index), Outcome::Failed(failure));
+            self.complete(Ticket::Remote(index as usize), Outcome::Failed(failure));
         }
     }
 
