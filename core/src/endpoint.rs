@@ -211,7 +211,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.readable.pop_front();
                 continue;
             };
-            link.connection.poll_next(now, event);
+            link.connection.poll_next(now, |polled| *event = polled);
             if event.is_some() {
                 let handle = link.handle;
                 self.share -= 1;

@@ -475,9 +475,7 @@ impl<T> Connection<T> {
     /// much it takes at a time. `None`: nothing until something is handled.
     #[inline(always)]
     pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
-        let mut event = None;
-        self.poll_next(now, &mut event);
-        event
+        self.poll_next(now, |event| event)
     }
 
     /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, as long as the
