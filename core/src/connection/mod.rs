@@ -12,6 +12,7 @@ macro_rules! recorded {
 
 mod assembly;
 mod bodies;
+mod budget;
 mod calls;
 mod credit;
 mod drain;
@@ -304,6 +305,7 @@ impl<T> Connection<T> {
                 backlog: now,
                 paced: now,
                 paced_sent: 0,
+                denied: None,
                 every: config.look_after_every(),
             },
             liveness: Liveness::new(),
