@@ -34,7 +34,7 @@ counters! {
     requests_answered,
     /// Requests answered by core itself with a refusal.
     requests_refused,
-    /// Those of them that were refused because memory was short.
+    /// Those of them that were refused because memory was short, or the landing budget used up for too long.
     requests_short_of_memory,
     /// Requests that had expired before their handler could start: when they arrived, or in a queue. Their
     /// bodies were not looked at.

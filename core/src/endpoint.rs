@@ -43,6 +43,9 @@ const HELD_BYTES_MIN: usize = 16 * 1024;
 /// threads does not say so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How soon after another it is looked whether somebody holds landing budget that others wait for.
+const LANDING_LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// All connections of a shard, driven over one transport.
 pub struct Endpoint<Tr: Transport, L, T> {
     transport: Tr,
@@ -69,6 +72,8 @@ pub struct Endpoint<Tr: Transport, L, T> {
     /// Connections were closed in this turn, so that so much might be free: further ones are closed only if more
     /// than this is held all the same.
     relieved: Option<usize>,
+    /// Not before then is it looked again who holds landing budget that others wait for.
+    next_landing_look: Instant,
 }
 
 struct Link<L, T> {
@@ -156,6 +161,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             past: Counters::default(),
             short: None,
             relieved: None,
+            next_landing_look: now,
         }
     }
 
@@ -211,7 +217,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.readable.pop_front();
                 continue;
             };
-            link.connection.poll_next(now, event);
+            link.connection.poll_next(now, |polled| *event = polled);
             if event.is_some() {
                 let handle = link.handle;
                 self.share -= 1;
@@ -578,7 +584,25 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             link.connection.handle_timeout(now);
             self.touch(handle);
         }
+        // Whoever waits for the landing budget has a timer.
+        if any && self.next_landing_look <= now && self.memory.take_landing_denied() {
+            self.next_landing_look = now + LANDING_LOOK_EVERY;
+            self.take_landing_back(now);
+        }
         any
+    }
+
+    /// Bodies wait for the landing budget: closes connections that hold some of it and make no use of it.
+    #[cold]
+    fn take_landing_back(&mut self, now: Instant) {
+        let links = self.links.iter().flatten();
+        let idle = links.filter(|link| link.connection.holds_back(now) && !bug!("holds_back"));
+        let handles: Vec<Handle> = idle.map(|link| link.handle).collect();
+        for handle in handles {
+            if let Some(link) = self.touch(handle) {
+                link.connection.close(now, CloseReason::BodyStalled);
+            }
+        }
     }
 
     // ---- memory ----

@@ -19,6 +19,8 @@ struct Inner {
     /// What bodies that are arriving hold.
     landing: Cell<usize>,
     landing_max: usize,
+    /// There was no room for a body since somebody last looked.
+    is_landing_denied: Cell<bool>,
     /// How many connections there are.
     connections: Cell<usize>,
     /// What is left for all of them when memory is short.
@@ -38,6 +40,11 @@ const ROOM_BYTES_MIN: usize = 256 * 1024;
 pub struct MemoryLimits {
     /// For bodies that are still arriving. Beyond it a connection that has begun none waits, unread,
     /// until others have arrived; one that has begun some goes on within its windows. 64 MiB by default.
+    ///
+    /// Nobody waits for longer than an eighth of [`Config::stall_timeout`](crate::Config::stall_timeout): then
+    /// requests are refused with [`OVERLOADED`](crate::Status::OVERLOADED), replies and items land all the same.
+    /// Meanwhile [`Endpoint`](crate::Endpoint) closes those that hold a part and are silent for a tenth of it, or so
+    /// slow that a body takes more than six times as long.
     pub landing_bytes: usize,
     /// Of blocks in use: beyond three quarters of it, bodies that arrived whole are copied out of
     /// their receive buffers, so that a few that are held long do not pin much. 64 MiB by default.
@@ -99,6 +106,7 @@ impl Memory {
             outgoing: Cell::new(None),
             landing: Cell::new(0),
             landing_max,
+            is_landing_denied: Cell::new(false),
             connections: Cell::new(0),
             reserve,
             is_exhausted: Cell::new(false),
@@ -157,6 +165,7 @@ impl Memory {
     pub(crate) fn land_begin(&self, len: usize, must: bool) -> Option<ChunkMut> {
         let landing = self.0.landing.get().checked_add(Pool::cost(len))?;
         if landing > self.0.landing_max && !must && self.0.landing.get() > 0 {
+            self.0.is_landing_denied.set(true);
             return None;
         }
         self.0.landing.set(landing);
@@ -165,6 +174,11 @@ impl Memory {
 
     pub(crate) fn land_end(&self, len: usize) {
         self.0.landing.set(self.0.landing.get().saturating_sub(Pool::cost(len)));
+    }
+
+    /// Whether there was no room for a body since this was last asked.
+    pub(crate) fn take_landing_denied(&self) -> bool {
+        self.0.is_landing_denied.take()
     }
 
     /// What bodies that are arriving hold.

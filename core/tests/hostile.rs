@@ -689,7 +689,7 @@ fn a04_reserved_memory_has_a_budget_and_a_time() {
     other.send(&[cut(0, MAX), data(id(0), 16, &body[16..])]);
     // The bytes that came before it was told to pause are all it has.
     assert!(other.is_paused() && other.lent() <= lent + 2 * MAX);
-    other.pass(9 * SECOND);
+    other.pass(SECOND);
     assert!(other.closed.is_none() && other.is_paused());
     silent.pass(10 * SECOND);
     assert_eq!(silent.closed, Some(End::BodyStalled));
@@ -699,6 +699,73 @@ fn a04_reserved_memory_has_a_budget_and_a_time() {
     other.answer_all();
     other.sent();
     assert_at_rest(&other);
+}
+
+/// Found: A connection whose body waits for the landing budget is not read for as long as others hold that, and its
+/// other side gives it up.
+#[test]
+fn a04_who_waits_is_refused_in_time() {
+    let memory = landing(MAX);
+    let connect = || Raw::with_memory(Side::Server, Config::new(), &memory).open();
+    let (mut holder, mut other) = (connect(), connect());
+    holder.send(&[cut(0, MAX)]);
+    let lent = other.lent();
+    let rest = || data(id(0), 16, &[0; 84]);
+    other.send(&[cut(0, 100), rest(), ping(1)]);
+    other.pass(SECOND);
+    assert!(other.is_paused() && other.sent().is_empty());
+    other.pass(SECOND / 2);
+    let said = other.sent();
+    assert!(said.iter().any(|frame| frame.is(Kind::Pong)) && !other.is_paused(), "{said:?}");
+    assert_eq!(other.connection.counters().requests_short_of_memory, 1);
+    assert!(other.requests.is_empty() && other.lent() <= lent + 4096);
+    // Those behind it do not all wait as long. One-way calls are dropped.
+    let again = |generation: u32| cut(0, 100).id(nth_id(0, generation));
+    let one_way = cut(1, 100).flags(ONE_WAY);
+    other.send(&[again(2), data(nth_id(0, 2), 16, &[0; 84]), one_way, data(id(1), 16, &[0; 84])]);
+    assert_eq!(other.statuses(), [Status::OVERLOADED]);
+    assert_at_rest(&other);
+    // Whoever comes later waits again, and is served when there is room.
+    other.pass(2 * SECOND);
+    other.send(&[again(3), data(nth_id(0, 3), 16, &[0; 84])]);
+    other.pass(SECOND);
+    assert!(other.is_paused() && other.sent().is_empty());
+    drop(holder);
+    other.pass(Duration::from_millis(2));
+    other.answer_all();
+    assert_eq!(other.statuses(), [Status::OK]);
+    assert_at_rest(&other);
+}
+
+/// What this side has asked for, and items of calls that run, cannot be refused.
+#[test]
+fn a04_replies_and_items_land_in_time() {
+    let memory = landing(MAX);
+    let mut holder = Raw::with_memory(Side::Server, Config::new(), &memory).open();
+    holder.send(&[cut(0, MAX)]);
+
+    let config = || Config::new().keepalive_busy(Duration::ZERO, Duration::ZERO);
+    let mut caller = Raw::with_memory(Side::Client, config(), &memory).open();
+    for ticket in 0..2 {
+        caller.call(ticket, b"", 0).unwrap();
+    }
+    caller.sent();
+    let answer = |slot: u32| [reply(id(slot), &[b'a'; 16]).cut(100), data(id(slot), 16, &[0; 84])];
+    caller.send(&[answer(0), answer(1)].concat());
+    caller.pass(SECOND);
+    assert!(caller.is_paused() && caller.done.is_empty());
+    caller.pass(SECOND / 2);
+    assert_each_once(&caller, Vec::new(), 2);
+
+    let mut callee = Raw::with_memory(Side::Server, config(), &memory).open();
+    callee.send(&[request(0, b"").flags(request_flags::ITEMS_IN)]);
+    let item = plain(Kind::Item).id(id(0)).body(&[b'a'; 16]).cut(100);
+    callee.send(&[item, data(id(0), 16, &[0; 84])]);
+    callee.pass(SECOND);
+    assert!(callee.is_paused());
+    callee.pass(SECOND / 2);
+    assert!(!callee.is_paused() && callee.items.len() == 1);
+    assert_eq!((caller.closed, callee.closed), (None, None));
 }
 
 #[test]

@@ -11,9 +11,10 @@ use harness::raw::{Frame, Raw, request};
 use harness::{Peer, raw_call};
 use ringcall_core::frame::{Kind, ReplyHeader, request_flags};
 use ringcall_core::{
-    Address, Batch, CloseCode, CloseReason, Codec, Config, Encoding, Endpoint, EndpointEvent,
-    Event, Handle, Instant, ItemError, Listener, Memory, MemoryLimits, Plain, Receive, Segment,
-    SendQueue, Side, SplitMix64, Status, Transport, TransportError, TransportEvent,
+    Address, Batch, ChunkMut, CloseCode, CloseReason, Codec, Config, Encoding, Endpoint,
+    EndpointEvent, Event, Handle, Instant, ItemError, Listener, Memory, MemoryLimits, Plain,
+    Receive, Segment, SendQueue, Side, SplitMix64, Status, Transport, TransportError,
+    TransportEvent,
 };
 
 const MIB: usize = 1 << 20;
@@ -146,6 +147,8 @@ struct Scripted {
     next: u32,
     sent: HashMap<Handle, Vec<Segment>>,
     stuck: Vec<Handle>,
+    /// Memory of bodies that is to be received into.
+    landing: HashMap<Handle, (ChunkMut, usize)>,
     closed: Vec<Handle>,
     events: VecDeque<TransportEvent<()>>,
 }
@@ -177,7 +180,11 @@ impl Transport for Scripted {
         !self.stuck.contains(&handle)
     }
 
-    fn receive(&mut self, _: Handle, _: Receive) {}
+    fn receive(&mut self, handle: Handle, how: Receive) {
+        if let Receive::Land(buffer, len) = how {
+            self.landing.insert(handle, (buffer, len));
+        }
+    }
 
     fn shutdown(&mut self, _: Handle) {}
 
@@ -255,9 +262,43 @@ impl Hall {
     }
 
     fn call(&mut self, guest: usize) {
+        self.call_with(guest, 0);
+    }
+
+    /// A call with an argument of so many bytes.
+    fn call_with(&mut self, guest: usize, len: usize) {
         let now = self.now;
-        let made = self.guests[guest].1.connection.call(now, &raw_call(now), &Bytes::new(), 1);
-        made.unwrap();
+        let body = Bytes::from(vec![1; len]);
+        self.guests[guest].1.connection.call(now, &raw_call(now), &body, 1).unwrap();
+    }
+
+    /// These bytes of a guest arrive.
+    fn hear(&mut self, guest: usize, mut bytes: &[u8]) {
+        let (handle, guest) = &self.guests[guest];
+        let pool = guest.memory.pool().clone();
+        let handle = *handle;
+        while !bytes.is_empty() {
+            let transport = self.end.transport_mut();
+            let (n, event) = match transport.landing.remove(&handle) {
+                Some((mut buffer, len)) => {
+                    let n = len.min(bytes.len());
+                    buffer.extend_from_slice(&bytes[..n]);
+                    (n, TransportEvent::Landed(handle, buffer, n))
+                }
+                None => (bytes.len(), TransportEvent::Received(handle, pool.copy(bytes))),
+            };
+            transport.events.push_back(event);
+            bytes = &bytes[n..];
+            self.turn(0);
+        }
+    }
+
+    /// So many milliseconds pass, with a turn in each.
+    fn pass(&mut self, millis: u32) {
+        for _ in 0..millis {
+            self.now = self.now.after_micros(1000);
+            self.turn(0);
+        }
     }
 }
 
@@ -281,6 +322,53 @@ fn e26_those_that_hold_the_most_are_closed_at_the_bound() {
     hall.call(0);
     hall.turn(100);
     assert_eq!(hall.guests[0].1.done.len(), 1);
+}
+
+/// A hall of two in which so many bytes may land, and what the first of them says of a body that takes all of it.
+fn hall_for_one_body() -> (Hall, Vec<u8>) {
+    let mut limits = MemoryLimits::default();
+    limits.landing_bytes = 4 * MIB;
+    let mut hall = Hall::new(Memory::new(limits), 2);
+    hall.call_with(0, 4 * MIB);
+    let bytes = hall.guests[0].1.transmit(hall.now, usize::MAX);
+    (hall, bytes)
+}
+
+/// Found: What has gone silent in the middle of a body holds its part of the landing budget until it is given up
+/// itself, and everybody who waits for that is given up before.
+#[test]
+fn a04_who_holds_the_budget_and_is_silent_goes_when_others_wait() {
+    let (mut hall, body) = hall_for_one_body();
+    hall.hear(0, &body[..100_000]);
+    // As long as nobody waits there is time.
+    hall.pass(5_000);
+    assert_eq!(hall.ended, []);
+    hall.call_with(1, MIB);
+    hall.pass(50);
+    assert_eq!(hall.ended, [(hall.guests[0].0, CloseReason::BodyStalled)]);
+    assert_eq!(hall.guests[1].1.done.len(), 1);
+    assert_eq!(hall.guests[1].1.closed, None);
+}
+
+#[test]
+fn a04_who_holds_the_budget_and_trickles_goes_when_others_wait() {
+    // In a tenth of a second. All of it must be here within a minute.
+    for (step, stays) in [(1, false), (2_000, false), (20_000, true)] {
+        let (mut hall, body) = hall_for_one_body();
+        hall.hear(0, &body[..1000]);
+        let mut at = 1000;
+        for tenth in 0..60 {
+            if tenth % 15 == 0 {
+                hall.call_with(1, MIB);
+            }
+            hall.hear(0, &body[at..at + step]);
+            at += step;
+            hall.pass(100);
+        }
+        assert_eq!(hall.ended.is_empty(), stays, "{step}: {:?}", hall.ended);
+        assert_eq!(hall.guests[1].1.closed, None);
+        assert!(!hall.guests[1].1.done.is_empty());
+    }
 }
 
 #[test]

@@ -157,7 +157,9 @@ impl Node {
     /// Its life ends, by a crash or because it is drained.
     pub(crate) fn end(&mut self, net: &Rc<RefCell<Net>>, shared: &mut Shared, silently: bool) {
         let Some(Life { mut end, mut app, memory, .. }) = self.life.take() else { return };
-        if end.connections() > 0 {
+        // Also of those that it has not accepted yet.
+        let has_others = !net.borrow().ports[self.index].accept_queue.is_empty();
+        if end.connections() > 0 || has_others {
             end.transport_mut().die(silently);
         } else {
             net.borrow_mut().ports[self.index].is_listening = false;

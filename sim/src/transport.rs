@@ -19,6 +19,8 @@ use crate::rng::Rng;
 
 /// The most that one receive brings.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024 - 16;
+/// How many receives of a socket the kernel has at most.
+const RECEIVES_MAX: usize = 4;
 /// How soon an operation is tried again for which the kernel had no memory.
 const RETRY_AFTER: Time = 10 * MILLIS;
 
@@ -302,7 +304,7 @@ impl Look<'_> {
     fn complete(&self, socket: &mut Socket, net: &mut Net, readable: Readable) {
         let Readable::Bytes(n) = readable else { return };
         // A receive into a body's memory begins when nothing else is under way.
-        let may = matches!(socket.want, Receive::More) && socket.completed.len() < 4;
+        let may = matches!(socket.want, Receive::More) && socket.completed.len() < RECEIVES_MAX;
         if !may {
             return;
         }
@@ -330,6 +332,11 @@ impl Look<'_> {
         readable: Readable,
         events: &mut Vec<Event>,
     ) {
+        if socket.completed.len() == RECEIVES_MAX {
+            // Then none was begun for what is readable: it is when one of them has been told.
+            let first = socket.completed.front().map_or(0, |(at, _)| *at);
+            net.turn_at(first.max(net.now) + MICROS, self.node);
+        }
         while let Some((at, _)) = socket.completed.front()
             && *at <= net.now
         {

@@ -23,7 +23,7 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 46] = [
+const MUTANTS: [(&str, &str, Noticed); 48] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("later_first", "what arrives may be parsed before what came earlier", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
@@ -63,6 +63,16 @@ const MUTANTS: [(&str, &str, Noticed); 46] = [
     ),
     ("a03", "frames of any length", By("hostile", "a03_length_limits")),
     ("a04", "bodies may stop arriving", By("hostile", "a04_a_body_must_go_on")),
+    (
+        "waits_for_ever",
+        "nothing is read until the landing budget has room",
+        By("hostile", "a04_who_waits_is_refused_in_time"),
+    ),
+    (
+        "holds_back",
+        "landing budget that others wait for is held in silence",
+        By("memory", "a04_who_holds_the_budget_and_is_silent_goes_when_others_wait"),
+    ),
     ("b06", "an id in use may be used again", By("hostile", "b06_ids_are_checked")),
     ("b10", "DATA in any order", By("hostile", "b10_data_continues_its_body")),
     ("c03", "any number of PINGs", By("liveness", "c03_a_flood_of_pings_closes")),

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
+use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError, Reservation};
 
@@ -102,6 +103,11 @@ impl<H> Arriving<H> {
         self.is_announced() && self.assembly.as_ref().is_some_and(Assembly::is_being_written)
     }
 
+    /// Its memory, unless nobody wants it.
+    pub(super) fn assembly(&self) -> Option<&Assembly> {
+        self.assembly.as_ref()
+    }
+
     /// Nobody wants the body any more: returns what is charged for it, to be given back.
     pub(super) fn ignore(&mut self) -> usize {
         self.assembly = None;
@@ -118,8 +124,10 @@ impl<H> Arriving<H> {
 pub(super) struct Assembly {
     /// Absent while the transport receives into it.
     buffer: Option<ChunkMut>,
-    /// How much of the body is kept in memory.
+    /// How much of the body is kept in memory, and how much of that has arrived.
     total: usize,
+    arrived: usize,
+    began: Instant,
     /// Where the rest goes.
     landing: Option<Box<Landing>>,
     memory: Memory,
@@ -193,11 +201,27 @@ impl Siblings {
 
 impl Assembly {
     /// `None` if the landing budget does not allow it now, see [`Memory::land_begin`].
-    pub(super) fn begin(total: usize, memory: &Memory, siblings: &Siblings) -> Option<Assembly> {
-        let buffer = Some(memory.land_begin(total, siblings.any())?);
+    pub(super) fn begin(
+        now: Instant,
+        total: usize,
+        memory: &Memory,
+        siblings: &Siblings,
+        must: bool,
+    ) -> Option<Assembly> {
+        let buffer = Some(memory.land_begin(total, must || siblings.any())?);
         siblings.0.set(siblings.0.get().saturating_add(1));
         let (memory, siblings) = (memory.clone(), siblings.clone());
-        Some(Assembly { buffer, total, landing: None, memory, siblings })
+        Some(Assembly { buffer, total, arrived: 0, began: now, landing: None, memory, siblings })
+    }
+
+    /// By when more of it must be here if all of it may take so long.
+    pub(super) fn due(&self, whole: Duration) -> Instant {
+        if self.arrived == self.total {
+            // What is left of the body goes elsewhere.
+            return Instant::FAR;
+        }
+        let nanos = whole.as_nanos() * self.arrived as u128 / self.total as u128;
+        self.began + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// What lies behind the first part of the body goes to this range, which is as long.
@@ -210,6 +234,7 @@ impl Assembly {
         let Some(buffer) = &mut self.buffer else { return (0, None) };
         let n = part.len().min(buffer.missing());
         buffer.extend_from_slice(&part.split_to(n));
+        self.arrived = self.total - buffer.missing();
         let write = self.landing.as_mut().and_then(|landing| landing.write(part, owner));
         (n, write)
     }
@@ -261,6 +286,7 @@ impl Assembly {
     /// The transport gives the buffer back.
     pub(super) fn restore(&mut self, buffer: ChunkMut) {
         debug_assert_eq!(buffer.capacity(), self.total);
+        self.arrived = self.total - buffer.missing();
         self.buffer = Some(buffer);
     }
 

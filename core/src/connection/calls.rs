@@ -9,6 +9,7 @@ use super::assembly::{Arriving, Assembly};
 use super::replies::ExpectedReply;
 use super::state::{CallInput, CallState};
 use super::stream::{Late, Streams};
+use crate::frame::ItemHeader;
 use crate::{Instant, MessageId, Side};
 
 #[derive(Debug)]
@@ -176,11 +177,11 @@ impl<T> Calls<T> {
         arriving.filter(|arriving| arriving.assembly.is_some())
     }
 
-    /// When the items that are arriving in parts last went on.
-    pub(super) fn items_progress(&self) -> impl Iterator<Item = Instant> {
-        self.slots.iter().filter_map(|entry| {
-            Some(entry.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.progress)
-        })
+    /// Items that are arriving in parts.
+    pub(super) fn arriving_items(&self) -> impl Iterator<Item = &Arriving<ItemHeader>> {
+        self.slots
+            .iter()
+            .filter_map(|entry| entry.streams.as_ref()?.input.as_ref()?.arriving.as_deref())
     }
 
     /// The slot of the call that has this id, or had it last.

@@ -73,7 +73,7 @@ impl<T> Connection<T> {
         if !self.config.takes_compression(header.compression) {
             return Err(CloseReason::NotNegotiated);
         }
-        let Some(assembly) = Assembly::begin(total, &self.memory, &self.landing) else {
+        let Some(assembly) = self.assemble_at_last(now, total) else {
             return Ok(false);
         };
         self.charge_item(is_own, total)?;

@@ -65,6 +65,11 @@ impl Liveness {
         }
     }
 
+    /// Whether it was not read for a while, and nobody has looked since.
+    pub(super) fn was_paused(&self) -> bool {
+        self.was_paused
+    }
+
     /// Nothing is read for now.
     pub(super) fn paused(&mut self) {
         self.was_paused = true;

@@ -12,6 +12,7 @@ macro_rules! recorded {
 
 mod assembly;
 mod bodies;
+mod budget;
 mod calls;
 mod credit;
 mod drain;
@@ -285,6 +286,7 @@ impl<T> Connection<T> {
                 backlog: now,
                 paced: now,
                 paced_sent: 0,
+                denied: None,
                 every: config.look_after_every(),
             },
             liveness: Liveness::new(),
@@ -456,9 +458,7 @@ impl<T> Connection<T> {
     /// much it takes at a time. `None`: nothing until something is handled.
     #[inline(always)]
     pub fn poll_event(&mut self, now: Instant) -> Option<Event<T>> {
-        let mut event = None;
-        self.poll_next(now, &mut event);
-        event
+        self.poll_next(now, |event| event)
     }
 
     /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, as long as the

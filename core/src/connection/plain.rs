@@ -20,18 +20,20 @@ use crate::{Attached, Instant, MessageId, RequestId, StreamId};
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
 
 impl<T> Connection<T> {
-    /// The next event: of an ordinary frame if the next one is, else whatever there is. It is written where the caller
-    /// wants it, since it is large to pass on.
+    /// The next event: of an ordinary frame if the next one is, else whatever there is. `give` is in the caller's
+    /// code, so that an event is made where it is wanted: it is large to pass on.
     #[inline(always)]
-    pub(crate) fn poll_next(&mut self, now: Instant, event: &mut Option<Event<T>>) {
+    pub(crate) fn poll_next<R>(
+        &mut self,
+        now: Instant,
+        give: impl FnOnce(Option<Event<T>>) -> R,
+    ) -> R {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
         if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
-            *event = self.poll_any(now);
-            return;
+            return give(self.poll_any(now));
         }
         let Some(plain) = self.inbound.peek_plain() else {
-            *event = self.poll_item(now);
-            return;
+            return give(self.poll_item(now));
         };
         let Plain { kind, flags, id, header, body_len } = plain;
         if kind == Kind::Request as u8 {
@@ -51,8 +53,7 @@ impl<T> Connection<T> {
                 false => None,
             };
             let Some(slot) = slot else {
-                *event = self.poll_any(now);
-                return;
+                return give(self.poll_any(now));
             };
             let deadline = now.after_micros(deadline_us);
             slot.run(id, body_len as usize, now, deadline);
@@ -60,12 +61,10 @@ impl<T> Connection<T> {
             // Twice, so that what is ordinary is moved once, from the frame to the event.
             if body_len == 0 {
                 let (header, body) = self.inbound.take_plain(0);
-                *event = Some(self.plain_request(now, deadline, flags, id, &header, body));
-                return;
+                return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
             }
             let (header, body) = self.inbound.take_plain(body_len);
-            *event = Some(self.plain_request(now, deadline, flags, id, &header, body));
-            return;
+            return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
         }
         let ReplyHeader { compression, .. } = ReplyHeader::decode(header);
         let is_plain = kind == Kind::Reply as u8
@@ -77,18 +76,16 @@ impl<T> Connection<T> {
             false => None,
         };
         let Some(ticket) = ticket else {
-            *event = self.poll_any(now);
-            return;
+            return give(self.poll_any(now));
         };
         // Given back at once, see `reply_frame`.
         self.credit.replies_in.pass_granted(body_len as usize);
         if body_len == 0 {
             let (header, body) = self.inbound.take_plain(0);
-            *event = Some(self.plain_reply(ticket, &header, body));
-            return;
+            return give(Some(self.plain_reply(ticket, &header, body)));
         }
         let (header, body) = self.inbound.take_plain(body_len);
-        *event = Some(self.plain_reply(ticket, &header, body));
+        give(Some(self.plain_reply(ticket, &header, body)))
     }
 
     /// The next event: an ordinary item if the next frame is one, else whatever there is.

@@ -125,7 +125,7 @@ impl<T> Connection<T> {
         let mut assembly = None;
         if is_wanted {
             let in_memory = total.saturating_sub(elsewhere);
-            assembly = Assembly::begin(in_memory, &self.memory, &self.landing);
+            assembly = self.assemble_at_last(now, in_memory);
             if assembly.is_none() {
                 return Ok(false);
             }

@@ -116,14 +116,17 @@ impl<T> Connection<T> {
         let announced = Announced::parse(extensions, self.config.understood)?;
         let total = announced.total(head, self.message_bytes_max)?;
         let needed = CALL_BYTES.saturating_add(total);
-        let refused = self.refusal(&header, head.flags, &announced, needed);
+        let mut refused = self.refusal(&header, head.flags, &announced, needed);
         self.check_request(head)?;
         self.credit.calls_in.check(total)?;
         let mut assembly = None;
         if refused.is_none() && !self.would_come_after_goaway() {
-            assembly = Assembly::begin(total, &self.memory, &self.landing);
+            assembly = self.assemble(now, total);
             if assembly.is_none() {
-                return Ok(false);
+                if !self.has_waited(now) {
+                    return Ok(false);
+                }
+                refused = Some(Status::OVERLOADED);
             }
         }
         self.credit.calls_in.charge(total)?;

@@ -7,6 +7,7 @@ use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
 use super::stream::{Late, Streams};
+use crate::frame::ItemHeader;
 use crate::memory::Share;
 use crate::{CloseReason, Instant, MessageId};
 
@@ -151,11 +152,11 @@ impl Served {
         arriving.filter(|arriving| arriving.assembly.is_some())
     }
 
-    /// When the items that are arriving in parts last went on.
-    pub(super) fn items_progress(&self) -> impl Iterator<Item = Instant> {
-        self.slots.iter().filter_map(|slot| {
-            Some(slot.streams.as_ref()?.input.as_ref()?.arriving.as_ref()?.progress)
-        })
+    /// Items that are arriving in parts.
+    pub(super) fn arriving_items(&self) -> impl Iterator<Item = &Arriving<ItemHeader>> {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.streams.as_ref()?.input.as_ref()?.arriving.as_deref())
     }
 
     /// The slot of the call that has this id, or had it last.

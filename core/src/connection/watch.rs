@@ -33,6 +33,8 @@ pub(super) struct Watch {
     /// When its pace was last looked at, and how much it had sent by then.
     pub(super) paced: Instant,
     pub(super) paced_sent: u64,
+    /// Since when the landing budget has denied something, see `budget`.
+    pub(super) denied: Option<Instant>,
     /// How soon to look after something was sent.
     pub(super) every: Duration,
 }
@@ -136,7 +138,8 @@ impl<T> Connection<T> {
             let requests = self.served.arriving().map(|arriving| arriving.progress);
             let replies = self.calls.arriving().filter(|arriving| !arriving.is_being_written());
             let replies = replies.map(|arriving| arriving.progress);
-            let items = self.served.items_progress().chain(self.calls.items_progress());
+            let items = self.served.arriving_items().chain(self.calls.arriving_items());
+            let items = items.map(|arriving| arriving.progress);
             oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
         }
         if oldest + stall <= now && !bug!("a04") {

@@ -99,6 +99,7 @@ fn operate(pair: &mut Pair, input: &mut Unstructured<'_>) -> Result<()> {
             pair.inject(side, &frame.bytes());
         }
         30 if any > 100 => pair.damage(side, usize::from(any % 100), input.arbitrary()?),
+        31 if any > 100 => pair.take_at_most(side, [0, 1, 2, 5, usize::MAX][usize::from(any % 5)]),
         _ => pair.poll(side),
     }
     Ok(())
