@@ -145,7 +145,9 @@ loom::thread_local! {
 }
 
 /// The shards that are being driven on this thread, innermost last.
-struct Current(RefCell<Vec<(Arc<Remote>, Rc<RefCell<ReadyQueue>>)>>);
+struct Current(RefCell<Vec<Driven>>);
+
+type Driven = (Arc<Remote>, Rc<RefCell<ReadyQueue>>);
 
 impl Current {
     /// Queues a task of the innermost shard without a detour; `false` if it is another's.
