@@ -10,6 +10,7 @@
 //! * [`health`]: which of them work.
 //! * [`balance`]: which gets a call.
 //! * [`breaker`], [`retry`], [`hedge`]: what becomes of calls that fail, or take long.
+//! * [`recovery`]: which calls are made while instances come back after all had gone.
 //! * [`Balanced`]: the channel over many that goes by all of this.
 //! * [`fleet`]: its decisions, as a value that can be simulated.
 
@@ -24,6 +25,7 @@ pub mod fleet;
 pub mod health;
 pub mod hedge;
 mod ramp;
+pub mod recovery;
 pub mod retry;
 pub mod route;
 mod settings;

@@ -103,7 +103,8 @@ fn helps(failure: &Failure) -> bool {
         | Cause::StreamEnded
         | Cause::Shutdown
         | Cause::NoInstance
-        | Cause::BreakerOpen => false,
+        | Cause::BreakerOpen
+        | Cause::Recovering => false,
         Cause::Status(status) => !is_callers(status),
         _ => true,
     }

@@ -10,6 +10,7 @@ use crate::balance::Balancing;
 use crate::breaker::BreakerConfig;
 use crate::health::HealthConfig;
 use crate::hedge::HedgeConfig;
+use crate::recovery::RecoveryConfig;
 use crate::retry::RetryConfig;
 use crate::route::{Caller, Fields, Groups, Zones};
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub balancing: Balancing,
     /// When instances are ejected.
     pub health: HealthConfig,
+    /// How calls grow when instances come back after all had gone; `None`, the default: all are made at once.
+    pub recovery: Option<RecoveryConfig>,
     /// How long it takes until a new instance gets its full share: 10 min, from a tenth.
     pub warm_up: Duration,
     /// How many retries and hedges there may be, in percent of the calls that succeed: 10.
@@ -53,6 +56,7 @@ impl Default for Settings {
         Settings {
             balancing: Balancing::default(),
             health: HealthConfig::default(),
+            recovery: None,
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
@@ -167,6 +171,10 @@ impl Settings {
         time("health.window", health.window)?;
         time("health.ejection", health.ejection)?;
         time("health.ejection_max", health.ejection_max)?;
+        if let Some(recovery) = &self.recovery {
+            within("recovery.working_min", recovery.working_min, 1..=10_000, "1 to 10000")?;
+            time("recovery.hold", recovery.hold)?;
+        }
         time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
         within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
@@ -274,7 +282,12 @@ mod tests {
         let told = "the setting hedge.quantile_percent must be 1 to 99";
         assert_eq!(wrong(|it| hedge(it).quantile_percent = 0), told);
         assert_eq!(wrong(|it| hedge(it).quantile_percent = 100), told);
-        let cases: [(Change, &str); 9] = [
+        fn recovery(settings: &mut Settings) -> &mut RecoveryConfig {
+            settings.recovery.get_or_insert(RecoveryConfig::new(2))
+        }
+        let cases: [(Change, &str); 11] = [
+            (|it| recovery(it).working_min = 0, "recovery.working_min must be 1 to 10000"),
+            (|it| recovery(it).hold = Duration::ZERO, "recovery.hold must be 1 ms to a day"),
             (|it| hedge(it).refresh = Duration::ZERO, "hedge.refresh must be 1 ms to a day"),
             (|it| breaker(it).cool_max = Duration::MAX, "breaker.cool_max must be 1 ms to a day"),
             (|it| breaker(it).calls_min = 0, "breaker.calls_min must be more than 0"),

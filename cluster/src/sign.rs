@@ -28,7 +28,8 @@ pub fn sign_of(end: Result<&ReplyHeader, &Failure>, retried_errors: &[Status]) -
 fn sign_of_failure(failure: &Failure) -> Sign {
     match failure.cause {
         Cause::Status(status) => sign_of_status(status),
-        Cause::Closed(CloseReason::Local)
+        // Whoever was met is not that instance.
+        Cause::Closed(CloseReason::Local | CloseReason::WrongInstance)
         | Cause::Closed(CloseReason::Transport(
             TransportError::Exhausted
             | TransportError::PermissionDenied
@@ -75,6 +76,8 @@ mod tests {
         let exhausted = CloseReason::Transport(TransportError::Exhausted);
         assert_eq!(sign(Failure::not_sent(Cause::Closed(exhausted))), Sign::Neutral);
         assert_eq!(sign(Failure::refused(Cause::GoAway)), Sign::Neutral);
+        let other = Cause::Closed(CloseReason::WrongInstance);
+        assert_eq!(sign(Failure::not_sent(other)), Sign::Neutral);
         let refused = CloseReason::Transport(TransportError::Refused);
         assert_eq!(sign(Failure::not_sent(Cause::Closed(refused))), Sign::Bad);
         assert_eq!(sign(Failure::unknown(Cause::Expired)), Sign::Bad);

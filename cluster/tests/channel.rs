@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use ringcall_cluster::balance::Balancing;
 use ringcall_cluster::discovery::{Instance, Listing};
-use ringcall_cluster::fleet::Readiness;
+use ringcall_cluster::fleet::{FleetEvent, Readiness};
 use ringcall_cluster::hedge::HedgeConfig;
+use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::{Aperture, Balanced, Settings};
 use ringcall_core::frame::{ExtensionWriter, tag};
 use ringcall_core::{
-    Cause, Channel, CloseReason, Empty, Extended, Failure, FailureClass, Outgoing, Status,
+    Cause, Channel, CloseReason, Empty, Expected, Extended, Failure, FailureClass, Identity,
+    Outgoing, Status,
 };
 use stubs::{
     ALLOCATIONS, Does, IDEMPOTENT, QUIET, RETRIED, Stubs, World, balanced, call, generous, listing,
@@ -413,4 +415,85 @@ fn a_warm_call_allocates_nothing() {
     let during = ALLOCATIONS.get() - before;
     QUIET.set(false);
     assert_eq!(during, 0);
+}
+
+#[test]
+fn g07_an_instance_that_is_not_there_is_left_until_it_is() {
+    let (balanced, world) = balanced("ab", generous());
+    let names = |world: &World| {
+        for _ in 0..20 {
+            assert_eq!(call(&balanced, world, 0), Ok(Status::OK));
+        }
+        world.names()
+    };
+    assert!(names(&world).contains('a'));
+    world.readiness.borrow_mut().insert("a".to_owned(), Readiness::Stranger);
+    assert!(!names(&world).contains('a'), "at once");
+    let told = FleetEvent::WrongInstance { name: "a".to_owned(), mismatch: None };
+    assert_eq!(balanced.poll_event(), Some(told));
+    assert_eq!(balanced.poll_event(), None);
+    // That nobody answers there for a while says nothing of who will.
+    for readiness in [Readiness::Broken, Readiness::Connecting, Readiness::Stranger] {
+        world.readiness.borrow_mut().insert("a".to_owned(), readiness);
+        assert_eq!(balanced.poll_event(), None);
+        assert!(!names(&world).contains('a'));
+        assert_eq!(balanced.explain(7).hosts[0].readiness, Readiness::Stranger);
+    }
+    assert_eq!(balanced.dead(), ["a"]);
+    world.readiness.borrow_mut().remove("a");
+    let told = FleetEvent::RightInstance { name: "a".to_owned() };
+    assert_eq!(balanced.poll_event(), Some(told));
+    assert!(names(&world).contains('a'));
+}
+
+#[test]
+fn g07_with_nobody_but_others_a_call_says_so() {
+    let (balanced, world) = balanced("ab", generous());
+    for name in ["a", "b"] {
+        world.readiness.borrow_mut().insert(name.to_owned(), Readiness::Stranger);
+    }
+    let wrong = Err(Failure::not_sent(Cause::Closed(CloseReason::WrongInstance)));
+    assert_eq!(call(&balanced, &world, 0), wrong);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(call(&balanced, &world, 0), wrong);
+    assert_eq!(world.names(), "");
+}
+
+#[test]
+fn g07_a_list_with_another_identity_is_one_with_another_instance() {
+    let (balanced, world) = balanced("a", generous());
+    world.readiness.borrow_mut().insert("a".to_owned(), Readiness::Stranger);
+    assert!(call(&balanced, &world, 0).is_err());
+    assert!(balanced.poll_event().is_some());
+    let same = listing(2, "a");
+    balanced.apply(&same);
+    world.readiness.borrow_mut().insert("a".to_owned(), Readiness::Connecting);
+    assert!(call(&balanced, &world, 0).is_err(), "the list says the same of it");
+    let expected = Expected::new(Identity::new("b7").unwrap());
+    let instances = same.instances.iter().map(|listed| Instance::clone(&listed.instance));
+    let other = instances.map(|it| it.with_identity(expected.clone()));
+    balanced.apply(&Listing::of(3, other));
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+}
+
+#[test]
+fn g12_calls_fail_at_once_while_nobody_is_back() {
+    let mut settings = generous();
+    settings.recovery = Some(RecoveryConfig::new(2));
+    let (balanced, world) = balanced("ab", settings.clone());
+    for name in ["a", "b"] {
+        world.does(name, Does::Fails(Failure::not_sent(Cause::NotReady)));
+        world.readiness.borrow_mut().insert(name.to_owned(), Readiness::Broken);
+    }
+    let first = call(&balanced, &world, 0);
+    assert!(first.is_err() && !world.names().is_empty(), "somebody has to find out");
+    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::Recovering)));
+    assert_eq!(world.names(), "");
+    assert_eq!(balanced.poll_event(), Some(FleetEvent::RecoveryBegan { working_min: 2 }));
+    // Without the rule they are made as before.
+    settings.recovery = None;
+    balanced.configure(settings).unwrap();
+    assert_eq!(balanced.poll_event(), Some(FleetEvent::RecoveryEnded { usable: 0 }));
+    assert!(call(&balanced, &world, 0).is_err() && !world.names().is_empty());
+    assert!(balanced.counts().held_back > 0);
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use ringcall_cluster::Settings;
 use ringcall_cluster::balance::{Balancing, PrequalConfig};
-use ringcall_cluster::fleet::Readiness;
+use ringcall_cluster::fleet::{FleetEvent, Readiness};
 use ringcall_cluster::hedge::HedgeConfig;
+use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Caller, Match, Route, Rule, Rules, Subset, Zones};
 use ringcall_worlds::herd::Herd;
 use ringcall_worlds::scenarios::{self, Scenario};
@@ -238,6 +239,90 @@ fn g11_when_most_are_unhealthy_all_are_used() {
     world.servers.iter_mut().for_each(|server| server.health = Health::Up);
     world.run(10);
     assert_eq!(world.seconds[18..].bad(), 0);
+}
+
+/// Ten servers that can take a thousand calls a second each, and are asked for six thousand together. All have died.
+fn all_gone(settings: Settings) -> World {
+    let mut world = World::new(&Plan { settings, ..Plan::of(50, [2; 10], 0.6) });
+    world.run(3);
+    world.servers.iter_mut().for_each(|it| it.health = Health::Down { is_known: true });
+    world.run(3);
+    world
+}
+
+/// They come back in turn. Gives the world, and the seconds in which there were so many.
+fn outage(settings: Settings) -> (World, [Vec<Second>; 10]) {
+    let mut world = all_gone(settings);
+    let back = std::array::from_fn(|server| {
+        world.servers[server].health = Health::Up;
+        let before = world.seconds.len();
+        world.run(3);
+        world.seconds[before..].to_vec()
+    });
+    (world, back)
+}
+
+/// Without breakers, which would stop some calls of their own.
+fn unbroken() -> Settings {
+    let mut settings = Settings::new();
+    settings.method.breaker = None;
+    settings
+}
+
+/// Nine of the ten can take all calls.
+fn recovering() -> Settings {
+    let mut settings = unbroken();
+    settings.recovery = Some(RecoveryConfig::new(9));
+    settings
+}
+
+#[test]
+fn g12_without_the_rule_the_first_that_is_back_is_overloaded() {
+    let (_, back) = outage(unbroken());
+    let first = &back[0][1..];
+    assert!(first.iter().all(|second| second.arrived[0] > 4000), "{first:?}");
+    assert!(first.iter().all(|second| second.utilisation[0] > 0.95), "{first:?}");
+    // Of what arrives hardly a fifth is answered in time.
+    assert!(first.good() * 4 < first.arrived(0), "{}", first.good());
+}
+
+#[test]
+fn g12_calls_grow_with_the_instances_that_come_back() {
+    let (world, back) = outage(recovering());
+    for (usable, seconds) in (1..=5).zip(&back) {
+        for second in &seconds[1..] {
+            let arrived: u64 = second.arrived.iter().sum();
+            let share = 6000 * usable / 9;
+            assert!(arrived.abs_diff(share) < share / 5, "{usable}: {arrived} instead of {share}");
+            assert!(second.utilisation.iter().all(|busy| *busy < 0.95), "{second:?}");
+            // What is let through is answered.
+            assert!(second.good * 10 > arrived * 9, "{usable}: {} of {arrived}", second.good);
+        }
+    }
+    // With nine, all are let through, also before the number has been steady.
+    assert_eq!(back[8..].iter().map(|seconds| seconds[1..].bad()).sum::<u64>(), 0);
+    let explained = world.client(0).explain(world.now(), METHOD, |_| Readiness::Ready);
+    assert_eq!(explained.recovery.map(|state| state.usable), Some(10));
+    assert!(explained.to_string().contains("recovering with 10 instances"), "{explained}");
+}
+
+#[test]
+fn g12_it_ends_when_as_many_are_there_for_a_while() {
+    let mut world = all_gone(recovering());
+    // Six are all that come back: they have two thirds of the calls for a while, and then all of them.
+    world.servers[..6].iter_mut().for_each(|it| it.health = Health::Up);
+    world.run(13);
+    let held_back = |world: &World| world.client(0).counts().held_back;
+    let before = held_back(&world);
+    assert!(before > 0);
+    world.run(3);
+    assert_eq!(held_back(&world), before);
+    world.each_client(|_, _, fleet| {
+        let events: Vec<FleetEvent> = std::iter::from_fn(|| fleet.poll_event()).collect();
+        let told =
+            [FleetEvent::RecoveryBegan { working_min: 9 }, FleetEvent::RecoveryEnded { usable: 6 }];
+        assert_eq!(events, told);
+    });
 }
 
 #[test]

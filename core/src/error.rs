@@ -100,6 +100,9 @@ pub enum CloseReason {
     Denied,
     /// This side's memory was at its bound, and this connection was among those that held the most of it.
     MemoryShort,
+    /// Another instance than was [expected](crate::Expected) answers at the address, or one that does not say which it is.
+    /// Who that is, the connection says: [`Connection::mismatch`](crate::Connection::mismatch).
+    WrongInstance,
 }
 
 /// What went wrong in TLS.
@@ -184,6 +187,8 @@ impl CloseCode {
     pub const DENIED: CloseCode = CloseCode(29);
     /// Whoever said it ran out of memory for its connections, and whoever reads it held much of it.
     pub const MEMORY_SHORT: CloseCode = CloseCode(31);
+    /// Whoever said it had expected another instance here than whoever reads it.
+    pub const WRONG_INSTANCE: CloseCode = CloseCode(41);
 }
 
 impl fmt::Debug for CloseCode {
@@ -233,6 +238,7 @@ impl CloseReason {
             CloseReason::BadStream => 30,
             CloseReason::MemoryShort => CloseCode::MEMORY_SHORT.0,
             CloseReason::Tls(_) => 40,
+            CloseReason::WrongInstance => CloseCode::WRONG_INSTANCE.0,
         })
     }
 
@@ -285,6 +291,12 @@ impl fmt::Display for CloseReason {
             }
             CloseReason::MemoryShort => {
                 "memory was short, and this connection held much of it (see `MemoryLimits::total_bytes`)"
+            }
+            CloseReason::WrongInstance => {
+                "another instance than was expected answers at the address, or one that does not say which it is"
+            }
+            CloseReason::GoAway(CloseCode::WRONG_INSTANCE) => {
+                "the peer had expected another instance at this address: its list may be old"
             }
             CloseReason::GoAway(CloseCode::MEMORY_SHORT) => {
                 "the peer ran out of memory for its connections, and this one held much of it"
@@ -511,6 +523,8 @@ pub enum Cause {
     NoInstance,
     /// Too many calls like this one have failed lately: a breaker stops them for a while.
     BreakerOpen,
+    /// All instances of the service were gone, and too few are back for this call.
+    Recovering,
 }
 
 impl From<EncodeError> for Cause {
@@ -605,6 +619,9 @@ impl fmt::Display for Cause {
             Cause::BreakerOpen => {
                 f.write_str("too many calls like this one have failed lately (`BreakerConfig`)")
             }
+            Cause::Recovering => f.write_str(
+                "all instances of the service were gone, and too few are back (`RecoveryConfig`)",
+            ),
         }
     }
 }

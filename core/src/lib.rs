@@ -37,6 +37,7 @@ mod counters;
 mod endpoint;
 mod error;
 pub mod frame;
+mod identity;
 mod ids;
 mod memory;
 mod payload;
@@ -59,6 +60,7 @@ pub use endpoint::{Endpoint, EndpointEvent, Polled};
 pub use error::{
     Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
 };
+pub use identity::{BadIdentity, Expected, Identity, Mismatch};
 pub use ids::{CallId, MessageId, RequestId, Side, StreamId, method_id};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{

@@ -16,8 +16,8 @@ use ringcall_core::record::{
     Input, Keep, Output, Record, RecordError, RecordSettings, Replay, ReplayError, TooLate,
 };
 use ringcall_core::{
-    CloseReason, Config, Entropy, Extended, External, Instant, Memory, MemoryLimits, Object,
-    ObjectError, Side, SplitMix64, Status,
+    CloseReason, Config, Entropy, Expected, Extended, External, Identity, Instant, Memory,
+    MemoryLimits, Object, ObjectError, Side, SplitMix64, Status,
 };
 
 /// More than any connection here holds.
@@ -204,6 +204,9 @@ fn recorded(seed: u64, settings: RecordSettings) -> [Vec<u8>; 2] {
         peer.connection.record(settings).expect("it is new");
     }
     pair.client.connection.present(SECRET).expect("they are short");
+    let identity = Identity::new("a1").expect("it is short");
+    pair.server.connection.introduce(&identity).expect("there is room");
+    pair.client.connection.expect_peer(Expected::new(identity).required());
     traffic(&mut pair, &mut rng);
     [pair.client, pair.server].map(|peer| {
         let recorder = peer.connection.recorder().expect("it was recorded");
@@ -373,6 +376,25 @@ fn the_last_bytes_of_a_connection_are_kept_and_can_be_looked_at() {
 }
 
 #[test]
+fn g07_what_is_said_of_identities_is_replayed() {
+    let mut pair = Pair::new(1);
+    for peer in [&mut pair.client, &mut pair.server] {
+        peer.connection.record(settings(true)).unwrap();
+    }
+    let [a, b] = ["a1", "b7"].map(|text| Identity::new(text).unwrap());
+    pair.client.connection.expect_peer(Expected::new(a));
+    pair.server.connection.introduce(&b).unwrap();
+    pair.run();
+    assert_eq!(pair.client.closed, Some(CloseReason::WrongInstance));
+    for peer in [pair.client, pair.server] {
+        replay(&peer.connection.recorder().unwrap().to_bytes("")).unwrap();
+    }
+    let mut pair = Pair::new(1);
+    pair.server.connection.introduce(&b).unwrap();
+    assert_eq!(pair.server.connection.record(settings(true)), Err(TooLate));
+}
+
+#[test]
 fn only_a_connection_at_its_beginning_is_recorded() {
     let mut pair = Pair::new(1).open();
     assert_eq!(pair.client.connection.record(settings(true)), Err(TooLate));
@@ -471,7 +493,8 @@ fn the_traffic_of_these_tests_has_inputs_of_every_kind() {
     }
     let expected = "Received Landed InputEnd Closed Transmitted Unreadable Written Timeout PollEvent \
         PollTransmit BeginLanding PollWrite Call Cancel Reply BeginItems SendItem EndItems Consumed \
-        RefuseExpired WatchDeadline Ping GoAway Drain DrainAt SetLimits Present Close";
+        RefuseExpired WatchDeadline Ping GoAway Drain DrainAt SetLimits Present Introduce \
+        ExpectPeer Close";
     let missing: Vec<_> =
         expected.split_whitespace().filter(|kind| !all.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "{missing:?} of {all:#?}");

@@ -106,6 +106,12 @@ fn two_extensions() -> Vec<u8> {
     writer.finish()
 }
 
+fn identity() -> Vec<u8> {
+    let mut writer = ExtensionWriter::new();
+    assert!(writer.push(Extension { tag: tag::IDENTITY, critical: false, value: b"quotes-1" }));
+    writer.finish()
+}
+
 fn all_extensions() -> Vec<u8> {
     let critical = [tag::TOTAL_LEN, tag::ATTACHMENT_LEN, tag::CREDENTIALS, tag::CRC32C];
     let mut writer = ExtensionWriter::new();
@@ -143,6 +149,7 @@ fn meant() -> BTreeMap<&'static str, Vec<u8>> {
     BTreeMap::from([
         ("preface", PREFACE.to_vec()),
         ("hello", frame(Kind::Hello, 0, none(), &[&hello().encode()], b"")),
+        ("hello-identity", frame(Kind::Hello, 0, none(), &[&hello().encode(), &identity()], b"")),
         (
             "request",
             frame(Kind::Request, request_flags::IDEMPOTENT, call(), &[&second.encode()], b"hello"),

@@ -190,10 +190,11 @@ pub use ringcall_codec_rkyv::{
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
-    Address, Answer, Arrived, Cause, Channel, Chunk as Body, CloseCode, CloseReason, Codec, Config,
-    ConfigError, Counters, EncodeError, Encoding, External as FileRange, Failure, FailureClass,
-    Frozen, MemoryLimits, ObjectError, Outgoing, RetryBudget, SharedChunk as SharedBody, Status,
-    StatusClass, StreamCall, StreamChannel, TlsFault, TransportError, Writer, method_id,
+    Address, Answer, Arrived, BadIdentity, Cause, Channel, Chunk as Body, CloseCode, CloseReason,
+    Codec, Config, ConfigError, Counters, EncodeError, Encoding, Expected, External as FileRange,
+    Failure, FailureClass, Frozen, Identity, MemoryLimits, Mismatch, ObjectError, Outgoing,
+    RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel,
+    TlsFault, TransportError, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

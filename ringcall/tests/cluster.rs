@@ -15,15 +15,15 @@ use ringcall::cluster::balance::Balancing;
 use ringcall::cluster::discovery::{
     DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted,
 };
-use ringcall::cluster::fleet::{self, Readiness};
+use ringcall::cluster::fleet::{self, FleetEvent, Readiness};
 use ringcall::cluster::route::{
     Action, By, Fields, Groups, Match, Route, Rule, Rules, Sample, Subset,
 };
 use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
 use ringcall::{
-    Address, CallError, Cause, Context, FailureClass, RunningServer, Server, Shard, ShardConfig,
-    Status, method_id,
+    Address, CallError, Cause, Client, CloseReason, Context, Expected, Failure, FailureClass,
+    Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, method_id,
 };
 
 #[ringcall::service(name = "test.Till")]
@@ -78,6 +78,17 @@ fn balanced() -> Balanced<Clients> {
 
 fn who(till: &TillClient<Balanced<Clients>>) -> Result<u64, CallError> {
     till.who().wait().map(|number| number.to_native())
+}
+
+/// A server that says who it is.
+fn serve_as(number: u64, who: &str, at: &str, choice: TransportChoice) -> RunningServer {
+    let till = Drawer { number, paid: Paid::default() };
+    let server = Server::bind(at).transport(choice).identity(Identity::new(who).unwrap());
+    server.service(till.into_till()).start().unwrap()
+}
+
+fn expected(who: &str) -> Expected {
+    Expected::new(Identity::new(who).unwrap())
 }
 
 /// Waits until there is a connection to so many.
@@ -630,4 +641,105 @@ fn rules_are_replaced_under_load_without_losing_a_call() {
     let paid = paid.lock().unwrap();
     assert_eq!(paid.len() as u64, ids.load(Ordering::Relaxed));
     assert!(paid.values().all(|times| *times == 1));
+}
+
+#[test]
+fn g07_an_address_that_is_another_instances_by_now_gets_no_calls() {
+    for choice in common::engines() {
+        let (one, two) =
+            (serve_as(1, "a1", "127.0.0.1:0", choice), serve_as(2, "a2", "127.0.0.1:0", choice));
+        let at = one.address().to_string();
+        let first = instance(1, &one).with_identity(expected("a1"));
+        let list = |version| {
+            Listing::of(version, [first.clone(), instance(2, &two).with_identity(expected("a2"))])
+        };
+        let watched = Balanced::new(Clients::over(choice).unwrap(), in_turn(), 1).unwrap();
+        watched.apply(&list(1));
+        until_ready(&watched, 2);
+        let till = TillClient::new(watched.clone());
+        eventually("both are called", || who(&till) == Ok(1));
+        one.stop();
+        let other = serve_as(9, "b7", &at, choice);
+        eventually("it is noticed", || {
+            assert_ne!(who(&till), Ok(9));
+            watched.explain(0).hosts[0].readiness == Readiness::Stranger
+        });
+        let Some(FleetEvent::WrongInstance { name, mismatch }) = watched.poll_event() else {
+            panic!("nothing was told")
+        };
+        let told = "expected the instance \"a1\" and met \"b7\"";
+        assert_eq!((&name[..], &mismatch.unwrap().to_string()[..]), ("1", told));
+        for id in 0..50 {
+            assert_eq!(till.pay(&id).wait().map(|number| number.to_native()), Ok(2));
+        }
+        assert_eq!(watched.poll_event(), None, "told once");
+
+        // Whoever begins with such a list has calls that wait for the connection: they go elsewhere.
+        let later = Balanced::new(Clients::over(choice).unwrap(), in_turn(), 1).unwrap();
+        later.apply(&list(1));
+        let waiting = TillClient::new(later.clone());
+        for id in 0..20 {
+            assert_eq!(waiting.pay(&id).wait().map(|number| number.to_native()), Ok(2));
+        }
+        later.apply(&Listing::of(2, [first.clone()]));
+        eventually("alone it is not called either", || {
+            let Err(CallError::Failed(failure)) = who(&waiting) else { panic!("it was") };
+            assert_eq!(failure.class, FailureClass::NotSent);
+            failure.cause == Cause::Closed(CloseReason::WrongInstance)
+        });
+        // A list that says who is there by now is enough.
+        later.apply(&Listing::of(3, [first.clone().with_identity(expected("b7"))]));
+        assert_eq!(who(&waiting), Ok(9));
+
+        // And so is the right one, when it is back.
+        other.stop();
+        let _one = serve_as(1, "a1", &at, choice);
+        eventually("it is called again", || who(&till) == Ok(1));
+        let told = FleetEvent::RightInstance { name: "1".to_owned() };
+        eventually("that is told", || watched.poll_event() == Some(told.clone()));
+    }
+}
+
+#[test]
+fn g07_a_server_that_says_nothing_is_taken_unless_it_has_to() {
+    let server = serve(1, &Paid::default());
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    let till = TillClient::new(balanced.clone());
+    balanced.apply(&Listing::of(1, [instance(1, &server).with_identity(expected("a1"))]));
+    let answer = shard.block_on(async { till.who().await });
+    assert_eq!(answer.map(|number| number.to_native()), Ok(1));
+    let required = instance(1, &server).with_identity(expected("a1").required());
+    balanced.apply(&Listing::of(2, [required]));
+    let answer = shard.block_on(async { till.who().await });
+    let wrong = Failure::not_sent(Cause::Closed(CloseReason::WrongInstance));
+    assert_eq!(answer.map(|number| number.to_native()), Err(CallError::Failed(wrong)));
+    let Some(FleetEvent::WrongInstance { mismatch, .. }) = balanced.poll_event() else {
+        panic!("nothing was told")
+    };
+    assert_eq!(mismatch.unwrap().met, None);
+    // The same without a list.
+    let connect = || TillClient::connect(server.address());
+    assert!(connect().expecting(expected("a1")).wait().is_ok());
+    let refused = connect().expecting(expected("a1").required()).wait().map(|_| ());
+    assert_eq!(refused, Err(CallError::Failed(wrong)));
+    let lazy = Client::connect(server.address()).expecting(expected("a1").required()).lazy();
+    let lazy = lazy.wait().unwrap();
+    assert!(TillClient::new(lazy.clone()).who().wait().is_err());
+    assert_eq!(lazy.mismatch().unwrap().expected.as_str(), "a1");
+}
+
+#[test]
+fn g07_a_watch_tells_of_it() {
+    let server = serve_as(9, "b7", "127.0.0.1:0", TransportChoice::Auto);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let watch = Watch::new(Wanted::service("till"))
+        .on_event(move |event| telling.lock().unwrap().push(event.clone()));
+    let source = StaticSource::new([instance(1, &server).with_identity(expected("a1"))]);
+    let _watching = watch.start(source, balanced()).unwrap();
+    eventually("it is told", || !told.lock().unwrap().is_empty());
+    assert!(
+        matches!(&told.lock().unwrap()[..], [FleetEvent::WrongInstance { name, .. }] if name == "1")
+    );
 }

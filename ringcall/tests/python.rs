@@ -16,7 +16,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Bytes, Config, Context, Items, Server, Stream, TransportChoice, View};
+use ringcall::{Bytes, Config, Context, Identity, Items, Server, Stream, TransportChoice, View};
 
 #[ringcall::service(name = "demo.Echo")]
 trait Echo {
@@ -305,6 +305,7 @@ fn run_over(engine: TransportChoice, scenario: &str, config: Config) {
     let (leave, left) = sync_channel(1);
     let demo = Demo { leave: leave.clone() };
     let server = Server::bind("127.0.0.1:0").transport(engine).config(config);
+    let server = server.identity(Identity::new("echo-1").unwrap());
     let server = server.service(demo.into_echo()).service(Shop::default().into_desk());
     let server = server.start().unwrap();
     let client = Command::new("python3")

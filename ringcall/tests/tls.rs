@@ -17,9 +17,9 @@ use common::{
 use ringcall::limits::{Limits, Rate};
 use ringcall::{
     Access, Address, BlockingClient, Bytes, CallError, CallerKey, Cause, CloseCode, CloseReason,
-    Config, Context, Credentials, Failure, RunningServer, SendContext, Server, ShardConfig, Status,
-    TlsClient, TlsConfigError, TlsFault, TlsIdentity, TlsRoots, TlsServer, WithCredentials,
-    same_secret,
+    Config, Context, Credentials, Expected, Failure, Identity, RunningServer, SendContext, Server,
+    ShardConfig, Status, TlsClient, TlsConfigError, TlsFault, TlsIdentity, TlsRoots, TlsServer,
+    WithCredentials, same_secret,
 };
 
 fn settings(pair: Pair, tls: Option<TlsClient>) -> ShardConfig {
@@ -143,6 +143,34 @@ fn h01_a_server_that_cannot_be_trusted_is_left() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn g07_with_tls_an_identity_is_still_only_said() {
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("theirs"));
+    let trusting = TlsClient::new(authority.roots()).unwrap();
+    let [a, b] = ["a1", "b7"].map(|text| Identity::new(text).unwrap());
+    over_every_pair(|pair| {
+        let serve_as = |authority: &Authority, identity: &Identity| {
+            let tls = TlsServer::new(authority.sign("localhost", Validity::Now).identity());
+            let server = bind(pair).tls(tls.unwrap()).identity(identity.clone());
+            pair.start(server.service(Cook::default().into_kitchen()))
+        };
+        let connect = |server: &RunningServer| {
+            let connect = KitchenClient::connect(server.address()).transport(pair.client);
+            connect.tls(trusting.clone()).expecting(Expected::new(a.clone()).required()).wait()
+        };
+        let right = serve_as(&authority, &a);
+        connect(&right).unwrap().nothing().wait().unwrap();
+        drop(right);
+        // A certificate that is trusted is no identity, and the right identity no certificate.
+        let wrong = serve_as(&authority, &b);
+        assert_eq!(why(&connect(&wrong).unwrap_err()), CloseReason::WrongInstance);
+        drop(wrong);
+        let untrusted = serve_as(&stranger, &a);
+        let error = connect(&untrusted).unwrap_err();
+        assert_eq!(why(&error), CloseReason::Tls(TlsFault::CertificateUnknownIssuer));
     });
 }
 

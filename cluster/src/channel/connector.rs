@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ringcall_core::{Clock, OwnedChannel};
+use ringcall_core::{Clock, Mismatch, OwnedChannel};
 
 use crate::discovery::Instance;
 use crate::fleet::Readiness;
@@ -20,12 +20,20 @@ pub trait Connector: Clock {
     /// What guards decisions: a cell where everything is on one thread, else a mutex.
     type Guard<S>: Guard<S>;
 
-    /// A connection to this instance, which is being opened: it must not wait for that. None leaves the
+    /// A connection to this instance, which is being opened: it must not wait for that. Where another one than
+    /// [`Instance::identity`] is met, its readiness is [`Readiness::Stranger`]. None leaves the
     /// instance out, until a listing has it again.
     fn connect(&self, instance: &Instance) -> Option<Self::Channel>;
 
     /// Whether calls can be made on it. Called for every attempt, under the guard.
     fn readiness(&self, channel: &Self::Channel) -> Readiness;
+
+    /// Whom a connection met that met another instance than was [expected](Instance::identity), for people who are told
+    /// of it. Nothing by default.
+    fn mismatch(&self, channel: &Self::Channel) -> Option<Mismatch> {
+        let _ = channel;
+        None
+    }
 
     /// Ready after a while.
     fn sleep(&self, time: Duration) -> Self::Sleep;

@@ -18,7 +18,7 @@ use copies::Copies;
 use operations::Operations;
 
 use crate::discovery::{Instance, Listing};
-use crate::fleet::{Explanation, Fleet, FleetCounts};
+use crate::fleet::{Explanation, Fleet, FleetCounts, FleetEvent};
 use crate::route::{BadRules, Rules, Sample};
 use crate::settings::{BadSetting, Settings};
 
@@ -165,6 +165,25 @@ impl<N: Connector> Balanced<N> {
         self.shared.look_at_copies();
         let connector = &self.shared.connector;
         self.shared.fleet.with(|fleet| fleet.dead(|channel| connector.readiness(channel)))
+    }
+
+    /// Something that happened and was not told yet: another instance at an address, all of them gone. Looks at the
+    /// connections first, so that it need not wait for a call. Each is told once, so a channel with a `Watch` of
+    /// `ringcall`, which takes and logs them, has them for its hook.
+    #[must_use]
+    pub fn poll_event(&self) -> Option<FleetEvent> {
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let readiness = |channel: &N::Channel| connector.readiness(channel);
+        self.shared.fleet.with(|fleet| {
+            fleet.look(now, readiness);
+            let mut event = fleet.poll_event()?;
+            if let FleetEvent::WrongInstance { name, mismatch } = &mut event {
+                let channel = fleet.target_named(name);
+                *mismatch = channel.and_then(|channel| connector.mismatch(channel));
+            }
+            Some(event)
+        })
     }
 
     /// What opens its connections.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use ringcall_core::Address;
+use ringcall_core::{Address, Expected};
 
 /// The weight of an instance that does not say one.
 pub(crate) const WEIGHT: u32 = 100;
@@ -33,6 +33,9 @@ pub struct Instance {
     pub zone: String,
     /// Where it is reached.
     pub address: Address,
+    /// Who the process at the address says it is, if it is the right one; `None` if that is not looked at. Checked when a
+    /// connection to it is opened.
+    pub identity: Option<Expected>,
     /// How much it takes, relative to others; 100 is ordinary, 0 takes no calls, at most 10 000.
     pub weight: u32,
     /// Calls go to instances with the lowest number of which one can be called, within what rules and groups say; 0 is
@@ -95,12 +98,19 @@ impl Instance {
             group: String::new(),
             zone: String::new(),
             address: address.into(),
+            identity: None,
             weight: WEIGHT,
             priority: 0,
             registered_ms: None,
             tags: BTreeMap::new(),
             shapes: Vec::new(),
         }
+    }
+
+    /// The same, for a process that says who it is.
+    #[must_use]
+    pub fn with_identity(self, expected: Expected) -> Instance {
+        Instance { identity: Some(expected), ..self }
     }
 
     /// The same with another weight.
@@ -113,6 +123,11 @@ impl Instance {
     #[must_use]
     pub fn with_priority(self, priority: u16) -> Instance {
         Instance { priority, ..self }
+    }
+
+    /// Whether another one is reached like this one: a connection to it is one to the other.
+    pub(crate) fn is_reached_like(&self, other: &Instance) -> bool {
+        self.address == other.address && self.identity == other.identity
     }
 
     /// Whether it is what an instance may be.

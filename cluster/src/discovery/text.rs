@@ -3,7 +3,7 @@
 //! ```text
 //! # service name address, and what else is to say
 //! quotes a1 127.0.0.1:7001 weight=200 zone=z1 group=blue version=1.2 tag.disk=fast
-//! quotes a2 unix:/run/quotes
+//! quotes a2 unix:/run/quotes identity=a2-7f
 //! ```
 //!
 //! Spaces, `=`, `%`, `#` and what does not print are written as `%20`.
@@ -11,7 +11,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
-use ringcall_core::Address;
+use ringcall_core::{Address, Expected, Identity};
 
 use super::{Instance, Invalid};
 
@@ -83,6 +83,12 @@ fn read_line(line: &str) -> Result<Instance, String> {
             "zone" => instance.zone = value,
             "group" => instance.group = value,
             "version" => instance.version = value,
+            "identity" | "required_identity" => {
+                let identity =
+                    Identity::new(&value).map_err(|bad| format!("{key}={value}: {bad}"))?;
+                let is_required = key != "identity";
+                instance.identity = Some(Expected { identity, is_required });
+            }
             "registered_ms" => instance.registered_ms = Some(number(&value)?),
             "shapes" => {
                 let shapes = value.split(',').map(|it| u64::from_str_radix(it, 16));
@@ -114,6 +120,10 @@ pub fn format_list<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Str
         let said = [("zone", &it.zone), ("group", &it.group), ("version", &it.version)];
         for (key, value) in said.iter().filter(|(_, value)| !value.is_empty()) {
             let _ = write!(text, " {key}={}", escape(value));
+        }
+        if let Some(Expected { identity, is_required }) = &it.identity {
+            let key = if *is_required { "required_identity" } else { "identity" };
+            let _ = write!(text, " {key}={}", escape(identity.as_str()));
         }
         if let Some(at) = it.registered_ms {
             let _ = write!(text, " registered_ms={at}");
@@ -172,12 +182,16 @@ mod tests {
     #[test]
     fn a_list_is_read_as_it_is_written() {
         let text = "\n# comment\nquotes a1 127.0.0.1:7001 weight=200 priority=1 zone=z1 tag.disk=very%20fast\n\
-                    quotes a2 unix:/run/quotes group=blue version=2 registered_ms=17 shapes=1,ff\n";
+                    quotes a2 unix:/run/quotes group=blue version=2 registered_ms=17 shapes=1,ff\n\
+                    quotes a3 unix:/run/a3 identity=a%203\nquotes a4 unix:/run/a4 required_identity=a4\n";
         let list = read_list(text).unwrap();
-        assert_eq!(list.len(), 2);
+        assert_eq!(list.len(), 4);
         assert_eq!((list[0].weight, list[0].priority, &list[0].zone[..]), (200, 1, "z1"));
         assert_eq!(list[0].tags["disk"], "very fast");
         assert_eq!((list[1].registered_ms, &list[1].shapes[..]), (Some(17), &[1, 255][..]));
+        let expected = |n: usize| list[n].identity.clone().unwrap();
+        assert_eq!(expected(2), Expected::new(Identity::new("a 3").unwrap()));
+        assert_eq!(expected(3), Expected::new(Identity::new("a4").unwrap()).required());
         assert_eq!(read_list(&format_list(&list)).unwrap(), list);
     }
 
@@ -188,6 +202,7 @@ mod tests {
         assert!(wrong("quotes a1 7000").contains("write 127.0.0.1:7000"));
         assert!(wrong("quotes a1 127.0.0.1:1 colour=red").contains("tag.colour"));
         assert!(wrong("quotes a1 127.0.0.1:1 weight=-1").contains("weight=-1"));
+        assert!(wrong("quotes a1 127.0.0.1:1 identity=a%0a").contains("control characters"));
         assert!(wrong("quotes a1 127.0.0.1:0").contains("nobody can be reached"));
         let twice = "quotes a1 127.0.0.1:1\nquotes a1 127.0.0.1:2";
         assert_eq!(wrong(twice), "line 2: there is another instance \"a1\"");

@@ -1,6 +1,6 @@
 //! Which instance an attempt goes to.
 
-use ringcall_core::{Cause, Failure, Instant};
+use ringcall_core::{Cause, CloseReason, Failure, Instant};
 
 use super::routing::Plan;
 use super::{CallState, Fleet, Readiness};
@@ -118,6 +118,10 @@ impl<T: Clone> Fleet<T> {
             self.balance.pick(now, &mut self.rng, &candidates, call.key)
         });
         self.scratch = list;
+        let is_there = |place: &u32| readiness(self.hosts.target(*place)) != Readiness::Broken;
+        if !chosen.as_ref().is_ok_and(is_there) {
+            self.look_for_outage(now, readiness);
+        }
         chosen
     }
 
@@ -145,7 +149,7 @@ impl<T: Clone> Fleet<T> {
                 }
             }
         }
-        let mut last = Err(Failure::not_sent(Cause::NoInstance));
+        let mut last = Err(self.nobody(readiness));
         for lane in plan.all_lanes() {
             last = self.narrow(now, call, readiness, list, (&lane.usable, &lane.callable));
             if last.is_ok() {
@@ -169,12 +173,15 @@ impl<T: Clone> Fleet<T> {
         list.clear();
         list.extend(usable.iter().filter(|place| ready(place) == Readiness::Ready));
         if callable.is_empty() {
-            return Err(Failure::not_sent(Cause::NoInstance));
+            return Err(self.nobody(readiness));
         }
         for next in [Readiness::Ready, Readiness::Connecting, Readiness::Broken] {
             if list.is_empty() {
                 list.extend(callable.iter().filter(|place| ready(place) == next));
             }
+        }
+        if list.is_empty() {
+            return Err(self.nobody(readiness));
         }
         let methods = &self.methods;
         list.retain(|place| methods.would_pass_host(call.method, *place, now));
@@ -186,6 +193,20 @@ impl<T: Clone> Fleet<T> {
             list.retain(|place| !is_tried(*place));
         }
         Ok(())
+    }
+
+    /// There is nobody whom a call may go to.
+    fn nobody(&self, readiness: &impl Fn(&T) -> Readiness) -> Failure {
+        let is_stranger = |place: &u32| {
+            self.hosts.is_stranger(*place)
+                || readiness(self.hosts.target(*place)) == Readiness::Stranger
+        };
+        let live = self.hosts.live();
+        let is_why = !live.is_empty() && live.iter().all(is_stranger);
+        Failure::not_sent(match is_why {
+            true => Cause::Closed(CloseReason::WrongInstance),
+            false => Cause::NoInstance,
+        })
     }
 
     /// An instance whose ejection is over and that no call probes yet.

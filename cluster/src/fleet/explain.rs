@@ -8,6 +8,7 @@ use super::{Fleet, FleetCounts, Readiness};
 use crate::aperture::Aperture;
 use crate::breaker::BreakerState;
 use crate::health::HealthState;
+use crate::recovery::Recovering;
 use crate::route::{Asked, Dropped, Trace};
 
 /// How a call would be decided at the moment.
@@ -24,6 +25,8 @@ pub struct Explanation {
     pub trace: Option<Trace>,
     /// The method's breaker; nothing if it was not called yet, or has none.
     pub breaker: Option<BreakerState>,
+    /// How many are back, if all were gone and calls grow with those that come back.
+    pub recovery: Option<Recovering>,
     /// Whole retries that the budget allows.
     pub budget: u64,
     /// What was done so far.
@@ -93,7 +96,10 @@ impl<T: Clone> Fleet<T> {
             HostReport {
                 name: host.listed.instance.name.clone(),
                 lane: lane(),
-                readiness: readiness(self.hosts.target(place)),
+                readiness: match self.hosts.is_stranger(place) {
+                    true => Readiness::Stranger,
+                    false => readiness(self.hosts.target(place)),
+                },
                 health: host.health.state,
                 is_held: host.listed.is_held,
                 breaker: states.as_ref().and_then(|(_, of)| of(place)),
@@ -111,6 +117,7 @@ impl<T: Clone> Fleet<T> {
             listing: self.version,
             aperture: self.settings.aperture,
             breaker: states.as_ref().and_then(|(breaker, _)| *breaker),
+            recovery: self.recovery.state(),
             budget: self.budget.balance(),
             counts: self.counts,
             hosts,
@@ -137,6 +144,10 @@ impl fmt::Display for Explanation {
             "; breaker {breaker:?}; budget {}; {} calls, {} attempts",
             self.budget, self.counts.calls, self.counts.attempts
         )?;
+        if let Some(Recovering { usable, .. }) = self.recovery {
+            let held_back = self.counts.held_back;
+            writeln!(f, "recovering with {usable} instances: {held_back} attempts were held back")?;
+        }
         if let Some(trace) = &self.trace {
             writeln!(f, "rules {}: meets {}", trace.version, trace.met.join(", "))?;
             if !trace.mirrored.is_empty() {

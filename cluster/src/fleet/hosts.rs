@@ -66,6 +66,8 @@ pub(super) struct Host<T> {
     pub(super) health: Health,
     /// Whether its connection was ready when that was last looked at; it is hoped of a new one.
     is_ready: bool,
+    /// Another one was met at its address, and it was not seen there since.
+    is_stranger: bool,
     target: T,
     generation: u32,
 }
@@ -133,7 +135,7 @@ impl<T> Hosts<T> {
         let known = self.known();
         let is_known = |instance: &Instance| {
             let place = known.get(&instance.name);
-            place.is_some_and(|place| self.host(*place).listed.instance.address == instance.address)
+            place.is_some_and(|place| self.host(*place).listed.instance.is_reached_like(instance))
         };
         let all = listing.instances.iter().map(|listed| &listed.instance);
         all.filter(|instance| !is_known(instance)).cloned().collect()
@@ -171,7 +173,8 @@ impl<T> Hosts<T> {
         let stats = HostStats::new(hash(&instance.name), instance.weight);
         self.generations = self.generations.wrapping_add(1);
         let (generation, health) = (self.generations, Health::new(config));
-        let host = Some(Host { listed, health, is_ready: true, target, generation });
+        let host =
+            Some(Host { listed, health, is_ready: true, is_stranger: false, target, generation });
         match self.free.pop() {
             Some(place) => {
                 self.hosts[place as usize] = host;
@@ -204,14 +207,17 @@ impl<T> Hosts<T> {
             let ramped = (u64::from(stats.full_weight) * share / 1000) as u32;
             let is_sub = matches!(host.health.state, HealthState::SubHealthy(_));
             stats.weight = if is_sub { ramped / 10 } else { ramped };
-            if stats.full_weight > 0 {
+            let is_callable = stats.full_weight > 0 && !host.is_stranger;
+            if is_callable {
                 stats.weight = stats.weight.max(1);
                 self.callable.push(place);
+            } else {
+                stats.weight = 0;
             }
             if host.health.is_ejected() {
                 self.ejected += 1;
                 self.probe_at = self.probe_at.min(host.health.probe_at());
-            } else if stats.full_weight > 0 {
+            } else if is_callable {
                 self.usable.push(place);
             }
             self.weight_max = self.weight_max.max(stats.weight);
@@ -228,7 +234,8 @@ impl<T> Hosts<T> {
     /// Whether an instance was usable when that was last counted. Nothing of this changes without a new count.
     #[inline]
     fn is_counted(&self, place: u32) -> bool {
-        let has_weight = self.stats[place as usize].full_weight > 0;
+        // Those that cannot be called have none.
+        let has_weight = self.stats[place as usize].weight > 0;
         has_weight && (self.is_panic || !self.host(place).health.is_ejected())
     }
 
@@ -253,11 +260,49 @@ impl<T> Hosts<T> {
         self.is_ready(place) && self.host(place).health.state == HealthState::Healthy
     }
 
-    /// Puts down whose connections are ready.
-    pub(super) fn look(&mut self, readiness: impl Fn(&T) -> Readiness) {
+    /// Puts down whose connections are ready, and where somebody else was met. Gives the names of those of which the
+    /// latter is new, or is no longer so; who is usable has to be counted anew then.
+    pub(super) fn look(&mut self, readiness: impl Fn(&T) -> Readiness) -> Vec<(String, bool)> {
+        let mut changed = Vec::new();
         for host in self.hosts.iter_mut().flatten() {
-            host.is_ready = readiness(&host.target) == Readiness::Ready;
+            let readiness = readiness(&host.target);
+            host.is_ready = readiness == Readiness::Ready;
+            // Where nobody answers meanwhile it may be either.
+            let is_stranger = match readiness {
+                Readiness::Ready => false,
+                Readiness::Stranger => true,
+                Readiness::Connecting | Readiness::Broken => host.is_stranger,
+            };
+            if std::mem::replace(&mut host.is_stranger, is_stranger) != is_stranger {
+                changed.push((host.listed.instance.name.clone(), is_stranger));
+            }
         }
+        changed
+    }
+
+    /// How many of those that are usable can be called now; and whether there are instances, and nobody answers at
+    /// any.
+    pub(super) fn count_ready(&self, readiness: impl Fn(&T) -> Readiness) -> (u32, bool) {
+        let is_ready = |place: &&u32| readiness(self.target(**place)) == Readiness::Ready;
+        let ready = self.usable.iter().filter(is_ready).count() as u32;
+        let has_weight = |place: &&u32| self.stats[**place as usize].full_weight > 0;
+        let mut all = self.live.iter().filter(has_weight).peekable();
+        let is_outage = all.peek().is_some()
+            && all.all(|place| {
+                matches!(readiness(self.target(*place)), Readiness::Broken | Readiness::Stranger)
+            });
+        (ready, is_outage)
+    }
+
+    /// What reaches an instance.
+    pub(super) fn target_named(&self, name: &str) -> Option<&T> {
+        let named = |host: &&Host<T>| host.listed.instance.name == name;
+        self.hosts.iter().flatten().find(named).map(|host| &host.target)
+    }
+
+    /// Whether somebody else was met at an instance's address.
+    pub(super) fn is_stranger(&self, place: u32) -> bool {
+        self.host(place).is_stranger
     }
 
     /// Whether those that are ejected are used as well.
@@ -319,7 +364,8 @@ impl<T> Hosts<T> {
 
     pub(super) fn dead(&self, readiness: impl Fn(&T) -> Readiness) -> Vec<String> {
         let hosts = self.hosts.iter().flatten();
-        let dead = hosts.filter(|host| readiness(&host.target) == Readiness::Broken);
+        let is_dead = |readiness| matches!(readiness, Readiness::Broken | Readiness::Stranger);
+        let dead = hosts.filter(|host| is_dead(readiness(&host.target)));
         dead.map(|host| host.listed.instance.name.clone()).collect()
     }
 
@@ -427,9 +473,9 @@ impl<T> Hosts<T> {
     }
 }
 
-/// Whether a listing has the instance, by name, at the same address.
+/// Whether a listing has the instance, by name, at the same address and with the same identity.
 fn is_in<T>(host: &Host<T>, listing: &Listing) -> bool {
     let instance = &host.listed.instance;
     let found = listing.instances.binary_search_by(|it| it.instance.name.cmp(&instance.name));
-    found.is_ok_and(|at| listing.instances[at].instance.address == instance.address)
+    found.is_ok_and(|at| listing.instances[at].instance.is_reached_like(instance))
 }

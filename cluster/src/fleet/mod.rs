@@ -5,8 +5,10 @@
 //! waits, reads a clock, or moves a byte, so a whole cluster can be simulated with one fleet a client.
 
 mod choose;
+mod events;
 mod explain;
 mod hosts;
+mod look;
 mod methods;
 mod routing;
 mod sweep;
@@ -17,16 +19,19 @@ use std::time::Duration;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{Cause, Entropy, Failure, Instant, RetryBudget, SplitMix64};
 
+pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
+use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
 use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
+use events::Events;
 use hosts::Hosts;
 use methods::Methods;
 use routing::Routing;
@@ -46,6 +51,8 @@ pub enum Readiness {
     Connecting,
     /// The last attempt to open it failed. Used if there is nothing else.
     Broken,
+    /// Another instance answers at the address. Never used.
+    Stranger,
 }
 
 /// All instances of a service. `T` is what reaches one: a connection, a number in a simulation.
@@ -63,6 +70,12 @@ pub struct Fleet<T> {
     budget: RetryBudget,
     rng: SplitMix64,
     next_sweep: Instant,
+    /// From then on attempts look around before they choose.
+    look_at: Instant,
+    recovery: Recovery,
+    /// When it was last counted who can be called.
+    counted_at: Instant,
+    events: Events,
     version: u64,
     /// Candidates of a call for which not all usable instances are.
     scratch: Vec<u32>,
@@ -85,6 +98,8 @@ pub struct FleetCounts {
     pub ejections: u64,
     /// Calls that a breaker stopped.
     pub stopped: u64,
+    /// Attempts that were not made since too few instances were back after all had gone.
+    pub held_back: u64,
     /// Calls that a rule denied.
     pub denied: u64,
     /// Attempts for which all instances were used, since too few were usable.
@@ -211,6 +226,10 @@ impl<T: Clone> Fleet<T> {
             methods: Methods::default(),
             rng: SplitMix64::new(seed),
             next_sweep: now,
+            look_at: now,
+            recovery: Recovery::default(),
+            counted_at: now,
+            events: Events::default(),
             version: 0,
             scratch: Vec::new(),
             counts: FleetCounts::default(),
@@ -236,6 +255,7 @@ impl<T: Clone> Fleet<T> {
         self.balance = settings.balancing.build();
         self.settings = Arc::new(settings);
         self.methods.configure(now, &self.settings);
+        self.stop_recovery(now);
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         self.reroute();
@@ -356,7 +376,8 @@ impl<T: Clone> Fleet<T> {
     /// connection whether it can be used.
     ///
     /// # Errors
-    /// When there is none, its breakers stop this method everywhere, or rules that are new deny it.
+    /// When there is none, its breakers stop this method everywhere, or rules that are new deny it; and when instances are
+    /// coming back after all had gone, and it is one too many for them.
     #[inline]
     pub fn start(
         &mut self,
@@ -365,9 +386,8 @@ impl<T: Clone> Fleet<T> {
         call: &mut CallState,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Result<(Attempt, T), Failure> {
-        if self.next_sweep <= now {
-            self.hosts.look(&readiness);
-            self.sweep(now);
+        if self.look_at <= now {
+            self.look_around(now, &readiness)?;
         }
         let chosen = match self.routing {
             None => self.choose::<false>(now, call, &readiness),
@@ -410,7 +430,7 @@ impl<T: Clone> Fleet<T> {
         call: &CallState,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Option<(String, T)> {
-        if self.is_stale(call) {
+        if self.is_stale(call) || self.recovery.state().is_some() {
             return None;
         }
         let (name, places) = self.routing.as_ref()?.mirrored(call.path.mirror?)?;
@@ -541,7 +561,7 @@ impl<T: Clone> Fleet<T> {
     ) -> Option<(Attempt, T)> {
         let is_left = usize::from(call.attempts) < ATTEMPTS_MAX && self.hosts.usable().len() > 1;
         let is_retry = call.flags & request_flags::RETRIED != 0;
-        if !is_left || is_retry || self.is_stale(call) {
+        if !is_left || is_retry || self.is_stale(call) || self.recovery.state().is_some() {
             return None;
         }
         let place = match self.routing {
@@ -553,6 +573,11 @@ impl<T: Clone> Fleet<T> {
         }
         self.counts.hedges += 1;
         Some(self.attempt(now, call, place, false))
+    }
+
+    /// What reaches the instance with this name.
+    pub(crate) fn target_named(&self, name: &str) -> Option<&T> {
+        self.hosts.target_named(name)
     }
 
     /// What it has done so far.

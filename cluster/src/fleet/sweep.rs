@@ -11,6 +11,7 @@ impl<T: Clone> Fleet<T> {
     #[cold]
     pub(super) fn sweep(&mut self, now: Instant) {
         self.next_sweep = now + SWEEP;
+        self.look_at = self.next_look();
         let records = self.hosts.take_records(now);
         let peers = Peers::of(records.iter().map(|(_, record)| record.counts));
         for (place, record) in &records {

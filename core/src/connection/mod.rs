@@ -20,6 +20,7 @@ mod ending;
 mod event;
 mod floods;
 mod inbound;
+mod introduction;
 mod items;
 mod limits;
 mod liveness;
@@ -64,6 +65,8 @@ use ending::Ending;
 pub use event::{Call, Cancellation, Event, Outcome, ReceiveHint, Reply, ReplyError, Request};
 use floods::Floods;
 use inbound::{Found, Inbound};
+use introduction::Introduction;
+pub use introduction::{CREDENTIALS_BYTES_MAX, CredentialsTooLong};
 use limits::Announcing;
 use liveness::Liveness;
 use outbound::Outbound;
@@ -77,28 +80,6 @@ use watch::Watch;
 /// Bodies of which at least this much is still to come are worth receiving straight into their own
 /// memory.
 pub const LAND_BYTES_MIN: usize = 64 * 1024;
-
-/// Longer [credentials](Connection::present) do not fit into a HELLO.
-pub const CREDENTIALS_BYTES_MAX: usize = 3996;
-
-/// Credentials are longer than [`CREDENTIALS_BYTES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CredentialsTooLong;
-
-impl fmt::Display for CredentialsTooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "credentials of a connection have {CREDENTIALS_BYTES_MAX} bytes at most")
-    }
-}
-
-impl core::error::Error for CredentialsTooLong {}
-
-/// What either side shows with its HELLO.
-#[derive(Default)]
-struct Credentials {
-    own: Option<Box<[u8]>>,
-    peer: Option<Box<[u8]>>,
-}
 
 /// Both ends of a connection, as a state machine that does no I/O.
 ///
@@ -128,7 +109,7 @@ pub struct Connection<T> {
     share: Box<Share>,
     /// What the other side said in its HELLO and LIMITS.
     peer: Option<Hello>,
-    credentials: Credentials,
+    introduction: Introduction,
     inbound: Inbound,
     outbound: Outbound,
     calls: Calls<T>,
@@ -335,7 +316,7 @@ impl<T> Connection<T> {
             recorder: None,
             full_record: None,
             peer: None,
-            credentials: Credentials::default(),
+            introduction: Introduction::default(),
             share: memory.enter(size_of::<Connection<T>>()),
             memory,
             config,
@@ -847,21 +828,6 @@ impl<T> Connection<T> {
         self.change_limits(Limits { in_flight_max, message_bytes_max: message_bytes_max as u64 });
     }
 
-    /// Shows the other side who this is, with the HELLO: before anything was sent.
-    ///
-    /// # Errors
-    /// When they are longer than [`CREDENTIALS_BYTES_MAX`].
-    pub fn present(&mut self, credentials: &[u8]) -> Result<(), CredentialsTooLong> {
-        if self.recorder.is_some() {
-            return self.recorded_present(credentials);
-        }
-        if credentials.len() > CREDENTIALS_BYTES_MAX {
-            return Err(CredentialsTooLong);
-        }
-        self.credentials.own = Some(credentials.into());
-        Ok(())
-    }
-
     /// Ends the connection: tells the other side, and hands back all calls. Answers find nobody any more, also
     /// before [`Event::Cancelled`] and [`Event::Closed`] were taken.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
@@ -887,12 +853,6 @@ impl<T> Connection<T> {
     #[must_use]
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
-    }
-
-    /// What the other side showed with its HELLO to prove who it is. Nobody has checked it yet.
-    #[must_use]
-    pub fn credentials(&self) -> Option<&[u8]> {
-        self.credentials.peer.as_deref()
     }
 
     /// Whether calls may be made now.

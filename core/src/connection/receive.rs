@@ -216,8 +216,7 @@ impl<T> Connection<T> {
         self.look_after_by(self.retirement.next());
         self.bounds.their_in_flight_max = hello.in_flight_max;
         self.bounds.their_message_bytes_max = hello.message_bytes_max;
-        let shown = Extensions::new(extensions).flatten().find(|e| e.tag == tag::CREDENTIALS);
-        self.credentials.peer = shown.map(|extension| extension.value.into());
+        self.introduction.read(extensions)?;
         self.peer = Some(hello);
         self.step(ConnectionInput::HelloRead);
         Ok(Event::Established(hello))

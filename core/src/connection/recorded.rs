@@ -13,7 +13,7 @@ use crate::frame::ReplyHeader;
 use crate::record::{
     Digest, Hides, Input, Pieces, RecordSettings, Recorder, Snapshot, Taped, TooLate,
 };
-use crate::{CallId, Encoding, Instant, Payload, Refused, RequestId, StreamId};
+use crate::{CallId, Encoding, Expected, Identity, Instant, Payload, Refused, RequestId, StreamId};
 
 impl<T> Connection<T> {
     /// Records everything that is done to this connection from now on, which must be its beginning. Until
@@ -69,7 +69,7 @@ impl<T> Connection<T> {
             && self.given == 0
             && self.ending.is_none()
             && !self.input_ended
-            && self.credentials.own.is_none()
+            && self.introduction.is_new()
             && self.retirement.is_new()
             && self.in_flight_max == self.config.in_flight_max
             && self.message_bytes_max == self.config.message_bytes_max
@@ -332,6 +332,37 @@ impl<T> Connection<T> {
             },
             |_, _| (),
         )
+    }
+
+    #[cold]
+    pub(super) fn recorded_introduce(
+        &mut self,
+        identity: &Identity,
+    ) -> Result<(), CredentialsTooLong> {
+        let mut scratch = Vec::new();
+        self.noted(
+            None,
+            |this: &mut Self, _: &mut Recorder| {
+                let result = this.introduce(identity);
+                let identity = Pieces::kept(identity.as_str().as_bytes(), &mut scratch);
+                (result, Input::Introduce { identity })
+            },
+            |_, _| (),
+        )
+    }
+
+    #[cold]
+    pub(super) fn recorded_expect_peer(&mut self, expected: &Expected) {
+        let mut scratch = Vec::new();
+        self.noted(
+            None,
+            |this: &mut Self, _: &mut Recorder| {
+                this.expect_peer(expected.clone());
+                let identity = Pieces::kept(expected.identity.as_str().as_bytes(), &mut scratch);
+                ((), Input::ExpectPeer { identity, is_required: expected.is_required })
+            },
+            |_, ()| (),
+        );
     }
 
     fn hides_payloads(&self) -> Hides {

@@ -13,9 +13,8 @@ use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedSta
 use super::stream::Input;
 use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, served_key};
 use crate::frame::{
-    ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, Extension, ExtensionWriter,
-    FLAG_ACK, GoAway, Head, Hello, Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION,
-    request_flags, tag,
+    ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
+    Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
 };
 use crate::payload::Empty;
 use crate::{
@@ -592,13 +591,7 @@ impl<T> Connection<T> {
     }
 
     fn hello_frame(&mut self) -> Chunk {
-        let mut shown = ExtensionWriter::new();
-        if let Some(own) = self.credentials.own.take() {
-            let fits =
-                shown.push(Extension { tag: tag::CREDENTIALS, critical: false, value: &own });
-            debug_assert!(fits, "checked when they were given");
-        }
-        let (hello, shown) = (self.own_hello().encode(), shown.finish());
+        let (hello, shown) = (self.own_hello().encode(), self.introduction.shown());
         let header_len = hello.len() + shown.len();
         let head = Head {
             length: header_len as u32,

@@ -37,8 +37,10 @@ pub mod tag {
     pub const METADATA: u16 = 14;
     /// Text for people: why a connection or a call ended.
     pub const REASON: u16 = 15;
+    /// Who the sender of a HELLO says it is, see [`Identity`](crate::Identity).
+    pub const IDENTITY: u16 = 16;
     /// All of them.
-    pub const ALL: [u16; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    pub const ALL: [u16; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
     /// Set in a tag on the wire: whoever does not know it must not go on.
     pub const CRITICAL: u16 = 0x8000;
 }

@@ -181,6 +181,18 @@ pub enum Input<'a> {
         /// What is shown; always hidden.
         credentials: Pieces<'a>,
     },
+    /// `introduce`.
+    Introduce {
+        /// Who this side says it is; never hidden.
+        identity: Pieces<'a>,
+    },
+    /// `expect_peer`.
+    ExpectPeer {
+        /// Who the other side has to be; never hidden.
+        identity: Pieces<'a>,
+        /// Whether it has to say so.
+        is_required: bool,
+    },
     /// `close`.
     Close {
         /// Why.
@@ -268,5 +280,7 @@ numbered! {
         27: SetLimits { in_flight_max, message_bytes_max },
         28: Present { credentials },
         29: Close { reason },
+        30: Introduce { identity },
+        31: ExpectPeer { identity, is_required },
     }
 }

@@ -79,7 +79,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// These bytes, all of them as they are.
-    pub(super) fn kept(bytes: &[u8], scratch: &'a mut Vec<u8>) -> Pieces<'a> {
+    pub(crate) fn kept(bytes: &[u8], scratch: &'a mut Vec<u8>) -> Pieces<'a> {
         scratch.clear();
         if !bytes.is_empty() {
             put_run(scratch, bytes, true);

@@ -21,8 +21,8 @@ use super::pieces::{Piece, Pieces};
 use super::snapshot::Snapshot;
 use crate::connection::Written;
 use crate::{
-    CallId, Codec, Connection, EncodeError, Event, Failure, Instant, Item, ItemError, Memory,
-    Payload, ReplyError, SendQueue, Writer,
+    CallId, Codec, Connection, EncodeError, Event, Expected, Failure, Identity, Instant, Item,
+    ItemError, Memory, Payload, ReplyError, SendQueue, Writer,
 };
 
 /// A connection to which everything is done again that a record says. The ticket of a call is the number of
@@ -351,6 +351,13 @@ impl Replay {
                 connection.set_limits(in_flight_max, message_bytes_max);
             }
             Input::Present { credentials } => connection.present(&credentials.to_vec()).ok()?,
+            Input::Introduce { identity } => {
+                connection.introduce(&Identity::from_bytes(&identity.to_vec())?).ok()?;
+            }
+            Input::ExpectPeer { identity, is_required } => {
+                let identity = Identity::from_bytes(&identity.to_vec())?;
+                connection.expect_peer(Expected { identity, is_required });
+            }
             Input::Close { reason } => connection.close(now, reason),
             _ => return None,
         }

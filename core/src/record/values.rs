@@ -264,6 +264,7 @@ numbered! {
         35: Transport(error),
         36: Denied,
         37: MemoryShort,
+        38: WrongInstance,
     }
     TlsFault {
         0: CertificateExpired,

@@ -33,7 +33,7 @@ numbered! {
 }
 
 /// Follows one direction of a connection and says of each byte whether it is kept. What is not kept belongs to
-/// the application: bodies, and the values of extensions but for numbers of the protocol itself; or
+/// the application: bodies, and the values of extensions but for numbers of the protocol itself and identities; or
 /// credentials only. Behind whatever it cannot follow, where a connection ends anyway, nothing is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Walker {
@@ -220,9 +220,11 @@ impl Walker {
         }
         self.padding = len.wrapping_neg() & 3;
         match tag {
-            tag::TOTAL_LEN | tag::ATTACHMENT_LEN | tag::REPLY_CREDIT | tag::RETRY_TOKENS => {
-                At::Kept(len)
-            }
+            tag::TOTAL_LEN
+            | tag::ATTACHMENT_LEN
+            | tag::REPLY_CREDIT
+            | tag::RETRY_TOKENS
+            | tag::IDENTITY => At::Kept(len),
             tag::CREDENTIALS => At::Hidden(len),
             _ if !self.hides_bodies => At::Kept(len),
             tag::METADATA if len > 0 => At::KeyLen(len),

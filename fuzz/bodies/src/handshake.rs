@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::harness::raw::Raw;
-use ringcall_core::{CloseReason, Config, Memory, MemoryLimits, Side};
+use ringcall_core::{CloseReason, Config, Expected, Identity, Memory, MemoryLimits, Side};
 
 thread_local! {
     /// That of all runs, since most of their time would go into making it.
     static MEMORY: Memory = Memory::new(MemoryLimits::default());
+    /// Who is expected, if the other side says who it is.
+    static EXPECTED: Expected = Expected::new(Identity::new("a1").expect("it is one"));
 }
 
 /// Gives a preface and a HELLO, or what may be one, to a connection of either side.
@@ -40,6 +42,7 @@ fn open(side: Side, split: usize, bytes: &[u8]) -> Opened {
     let at_first = memory.pool().stats().lent_bytes;
     let mut raw = Raw::with_memory(side, Config::new(), &memory);
     raw.split = split;
+    raw.connection.expect_peer(EXPECTED.with(Expected::clone));
     let before = raw.now;
     raw.send_bytes(bytes);
     let sent = raw.transmit(before, usize::MAX);
@@ -52,6 +55,14 @@ fn open(side: Side, split: usize, bytes: &[u8]) -> Opened {
         let lent = raw.lent().saturating_sub(at_first);
         assert!(lent <= (64 << 10) + 2 * 4096, "{lent} bytes are held before HELLO");
     }
+    let wrong = EXPECTED.with(|it| it.check(raw.connection.identity()).is_err());
+    assert_eq!(
+        wrong,
+        closed == Some(CloseReason::WrongInstance),
+        "{:?}",
+        raw.connection.identity()
+    );
+    assert_eq!(raw.connection.mismatch().is_some(), wrong);
     if let Some(hello) = raw.connection.peer() {
         assert!(established && hello.version_min <= 1 && hello.version_max >= 1);
         assert!(hello.in_flight_max > 0 && hello.message_bytes_max > 0);

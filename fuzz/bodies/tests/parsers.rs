@@ -29,6 +29,8 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/frame/control.rs", "Limits::parse", "frames"),
     ("core/src/frame/extension.rs", "Extensions::parse_next", "frames"),
     ("core/src/frame/metadata.rs", "parse_metadata", "frames"),
+    ("core/src/identity.rs", "Identity::from_bytes", "handshake"),
+    ("core/src/connection/introduction.rs", "Introduction::read", "handshake"),
     ("core/src/connection/receive.rs", "Announced::read", "frames"),
     ("core/src/ids.rs", "MessageId::from_wire", "frames"),
     ("core/src/status.rs", "Status::from_wire", "frames"),

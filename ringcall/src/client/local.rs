@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Address, Answer, Attached, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode,
-    CloseReason, Config, Entropy, Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel,
-    Payload, Refused, Status, TransportError,
+    CloseReason, Config, Entropy, Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing,
+    OwnedChannel, Payload, Refused, Status, TransportError,
 };
 
 use super::skew::{Called, Skew};
@@ -420,6 +420,14 @@ impl LocalClient {
         self.0.connection.watched.state()
     }
 
+    /// Whom the last attempt to connect met instead of the instance that was [expected](LocalConnect::expecting): there
+    /// if the state is [`Broken`](ConnectionState::Broken) for
+    /// [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
+    #[must_use]
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.0.connection.watched.mismatch()
+    }
+
     /// Waits until the state is another than `from`, and gives it. One that never changes again is given at
     /// once.
     pub fn changed(&self, from: ConnectionState) -> impl Future<Output = ConnectionState> + use<> {
@@ -689,6 +697,14 @@ impl LocalConnect {
     /// Shows the server who this is. Without TLS everybody on the way reads it.
     pub fn credentials(mut self, credentials: Credentials) -> LocalConnect {
         self.security.credentials = Some(credentials);
+        self
+    }
+
+    /// Connects to this instance only: one that says it is another is left in the handshake, before any call is
+    /// sent, with [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance), and tried again later. It is no
+    /// proof of who the server is; its certificate is, with TLS.
+    pub fn expecting(mut self, expected: Expected) -> LocalConnect {
+        self.security.expected = Some(expected);
         self
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ringcall_core::frame::{Extension, ExtensionWriter, tag};
 use ringcall_core::{
-    CREDENTIALS_BYTES_MAX, Channel, CredentialsTooLong, Extended, Outgoing, Payload, StreamChannel,
+    CREDENTIALS_BYTES_MAX, Channel, CredentialsTooLong, Expected, Extended, Outgoing, Payload,
+    StreamChannel,
 };
 #[cfg(feature = "tls")]
 use ringcall_tls::TlsClient;
@@ -130,6 +131,8 @@ impl<C: StreamChannel> StreamChannel for WithCredentials<C> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Security {
     pub(crate) credentials: Option<Credentials>,
+    /// Which instance the server has to be.
+    pub(crate) expected: Option<Expected>,
     /// Instead of what its shard's connections have.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<TlsClient>,

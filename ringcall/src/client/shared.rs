@@ -12,8 +12,8 @@ use std::time::Duration;
 use ringcall_compression::Threshold;
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Clock, Codec, Config, EncodeError, Encoded, Encoding,
-    Failure, Handle, Instant, Outcome, Outgoing, OwnedChannel, Payload, SharedChunk, SharedPool,
-    TransportError,
+    Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing, OwnedChannel, Payload,
+    SharedChunk, SharedPool, TransportError,
 };
 
 use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
@@ -79,6 +79,14 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         self.0.watched.state()
+    }
+
+    /// Whom the last attempt to connect met instead of the instance that was [expected](Connect::expecting): there
+    /// if the state is [`Broken`](ConnectionState::Broken) for
+    /// [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance).
+    #[must_use]
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.0.watched.mismatch()
     }
 
     /// Waits until the state is another than `from`, and gives it. One that never changes again is given at
@@ -752,6 +760,14 @@ impl<T> Connect<T> {
     /// Shows the server who this is. Without TLS everybody on the way reads it.
     pub fn credentials(mut self, credentials: Credentials) -> Connect<T> {
         self.security.credentials = Some(credentials);
+        self
+    }
+
+    /// Connects to this instance only: one that says it is another is left in the handshake, before any call is
+    /// sent, with [`CloseReason::WrongInstance`](crate::CloseReason::WrongInstance), and tried again later. It is no
+    /// proof of who the server is; its certificate is, with TLS.
+    pub fn expecting(mut self, expected: Expected) -> Connect<T> {
+        self.security.expected = Some(expected);
         self
     }
 

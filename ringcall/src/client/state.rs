@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
-use ringcall_core::{Cause, CloseReason, Failure};
+use ringcall_core::{Cause, CloseReason, Failure, Mismatch};
 
 /// How a client's connection is doing.
 ///
@@ -51,6 +51,8 @@ struct Seen {
     is_final: bool,
     /// How bodies may be compressed that the other side of the last connection reads, bit by bit.
     compressions: u8,
+    /// Whom the last connection met that met somebody else than was expected.
+    mismatch: Option<Box<Mismatch>>,
     waiting: Vec<Waker>,
 }
 
@@ -60,6 +62,7 @@ impl Watched {
             state,
             is_final: false,
             compressions: 0,
+            mismatch: None,
             waiting: Vec::new(),
         })))
     }
@@ -74,6 +77,18 @@ impl Watched {
 
     pub(crate) fn reads(&self, compressions: u8) {
         self.0.lock().compressions = compressions;
+    }
+
+    /// Somebody else than was expected is at the address.
+    pub(crate) fn met(&self, mismatch: Mismatch) {
+        self.0.lock().mismatch = Some(Box::new(mismatch));
+    }
+
+    /// Who, if that is why there is no connection.
+    pub(crate) fn mismatch(&self) -> Option<Mismatch> {
+        let seen = self.0.lock();
+        let is_why = seen.state == ConnectionState::Broken(CloseReason::WrongInstance);
+        seen.mismatch.as_deref().filter(|_| is_why).cloned()
     }
 
     pub(crate) fn is_final(&self) -> bool {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::{Balanced, Connector};
-use ringcall_core::{Clock, Instant, TransportError};
+use ringcall_core::{Clock, CloseReason, Instant, Mismatch, TransportError};
 
 use crate::block_on::block_on;
 use crate::client::background;
@@ -80,7 +80,10 @@ impl Connector for Clients {
 
     /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
     fn connect(&self, instance: &Instance) -> Option<Client> {
-        let connect = (self.setup)(Client::connect(&instance.address));
+        let mut connect = (self.setup)(Client::connect(&instance.address));
+        if let Some(expected) = &instance.identity {
+            connect = connect.expecting(expected.clone());
+        }
         let client = block_on(connect.transport(self.choice).lazy());
         if let Err(error) = &client {
             log::warn!("the instance {:?} is left out: {error}", instance.name);
@@ -93,6 +96,10 @@ impl Connector for Clients {
 
     fn readiness(&self, client: &Client) -> Readiness {
         readiness(client.state())
+    }
+
+    fn mismatch(&self, client: &Client) -> Option<Mismatch> {
+        client.mismatch()
     }
 
     fn sleep(&self, time: Duration) -> Sleep {
@@ -115,6 +122,7 @@ impl<N: Connector<Channel: BlockOn>> BlockOn for Balanced<N> {
 fn readiness(state: ConnectionState) -> Readiness {
     match state {
         ConnectionState::Ready => Readiness::Ready,
+        ConnectionState::Broken(CloseReason::WrongInstance) => Readiness::Stranger,
         ConnectionState::Broken(_) => Readiness::Broken,
         _ => Readiness::Connecting,
     }
@@ -179,7 +187,11 @@ impl Connector for LocalClients {
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<LocalClient> {
-        let client = (self.setup)(LocalConnect::new(&self.shard, &instance.address)).start();
+        let mut connect = (self.setup)(LocalConnect::new(&self.shard, &instance.address));
+        if let Some(expected) = &instance.identity {
+            connect = connect.expecting(expected.clone());
+        }
+        let client = connect.start();
         if let Err(error) = &client {
             log::warn!("the instance {:?} is left out: {error}", instance.name);
         }
@@ -191,6 +203,10 @@ impl Connector for LocalClients {
     #[inline]
     fn readiness(&self, client: &LocalClient) -> Readiness {
         readiness(client.state())
+    }
+
+    fn mismatch(&self, client: &LocalClient) -> Option<Mismatch> {
+        client.mismatch()
     }
 
     fn sleep(&self, time: Duration) -> LocalSleep {
@@ -249,6 +265,10 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
 
     fn readiness(&self, filtered: &Self::Channel) -> Readiness {
         self.connector.readiness(filtered.channel())
+    }
+
+    fn mismatch(&self, filtered: &Self::Channel) -> Option<Mismatch> {
+        self.connector.mismatch(filtered.channel())
     }
 
     fn sleep(&self, time: Duration) -> N::Sleep {

@@ -25,6 +25,6 @@ mod watch;
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
     BadSetting, Balanced, BalancedCall, Connector, Counts, Guard, MethodSettings, Settings, Sign,
-    balance, breaker, discovery, fleet, health, hedge, ramp, retry, route, sign_of,
+    balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
 };
 pub use watch::{Watch, Watching};

@@ -1,6 +1,7 @@
 //! A thread that asks a source, and tells a balanced channel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::{fmt, io, thread};
 use ringcall_cluster::discovery::{
     Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
 };
+use ringcall_cluster::fleet::FleetEvent;
 use ringcall_cluster::{Balanced, Connector};
 use ringcall_core::Instant;
 
@@ -17,19 +19,23 @@ const EVERY: Duration = Duration::from_millis(50);
 /// For so many rounds no connection could be opened to an instance until that counts against it: a second.
 const DEAD_ROUNDS: u32 = 20;
 
+/// Who is told what happens to the channel.
+type OnEvent = Arc<dyn Fn(&FleetEvent) + Send + Sync>;
+
 /// How the list of a balanced channel is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is watched before it is started"]
 pub struct Watch {
     wanted: Wanted,
     config: DiscoveryConfig,
     cache: Option<DiskCache>,
+    on_event: Option<OnEvent>,
 }
 
 impl Watch {
     /// Of these instances.
     pub fn new(wanted: Wanted) -> Watch {
-        Watch { wanted, config: DiscoveryConfig::default(), cache: None }
+        Watch { wanted, config: DiscoveryConfig::default(), cache: None, on_event: None }
     }
 
     /// What is believed of the source, and how fast.
@@ -40,6 +46,12 @@ impl Watch {
     /// Keeps the last good list on disk, and begins with it.
     pub fn cache(self, cache: DiskCache) -> Watch {
         Watch { cache: Some(cache), ..self }
+    }
+
+    /// Tells what happens to the channel: another instance at an address, all of them gone. On the thread that watches,
+    /// which a panic of it ends; the log has it in any case.
+    pub fn on_event(self, hook: impl Fn(&FleetEvent) + Send + Sync + 'static) -> Watch {
+        Watch { on_event: Some(Arc::new(hook)), ..self }
     }
 
     /// Watches on a thread of its own, until what this gives is dropped. The first list, if the source or the
@@ -71,6 +83,7 @@ impl Watch {
             discovery,
             source: Box::new(source),
             cache: self.cache,
+            on_event: self.on_event,
             balanced,
             broken: BTreeMap::new(),
         };
@@ -81,6 +94,12 @@ impl Watch {
             }
         })?;
         Ok(Watching { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("wanted", &self.wanted).finish_non_exhaustive()
     }
 }
 
@@ -110,6 +129,7 @@ struct Watcher<N: Connector> {
     discovery: Discovery,
     source: Box<dyn Source>,
     cache: Option<DiskCache>,
+    on_event: Option<OnEvent>,
     balanced: Balanced<N>,
     /// To whom no connection can be opened, and for how many rounds.
     broken: BTreeMap<String, u32>,
@@ -125,6 +145,12 @@ impl<N: Connector> Watcher<N> {
         self.bury();
         while let Some(alarm) = self.discovery.poll_alarm() {
             log::warn!("{alarm}");
+        }
+        while let Some(event) = self.balanced.poll_event() {
+            log::warn!("{event}");
+            if let Some(tell) = &self.on_event {
+                tell(&event);
+            }
         }
         if let Some(listing) = self.discovery.poll_listing() {
             self.balanced.apply(&listing);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringcall_core::{Address, Clock, Config, Counters, MemoryLimits};
+use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
 
 use super::handler::Spawner;
 use super::limits::Limits;
@@ -324,6 +324,14 @@ impl Server {
     /// else's by now, or the caller's list is old. Calls that were routed by no group are served.
     pub fn group(mut self, group: &str) -> Server {
         self.config.group(group);
+        self
+    }
+
+    /// Which instance it is: it says so in the handshake, and clients that were told that another one is at the address
+    /// leave before they send a call. That is a name that its operator has chosen, such as the one that it is
+    /// registered by, and no proof: what clients can believe is its certificate, with TLS.
+    pub fn identity(mut self, identity: Identity) -> Server {
+        self.config.identity = Some(identity);
         self
     }
 

@@ -22,8 +22,9 @@ use std::time::Duration;
 use ringcall_core::frame::CancelReason;
 use ringcall_core::{
     Call, CallId, Cancellation, Cause, Clock, CloseReason, Config, EncodeError, Encoded, Encoding,
-    Endpoint, Entropy, Event, Failure, Handle, Instant, Item, Listener, Memory, Outcome, Outgoing,
-    Payload, Polled, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status, Transport,
+    Endpoint, Entropy, Event, Failure, Handle, Identity, Instant, Item, Listener, Memory, Outcome,
+    Outgoing, Payload, Polled, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status,
+    Transport,
 };
 
 use admission::Admission;
@@ -132,6 +133,8 @@ pub(crate) struct Inner {
     gate: RefCell<Gate>,
     /// Whether the gate wants to hear of connections, and perhaps of calls.
     is_guarded: bool,
+    /// Which instance its server says it is.
+    identity: Option<Identity>,
     /// Whether, and how far, it ends its service.
     pub(super) drain: RefCell<Option<Drain>>,
     /// For jitter.
@@ -223,6 +226,7 @@ pub(crate) struct InnerConfig {
     pub(crate) kept: Option<Arc<KeptReplies>>,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
+    pub(crate) identity: Option<Identity>,
     pub(crate) recorder: Option<ConnectionRecorder>,
 }
 
@@ -270,6 +274,7 @@ impl Inner {
             connections_max: config.connections_max,
             layers: config.layers,
             is_guarded: !gate.is_open(),
+            identity: config.identity,
             gate: RefCell::new(gate),
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
@@ -533,6 +538,9 @@ impl Inner {
                 }
                 self.watch_closed(handle, reason);
                 self.end_record(handle, reason);
+                if reason == CloseReason::WrongInstance {
+                    self.note_mismatch(handle);
+                }
                 self.forget(handle, reason);
             }
             event => self.stream_event(handle, event),

@@ -29,7 +29,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringcall_compression::Compression;
-use ringcall_core::{Address, Clock, Config, ConfigError, Counters, Memory, MemoryLimits, Park};
+use ringcall_core::{
+    Address, Clock, Config, ConfigError, Counters, Identity, Memory, MemoryLimits, Park,
+};
 #[cfg(feature = "tls")]
 use ringcall_tls::{TlsClient, TlsServer};
 
@@ -135,6 +137,8 @@ pub struct ShardConfig {
     #[cfg(feature = "tls")]
     pub client_tls: Option<TlsClient>,
     pub(crate) authority: Authority,
+    /// Which instance its server says it is, see [`Server::identity`](crate::Server::identity).
+    pub identity: Option<Identity>,
     /// What counts the rates among `limits`, if shards share it.
     pub(crate) rates: Option<Arc<Rates>>,
     /// The answers that its server keeps.
@@ -311,6 +315,7 @@ impl Shard {
         let inner_config = InnerConfig {
             layers,
             authority,
+            identity: config.identity,
             server,
             client,
             compression: config.compression,

@@ -64,7 +64,7 @@ def connect_narrow(connect):
 
 
 def echo(connect):
-    """Bodies of many sizes, one after the other and 20 at once, and a PING."""
+    """Bodies of many sizes, one after the other and 20 at once, and a PING; and who the server says it is."""
     connection = connect()
     for length in (0, 1, 15, 16, 17, 5_000, 300_000, 3_000_000):
         check_echo(connection, contents(length))
@@ -74,6 +74,7 @@ def echo(connect):
     for call, body in zip(calls, bodies):
         expect_reply(connection, call, body)
     connection.ping(b"is anybody there")
+    expect("identity", "echo-1", connection.identity)
     connection.finish()
 
 

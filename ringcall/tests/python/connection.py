@@ -31,6 +31,7 @@ class Connection:
         self.accepted = None  # what GOAWAY said, if it came
         self.pings_answered = self.limits_answered = self.cut_items = 0
         self.peer = None  # the server's HELLO, if it came; LIMITS changes it
+        self.identity = None  # who the server says it is
         self._hello = hello
         self._preface_seen = False
         self._ended = False  # the server has ended its stream
@@ -277,6 +278,7 @@ class Connection:
         for window in (hello.calls_window, hello.replies_window):
             must(0 < 2 * hello.largest_message <= window <= MAX_CREDIT, 9, f"the windows of {hello}")
         self.peer = hello
+        self.identity = decode_identity(frame.extensions)
         self._credit = {BYTES: hello.calls_window, ITEMS: pool_items(hello.calls_window)}
 
     def _on_request(self, frame):

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import struct
+import unicodedata
 from collections import namedtuple
 
 VERSION = 1
@@ -14,7 +15,7 @@ SERVER_BIT, SLOT_BITS = 1 << 63, 2**32 - 1
 HELLO, REQUEST, REPLY, DATA, ITEM, END, CREDIT, CANCEL, PING, PONG, GOAWAY, LIMITS = range(1, 13)
 FIRST_IGNORABLE_KIND = 128
 ONE_WAY, ITEMS_IN, ITEMS_OUT, MORE, IDEMPOTENT, CONFIRM, ANY_OF_REQUEST, ACKNOWLEDGES = 1, 2, 4, 8, 32, 64, 127, 1
-CRITICAL, TOTAL_LENGTH, ATTACHMENT_LENGTH, METADATA = 0x8000, 1, 2, 14
+CRITICAL, TOTAL_LENGTH, ATTACHMENT_LENGTH, METADATA, IDENTITY = 0x8000, 1, 2, 14, 16
 STREAMS = 2  # of the features in HELLO
 STREAM, CALLS_POOL, REPLIES_POOL = 0, 1, 2
 BYTES, ITEMS = 0, 1  # units of credit
@@ -168,6 +169,21 @@ def decode_metadata(extensions):
     return entries
 
 
+def decode_identity(extensions):
+    """Who the sender of a HELLO says it is, or None."""
+    said = [value for tag, value in extensions if tag == IDENTITY]
+    must(len(said) <= 1, 9, f"several identities: {said}")
+    for value in said:
+        must(1 <= len(value) <= 256, 9, f"an identity of {len(value)} bytes")
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        must(not any(unicodedata.category(c) == "Cc" for c in text), 9, f"an identity that is no text: {value}")
+        return text
+    return None
+
+
 def critical_tags(extensions):
     """The tags that may not be ignored."""
     known = (CRITICAL | TOTAL_LENGTH, CRITICAL | ATTACHMENT_LENGTH)
@@ -252,7 +268,7 @@ def self_test(path):
     entry = frames["request-extensions"].extensions[1]
     expect("metadata of request-extensions", entry, encode_entry("key", b"++"))
     expect("metadata of request-extensions, decoded", [("key", b"++")], decode_metadata([entry]))
-    expect("tags of extensions-all", list(range(1, 16)), [tag & ~CRITICAL for tag, _ in extensions])
+    expect("tags of extensions-all", list(range(1, 17)), [tag & ~CRITICAL for tag, _ in extensions])
     body = IncomingBody(frames["request-more"], largest=20)
     body.add(frames["data"])
     expect("request-more with data", (True, b"front of a body tail"), (body.is_complete(), bytes(body.data)))
@@ -275,6 +291,7 @@ def described_vectors():
     reply = Reply(waited=5, took=42, load=100, retry_after=250, admission=2)
     return {
         "hello": Frame(HELLO, hello),
+        "hello-identity": Frame(HELLO, hello, extensions=((IDENTITY, b"quotes-1"),)),
         "request": Frame(REQUEST, first._replace(attempt=1), call, IDEMPOTENT, body=b"hello"),
         "request-one-way": Frame(REQUEST, first, 1 << 32, ONE_WAY),
         "request-more": Frame(REQUEST, first, call, MORE, (total,), b"front of a body "),

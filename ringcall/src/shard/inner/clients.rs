@@ -11,7 +11,7 @@ use ringcall_core::{CloseReason, Config, Handle, Instant, Side, TransportError};
 use super::Inner;
 use super::control::offering;
 use super::watch::Change;
-use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared};
+use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared, Security};
 use crate::observe::Observers;
 use crate::shard::prepare;
 
@@ -63,7 +63,7 @@ impl Inner {
                     let (endpoint, peer) = (&mut *self.endpoint.borrow_mut(), address.clone());
                     records.begin(endpoint, handle, Side::Client, Some(peer));
                 }
-                self.show_credentials(handle, client);
+                self.introduce(handle, client);
                 if let Some(router) = client.services() {
                     self.routers.borrow_mut().offer(handle, Rc::clone(router));
                 }
@@ -87,12 +87,31 @@ impl Inner {
         })
     }
 
-    fn show_credentials(&self, handle: Handle, client: &ClientConnection) {
-        if let Some(credentials) = &client.security().credentials
-            && let Some(connection) = self.endpoint.borrow_mut().connection_mut(handle)
-        {
+    /// Shows the other side who calls, and says whom it expects there.
+    fn introduce(&self, handle: Handle, client: &ClientConnection) {
+        let Security { credentials, expected, .. } = client.security();
+        if credentials.is_none() && expected.is_none() {
+            return;
+        }
+        let mut endpoint = self.endpoint.borrow_mut();
+        let Some(connection) = endpoint.connection_mut(handle) else { return };
+        if let Some(credentials) = credentials {
             let fits = connection.present(credentials.expose());
             debug_assert!(fits.is_ok(), "checked when they were made");
+        }
+        if let Some(expected) = expected {
+            connection.expect_peer(expected.clone());
+        }
+    }
+
+    /// The other side of a client's connection was somebody else: the client can say who.
+    #[cold]
+    pub(super) fn note_mismatch(&self, handle: Handle) {
+        let endpoint = self.endpoint.borrow();
+        let met = endpoint.connection(handle).and_then(|connection| connection.mismatch());
+        if let (Some(mismatch), Some(client)) = (met, self.client(handle)) {
+            log::debug!("connection {handle:?}: {mismatch}");
+            client.watched().met(mismatch);
         }
     }
 

@@ -134,6 +134,12 @@ impl Inner {
         if let Some((records, peer)) = recorded {
             records.begin(&mut endpoint, handle, Side::Server, peer);
         }
+        if let Some(identity) = &self.identity
+            && let Some(connection) = endpoint.connection_mut(handle)
+        {
+            let fits = connection.introduce(identity);
+            debug_assert!(fits.is_ok(), "a server shows nothing else");
+        }
         if let Some(at) = config.drain_at(now, &mut *self.rng.borrow_mut())
             && let Some(connection) = endpoint.connection_mut(handle)
         {
