@@ -328,7 +328,7 @@ fn g12_it_ends_when_as_many_are_there_for_a_while() {
 #[test]
 fn d12_hedges_are_few() {
     let run = |hedge: Option<HedgeConfig>| {
-        let mut plan = Plan { every_unsafe: 0, ..Plan::of(20, [8; 10], 0.3) };
+        let mut plan = Plan { every_once: 0, ..Plan::of(20, [8; 10], 0.3) };
         plan.settings.method.hedge = hedge;
         let mut world = World::new(&plan);
         world.run(20);

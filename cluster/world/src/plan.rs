@@ -22,7 +22,7 @@ pub struct Plan {
     /// Answers say how busy their server is.
     pub says_load: bool,
     /// Calls that run twice do harm: one in so many may not be made again; none if zero.
-    pub every_unsafe: u64,
+    pub every_once: u64,
     /// One in so many is large; none if zero.
     pub every_large: u64,
     /// What chance does.
@@ -55,7 +55,7 @@ impl Plan {
             load,
             settings: Settings::new(),
             says_load: false,
-            every_unsafe: 2,
+            every_once: 2,
             every_large: 0,
             seed: 1,
         }

@@ -20,7 +20,7 @@ pub struct Offered {
     /// What it is about.
     pub key: u64,
     /// It must not be made again when it may have run.
-    pub is_unsafe: bool,
+    pub runs_once: bool,
     /// Its argument fills large frames.
     pub is_large: bool,
 }
@@ -31,7 +31,7 @@ pub type Trace = Arc<Vec<Offered>>;
 /// Of so many calls one is of this kind; none if zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shares {
-    pub(crate) every_unsafe: u64,
+    pub(crate) every_once: u64,
     pub(crate) every_large: u64,
 }
 
@@ -55,14 +55,14 @@ impl Offers {
     /// A call of this client, now; nothing in a replay.
     pub(crate) fn draw(&mut self, now: Instant, client: usize) -> Option<Offered> {
         let Offers::Drawn { rng, count, shares, recorded } = self else { return None };
-        let is_unsafe = shares.every_unsafe > 0 && count.is_multiple_of(shares.every_unsafe);
+        let runs_once = shares.every_once > 0 && count.is_multiple_of(shares.every_once);
         // By chance, so that either kind is large.
         let is_large = shares.every_large > 0 && rng.below(shares.every_large) == 0;
         *count += 1;
         let cost = exponential(rng) as f32;
         let client = client as u32;
         let key = rng.below(KEYS);
-        let offered = Offered { at: now, client, cost, key, is_unsafe, is_large };
+        let offered = Offered { at: now, client, cost, key, runs_once, is_large };
         recorded.push(offered);
         Some(offered)
     }

@@ -13,7 +13,7 @@ impl World {
     // ---- at clients ----
 
     pub(super) fn offer(&mut self, offered: Offered) {
-        let flags = if offered.is_unsafe { 0 } else { request_flags::IDEMPOTENT };
+        let flags = if offered.runs_once { 0 } else { request_flags::IDEMPOTENT };
         let client = &mut self.clients[offered.client as usize];
         self.second.calls += 1;
         let Ok(state) = client.begin(self.now, &asked(&offered), flags, DEADLINE) else {

@@ -116,7 +116,7 @@ impl World {
     /// When its settings make no sense.
     #[must_use]
     pub fn new(plan: &Plan) -> World {
-        let shares = Shares { every_unsafe: plan.every_unsafe, every_large: plan.every_large };
+        let shares = Shares { every_once: plan.every_once, every_large: plan.every_large };
         let mut world = World::with_offers(plan, Offers::drawn(plan.seed, shares));
         for client in 0..plan.clients {
             world.next_of(client);
@@ -230,7 +230,7 @@ impl World {
         let reset = CloseReason::Transport(TransportError::Reset);
         for job in self.servers[server].crash(self.now) {
             let call = call_of(&mut self.calls, self.first_call, job.call);
-            self.second.cut_off += u64::from(call.is_some_and(|call| call.offered.is_unsafe));
+            self.second.cut_off += u64::from(call.is_some_and(|call| call.offered.runs_once));
             self.after(WIRE, Event::Ends(job, Err(Failure::unknown(Cause::Closed(reset)))));
         }
     }
