@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Scenario, is_even, left_of, none_fails};
+use super::{Scenario, failed_of, is_even, left_of, none_fails};
 use crate::seen::{Figure, Seconds};
-use crate::{Health, Plan, Second, World};
+use crate::{Health, Plan, World};
 
 /// The server that something happens to: one of the largest.
 const IT: usize = 5;
@@ -57,24 +57,35 @@ pub const CRASH: Scenario = Scenario {
     },
 };
 
-/// Lets something happen to a server after ten seconds, takes it back after ten more, and looks on.
-fn for_a_while(world: &mut World, begins: fn(&mut World), ends: fn(&mut World), afterwards: u64) {
+/// Makes a server sick after ten seconds and well after ten more, and looks on.
+fn sick_for_a_while(world: &mut World, sick: Health, afterwards: u64) {
     world.run(10);
-    begins(world);
+    world.servers[IT].health = sick;
     world.run(10);
-    ends(world);
+    world.servers[IT].health = Health::Up;
     world.run(afterwards);
 }
 
-/// Of [`for_a_while`]: nine tenths of its calls are elsewhere within 5 s, and half of them are back in the end.
-fn left_and_came_back(world: &World) -> [Figure; 2] {
+/// Of a server that was bad from the tenth second to the twentieth: nine tenths of its calls are elsewhere within 5 s,
+/// half of them are back in the end, and all is even.
+fn left_and_came_back(world: &World) -> Vec<Figure> {
     let (before, last) = (&world.seconds[5..10], world.seconds.len() - 5);
     let left = left_of(IT, before, &world.seconds[15..20]);
     let again = left_of(IT, before, &world.seconds[last..]);
-    [
+    vec![
         Figure::at_most("its calls after 5 s", left, 0.1),
         Figure::at_least("its calls in the end", again, 0.5),
+        is_even(&world.seconds[5..]),
     ]
+}
+
+/// And that few fail meanwhile, since half of the calls may not be made again and have met it first; none from `well` on.
+fn few_fail_meanwhile(world: &World, well: usize) -> Vec<Figure> {
+    let mut figures = left_and_came_back(world);
+    let failed = failed_of(&world.seconds[10..20]);
+    figures.push(Figure::at_most("failed of the calls meanwhile", failed, 0.005));
+    figures.push(none_fails("failed calls when it is well", &world.seconds[well..]));
+    figures
 }
 
 /// A server becomes ten times slower.
@@ -84,17 +95,15 @@ pub const SLOW: Scenario = Scenario {
     shown: Some(("that server", (IT, IT + 1))),
     plan: Plan::hundred,
     script: |world| {
-        for_a_while(
-            world,
-            |world| world.servers[IT].service *= 10,
-            |world| world.servers[IT].service /= 10,
-            40,
-        );
+        world.run(10);
+        world.servers[IT].service *= 10;
+        world.run(10);
+        world.servers[IT].service /= 10;
+        world.run(40);
     },
     figures: |world| {
-        let mut figures = left_and_came_back(world).to_vec();
+        let mut figures = left_and_came_back(world);
         figures.push(none_fails("failed calls", &world.seconds));
-        figures.push(is_even(&world.seconds[5..]));
         figures
     },
 };
@@ -105,23 +114,8 @@ pub const FAILS_FAST: Scenario = Scenario {
     about: "a server fails every call at once",
     shown: Some(("that server", (IT, IT + 1))),
     plan: Plan::hundred,
-    script: |world| {
-        for_a_while(
-            world,
-            |world| world.servers[IT].health = Health::FailsFast,
-            |world| world.servers[IT].health = Health::Up,
-            40,
-        );
-    },
-    figures: |world| {
-        let mut figures = left_and_came_back(world).to_vec();
-        // Half of the calls may not be made again: those that met it first have failed.
-        let failed = world.seconds[10..20].bad() as f64 / world.seconds[10..20].good() as f64;
-        figures.push(Figure::at_most("failed of the calls while it fails", failed, 0.005));
-        figures.push(none_fails("failed calls when it is well", &world.seconds[21..]));
-        figures.push(is_even(&world.seconds[5..]));
-        figures
-    },
+    script: |world| sick_for_a_while(world, Health::FailsFast, 40),
+    figures: |world| few_fail_meanwhile(world, 21),
 };
 
 /// A server loses large frames only.
@@ -130,24 +124,10 @@ pub const LARGE_FRAMES: Scenario = Scenario {
     about: "one call in 20 is large, and a server never hears of large ones",
     shown: Some(("that server", (IT, IT + 1))),
     plan: || Plan { every_large: 20, ..Plan::hundred() },
-    script: |world| {
-        for_a_while(
-            world,
-            |world| world.servers[IT].health = Health::LosesLarge,
-            |world| world.servers[IT].health = Health::Up,
-            // A second's latency is forgotten by one call a second.
-            80,
-        );
-    },
-    figures: |world| {
-        let mut figures = left_and_came_back(world).to_vec();
-        let failed = world.seconds[10..20].bad() as f64 / world.seconds[10..20].good() as f64;
-        figures.push(Figure::at_most("failed of the calls while it loses", failed, 0.005));
-        // Those under way end by their deadline.
-        figures.push(none_fails("failed calls when it is well", &world.seconds[22..]));
-        figures.push(is_even(&world.seconds[5..]));
-        figures
-    },
+    // A second's latency is forgotten by one call a second.
+    script: |world| sick_for_a_while(world, Health::LosesLarge, 80),
+    // Those under way end by their deadline.
+    figures: |world| few_fail_meanwhile(world, 22),
 };
 
 /// Two halves, each in a zone, that do not hear of each other.
@@ -164,11 +144,13 @@ pub const ZONE_PARTITION: Scenario = Scenario {
         world.run(40);
     },
     figures: |world| {
-        let failed =
-            |seconds: &[Second]| seconds.bad() as f64 / (seconds.bad() + seconds.good()) as f64;
         vec![
             // Half of them would be lost: nine tenths of these go elsewhere.
-            Figure::at_most("failed of the calls after 5 s", failed(&world.seconds[10..14]), 0.05),
+            Figure::at_most(
+                "failed of the calls after 5 s",
+                failed_of(&world.seconds[10..14]),
+                0.05,
+            ),
             none_fails(
                 "failed calls when connections are known to be lost",
                 &world.seconds[16..20],

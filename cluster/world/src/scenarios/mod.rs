@@ -91,6 +91,11 @@ fn none_fails(what: &'static str, seconds: &[crate::Second]) -> Figure {
     Figure::at_most(what, seconds.bad() as f64, 0.0)
 }
 
+/// Which share of the calls that ended in some seconds ended badly.
+fn failed_of(seconds: &[crate::Second]) -> f64 {
+    seconds.bad() as f64 / (seconds.bad() + seconds.good()) as f64
+}
+
 /// How even load was in some seconds.
 fn is_even(seconds: &[crate::Second]) -> Figure {
     Figure::at_most("windows max/mean, p99", seconds.unevenness(), 1.5)
