@@ -27,11 +27,10 @@ impl Handler for Deduplicated {
         let (shard, facts) = (Rc::clone(shard), call.facts);
         match shard.begin_keyed(self.method, &facts, &call.extensions) {
             None | Some(Begun::First) => self.handler.start(call),
-            Some(Begun::Waits(waiting)) => {
-                if let Ok(slot) = self.repeats.build(|| Ok(waiting)) {
-                    self.repeats.start(slot, &shard, &facts, Repeat);
-                }
-            }
+            Some(Begun::Waits(waiting)) => match self.repeats.build(|| Ok(waiting)) {
+                Ok(slot) => self.repeats.start(slot, &shard, &facts, Repeat),
+                Err(unbuilt) => unbuilt.answer(&shard, &facts),
+            },
             Some(Begun::Ended(reply)) => shard.answer_again(&facts, &reply),
             Some(Begun::Refused(status)) => shard.refuse(facts.handle, facts.request, status),
         }

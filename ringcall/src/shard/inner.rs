@@ -26,6 +26,7 @@ use ringcall_core::{
     Outgoing, Payload, Polled, Refused, Request, RequestId, Reservation, Side, SplitMix64, Status,
     Transport,
 };
+use slab::Slab;
 
 use admission::Admission;
 use control::spoken;
@@ -56,21 +57,15 @@ use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Rou
 pub(crate) enum Ticket {
     /// A future on this shard.
     Waiter(usize),
-    /// A callback on this shard.
-    Callback(Box<Callback>),
+    /// A callback on this shard, by its place in `callbacks`.
+    Callback(usize),
     /// A caller on another thread, by its place in `remote_calls`.
     Remote(usize),
     /// The caller of a call with streams.
     Stream(Rc<OpenStream>),
 }
 
-pub(crate) type Callback = Box<dyn FnOnce(Outcome)>;
-
-impl Ticket {
-    pub(crate) fn callback(callback: impl FnOnce(Outcome) + 'static) -> Ticket {
-        Ticket::Callback(Box::new(Box::new(callback)))
-    }
-}
+type Callback = Box<dyn FnOnce(Outcome)>;
 
 pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 
@@ -125,6 +120,8 @@ pub(crate) struct Inner {
     crowded: RefCell<Vec<Rc<ClientConnection>>>,
     /// Connections that clients on other threads use, by number.
     remote_clients: RefCell<Vec<Option<LocalClient>>>,
+    /// Of calls of this shard that end in one.
+    callbacks: RefCell<Slab<Callback>>,
     remote_calls: RefCell<RemoteCalls>,
     /// Shards that accepted connections are spread over, this one among them.
     siblings: RefCell<Vec<Arc<Remote>>>,
@@ -269,6 +266,7 @@ impl Inner {
             peers: RefCell::default(),
             crowded: RefCell::default(),
             remote_clients: RefCell::default(),
+            callbacks: RefCell::default(),
             remote_calls: RefCell::default(),
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
@@ -789,6 +787,11 @@ impl Inner {
         ticket
     }
 
+    /// With which a call ends in a callback.
+    pub(crate) fn ticket_for(&self, callback: impl FnOnce(Outcome) + 'static) -> Ticket {
+        Ticket::Callback(self.callbacks.borrow_mut().insert(Box::new(callback)))
+    }
+
     #[inline]
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) {
         match ticket {
@@ -804,7 +807,12 @@ impl Inner {
     fn complete_other(&self, ticket: Ticket, outcome: Outcome) {
         self.guard(|| match ticket {
             Ticket::Waiter(_) => {}
-            Ticket::Callback(callback) => callback(outcome),
+            Ticket::Callback(index) => {
+                let callback = self.callbacks.borrow_mut().try_remove(index);
+                if let Some(callback) = callback {
+                    callback(outcome);
+                }
+            }
             Ticket::Remote(index) => {
                 let end = self.remote_calls.borrow_mut().take(index as u32);
                 if let Some(end) = end {

@@ -10,6 +10,7 @@ use ringcall_core::{Answer, Chunk, Outcome, Status};
 /// else's result.
 pub(crate) struct Waiters(RefCell<State>);
 
+#[derive(Default)]
 struct State {
     waiters: Vec<Waiter>,
     free: Vec<u32>,
@@ -40,7 +41,7 @@ pub(crate) enum Waited {
 
 impl Waiters {
     pub(crate) fn new() -> Waiters {
-        Waiters(RefCell::new(State { waiters: Vec::new(), free: Vec::new() }))
+        Waiters(RefCell::new(State::default()))
     }
 
     /// How many there are.
@@ -53,10 +54,7 @@ impl Waiters {
     #[inline]
     pub(crate) fn add(&self, task: Option<u32>, waker: &Waker) -> u32 {
         let mut state = self.0.borrow_mut();
-        let index = match state.free.pop() {
-            Some(index) => index,
-            None => state.grow(),
-        };
+        let index = state.vacant();
         // Each written in place: a whole waiter is large to move.
         let waiter = &mut state.waiters[index as usize];
         match task {
@@ -128,6 +126,14 @@ impl Waiters {
 }
 
 impl State {
+    #[inline]
+    fn vacant(&mut self) -> u32 {
+        match self.free.pop() {
+            Some(index) => index,
+            None => self.grow(),
+        }
+    }
+
     #[cold]
     fn grow(&mut self) -> u32 {
         self.waiters.push(Waiter::Free);

@@ -1,0 +1,291 @@
+//! A call that is made on the shard, from its first poll to its end.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ringcall_core::{
+    Answer, Attached, CallId, Cause, Chunk, Failure, Handle, Instant, Outcome, Outgoing, Payload,
+    Refused, Status,
+};
+
+use super::super::skew::Called;
+use super::{LocalClient, Waits};
+use crate::observe::{Begun, Measured};
+use crate::packing::inflate_answer;
+use crate::serve::is_control;
+use crate::shard::{SleepUntil, Ticket, Waited};
+
+/// A call made on the shard, which borrows its client or keeps it.
+pub struct LocalCall<C: Borrow<LocalClient>, P> {
+    client: C,
+    call: Outgoing,
+    payload: P,
+    stage: Stage,
+    /// If somebody observes.
+    begun: Option<Begun>,
+}
+
+enum Stage {
+    New,
+    /// It was not taken: tries again when it may be, until its deadline.
+    Waiting {
+        deadline: Instant,
+        /// Wakes at the deadline.
+        _sleep: SleepUntil,
+    },
+    Sent {
+        waiter: u32,
+        handle: Handle,
+        id: CallId,
+        deadline: Instant,
+    },
+    Ended,
+}
+
+impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
+
+impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
+    #[inline]
+    pub(super) fn new(client: C, call: Outgoing, payload: P) -> LocalCall<C, P> {
+        LocalCall { client, call, payload, stage: Stage::New, begun: None }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// Tries to make the call.
+    #[inline]
+    fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
+            return self.wait_as(Waits::Table, deadline, cx);
+        }
+        let shard = &self.client.borrow().0.shard;
+        let waiter = shard.waiters.add(shard.executor.task_of(cx.waker()), cx.waker());
+        let handle = self.client.borrow().0.connection.handle();
+        let ticket = Ticket::Waiter(waiter as usize);
+        let called = match &mut self.begun {
+            None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
+            Some(_) => self.call_watched(deadline, ticket),
+        };
+        match called {
+            Ok(id) => {
+                self.stage = Stage::Sent { waiter, handle, id, deadline };
+                Poll::Pending
+            }
+            Err(refused) => {
+                self.client.borrow().0.shard.waiters.remove(waiter);
+                self.wait(refused.failure, deadline, cx)
+            }
+        }
+    }
+
+    /// Makes the call, and notes how long its argument is.
+    #[cold]
+    fn call_watched(
+        &mut self,
+        deadline: Instant,
+        ticket: Ticket,
+    ) -> Result<CallId, Refused<Ticket>> {
+        let local = &self.client.borrow().0;
+        let measured = match (local.connection.audience(), &self.begun) {
+            (Some(audience), Some(begun)) => audience.measure(begun, &self.payload),
+            _ => Measured::new(&self.payload),
+        };
+        let called = local.call(&self.call, deadline, &measured, ticket);
+        let bytes = measured.bytes();
+        if let Some(begun) = &mut self.begun {
+            begun.request_bytes = bytes;
+        }
+        called
+    }
+
+    /// The call was not taken: waits until it may be.
+    #[cold]
+    fn wait(&mut self, failure: Failure, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        let waits = match self.client.borrow().0.is_owner {
+            true => self.client.borrow().0.connection.judge(failure, self.call.wait_for_ready),
+            false => Waits::Not(failure),
+        };
+        self.wait_as(waits, deadline, cx)
+    }
+
+    #[cold]
+    fn wait_as(&mut self, waits: Waits, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        let mut sleep = SleepUntil::new(&self.client.borrow().0.shard, deadline);
+        let end = match waits {
+            Waits::Not(failure) => Some(failure),
+            _ if Pin::new(&mut sleep).poll(cx).is_ready() => {
+                Some(Failure::not_sent(Cause::Expired))
+            }
+            _ => None,
+        };
+        if let Some(failure) = end {
+            self.stage = Stage::Ended;
+            return Poll::Ready(failure);
+        }
+        self.client.borrow().queue(waits, cx.waker());
+        self.stage = Stage::Waiting { deadline, _sleep: sleep };
+        Poll::Pending
+    }
+}
+
+impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
+    #[cold]
+    fn watch_begin(&mut self)
+    where
+        P: Payload,
+    {
+        let client = self.client.borrow();
+        let (audience, now) = (client.0.connection.audience().as_ref(), client.0.shard.now());
+        let audience = audience.filter(|_| !is_control(self.call.method));
+        self.begun = audience.map(|it| it.begin(&self.call, now, &self.payload));
+    }
+
+    #[cold]
+    fn watch_repeat(&self) {
+        let local = &self.client.borrow().0;
+        if let Some(audience) = local.connection.audience()
+            && let Some(begun) = &self.begun
+        {
+            audience.repeat(&self.call, begun.number(), local.shard.now());
+        }
+    }
+
+    /// Tells observers how it ended, if it has begun for them.
+    #[cold]
+    fn watch_end(&mut self, result: &Result<Answer<Chunk>, Failure>) {
+        if let Some(begun) = self.begun.take()
+            && let Some(audience) = self.client.borrow().0.connection.audience()
+        {
+            audience.end(&self.call, begun, self.client.borrow().0.shard.now(), result);
+        }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    #[inline]
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let this = self;
+        let shard = &this.client.borrow().0.shard;
+        match &mut this.stage {
+            Stage::New => {
+                let deadline = shard.now() + this.call.timeout;
+                if this.client.borrow().0.connection.audience().is_some() {
+                    this.watch_begin();
+                }
+                this.send(deadline, cx).map(Err)
+            }
+            Stage::Waiting { deadline, .. } => {
+                let deadline = *deadline;
+                this.send(deadline, cx).map(Err)
+            }
+            Stage::Sent { waiter, .. } => {
+                let task = || shard.executor.task_of(cx.waker());
+                match shard.waiters.poll(*waiter, task, cx.waker()) {
+                    Waited::Pending => Poll::Pending,
+                    Waited::Answered(answer) => {
+                        this.stage = Stage::Ended;
+                        Poll::Ready(Ok(answer))
+                    }
+                    Waited::Ended(outcome) => this.ended(outcome, cx),
+                }
+            }
+            Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
+        }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// It has ended otherwise than with a value: perhaps it is made again.
+    #[cold]
+    fn ended(
+        &mut self,
+        outcome: Outcome,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let connection = &self.client.borrow().0.connection;
+        if let Stage::Sent { handle, deadline, .. } = stage
+            && let Some(failure) = failure_of(&outcome)
+            && (connection.may_repeat(handle, &failure)
+                || connection.skew.learn(&failure, Called::from(&self.call)))
+        {
+            self.watch_repeat();
+            return self.send(deadline, cx).map(Err);
+        }
+        Poll::Ready(answer(outcome))
+    }
+
+    /// What few calls need behind their end.
+    #[cold]
+    fn finish(&mut self, result: Result<Answer<Chunk>, Failure>) -> Result<Answer<Chunk>, Failure> {
+        let result = inflate_answer(result, self.client.borrow().message_bytes_max());
+        self.watch_end(&result);
+        result
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
+    type Output = Result<Answer<Chunk>, Failure>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = this.go_on(cx);
+        let is_packed = matches!(&polled, Poll::Ready(Ok(whole)) if whole.header.compression != 0);
+        // An ordinary one is passed on as it is, since it is large.
+        if this.begun.is_none() && !is_packed {
+            return polled;
+        }
+        polled.map(|result| this.finish(result))
+    }
+}
+
+/// How a call failed, if perhaps only because of its connection, or of its layout.
+#[inline]
+pub(crate) fn failure_of(outcome: &Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Failed(failure) => Some(*failure),
+        Outcome::Reply(reply)
+            if matches!(reply.header.status, Status::DRAINING | Status::SHAPE_MISMATCH) =>
+        {
+            Failure::from_status(reply.header.status, reply.header.retry_after_ms)
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
+    match outcome {
+        // A one-way call has no answer; that it was sent is all there is to say.
+        Outcome::Sent => Ok(Answer {
+            header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
+            body: Chunk::empty(),
+            attached: Attached::Nothing,
+            extensions: Chunk::empty(),
+        }),
+        outcome => Ok(outcome.into_answer()?.into()),
+    }
+}
+
+impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
+    fn drop(&mut self) {
+        if self.begun.is_some() {
+            self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
+        let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
+        let shard = &self.client.borrow().0.shard;
+        // Without a ticket the call has ended meanwhile, and its result is with the waiter.
+        drop(shard.cancel(handle, id));
+        shard.waiters.remove(waiter);
+    }
+}
+
+impl<C: Borrow<LocalClient>, P> fmt::Debug for LocalCall<C, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalCall").field("call", &self.call).finish_non_exhaustive()
+    }
+}
