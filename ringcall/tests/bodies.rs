@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Pair, block, eventually, over_every_pair};
+use common::{Pair, block, eventually, over_every_pair, over_every_pair_in_turn};
 use ringcall::{
     Bytes, CallError, Cause, Client, Context, FailureClass, Items, ObjectError, ReceivedAttachment,
     RunningServer, SharedFile, SharedView, Status, Stream, View, WithAttachment,
@@ -280,7 +280,7 @@ impl Drop for SmallDisk {
 fn e01_a_full_disk_fails_what_should_land_there_and_nothing_else() {
     const ENOSPC: i32 = 28;
     let Some(disk) = SmallDisk::mount() else { return };
-    over_every_pair(|pair| {
+    over_every_pair_in_turn(|pair| {
         let (server, shelf, _file) = serve(pair);
         let path = disk.0.join("full");
         let to = File::options().read(true).write(true).create_new(true).open(&path).unwrap();

@@ -288,7 +288,11 @@ builds! {
 
 /// Calls of one build to another. `sees` is what its handlers see, `answers` what the caller is told; `None`
 /// is a typed error.
-fn talk<Server: Build, Client: Build>(order: &Client, sees: Option<&str>, told: Option<&str>) {
+fn talk<Server: Build, Client: Build + Sync>(
+    order: &Client,
+    sees: Option<&str>,
+    told: Option<&str>,
+) {
     over_every_pair(|pair| {
         let seen = Seen::default();
         let server = pair.start(Server::serve(pair.bind(), &seen));

@@ -19,8 +19,8 @@ use common::raw::{
     read_reply, read_rest, reply, request, reset,
 };
 use common::{
-    KitchenClient, Pair, Socket, address, eventually, over_every_engine, over_every_pair,
-    socket_path,
+    KitchenClient, Pair, Socket, address, eventually, over_every_engine, over_every_engine_in_turn,
+    over_every_pair, socket_path,
 };
 use ringcall::{
     Body, Bytes, CallOptions, Cause, CloseReason, Context, FailureClass, Server, Shard,
@@ -543,7 +543,7 @@ fn descriptors() -> Vec<u32> {
 #[test]
 fn e04_descriptors_come_back() {
     in_its_own_process("e04_descriptors_come_back", || {
-        over_every_engine(|pair| {
+        over_every_engine_in_turn(|pair| {
             let server = pair.start(pair.bind().service(Stove::default().into_pot()));
             let before = descriptors().len();
             for round in 0..100 {
@@ -604,7 +604,7 @@ fn e07_accepting_goes_on_when_there_are_descriptors_again() {
     in_its_own_process("e07_accepting_goes_on_when_there_are_descriptors_again", || {
         log::set_logger(&Warnings).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
-        over_every_engine(|pair| {
+        over_every_engine_in_turn(|pair| {
             let mut config = ShardConfig::default();
             config.connections_max = Some(10_000);
             let (shard, address) = shard(pair, config);
@@ -673,7 +673,7 @@ fn e08_connections_that_died_before_they_are_accepted_are_passed_over() {
 #[test]
 fn e20_descriptors_are_not_inherited() {
     in_its_own_process("e20_descriptors_are_not_inherited", || {
-        over_every_engine(|pair| {
+        over_every_engine_in_turn(|pair| {
             let before = descriptors();
             let (server, _) = pair.serve();
             let client = pair.kitchen(&server);

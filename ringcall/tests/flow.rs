@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 
-use common::{Pair, over_every_pair};
+use common::{Pair, over_every_pair_in_turn};
 use ringcall::{Bytes, Items, Stream};
 
 #[ringcall::service]
@@ -63,7 +63,7 @@ fn items() -> u64 {
 
 #[test]
 fn a_stream_of_any_length_needs_the_memory_of_a_short_one() {
-    over_every_pair(|pair: Pair| {
+    over_every_pair_in_turn(|pair: Pair| {
         let before = LIVE.load(Ordering::SeqCst);
         let item = Bytes::from(vec![9; ITEM]);
         let server = pair.start(pair.bind().service(Plumber(item.clone()).into_pipe()));

@@ -354,7 +354,7 @@ impl Drop for Elsewhere {
 }
 
 /// Both engines, over TCP.
-fn over_engines(body: impl Fn(Pair)) {
+fn over_engines(body: impl Fn(Pair) + Sync) {
     over_every_plain_pair(|pair| {
         if pair.socket == Socket::Tcp {
             body(pair);

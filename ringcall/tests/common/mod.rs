@@ -224,34 +224,68 @@ pub struct Pair {
     pub is_secured: bool,
 }
 
-/// Runs a test's body over every pair of engines that works here, and every kind of socket.
-pub fn over_every_pair(body: impl Fn(Pair)) {
-    let engines = engines();
-    for &server in &engines {
-        for &client in &engines {
-            for socket in [Socket::Tcp, Socket::Unix] {
-                let pair = Pair { server, client, socket, is_secured: is_tls() };
-                let run = std::panic::AssertUnwindSafe(|| body(pair));
-                if let Err(panic) = std::panic::catch_unwind(run) {
-                    eprintln!("over {pair:?}");
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        }
+/// Runs a test's body over every pair of engines that works here, and every kind of socket: all at once, since
+/// what tests do is mostly waiting.
+pub fn over_every_pair(body: impl Fn(Pair) + Sync) {
+    over_each(&every_pair(is_tls()), body);
+}
+
+/// The same, one pair after the other: for tests that measure what the whole process does.
+pub fn over_every_pair_in_turn(body: impl Fn(Pair)) {
+    for pair in every_pair(is_tls()) {
+        println!("over {pair:?}");
+        body(pair);
     }
 }
 
-/// The same, never with TLS: for tests in which somebody else is at one end.
-pub fn over_every_plain_pair(body: impl Fn(Pair)) {
-    over_every_pair(|pair| body(Pair { is_secured: false, ..pair }));
+/// As [`over_every_pair`], never with TLS: for tests in which somebody else is at one end.
+pub fn over_every_plain_pair(body: impl Fn(Pair) + Sync) {
+    over_each(&every_pair(false), body);
 }
 
 /// Runs a test's body over every engine that works here, and every kind of socket: for tests in which
 /// bytes on a socket are the other side.
-pub fn over_every_engine(body: impl Fn(Pair)) {
-    over_every_plain_pair(|pair| {
-        if pair.server == pair.client {
-            body(pair);
+pub fn over_every_engine(body: impl Fn(Pair) + Sync) {
+    over_each(&every_engine(), body);
+}
+
+/// The same, for bytes on a socket as the other side.
+pub fn over_every_engine_in_turn(body: impl Fn(Pair)) {
+    for pair in every_engine() {
+        println!("over {pair:?}");
+        body(pair);
+    }
+}
+
+fn every_pair(is_secured: bool) -> Vec<Pair> {
+    let engines = engines();
+    let mut pairs = Vec::new();
+    for &server in &engines {
+        for &client in &engines {
+            for socket in [Socket::Tcp, Socket::Unix] {
+                pairs.push(Pair { server, client, socket, is_secured });
+            }
+        }
+    }
+    pairs
+}
+
+fn every_engine() -> Vec<Pair> {
+    let mut pairs = every_pair(false);
+    pairs.retain(|pair| pair.server == pair.client);
+    pairs
+}
+
+fn over_each(pairs: &[Pair], body: impl Fn(Pair) + Sync) {
+    let body = &body;
+    std::thread::scope(|scope| {
+        let run = |&pair| (pair, scope.spawn(move || body(pair)));
+        let running: Vec<_> = pairs.iter().map(run).collect();
+        for (pair, run) in running {
+            if let Err(panic) = run.join() {
+                eprintln!("over {pair:?}");
+                std::panic::resume_unwind(panic);
+            }
         }
     });
 }

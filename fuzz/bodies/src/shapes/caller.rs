@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use ringcall::{CallError, LocalClient, Shard, Wait};
-use ringcall_core::frame::{Head, Kind, PREFACE, ReplyHeader, tag};
+use ringcall_core::frame::{Credit, CreditPool, CreditUnit, Head, Kind, PREFACE, ReplyHeader, tag};
 use ringcall_core::{Codec, Status, StatusClass};
 
 use super::{
     Item, TURNS_MAX, TargetClient, Wrong, body, decode, encode, plain_config, spoil, table,
 };
-use crate::harness::raw::{hello, plain};
+use crate::harness::raw::{Frame, hello, plain};
 
 pub(super) struct Rig {
     shard: Shard,
@@ -70,7 +70,7 @@ impl Rig {
         if is_critical {
             frame = frame.tlv(tag::CRITICAL | 0x7000, b"?");
         }
-        let bytes = frame.id(id).body(&body).bytes();
+        let bytes = [credit(&item).bytes(), frame.id(id).body(&body).bytes()].concat();
         self.stream.write_all(&bytes).expect("a few bytes fit");
         let outcome = wait(&self.shard, || outcome.borrow_mut().take());
         check(&header, is_critical, &body, outcome);
@@ -93,6 +93,13 @@ impl Rig {
             return head.id.to_wire();
         }
     }
+}
+
+/// For what a call with this item has taken: without, there is none left after some hundred thousand calls.
+fn credit(item: &Item) -> Frame {
+    let amount = encode(item, Codec::RKYV).len() as u64;
+    let credit = Credit { amount, pool: CreditPool::Calls, unit: CreditUnit::Bytes };
+    plain(Kind::Credit).patch(0, &credit.encode())
 }
 
 fn arbitrary_reply(input: &mut Unstructured<'_>) -> Result<(ReplyHeader, bool, Vec<u8>)> {
