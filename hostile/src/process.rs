@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -121,6 +121,18 @@ impl Process {
         }
     }
 
+    /// What it has allocated now; its main thread, which has nothing else to do, says so.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn live(&mut self) -> Result<Live, String> {
+        let mut input = self.child.stdin.as_ref().expect("open until it is stopped");
+        input.write_all(b"\n").map_err(|error| error.to_string())?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| format!("the server said {line:?}: {error}"))
+    }
+
     /// Ends it in order.
     ///
     /// # Errors
@@ -141,6 +153,26 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What a process has allocated and not freed: a part of its [resident memory](Usage), the rest of which is its
+/// program, its stacks, and what its allocator keeps.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Live {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// How many blocks, and how many bytes in them, by the power of two which is at most their size.
+    pub by_size: Vec<(u64, u64, u64)>,
+}
+
+impl Live {
+    /// Of sizes, blocks and bytes.
+    #[must_use]
+    pub fn new(by_size: impl Iterator<Item = (u64, u64, u64)>) -> Live {
+        let by_size: Vec<_> = by_size.filter(|(_, blocks, _)| *blocks > 0).collect();
+        Live { bytes: by_size.iter().map(|(_, _, bytes)| bytes).sum(), by_size }
     }
 }
 
