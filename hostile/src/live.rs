@@ -1,10 +1,10 @@
-//! Counts what is allocated and not freed, in this process: what a leak is, while resident memory is also what the
-//! allocator keeps for later and cannot give back.
+//! Counts what is allocated and not freed in this process, and in each that uses this crate: what a leak is, while
+//! resident memory is also what the allocator keeps for later and cannot give back.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use ringcall_hostile::process::Live;
+use serde::{Deserialize, Serialize};
 
 struct Counting;
 
@@ -50,12 +50,35 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is allocated now.
-pub(crate) fn now() -> Live {
-    let of_class = |class: usize| {
-        let [blocks, bytes] =
-            [&BLOCKS, &BYTES].map(|counts| counts[class].load(Ordering::Relaxed).max(0) as u64);
-        (1 << class, blocks, bytes)
-    };
-    Live::new((0..CLASSES).map(of_class))
+/// What a process has allocated and not freed: a part of its [resident memory](crate::process::Usage), the rest of
+/// which is its program, its stacks, and what its allocator keeps. Blocks of many MiB are pages of their own, which
+/// are not counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Live {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// How many blocks.
+    pub blocks: u64,
+    /// By the power of two from which on they are so long: how many blocks, and how many bytes in them.
+    pub by_size: Vec<(u64, u64, u64)>,
+}
+
+impl Live {
+    /// Of this process, now.
+    #[must_use]
+    pub fn now() -> Live {
+        let of_class = |class: usize| {
+            let [blocks, bytes] =
+                [&BLOCKS, &BYTES].map(|counts| counts[class].load(Ordering::Relaxed).max(0) as u64);
+            (1 << class, blocks, bytes)
+        };
+        let by_size = (0..CLASSES).map(of_class).filter(|(_, blocks, _)| *blocks > 0);
+        let by_size: Vec<_> = by_size.collect();
+        Live {
+            bytes: by_size.iter().map(|(_, _, bytes)| bytes).sum(),
+            blocks: by_size.iter().map(|(_, blocks, _)| blocks).sum(),
+            by_size,
+        }
+    }
 }

@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod group;
-mod live;
 mod soak;
 mod suite;
 
@@ -29,9 +28,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
-        ["serve", ref setting @ ..] => {
-            Setting::from_arguments(setting).and_then(|it| serve(&it, live::now))
-        }
+        ["serve", ref setting @ ..] => Setting::from_arguments(setting).and_then(|it| serve(&it)),
         ["hostile", ref arguments @ ..] => plan(arguments).and_then(|plan| suite::run(&plan)),
         ["soak", ref arguments @ ..] => soak_plan(arguments).and_then(|plan| soak::run(&plan)),
         _ => Err(USAGE.to_owned()),

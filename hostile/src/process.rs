@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use ringcall::{RunningServer, TransportChoice};
 use serde::{Deserialize, Serialize};
 
+use crate::live::Live;
 use crate::victim::Setting;
 
 /// What the server says first.
@@ -153,26 +154,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// What a process has allocated and not freed: a part of its [resident memory](Usage), the rest of which is its
-/// program, its stacks, and what its allocator keeps.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Live {
-    /// All of it, in bytes.
-    pub bytes: u64,
-    /// How many blocks, and how many bytes in them, by the power of two which is at most their size.
-    pub by_size: Vec<(u64, u64, u64)>,
-}
-
-impl Live {
-    /// Of sizes, blocks and bytes.
-    #[must_use]
-    pub fn new(by_size: impl Iterator<Item = (u64, u64, u64)>) -> Live {
-        let by_size: Vec<_> = by_size.filter(|(_, blocks, _)| *blocks > 0).collect();
-        Live { bytes: by_size.iter().map(|(_, _, bytes)| bytes).sum(), by_size }
     }
 }
 

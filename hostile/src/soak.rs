@@ -16,11 +16,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringcall::observe::{Event, Observer};
 use ringcall::{Bytes, CallError, LocalClient, TransportChoice};
 use ringcall_hostile::honest::{Honest, Tally};
-use ringcall_hostile::process::{Live, Process, Usage};
+use ringcall_hostile::live::Live;
+use ringcall_hostile::process::{Process, Usage};
 use ringcall_hostile::proxy::{Faults, Proxy};
 use ringcall_hostile::victim::{Setting, VictimClient};
-
-use crate::live;
 
 /// How long the proxy does the same.
 const SPELL: Duration = Duration::from_secs(4);
@@ -240,7 +239,7 @@ impl<'a> Watch<'a> {
 
     fn sample(&mut self, now: Instant) -> Result<(), String> {
         let usage = [self.server.usage()?, Usage::of(std::process::id())?];
-        let live = [self.server.live()?, live::now()];
+        let live = [self.server.live()?, Live::now()];
         let at_s = now.duration_since(self.began).as_secs_f64();
         let sample = Sample { at_s, usage, allocated: live.each_ref().map(|live| live.bytes) };
         if self.says_sizes && self.next_sizes <= now {

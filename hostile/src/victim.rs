@@ -11,7 +11,8 @@ use rustix::thread::{
     CapabilitySet, CpuSet, capabilities, sched_getaffinity, sched_setaffinity, set_capabilities,
 };
 
-use crate::process::{Live, Report, Started};
+use crate::live::Live;
+use crate::process::{Report, Started};
 
 /// What there is to attack. Methods whose bodies are bytes can be called without knowing any layout.
 #[ringcall::service(name = "hostile.Victim")]
@@ -192,12 +193,12 @@ impl Setting {
 }
 
 /// Serves until standard input ends, which it does when whoever started this is gone. Says what it is on standard
-/// output in the first line, for each line that comes what is `live`, and what became of it in the last.
+/// output in the first line, for each line that comes what it has allocated, and what became of it in the last.
 ///
 /// # Errors
 /// When it cannot be as it should.
 #[allow(clippy::print_stdout, reason = "that is how it answers")]
-pub fn serve(setting: &Setting, live: impl Fn() -> Live) -> Result<(), String> {
+pub fn serve(setting: &Setting) -> Result<(), String> {
     confine(setting)?;
     let address = setting.address.as_deref().unwrap_or("127.0.0.1:0");
     let target = Target { is_mortal: setting.is_mortal };
@@ -205,7 +206,7 @@ pub fn serve(setting: &Setting, live: impl Fn() -> Live) -> Result<(), String> {
     let server = server.start().map_err(|error| error.to_string())?;
     println!("{}", to_line(&Started::of(&server)));
     for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
-        println!("{}", to_line(&live()));
+        println!("{}", to_line(&Live::now()));
     }
     println!("{}", to_line(&report(server)));
     Ok(())

@@ -2,14 +2,13 @@
 //! everything in the process counts.
 #![allow(clippy::print_stderr, reason = "what is skipped says why")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ringcall::{Bytes, LocalClient, Shard, ShardConfig, TransportChoice};
+use ringcall_hostile::live::Live;
 use ringcall_hostile::process::Process;
 use ringcall_hostile::proxy::{Faults, Proxy};
 use ringcall_hostile::victim::{Setting, VictimClient};
@@ -43,10 +42,10 @@ fn blocks_stay(shard: &Shard, engine: TransportChoice) {
     let mut seen = Vec::new();
     for connections in [CONNECTIONS / 10, CONNECTIONS] {
         reconnect(shard, &proxy, &victims, connections);
-        seen.push(BLOCKS.load(Ordering::SeqCst));
+        seen.push(Live::now().blocks);
     }
     // Tables and pools may have had to be a little larger.
-    assert!(seen[1] - seen[0] < CONNECTIONS as i64 / 20, "{engine}: {seen:?}");
+    assert!(seen[1] < seen[0] + CONNECTIONS / 20, "{engine}: {seen:?}");
 }
 
 fn connect(shard: &Shard, proxy: &Proxy) -> Victim {
@@ -101,25 +100,3 @@ async fn some_calls(victim: &Victim) {
         while let Some(Ok(_)) = items.next().await {}
     }
 }
-
-static BLOCKS: AtomicI64 = AtomicI64::new(0);
-
-struct Counting;
-
-// SAFETY: hands everything on to the system's allocator. (test: this one)
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BLOCKS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise. (test: this one)
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BLOCKS.fetch_sub(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise. (test: this one)
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
