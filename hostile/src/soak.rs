@@ -69,6 +69,7 @@ impl Default for Plan {
 }
 
 /// What was seen in a second.
+#[derive(Clone, Default)]
 struct Sample {
     /// Since the warm-up began.
     at_s: f64,
@@ -162,11 +163,12 @@ fn load<'a>(
     server: &'a mut Process,
     rate: u64,
 ) -> Result<(Tally, Watch<'a>), String> {
-    let progress = ProgressBar::new((WARM_UP + plan.time).as_secs());
-    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} s {msg}").expect("one"));
     let tally = Rc::new(Cell::new(Tally::default()));
     let bodies = Rc::new(Bodies::new());
-    let mut watch = Watch::new(proxy, server, plan.says_sizes);
+    let seconds = (WARM_UP + plan.time).as_secs() as usize;
+    let mut watch = Watch::new(proxy, server, plan.says_sizes, seconds);
+    let progress = ProgressBar::new(seconds as u64);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} s {msg}").expect("one"));
     let higher = (rate as f64 * WARM_UP_RATE) as u64;
     for (rate, time) in [(higher, WARM_UP), (rate, plan.time)] {
         watch.phase_from = watch.samples.len();
@@ -203,8 +205,16 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(proxy: &'a Proxy, server: &'a mut Process, says_sizes: bool) -> Watch<'a> {
+    fn new(
+        proxy: &'a Proxy,
+        server: &'a mut Process,
+        says_sizes: bool,
+        seconds: usize,
+    ) -> Watch<'a> {
         let began = Instant::now();
+        // Touched now, so that this process does not grow by what it notes.
+        let mut samples = vec![Sample::default(); seconds];
+        samples.clear();
         Watch {
             proxy,
             server,
@@ -214,7 +224,7 @@ impl<'a> Watch<'a> {
             next_spell: began,
             next_sample: began,
             next_sizes: began,
-            samples: Vec::new(),
+            samples,
             phase_from: 0,
             lost: None,
         }
@@ -425,7 +435,7 @@ impl Trend {
     fn of(samples: &[Sample], get: impl Fn(&Sample) -> u64) -> Trend {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let (first, last) = most(samples, &get);
-        let points = samples.chunks(ROUND_S).map(|round| {
+        let points = samples.chunks_exact(ROUND_S).map(|round| {
             let least = round.iter().map(&get).min().unwrap_or(0);
             (round[0].at_s / 3600.0, mib(least))
         });
