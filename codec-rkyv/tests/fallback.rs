@@ -2,6 +2,7 @@
 
 #![allow(clippy::vec_box, reason = "types of users may have it, and it has to be bounded as well")]
 
+use std::cell::Cell;
 use std::fmt::{Debug, Display};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -599,4 +600,40 @@ fn codecs_that_nobody_has_are_errors() {
         assert_eq!(decode::<u8>(codec, b"\x01"), Err(Invalid));
         assert!(matches!(encode(&1_u8, codec), Err(EncodeError::Codec(_))));
     }
+}
+
+thread_local! {
+    static MADE: Cell<u32> = const { Cell::new(0) };
+}
+
+fn made() -> [u64; 16] {
+    MADE.set(MADE.get() + 1);
+    [0; 16]
+}
+
+/// A byte of MessagePack may stand for it.
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Wide {
+    #[serde(default = "made")]
+    words: [u64; 16],
+}
+
+#[message(crate = self::ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Wides {
+    list: Vec<Wide>,
+}
+
+/// Taking of it what there is room for takes milliseconds.
+#[test]
+fn a_list_that_says_it_is_too_long_is_refused_before_its_first_element() {
+    let list = |count: u32| {
+        let elements = b"\x80".repeat(count as usize);
+        [&b"\x81\xa4list\xdd"[..], &count.to_be_bytes(), &elements].concat()
+    };
+    assert_eq!(decode::<Wides>(Codec::MESSAGEPACK, &list(1000)).unwrap().list.len(), 1000);
+    assert_eq!(MADE.replace(0), 1000);
+    assert!(decode::<Wides>(Codec::MESSAGEPACK, &list(1 << 20)).is_err());
+    assert_eq!(MADE.get(), 0);
 }

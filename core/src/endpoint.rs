@@ -55,6 +55,9 @@ pub struct Endpoint<Tr: Transport, L, T> {
     readable: VecDeque<u32>,
     /// How many more events the first of them may give.
     share: u32,
+    /// Those whose last event [took long](Self::took_long): one of them in a turn, behind all others.
+    slow: VecDeque<u32>,
+    is_slow_served: bool,
     /// Connections that may have something to send.
     dirty: Vec<u32>,
     /// One of them has much to send, and could.
@@ -84,6 +87,8 @@ struct Link<L, T> {
     /// Bytes of the connection that are left of the batch that the transport holds.
     sending: Option<usize>,
     is_readable: bool,
+    /// What it said last took long.
+    is_slow: bool,
     is_dirty: bool,
     /// When its timer fires.
     armed: Instant,
@@ -151,6 +156,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             links: Vec::new(),
             readable: VecDeque::new(),
             share: FRAMES_A_TURN,
+            slow: VecDeque::new(),
+            is_slow_served: false,
             dirty: Vec::new(),
             has_much: false,
             timers: Wheel::new(now),
@@ -177,6 +184,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.take(now, event);
         }
         self.reaped = reaped;
+        self.is_slow_served = false;
         if self.short.is_some() || self.memory.is_short() {
             self.look_at_memory(now);
         }
@@ -207,6 +215,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         loop {
             let Some(&index) = self.readable.front() else {
+                if !self.slow.is_empty() && self.serve_slow() {
+                    continue;
+                }
                 // Between the polls of connections others make answers.
                 if self.memory.is_full() && self.relieve(now) {
                     continue;
@@ -237,6 +248,38 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.settle(now, index);
             self.next_has_its_turn(now);
         }
+    }
+
+    /// What this connection has just said took long to deal with, say a body that had to be inflated. Until the next
+    /// [`reap`](Self::reap) others go first, and with what it says next they do, too: then one such connection has
+    /// its turn, so that they wait for one of these events and not for all that there are.
+    pub fn took_long(&mut self, handle: Handle) {
+        if self.readable.front() != Some(&handle.index) {
+            return;
+        }
+        let Some(link) = self.link_mut(handle).filter(|link| !link.connection.is_ending()) else {
+            return;
+        };
+        link.is_slow = true;
+        self.readable.pop_front();
+        self.share = FRAMES_A_TURN;
+        self.slow.push_back(handle.index);
+    }
+
+    /// Nobody else has anything to say: says whether one of the slow ones may. Those that end always may.
+    #[cold]
+    fn serve_slow(&mut self) -> bool {
+        let Some(&index) = self.slow.front() else { return false };
+        if let Some(Some(link)) = self.links.get_mut(index as usize) {
+            if !link.connection.is_ending() && self.is_slow_served {
+                return false;
+            }
+            link.is_slow = false;
+        }
+        self.is_slow_served = true;
+        self.slow.pop_front();
+        self.readable.push_back(index);
+        true
     }
 
     /// Further items of a stream of which [`poll_event`](Self::poll_event) has just given one, see
@@ -282,6 +325,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.readable.is_empty()
+            || !self.slow.is_empty()
             || !self.dirty.is_empty()
             || !self.accepted.is_empty()
             || (self.short.is_some() && !self.memory.is_short())
@@ -688,6 +732,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         // First of all that there is to do: to hand their calls back is what makes memory free.
         let links = &self.links;
+        self.readable.extend(self.slow.drain(..));
         self.readable.make_contiguous().sort_by_key(|index| {
             let link = links.get(*index as usize).and_then(Option::as_ref);
             !link.is_some_and(|link| link.connection.is_ending())
@@ -884,6 +929,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             stage,
             sending: None,
             is_readable: false,
+            is_slow: false,
             is_dirty: false,
             armed: Instant::FAR,
             has_last_word: false,
@@ -929,7 +975,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         if !link.is_readable {
             link.is_readable = true;
-            self.readable.push_back(handle.index);
+            let queue = if link.is_slow { &mut self.slow } else { &mut self.readable };
+            queue.push_back(handle.index);
         }
         Some(link)
     }

@@ -15,10 +15,12 @@ use ringcall_core::{
 
 const HANDLE: Handle = Handle { index: 0, generation: 1 };
 
-/// One connection, which a test moves the bytes of.
+/// Connections, which a test moves the bytes of.
 #[derive(Default)]
 struct Scripted {
-    sent: Vec<Segment>,
+    /// By which of them.
+    sent: Vec<(u32, Segment)>,
+    adopted: u32,
     events: VecDeque<TransportEvent<()>>,
     is_paused: bool,
 }
@@ -42,11 +44,14 @@ impl Transport for Scripted {
     }
 
     fn adopt(&mut self, (): ()) -> Result<Handle, TransportError> {
-        Ok(HANDLE)
+        self.adopted += 1;
+        Ok(Handle { index: self.adopted - 1, ..HANDLE })
     }
 
-    fn send(&mut self, _: Handle, batch: &mut Batch) -> bool {
-        batch.drain_into(&mut self.sent);
+    fn send(&mut self, handle: Handle, batch: &mut Batch) -> bool {
+        let mut segments = Vec::new();
+        batch.drain_into(&mut segments);
+        self.sent.extend(segments.into_iter().map(|segment| (handle.index, segment)));
         true
     }
 
@@ -80,10 +85,14 @@ fn turn(end: &mut End, now: Instant) -> Vec<ringcall_core::Request> {
 
 /// What the peer has to say, as it arrives.
 fn deliver(end: &mut End, peer: &mut Peer, now: Instant) {
+    deliver_to(end, HANDLE, peer, now);
+}
+
+fn deliver_to(end: &mut End, handle: Handle, peer: &mut Peer, now: Instant) {
     let bytes = peer.transmit(now, usize::MAX);
     let mut buffer = peer.memory.pool().take(bytes.len());
     buffer.extend_from_slice(&bytes);
-    end.transport_mut().events.push_back(TransportEvent::Received(HANDLE, buffer.freeze()));
+    end.transport_mut().events.push_back(TransportEvent::Received(handle, buffer.freeze()));
 }
 
 /// With as many one-way calls as there may be, nothing is read. The end of one sends nothing, which was taken for
@@ -101,7 +110,7 @@ fn reading_goes_on_when_a_one_way_call_ends() {
         turn(&mut end, now);
         let sent = std::mem::take(&mut end.transport_mut().sent);
         let mut there = harness::Batch::new(usize::MAX);
-        sent.into_iter().for_each(|segment| there.push(segment));
+        sent.into_iter().for_each(|(_, segment)| there.push(segment));
         peer.receive(now, &there.bytes, true, &mut SplitMix64::new(1));
         deliver(&mut end, &mut peer, now);
     }
@@ -116,4 +125,60 @@ fn reading_goes_on_when_a_one_way_call_ends() {
     end.flush(now);
     turn(&mut end, now);
     assert!(!end.transport().is_paused);
+}
+
+/// Two accepted connections, and who is at the other end of each.
+fn two_accepted(now: Instant) -> (End, [Handle; 2], [Peer; 2]) {
+    let memory = Memory::new(MemoryLimits::default());
+    let mut end = End::new(Scripted::default(), memory, now);
+    let config = Rc::new(Config::new().validate().unwrap());
+    let handles = [(); 2].map(|()| end.adopt(now, (), &config, Plain).unwrap());
+    let mut peers = [(); 2].map(|()| Peer::new(Side::Client, Config::new(), now));
+    for (handle, peer) in handles.into_iter().zip(&mut peers) {
+        deliver_to(&mut end, handle, peer, now);
+    }
+    turn(&mut end, now);
+    for (index, segment) in std::mem::take(&mut end.transport_mut().sent) {
+        let mut there = harness::Batch::new(usize::MAX);
+        there.push(segment);
+        peers[index as usize].receive(now, &there.bytes, true, &mut SplitMix64::new(1));
+    }
+    (end, handles, peers)
+}
+
+/// Whose calls come in this turn, where those of one connection take long.
+fn callers(end: &mut End, slow: Handle, now: Instant) -> Vec<Handle> {
+    let mut callers = Vec::new();
+    end.reap(now);
+    while let Some(event) = end.poll_event(now) {
+        let EndpointEvent::Connection(handle, Event::Request(_)) = event else { continue };
+        callers.push(handle);
+        if handle == slow {
+            end.took_long(handle);
+        }
+    }
+    end.flush(now);
+    callers
+}
+
+#[test]
+fn calls_that_take_long_are_one_a_turn_behind_all_others() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let (mut end, [slow, quick], mut peers) = two_accepted(now);
+    let call = |peer: &mut Peer, ticket| {
+        peer.connection.call(now, &raw_call(now), &bytes::Bytes::new(), ticket).unwrap();
+    };
+    (0..4).for_each(|ticket| call(&mut peers[0], ticket));
+    (0..2).for_each(|ticket| call(&mut peers[1], ticket));
+    deliver_to(&mut end, slow, &mut peers[0], now);
+    deliver_to(&mut end, quick, &mut peers[1], now);
+    // That they do is not known before.
+    assert_eq!(callers(&mut end, slow, now), [slow, quick, quick, slow]);
+    call(&mut peers[1], 2);
+    deliver_to(&mut end, quick, &mut peers[1], now);
+    assert_eq!(callers(&mut end, slow, now), [quick, slow]);
+    assert!(end.has_work());
+    assert_eq!(callers(&mut end, slow, now), [slow]);
+    assert_eq!(callers(&mut end, slow, now), []);
+    assert!(!end.has_work());
 }

@@ -18,7 +18,6 @@ from rules import RULES, RULES_UNGREETED
 import msgpack
 
 ATTACKS = {}
-OVERLOADED = 0x4007
 
 
 class Attack:
@@ -100,7 +99,7 @@ async def large_claims(peer):
     await peer.greet()
     for slot in range(2):
         await peer.send(begun("measure", 4 * MIB, bytes(1024), slot))
-    await peer.is_closed(22, within=14)
+    await peer.is_closed(22, within=14, calls=2)
 
 
 @attack(22, due=13)
@@ -120,7 +119,7 @@ async def large_bodies(peer):
         await peer.send(begun("measure", 4 * MIB, part, slot))
         for at in range(len(part), 4 * MIB - len(part), len(part)):
             await peer.send(data(at, part, slot))
-    await peer.is_closed(22, within=30)
+    await peer.is_closed(22, within=30, calls=2)
 
 
 # ---- Who does not read ----

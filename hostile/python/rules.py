@@ -23,7 +23,8 @@ RULES_UNGREETED = [
 RULES = [
     ("HELLO twice", 9, Frame(HELLO, GREEDY).encode()),
     ("the longest of all frames", 3, head(2**32 - 1, REQUEST)),
-    ("a byte above the largest message", 3, head(4 * MIB + 33, REQUEST)),
+    # With its header, since kind and flags are looked at before the length of a body.
+    ("a byte above the largest message", 3, head(4 * MIB + 33, REQUEST) + bytes(32)),
     ("a total of 5 MiB", 3, begun("echo", 5 * MIB, bytes(16))),
     ("a header of 17 bytes", 4, head(64, REQUEST, header_length=17)),
     ("a header longer than its frame", 4, head(16, REQUEST, header_length=32)),

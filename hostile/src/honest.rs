@@ -19,6 +19,8 @@ use crate::victim::VictimClient;
 
 /// How long calls may take. A peer that is slowed down is not dead, so it is longer than the default.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Calls that are due for longer are not made.
+const LATE_MAX: Duration = Duration::from_secs(1);
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
 /// How calls ended. Each that was begun is one of the others.
@@ -134,7 +136,8 @@ impl Honest {
         Measured { tally: seen.tally.get(), latencies: seen.latencies.borrow().clone() }
     }
 
-    /// Calls `begin` with 1, 2, … at this rate for so long, with `tick` as in [`run`](Honest::run).
+    /// Calls `begin` with 1, 2, … at this rate for so long, with `tick` as in [`run`](Honest::run). Time in which the
+    /// whole process was set aside does not count: to make up for it at once would be another rate.
     pub fn pace(
         &self,
         calls_per_s: u64,
@@ -144,8 +147,14 @@ impl Honest {
     ) {
         let (began, interval) = (Instant::now(), Duration::from_secs(1) / calls_per_s as u32);
         let (mut due, mut next_tick, mut number) = (began, began, 0);
-        while due < began + time {
+        let mut until = began + time;
+        while due < until {
             let now = Instant::now();
+            let late = now.saturating_duration_since(due);
+            if late > LATE_MAX {
+                due += late;
+                until += late;
+            }
             if next_tick <= now {
                 next_tick = now + Duration::from_millis(100);
                 if !tick() {

@@ -2,10 +2,9 @@
 //! that makes faults. The attacks are in `python/`, so that they are as independent of these crates as any
 //! peer; `cargo xtask hostile` and `cargo xtask soak` put everything together. See `docs/HOSTILE.md`.
 
-#![forbid(unsafe_code)]
-
 pub mod attackers;
 pub mod honest;
+pub mod live;
 pub mod process;
 pub mod proxy;
 pub mod victim;

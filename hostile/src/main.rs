@@ -19,7 +19,9 @@ cargo xtask hostile [--seconds S] [--everything S] [--connections N] [--rate R] 
     each attack for S seconds (10) by N connections (1000), and all at once (60), on each engine;
     the server has M MiB (256)
 cargo xtask soak [--minutes M] [--rate SHARE | --calls-per-second C] [--engine E] [--picture NAME]
-    M minutes (30) on each engine, at 0.7 of the most, through a proxy that makes faults
+                 [--sizes]
+    M minutes (30) on each engine, at 0.7 of the most, through a proxy that makes faults, behind four of warm-up;
+    with --sizes it says now and then how much memory there is in blocks of which size
     ";
 
 fn main() -> ExitCode {
@@ -73,6 +75,7 @@ fn soak_plan(arguments: &[&str]) -> Result<soak::Plan, String> {
             "--calls-per-second" => plan.calls_per_s = Some(number(value()?)?),
             "--seed" => plan.seed = number(value()?)?,
             "--engine" => plan.engines = vec![engine(value()?)?],
+            "--sizes" => plan.says_sizes = true,
             "--picture" => plan.picture = Some((*value()?).to_owned()),
             _ => return Err(format!("what is {name}?\n{USAGE}")),
         }

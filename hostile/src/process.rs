@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use ringcall::{RunningServer, TransportChoice};
 use serde::{Deserialize, Serialize};
 
+use crate::live::Live;
 use crate::victim::Setting;
 
 /// What the server says first.
@@ -119,6 +120,18 @@ impl Process {
             Ok(Some(status)) => Err(format!("the server has ended with {status}")),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// What it has allocated now; its main thread, which has nothing else to do, says so.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn live(&mut self) -> Result<Live, String> {
+        let mut input = self.child.stdin.as_ref().expect("open until it is stopped");
+        input.write_all(b"\n").map_err(|error| error.to_string())?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| format!("the server said {line:?}: {error}"))
     }
 
     /// Ends it in order.

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "says when things were as they were")]
 
 use std::cell::Cell;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringcall::observe::{Event, Observer};
 use ringcall::{Bytes, CallError, LocalClient, TransportChoice};
 use ringcall_hostile::honest::{Honest, Tally};
+use ringcall_hostile::live::Live;
 use ringcall_hostile::process::{Process, Usage};
 use ringcall_hostile::proxy::{Faults, Proxy};
 use ringcall_hostile::victim::{Setting, VictimClient};
@@ -23,9 +24,15 @@ use ringcall_hostile::victim::{Setting, VictimClient};
 /// How long the proxy does the same.
 const SPELL: Duration = Duration::from_secs(4);
 const SPELLS: u32 = 14;
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const SIZES_EVERY: Duration = Duration::from_secs(28);
+/// Which is also how many samples there are in a round of all of them.
 const ROUND_S: usize = SPELLS as usize * SPELL.as_secs() as usize;
-/// This part of the run is not looked at.
-const WARM_UP: f64 = 0.2;
+/// What comes before the run, and is not looked at: the same at a higher rate, so that pools, tables and the heap, which
+/// keep what was ever needed at once, are as large by then as the run itself will want them at any moment. At its own
+/// rate they would grow for as long as there are still moments that are worse than all before, which never ends.
+const WARM_UP: Duration = Duration::from_secs(4 * ROUND_S as u64);
+const WARM_UP_RATE: f64 = 1.4;
 const SLOPE_MAX_MIB_PER_H: f64 = 1.0;
 /// Nobody waits longer for the last calls.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// On each engine.
+    /// On each engine, behind the warm-up.
     pub(crate) time: Duration,
     /// Of the most that goes through the proxy without faults,
     pub(crate) share: f64,
@@ -43,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Where a picture of memory goes, `NAME-engine.svg`.
     pub(crate) picture: Option<String>,
+    /// Whether to say every half minute how much memory there is of which size.
+    pub(crate) says_sizes: bool,
 }
 
 impl Default for Plan {
@@ -54,15 +63,20 @@ impl Default for Plan {
             engines: vec![TransportChoice::Epoll, TransportChoice::Uring],
             seed: 1,
             picture: None,
+            says_sizes: false,
         }
     }
 }
 
 /// What was seen in a second.
+#[derive(Clone, Default)]
 struct Sample {
+    /// Since the warm-up began.
     at_s: f64,
     /// Of the server, and of this process: the client and the proxy.
     usage: [Usage; 2],
+    /// What of it is allocated, in bytes.
+    allocated: [u64; 2],
 }
 
 const WHO: [&str; 2] = ["server", "client and proxy"];
@@ -83,15 +97,17 @@ fn run_one(plan: &Plan, engine: TransportChoice) -> Result<Vec<String>, String> 
     let told = Arc::new(Told::default());
     let honest = Honest::connect_observed(proxy.address(), engine, Some(Arc::clone(&told) as _))?;
     let rate = plan.calls_per_s.unwrap_or_else(|| (peak(&honest) * plan.share) as u64).max(1);
-    let (tally, samples) = load(plan, &honest, &proxy, &mut server, rate)?;
+    let (tally, Watch { samples, phase_from, .. }) =
+        load(plan, &honest, &proxy, &mut server, rate)?;
 
     println!(
-        "{engine}: {rate} calls/s for {} s; {} connections",
+        "{engine}: {rate} calls/s for {} s, behind {} s of warm-up; {} connections",
         plan.time.as_secs(),
+        WARM_UP.as_secs(),
         proxy.made()
     );
     println!("{tally}");
-    let mut faults = trends(&samples);
+    let mut faults = trends(&samples[phase_from..]);
     if tally.open() != 0 {
         faults.push(format!("{} calls have not ended", tally.open()));
     }
@@ -120,13 +136,14 @@ fn peak(honest: &Honest) -> f64 {
     const CALLERS: u64 = 64;
     let (began, time) = (Instant::now(), Duration::from_secs(3));
     let (answered, running) = (Rc::new(Cell::new(0u64)), Rc::new(Cell::new(CALLERS)));
+    let bodies = Rc::new(Bodies::new());
     for _ in 0..CALLERS {
         let (victim, answered) = (Rc::clone(honest.victim()), Rc::clone(&answered));
-        let running = Rc::clone(&running);
+        let (running, bodies) = (Rc::clone(&running), Rc::clone(&bodies));
         honest.shard().spawn(async move {
             for number in 2.. {
                 if began.elapsed() > time
-                    || !work(&victim, 2 + number % 18).await.is_ok_and(|is| is)
+                    || !work(&victim, &bodies, 2 + number % 18).await.is_ok_and(|is| is)
                 {
                     break;
                 }
@@ -139,48 +156,109 @@ fn peak(honest: &Honest) -> f64 {
     answered.get() as f64 / began.elapsed().as_secs_f64()
 }
 
-fn load(
+fn load<'a>(
     plan: &Plan,
     honest: &Honest,
-    proxy: &Proxy,
-    server: &mut Process,
+    proxy: &'a Proxy,
+    server: &'a mut Process,
     rate: u64,
-) -> Result<(Tally, Vec<Sample>), String> {
-    let progress = ProgressBar::new(plan.time.as_secs());
-    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} s {msg}").expect("one"));
+) -> Result<(Tally, Watch<'a>), String> {
     let tally = Rc::new(Cell::new(Tally::default()));
-    let (began, mut samples, mut spells) = (Instant::now(), Vec::new(), 0);
-    let mut lost = None;
-    let tick = || {
-        let passed = began.elapsed();
-        if passed >= SPELL * spells {
-            spells += 1;
-            proxy.set(faults_of(spells));
-            // Connections keep what they began with.
-            proxy.cut();
-        }
-        if passed.as_secs() as usize >= samples.len() {
-            progress.set_position(passed.as_secs());
+    let bodies = Rc::new(Bodies::new());
+    let seconds = (WARM_UP + plan.time).as_secs() as usize;
+    let mut watch = Watch::new(proxy, server, plan.says_sizes, seconds);
+    let progress = ProgressBar::new(seconds as u64);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} s {msg}").expect("one"));
+    let higher = (rate as f64 * WARM_UP_RATE) as u64;
+    for (rate, time) in [(higher, WARM_UP), (rate, plan.time)] {
+        watch.phase_from = watch.samples.len();
+        let tick = || {
+            progress.set_position(watch.began.elapsed().as_secs());
             progress.set_message(tally.get().to_string());
-            match (server.usage(), Usage::of(std::process::id())) {
-                (Ok(of_server), Ok(own)) => {
-                    let usage = [of_server, own];
-                    samples.push(Sample { at_s: passed.as_secs_f64(), usage });
-                }
-                (Err(error), _) | (_, Err(error)) => lost = Some(error),
-            }
-        }
-        lost.is_none()
-    };
-    honest.pace(rate, plan.time, tick, |number| {
-        begin(honest, &tally, number);
-    });
-    progress.finish_and_clear();
-    if let Some(error) = lost {
-        return Err(error);
+            progress.suspend(|| watch.tick())
+        };
+        honest.pace(rate, time, tick, |number| begin(honest, &bodies, &tally, number));
     }
+    progress.finish_and_clear();
     honest.wait_while(PATIENCE, || tally.get().open() > 0);
-    Ok((tally.get(), samples))
+    match watch.lost.take() {
+        Some(error) => Err(error),
+        None => Ok((tally.get(), watch)),
+    }
+}
+
+/// Changes faults, and takes samples.
+struct Watch<'a> {
+    proxy: &'a Proxy,
+    server: &'a mut Process,
+    says_sizes: bool,
+    began: Instant,
+    spells: u32,
+    next_spell: Instant,
+    next_sample: Instant,
+    next_sizes: Instant,
+    samples: Vec<Sample>,
+    /// The first of the run, when the warm-up is over.
+    phase_from: usize,
+    /// Why there are no more.
+    lost: Option<String>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        proxy: &'a Proxy,
+        server: &'a mut Process,
+        says_sizes: bool,
+        seconds: usize,
+    ) -> Watch<'a> {
+        let began = Instant::now();
+        // Touched now, so that this process does not grow by what it notes.
+        let mut samples = vec![Sample::default(); seconds];
+        samples.clear();
+        Watch {
+            proxy,
+            server,
+            says_sizes,
+            began,
+            spells: 0,
+            next_spell: began,
+            next_sample: began,
+            next_sizes: began,
+            samples,
+            phase_from: 0,
+            lost: None,
+        }
+    }
+
+    /// Says whether to go on.
+    fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        if self.next_spell <= now {
+            self.next_spell = now + SPELL;
+            self.spells += 1;
+            self.proxy.set(faults_of(self.spells));
+            // Connections keep what they began with.
+            self.proxy.cut();
+        }
+        if self.next_sample <= now {
+            self.next_sample = now + SAMPLE_EVERY;
+            self.lost = self.sample(now).err();
+        }
+        self.lost.is_none()
+    }
+
+    fn sample(&mut self, now: Instant) -> Result<(), String> {
+        let usage = [self.server.usage()?, Usage::of(std::process::id())?];
+        let live = [self.server.live()?, Live::now()];
+        let at_s = now.duration_since(self.began).as_secs_f64();
+        let sample = Sample { at_s, usage, allocated: live.each_ref().map(|live| live.bytes) };
+        if self.says_sizes && self.next_sizes <= now {
+            self.next_sizes = now + SIZES_EVERY;
+            print!("{}", sizes(&sample, &live));
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
 }
 
 /// What the proxy does in a spell: half of the time nothing.
@@ -204,8 +282,9 @@ fn faults_of(spell: u32) -> Faults {
 }
 
 /// Begins one call of the mix, and counts its end.
-fn begin(honest: &Honest, tally: &Rc<Cell<Tally>>, number: u64) {
+fn begin(honest: &Honest, bodies: &Rc<Bodies>, tally: &Rc<Cell<Tally>>, number: u64) {
     let (victim, tally) = (Rc::clone(honest.victim()), Rc::clone(tally));
+    let bodies = Rc::clone(bodies);
     let pause = honest.shard().sleep(Duration::from_millis(number % 20));
     honest.shard().spawn(async move {
         count(&tally, |tally| tally.begun += 1);
@@ -220,7 +299,7 @@ fn begin(honest: &Honest, tally: &Rc<Cell<Tally>>, number: u64) {
                 let end = hold(&victim, 100, 20).await;
                 count(&tally, |tally| tally.ended(&end));
             }
-            of_20 => match work(&victim, of_20).await {
+            of_20 => match work(&victim, &bodies, of_20).await {
                 Ok(false) => count(&tally, |tally| tally.error += 1),
                 end => count(&tally, |tally| tally.ended(&end)),
             },
@@ -228,13 +307,27 @@ fn begin(honest: &Honest, tally: &Rc<Cell<Tally>>, number: u64) {
     });
 }
 
+/// What is sent, made once: memory of whoever measures should not be what is measured.
+struct Bodies([Bytes; 20]);
+
+impl Bodies {
+    fn new() -> Bodies {
+        let body = |of_20| vec![of_20 as u8; if of_20 == 3 { 100_000 } else { 200 }].into();
+        Bodies(std::array::from_fn(body))
+    }
+}
+
 /// One of the calls that take as long as they take; whether the answer is what it should be.
-async fn work(victim: &VictimClient<LocalClient>, of_20: u64) -> Result<bool, CallError> {
+async fn work(
+    victim: &VictimClient<LocalClient>,
+    bodies: &Bodies,
+    of_20: u64,
+) -> Result<bool, CallError> {
     if of_20 == 2 {
         return collect(victim).await.map(|()| true);
     }
-    let body = Bytes::from(vec![of_20 as u8; if of_20 == 3 { 100_000 } else { 200 }]);
-    let answer = victim.echo(&body).deadline(Duration::from_secs(1)).await?;
+    let body = &bodies.0[of_20 as usize];
+    let answer = victim.echo(body).deadline(Duration::from_secs(1)).await?;
     Ok(answer[..] == body[..])
 }
 
@@ -291,36 +384,31 @@ impl Observer for Told {
 }
 
 /// Prints how memory, descriptors and threads went, and says what is not flat.
-fn trends(samples: &[Sample]) -> Vec<String> {
-    let warm = &samples[(samples.len() as f64 * WARM_UP) as usize..];
+fn trends(warm: &[Sample]) -> Vec<String> {
     let mut faults = Vec::new();
     println!(
-        "| | memory MiB, at first … at last | MiB/h | descriptors | threads |\n|---|--:|--:|--:|--:|"
+        "| | resident MiB, at first … at last | MiB/h | allocated MiB | MiB/h | descriptors | threads |\n\
+         |---|--:|--:|--:|--:|--:|--:|"
     );
     for (which, who) in WHO.into_iter().enumerate() {
-        let of = |get: fn(&Usage) -> u64| {
-            let quarter = warm.len().div_ceil(4);
-            let most = |part: &[Sample]| part.iter().map(|it| get(&it.usage[which])).max();
-            let (first, last) = (&warm[..quarter.min(warm.len())], &warm[warm.len() - quarter..]);
-            (most(first).unwrap_or(0), most(last).unwrap_or(0))
-        };
-        let memory = of(|usage| usage.resident);
-        let (files, threads) = (of(|usage| usage.descriptors), of(|usage| usage.threads));
-        let slope = slope_mib_per_h(warm, which);
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        println!(
-            "| {who} | {:.1} … {:.1} | {slope:.2} | {} … {} | {} … {} |",
-            mib(memory.0),
-            mib(memory.1),
-            files.0,
-            files.1,
-            threads.0,
-            threads.1
-        );
-        if slope > SLOPE_MAX_MIB_PER_H {
-            faults.push(format!("memory of the {who} grows by {slope:.2} MiB an hour"));
+        let memory = [
+            ("resident", Trend::of(warm, |sample| sample.usage[which].resident)),
+            ("allocated", Trend::of(warm, |sample| sample.allocated[which])),
+        ];
+        let counts = [
+            ("descriptors", most(warm, |sample| sample.usage[which].descriptors)),
+            ("threads", most(warm, |sample| sample.usage[which].threads)),
+        ];
+        let memory_cells = memory.each_ref().map(|(_, trend)| trend.to_string());
+        let count_cells = counts.map(|(_, (first, last))| format!("{first} … {last}"));
+        println!("| {who} | {} | {} |", memory_cells.join(" | "), count_cells.join(" | "));
+        for (what, trend) in memory {
+            if trend.mib_per_h > SLOPE_MAX_MIB_PER_H {
+                let slope = trend.mib_per_h;
+                faults.push(format!("{what} memory of the {who} grows by {slope:.2} MiB an hour"));
+            }
         }
-        for (what, (first, last)) in [("descriptors", files), ("threads", threads)] {
+        for (what, (first, last)) in counts {
             // A connection that ends may overlap with the one that replaces it.
             if last > first + 2 {
                 faults.push(format!("{what} of the {who} grow from {first} to {last}"));
@@ -330,13 +418,61 @@ fn trends(samples: &[Sample]) -> Vec<String> {
     faults
 }
 
+/// The most in the first quarter, and in the last.
+fn most(samples: &[Sample], get: impl Fn(&Sample) -> u64) -> (u64, u64) {
+    let quarter = samples.len().div_ceil(4);
+    let most = |part: &[Sample]| part.iter().map(&get).max().unwrap_or(0);
+    (most(&samples[..quarter]), most(&samples[samples.len() - quarter..]))
+}
+
+/// How memory goes.
+struct Trend {
+    mib: (f64, f64),
+    mib_per_h: f64,
+}
+
+impl Trend {
+    fn of(samples: &[Sample], get: impl Fn(&Sample) -> u64) -> Trend {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (first, last) = most(samples, &get);
+        let points = samples.chunks_exact(ROUND_S).map(|round| {
+            let least = round.iter().map(&get).min().unwrap_or(0);
+            (round[0].at_s / 3600.0, mib(least))
+        });
+        let slope = slope(&points.collect::<Vec<_>>());
+        Trend { mib: (mib(first), mib(last)), mib_per_h: slope }
+    }
+}
+
+impl fmt::Display for Trend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((first, last), slope) = (self.mib, self.mib_per_h);
+        write!(f, "{first:.1} … {last:.1} | {slope:.2}")
+    }
+}
+
+/// How much memory there is of which size.
+fn sizes(sample: &Sample, live: &[Live; 2]) -> String {
+    let mut text = String::new();
+    for ((who, usage), live) in WHO.into_iter().zip(&sample.usage).zip(live) {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let _ = write!(
+            text,
+            "{:.0} s: {who}: {:.2} MiB resident, {:.2} allocated:",
+            sample.at_s,
+            mib(usage.resident),
+            mib(live.bytes)
+        );
+        for (size, blocks, bytes) in &live.by_size {
+            let _ = write!(text, " {size}: {blocks} ({} KiB),", bytes >> 10);
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// By least squares, of the least in each round of spells: what was lent for a moment does not count.
-fn slope_mib_per_h(samples: &[Sample], which: usize) -> f64 {
-    let least = |part: &[Sample]| {
-        let resident = part.iter().map(|it| it.usage[which].resident).min().unwrap_or(0);
-        (part[0].at_s / 3600.0, resident as f64 / f64::from(1 << 20))
-    };
-    let points: Vec<(f64, f64)> = samples.chunks(ROUND_S).map(least).collect();
+fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
     let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;

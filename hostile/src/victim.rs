@@ -1,6 +1,6 @@
 //! The server that is attacked: everything is as by default, but for what the command line says.
 
-use std::io::Read;
+use std::io::BufRead;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rustix::thread::{
     CapabilitySet, CpuSet, capabilities, sched_getaffinity, sched_setaffinity, set_capabilities,
 };
 
+use crate::live::Live;
 use crate::process::{Report, Started};
 
 /// What there is to attack. Methods whose bodies are bytes can be called without knowing any layout.
@@ -192,7 +193,7 @@ impl Setting {
 }
 
 /// Serves until standard input ends, which it does when whoever started this is gone. Says what it is on standard
-/// output in the first line, and what became of it in the last.
+/// output in the first line, for each line that comes what it has allocated, and what became of it in the last.
 ///
 /// # Errors
 /// When it cannot be as it should.
@@ -204,7 +205,9 @@ pub fn serve(setting: &Setting) -> Result<(), String> {
     let server = Server::bind(address).service(target.into_victim());
     let server = server.start().map_err(|error| error.to_string())?;
     println!("{}", to_line(&Started::of(&server)));
-    let _ = std::io::stdin().read(&mut [0]);
+    for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
+        println!("{}", to_line(&Live::now()));
+    }
     println!("{}", to_line(&report(server)));
     Ok(())
 }

@@ -66,12 +66,12 @@ fn each_flood_has_its_close_code_with_io_uring() {
 
 #[test]
 fn each_broken_rule_has_its_close_code_with_epoll() {
-    attacked("epoll", "rule_breakers", "3", "40");
+    attacked("epoll", "rule_breakers", "10", "40");
 }
 
 #[test]
 fn each_broken_rule_has_its_close_code_with_io_uring() {
     if has_io_uring() {
-        attacked("uring", "rule_breakers", "3", "40");
+        attacked("uring", "rule_breakers", "10", "40");
     }
 }

@@ -99,6 +99,9 @@ fn count(counter: &AtomicU64, n: usize) {
 
 /// How many bytes a thread keeps for the next body.
 const KEPT_BYTES: usize = 1 << 20;
+/// And a shard, for requests: one of the largest that there are by default. New pages for each would take as long as to
+/// inflate it does.
+const KEPT_FOR_REQUESTS_BYTES: usize = 4 << 20;
 
 thread_local! {
     /// Where compressed bodies are made, and bodies are inflated that no shard holds.
@@ -203,7 +206,7 @@ pub(crate) struct Inflated {
 
 impl Inflated {
     pub(crate) fn new(budget: usize) -> Inflated {
-        Inflated { pool: Pool::new(KEPT_BYTES), budget }
+        Inflated { pool: Pool::new(KEPT_FOR_REQUESTS_BYTES.min(budget)), budget }
     }
 
     /// The body of a request, or the status that refuses it.

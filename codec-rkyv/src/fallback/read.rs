@@ -50,6 +50,21 @@ impl Limits {
         value
     }
 
+    /// Whether so many things of this size can be taken at all: those that cannot are refused before the first of them
+    /// is, and not when memory is used up, which takes milliseconds.
+    #[inline]
+    fn expect<E: Error>(&self, count: Option<usize>, bytes: usize) -> Result<(), E> {
+        match count {
+            // A tuple says how many it has, too, which need not be of one size; none has more.
+            Some(count)
+                if count > RESERVED_MAX && count.saturating_mul(bytes) > self.memory.get() =>
+            {
+                Err(E::custom("takes too much memory"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     #[inline]
     fn charge<E: Error>(&self, bytes: usize) -> Result<(), E> {
         let left = self.memory.get().checked_sub(bytes);
@@ -334,6 +349,8 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Checked<'_, A> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, A::Error> {
+        let count = self.inner.size_hint();
+        self.limits.expect(count, size_of::<T::Value>().saturating_sub(self.paid))?;
         let seed = self.part(seed)?;
         self.inner.next_element_seed(seed)
     }
@@ -351,6 +368,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Checked<'_, A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
+        let count = self.inner.size_hint();
+        self.limits.expect(count, size_of::<K::Value>().saturating_sub(self.paid))?;
         let seed = self.part(seed)?;
         self.inner.next_key_seed(seed)
     }

@@ -75,6 +75,8 @@ pub(crate) type ShardEndpoint = Endpoint<Engine, Layer, Ticket>;
 const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
 /// After so many events it looks whether there is much to send.
 const EVENTS_A_LOOK: u32 = 4;
+/// A call that is translated or inflated for longer has its connection wait for others. An honest call takes a tenth of it.
+const LONG: Duration = Duration::from_micros(250);
 /// So many calls of other threads are waited for by looking on, more by sleeping.
 const REMOTE_CALLS_FEW: usize = 8;
 /// What a call that runs is found by, its places in tables and in the executor, and its waker; and what its handler has
@@ -102,6 +104,8 @@ pub(crate) struct Inner {
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
+    /// A call took long: what was answered before leaves, and who has called meanwhile is served first.
+    ends_turn: Cell<bool>,
     pub(crate) stalls: Stalls,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
@@ -255,6 +259,7 @@ impl Inner {
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
+            ends_turn: Cell::new(false),
             stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
             listeners: RefCell::default(),
@@ -436,6 +441,9 @@ impl Inner {
                 since_flush = 0;
                 let has_run = self.run_tasks();
                 self.flush(now);
+                if self.ends_turn.take() {
+                    return Delivered::Some;
+                }
                 if !has_run && self.waiters.waiting() > 0 {
                     // Those who wait are no tasks of the shard: they go on between turns.
                     return Delivered::Some;
@@ -469,6 +477,9 @@ impl Inner {
     fn take_event(self: &Rc<Self>, handle: Handle, event: &mut Option<Event<Ticket>>) -> u32 {
         // Ordinary ones are looked at where they lie.
         if let Some(Event::Request(request)) = event {
+            if request.compression != 0 || request.codec.has_names() {
+                return self.dispatch_timed(handle, request);
+            }
             self.dispatch(handle, request);
             return 0;
         }
@@ -479,6 +490,19 @@ impl Inner {
             None => {}
         }
         0
+    }
+
+    /// A request whose body is not what a handler takes: to make that of it may take long.
+    #[cold]
+    fn dispatch_timed(self: &Rc<Self>, handle: Handle, request: &mut Request) -> u32 {
+        let began = self.clock.now();
+        self.dispatch(handle, request);
+        if self.clock.now().since(began) < LONG {
+            return 0;
+        }
+        self.endpoint.borrow_mut().took_long(handle);
+        self.ends_turn.set(true);
+        *EVENTS_A_FLUSH.end()
     }
 
     #[inline]
