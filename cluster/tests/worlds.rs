@@ -153,16 +153,18 @@ fn g16_also_when_nobody_knows_the_capacities() {
     assert_eq!(world.seconds[5..].bad(), 0);
 }
 
-/// Whose clients go by what servers report.
-fn reporting(plan: Plan) -> World {
+/// Whose clients go by what servers report, and ask those that they do not hear of, in so many percent of the calls.
+fn reporting(plan: Plan, probe_percent: u32) -> Plan {
+    let mut config = PrequalConfig::default();
+    config.probe_percent = probe_percent;
     let mut plan = Plan { says_load: true, ..plan };
-    plan.settings.balancing = Balancing::Prequal(PrequalConfig::default());
-    World::new(&plan)
+    plan.settings.balancing = Balancing::Prequal(config);
+    plan
 }
 
 #[test]
 fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
-    let mut world = reporting(Plan::hundred());
+    let mut world = World::new(&reporting(Plan::hundred(), 0));
     world.run(10);
     let before = world.seconds[5..10].arrived(5);
     world.servers[5].service *= 10;
@@ -178,13 +180,55 @@ fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
 
 #[test]
 fn g16_what_servers_report_evens_out_what_nobody_knows() {
-    let mut world = reporting(Plan { weights: vec![100; 20], ..Plan::hundred() });
-    world.run(15);
-    let share = |server| world.seconds[5..].arrived(server) as f64;
-    assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
-    let uneven = world.seconds[5..].unevenness();
-    assert!(uneven <= 1.6, "{uneven}");
-    assert_eq!(world.seconds[5..].bad(), 0);
+    for probe_percent in [0, 300] {
+        let plan = Plan { weights: vec![100; 20], ..Plan::hundred() };
+        let mut world = World::new(&reporting(plan, probe_percent));
+        world.run(15);
+        let share = |server| world.seconds[5..].arrived(server) as f64;
+        assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
+        let uneven = world.seconds[5..].unevenness();
+        assert!(uneven <= 1.6, "{uneven}");
+        assert_eq!(world.seconds[5..].bad(), 0);
+    }
+}
+
+#[test]
+fn g14_worlds_hold_where_servers_are_asked_how_busy_they_are() {
+    for scenario in [&scenarios::SLOW, &scenarios::EVEN] {
+        let world = scenario.run_as(&reporting(scenario.plan(), 300));
+        all_hold(&scenario.figures(&world));
+        // Each of twenty servers twice a second at most, by each of a hundred clients.
+        let probes = world.seconds.iter().map(|second| second.probes);
+        assert!(probes.clone().sum::<u64>() > 0 && probes.clone().all(|probes| probes <= 4000));
+    }
+}
+
+/// A hundred clients and fifty servers, so that each client calls each server every other second. One is ten times slower
+/// from the 20th second to the 40th.
+fn seldom_called(probe_percent: u32) -> World {
+    let service = Duration::from_millis(20);
+    let plan = Plan { service, every_once: 0, ..Plan::of(100, [2; 50], 0.5) };
+    let mut world = World::new(&reporting(plan, probe_percent));
+    world.run(20);
+    world.servers[5].service *= 10;
+    world.run(20);
+    world.servers[5].service /= 10;
+    world.run(80);
+    world
+}
+
+#[test]
+fn g14_callers_who_call_seldom_know_by_asking_who_is_slow_and_who_is_well_again() {
+    let (world, without) = (seldom_called(300), seldom_called(0));
+    let slow = |world: &World| world.seconds[30..40].arrived(5);
+    assert!(slow(&world) * 2 < slow(&without), "{} {}", slow(&world), slow(&without));
+    assert!(world.seconds.bad() * 3 < without.seconds.bad(), "{}", world.seconds.bad());
+    let last = &world.seconds[60..];
+    let all: u64 = (0..50).map(|server| last.arrived(server)).sum();
+    let share = last.arrived(5) as f64 * 50.0 / all as f64;
+    assert!(share > 0.75, "{share}");
+    // Each server twice a second at most.
+    assert!(world.seconds.iter().all(|second| second.probes <= 10_000));
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub struct Variant {
 
 /// All of them: first each policy of balancing with everything else as the world has it, then the default policy with
 /// one thing other than it has it.
-pub const VARIANTS: [Variant; 12] = [
+pub const VARIANTS: [Variant; 13] = [
     Variant { name: "PeakEwma", change: |plan| plan.settings.balancing = Balancing::PeakEwma },
     Variant {
         name: "WeightedRandom",
@@ -33,7 +33,8 @@ pub const VARIANTS: [Variant; 12] = [
     },
     Variant { name: "Ring", change: |plan| plan.settings.balancing = Balancing::Ring },
     Variant { name: "Maglev", change: |plan| plan.settings.balancing = Balancing::Maglev },
-    Variant { name: "Prequal", change: prequal },
+    Variant { name: "Prequal", change: |plan| prequal(plan, 0) },
+    Variant { name: "Prequal with probes", change: |plan| prequal(plan, 300) },
     Variant { name: "no retries", change: |plan| plan.settings.method.retry.attempts = 1 },
     Variant { name: "retries without a bound", change: unbounded },
     Variant {
@@ -49,8 +50,10 @@ pub const VARIANTS: [Variant; 12] = [
     },
 ];
 
-fn prequal(plan: &mut Plan) {
-    plan.settings.balancing = Balancing::Prequal(PrequalConfig::default());
+fn prequal(plan: &mut Plan, probe_percent: u32) {
+    let mut config = PrequalConfig::default();
+    config.probe_percent = probe_percent;
+    plan.settings.balancing = Balancing::Prequal(config);
     plan.says_load = true;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringcall_cluster::Settings;
 use ringcall_cluster::discovery::{Instance, Listing, Update};
-use ringcall_cluster::fleet::{Attempt, CallState, Fleet, Readiness};
+use ringcall_cluster::fleet::{Attempt, CallState, Fleet, LoadProbe, Readiness};
 use ringcall_cluster::route::Asked;
 use ringcall_core::{Cause, CloseReason, Failure, Instant, Status, TransportError};
 
@@ -45,6 +45,10 @@ enum Event {
     Again(u64),
     Hedge(u64),
     Expires(u64),
+    /// A server is asked how busy it is, by a client.
+    Asked(usize, u32, LoadProbe),
+    /// What a client hears of that.
+    Told(u32, LoadProbe, Option<u16>),
     /// Clients look after their lists.
     Look,
 }
@@ -321,6 +325,10 @@ impl World {
             Event::Again(call) => self.attempt(call),
             Event::Hedge(call) => self.hedge(call),
             Event::Expires(call) => self.expires(call),
+            Event::Asked(server, client, probe) => self.asked(server, client, probe),
+            Event::Told(client, probe, load) => {
+                self.clients[client as usize].end_load_probe(probe, load);
+            }
             Event::Look => self.look(),
         }
     }
