@@ -3,9 +3,8 @@
 use ringcall_cluster::balance::{Balancing, PrequalConfig};
 use ringcall_cluster::hedge::HedgeConfig;
 
-use crate::scenarios::Scenario;
 use crate::seen::Seconds;
-use crate::{Plan, Trace, World};
+use crate::{Plan, Recorded, World};
 
 /// Clients that decide otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -99,11 +98,11 @@ impl Outcome {
 }
 
 impl Variant {
-    /// What these clients come to in a world, offered the same calls.
+    /// What these clients come to, offered the same calls.
     #[must_use]
-    pub fn run(&self, scenario: &Scenario, trace: Trace) -> Outcome {
-        let mut plan = scenario.plan();
+    pub fn run(&self, recorded: &Recorded) -> Outcome {
+        let mut plan = recorded.plan();
         (self.change)(&mut plan);
-        Outcome::of(&scenario.replay(&plan, trace))
+        Outcome::of(&recorded.replay(&plan))
     }
 }

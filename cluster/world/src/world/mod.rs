@@ -24,7 +24,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// One way through the network.
 const WIRE: Duration = Duration::from_micros(100);
 /// How long a call may take.
-const DEADLINE: Duration = SECOND;
+pub(crate) const DEADLINE: Duration = SECOND;
+/// What time it is at first.
+pub(crate) const BEGIN: Instant = Instant::from_nanos(1_000_000_000);
 /// After so long a connection on which nothing comes back is known to be lost: that of keepalive's defaults.
 const NOTICED: Duration = Duration::from_secs(9);
 
@@ -140,7 +142,7 @@ impl World {
     }
 
     fn with_offers(plan: &Plan, offers: Offers) -> World {
-        let now = Instant::from_nanos(1_000_000_000);
+        let now = BEGIN;
         let workers = plan.workers.iter().sum::<u32>();
         let capacity = f64::from(workers) / plan.service.as_secs_f64();
         let fleet = |client| {
