@@ -524,7 +524,7 @@ fn known_eight(settings: Settings) -> (Balanced<Stubs>, Rc<World>) {
 }
 
 #[test]
-fn g14_instances_that_are_not_heard_of_are_asked_how_busy_they_are() {
+fn instances_that_are_not_heard_of_are_asked_how_busy_they_are() {
     let (balanced, world) = known_eight(probing());
     assert_eq!(world.probed.take(), [""; 0], "all were just heard of");
     world.load.set(300);
@@ -545,7 +545,7 @@ fn g14_instances_that_are_not_heard_of_are_asked_how_busy_they_are() {
 }
 
 #[test]
-fn g14_what_becomes_of_a_question_counts_for_nothing_else() {
+fn what_becomes_of_a_question_counts_for_nothing_else() {
     let (balanced, world) = known_eight(probing());
     for does in [Does::Fails(lost()), Does::Hangs, Does::Answers] {
         // An answer that does not say it is none.

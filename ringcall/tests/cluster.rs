@@ -338,7 +338,7 @@ fn g01_a_list_that_is_not_believed_is_not_cached() {
 }
 
 #[test]
-fn g14_a_server_says_how_busy_it_is_when_it_is_asked_if_it_has_limits() {
+fn a_server_says_how_busy_it_is_when_it_is_asked_if_it_has_limits() {
     let paid = Paid::default();
     let till = || Drawer { number: 1, paid: Arc::clone(&paid) }.into_till();
     let limited = Server::bind("127.0.0.1:0").service(till()).limits(Limits::default());

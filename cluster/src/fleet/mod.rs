@@ -69,7 +69,7 @@ pub struct Fleet<T> {
     routing: Option<Box<Routing>>,
     /// By which calls know that they were routed otherwise.
     serial: u32,
-    /// What begins with calls that are not routed.
+    /// What calls begin with that are not routed.
     unrouted: Path,
     /// Instances that are being asked how busy they are.
     probing: u32,
