@@ -25,10 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-use ringcall::cluster::discovery::{FileSource, Wanted};
+use ringcall::cluster::discovery::{FileSource, Instance, Wanted, write_list};
 use ringcall::cluster::fleet::{HostReport, Readiness};
 use ringcall::cluster::{Balanced, Clients, Settings, Watch};
-use ringcall::{CallError, CallOptions, Context, FailureClass, Server, method_id};
+use ringcall::{Address, CallError, CallOptions, Context, FailureClass, Server, method_id};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[ringcall::service(name = "example.Shop")]
@@ -74,7 +74,7 @@ fn serve(name: &str) -> Result<(), Error> {
 /// A server process.
 struct Process {
     child: Child,
-    address: String,
+    address: Address,
 }
 
 impl Process {
@@ -85,7 +85,7 @@ impl Process {
         let mut address = String::new();
         let output = child.stdout.take().ok_or("it has no output")?;
         BufReader::new(output).read_line(&mut address)?;
-        Ok(Process { child, address: address.trim().to_owned() })
+        Ok(Process { child, address: address.trim().parse()? })
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Error> {
@@ -121,12 +121,11 @@ impl Cluster {
     }
 
     fn publish(&self) -> Result<(), Error> {
-        let line =
-            |(name, server): (&String, &Process)| format!("shop {name} {}\n", server.address);
-        let list: String = self.servers.iter().map(line).collect();
-        let new = self.file.with_extension("new");
-        fs::write(&new, list)?;
-        Ok(fs::rename(&new, &self.file)?)
+        let instance = |(name, server): (&String, &Process)| {
+            Instance::new("shop", name.clone(), server.address.clone())
+        };
+        let list: Vec<Instance> = self.servers.iter().map(instance).collect();
+        Ok(write_list(&self.file, &list)?)
     }
 
     fn get(&self, name: &str) -> Result<&Process, Error> {

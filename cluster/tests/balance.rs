@@ -265,6 +265,73 @@ fn g16_few_calls_go_by_one_report() {
     assert!((60..=150).contains(&picked), "{picked}");
 }
 
+/// Of ten instances, all of which were heard of at one second: which are asked in so many calls, at that time and later.
+fn asked(config: PrequalConfig, calls: &[u64]) -> Vec<(u64, u32)> {
+    let mut hosts = hosts(&[100, 200, 400, 100, 200, 400, 100, 200, 400, 100]);
+    hosts.iter_mut().for_each(|host| host.observe(at(1000), MS, true, 100));
+    let list = places(&hosts);
+    let mut balance = Prequal::new(config);
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let mut asked = Vec::new();
+    for &ms in calls {
+        let mut places = Vec::new();
+        balance.load_probes(at(ms), &mut rng, &candidates(&hosts, &list), &mut places);
+        asked.extend(places.into_iter().map(|place| (ms, place)));
+    }
+    asked
+}
+
+#[test]
+fn those_are_asked_of_which_nothing_was_heard() {
+    let mut config = PrequalConfig::default();
+    assert!(!Prequal::new(config).wants_load_probes());
+    config.probe_percent = 300;
+    assert!(Prequal::new(config).wants_load_probes());
+    assert_eq!(asked(config, &[1001; 100]), [], "all were just heard of");
+    // Half of the time that a report is of use later, each is asked once, whatever its weight.
+    let mut once: Vec<u32> =
+        asked(config, &[1500; 100]).into_iter().map(|(_, place)| place).collect();
+    once.sort_unstable();
+    assert_eq!(once, (0..10).collect::<Vec<u32>>());
+    // Every other call is good for one, which may be found to have been asked already.
+    config.probe_percent = 50;
+    let few = asked(config, &[1500; 10]).len();
+    assert!((3..=5).contains(&few), "{few}");
+}
+
+#[test]
+fn so_many_are_asked_a_second_at_most() {
+    let mut config = PrequalConfig::default();
+    (config.probe_percent, config.probes_per_s_max, config.age_max) = (1000, 20, MS * 2);
+    let calls: Vec<u64> = (0..10_000).map(|ms| 1500 + ms).collect();
+    let asked = asked(config, &calls).len();
+    // Sixteen may be asked at once, and then one each 50 ms.
+    assert!((200..=216).contains(&asked), "{asked}");
+}
+
+#[test]
+fn g14_what_an_instance_says_when_it_is_asked_is_a_report() {
+    let mut hosts = hosts(&[100; 3]);
+    for (place, host) in hosts.iter_mut().enumerate() {
+        host.observe(at(1000), if place == 2 { MS } else { MS * 3 }, true, 0);
+    }
+    let list = places(&hosts);
+    let mut config = PrequalConfig::default();
+    config.probe_percent = 100;
+    let mut balance = Prequal::new(config);
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    // What calls said is too old for a report: without others it is two by chance.
+    for ms in (4000..4200).step_by(10) {
+        for place in [1, 2] {
+            balance.load_probed(at(ms), place as u32, &hosts[place]);
+        }
+        let mut pick = || balance.pick(at(ms + 1), &mut rng, &candidates(&hosts, &list), None);
+        assert_eq!((pick(), pick()), (2, 2), "the fastest of those with a report");
+    }
+}
+
 fn owners(balance: &mut dyn Balance, hosts: &[HostStats], list: &[u32], keys: u64) -> Vec<u32> {
     balance.rebuild(hosts, list);
     let mut rng = SplitMix64::new(1);

@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringcall_cluster::balance::Balancing;
+use ringcall_cluster::balance::{Balancing, PrequalConfig};
+use ringcall_cluster::breaker::BreakerState;
 use ringcall_cluster::discovery::{Instance, Listing};
-use ringcall_cluster::fleet::{FleetEvent, Readiness};
+use ringcall_cluster::fleet::{FleetEvent, HostReport, Readiness};
+use ringcall_cluster::health::HealthState;
 use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::recovery::RecoveryConfig;
+use ringcall_cluster::route::{Action, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{Aperture, Balanced, Settings};
 use ringcall_core::frame::{ExtensionWriter, tag};
 use ringcall_core::{
@@ -496,4 +499,136 @@ fn g12_calls_fail_at_once_while_nobody_is_back() {
     assert_eq!(balanced.poll_event(), Some(FleetEvent::RecoveryEnded { usable: 0 }));
     assert!(call(&balanced, &world, 0).is_err() && !world.names().is_empty());
     assert!(balanced.counts().held_back > 0);
+}
+
+// ---- instances are asked how busy they are ----
+
+/// By reports, and each call asks an instance of which nothing was heard for half a second.
+fn probing() -> Settings {
+    let mut config = PrequalConfig::default();
+    config.probe_percent = 100;
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::Prequal(config);
+    settings
+}
+
+/// Eight instances that have all been called.
+fn known_eight(settings: Settings) -> (Balanced<Stubs>, Rc<World>) {
+    let (balanced, world) = balanced("abcdefgh", settings);
+    for _ in 0..100 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    assert!(balanced.explain(7).hosts.iter().all(|host| host.latency.is_some()));
+    world.take_made();
+    (balanced, world)
+}
+
+#[test]
+fn instances_that_are_not_heard_of_are_asked_how_busy_they_are() {
+    let (balanced, world) = known_eight(probing());
+    assert_eq!(world.probed.take(), [""; 0], "all were just heard of");
+    world.load.set(300);
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(600));
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let probed = world.probed.take();
+    assert_eq!(probed.len(), 100, "one a call");
+    let (explained, counts) = (balanced.explain(7), balanced.counts());
+    for HostReport { name, load, .. } in &explained.hosts {
+        assert!(probed.contains(name) && *load == 0.3, "{name} {load}");
+    }
+    assert!(explained.to_string().contains("100 probes of how busy they are, 0 failed"));
+    // They are no calls.
+    assert_eq!(world.take_made().len(), 100);
+    assert_eq!((counts.calls, counts.attempts, counts.load_probes), (200, 200, 100));
+}
+
+#[test]
+fn what_becomes_of_a_question_counts_for_nothing_else() {
+    let (balanced, world) = known_eight(probing());
+    for does in [Does::Fails(lost()), Does::Hangs, Does::Answers] {
+        // An answer that does not say it is none.
+        world.probed_do.set(Some(does));
+        for _ in 0..20 {
+            world.pass(Duration::from_millis(600));
+            assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+        }
+        // None is asked again at once, nor waited for longer than a tenth of a second.
+        world.pass(Duration::from_millis(100));
+        assert_eq!(balanced.counts().load_probes_failed, balanced.counts().load_probes);
+    }
+    let (after, counts) = (balanced.explain(7), balanced.counts());
+    assert_eq!((counts.load_probes, world.probed.take().len()), (60, 60));
+    assert_eq!(world.given_up.take().len(), 20);
+    assert_eq!((counts.attempts, counts.ejections, counts.over_budget), (160, 0, 0));
+    assert_eq!(after.budget, 11, "a tenth of the calls of ten seconds, and one a second");
+    for host in &after.hosts {
+        assert_eq!((host.health, host.errors, host.load), (HealthState::Healthy, 0.0, 0.0));
+        assert_eq!((host.in_flight, host.breaker), (0, Some(BreakerState::Closed)));
+    }
+}
+
+#[test]
+fn nobody_is_woken_up_to_be_asked() {
+    let (balanced, world) = known_eight(probing());
+    for name in ["a", "b", "c", "d"] {
+        let readiness = if name < "c" { Readiness::Connecting } else { Readiness::Broken };
+        world.readiness.borrow_mut().insert(name.to_owned(), readiness);
+    }
+    world.load.set(300);
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(600));
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let probed = world.probed.take();
+    assert!(probed.len() > 20 && probed.iter().all(|name| &name[..] > "d"), "{probed:?}");
+}
+
+#[test]
+fn nobody_is_asked_unless_that_is_wanted() {
+    let mut settings = probing();
+    settings.balancing = Balancing::Prequal(PrequalConfig::default());
+    let (balanced, world) = known_eight(settings.clone());
+    let quiet = |balanced: &Balanced<Stubs>, world: &World| {
+        for _ in 0..20 {
+            world.pass(Duration::from_millis(600));
+            assert_eq!(call(balanced, world, 0), Ok(Status::OK));
+        }
+        world.probed.take().len()
+    };
+    assert_eq!(quiet(&balanced, &world), 0);
+    balanced.configure(probing()).unwrap();
+    assert_eq!(quiet(&balanced, &world), 20);
+    // Also where calls are routed, and then only those that a call may go to.
+    let only = Route::to(Subset::named(["c"]));
+    let rule = Rule::new("one", Match::all(), Action::route(only));
+    balanced.route(Rules::new(1).with(rule)).unwrap();
+    for _ in 0..20 {
+        world.pass(Duration::from_millis(600));
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let probed = world.probed.take();
+    assert!(!probed.is_empty() && probed.iter().all(|name| name == "c"), "{probed:?}");
+    balanced.configure(settings).unwrap();
+    assert_eq!(quiet(&balanced, &world), 0);
+}
+
+#[test]
+fn a_warm_call_that_asks_allocates_nothing() {
+    let (balanced, world) = known_eight(probing());
+    world.load.set(300);
+    QUIET.set(true);
+    let run = |calls| {
+        for _ in 0..calls {
+            world.pass(Duration::from_millis(600));
+            assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+        }
+        ALLOCATIONS.get()
+    };
+    let before = run(2000);
+    let during = run(2000) - before;
+    QUIET.set(false);
+    assert_eq!(during, 0);
+    assert_eq!(balanced.counts().load_probes, 4000);
 }

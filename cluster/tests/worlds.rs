@@ -10,8 +10,8 @@ use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Caller, Match, Route, Rule, Rules, Subset, Zones};
 use ringcall_worlds::herd::Herd;
 use ringcall_worlds::scenarios::{self, Scenario};
-use ringcall_worlds::what_if::{Outcome, VARIANTS};
-use ringcall_worlds::{Figure, Health, METHOD, Plan, Second, Seconds, World};
+use ringcall_worlds::what_if::{Outcome, VARIANTS, Variant};
+use ringcall_worlds::{Figure, Health, METHOD, Plan, Recorded, Second, Seconds, World};
 
 /// Runs a world; all of its figures must hold.
 #[track_caller]
@@ -121,20 +121,98 @@ fn g10_ten_thousand_clients_that_connect_again_are_spread() {
 
 #[test]
 fn the_same_calls_come_to_the_same_and_others_decide_otherwise() {
-    let world = scenarios::CRASH.run();
-    let before = Outcome::of(&world);
-    let trace = world.into_trace();
-    assert_eq!(trace.len() as u64, before.calls);
-    let outcome = |name| {
-        let variant = VARIANTS.iter().find(|variant| variant.name == name).unwrap();
-        variant.run(&scenarios::CRASH, trace.clone())
-    };
+    let before = Outcome::of(&scenarios::CRASH.run());
+    let recorded = Recorded::of(&scenarios::CRASH, None);
+    assert_eq!(recorded.trace.len() as u64, before.calls);
+    let outcome = |name| variant(name).run(&recorded);
     assert_eq!(outcome("PeakEwma"), before, "a replay is the same run");
     let without = outcome("no retries");
     assert_eq!((without.calls, without.extra_percent), (before.calls, 0.0));
     assert!(without.failed > 2 * before.failed, "{without:?} {before:?}");
     let by_chance = outcome("WeightedRandom");
     assert!(by_chance.p99_ms > 1.2 * before.p99_ms, "{by_chance:?} {before:?}");
+}
+
+fn variant(name: &str) -> Variant {
+    VARIANTS.into_iter().find(|variant| variant.name == name).unwrap()
+}
+
+#[test]
+fn calls_that_were_kept_in_a_file_come_to_the_same() {
+    // One whose clients have another seed, and one in which nothing happens.
+    let plain = "ringcall trace 1\nservers 2 1 4\nservice_ms 1.5\nclients 3\nseed 9\ntime_s,cost\n5,2\n5.25,0.1\n";
+    let plain = Recorded::read(plain.as_bytes()).unwrap();
+    for recorded in [Recorded::of(&scenarios::CRASH, Some(5)), plain] {
+        let mut file = Vec::new();
+        recorded.write(&mut file).unwrap();
+        let read = Recorded::read(&file[..]).unwrap();
+        assert!(read.trace == recorded.trace && read.name() == recorded.name());
+        for name in ["PeakEwma", "Prequal with probes", "hedges"] {
+            assert_eq!(variant(name).run(&read), variant(name).run(&recorded), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_trace_may_say_no_more_than_when_calls_were_made() {
+    // In a minute, by a clock of somewhere: nine tenths of what two servers can do, and a call that takes long.
+    let mut text =
+        "ringcall trace 1\r\n# of the front end\nservers 2 2\n\ntime_s,cost\n".to_owned();
+    for ms in 0..60_000 {
+        let cost = if ms == 30_000 { "400.5" } else { "3.6" };
+        text.push_str(&format!("{}.{:03},{cost}\n", 1_732_845_259 + ms / 1000, ms % 1000));
+    }
+    let recorded = Recorded::read(text.as_bytes()).unwrap();
+    let outcome = variant("PeakEwma").run(&recorded);
+    assert_eq!((outcome.calls, outcome.failed), (60_000, 0));
+    // The wire takes a tenth of a millisecond each way.
+    assert!(outcome.p50_ms >= 3.79 && outcome.p999_ms > outcome.p50_ms, "{outcome:?}");
+    let text = "ringcall trace 1\nservers 2\ntime_s\n1\n1.5\n";
+    let outcome = variant("PeakEwma").run(&Recorded::read(text.as_bytes()).unwrap());
+    assert_eq!((outcome.calls, outcome.p50_ms, outcome.p999_ms), (2, 1.2, 1.2));
+}
+
+#[test]
+fn what_is_wrong_with_a_trace_is_told_with_its_line() {
+    let wrong = |text: &str| Recorded::read(text.as_bytes()).unwrap_err().to_string();
+    let line = |lines: &str| wrong(&format!("ringcall trace 1\n{lines}\n"));
+    assert_eq!(
+        wrong("time_s\n1\n"),
+        "line 1: a trace begins with a line that says \"ringcall trace 1\""
+    );
+    assert!(wrong("ringcall trace 2\n").contains("ringcall trace 1"));
+    assert!(line("").starts_with("line 3: there are no calls: a line says which columns"));
+    assert!(line("server 4").contains("line 2: \"server\" is not known"));
+    assert!(line("world nowhere").contains("there are even, wide"));
+    assert!(line("world even\nclients 5\ntime_s").contains("of its own"));
+    assert!(line("time_s").contains("servers 4 4 2; or which world"));
+    assert!(line("servers 4 -1").contains("a number from 1 to 10000"));
+    assert!(line(&format!("servers {}\ntime_s", "1 ".repeat(1001))).contains("1 to 1000 servers"));
+    assert!(line("servers 1 1\nclients 200000\ntime_s").contains("200000 at most"));
+    assert!(line("service_ms 0").contains("0.001 to 10000"));
+    assert!(line("servers 1\ntime_s,colour").contains("\"colour\" is another"));
+    assert!(line("servers 1\ntime_s,time_s").contains("each once"));
+    let call = |columns: &str, calls: &str| line(&format!("servers 1\n{columns}\n{calls}"));
+    assert!(call("time_s", "").contains("there are no calls"));
+    for (columns, calls, what) in [
+        ("time_s,cost", "1", "line 4: it has fewer values"),
+        ("time_s", "1,2", "more values"),
+        ("time_s", "2\n1", "line 5: it is earlier than the one before"),
+        ("time_s", "0\n3600", "later than 3600 s"),
+        ("time_s", "-1", "up to nine digits"),
+        ("time_s", "1.0123456789", "up to nine digits"),
+        ("time_s", "99999999999999999999", "up to nine digits"),
+        ("time_s,cost", "1,NaN", "0 to 1000000"),
+        ("time_s,cost", "1,-0.1", "0 to 1000000"),
+        ("time_s,client", "1,1", "a number from 0 to 0"),
+        ("time_s,once", "1,2", "a number from 0 to 1"),
+    ] {
+        assert!(call(columns, calls).contains(what), "{what}: {}", call(columns, calls));
+    }
+    assert!(line(&"x".repeat(20_000)).contains("longer than 16 KiB"));
+    assert!(
+        Recorded::read(&b"ringcall trace 1\n\xff\n"[..]).unwrap_err().to_string().contains("UTF-8")
+    );
 }
 
 // ---- others ----
@@ -153,16 +231,18 @@ fn g16_also_when_nobody_knows_the_capacities() {
     assert_eq!(world.seconds[5..].bad(), 0);
 }
 
-/// Whose clients go by what servers report.
-fn reporting(plan: Plan) -> World {
+/// Whose clients go by what servers report, and ask those that they do not hear of, in so many percent of the calls.
+fn reporting(plan: Plan, probe_percent: u32) -> Plan {
+    let mut config = PrequalConfig::default();
+    config.probe_percent = probe_percent;
     let mut plan = Plan { says_load: true, ..plan };
-    plan.settings.balancing = Balancing::Prequal(PrequalConfig::default());
-    World::new(&plan)
+    plan.settings.balancing = Balancing::Prequal(config);
+    plan
 }
 
 #[test]
 fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
-    let mut world = reporting(Plan::hundred());
+    let mut world = World::new(&reporting(Plan::hundred(), 0));
     world.run(10);
     let before = world.seconds[5..10].arrived(5);
     world.servers[5].service *= 10;
@@ -178,13 +258,55 @@ fn g14_a_server_that_reports_that_it_is_busy_loses_its_calls() {
 
 #[test]
 fn g16_what_servers_report_evens_out_what_nobody_knows() {
-    let mut world = reporting(Plan { weights: vec![100; 20], ..Plan::hundred() });
-    world.run(15);
-    let share = |server| world.seconds[5..].arrived(server) as f64;
-    assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
-    let uneven = world.seconds[5..].unevenness();
-    assert!(uneven <= 1.6, "{uneven}");
-    assert_eq!(world.seconds[5..].bad(), 0);
+    for probe_percent in [0, 300] {
+        let plan = Plan { weights: vec![100; 20], ..Plan::hundred() };
+        let mut world = World::new(&reporting(plan, probe_percent));
+        world.run(15);
+        let share = |server| world.seconds[5..].arrived(server) as f64;
+        assert!(share(2) > 1.5 * share(0), "{} {}", share(2), share(0));
+        let uneven = world.seconds[5..].unevenness();
+        assert!(uneven <= 1.6, "{uneven}");
+        assert_eq!(world.seconds[5..].bad(), 0);
+    }
+}
+
+#[test]
+fn g14_worlds_hold_where_servers_are_asked_how_busy_they_are() {
+    for scenario in [&scenarios::SLOW, &scenarios::EVEN] {
+        let world = scenario.run_as(&reporting(scenario.plan(), 300));
+        all_hold(&scenario.figures(&world));
+        // Each of twenty servers twice a second at most, by each of a hundred clients.
+        let probes = world.seconds.iter().map(|second| second.probes);
+        assert!(probes.clone().sum::<u64>() > 0 && probes.clone().all(|probes| probes <= 4000));
+    }
+}
+
+/// A hundred clients and fifty servers, so that each client calls each server every other second. One is ten times slower
+/// from the 20th second to the 40th.
+fn seldom_called(probe_percent: u32) -> World {
+    let service = Duration::from_millis(20);
+    let plan = Plan { service, every_once: 0, ..Plan::of(100, [2; 50], 0.5) };
+    let mut world = World::new(&reporting(plan, probe_percent));
+    world.run(20);
+    world.servers[5].service *= 10;
+    world.run(20);
+    world.servers[5].service /= 10;
+    world.run(80);
+    world
+}
+
+#[test]
+fn g14_callers_who_call_seldom_know_by_asking_who_is_slow_and_who_is_well_again() {
+    let (world, without) = (seldom_called(300), seldom_called(0));
+    let slow = |world: &World| world.seconds[30..40].arrived(5);
+    assert!(slow(&world) * 2 < slow(&without), "{} {}", slow(&world), slow(&without));
+    assert!(world.seconds.bad() * 3 < without.seconds.bad(), "{}", world.seconds.bad());
+    let last = &world.seconds[60..];
+    let all: u64 = (0..50).map(|server| last.arrived(server)).sum();
+    let share = last.arrived(5) as f64 * 50.0 / all as f64;
+    assert!(share > 0.75, "{share}");
+    // Each server twice a second at most.
+    assert!(world.seconds.iter().all(|second| second.probes <= 10_000));
 }
 
 #[test]

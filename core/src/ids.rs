@@ -153,6 +153,10 @@ impl RequestId {
     }
 }
 
+/// The control method that gives a side's table of methods by page: any side that sets *control methods* in its HELLO answers
+/// it, see `docs/PROTOCOL.md`.
+pub const METHODS_PAGE: &str = "ringcall.Methods/page";
+
 /// The number of a method on the wire: FNV-1a (64 bits) of `package.Service/method` in UTF-8.
 ///
 /// The signature is not part of it, so that a changed method is recognised as the same one. Two

@@ -11,9 +11,9 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use common::{block, eventually};
-use ringcall::cluster::balance::Balancing;
+use ringcall::cluster::balance::{Balancing, PrequalConfig};
 use ringcall::cluster::discovery::{
-    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted,
+    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted, write_list,
 };
 use ringcall::cluster::fleet::{self, FleetEvent, Readiness};
 use ringcall::cluster::route::{
@@ -21,6 +21,7 @@ use ringcall::cluster::route::{
 };
 use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
+use ringcall::limits::Limits;
 use ringcall::{
     Address, CallError, Cause, Client, CloseReason, Context, Expected, Failure, FailureClass,
     Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, method_id,
@@ -287,15 +288,15 @@ fn g01_a_file_says_where_the_servers_are_and_the_cache_when_it_is_gone() {
     let (file, cache) = (folder.0.join("list"), DiskCache::new(folder.0.join("cache")));
     let paid = Paid::default();
     let (one, two) = (serve(1, &paid), serve(2, &paid));
-    fs::write(&file, format!("till 1 {}\nother 9 127.0.0.1:9\n", one.address())).unwrap();
+    let nine: Address = "127.0.0.1:9".parse().unwrap();
+    write_list(&file, &[instance(1, &one), Instance::new("other", "9", nine)]).unwrap();
 
     let watched = balanced();
     let watch = Watch::new(Wanted::service("till")).cache(cache.clone());
     let watching = watch.clone().start(FileSource::new(&file), watched.clone()).unwrap();
     let till = TillClient::new(watched.clone());
     assert_eq!(who(&till), Ok(1));
-    let both = format!("till 1 {}\ntill 2 {}\n", one.address(), two.address());
-    fs::write(&file, both).unwrap();
+    write_list(&file, &[instance(1, &one), instance(2, &two)]).unwrap();
     eventually("the second is called, too", || who(&till) == Ok(2));
     // Half a file, and then none: the list stays.
     fs::write(&file, "till 1 127.0").unwrap();
@@ -321,20 +322,47 @@ fn g01_a_list_that_is_not_believed_is_not_cached() {
     let folder = Folder(path);
     let (file, cache) = (folder.0.join("list"), DiskCache::new(folder.0.join("cache")));
     let servers: Vec<RunningServer> = (0..3).map(|n| serve(n, &Paid::default())).collect();
-    let line = |(n, it): (usize, &RunningServer)| format!("till {n} {}\n", it.address());
-    let lines: Vec<String> = servers.iter().enumerate().map(line).collect();
-    fs::write(&file, lines.concat()).unwrap();
+    let all: Vec<Instance> = (0..).zip(&servers).map(|(n, it)| instance(n, it)).collect();
+    write_list(&file, &all).unwrap();
     let watched = balanced();
     let watch = Watch::new(Wanted::service("till")).cache(cache.clone());
     let watching = watch.start(FileSource::new(&file), watched.clone()).unwrap();
     assert_eq!(cache.load().unwrap().instances.len(), 3);
-    fs::write(&file, &lines[0]).unwrap();
+    write_list(&file, &all[..1]).unwrap();
     eventually("two are held", || {
         watched.explain(0).hosts.iter().filter(|host| host.is_held).count() == 2
     });
     // With its end the look has ended in which that was seen.
     drop(watching);
     assert_eq!(cache.load().unwrap().instances.len(), 3);
+}
+
+#[test]
+fn a_server_says_how_busy_it_is_when_it_is_asked_if_it_has_limits() {
+    let paid = Paid::default();
+    let till = || Drawer { number: 1, paid: Arc::clone(&paid) }.into_till();
+    let limited = Server::bind("127.0.0.1:0").service(till()).limits(Limits::default());
+    let (limited, other) = (limited.start().unwrap(), serve(2, &paid));
+    for (server, says) in [(&limited, true), (&other, false)] {
+        let mut config = PrequalConfig::default();
+        (config.probe_percent, config.age_max) = (100, Duration::from_millis(1));
+        let mut settings = Settings::new();
+        settings.balancing = Balancing::Prequal(config);
+        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        balanced.apply(&Listing::of(1, [instance(1, server)]));
+        let till = TillClient::new(balanced.clone());
+        eventually("it is asked", || {
+            assert!(who(&till).is_ok());
+            block(Duration::from_millis(1));
+            balanced.counts().load_probes >= 20
+        });
+        eventually("all are over", || {
+            let fleet::FleetCounts { load_probes, load_probes_failed, .. } = balanced.counts();
+            // Where the machine stands still for a while an answer may be too late.
+            if says { load_probes_failed < 10 } else { load_probes_failed == load_probes }
+        });
+        assert_eq!(balanced.explain(0).hosts[0].load > 0.0, says);
+    }
 }
 
 #[test]

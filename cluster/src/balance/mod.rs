@@ -46,6 +46,30 @@ pub trait Balance: Send + fmt::Debug {
         key: Option<u64>,
     ) -> u32;
 
+    /// Whether it wants instances to be asked how busy they are. No by default, and then nothing of that is paid for.
+    fn wants_load_probes(&self) -> bool {
+        false
+    }
+
+    /// Puts down at which places instances are to be asked now how busy they are: some of the candidates, and none by
+    /// default. It is asked once a call, if it [wants](Balance::wants_load_probes) that, before the call's first
+    /// [`pick`](Balance::pick). How many it puts down is how many are asked, unless they cannot be or too many are being
+    /// asked already.
+    fn load_probes(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Entropy,
+        candidates: &Candidates<'_>,
+        places: &mut Vec<u32>,
+    ) {
+        let _ = (now, rng, candidates, places);
+    }
+
+    /// An instance that was asked at this time has said how busy it was then: its [`load`](HostStats::load).
+    fn load_probed(&mut self, asked: Instant, place: u32, host: &HostStats) {
+        let _ = (asked, place, host);
+    }
+
     /// How bad it would be to give an instance a call, for whoever looks at decisions; lower is better.
     fn score(&self, now: Instant, host: &HostStats) -> f64;
 }

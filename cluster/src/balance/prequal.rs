@@ -24,6 +24,11 @@ pub struct PrequalConfig {
     pub reuse_max: u32,
     /// A report is of no use after so long: 1 s.
     pub age_max: Duration,
+    /// How many instances are asked how busy they are, in percent of the calls: 0, none; at most 1000, ten a call. The
+    /// paper has 300. Fewer are asked if there are not as many of which nothing was heard for half of `age_max`.
+    pub probe_percent: u32,
+    /// And so many a second at most: 200.
+    pub probes_per_s_max: u32,
 }
 
 impl Default for PrequalConfig {
@@ -34,6 +39,8 @@ impl Default for PrequalConfig {
             looks: 3,
             reuse_max: 2,
             age_max: Duration::from_secs(1),
+            probe_percent: 0,
+            probes_per_s_max: 200,
         }
     }
 }
@@ -44,12 +51,15 @@ impl PrequalConfig {
         within("prequal.pool_max", self.pool_max, 2..=1024, "2 to 1024")?;
         within("prequal.looks", self.looks, 1..=64, "1 to 64")?;
         within("prequal.reuse_max", self.reuse_max, 1..=1_000_000, "1 to 1000000")?;
-        time("prequal.age_max", self.age_max)
+        time("prequal.age_max", self.age_max)?;
+        within("prequal.probe_percent", self.probe_percent, 0..=1000, "0 to 1000")?;
+        within("prequal.probes_per_s_max", self.probes_per_s_max, 1..=100_000, "1 to 100000")
     }
 }
 
 /// The hot-cold rule of Prequal (Wydrowski and others, NSDI 2024) over a pool of reports, each of which is an answer's:
-/// how busy its server was, and how long it took.
+/// how busy its server was, and how long it took. Besides, instances of which nothing was heard of late may be asked how
+/// busy they are ([`probe_percent`](PrequalConfig::probe_percent)).
 ///
 /// A report is hot if its instance is busier than most reports of late. If all in the pool are hot, the least busy
 /// instance gets the call, else the fastest of those that are not. Reports get old, and few calls go by each, so that
@@ -59,17 +69,20 @@ impl PrequalConfig {
 pub struct Prequal {
     config: PrequalConfig,
     pool: Vec<Report>,
-    /// Of which answer the last report of each place is.
+    /// From when the last report of each place is.
     taken: Vec<Instant>,
+    /// When each place was last asked.
+    asked: Vec<Instant>,
     load: Loads,
     idle: Idle,
+    pace: Pace,
     picks: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Report {
     place: u32,
-    /// When the answer came.
+    /// When the answer came, or when it was asked for if that is all that it says.
     at: Instant,
     uses: u32,
 }
@@ -88,13 +101,17 @@ impl Prequal {
             looks: config.looks.clamp(1, 64),
             reuse_max: config.reuse_max.max(1),
             age_max: config.age_max,
+            probe_percent: config.probe_percent.min(1000),
+            probes_per_s_max: config.probes_per_s_max.clamp(1, 100_000),
         };
         Prequal {
             config,
             pool: Vec::new(),
             taken: Vec::new(),
+            asked: Vec::new(),
             load: Loads::default(),
             idle: Idle::default(),
+            pace: Pace::default(),
             picks: 0,
         }
     }
@@ -114,27 +131,33 @@ impl Prequal {
             if host.is_unknown() {
                 unknown = unknown.or((host.in_flight == 0).then_some(place));
             } else if now.since(host.seen()) <= self.config.age_max {
-                self.take(place, host);
+                self.take(place, host.seen(), host);
             }
         }
         unknown
     }
 
-    fn take(&mut self, place: u32, host: &HostStats) {
-        let at = place as usize;
-        if self.taken.len() <= at {
-            self.taken.resize(at + 1, Instant::ZERO);
-        }
-        if std::mem::replace(&mut self.taken[at], host.seen()) == host.seen() {
+    /// Takes a report from this time, unless there was one that is not older.
+    fn take(&mut self, place: u32, at: Instant, host: &HostStats) {
+        let taken = of(&mut self.taken, place);
+        if *taken >= at {
             return;
         }
+        *taken = at;
         self.load.push(busy(host), self.config.cold_percent);
         self.pool.retain(|report| report.place != place);
         if self.pool.len() >= self.config.pool_max as usize {
             self.pool.remove(0);
         }
         // The oldest comes first.
-        self.pool.push(Report { place, at: host.seen(), uses: 0 });
+        self.pool.push(Report { place, at, uses: 0 });
+    }
+
+    /// Whether an instance is to be asked: nothing was heard of it for so long that there is hardly a report left. Of
+    /// one of which nothing is known a call says more.
+    fn is_unheard(&mut self, now: Instant, place: u32, host: &HostStats) -> bool {
+        let last = host.seen().max(*of(&mut self.asked, place));
+        !host.is_unknown() && now.since(last) >= self.config.age_max / 2
     }
 
     /// Which report of the pool a call goes by.
@@ -179,6 +202,35 @@ impl Balance for Prequal {
         // A place may be another's.
         self.pool.clear();
         self.taken.clear();
+        self.asked.clear();
+    }
+
+    fn wants_load_probes(&self) -> bool {
+        self.config.probe_percent > 0
+    }
+
+    fn load_probes(
+        &mut self,
+        now: Instant,
+        rng: &mut dyn Entropy,
+        candidates: &Candidates<'_>,
+        places: &mut Vec<u32>,
+    ) {
+        let all = candidates.places();
+        for _ in 0..self.pace.call(self.config.probe_percent) {
+            // Whatever their weights: one that gets few calls is heard of least.
+            let place = all[rng.below(all.len() as u64) as usize];
+            if self.is_unheard(now, place, candidates.host(place))
+                && self.pace.may(now, self.config.probes_per_s_max)
+            {
+                *of(&mut self.asked, place) = now;
+                places.push(place);
+            }
+        }
+    }
+
+    fn load_probed(&mut self, asked: Instant, place: u32, host: &HostStats) {
+        self.take(place, asked, host);
     }
 
     fn pick(
@@ -224,6 +276,47 @@ impl Balance for Prequal {
             true => HOT + busy,
             false => (latency(host) + failing(now, host)).min(HOT),
         }
+    }
+}
+
+/// What is known of a place.
+fn of(times: &mut Vec<Instant>, place: u32) -> &mut Instant {
+    let at = place as usize;
+    if times.len() <= at {
+        times.resize(at + 1, Instant::ZERO);
+    }
+    &mut times[at]
+}
+
+/// How many instances are asked.
+#[derive(Clone, Debug, Default)]
+struct Pace {
+    /// What calls are still good for, in hundredths.
+    owed: u32,
+    /// When the next one would be asked if they were asked evenly.
+    due: Instant,
+}
+
+/// So many more than evenly may be asked at once.
+const AT_ONCE: u32 = 16;
+
+impl Pace {
+    /// A call begins: how many it is good for.
+    fn call(&mut self, percent: u32) -> u32 {
+        self.owed += percent;
+        let whole = self.owed / 100;
+        self.owed %= 100;
+        whole
+    }
+
+    /// Whether one more may be asked now.
+    fn may(&mut self, now: Instant, per_s_max: u32) -> bool {
+        let pause = Duration::from_secs(1) / per_s_max;
+        let may = self.due <= now + pause * (AT_ONCE - 1);
+        if may {
+            self.due = self.due.max(now) + pause;
+        }
+        may
     }
 }
 

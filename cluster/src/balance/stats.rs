@@ -73,8 +73,14 @@ impl HostStats {
         let kept = if is_rare { kept.min(0.5) } else { kept };
         self.errors = self.errors * kept + error * (1.0 - kept);
         if load != 0 {
-            self.load = (f32::from(load) / 1000.0).min(1.0);
+            self.says(load);
         }
+    }
+
+    /// It was asked, and has said that it is so busy, in thousandths.
+    #[inline]
+    pub(crate) fn says(&mut self, load: u16) {
+        self.load = (f32::from(load) / 1000.0).min(1.0);
     }
 
     /// A call was given up after so long.

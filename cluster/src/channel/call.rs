@@ -133,12 +133,13 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         Ok(())
     }
 
-    /// The call has begun, and rules want more of it before its first attempt: a copy, or that it waits.
+    /// The call has begun, and more is to be done before its first attempt: a copy, questions to instances, or it waits.
     #[cold]
     #[inline(never)]
     fn begin_special(&mut self) -> Result<(), Failure> {
         let Some(state) = &self.state else { return Ok(()) };
         self.shared.mirror(&self.call, &self.payload, state);
+        self.shared.probe_loads(state);
         if let Some(delay) = state.delay() {
             // Nobody waits longer than until the deadline.
             let delay = delay.min(self.call.timeout);

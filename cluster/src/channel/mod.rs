@@ -5,6 +5,7 @@ mod carrying;
 mod connector;
 mod copies;
 mod operations;
+mod probing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
 use copies::Copies;
 use operations::Operations;
+use probing::Probing;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{Explanation, Fleet, FleetCounts, FleetEvent};
@@ -41,6 +43,7 @@ struct Shared<N: Connector> {
     connector: N,
     fleet: N::Guard<Fleet<N::Channel>>,
     copies: N::Guard<Copies<N>>,
+    probing: N::Guard<Probing<N>>,
     /// The last listing, whole. Held while another one replaces it.
     listing: Mutex<Listing>,
     operations: Operations,
@@ -59,6 +62,7 @@ impl<N: Connector> Balanced<N> {
                 connector,
                 fleet,
                 copies: N::Guard::new(Copies::default()),
+                probing: N::Guard::new(Probing::default()),
                 listing: Mutex::default(),
                 operations: Operations::default(),
             }),
@@ -154,6 +158,7 @@ impl<N: Connector> Balanced<N> {
     #[must_use]
     pub fn counts(&self) -> FleetCounts {
         self.shared.look_at_copies();
+        self.shared.look_at_probes();
         self.shared.fleet.with(|fleet| fleet.counts())
     }
 
@@ -161,8 +166,9 @@ impl<N: Connector> Balanced<N> {
     /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
     #[must_use]
     pub fn dead(&self) -> Vec<String> {
-        // Whoever watches asks this again and again: the last copies end here, where no further ones are made.
+        // Whoever watches asks this again and again: the last copies and probes end here, where no further ones are made.
         self.shared.look_at_copies();
+        self.shared.look_at_probes();
         let connector = &self.shared.connector;
         self.shared.fleet.with(|fleet| fleet.dead(|channel| connector.readiness(channel)))
     }

@@ -1,4 +1,4 @@
-//! A file as a source, and a copy of the last good list on disk.
+//! A file as a source, who writes it, and a copy of the last good list on disk.
 //!
 //! The file is looked at again and again: its time, its length and its number. Three values of one system
 //! call do not need a library that watches files, and they also work where watching does not: on network
@@ -8,19 +8,20 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ringcall_core::Instant;
 
-use super::text::TEXT_BYTES_MAX;
+use super::text::{TEXT_BYTES_MAX, file_text};
 use super::{Instance, Revision, Snapshot, Source, Update, format_list, read_list};
 
 /// Reads a list of instances from a file (see [`read_list`]), and again when it has changed.
 ///
 /// A file that is missing, or not a list, is an outage: what it said before counts. So is one that does not end with
 /// a line break: it is being written, and what is there of its last line may look like an instance. Replace it by
-/// renaming; one that is written in place may also be caught between two lines, which looks as if instances had
-/// vanished.
+/// renaming, as [`write_list`] does; one that is written in place may also be caught between two lines, which looks as if
+/// instances had vanished.
 ///
 /// Ages (`registered_ms`) are counted by this machine's clock, so they should be written by one that goes alike.
 #[derive(Debug)]
@@ -119,6 +120,61 @@ fn bad(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// Replaces the list in a file by these instances, of any services, for [`FileSource`]s that read it. They see the old list
+/// or the new one, whole, also if the machine stops in between: the new one is written beside it, flushed, and renamed.
+/// What others added to the file by hand is gone. The new file has the permissions of the old one; a symbolic link is
+/// replaced, not followed.
+///
+/// An empty list is written, too. Who reads it does not believe that it is empty, as of any source.
+///
+/// # Errors
+/// When a source would refuse it: an instance that [may not be](Instance::check), two with the same name in a service, more
+/// than 16 MiB; when an instance would be read as another one; when there is something else than a file; and when it cannot
+/// be written. The old list is kept then.
+pub fn write_list<'a>(
+    path: impl AsRef<Path>,
+    instances: impl IntoIterator<Item = &'a Instance>,
+) -> io::Result<()> {
+    let text =
+        file_text(instances).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+    replace(path.as_ref(), &text)
+}
+
+/// Names of files that are being written are not those of another thread's.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces a file; whoever reads sees the old one or the new one, whole.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let old = match fs::metadata(path) {
+        Ok(old) if !old.is_file() => return Err(bad("it is no file")),
+        old => old.ok(),
+    };
+    let mut name = path.as_os_str().to_owned();
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.new", std::process::id()));
+    let new = PathBuf::from(name);
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        if let Some(old) = old {
+            file.set_permissions(old.permissions())?;
+        }
+        file.sync_all()
+    });
+    let renamed = written.and_then(|()| fs::rename(&new, path));
+    match renamed {
+        // That it is there is also to be on disk. Not every file system knows how to say so.
+        Ok(()) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let _may_fail =
+                File::open(folder.unwrap_or(Path::new("."))).and_then(|it| it.sync_all());
+        }
+        Err(_) => {
+            let _gone = fs::remove_file(&new);
+        }
+    }
+    renamed
+}
+
 /// This machine's wall clock, in milliseconds since 1970: what [`DiskCache::save`] notes, and the clock of sources that
 /// have no other, such as a file.
 #[must_use]
@@ -170,18 +226,7 @@ impl DiskCache {
         if list.is_empty() {
             return Ok(());
         }
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let new = PathBuf::from(name);
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(format!("{HEAD}{saved_ms}\n{list}").as_bytes())?;
-            file.sync_all()
-        });
-        let renamed = written.and_then(|()| fs::rename(&new, &self.path));
-        if renamed.is_err() {
-            let _gone = fs::remove_file(&new);
-        }
-        renamed
+        replace(&self.path, &format!("{HEAD}{saved_ms}\n{list}"))
     }
 
     /// What was saved last.
@@ -201,6 +246,10 @@ impl DiskCache {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::net::SocketAddrV6;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::discovery::{Discovery, DiscoveryConfig, Wanted};
 
@@ -251,6 +300,65 @@ mod tests {
         fs::write(&other, "s a 127.0.0.1:1\ns c 127.0.0.1:2\n").unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(names(source.poll_update(at(600))), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_list_that_is_written_is_read() {
+        let folder = Folder::new("written-list");
+        let path = folder.0.join("list");
+        let mut source = FileSource::new(&path);
+        let mut list =
+            read_list("s a 127.0.0.1:1\ns b unix:/x%20y tag.k=v\nt a [::1]:1\n").unwrap();
+        let mut read = |ms| match source.poll_update(at(ms)) {
+            Some(Update::Snapshot { snapshot, .. }) => snapshot.instances,
+            other => panic!("not a snapshot: {other:?}"),
+        };
+        write_list(&path, &list).unwrap();
+        assert_eq!(read(100), list);
+        list.swap(0, 1);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        write_list(&path, &list).unwrap();
+        assert_eq!(read(200), list, "another one of the same length");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        write_list(&path, &[]).unwrap();
+        assert_eq!(read(300), []);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no file is left over");
+    }
+
+    #[test]
+    fn g09_a_list_that_would_be_refused_is_not_written() {
+        let folder = Folder::new("refused-list");
+        let path = folder.0.join("list");
+        let list = read_list("s a 127.0.0.1:1\ns b 127.0.0.1:2\n").unwrap();
+        write_list(&path, &list).unwrap();
+        let refused = |change: fn(&mut Vec<Instance>)| {
+            let mut other = list.clone();
+            change(&mut other);
+            let error = write_list(&path, &other).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(read_list(&fs::read_to_string(&path).unwrap()).as_ref(), Ok(&list));
+            error.to_string()
+        };
+        assert!(refused(|it| it[1].name.clear()).contains("no name"));
+        assert!(refused(|it| it[1].name = "a\nb".into()).contains("\"a\\nb\": a text has"));
+        assert!(refused(|it| it[1].weight = 10_001).contains("\"b\": its weight"));
+        let twice = refused(|it| it.push(it[0].clone()));
+        assert_eq!(twice, "there is another instance \"a\"");
+        let flow = |it: &mut Vec<Instance>| {
+            let ip = std::net::Ipv6Addr::LOCALHOST;
+            it[0].address = std::net::SocketAddr::V6(SocketAddrV6::new(ip, 1, 7, 0)).into();
+        };
+        assert_eq!(refused(flow), "\"a\" cannot be written as it is");
+        let long = |it: &mut Vec<Instance>| {
+            let tags = (0..64).map(|n| (format!("{n:02}"), "x".repeat(126))).collect();
+            let one = Instance { tags, ..it[0].clone() };
+            it.extend((0..2100).map(|n| Instance { name: n.to_string(), ..one.clone() }));
+        };
+        assert!(refused(long).contains("larger than 16 MiB"));
+        // What is no file is not replaced by one.
+        let error = write_list(&folder.0, &list).unwrap_err().to_string();
+        assert_eq!(error, "it is no file");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no file is left over");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use dns::{
     DnsAnswer, DnsConfig, DnsFailure, DnsFamily, DnsKind, DnsQuery, DnsRecord, DnsSource, Resolve,
 };
 #[cfg(feature = "file")]
-pub use file::{Cached, DiskCache, FileSource, wall_clock_ms};
+pub use file::{Cached, DiskCache, FileSource, wall_clock_ms, write_list};
 pub use guard::{Alarm, GuardConfig};
 pub use instance::{Instance, Invalid, Wanted};
 pub use listing::{Discovery, DiscoveryConfig, Listed, Listing};

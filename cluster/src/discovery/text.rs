@@ -140,6 +140,28 @@ pub fn format_list<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Str
     text
 }
 
+/// A list as a file has it, if it would be read as what it is.
+#[cfg(feature = "file")]
+pub(super) fn file_text<'a>(
+    instances: impl IntoIterator<Item = &'a Instance>,
+) -> Result<String, String> {
+    let instances: Vec<&Instance> = instances.into_iter().collect();
+    for instance in &instances {
+        instance.check().map_err(|invalid| format!("{:?}: {invalid}", instance.name))?;
+    }
+    // Without a line it would look as if it was being written.
+    let text = format!("{HEADING}\n{}", format_list(instances.iter().copied()));
+    let read = read_list(&text).map_err(|bad| bad.what)?;
+    match read.iter().zip(&instances).find(|(read, written)| read != *written) {
+        Some((_, instance)) => Err(format!("{:?} cannot be written as it is", instance.name)),
+        None => Ok(text),
+    }
+}
+
+/// What a list that was written by a program begins with.
+#[cfg(feature = "file")]
+const HEADING: &str = "# service name address, and what else is to say";
+
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -209,11 +231,61 @@ mod tests {
         assert!(wrong("quotes a%2 127.0.0.1:1").contains('%'));
     }
 
+    /// Mostly one that may be.
+    #[cfg(feature = "file")]
+    fn any_instance() -> impl Strategy<Value = Instance> {
+        let text = || "[a-c]{1,2}|\\PC{0,8}|[ =%#\\t\u{a0}]{1,3}|[a-z]{255}\u{e4}?";
+        let address = proptest::sample::select(vec![
+            "127.0.0.1:1",
+            "127.0.0.1:0",
+            "[::1]:2",
+            "[fe80::1%3]:4",
+            "unix:/a b=%#",
+            "unix:x",
+        ]);
+        let identity = proptest::option::of(("[a-z ]{1,5}", any::<bool>()));
+        let numbers = (0..10_002_u32, 0..3_u16, any::<Option<u64>>());
+        let tags = proptest::collection::btree_map(text(), text(), 0..3);
+        let shapes = proptest::collection::vec(any::<u64>(), 0..3);
+        let texts = (text(), text(), text(), text(), text());
+        (texts, address, identity, numbers, tags, shapes).prop_map(
+            |((service, name, zone, group, version), address, identity, numbers, tags, shapes)| {
+                let mut it = Instance::new(service, name, address.parse::<Address>().unwrap());
+                (it.zone, it.group, it.version) = (zone, group, version);
+                (it.weight, it.priority, it.registered_ms) = numbers;
+                (it.tags, it.shapes) = (tags, shapes);
+                it.identity = identity.map(|(text, is_required)| Expected {
+                    identity: Identity::new(&text).unwrap(),
+                    is_required,
+                });
+                it
+            },
+        )
+    }
+
     proptest! {
         #[test]
         fn g09_any_text_ends(text in "[ -~\n]{0,200}") {
             if let Ok(list) = read_list(&text) {
                 prop_assert_eq!(read_list(&format_list(&list)), Ok(list));
+            }
+        }
+
+        #[test]
+        #[cfg(feature = "file")]
+        fn g09_what_a_file_is_given_is_read_from_it_or_refused(
+            list in proptest::collection::vec(any_instance(), 0..4),
+        ) {
+            let mut names: Vec<_> = list.iter().map(|it| (&it.service, &it.name)).collect();
+            names.sort_unstable();
+            names.dedup();
+            let is_sound = names.len() == list.len() && list.iter().all(|it| it.check().is_ok());
+            match file_text(&list) {
+                Ok(text) => {
+                    prop_assert!(is_sound && text.ends_with('\n'));
+                    prop_assert_eq!(read_list(&text), Ok(list));
+                }
+                Err(what) => prop_assert!(!is_sound, "{}", what),
             }
         }
 

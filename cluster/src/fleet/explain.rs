@@ -59,6 +59,8 @@ pub struct HostReport {
     pub latency: Option<std::time::Duration>,
     /// What share of its calls fails, from 0 to 1.
     pub errors: f64,
+    /// How busy it said last that it is, from 0 to 1; 0 if it never said.
+    pub load: f32,
     /// How bad it would be to choose it; lower is better.
     pub score: f64,
 }
@@ -107,6 +109,7 @@ impl<T: Clone> Fleet<T> {
                 in_flight: stats.in_flight,
                 latency: stats.latency(),
                 errors: stats.errors(now),
+                load: stats.load,
                 score: self.balance.score(now, stats),
             }
         });
@@ -148,6 +151,10 @@ impl fmt::Display for Explanation {
             let held_back = self.counts.held_back;
             writeln!(f, "recovering with {usable} instances: {held_back} attempts were held back")?;
         }
+        let FleetCounts { load_probes, load_probes_failed, .. } = self.counts;
+        if load_probes > 0 {
+            writeln!(f, "{load_probes} probes of how busy they are, {load_probes_failed} failed")?;
+        }
         if let Some(trace) = &self.trace {
             writeln!(f, "rules {}: meets {}", trace.version, trace.met.join(", "))?;
             if !trace.mirrored.is_empty() {
@@ -167,6 +174,9 @@ impl fmt::Display for Explanation {
             }
             if let Some(state) = host.breaker.filter(|state| *state != BreakerState::Closed) {
                 write!(f, ", breaker {state:?}")?;
+            }
+            if host.load > 0.0 {
+                write!(f, ", load {:.0} %", host.load * 100.0)?;
             }
             writeln!(
                 f,

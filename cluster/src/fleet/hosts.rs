@@ -420,6 +420,12 @@ impl<T> Hosts<T> {
         &mut self.stats[place as usize]
     }
 
+    /// What is known of an instance, if it is still there.
+    pub(super) fn stats_of(&mut self, host: HostRef) -> Option<&mut HostStats> {
+        let found = self.hosts.get(host.place as usize)?.as_ref()?;
+        (found.generation == host.generation).then(|| self.stats_mut(host.place))
+    }
+
     /// A call to an instance begins, which is the `count`th of all.
     #[inline]
     pub(super) fn picked(&mut self, place: u32, now: Instant, count: u64) {

@@ -10,6 +10,7 @@ mod explain;
 mod hosts;
 mod look;
 mod methods;
+mod probing;
 mod routing;
 mod sweep;
 
@@ -22,6 +23,7 @@ use ringcall_core::{Cause, Entropy, Failure, Instant, RetryBudget, SplitMix64};
 pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
+pub use probing::LoadProbe;
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
@@ -67,6 +69,10 @@ pub struct Fleet<T> {
     routing: Option<Box<Routing>>,
     /// By which calls know that they were routed otherwise.
     serial: u32,
+    /// What calls begin with that are not routed.
+    unrouted: Path,
+    /// Instances that are being asked how busy they are.
+    probing: u32,
     budget: RetryBudget,
     rng: SplitMix64,
     next_sweep: Instant,
@@ -110,6 +116,10 @@ pub struct FleetCounts {
     pub mirrors_dropped: u64,
     /// Copies that were made and have ended without an answer, as far as that was looked at.
     pub mirrors_failed: u64,
+    /// Times that an instance was asked how busy it is.
+    pub load_probes: u64,
+    /// Of these, those without an answer that says so, as far as that was looked at.
+    pub load_probes_failed: u64,
 }
 
 /// A call, as a fleet sees it from its begin to its end.
@@ -134,7 +144,7 @@ struct Path {
     plan: u16,
     /// The call says itself which group it asks for.
     says_group: bool,
-    /// There is more to be done before it is made: it waits, or a copy is made.
+    /// There is more to be done before it is made: it waits, a copy is made, or instances are asked how busy they are.
     is_special: bool,
     /// The rule that asks for a copy.
     mirror: Option<u8>,
@@ -156,7 +166,7 @@ impl CallState {
         (delay_us > 0).then(|| Duration::from_micros(delay_us.into()))
     }
 
-    /// Whether it has to wait before its first attempt, or is copied.
+    /// Whether it has to wait before its first attempt, is copied, or lets instances be asked.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.path.is_special
@@ -221,6 +231,8 @@ impl<T: Clone> Fleet<T> {
             rules: Arc::default(),
             routing: None,
             serial: 0,
+            unrouted: Path::default(),
+            probing: 0,
             settings: Arc::new(settings),
             hosts: Hosts::default(),
             methods: Methods::default(),
@@ -294,6 +306,7 @@ impl<T: Clone> Fleet<T> {
             let router = Router::new(&self.rules, &self.settings);
             Box::new(Routing::new(router, self.serial, self.version, &self.hosts))
         });
+        self.unrouted.is_special = self.balance.wants_load_probes();
     }
 
     /// Which instances of a listing are new, or at another address.
@@ -344,7 +357,7 @@ impl<T: Clone> Fleet<T> {
         self.counts.calls += 1;
         let index = self.methods.index(now, asked, &self.settings);
         let path = match self.routing {
-            None => Path::default(),
+            None => self.unrouted,
             Some(_) => self.find_path(index, asked)?,
         };
         let pass = self.methods.pass(index, now).ok_or_else(|| {
@@ -368,8 +381,10 @@ impl<T: Clone> Fleet<T> {
     #[inline(never)]
     fn find_path(&mut self, method: u32, asked: &Asked<'_>) -> Result<Path, Failure> {
         let Some(routing) = &mut self.routing else { return Ok(Path::default()) };
-        let found = routing.find(method, asked, &mut self.rng);
-        found.inspect_err(|_| self.counts.denied += 1)
+        let mut path =
+            routing.find(method, asked, &mut self.rng).inspect_err(|_| self.counts.denied += 1)?;
+        path.is_special |= self.unrouted.is_special;
+        Ok(path)
     }
 
     /// Chooses an instance for an attempt of a call, which asks for the same as when it began. `readiness` says of a

@@ -16,7 +16,7 @@ use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
 use ringcall_core::frame::{Extensions, ReplyHeader, request_flags, tag};
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant,
-    Outgoing, OwnedChannel, Payload, Status,
+    METHODS_PAGE, Outgoing, OwnedChannel, Payload, Status, method_id,
 };
 
 /// What an instance does with a call.
@@ -36,6 +36,10 @@ pub(crate) struct World {
     /// Calls that were made: to whom, the attempt, the flags.
     pub(crate) made: RefCell<Vec<(String, u8, u8)>>,
     pub(crate) given_up: RefCell<Vec<String>>,
+    /// Who was asked how busy it is, what those who are asked do, and what they say.
+    pub(crate) probed: RefCell<Vec<String>>,
+    pub(crate) probed_do: Cell<Option<Does>>,
+    pub(crate) load: Cell<u16>,
     /// The idempotency keys of those that had one.
     pub(crate) keys: RefCell<Vec<Vec<u8>>>,
 }
@@ -65,22 +69,32 @@ impl World {
 #[derive(Clone, Debug)]
 pub(crate) struct Stub(Rc<World>, Rc<str>);
 
-pub(crate) struct StubCall(Stub, bool);
+pub(crate) struct StubCall {
+    stub: Stub,
+    is_probe: bool,
+    is_over: bool,
+}
 
 impl Future for StubCall {
     type Output = Result<Answer<Chunk>, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let does = self.0.0.does.borrow().get(&*self.0.1).copied().unwrap_or(Does::Answers);
+        let Stub(world, name) = &self.stub;
+        let does = match self.is_probe {
+            true => world.probed_do.get(),
+            false => world.does.borrow().get(&**name).copied(),
+        };
+        let load = if self.is_probe { world.load.get() } else { 0 };
+        let does = does.unwrap_or(Does::Answers);
         let status = match does {
             Does::Hangs => return Poll::Pending,
             Does::Answers => Ok(Status::OK),
             Does::ErrsInTheHandler => Ok(Status::APPLICATION_ERROR),
             Does::Fails(failure) => Err(failure),
         };
-        self.1 = true;
+        self.is_over = true;
         Poll::Ready(status.map(|status| Answer {
-            header: ReplyHeader::new(status),
+            header: ReplyHeader { load, ..ReplyHeader::new(status) },
             body: Chunk::empty(),
             attached: Attached::Nothing,
             extensions: Chunk::empty(),
@@ -90,8 +104,8 @@ impl Future for StubCall {
 
 impl Drop for StubCall {
     fn drop(&mut self) {
-        if !self.1 {
-            self.0.0.given_up.borrow_mut().push(self.0.1.to_string());
+        if !self.is_over {
+            self.stub.0.given_up.borrow_mut().push(self.stub.1.to_string());
         }
     }
 }
@@ -119,11 +133,14 @@ impl OwnedChannel for Stub {
         if let Some(key) = found.find(|found| found.tag == tag::IDEMPOTENCY_KEY) {
             self.0.keys.borrow_mut().push(key.value.to_vec());
         }
-        if !QUIET.get() {
+        let is_probe = call.method == method_id(METHODS_PAGE);
+        if is_probe && !QUIET.get() {
+            self.0.probed.borrow_mut().push(self.1.to_string());
+        } else if !QUIET.get() {
             let made = (self.1.to_string(), call.attempt, call.flags);
             self.0.made.borrow_mut().push(made);
         }
-        StubCall(self, false)
+        StubCall { stub: self, is_probe, is_over: false }
     }
 }
 

@@ -5,7 +5,7 @@
 //!   seen.
 //! * [`scenarios`] are worlds with a script and with figures that must hold: tests of the cluster assert them,
 //!   `cargo xtask worlds` prints and draws them.
-//! * [`what_if`] offers the calls of a world to other policies.
+//! * [`what_if`] offers the calls of a world to other policies; [`Recorded`] are such calls, which may be kept in a file.
 //! * [`herd`] is ten thousand clients that lost the same server.
 
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@
 pub mod herd;
 mod plan;
 mod queue;
+mod recorded;
 pub mod scenarios;
 mod seen;
 mod server;
@@ -22,6 +23,7 @@ pub mod what_if;
 mod world;
 
 pub use plan::Plan;
+pub use recorded::{BadTrace, Recorded};
 pub use seen::{Bar, Figure, Second, Seconds};
 pub use server::{Health, Server};
 pub use trace::{Offered, Trace};

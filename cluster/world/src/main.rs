@@ -5,21 +5,25 @@ mod cores;
 mod pictures;
 mod tables;
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ringcall_worlds::Plan;
 use ringcall_worlds::herd::Herd;
 use ringcall_worlds::scenarios::{ALL, Scenario};
 use ringcall_worlds::what_if::VARIANTS;
+use ringcall_worlds::{Plan, Recorded};
 
 const USAGE: &str = "\
 cargo xtask worlds [WORLD…] [--seed N] [--plot FOLDER]
     runs these worlds, or all, and prints what must hold; with another seed chance does something else than in the
     tests; with --plot a picture of each is drawn
-cargo xtask worlds what-if WORLD
-    offers the calls of this world to other policies
+cargo xtask worlds record WORLD FILE [--seed N]
+    writes the calls of this world, which are a trace, to a file
+cargo xtask worlds what-if WORLD | FILE
+    offers the calls of this world, or those in a file, to other policies; docs/CLUSTER.md says how to write one
 ";
 
 /// Clients that connect again at once, and how long their server is away.
@@ -32,7 +36,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
-        ["what-if", name] => what_if(name),
+        ["what-if", what] => what_if(what),
+        ["record", ref arguments @ ..] => record(arguments),
         _ => all(&arguments),
     };
     match done {
@@ -115,11 +120,30 @@ fn herds(folder: Option<&Path>) -> Result<usize, String> {
     Ok(tables::herds(&herds))
 }
 
-/// Offers the calls of a world to each variant of its clients.
-fn what_if(name: &str) -> Result<(), String> {
-    let scenario = named(name)?;
-    let trace = scenario.run().into_trace();
-    let outcomes = cores::on_all("variants", &VARIANTS, |it| it.run(&scenario, trace.clone()));
-    tables::what_if(&scenario, trace.len(), &VARIANTS.map(|variant| variant.name), &outcomes);
+/// Offers the calls of a world, or of a file, to each variant of its clients.
+fn what_if(what: &str) -> Result<(), String> {
+    let recorded = match named(what) {
+        Ok(scenario) => Recorded::of(&scenario, None),
+        Err(unknown) => {
+            let file = File::open(what).map_err(|error| format!("{what}: {error}; {unknown}"))?;
+            Recorded::read(BufReader::new(file)).map_err(|bad| format!("{what}: {bad}"))?
+        }
+    };
+    let outcomes = cores::on_all("variants", &VARIANTS, |it| it.run(&recorded));
+    tables::what_if(&recorded, &VARIANTS.map(|variant| variant.name), &outcomes);
+    Ok(())
+}
+
+/// Writes the calls of a world to a file.
+fn record(arguments: &[&str]) -> Result<(), String> {
+    let (name, path, seed) = match *arguments {
+        [name, path] => (name, path, None),
+        [name, path, "--seed", seed] => (name, path, Some(seed.parse().map_err(|_| USAGE)?)),
+        _ => return Err(USAGE.to_owned()),
+    };
+    let recorded = Recorded::of(&named(name)?, seed);
+    let written = File::create(path).and_then(|file| recorded.write(BufWriter::new(file)));
+    written.map_err(|error| format!("{path}: {error}"))?;
+    println!("{} calls of {name} are in {path}", recorded.trace.len());
     Ok(())
 }

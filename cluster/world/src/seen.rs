@@ -17,6 +17,8 @@ pub struct Second {
     pub attempts: u64,
     /// Of these, the ones that were not the first of their call.
     pub extra: u64,
+    /// Times that a server was asked how busy it is.
+    pub probes: u64,
     /// Of each server: attempts that arrived.
     pub arrived: Vec<u64>,
     /// Of each server: the share of its workers that was busy, on average over the second.

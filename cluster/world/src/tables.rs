@@ -3,7 +3,7 @@
 use ringcall_worlds::herd::Herd;
 use ringcall_worlds::scenarios::Scenario;
 use ringcall_worlds::what_if::Outcome;
-use ringcall_worlds::{Figure, Seconds, World};
+use ringcall_worlds::{Figure, Recorded, Seconds, World};
 
 /// What a run came to.
 pub(crate) struct Row {
@@ -75,9 +75,10 @@ fn missed<'a>(figures: impl Iterator<Item = &'a Figure>) -> usize {
     figures.filter(|figure| !figure.holds()).count()
 }
 
-/// Prints what variants of a world's clients come to.
-pub(crate) fn what_if(scenario: &Scenario, calls: usize, names: &[&str], outcomes: &[Outcome]) {
-    println!("{}: {}\n{} calls, the same for all\n", scenario.name, scenario.about, calls);
+/// Prints what variants of clients come to.
+pub(crate) fn what_if(recorded: &Recorded, names: &[&str], outcomes: &[Outcome]) {
+    let ((name, about), calls) = (recorded.name(), recorded.trace.len());
+    println!("{name}: {about}\n{calls} calls, the same for all\n");
     println!(
         "{:<26}{:>9}{:>9}{:>10}{:>18}{:>9}",
         "clients", "p50 ms", "p99 ms", "p99.9 ms", "extra attempts %", "failed"

@@ -3,9 +3,8 @@
 use ringcall_cluster::balance::{Balancing, PrequalConfig};
 use ringcall_cluster::hedge::HedgeConfig;
 
-use crate::scenarios::Scenario;
 use crate::seen::Seconds;
-use crate::{Plan, Trace, World};
+use crate::{Plan, Recorded, World};
 
 /// Clients that decide otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +16,7 @@ pub struct Variant {
 
 /// All of them: first each policy of balancing with everything else as the world has it, then the default policy with
 /// one thing other than it has it.
-pub const VARIANTS: [Variant; 12] = [
+pub const VARIANTS: [Variant; 13] = [
     Variant { name: "PeakEwma", change: |plan| plan.settings.balancing = Balancing::PeakEwma },
     Variant {
         name: "WeightedRandom",
@@ -33,7 +32,8 @@ pub const VARIANTS: [Variant; 12] = [
     },
     Variant { name: "Ring", change: |plan| plan.settings.balancing = Balancing::Ring },
     Variant { name: "Maglev", change: |plan| plan.settings.balancing = Balancing::Maglev },
-    Variant { name: "Prequal", change: prequal },
+    Variant { name: "Prequal", change: |plan| prequal(plan, 0) },
+    Variant { name: "Prequal with probes", change: |plan| prequal(plan, 300) },
     Variant { name: "no retries", change: |plan| plan.settings.method.retry.attempts = 1 },
     Variant { name: "retries without a bound", change: unbounded },
     Variant {
@@ -49,8 +49,10 @@ pub const VARIANTS: [Variant; 12] = [
     },
 ];
 
-fn prequal(plan: &mut Plan) {
-    plan.settings.balancing = Balancing::Prequal(PrequalConfig::default());
+fn prequal(plan: &mut Plan, probe_percent: u32) {
+    let mut config = PrequalConfig::default();
+    config.probe_percent = probe_percent;
+    plan.settings.balancing = Balancing::Prequal(config);
     plan.says_load = true;
 }
 
@@ -96,11 +98,11 @@ impl Outcome {
 }
 
 impl Variant {
-    /// What these clients come to in a world, offered the same calls.
+    /// What these clients come to, offered the same calls.
     #[must_use]
-    pub fn run(&self, scenario: &Scenario, trace: Trace) -> Outcome {
-        let mut plan = scenario.plan();
+    pub fn run(&self, recorded: &Recorded) -> Outcome {
+        let mut plan = recorded.plan();
         (self.change)(&mut plan);
-        Outcome::of(&scenario.replay(&plan, trace))
+        Outcome::of(&recorded.replay(&plan))
     }
 }

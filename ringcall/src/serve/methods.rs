@@ -1,14 +1,14 @@
 //! The table of methods that one side tells the other: which methods it serves, with which signatures.
 
 use bytes::Bytes;
-use ringcall_core::method_id;
+use ringcall_core::{METHODS_PAGE, method_id};
 use sha2::{Digest, Sha256};
 
 use super::MethodTable;
 
 /// The control method that gives the table by page.
 pub(crate) const PAGE: u64 = method_id(PAGE_NAME);
-pub(crate) const PAGE_NAME: &str = "ringcall.Methods/page";
+pub(crate) const PAGE_NAME: &str = METHODS_PAGE;
 
 /// Whether a method is the protocol's own: observers are told of calls that somebody makes.
 pub(crate) fn is_control(method: u64) -> bool {

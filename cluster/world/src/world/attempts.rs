@@ -1,12 +1,12 @@
 //! What becomes of a call: attempts, at clients and at servers.
 
-use ringcall_cluster::fleet::Attempt;
+use ringcall_cluster::fleet::{Attempt, CallState, LoadProbe};
 use ringcall_cluster::retry::Verdict;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{Cause, Failure, Status};
 
 use super::{Call, DEADLINE, Event, WIRE, World, asked, call_of, is_wanted, readiness};
-use crate::server::{Arrival, Job};
+use crate::server::{Arrival, Health, Job};
 use crate::trace::Offered;
 
 impl World {
@@ -20,10 +20,26 @@ impl World {
             self.second.bad += 1;
             return;
         };
+        self.ask(offered.client, &state);
         let number = self.first_call + self.calls.len() as u64;
         self.calls.push_back(Some(Call { offered, state, running: Vec::new() }));
         self.after(DEADLINE, Event::Expires(number));
         self.attempt(number);
+    }
+
+    /// Asks servers how busy they are, beside a call, as its client wants.
+    fn ask(&mut self, client: u32, call: &CallState) {
+        let World { now, servers, cut, events, second, .. } = self;
+        let now = *now;
+        let readiness = readiness(servers, *cut, now, client as usize);
+        self.clients[client as usize].load_probes(now, call, readiness, |probe, server| {
+            second.probes += 1;
+            let is_lost = cut.is_some_and(|cut| (cut.is_cut)(client as usize, server));
+            match is_lost {
+                true => events.push(now + probe.timeout, Event::Told(client, probe, None)),
+                false => events.push(now + WIRE, Event::Asked(server, client, probe)),
+            }
+        });
     }
 
     pub(super) fn attempt(&mut self, number: u64) {
@@ -127,6 +143,14 @@ impl World {
             Arrival::Refused(failure) => self.after(WIRE, Event::Ends(job, Err(failure))),
             Arrival::Lost => {}
         }
+    }
+
+    /// A question is answered beside the calls that wait, by who is there.
+    pub(super) fn asked(&mut self, server: usize, client: u32, probe: LoadProbe) {
+        let server = &self.servers[server];
+        let is_there = !matches!(server.health, Health::Down { .. });
+        let load = is_there.then(|| if self.says_load { server.load() } else { 0 });
+        self.after(WIRE, Event::Told(client, probe, load));
     }
 
     fn work(&mut self, at: usize) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringcall_cluster::Settings;
 use ringcall_cluster::discovery::{Instance, Listing, Update};
-use ringcall_cluster::fleet::{Attempt, CallState, Fleet, Readiness};
+use ringcall_cluster::fleet::{Attempt, CallState, Fleet, LoadProbe, Readiness};
 use ringcall_cluster::route::Asked;
 use ringcall_core::{Cause, CloseReason, Failure, Instant, Status, TransportError};
 
@@ -24,7 +24,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// One way through the network.
 const WIRE: Duration = Duration::from_micros(100);
 /// How long a call may take.
-const DEADLINE: Duration = SECOND;
+pub(crate) const DEADLINE: Duration = SECOND;
+/// What time it is at first.
+pub(crate) const BEGIN: Instant = Instant::from_nanos(1_000_000_000);
 /// After so long a connection on which nothing comes back is known to be lost: that of keepalive's defaults.
 const NOTICED: Duration = Duration::from_secs(9);
 
@@ -45,6 +47,10 @@ enum Event {
     Again(u64),
     Hedge(u64),
     Expires(u64),
+    /// A server is asked how busy it is, by a client.
+    Asked(usize, u32, LoadProbe),
+    /// What a client hears of that.
+    Told(u32, LoadProbe, Option<u16>),
     /// Clients look after their lists.
     Look,
 }
@@ -136,7 +142,7 @@ impl World {
     }
 
     fn with_offers(plan: &Plan, offers: Offers) -> World {
-        let now = Instant::from_nanos(1_000_000_000);
+        let now = BEGIN;
         let workers = plan.workers.iter().sum::<u32>();
         let capacity = f64::from(workers) / plan.service.as_secs_f64();
         let fleet = |client| {
@@ -321,6 +327,10 @@ impl World {
             Event::Again(call) => self.attempt(call),
             Event::Hedge(call) => self.hedge(call),
             Event::Expires(call) => self.expires(call),
+            Event::Asked(server, client, probe) => self.asked(server, client, probe),
+            Event::Told(client, probe, load) => {
+                self.clients[client as usize].end_load_probe(probe, load);
+            }
             Event::Look => self.look(),
         }
     }
