@@ -160,7 +160,7 @@ impl<T> ClassQueue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap, VecDeque};
 
     use proptest::prelude::*;
     use ringcall_core::{Entropy, SplitMix64};
@@ -184,74 +184,102 @@ mod tests {
         proptest::collection::vec(step, 1..60)
     }
 
-    /// What one did with each call, with how many of each class waited before.
-    fn run(rule: Option<QueueRule>, steps: &[Step]) -> Vec<(Next<Call>, HashMap<u8, usize>)> {
+    /// A call that left a queue, and what waited there beside it.
+    struct Left {
+        next: Next<Call>,
+        has_lower: bool,
+        has_higher: bool,
+        others: usize,
+    }
+
+    impl Left {
+        fn call(&self) -> Call {
+            let (Next::Begin(call) | Next::Refuse(call)) = &self.next;
+            *call
+        }
+
+        fn is_refused(&self) -> bool {
+            matches!(self.next, Next::Refuse(_))
+        }
+    }
+
+    /// How many wait of each class that has any.
+    #[derive(Default)]
+    struct Model(BTreeMap<u8, usize>);
+
+    impl Model {
+        fn left(&mut self, next: Next<Call>) -> Left {
+            let (Next::Begin((class, _)) | Next::Refuse((class, _))) = next;
+            let of_class = self.0.get_mut(&class).expect("it was put in");
+            *of_class -= 1;
+            if *of_class == 0 {
+                self.0.remove(&class);
+            }
+            let has_lower = self.0.keys().next().is_some_and(|lowest| *lowest < class);
+            let has_higher = self.0.keys().next_back().is_some_and(|highest| *highest > class);
+            Left { next, has_lower, has_higher, others: self.0.values().sum() }
+        }
+    }
+
+    /// What becomes of all calls; it ends.
+    fn run(rule: Option<QueueRule>, steps: &[Step]) -> Vec<Left> {
         let mut queue = ClassQueue::new(rule);
         let (mut now, mut number) = (start(), 0);
-        let mut waiting: HashMap<u8, usize> = HashMap::new();
-        let mut left = Vec::new();
-        let mut ask = |queue: &mut ClassQueue<Call>, waiting: &mut HashMap<u8, usize>, now| {
-            let before = waiting.clone();
-            let Some(next) = queue.next(now) else { return false };
-            let (Next::Begin((class, _)) | Next::Refuse((class, _))) = next;
-            *waiting.get_mut(&class).expect("it was put in") -= 1;
-            left.push((next, before));
-            true
-        };
+        let (mut model, mut left) = (Model::default(), Vec::new());
         for (classes, asked, micros) in steps {
             for class in classes {
                 queue.push(*class, now, (*class, number));
-                *waiting.entry(*class).or_default() += 1;
+                *model.0.entry(*class).or_default() += 1;
                 number += 1;
             }
             for _ in 0..*asked {
-                ask(&mut queue, &mut waiting, now);
-                now = now + US * u32::try_from(*micros).expect("it is less");
+                left.extend(queue.next(now).map(|next| model.left(next)));
+                now = now + Duration::from_micros(*micros);
             }
-            assert_eq!(queue.len(), waiting.values().sum::<usize>());
+            assert_eq!(queue.len(), model.0.values().sum::<usize>());
         }
-        while ask(&mut queue, &mut waiting, now) {
+        while let Some(next) = queue.next(now) {
+            left.push(model.left(next));
             now = now + MS;
         }
-        assert!(queue.is_empty() && queue.classes.is_empty(), "it ends");
-        assert!(queue.calls.capacity() <= (number as usize).next_power_of_two().max(4));
+        assert!(queue.is_empty() && queue.classes.is_empty());
+        assert_eq!(left.len(), number as usize);
         left
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
         #[test]
         fn no_class_is_refused_while_a_lower_one_waits(steps in steps()) {
-            for (next, waiting) in run(Some(QueueRule::default()), &steps) {
-                if let Next::Refuse((class, _)) = next {
-                    let is_lower = |(of, calls): (&u8, &usize)| *of < class && *calls > 0;
-                    prop_assert!(!waiting.iter().any(is_lower));
-                    prop_assert!(waiting.values().sum::<usize>() > 1, "the last one never is");
-                }
+            for left in run(Some(QueueRule::default()), &steps) {
+                prop_assert!(!left.is_refused() || !left.has_lower);
+                prop_assert!(!left.is_refused() || left.others > 0, "the last one never is");
             }
         }
 
         #[test]
-        fn each_call_leaves_once_and_those_of_a_class_in_order(steps in steps()) {
-            let left = run(Some(QueueRule::default()), &steps);
+        fn those_of_a_class_leave_in_order(steps in steps()) {
             let mut last: HashMap<u8, u32> = HashMap::new();
-            for (Next::Begin((class, number)) | Next::Refuse((class, number)), _) in &left {
-                prop_assert!(last.insert(*class, *number).is_none_or(|before| before < *number));
+            for left in run(Some(QueueRule::default()), &steps) {
+                let (class, number) = left.call();
+                prop_assert!(last.insert(class, number).is_none_or(|before| before < number));
             }
-            prop_assert_eq!(left.len(), steps.iter().map(|(classes, ..)| classes.len()).sum::<usize>());
         }
 
         #[test]
         fn higher_classes_begin_first_but_for_one_in_sixteen(steps in steps()) {
             let mut begun = 0;
-            for (next, waiting) in run(Some(QueueRule::default()), &steps) {
-                let Next::Begin((class, _)) = next else { continue };
-                let waits = |is: &dyn Fn(u8) -> bool| waiting.iter().any(|(of, calls)| *calls > 0 && is(*of));
-                let (has_higher, has_lower) = (waits(&|of| of > class), waits(&|of| of < class));
-                if has_higher {
+            for left in run(Some(QueueRule::default()), &steps) {
+                if left.is_refused() {
+                    continue;
+                }
+                if left.has_higher {
                     prop_assert!(begun >= BEFORE_LOWER, "it is no lower one's turn");
                     begun = 0;
                 } else {
-                    prop_assert!(begun < BEFORE_LOWER || !has_lower, "it is a lower one's turn");
+                    let is_turn = begun >= BEFORE_LOWER && left.has_lower;
+                    prop_assert!(!is_turn, "it is a lower one's turn");
                     begun += 1;
                 }
             }
@@ -260,13 +288,11 @@ mod tests {
         #[test]
         fn refusing_does_not_keep_higher_classes_from_beginning(steps in steps()) {
             let mut in_a_row = 0;
-            for (next, waiting) in run(Some(QueueRule::default()), &steps) {
-                let classes = waiting.values().filter(|calls| **calls > 0).count();
-                match next {
-                    Next::Refuse(_) if classes > 1 => in_a_row += 1,
-                    Next::Refuse(_) => {}
-                    Next::Begin(_) => in_a_row = 0,
-                }
+            for left in run(Some(QueueRule::default()), &steps) {
+                in_a_row = match left.is_refused() {
+                    true => in_a_row + u32::from(left.has_higher),
+                    false => 0,
+                };
                 prop_assert!(in_a_row <= REFUSED_IN_A_ROW);
             }
         }
@@ -278,7 +304,7 @@ mod tests {
             let steps: Vec<Step> = steps.iter().map(one).collect();
             let mut codel = CoDel::new(rule);
             let mut queue = ClassQueue::new(Some(rule));
-            let mut plain = std::collections::VecDeque::new();
+            let mut plain = VecDeque::new();
             let mut now = start();
             for (classes, asked, micros) in steps {
                 for class in classes {
@@ -293,14 +319,14 @@ mod tests {
                         }
                     });
                     prop_assert_eq!(queue.next(now), expected);
-                    now = now + US * u32::try_from(micros).expect("it is less");
+                    now = now + Duration::from_micros(micros);
                 }
             }
         }
 
         #[test]
         fn without_a_rule_none_is_refused(steps in steps()) {
-            prop_assert!(run(None, &steps).iter().all(|(next, _)| matches!(next, Next::Begin(_))));
+            prop_assert!(!run(None, &steps).iter().any(Left::is_refused));
         }
     }
 
