@@ -533,6 +533,28 @@ fn d15_of_what_waits_too_long_the_lowest_priority_is_refused_first() {
 }
 
 #[test]
+fn d15_a_priority_is_refused_only_when_no_lower_one_waits() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(Limits::default().queue(QUICK)));
+        let client = connect(pair, &server);
+        let (ended, ends) = channel();
+        for (priority, calls) in [(0, 100), (3, 300)] {
+            for _ in 0..calls {
+                let ended = ended.clone();
+                let call = client.grind(&2).priority(priority);
+                call.callback(move |end| drop(ended.send((priority, end.is_ok()))));
+            }
+        }
+        // Answers come in the order in which they were made.
+        let ends: Vec<_> = ends.iter().take(400).collect();
+        let refused = ends.iter().position(|end| *end == (3, false)).expect("it is far too much");
+        assert!(ends[refused..].iter().all(|(priority, _)| *priority == 3));
+        let good = ends.iter().filter(|(_, is_good)| *is_good).count() as u64;
+        assert_eq!((count.ran(), server.incidents().waited_too_long), (good, 400 - good));
+    });
+}
+
+#[test]
 fn d15_higher_priorities_begin_first_but_for_one_in_sixteen() {
     over_every_pair(|pair| {
         let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
@@ -585,6 +607,29 @@ fn d15_what_is_kept_for_a_priority_is_not_used_up_by_ordinary_calls() {
         assert!(asked.iter().take(2).chain(higher.iter().take(1)).all(|end| end.is_ok()));
         assert_answered(client.grind(&0).wait());
         eventually("and that all are", || noted().admission == 0);
+    });
+}
+
+#[test]
+fn d15_what_waits_gives_up_its_place_in_a_limit_to_what_is_more_important() {
+    over_every_pair(|pair| {
+        let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
+        let limits = Limits::default().queue(patient).concurrency(4);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 300);
+        // Nothing of this is read before the shard has computed.
+        let low = many(20, |end| client.grind(&1).callback(end));
+        let high = many(4, |end| client.grind(&1).priority(1).callback(end));
+        assert!(grinding.iter().chain(high.iter().take(4)).take(5).all(|end| end.is_ok()));
+        let ends: Vec<_> = low.iter().take(20).collect();
+        let refused = ends.into_iter().filter(Result::is_err).map(assert_refused::<()>).count();
+        assert!(refused >= 16, "{refused}");
+        assert_eq!(
+            (count.ran(), server.incidents().over_limit),
+            (25 - refused as u64, refused as u64)
+        );
+        assert_answered(client.grind(&0).wait());
     });
 }
 

@@ -163,6 +163,19 @@ impl<K: Hash + Eq + Copy> Taken<K> {
         }
     }
 
+    /// Whether a call would be taken if there were fewer in the limit of all: then lower ones may give up their places.
+    pub(crate) fn lacks_place(&self, (method, class): (u64, u8), caller: Option<u64>) -> bool {
+        let Some(all) = &self.all else { return false };
+        let (calls, share, most) = (all.calls, self.kept.share(class, all.most()), all.most());
+        // Of the part that is kept for higher ones no more is in use than these need; of all, a limit may have sunk.
+        let is_full = calls == share || (calls > share && share == most);
+        let mut own = self.methods.iter().filter(|(of, _)| *of == method);
+        let mut callers = self.callers.iter().zip(caller);
+        is_full
+            && own.all(|(_, limit)| limit.has_room_for(class, &self.kept))
+            && callers.all(|(callers, caller)| callers.has_room(caller))
+    }
+
     /// Takes a call if there is room for one of its class. Either way it [ends](Self::end) once. Its caller has a
     /// number if there is a limit for each.
     pub(crate) fn begin(
@@ -385,5 +398,31 @@ mod tests {
         assert_eq!(fill(2, 255), (5, Room::Full));
         assert_eq!(fill(1, 255), (1, Room::Full));
         assert_eq!(fill(1, 0), (0, Room::Full), "nobody has any");
+    }
+
+    #[test]
+    fn a_place_is_lacking_where_one_call_less_would_do() {
+        let mut kept = Reserves::default();
+        kept.set(5, 50);
+        let of_method = [(2, 2.into())].into_iter();
+        let mut taken = Taken::<u64>::new(Some(4.into()), of_method, kept, Some(3));
+        let now = Instant::from_nanos(1);
+        let lacks = |taken: &Taken<u64>| {
+            let lacks = |method, class, caller| taken.lacks_place((method, class), Some(caller));
+            [lacks(1, 0, 8), lacks(1, 5, 8), lacks(1, 5, 7), lacks(2, 5, 8)]
+        };
+        assert_eq!(lacks(&taken), [false; 4]);
+        for (key, method) in [(1, 1), (2, 2)] {
+            assert_eq!(taken.begin(key, (method, 0), Some(7), now), Room::Taken);
+        }
+        assert_eq!(lacks(&taken), [true, false, false, false]);
+        assert_eq!(taken.begin(3, (2, 5), Some(7), now), Room::Taken);
+        assert_eq!(lacks(&taken), [false; 4], "one less of what is not kept would not do");
+        assert_eq!(taken.begin(4, (1, 5), Some(8), now), Room::Taken);
+        assert_eq!(
+            lacks(&taken),
+            [false, true, false, false],
+            "the caller and the method are full"
+        );
     }
 }

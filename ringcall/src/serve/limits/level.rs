@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(told(&mut level, &mut now, 300, &[(0, false)]), 0, "no higher one was seen");
         assert_eq!(told(&mut level, &mut now, 300, &[(1, true), (2, false)]), 0);
         // Of a server that is not asked for anything any more.
-        assert_eq!(told(&mut level, &mut now, 300, &[(0, false), (1, true)]), 1);
+        assert_eq!(told(&mut level, &mut now, 250, &[(0, false), (1, true)]), 1);
         assert_eq!(level.lowest(now + 3 * INTERVAL), 0);
     }
 

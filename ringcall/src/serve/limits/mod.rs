@@ -20,8 +20,8 @@
 //! server's [`Incidents`](crate::Incidents).
 //!
 //! Calls have a [priority](crate::CallOptions::priority). Those of a higher one are begun first, and what has to be
-//! refused is of the lowest that there is, as far as calls wait in the shard's queue or the pool's, and where a part of a
-//! limit is [kept](Limits::reserve) for higher ones. Whatever is asked of higher ones, one in 16 calls that begin is a
+//! refused is of the lowest that waits, in the shard's queue and the pool's; what waits gives up its place in
+//! [the limit of all](Limits::concurrency) as well, and a part of limits can be [kept](Limits::reserve) for higher ones. Whatever is asked of higher ones, one in 16 calls that begin is a
 //! lower one. Answers say which is the lowest that is admitted. Any caller may say what it likes, unless
 //! [`Server::priority_max`](crate::Server::priority_max) sees to it.
 //!
@@ -111,7 +111,7 @@ impl Limits {
     }
 
     /// Keeps so many percent of every limit of concurrency, that of all and those of methods, for calls of this
-    /// priority and above. Nothing is kept by default: limits refuse all classes alike. Parts for several priorities
+    /// priority and above. Nothing is kept by default: those that run keep their places, whatever comes. Parts for several priorities
     /// add up: with 10 % for 5 and 20 % for 1 the most ordinary calls, those of priority 0, may fill 70 %, those of
     /// 1 to 4 fill 90 %, others all. One call there may be in any case.
     ///

@@ -162,6 +162,7 @@ impl Inner {
             let number = admission.callers.as_ref().map(number);
             let key = (handle, request.id);
             let of = (request.method, request.priority);
+            while taken.borrow().lacks_place(of, number) && self.gives_way(admission, of.1) {}
             let room = taken.borrow_mut().begin(key, of, number, request.received);
             if room != Room::Taken {
                 register.over_limit.add();
@@ -180,6 +181,20 @@ impl Inner {
         // Rounded up: a moment earlier it would be refused again. The largest number would be: never.
         let wait_ms = wait.as_nanos().div_ceil(1_000_000).clamp(1, u128::from(u16::MAX - 1));
         Some((Status::RATE_LIMITED, u16::try_from(wait_ms).unwrap_or(u16::MAX - 1)))
+    }
+
+    /// A call of a lower class that waits gives up its place, the first of the lowest; says whether there was one.
+    fn gives_way(&self, admission: &Admission, class: u8) -> bool {
+        let queue = admission.waiting.as_ref();
+        let lower = queue.and_then(|waiting| waiting.borrow_mut().pop_below(class));
+        let Some(lower) = lower else { return false };
+        let (handle, id) = lower.key();
+        if admission.was_given_up((handle, id)).is_none() {
+            self.remote.register.over_limit.add();
+            admission.level.borrow_mut().refused(self.now(), lower.request.priority);
+        }
+        self.refuse(handle, id, Status::OVERLOADED);
+        true
     }
 
     /// Begins calls that wait, for about as long as it took to read them, and a [`SLICE`] at least. Says whether there
