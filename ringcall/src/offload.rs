@@ -98,9 +98,9 @@ impl Pool {
         loop {
             // A job catches what its handler throws; the thread goes on.
             match state.jobs.next(MachineClock.now()) {
-                Some(Next::Begin(job)) => MutexGuard::unlocked(&mut state, || job(None)),
-                Some(Next::Refuse(job)) => {
-                    MutexGuard::unlocked(&mut state, || job(Some(self.retry_after_ms)));
+                Some(Next { call: job, is_refused, .. }) => {
+                    let again = is_refused.then_some(self.retry_after_ms);
+                    MutexGuard::unlocked(&mut state, || job(again));
                 }
                 None => {
                     state.idle += 1;

@@ -542,7 +542,9 @@ fn d15_a_priority_is_refused_only_when_no_lower_one_waits() {
             for _ in 0..calls {
                 let ended = ended.clone();
                 let call = client.grind(&2).priority(priority);
-                call.callback(move |end| drop(ended.send((priority, end.is_ok()))));
+                call.callback(move |end| {
+                    ended.send((priority, end.is_ok())).expect("the test waits");
+                });
             }
         }
         // Answers come in the order in which they were made.

@@ -567,11 +567,8 @@ impl Inner {
         let Some(method) = method else {
             return self.control(handle, request);
         };
-        if self.is_guarded {
-            if !self.may_call(handle, request, method.full_name()) {
-                return;
-            }
-            self.bound_priority(handle, request, method.full_name());
+        if self.is_guarded && !self.may_call(handle, request, method.full_name()) {
+            return;
         }
         if self.admission.is_some() {
             return self.take_on(handle, request, method);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ringcall_core::Instant;
-use slab::Slab;
 
 use super::queue::{CoDel, QueueRule};
 
@@ -27,7 +26,11 @@ pub(crate) struct ClassQueue<T> {
     rule: Option<CoDel>,
     /// Those that have calls, the lowest first.
     classes: Vec<Class>,
-    calls: Slab<Entry<T>>,
+    /// Calls, and places without one. Not a `slab`, which moves a call more often than in and out: it is large.
+    entries: Vec<Entry<T>>,
+    /// The first place without a call; a list through the entries.
+    free: usize,
+    waiting: usize,
     /// How many have begun, up to [`BEFORE_LOWER`], since one has begun before a higher one.
     begun: u32,
     /// How many were refused since one has begun.
@@ -46,20 +49,23 @@ struct Class {
 
 #[derive(Debug)]
 struct Entry<T> {
-    call: T,
+    call: Option<T>,
     since: Instant,
-    /// Of its class; [`NONE`] behind the last one.
+    /// Of its class, or the next free one; [`NONE`] behind the last.
     next: usize,
 }
 
 /// Where there is no entry.
 const NONE: usize = usize::MAX;
 
-/// What becomes of a call that leaves the queue.
+/// A call that leaves the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next<T> {
-    Begin(T),
-    Refuse(T),
+pub(crate) struct Next<T> {
+    pub(crate) call: T,
+    /// Or else it begins.
+    pub(crate) is_refused: bool,
+    /// How many others wait.
+    pub(crate) behind: usize,
 }
 
 impl<T> ClassQueue<T> {
@@ -67,7 +73,9 @@ impl<T> ClassQueue<T> {
         ClassQueue {
             rule: rule.map(CoDel::new),
             classes: Vec::new(),
-            calls: Slab::new(),
+            entries: Vec::new(),
+            free: NONE,
+            waiting: 0,
             begun: 0,
             refused: 0,
         }
@@ -75,20 +83,20 @@ impl<T> ClassQueue<T> {
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.calls.len()
+        self.waiting
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
+        self.waiting == 0
     }
 
     /// A call waits from now on, behind those of its class. It counts as waiting since it came.
     pub(crate) fn push(&mut self, class: u8, since: Instant, call: T) {
-        let index = self.calls.insert(Entry { call, since, next: NONE });
+        let index = self.insert(Entry { call: Some(call), since, next: NONE });
         match self.classes.binary_search_by_key(&class, |class| class.number) {
             Ok(place) => {
                 let class = &mut self.classes[place];
-                self.calls[class.last].next = index;
+                self.entries[class.last].next = index;
                 class.last = index;
             }
             Err(place) => {
@@ -107,12 +115,12 @@ impl<T> ClassQueue<T> {
         let has_refused = has_lower && self.refused >= REFUSED_IN_A_ROW;
         if is_too_much && !is_turn && !has_refused {
             self.refused += 1;
-            return Some(Next::Refuse(self.take(0)));
+            return Some(self.leave(0, true));
         }
         self.refused = 0;
         let place = if is_turn { self.oldest_below(highest) } else { highest };
         self.begun = if is_turn { 0 } else { BEFORE_LOWER.min(self.begun + 1) };
-        Some(Next::Begin(self.take(place)))
+        Some(self.leave(place, false))
     }
 
     /// Takes out the next one without asking: the first of the lowest class.
@@ -134,7 +142,7 @@ impl<T> ClassQueue<T> {
 
     /// Whether there is a call that should not begin any more, by the one that has waited longest.
     fn is_too_much(&mut self, now: Instant) -> bool {
-        let behind = self.calls.len() - 1;
+        let behind = self.waiting - 1;
         let Some(rule) = &mut self.rule else { return false };
         let oldest = self.classes.iter().map(|class| class.since).min();
         oldest.is_some_and(|since| rule.refuses(now, now.since(since), behind))
@@ -145,15 +153,40 @@ impl<T> ClassQueue<T> {
         (0..highest).min_by_key(|place| self.classes[*place].since).unwrap_or(highest)
     }
 
+    #[inline]
+    fn leave(&mut self, place: usize, is_refused: bool) -> Next<T> {
+        Next { behind: self.waiting - 1, is_refused, call: self.take(place) }
+    }
+
+    fn insert(&mut self, entry: Entry<T>) -> usize {
+        self.waiting += 1;
+        let index = self.free;
+        match self.entries.get_mut(index) {
+            Some(free) => {
+                self.free = free.next;
+                *free = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        }
+    }
+
     /// The first of a class.
+    #[inline]
     fn take(&mut self, place: usize) -> T {
+        self.waiting -= 1;
         let class = &mut self.classes[place];
-        let Entry { call, next, .. } = self.calls.remove(class.first);
-        match self.calls.get(next) {
+        let first = class.first;
+        let next = std::mem::replace(&mut self.entries[first].next, self.free);
+        self.free = first;
+        match self.entries.get(next) {
             Some(entry) => (class.first, class.since) = (next, entry.since),
             None => drop(self.classes.remove(place)),
         }
-        call
+        self.entries[first].call.take().expect("those in a list have one")
     }
 }
 
@@ -193,13 +226,8 @@ mod tests {
     }
 
     impl Left {
-        fn call(&self) -> Call {
-            let (Next::Begin(call) | Next::Refuse(call)) = &self.next;
-            *call
-        }
-
         fn is_refused(&self) -> bool {
-            matches!(self.next, Next::Refuse(_))
+            self.next.is_refused
         }
     }
 
@@ -209,7 +237,7 @@ mod tests {
 
     impl Model {
         fn left(&mut self, next: Next<Call>) -> Left {
-            let (Next::Begin((class, _)) | Next::Refuse((class, _))) = next;
+            let (class, _) = next.call;
             let of_class = self.0.get_mut(&class).expect("it was put in");
             *of_class -= 1;
             if *of_class == 0 {
@@ -217,7 +245,9 @@ mod tests {
             }
             let has_lower = self.0.keys().next().is_some_and(|lowest| *lowest < class);
             let has_higher = self.0.keys().next_back().is_some_and(|highest| *highest > class);
-            Left { next, has_lower, has_higher, others: self.0.values().sum() }
+            let others = self.0.values().sum();
+            assert_eq!(next.behind, others);
+            Left { next, has_lower, has_higher, others }
         }
     }
 
@@ -262,7 +292,7 @@ mod tests {
         fn those_of_a_class_leave_in_order(steps in steps()) {
             let mut last: HashMap<u8, u32> = HashMap::new();
             for left in run(Some(QueueRule::default()), &steps) {
-                let (class, number) = left.call();
+                let (class, number) = left.next.call;
                 prop_assert!(last.insert(class, number).is_none_or(|before| before < number));
             }
         }
@@ -312,11 +342,10 @@ mod tests {
                     plain.push_back(now);
                 }
                 for _ in 0..asked {
-                    let expected = plain.pop_front().map(|since: Instant| {
-                        match codel.refuses(now, now.since(since), plain.len()) {
-                            true => Next::Refuse(since),
-                            false => Next::Begin(since),
-                        }
+                    let expected = plain.pop_front().map(|call: Instant| {
+                        let behind = plain.len();
+                        let is_refused = codel.refuses(now, now.since(call), behind);
+                        Next { call, is_refused, behind }
                     });
                     prop_assert_eq!(queue.next(now), expected);
                     now = now + Duration::from_micros(micros);
@@ -349,13 +378,13 @@ mod tests {
                 }
             }
             match queue.next(now) {
-                Some(Next::Begin((class, since))) => {
+                Some(Next { call: (class, since), is_refused: false, .. }) => {
                     let waited = now.since(since);
                     seen[class].1 += u32::from(waited < 50 * MS);
                     seen[class].2 = seen[class].2.max(waited);
                     now = now + 100 * US;
                 }
-                Some(Next::Refuse(_)) => now = now + US,
+                Some(_) => now = now + US,
                 None => now = due.iter().copied().min().unwrap_or(until),
             }
         }
@@ -390,7 +419,7 @@ mod tests {
             (0..100).for_each(|_| queue.push(class, start(), ()));
             while queue.pop().is_some() {}
         }
-        assert!(queue.calls.capacity() < 200, "{}", queue.calls.capacity());
+        assert!(queue.entries.capacity() < 200, "{}", queue.entries.capacity());
         assert!(queue.classes.capacity() < 8);
     }
 }

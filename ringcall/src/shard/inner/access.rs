@@ -48,15 +48,27 @@ impl Inner {
         }
     }
 
-    /// Whether this call may be made; if not, it is refused.
+    /// Whether this call may be made; if not, it is refused. If so, it has no higher priority than it may claim.
     #[cold]
-    pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
+    pub(super) fn may_call(
+        &self,
+        handle: Handle,
+        request: &mut Request,
+        method: &'static str,
+    ) -> bool {
+        let may =
+            self.is_allowed(handle, request, method) && self.is_for_group(handle, request, method);
+        if may && request.priority > 0 {
+            self.bound_priority(handle, request, method);
+        }
+        may
+    }
+
+    fn is_allowed(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
         let asked = self.gate.borrow().calls(handle);
-        let Some((hook, info)) = asked else { return self.is_for_group(handle, request, method) };
+        let Some((hook, info)) = asked else { return true };
         let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
-        let Some((status, reason)) = ask(|| hook(&call)) else {
-            return self.is_for_group(handle, request, method);
-        };
+        let Some((status, reason)) = ask(|| hook(&call)) else { return true };
         log::debug!("a call of {} was refused: {reason}", method);
         self.refuse(handle, request.id, status);
         let now = self.now();
@@ -69,15 +81,9 @@ impl Inner {
     }
 
     /// A call that claims to be more than ordinary gets no more than its caller may claim.
-    #[cold]
-    pub(super) fn bound_priority(
-        &self,
-        handle: Handle,
-        request: &mut Request,
-        method: &'static str,
-    ) {
+    fn bound_priority(&self, handle: Handle, request: &mut Request, method: &'static str) {
         let asked = self.gate.borrow().priorities(handle);
-        if let Some((hook, info)) = asked.filter(|_| request.priority > 0) {
+        if let Some((hook, info)) = asked {
             let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
             request.priority = request.priority.min(ask_or(0, || hook(&call)));
         }

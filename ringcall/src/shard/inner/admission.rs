@@ -88,10 +88,10 @@ impl Admission {
         is_waiting
     }
 
-    /// One of those that wait, which is to begin or to be refused, and how many others there are.
-    fn next(&self, now: Instant) -> Option<(Next<Waiting>, usize)> {
-        let mut waiting = self.waiting.as_ref()?.borrow_mut();
-        waiting.next(now).map(|next| (next, waiting.len()))
+    /// One of those that wait, which is to begin or to be refused.
+    #[inline]
+    fn next(&self, now: Instant) -> Option<Next<Waiting>> {
+        self.waiting.as_ref()?.borrow_mut().next(now)
     }
 
     fn expired(&self, waited: Duration, had: Duration) {
@@ -206,12 +206,11 @@ impl Inner {
         let until = now + now.since(turn_began).max(SLICE);
         let mut any = false;
         while now < until
-            && let Some((next, behind)) = admission.next(now)
+            && let Some(next) = admission.next(now)
         {
             any = true;
-            let (Next::Begin(call) | Next::Refuse(call)) = &next;
-            let method = Rc::clone(&call.method);
-            let has_begun = self.begin_next(admission, next, behind, until);
+            let method = Rc::clone(&next.call.method);
+            let has_begun = self.begin_next(admission, next, until);
             let began = now;
             now = self.read_clock();
             if has_begun {
@@ -231,12 +230,10 @@ impl Inner {
         self: &Rc<Self>,
         admission: &Admission,
         next: Next<Waiting>,
-        behind: usize,
         until: Instant,
     ) -> bool {
         let now = self.now.get();
-        let is_refused = matches!(next, Next::Refuse(_));
-        let (Next::Begin(mut next) | Next::Refuse(mut next)) = next;
+        let Next { call: mut next, is_refused, behind } = next;
         let (handle, id) = next.key();
         let waited = now.since(next.request.received);
         let is_late = is_late(&next, now, behind, until);
