@@ -1,17 +1,17 @@
 //! A bounded pool of threads for work that blocks or computes long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
-use ringcall_core::Instant;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use ringcall_core::{Clock, Instant};
 
-use crate::serve::limits::{CoDel, QueueRule};
+use crate::serve::limits::{ClassQueue, Next, QueueRule};
+use crate::shard::MachineClock;
 
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
+/// Is told when to try again, in milliseconds, if it is not to be done.
+pub(crate) type Job = Box<dyn FnOnce(Option<u16>) + Send>;
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
@@ -20,13 +20,19 @@ const QUEUE_MAX: usize = 1024;
 
 /// Threads that run jobs; started when needed, ended when idle.
 pub(crate) struct Pool {
-    sender: Sender<Job>,
-    receiver: Receiver<Job>,
+    state: Mutex<State>,
+    /// A job has come.
+    came: Condvar,
     threads_max: usize,
-    threads: AtomicUsize,
-    idle: AtomicUsize,
-    /// Which jobs have waited too long.
-    rule: Option<(Mutex<CoDel>, QueueRule)>,
+    /// For those that are refused.
+    retry_after_ms: u16,
+}
+
+struct State {
+    jobs: ClassQueue<Job>,
+    threads: usize,
+    /// Those of them that wait for a job.
+    idle: usize,
 }
 
 impl Pool {
@@ -34,56 +40,53 @@ impl Pool {
     pub(crate) const THREADS_MAX: usize = 200;
 
     pub(crate) fn new(threads_max: usize, rule: Option<QueueRule>) -> Arc<Pool> {
-        let (sender, receiver) = bounded(QUEUE_MAX);
         Arc::new(Pool {
-            sender,
-            receiver,
+            state: Mutex::new(State { jobs: ClassQueue::new(rule), threads: 0, idle: 0 }),
+            came: Condvar::new(),
             threads_max: threads_max.max(1),
-            threads: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
-            rule: rule.map(|rule| (Mutex::new(CoDel::new(rule)), rule)),
+            retry_after_ms: rule.map_or(0, |rule| rule.retry_after_ms()),
         })
-    }
-
-    /// Whether a job that a thread has come to, after so long, is not worth it. Then it is when to try again, in
-    /// milliseconds.
-    pub(crate) fn refuses(&self, now: Instant, waited: Duration) -> Option<u16> {
-        let (codel, rule) = self.rule.as_ref()?;
-        let is_refused = codel.lock().refuses(now, waited, self.receiver.len());
-        is_refused.then(|| rule.retry_after_ms())
     }
 
     /// The time of a job that had so much was over when a thread came to it, after so long.
     pub(crate) fn expired(&self, waited: Duration, had: Duration) {
-        self.rule.iter().for_each(|(codel, _)| codel.lock().expired(waited, had));
+        self.state.lock().jobs.expired(waited, had);
     }
 
-    /// Runs a job on some thread, soon; `false` if too much waits already.
-    pub(crate) fn run(self: &Arc<Self>, job: Job) -> bool {
+    /// Has a job of a class of priority done, which waits since then, or refused, by some thread, soon. `false` if too
+    /// much of its class and higher ones waits already.
+    pub(crate) fn run(self: &Arc<Self>, class: u8, since: Instant, job: Job) -> bool {
         #[cfg(feature = "sim")]
         let job = match crate::sim::offload(job) {
             Ok(()) => return true,
             Err(job) => job,
         };
-        match self.sender.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+        let mut state = self.state.lock();
+        let is_full = state.jobs.len() >= QUEUE_MAX;
+        let displaced = is_full.then(|| state.jobs.pop_below(class)).flatten();
+        if is_full && displaced.is_none() {
+            return false;
         }
-        if self.idle.load(Ordering::Acquire) < self.receiver.len() {
+        state.jobs.push(class, since, job);
+        let is_short = state.idle < state.jobs.len() && state.threads < self.threads_max;
+        state.threads += usize::from(is_short);
+        drop(state);
+        self.came.notify_one();
+        if is_short {
             self.start_thread();
+        }
+        if let Some(job) = displaced {
+            job(Some(self.retry_after_ms));
         }
         true
     }
 
+    /// It is counted already.
     fn start_thread(self: &Arc<Self>) {
-        let more = |threads| (threads < self.threads_max).then_some(threads + 1);
-        if self.threads.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            return;
-        }
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("ringcall-offload".into());
         if thread.spawn(move || pool.work()).is_err() {
-            self.threads.fetch_sub(1, Ordering::AcqRel);
+            self.state.lock().threads -= 1;
             log::error!(
                 "cannot start a thread for offloaded work; what waits is done by the others"
             );
@@ -91,21 +94,25 @@ impl Pool {
     }
 
     fn work(&self) {
+        let mut state = self.state.lock();
         loop {
-            self.idle.fetch_add(1, Ordering::AcqRel);
-            let job = self.receiver.recv_timeout(IDLE);
-            self.idle.fetch_sub(1, Ordering::AcqRel);
-            match job {
-                // A job catches what its handler throws; the thread goes on.
-                Ok(job) => job(),
-                Err(_) => break,
+            // A job catches what its handler throws; the thread goes on.
+            match state.jobs.next(MachineClock.now()) {
+                Some(Next { call: job, is_refused, .. }) => {
+                    let again = is_refused.then_some(self.retry_after_ms);
+                    MutexGuard::unlocked(&mut state, || job(again));
+                }
+                None => {
+                    state.idle += 1;
+                    let is_over = self.came.wait_for(&mut state, IDLE).timed_out();
+                    state.idle -= 1;
+                    if is_over && state.jobs.is_empty() {
+                        break;
+                    }
+                }
             }
         }
-        self.threads.fetch_sub(1, Ordering::AcqRel);
-        // A job may have come while this thread was ending, and have counted on it.
-        if let Ok(job) = self.receiver.try_recv() {
-            job();
-        }
+        state.threads -= 1;
     }
 }
 
@@ -114,23 +121,54 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    /// A pool of so many threads, all of them busy until the first of what is returned is dropped.
+    fn busy(threads: usize) -> (mpsc::Sender<()>, Arc<Pool>) {
+        let pool = Pool::new(threads, None);
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let (begun, has_begun) = mpsc::channel();
+        for _ in 0..threads {
+            let (released, begun) = (Arc::clone(&released), begun.clone());
+            let waits = Box::new(move |_: Option<u16>| {
+                let _ = begun.send(());
+                let _ = released.lock().recv();
+            });
+            assert!(pool.run(0, Instant::ZERO, waits));
+        }
+        assert_eq!(has_begun.iter().take(threads).count(), threads);
+        (release, pool)
+    }
+
     #[test]
     fn runs_jobs_beside_each_other_and_refuses_what_is_too_much() {
-        let pool = Pool::new(2, None);
-        let (release, released) = mpsc::channel::<()>();
-        let released = Arc::new(parking_lot::Mutex::new(released));
+        let (release, pool) = busy(2);
         let (done, finished) = mpsc::channel();
-        let job = |done: mpsc::Sender<()>| -> Job {
-            let released = Arc::clone(&released);
-            Box::new(move || {
-                let _ = released.lock().recv();
-                let _ = done.send(());
-            })
+        let job = || -> Job {
+            let done = done.clone();
+            Box::new(move |refused| done.send(refused).expect("the test waits"))
         };
-        let accepted = (0..QUEUE_MAX + 10).filter(|_| pool.run(job(done.clone()))).count();
-        assert!((QUEUE_MAX..QUEUE_MAX + 3).contains(&accepted), "{accepted}");
-        assert!(pool.threads.load(Ordering::Acquire) <= 2);
-        drop((release, done));
-        assert_eq!(finished.iter().count(), accepted);
+        let accepted = (0..QUEUE_MAX + 10).filter(|_| pool.run(1, Instant::ZERO, job())).count();
+        assert_eq!(accepted, QUEUE_MAX);
+        assert_eq!(pool.state.lock().threads, 2);
+        drop(release);
+        assert!(finished.iter().take(accepted).all(|refused| refused.is_none()));
+    }
+
+    #[test]
+    fn what_is_more_important_takes_the_place_of_what_is_less() {
+        let (release, pool) = busy(1);
+        let (done, finished) = mpsc::channel();
+        let run = |class| {
+            let done = done.clone();
+            let job = Box::new(move |refused| done.send((class, refused)).expect("the test waits"));
+            pool.run(class, Instant::ZERO, job)
+        };
+        assert!((0..QUEUE_MAX).all(|_| run(1)));
+        assert!(!run(1) && !run(0) && run(2));
+        assert_eq!(finished.try_recv(), Ok((1, Some(0))), "the first of the others is refused");
+        drop(release);
+        let ran: Vec<_> = finished.iter().take(QUEUE_MAX).collect();
+        assert_eq!(ran[0], (2, None), "and it is done before them");
+        assert!(ran[1..].iter().all(|end| *end == (1, None)));
     }
 }

@@ -9,8 +9,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
+use ringcall::limits::{Limits, QueueRule};
 use ringcall::observe::{Event, Observer};
 use ringcall::{BlockingClient, Channel, Context, ShardConfig, View};
 
@@ -60,7 +62,7 @@ fn a_warm_call_allocates_and_copies_nothing() {
         .unwrap();
     let blocking = BlockingClient::connect(server.address()).unwrap();
     one_by_one("BlockingClient, one in flight", &MirrorClient::new(&blocking));
-    many_at_a_time(&blocking);
+    many_at_a_time("BlockingClient, 64 in flight", &blocking);
     with_metadata(&MirrorClient::new(&blocking));
     let shared = MirrorClient::connect(server.address()).wait().unwrap();
     one_by_one("Client on another thread, one in flight", &shared);
@@ -75,6 +77,14 @@ fn a_warm_call_allocates_and_copies_nothing() {
     one_by_one("BlockingClient, observed on both sides", &MirrorClient::new(&observed));
     assert!(observer.0.load(Ordering::SeqCst) >= 2 * CALLS);
     drop((observed, watched));
+    // Nor one that a server with limits counts, and that waits among calls of other classes.
+    let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
+    let limits = Limits::default().queue(patient).concurrency(100).reserve(1, 20);
+    let limited = bind(common::Socket::Tcp).service(Sums.into_mirror()).limits(limits);
+    let limited = limited.start().unwrap();
+    let caller = BlockingClient::connect(limited.address()).unwrap();
+    many_at_a_time("BlockingClient, 64 in flight in two classes, limits", &caller);
+    drop((caller, limited));
     // That the counter counts: an owned message has strings and vectors.
     let kitchen = KitchenClient::new(&blocking);
     let order = order(4);
@@ -124,7 +134,8 @@ fn with_metadata(client: &MirrorClient<&BlockingClient>) {
     }
 }
 
-fn many_at_a_time(blocking: &BlockingClient) {
+/// In two classes of priority.
+fn many_at_a_time(what: &str, blocking: &BlockingClient) {
     let left = Rc::new(Cell::new(0));
     let running = Rc::new(Cell::new(64));
     let go = Rc::new(Cell::new(false));
@@ -138,12 +149,13 @@ fn many_at_a_time(blocking: &BlockingClient) {
             loop {
                 while left.get() > 0 {
                     left.set(left.get() - 1);
-                    assert_eq!(client.sum(&order).await.unwrap().to_native(), sum);
+                    let call = client.sum(&order).priority((task % 2) as u8);
+                    assert_eq!(call.await.unwrap().to_native(), sum);
                 }
                 if go.get() {
                     break;
                 }
-                shard.sleep(std::time::Duration::from_millis(1)).await;
+                shard.sleep(Duration::from_millis(1)).await;
             }
             running.set(running.get() - 1);
         });
@@ -154,8 +166,8 @@ fn many_at_a_time(blocking: &BlockingClient) {
     };
     run(2000);
     let allocations = count(|| run(CALLS));
-    println!("BlockingClient, 64 in flight: {allocations} allocations in {CALLS} calls");
-    assert!(allocations < CALLS / 1000, "{allocations} allocations");
+    println!("{what}: {allocations} allocations in {CALLS} calls");
+    assert!(allocations < CALLS / 1000, "{what}: {allocations} allocations");
     go.set(true);
     blocking.shard().run(|| running.get() > 0);
 }

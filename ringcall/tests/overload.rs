@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::{PATIENT, Pair, SOON, block, eventually, over_every_pair, over_one_pair};
 use ringcall::limits::{AdaptiveConfig, Limits, QueueRule, Rate};
 use ringcall::{
-    BlockOn, CallError, CallerKey, Cause, Client, Context, Items, Responder, RunningServer,
-    ServeError, Server, Status, StatusClass, Stream,
+    BlockOn, CallError, CallerKey, Cause, Client, Context, Credentials, Items, Responder,
+    RunningServer, ServeError, Server, Status, StatusClass, Stream, WithCredentials,
 };
 
 #[ringcall::service(name = "test.Mill")]
@@ -26,6 +26,10 @@ trait Mill {
     async fn soak(&self, cx: &Context, time_ms: u64) -> u64;
     /// Is answered when [`Count::answer`] says so.
     fn ask(&self, responder: Responder<u64>);
+    /// Notes the number, and gives back which priority the call has.
+    async fn note(&self, cx: &Context, number: u64) -> u8;
+    /// The priority of a call that this one makes, to a server at that address.
+    async fn pass_on(&self, cx: &Context, address: String) -> u8;
     #[method(one_way)]
     async fn drop_in(&self, number: u64);
     async fn weigh(&self, sacks: Items<u64>) -> u64;
@@ -46,6 +50,8 @@ struct Count {
     most: AtomicU64,
     dropped_in: AtomicU64,
     asked: Mutex<Vec<Responder<u64>>>,
+    /// Priorities and numbers, in the order in which calls began.
+    noted: Mutex<Vec<(u8, u64)>>,
 }
 
 struct Run<'a>(&'a Count);
@@ -96,6 +102,17 @@ impl Mill for Miller {
     fn ask(&self, responder: Responder<u64>) {
         drop(self.count.run());
         self.count.asked.lock().expect("nobody panics").push(responder);
+    }
+
+    async fn note(&self, cx: &Context, number: u64) -> u8 {
+        let priority = cx.info().priority;
+        self.count.noted.lock().expect("nobody panics").push((priority, number));
+        priority
+    }
+
+    async fn pass_on(&self, cx: &Context, address: String) -> u8 {
+        let channel = cx.connect(address.as_str()).await.expect("it accepts");
+        *MillClient::new(cx.client(&channel)).note(&0).await.expect("it answers")
     }
 
     async fn drop_in(&self, number: u64) {
@@ -491,6 +508,167 @@ fn answers_say_how_long_calls_waited_and_how_busy_the_server_is() {
     });
 }
 
+// ---- which ----
+
+#[test]
+fn d15_of_what_waits_too_long_the_lowest_priority_is_refused_first() {
+    over_every_pair(|pair| {
+        for is_offloaded in [false, true] {
+            let limits = Limits::default().queue(QUICK);
+            let (server, count) = serve(pair, |server| server.limits(limits).offload_threads(1));
+            let client = connect(pair, &server);
+            let grind = |priority, end| match is_offloaded {
+                false => client.grind(&2).priority(priority).callback(end),
+                true => client.grind_apart(&2).priority(priority).callback(end),
+            };
+            let low = many(200, |end| grind(0, end));
+            // Fewer than there would be refused of the others for each of them, if all had waited too long.
+            let high = many(10, |end| grind(3, end));
+            assert_eq!(sorted(high, 10), (10, 0));
+            let (good, bad) = sorted(low, 200);
+            assert!(bad > 0, "it stands for longer than two intervals");
+            assert_eq!((count.ran(), server.incidents().waited_too_long), (10 + good, bad));
+        }
+    });
+}
+
+#[test]
+fn d15_a_priority_is_refused_only_when_no_lower_one_waits() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server.limits(Limits::default().queue(QUICK)));
+        let client = connect(pair, &server);
+        let (ended, ends) = channel();
+        for (priority, calls) in [(0, 100), (3, 300)] {
+            for _ in 0..calls {
+                let ended = ended.clone();
+                let call = client.grind(&2).priority(priority);
+                call.callback(move |end| {
+                    ended.send((priority, end.is_ok())).expect("the test waits");
+                });
+            }
+        }
+        // Answers come in the order in which they were made.
+        let ends: Vec<_> = ends.iter().take(400).collect();
+        let refused = ends.iter().position(|end| *end == (3, false)).expect("it is far too much");
+        assert!(ends[refused..].iter().all(|(priority, _)| *priority == 3));
+        let good = ends.iter().filter(|(_, is_good)| *is_good).count() as u64;
+        assert_eq!((count.ran(), server.incidents().waited_too_long), (good, 400 - good));
+    });
+}
+
+#[test]
+fn d15_higher_priorities_begin_first_but_for_one_in_sixteen() {
+    over_every_pair(|pair| {
+        let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
+        let limits = Limits::default().queue(patient);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 500);
+        let (ended, ends) = channel();
+        for number in 0..40 {
+            for priority in [0, 7] {
+                let ended = ended.clone();
+                let call = client.note(&number).priority(priority);
+                call.callback(move |end| drop(ended.send(end.map(drop))));
+            }
+        }
+        assert!(grinding.iter().chain(ends.iter().take(80)).all(|end| end.is_ok()));
+        let noted = count.noted.lock().expect("nobody panics");
+        let of = |priority| noted.iter().filter(move |(of, _)| *of == priority);
+        for priority in [0, 7] {
+            assert!(of(priority).map(|(_, number)| *number).eq(0..40), "in order");
+        }
+        // The call that kept the shard was the first of 15.
+        let lower = noted.iter().take(42).enumerate().filter(|(_, (priority, _))| *priority == 0);
+        assert!(lower.map(|(at, _)| at).eq([14, 30]), "{noted:?}");
+    });
+}
+
+#[test]
+fn d15_what_is_kept_for_a_priority_is_not_used_up_by_ordinary_calls() {
+    over_every_pair(|pair| {
+        let limits = counted().concurrency(4).reserve(2, 50);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let asked = many(2, |end| client.ask().callback(end));
+        eventually("both run", || count.ran() == 2);
+        assert_refused(client.grind(&0).wait());
+        assert_refused(client.grind(&0).priority(1).wait());
+        let higher = many(1, |end| client.ask().priority(2).callback(end));
+        eventually("it runs", || count.ran() == 3);
+        let noted = || client.note(&0).priority(2).with_metadata().wait();
+        eventually("answers say which is the lowest that is admitted", || {
+            assert_refused(client.grind(&0).wait());
+            assert_refused(client.grind(&0).priority(1).wait());
+            let reply = noted();
+            assert_eq!(*reply.result.expect("there is room"), 2);
+            assert!([0, 2].contains(&reply.admission), "{}", reply.admission);
+            reply.admission == 2
+        });
+        count.answer();
+        assert!(asked.iter().take(2).chain(higher.iter().take(1)).all(|end| end.is_ok()));
+        assert_answered(client.grind(&0).wait());
+        eventually("and that all are", || noted().admission == 0);
+    });
+}
+
+#[test]
+fn d15_what_waits_gives_up_its_place_in_a_limit_to_what_is_more_important() {
+    over_every_pair(|pair| {
+        let patient = QueueRule::new(Duration::from_secs(60), Duration::from_secs(600));
+        let limits = Limits::default().queue(patient).concurrency(4);
+        let (server, count) = serve(pair, |server| server.limits(limits));
+        let client = connect(pair, &server);
+        let grinding = occupy(&client, &count, 300);
+        // Nothing of this is read before the shard has computed.
+        let low = many(20, |end| client.grind(&1).callback(end));
+        let high = many(4, |end| client.grind(&1).priority(1).callback(end));
+        assert!(grinding.iter().chain(high.iter().take(4)).take(5).all(|end| end.is_ok()));
+        let ends: Vec<_> = low.iter().take(20).collect();
+        let refused = ends.into_iter().filter(Result::is_err).map(assert_refused::<()>).count();
+        assert!(refused >= 16, "{refused}");
+        assert_eq!(
+            (count.ran(), server.incidents().over_limit),
+            (25 - refused as u64, refused as u64)
+        );
+        assert_answered(client.grind(&0).wait());
+    });
+}
+
+#[test]
+fn d15_a_call_has_no_higher_priority_than_its_caller_may_claim() {
+    over_every_pair(|pair| {
+        let (other, _) = serve(pair, |server| server);
+        let asked = Arc::new(AtomicU64::new(0));
+        let times = Arc::clone(&asked);
+        let (server, _) = serve(pair, |server| {
+            server.priority_max(move |call| {
+                times.fetch_add(1, Ordering::SeqCst);
+                match call.method() {
+                    "test.Mill/grind" => panic!("as asked"),
+                    _ => call.credentials().map_or(0, |shown| shown[0]),
+                }
+            })
+        });
+        let client = connect(pair, &server);
+        let five = Credentials::new([5]).expect("they are short");
+        let trusted = WithCredentials::new(client.channel().clone(), &five);
+        let trusted = MillClient::new(trusted).with_options(PATIENT);
+        let noted = |client: &MillClient<_>, priority| client.note(&0).priority(priority).wait();
+        assert_eq!(*client.note(&0).wait().expect("it answers"), 0);
+        assert_eq!(asked.load(Ordering::SeqCst), 0, "what claims nothing is not asked about");
+        assert_eq!(*client.note(&0).priority(200).wait().expect("it answers"), 0);
+        assert_eq!(*noted(&trusted, 200).expect("it answers"), 5);
+        assert_eq!(*noted(&trusted, 4).expect("it answers"), 4);
+        // Nor do the calls that it makes.
+        if !pair.is_secured {
+            let passed = trusted.pass_on(&other.address().to_string()).priority(200).wait();
+            assert_eq!(*passed.expect("it answers"), 5);
+        }
+        assert_answered(client.grind(&0).priority(1).wait());
+    });
+}
+
 // ---- ends ----
 
 #[test]
@@ -531,6 +709,8 @@ fn limits_that_make_no_sense_are_refused() {
         };
         let error = start(Limits::default().concurrency(0));
         assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
+        let error = start(Limits::default().reserve(1, 100));
+        assert!(matches!(error, ServeError::Limits { setting: "reserve", .. }), "{error}");
         let error = start(Limits::default().rate(Rate::per_second(0)));
         assert!(matches!(error, ServeError::Limits { setting: "rate", .. }), "{error}");
         let rate = || Rate::per_second(5);

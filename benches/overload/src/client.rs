@@ -36,7 +36,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn add(&mut self, other: &Counts) {
+    pub(crate) fn sum<'a>(all: impl IntoIterator<Item = &'a Counts>) -> Counts {
+        let mut sum = Counts::default();
+        all.into_iter().for_each(|counts| sum.add(counts));
+        sum
+    }
+
+    fn add(&mut self, other: &Counts) {
         self.made += other.made;
         self.attempts += other.attempts;
         self.good += other.good;
@@ -60,13 +66,28 @@ impl Retries {
     }
 }
 
+/// What became of the calls of a class.
+#[derive(Clone, Default)]
+pub(crate) struct Class {
+    pub(crate) buckets: Vec<Counts>,
+    /// Of good calls, in µs, from when they were due, with the span that they were due in.
+    pub(crate) latencies: Vec<(usize, u32)>,
+}
+
+/// Which call an attempt is of, and the how manieth.
+#[derive(Clone, Copy)]
+struct Attempt {
+    bucket: usize,
+    /// Its priority.
+    class: u8,
+    number: u32,
+}
+
 struct Shared {
     began: Instant,
-    buckets: Vec<Counts>,
-    /// Of good calls, and the bucket that they belong to.
-    latencies: Vec<(usize, u32)>,
+    classes: [Class; 2],
     retries: Retries,
-    again: Vec<(usize, u32)>,
+    again: Vec<Attempt>,
     in_flight: usize,
 }
 
@@ -75,13 +96,14 @@ pub(crate) struct Callers {
     shard: Shard,
     clients: Vec<WorkClient<LocalClient>>,
     rng: SplitMix64,
+    /// How many in a hundred calls are of priority 1.
+    high_percent: u64,
 }
 
 /// What came of a run.
 pub(crate) struct Seen {
-    pub(crate) buckets: Vec<Counts>,
-    /// Of good calls, in µs, from when they were due, with the span that they were due in.
-    pub(crate) latencies: Vec<(usize, u32)>,
+    /// By priority; all calls are of 0 [unless](Callers::with_high) some are not.
+    pub(crate) classes: [Class; 2],
     /// How late calls were made, in µs; sorted.
     pub(crate) late: Vec<u32>,
 }
@@ -92,7 +114,12 @@ impl Callers {
         let connect = |_| shard.block_on(shard.connect(server.address()));
         let clients: std::result::Result<Vec<_>, _> = (0..CONNECTIONS).map(connect).collect();
         let clients = clients?.into_iter().map(WorkClient::new).collect();
-        Ok(Callers { shard, clients, rng: SplitMix64::new(1) })
+        Ok(Callers { shard, clients, rng: SplitMix64::new(1), high_percent: 0 })
+    }
+
+    /// Makes so many in a hundred calls with priority 1.
+    pub(crate) fn with_high(self, percent: u64) -> Callers {
+        Callers { high_percent: percent, ..self }
     }
 
     /// Offers `rate` calls a second for so long. `steps` are the rates, one after the other. `now_and_then` is told how
@@ -106,10 +133,10 @@ impl Callers {
         let total: Duration = steps.iter().map(|(_, time)| *time).sum();
         let began = Instant::now();
         let buckets = total.as_nanos().div_ceil(BUCKET.as_nanos()) as usize;
+        let class = Class { buckets: vec![Counts::default(); buckets], latencies: Vec::new() };
         let shared = Rc::new(RefCell::new(Shared {
             began,
-            buckets: vec![Counts::default(); buckets],
-            latencies: Vec::new(),
+            classes: [class.clone(), class],
             retries,
             again: Vec::new(),
             in_flight: 0,
@@ -131,7 +158,7 @@ impl Callers {
                         break;
                     }
                     late.push((now - due).as_micros() as u32);
-                    self.make(&shared, due, 1);
+                    self.make(&shared, due);
                     due += gap(&mut self.rng, rate);
                 }
                 self.turn(&shared);
@@ -143,11 +170,7 @@ impl Callers {
             self.turn(&shared);
         }
         let mut shared = shared.borrow_mut();
-        Seen {
-            buckets: std::mem::take(&mut shared.buckets),
-            latencies: std::mem::take(&mut shared.latencies),
-            late: sorted(late),
-        }
+        Seen { classes: std::mem::take(&mut shared.classes), late: sorted(late) }
     }
 
     /// Calls a second if so many are always under way.
@@ -173,54 +196,64 @@ impl Callers {
     fn turn(&mut self, shared: &Rc<RefCell<Shared>>) {
         self.shard.turn(Wait::Now);
         let again = std::mem::take(&mut shared.borrow_mut().again);
-        for (bucket, attempt) in again {
-            self.attempt(shared, Instant::now(), bucket, attempt);
+        for attempt in again {
+            self.attempt(shared, Instant::now(), attempt);
         }
     }
 
     /// A call that is due.
-    fn make(&mut self, shared: &Rc<RefCell<Shared>>, due: Instant, attempt: u32) {
+    fn make(&mut self, shared: &Rc<RefCell<Shared>>, due: Instant) {
+        let class = u8::from(self.rng.below(100) < self.high_percent);
         let bucket = {
             let mut shared = shared.borrow_mut();
-            let last = shared.buckets.len() - 1;
-            let bucket = ((due - shared.began).as_nanos() / BUCKET.as_nanos()) as usize;
-            let bucket = bucket.min(last);
-            shared.buckets[bucket].made += 1;
+            let bucket = shared.bucket(due);
+            shared.counts(class, bucket).made += 1;
             bucket
         };
-        self.attempt(shared, due, bucket, attempt);
+        self.attempt(shared, due, Attempt { bucket, class, number: 1 });
     }
 
     /// An attempt of a call; its time runs from `due`.
-    fn attempt(&mut self, shared: &Rc<RefCell<Shared>>, due: Instant, bucket: usize, attempt: u32) {
+    fn attempt(&mut self, shared: &Rc<RefCell<Shared>>, due: Instant, attempt: Attempt) {
         {
             let mut shared = shared.borrow_mut();
             shared.in_flight += 1;
             // Where it falls, so that a storm is seen when it rages.
-            let at = (due - shared.began).as_nanos() / BUCKET.as_nanos();
-            let last = shared.buckets.len() - 1;
-            shared.buckets[(at as usize).min(last)].attempts += 1;
+            let bucket = shared.bucket(due);
+            shared.counts(attempt.class, bucket).attempts += 1;
         }
         let client = &self.clients[self.rng.below(CONNECTIONS as u64) as usize];
         let left = (due + DEADLINE).saturating_duration_since(Instant::now());
         let ends = Rc::clone(shared);
-        client.work(&7).deadline(left).callback(move |answer| {
+        client.work(&7).priority(attempt.class).deadline(left).callback(move |answer| {
             let took = due.elapsed();
             let cause = answer.err().and_then(|error| error.failure().map(|failure| failure.cause));
-            ends.borrow_mut().ended(bucket, attempt, took, cause);
+            ends.borrow_mut().ended(attempt, took, cause);
         });
     }
 }
 
 impl Shared {
-    fn ended(&mut self, bucket: usize, attempt: u32, took: Duration, cause: Option<Cause>) {
+    /// The span of time that this is in, or the last one.
+    fn bucket(&self, at: Instant) -> usize {
+        let bucket = (at - self.began).as_nanos() / BUCKET.as_nanos();
+        (bucket as usize).min(self.classes[0].buckets.len() - 1)
+    }
+
+    fn counts(&mut self, class: u8, bucket: usize) -> &mut Counts {
+        &mut self.classes[usize::from(class)].buckets[bucket]
+    }
+
+    fn ended(&mut self, attempt: Attempt, took: Duration, cause: Option<Cause>) {
         self.in_flight -= 1;
         let now = core_now(self.began);
-        let counts = &mut self.buckets[bucket];
+        let Attempt { bucket, class, number } = attempt;
+        let counts = self.counts(class, bucket);
         match cause {
             None if took <= DEADLINE => {
                 counts.good += 1;
-                self.latencies.push((bucket, took.as_micros() as u32));
+                let latency = (bucket, took.as_micros() as u32);
+                self.classes[usize::from(class)].latencies.push(latency);
                 if let Some(budget) = &mut self.retries.budget {
                     budget.deposit(now);
                 }
@@ -234,10 +267,10 @@ impl Shared {
             Some(Cause::QueueFull) => counts.unsent += 1,
             Some(_) => counts.other += 1,
         }
-        let is_allowed = attempt < self.retries.attempts
-            && self.retries.budget.as_mut().is_none_or(|budget| budget.withdraw(now, attempt - 1));
+        let is_allowed = number < self.retries.attempts
+            && self.retries.budget.as_mut().is_none_or(|budget| budget.withdraw(now, number - 1));
         if is_allowed {
-            self.again.push((bucket, attempt + 1));
+            self.again.push(Attempt { number: number + 1, ..attempt });
         }
     }
 }

@@ -7,7 +7,7 @@ use plot::{Heading, Line};
 use ringcall::limits::{AdaptiveConfig, Limits};
 
 use crate::Result;
-use crate::client::{BUCKET, Callers, Counts, DEADLINE, Retries, Seen, sorted};
+use crate::client::{BUCKET, Callers, Class, Counts, DEADLINE, Retries, sorted};
 use crate::server::Served;
 
 /// Of what the server can do.
@@ -16,7 +16,7 @@ const LOADS: &[f64] = &[0.5, 1.0, 2.0, 4.0, 10.0];
 const AFTER: f64 = 0.5;
 const AFTER_FOR: Duration = Duration::from_millis(1100);
 /// Who makes more than a tenth of the calls so much after they were due is no open loop.
-const LATE: Duration = Duration::from_millis(5);
+pub(crate) const LATE: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(seconds: Duration, svg: Option<&Path>) -> Result<()> {
     let capacity = capacity()?;
@@ -80,7 +80,8 @@ fn ladder(
         let mut callers = Callers::connect(&served.server)?;
         let rates = [(load * capacity, seconds), (AFTER * capacity, AFTER_FOR)];
         let seen = callers.offer(&rates, Retries::none(), |_| {});
-        steps.push((load, Step::of(&seen, seconds)));
+        let [all, _] = &seen.classes;
+        steps.push((load, Step::of(all, &seen.late, seconds)));
     }
     let peak = steps.iter().map(|(_, step)| step.good).fold(1.0, f64::max);
     for (load, step) in &steps {
@@ -105,25 +106,25 @@ fn ladder(
 }
 
 /// A step, per second.
-struct Step {
-    made: f64,
-    good: f64,
-    refused: f64,
-    expired: f64,
+pub(crate) struct Step {
+    pub(crate) made: f64,
+    pub(crate) good: f64,
+    pub(crate) refused: f64,
+    pub(crate) expired: f64,
     unsent: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    late_p90_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) late_p90_ms: f64,
     /// How long after the step almost all calls are answered in time.
     normal_in: Option<Duration>,
 }
 
 impl Step {
-    fn of(seen: &Seen, seconds: Duration) -> Step {
+    /// Of calls that were made so late.
+    pub(crate) fn of(seen: &Class, late: &[u32], seconds: Duration) -> Step {
         let buckets = (seconds.as_nanos() / BUCKET.as_nanos()) as usize;
         let (during, after) = seen.buckets.split_at(buckets);
-        let mut sum = Counts::default();
-        during.iter().for_each(|counts| sum.add(counts));
+        let sum = Counts::sum(during);
         let per_s = |count: u32| f64::from(count) / seconds.as_secs_f64();
         let of_step = seen.latencies.iter().filter(|(bucket, _)| *bucket < buckets);
         let latencies = sorted(of_step.map(|(_, micros)| *micros).collect());
@@ -135,7 +136,7 @@ impl Step {
             unsent: per_s(sum.unsent),
             p50_ms: at(&latencies, 0.5),
             p99_ms: at(&latencies, 0.99),
-            late_p90_ms: at(&seen.late, 0.9),
+            late_p90_ms: at(late, 0.9),
             normal_in: normal_in(after),
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! $ cargo run --release -p overload -- ladder          # goodput at 0.5 to 10 times what the server can do
 //! $ cargo run --release -p overload -- storm           # a second in which it is ten times slower
-//!   [--seconds N]    a step of the ladder; 2
+//! $ cargo run --release -p overload -- classes         # the ladder, some of its calls more important than others
+//!   [--seconds N]    a step of a ladder; 2
 //!   [--svg FOLDER]   pictures as well
 //! ```
 //!
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "it measures")]
 
+mod classes;
 mod client;
 mod ladder;
 mod server;
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
     match &*what {
         "ladder" => ladder::run(Duration::from_secs_f64(seconds), svg.as_deref()),
         "storm" => storm::run(svg.as_deref()),
-        other => Err(format!("{other:?} is neither `ladder` nor `storm`").into()),
+        "classes" => classes::run(Duration::from_secs_f64(seconds)),
+        other => Err(format!("{other:?} is neither `ladder`, `storm` nor `classes`").into()),
     }
 }

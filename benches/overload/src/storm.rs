@@ -61,12 +61,12 @@ fn storm(rate: f64, limits: Option<Limits>, budget: Option<RetryBudget>) -> Resu
         let is_slow = (TRIGGER..TRIGGER_ENDS).contains(&passed);
         served.slow_down(if is_slow { SLOWER } else { 1 });
     });
-    Ok(seen.buckets)
+    let [all, _] = seen.classes;
+    Ok(all.buckets)
 }
 
 fn tell(name: &str, buckets: &[Counts]) {
-    let mut all = Counts::default();
-    buckets.iter().for_each(|counts| all.add(counts));
+    let all = Counts::sum(buckets);
     let amplified = |counts: &Counts| f64::from(counts.attempts) / f64::from(counts.made.max(1));
     let worst = buckets.iter().map(amplified).fold(0.0, f64::max);
     let after = &buckets[(TRIGGER_ENDS.as_nanos() / BUCKET.as_nanos()) as usize..];

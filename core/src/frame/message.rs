@@ -37,7 +37,7 @@ pub struct RequestHeader {
     pub codec: Codec,
     /// How the body is compressed: 0 not at all.
     pub compression: u8,
-    /// 0 is the most ordinary; what others mean is up to the services.
+    /// 0 is the most ordinary, what is more important has more; how many there are is up to the services.
     pub priority: u8,
     /// 0 for the first attempt.
     pub attempt: u8,

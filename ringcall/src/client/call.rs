@@ -64,7 +64,10 @@ impl CallOptions {
         self.deadline.or(method.default_deadline())
     }
 
-    /// How important the call is; 0 is the most ordinary. What the numbers mean is up to the services.
+    /// How important the call is: 0 is the most ordinary, and by default what the handler's call has of which this is
+    /// a part. How many there are is up to the services. A server with [limits](crate::limits) begins calls of higher
+    /// ones first and refuses those of lower ones first, unless this caller [may not](crate::Server::priority_max)
+    /// claim it.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
         self

@@ -30,6 +30,9 @@ pub struct Reply<T, B = ringcall_core::Chunk> {
     pub handled: Duration,
     /// How busy the server is; 0 if it does not say.
     pub load: u16,
+    /// The lowest [priority](crate::CallOptions::priority) that the server admits: of calls with a lower one it lately
+    /// refused almost all. 0 if it admits all, or does not say.
+    pub admission: u8,
 }
 
 impl<T: fmt::Debug, B: IntoOwned> fmt::Debug for Reply<T, B> {
@@ -40,6 +43,7 @@ impl<T: fmt::Debug, B: IntoOwned> fmt::Debug for Reply<T, B> {
             .field("queued", &self.queued)
             .field("handled", &self.handled)
             .field("load", &self.load)
+            .field("admission", &self.admission)
             .finish()
     }
 }
@@ -53,6 +57,7 @@ impl<T, B: IntoOwned> Reply<T, B> {
             queued: Duration::ZERO,
             handled: Duration::ZERO,
             load: 0,
+            admission: 0,
         }
     }
 
@@ -69,6 +74,7 @@ impl<T, B: IntoOwned> Reply<T, B> {
                     queued: Duration::from_micros(u64::from(header.queue_us)),
                     handled: Duration::from_micros(u64::from(header.handler_us)),
                     load: header.load,
+                    admission: header.admission,
                     result: receive(answer),
                 }
             }

@@ -210,7 +210,7 @@ pub struct Call<'a> {
     pub peer: Option<&'a Address>,
     /// 0 for the first attempt.
     pub attempt: u8,
-    /// 0 is the most ordinary.
+    /// 0 is the most ordinary. What was claimed, whether or not the caller may.
     pub priority: u8,
     /// See [`request_flags`].
     pub flags: u8,

@@ -115,12 +115,15 @@ pub(crate) struct Caller(#[cfg(feature = "tls")] pub(crate) Option<Arc<PeerIdent
 
 type ConnectionHook = Arc<dyn Fn(&ConnectionInfo) -> Access + Send + Sync>;
 type CallHook = Arc<dyn Fn(&CallerInfo<'_>) -> Access + Send + Sync>;
+type PriorityHook = Arc<dyn Fn(&CallerInfo<'_>) -> u8 + Send + Sync>;
 
 /// The hooks of a server.
 #[derive(Clone, Default)]
 pub(crate) struct Authority {
     pub(crate) connections: Option<ConnectionHook>,
     pub(crate) calls: Option<CallHook>,
+    /// How high a priority may be that a caller claims.
+    pub(crate) priorities: Option<PriorityHook>,
     /// The group that the server is in.
     pub(crate) group: Option<Arc<str>>,
 }
@@ -154,8 +157,8 @@ impl Gate {
 
     /// Whether nothing is asked about connections and calls.
     pub(crate) fn is_open(&self) -> bool {
-        let Authority { connections, calls, group } = &self.authority;
-        connections.is_none() && calls.is_none() && group.is_none()
+        let Authority { connections, calls, priorities, group } = &self.authority;
+        connections.is_none() && calls.is_none() && priorities.is_none() && group.is_none()
     }
 
     /// Whether a call was routed to this server's group, or to none.
@@ -168,10 +171,18 @@ impl Gate {
     }
 
     /// The hook for calls, and who makes them.
-    pub(crate) fn calls(&self, handle: Handle) -> Option<(CallHook, Option<Rc<ConnectionInfo>>)> {
-        let hook = self.authority.calls.as_ref()?;
+    pub(crate) fn calls(&self, handle: Handle) -> Option<(CallHook, Rc<ConnectionInfo>)> {
+        self.authority.calls.clone().map(|hook| (hook, self.info(handle)))
+    }
+
+    /// The hook for priorities, and who claims one.
+    pub(crate) fn priorities(&self, handle: Handle) -> Option<(PriorityHook, Rc<ConnectionInfo>)> {
+        self.authority.priorities.clone().map(|hook| (hook, self.info(handle)))
+    }
+
+    fn info(&self, handle: Handle) -> Rc<ConnectionInfo> {
         let admitted = self.admitted.get(&handle).map(|admitted| Rc::clone(&admitted.info));
-        Some((Arc::clone(hook), admitted))
+        admitted.unwrap_or_default()
     }
 
     pub(crate) fn hook(&self) -> Option<ConnectionHook> {
@@ -179,7 +190,7 @@ impl Gate {
     }
 
     pub(crate) fn admit(&mut self, handle: Handle, info: ConnectionInfo, now: Instant) {
-        if self.authority.calls.is_some() {
+        if self.authority.calls.is_some() || self.authority.priorities.is_some() {
             let admitted = Admitted { info: Rc::new(info), refusals: 0, since: now };
             self.admitted.insert(handle, admitted);
         }
@@ -202,6 +213,10 @@ impl Gate {
 
 /// What a hook came to: a hook that panics lets nobody in.
 pub(crate) fn ask(hook: impl FnOnce() -> Access) -> Option<(Status, Cow<'static, str>)> {
-    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook));
-    asked.unwrap_or_else(|_| Access::forbidden("the hook panicked")).refused()
+    ask_or(Access::forbidden("the hook panicked"), hook).refused()
+}
+
+/// What a hook came to, or this if it panics.
+pub(crate) fn ask_or<T>(panicked: T, hook: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).unwrap_or(panicked)
 }

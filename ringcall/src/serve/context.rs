@@ -24,7 +24,7 @@ use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
 pub struct CallInfo {
     /// The method's name.
     pub method: &'static str,
-    /// 0 is the most ordinary; what others mean is up to the services.
+    /// 0 is the most ordinary, what is more important has more; how many there are is up to the services.
     pub priority: u8,
     /// 0 for the first attempt.
     pub attempt: u8,

@@ -240,9 +240,8 @@ fn offload(
     let extensions = call.take_extensions();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let (queue, queued) = (Arc::clone(pool), shard.now());
-    let accepted = pool.run(Box::new(move || {
+    let job = Box::new(move |refused: Option<u16>| {
         let now = MachineClock.now();
-        let refused = queue.refuses(now, now.since(queued));
         // Nobody waits for it any more: it need not be started, nor its body looked at. The shard may not
         // have noticed yet that its time is over.
         let has_expired = facts.deadline <= now;
@@ -263,8 +262,8 @@ fn offload(
         let queue_us = facts.queue_us.saturating_add(now.micros_since(queued));
         let facts = Facts { queue_us, ..facts };
         work(&mut Incoming::elsewhere(facts, remote, flag, body, extensions));
-    }));
-    if accepted {
+    });
+    if pool.run(facts.priority, queued, job) {
         let bytes = size_of::<CancelFlag>();
         shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
     } else {

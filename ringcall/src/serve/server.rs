@@ -319,6 +319,29 @@ impl Server {
         self
     }
 
+    /// How high a [priority](crate::CallOptions::priority) a caller may claim: a call that says more is taken for one
+    /// of this priority, by [`limits`](Server::limits), by its handler and for the calls that this makes in turn. Without,
+    /// everybody may claim any, so that under overload those who claim the most are served before others.
+    ///
+    /// ```no_run
+    /// # use ringcall::Server;
+    /// // A token of the payment service's, for example.
+    /// let server = Server::bind("0.0.0.0:7000").priority_max(|caller| match caller.credentials() {
+    ///     Some(token) if ringcall::same_secret(token, b"the payments' token") => 9,
+    ///     _ => 0,
+    /// });
+    /// ```
+    ///
+    /// The hook runs on the shard, for each call that claims a priority above 0: it should be fast. If it panics, the call
+    /// is an ordinary one. Observers are told what was claimed.
+    pub fn priority_max(
+        mut self,
+        hook: impl Fn(&CallerInfo<'_>) -> u8 + Send + Sync + 'static,
+    ) -> Server {
+        self.config.priority_max(hook);
+        self
+    }
+
     /// The group that it is in. A call that a balanced channel has routed to another one is refused with
     /// [`WRONG_GROUP`](ringcall_core::Status::WRONG_GROUP), before its argument is looked at: the address is somebody
     /// else's by now, or the caller's list is old. Calls that were routed by no group are served.

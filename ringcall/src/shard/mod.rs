@@ -172,6 +172,11 @@ impl ShardConfig {
         self.authority.calls = Some(Arc::new(hook));
     }
 
+    /// How high a priority callers may claim, see [`Server::priority_max`](crate::Server::priority_max).
+    pub fn priority_max(&mut self, hook: impl Fn(&CallerInfo<'_>) -> u8 + Send + Sync + 'static) {
+        self.authority.priorities = Some(Arc::new(hook));
+    }
+
     /// The group that it serves in, see [`Server::group`](crate::Server::group).
     pub fn group(&mut self, group: &str) {
         self.authority.group = Some(group.into());

@@ -131,7 +131,7 @@ impl Node {
         let turned = within(here.clone(), || {
             let job = here.jobs.borrow_mut().pop_front();
             if let Some(job) = job {
-                job();
+                job(None);
             }
             shard.turn(Wait::Now)
         });

@@ -194,6 +194,19 @@ mod tests {
         time: Duration,
         is_good: bool,
     ) -> (f64, Duration) {
+        serve_within(100, limit, began, workers, load, time, is_good)
+    }
+
+    /// The same when the calls may fill so many percent of the limit.
+    fn serve_within(
+        percent: u32,
+        limit: &mut AdaptiveLimit,
+        began: Instant,
+        workers: u32,
+        load: f64,
+        time: Duration,
+        is_good: bool,
+    ) -> (f64, Duration) {
         let mut rng = SplitMix64::new(11);
         let (mut next, until) = (began, began + time);
         let mut free: BinaryHeap<Reverse<Instant>> = (0..workers).map(|_| Reverse(began)).collect();
@@ -208,7 +221,7 @@ mod tests {
                 took += end.since(arrived);
                 limit.ended(end, end.since(arrived), is_good, &mut rng);
             }
-            if (running.len() as u32) < limit.limit() {
+            if (running.len() as u32) < limit.limit() * percent / 100 {
                 let Some(Reverse(at)) = free.pop() else { break };
                 let end = at.max(next) + 5 * MS;
                 free.push(Reverse(end));
@@ -237,6 +250,15 @@ mod tests {
             assert!(latency < 15 * MS, "{latency:?}: without a limit it would be seconds");
             assert!(limit.limit() < workers * 2, "{} of {workers}", limit.limit());
         }
+    }
+
+    #[test]
+    fn calls_that_may_fill_four_fifths_of_it_find_it_as_well() {
+        let mut limit = AdaptiveLimit::new(AdaptiveConfig { min: 8, ..AdaptiveConfig::default() });
+        let from = start() + 20_000 * MS;
+        serve_within(80, &mut limit, start(), 100, 5.0, 20_000 * MS, true);
+        let (used, _) = serve_within(80, &mut limit, from, 100, 5.0, 20_000 * MS, true);
+        assert!(used > 0.85, "{used} at {}", limit.limit());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use ringcall_core::{Entropy, Instant, Status, StatusClass};
 
 use super::adaptive::{AdaptiveConfig, AdaptiveLimit};
+use super::reserve::Reserves;
 
 /// How many calls there may be that were taken and not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +71,19 @@ impl Limit {
     }
 
     fn has_room(&self) -> bool {
-        self.calls
-            < match &self.rule {
-                Rule::Fixed(calls) => *calls,
-                Rule::Adaptive(limit) => limit.limit(),
-            }
+        self.calls < self.most()
+    }
+
+    /// Whether there is room beside what is kept for classes above this one.
+    fn has_room_for(&self, class: u8, kept: &Reserves) -> bool {
+        self.calls < kept.share(class, self.most())
+    }
+
+    fn most(&self) -> u32 {
+        match &self.rule {
+            Rule::Fixed(calls) => *calls,
+            Rule::Adaptive(limit) => limit.limit(),
+        }
     }
 }
 
@@ -84,6 +93,8 @@ pub(crate) struct Taken<K> {
     all: Option<Limit>,
     /// By the number of the method. There are few.
     methods: Vec<(u64, Limit)>,
+    /// What of each of these is for higher classes.
+    kept: Reserves,
     callers: Option<Callers>,
     calls: HashMap<K, Call>,
     /// Further calls of the same key: one-way calls hold no slot, so a peer may give several of them one id.
@@ -118,6 +129,8 @@ pub(crate) enum Room {
     Taken,
     /// There are too many.
     Full,
+    /// What is left of the limit of all is kept for higher classes.
+    Kept,
     /// Its caller has too many.
     CallerFull,
 }
@@ -137,38 +150,51 @@ impl<K: Hash + Eq + Copy> Taken<K> {
     pub(super) fn new(
         all: Option<Concurrency>,
         methods: impl Iterator<Item = (u64, Concurrency)>,
+        kept: Reserves,
         of_each: Option<u32>,
     ) -> Taken<K> {
         Taken {
             all: all.map(Limit::new),
             methods: methods.map(|(method, limit)| (method, Limit::new(limit))).collect(),
+            kept,
             callers: of_each.map(|max| Callers { max, calls: HashMap::new() }),
             calls: HashMap::new(),
             twins: HashMap::new(),
         }
     }
 
-    /// Takes a call if there is room for it. Either way it [ends](Self::end) once. Its caller has a number if there
-    /// is a limit for each.
+    /// Whether a call would be taken if there were fewer in the limit of all: then lower ones may give up their places.
+    pub(crate) fn lacks_place(&self, (method, class): (u64, u8), caller: Option<u64>) -> bool {
+        let Some(all) = &self.all else { return false };
+        let (calls, share, most) = (all.calls, self.kept.share(class, all.most()), all.most());
+        // Of the part that is kept for higher ones no more is in use than these need; of all, a limit may have sunk.
+        let is_full = calls == share || (calls > share && share == most);
+        let mut own = self.methods.iter().filter(|(of, _)| *of == method);
+        let mut callers = self.callers.iter().zip(caller);
+        is_full
+            && own.all(|(_, limit)| limit.has_room_for(class, &self.kept))
+            && callers.all(|(callers, caller)| callers.has_room(caller))
+    }
+
+    /// Takes a call if there is room for one of its class. Either way it [ends](Self::end) once. Its caller has a
+    /// number if there is a limit for each.
     pub(crate) fn begin(
         &mut self,
         key: K,
-        method: u64,
+        (method, class): (u64, u8),
         caller: Option<u64>,
         arrived: Instant,
     ) -> Room {
         let method = self.methods.iter().position(|(of, _)| *of == method);
-        let own = method.map(|index| &mut self.methods[index].1);
-        let callers = self.callers.as_mut().zip(caller);
-        let room = match &callers {
-            Some((callers, caller)) if !callers.has_room(*caller) => Room::CallerFull,
-            _ if self.all.iter().chain(own.as_deref()).all(Limit::has_room) => Room::Taken,
-            _ => Room::Full,
+        let room = match self.callers.as_ref().zip(caller) {
+            Some((callers, caller)) if !callers.has_room(caller) => Room::CallerFull,
+            _ => self.room(method.map(|index| &self.methods[index].1), class),
         };
         let is_counted = room == Room::Taken;
         if is_counted {
+            let own = method.map(|index| &mut self.methods[index].1);
             self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
-            if let Some((callers, caller)) = callers {
+            if let Some((callers, caller)) = self.callers.as_mut().zip(caller) {
                 *callers.calls.entry(caller).or_default() += 1;
             }
         }
@@ -179,6 +205,16 @@ impl<K: Hash + Eq + Copy> Taken<K> {
             Entry::Occupied(_) => self.twins.entry(key).or_default().push(call),
         }
         room
+    }
+
+    fn room(&self, own: Option<&Limit>, class: u8) -> Room {
+        let mut limits = self.all.iter().chain(own);
+        let is_kept = |all: &Limit| all.has_room() && !all.has_room_for(class, &self.kept);
+        match limits.all(|limit| limit.has_room_for(class, &self.kept)) {
+            true => Room::Taken,
+            false if self.all.as_ref().is_some_and(is_kept) => Room::Kept,
+            false => Room::Full,
+        }
     }
 
     /// Takes out the last of those that have this key.
@@ -233,7 +269,7 @@ mod tests {
 
     fn taken(all: u32, methods: &[(u64, u32)]) -> Taken<u64> {
         let methods = methods.iter().map(|&(method, calls)| (method, calls.into()));
-        Taken::new((all > 0).then_some(all.into()), methods, None)
+        Taken::new((all > 0).then_some(all.into()), methods, Reserves::default(), None)
     }
 
     #[test]
@@ -246,7 +282,7 @@ mod tests {
             let method = rng.below(4);
             let of = |method| live.iter().filter(|(_, of)| *of == method).count();
             let has_room = live.len() < 10 && (method != 1 || of(1) < 3);
-            assert_eq!(taken.begin(key, method, None, now) == Room::Taken, has_room);
+            assert_eq!(taken.begin(key, (method, 0), None, now) == Room::Taken, has_room);
             if has_room {
                 live.push((key, method));
             }
@@ -271,12 +307,12 @@ mod tests {
         let mut taken = taken(0, &[(2, 1)]);
         let now = Instant::from_nanos(1);
         // One of a method without a limit, one of a method with one, one that there is no room for.
-        assert_eq!(taken.begin(7, 1, None, now), Room::Taken);
-        assert_eq!(taken.begin(7, 2, None, now), Room::Taken);
-        assert!(Room::Taken != taken.begin(7, 2, None, now));
+        assert_eq!(taken.begin(7, (1, 0), None, now), Room::Taken);
+        assert_eq!(taken.begin(7, (2, 0), None, now), Room::Taken);
+        assert!(Room::Taken != taken.begin(7, (2, 0), None, now));
         taken.end(now, &7, Status::OVERLOADED, &mut rng);
         assert!(
-            Room::Taken != taken.begin(8, 2, None, now),
+            Room::Taken != taken.begin(8, (2, 0), None, now),
             "what was refused gives no place back"
         );
         taken.end(now, &8, Status::OVERLOADED, &mut rng);
@@ -285,7 +321,7 @@ mod tests {
         taken.end(now, &7, Status::OK, &mut rng);
         assert_eq!(taken.methods[0].1.calls, 0);
         assert!(taken.calls.is_empty() && taken.twins.is_empty());
-        assert_eq!(taken.begin(9, 2, None, now), Room::Taken);
+        assert_eq!(taken.begin(9, (2, 0), None, now), Room::Taken);
     }
 
     #[test]
@@ -293,7 +329,8 @@ mod tests {
         let mut rng = SplitMix64::new(1);
         let config = AdaptiveConfig { min: 8, ..AdaptiveConfig::default() };
         let adaptive = Concurrency::from(config);
-        let mut taken = Taken::<u64>::new(Some(adaptive), std::iter::empty(), None);
+        let mut taken =
+            Taken::<u64>::new(Some(adaptive), std::iter::empty(), Reserves::default(), None);
         assert!(taken.is_adaptive());
         let limit = |taken: &Taken<u64>| match &taken.all.as_ref().map(|limit| &limit.rule) {
             Some(Rule::Adaptive(limit)) => limit.limit(),
@@ -302,7 +339,7 @@ mod tests {
         let mut now = Instant::from_nanos(1);
         for (status, changes) in [(Status::OVERLOADED, false), (Status::OK, true)] {
             for key in 0..400 {
-                assert_eq!(taken.begin(key, 0, None, now), Room::Taken);
+                assert_eq!(taken.begin(key, (0, 0), None, now), Room::Taken);
                 now = now + Duration::from_millis(1);
                 taken.end(now, &key, status, &mut rng);
             }
@@ -314,20 +351,78 @@ mod tests {
     fn each_caller_has_its_own_and_nobody_is_remembered() {
         let mut rng = SplitMix64::new(1);
         let of_each = Some(2);
-        let mut taken = Taken::<u64>::new(Some(5.into()), std::iter::empty(), of_each);
+        let mut taken =
+            Taken::<u64>::new(Some(5.into()), std::iter::empty(), Reserves::default(), of_each);
         let now = Instant::from_nanos(1);
-        let mut begin = |key, caller| taken.begin(key, 0, Some(caller), now);
+        let mut begin = |key, caller| taken.begin(key, (0, 0), Some(caller), now);
         assert_eq!((begin(1, 7), begin(2, 7)), (Room::Taken, Room::Taken));
         assert_eq!((begin(3, 7), begin(4, 8)), (Room::CallerFull, Room::Taken));
         assert_eq!((begin(5, 8), begin(6, 9), begin(7, 9)), (Room::Taken, Room::Taken, Room::Full));
         taken.end(now, &3, Status::RATE_LIMITED, &mut rng);
-        assert_eq!(taken.begin(3, 0, Some(7), now), Room::CallerFull, "which gives no place back");
+        assert_eq!(
+            taken.begin(3, (0, 0), Some(7), now),
+            Room::CallerFull,
+            "which gives no place back"
+        );
         taken.end(now, &1, Status::OK, &mut rng);
-        assert_eq!(taken.begin(1, 0, Some(7), now), Room::Taken);
+        assert_eq!(taken.begin(1, (0, 0), Some(7), now), Room::Taken);
         for key in 1..8 {
             taken.end(now, &key, Status::OK, &mut rng);
         }
         assert!(taken.calls.is_empty());
         assert!(taken.callers.is_some_and(|callers| callers.calls.is_empty()));
+    }
+    #[test]
+    fn what_is_kept_for_a_class_is_not_used_up_by_lower_ones() {
+        let mut kept = Reserves::default();
+        kept.set(1, 20);
+        kept.set(7, 30);
+        let of_method = [(2, 10.into())].into_iter();
+        let mut taken = Taken::<u64>::new(Some(20.into()), of_method, kept, None);
+        let now = Instant::from_nanos(1);
+        let mut key = 0;
+        let mut fill = |method: u64, class: u8| {
+            for calls in 0.. {
+                key += 1;
+                let room = taken.begin(key, (method, class), None, now);
+                if room != Room::Taken {
+                    return (calls, room);
+                }
+            }
+            (0, Room::Taken)
+        };
+        assert_eq!(fill(2, 0), (5, Room::Full), "half of the method's");
+        assert_eq!(fill(1, 0), (5, Room::Kept), "half of all");
+        assert_eq!(fill(1, 6), (4, Room::Kept));
+        assert_eq!(fill(1, 0), (0, Room::Kept));
+        assert_eq!(fill(2, 255), (5, Room::Full));
+        assert_eq!(fill(1, 255), (1, Room::Full));
+        assert_eq!(fill(1, 0), (0, Room::Full), "nobody has any");
+    }
+
+    #[test]
+    fn a_place_is_lacking_where_one_call_less_would_do() {
+        let mut kept = Reserves::default();
+        kept.set(5, 50);
+        let of_method = [(2, 2.into())].into_iter();
+        let mut taken = Taken::<u64>::new(Some(4.into()), of_method, kept, Some(3));
+        let now = Instant::from_nanos(1);
+        let lacks = |taken: &Taken<u64>| {
+            let lacks = |method, class, caller| taken.lacks_place((method, class), Some(caller));
+            [lacks(1, 0, 8), lacks(1, 5, 8), lacks(1, 5, 7), lacks(2, 5, 8)]
+        };
+        assert_eq!(lacks(&taken), [false; 4]);
+        for (key, method) in [(1, 1), (2, 2)] {
+            assert_eq!(taken.begin(key, (method, 0), Some(7), now), Room::Taken);
+        }
+        assert_eq!(lacks(&taken), [true, false, false, false]);
+        assert_eq!(taken.begin(3, (2, 5), Some(7), now), Room::Taken);
+        assert_eq!(lacks(&taken), [false; 4], "one less of what is not kept would not do");
+        assert_eq!(taken.begin(4, (1, 5), Some(8), now), Room::Taken);
+        assert_eq!(
+            lacks(&taken),
+            [false, true, false, false],
+            "the caller and the method are full"
+        );
     }
 }

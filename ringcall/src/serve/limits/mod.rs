@@ -19,27 +19,39 @@
 //! apart ([`Counters::requests_expired`](ringcall_core::Counters::requests_expired)). What was refused is among the
 //! server's [`Incidents`](crate::Incidents).
 //!
+//! Calls have a [priority](crate::CallOptions::priority). Those of a higher one are begun first, and what has to be
+//! refused is of the lowest that waits, in the shard's queue and the pool's; what waits gives up its place in
+//! [the limit of all](Limits::concurrency) as well, and a part of limits can be [kept](Limits::reserve) for higher ones. Whatever is asked of higher ones, one in 16 calls that begin is a
+//! lower one. Answers say which is the lowest that is admitted. Any caller may say what it likes, unless
+//! [`Server::priority_max`](crate::Server::priority_max) sees to it.
+//!
 //! The decisions are values, told the time and what happened: [`CoDel`] and [`AdaptiveLimit`].
 
 mod adaptive;
+mod classes;
 mod concurrency;
 mod cost;
+mod level;
 mod load;
 mod queue;
 mod rate;
+mod reserve;
 
 use std::sync::Arc;
 
 use ringcall_core::method_id;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveLimit};
+pub(crate) use classes::{ClassQueue, Next};
 pub use concurrency::Concurrency;
 pub(crate) use concurrency::{Room, Taken};
 pub(crate) use cost::Cost;
+pub(crate) use level::Level;
 pub(crate) use load::Load;
 pub use queue::{CoDel, QueueRule};
 pub use rate::Rate;
 pub(crate) use rate::Rates;
+use reserve::Reserves;
 
 use super::CallerKey;
 use crate::ServeError;
@@ -52,6 +64,7 @@ pub struct Limits {
     queue: Option<QueueRule>,
     concurrency: Option<Concurrency>,
     methods: Vec<(String, Concurrency)>,
+    kept: Reserves,
     callers: Option<(CallerKey, u32)>,
     rates: Vec<Rate>,
 }
@@ -62,6 +75,7 @@ impl Default for Limits {
             queue: Some(QueueRule::default()),
             concurrency: None,
             methods: Vec::new(),
+            kept: Reserves::default(),
             callers: None,
             rates: Vec::new(),
         }
@@ -93,6 +107,19 @@ impl Limits {
         let name = name.into();
         self.methods.retain(|(other, _)| *other != name);
         self.methods.push((name, limit.into()));
+        self
+    }
+
+    /// Keeps so many percent of every limit of concurrency, that of all and those of methods, for calls of this
+    /// priority and above. Nothing is kept by default: those that run keep their places, whatever comes. Parts for several priorities
+    /// add up: with 10 % for 5 and 20 % for 1 the most ordinary calls, those of priority 0, may fill 70 %, those of
+    /// 1 to 4 fill 90 %, others all. One call there may be in any case.
+    ///
+    /// The most ordinary calls must have something left, and four fifths where a limit is adaptive, which would
+    /// otherwise take what they may not use for calls that there are not, and sink.
+    #[must_use]
+    pub fn reserve(mut self, priority: u8, percent: u8) -> Limits {
+        self.kept.set(priority, percent);
         self
     }
 
@@ -146,7 +173,12 @@ impl Limits {
         let is_counted =
             self.concurrency.is_some() || !self.methods.is_empty() || self.callers.is_some();
         let of_each = self.callers.as_ref().map(|(_, calls)| *calls);
-        is_counted.then(|| Taken::new(self.concurrency, methods, of_each))
+        is_counted.then(|| Taken::new(self.concurrency, methods, self.kept.clone(), of_each))
+    }
+
+    fn has_adaptive(&self) -> bool {
+        let mut all = self.concurrency.iter().chain(self.methods.iter().map(|(_, limit)| limit));
+        all.any(|limit| matches!(limit, Concurrency::Adaptive(_)))
     }
 
     /// The part of one shard of a server.
@@ -171,6 +203,11 @@ impl Limits {
                 self.concurrency.is_none_or(|limit| limit.is_sound()),
             ),
             ("method", "at least 1, and an adaptive one between its bounds", methods_are_sound),
+            (
+                "reserve",
+                "of priority 1 or more and 1 percent or more, all together 99 at most, and 20 of an adaptive limit",
+                self.kept.is_sound(self.has_adaptive()),
+            ),
             (
                 "concurrency_of_each",
                 "at least 1, by a key that metadata can have",
@@ -211,6 +248,10 @@ mod tests {
         assert!(message(Limits::default().rate(Rate::per_second(0))).contains("rate"));
         let key = CallerKey::metadata("k");
         assert!(message(Limits::default().concurrency_of_each(key, 0)).contains("of_each"));
+        assert!(message(Limits::default().reserve(0, 10)).contains("reserve"));
+        let half = Limits::default().concurrency(10).reserve(1, 50);
+        assert!(half.validate().is_ok());
+        assert!(message(half.method("a.B/c", AdaptiveConfig::default())).contains("reserve"));
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Who may connect to a shard and call on it.
 
-use std::rc::Rc;
-
 use ringcall_core::{CloseReason, Handle, Request, Status};
 
 use super::Inner;
 use crate::client::Credentials;
-use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask};
+use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask, ask_or};
 
 impl Inner {
     /// Whom the certificate of the other side names.
@@ -50,16 +48,27 @@ impl Inner {
         }
     }
 
-    /// Whether this call may be made; if not, it is refused.
+    /// Whether this call may be made; if not, it is refused. If so, it has no higher priority than it may claim.
     #[cold]
-    pub(super) fn may_call(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
+    pub(super) fn may_call(
+        &self,
+        handle: Handle,
+        request: &mut Request,
+        method: &'static str,
+    ) -> bool {
+        let may =
+            self.is_allowed(handle, request, method) && self.is_for_group(handle, request, method);
+        if may && request.priority > 0 {
+            self.bound_priority(handle, request, method);
+        }
+        may
+    }
+
+    fn is_allowed(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
         let asked = self.gate.borrow().calls(handle);
-        let Some((hook, info)) = asked else { return self.is_for_group(handle, request, method) };
-        let info = info.unwrap_or_else(|| Rc::new(ConnectionInfo::default()));
+        let Some((hook, info)) = asked else { return true };
         let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
-        let Some((status, reason)) = ask(|| hook(&call)) else {
-            return self.is_for_group(handle, request, method);
-        };
+        let Some((status, reason)) = ask(|| hook(&call)) else { return true };
         log::debug!("a call of {} was refused: {reason}", method);
         self.refuse(handle, request.id, status);
         let now = self.now();
@@ -69,6 +78,15 @@ impl Inner {
             self.deny(handle);
         }
         false
+    }
+
+    /// A call that claims to be more than ordinary gets no more than its caller may claim.
+    fn bound_priority(&self, handle: Handle, request: &mut Request, method: &'static str) {
+        let asked = self.gate.borrow().priorities(handle);
+        if let Some((hook, info)) = asked {
+            let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
+            request.priority = request.priority.min(ask_or(0, || hook(&call)));
+        }
     }
 
     /// Whether a call was routed to the group of this server; if not, it is refused.

@@ -1,7 +1,7 @@
 //! What a shard with [`Limits`] takes on: calls wait in a queue of its own, after what has arrived was read.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{Cancellation, Empty, Handle, Instant, Request, RequestId, Status};
 
 use super::Inner;
-use crate::serve::limits::{CoDel, Limits, Load, Rates, Room, Taken};
+use crate::serve::limits::{ClassQueue, Level, Limits, Load, Next, Rates, Room, Taken};
 use crate::serve::{CallerKey, Method};
 
 /// How long calls are begun before what has arrived is read again, which is how long calls wait unseen. Reading
@@ -23,11 +23,10 @@ type Key = (Handle, RequestId);
 
 /// Only a shard with limits has one.
 pub(super) struct Admission {
-    /// Whether those that wait too long are refused. Without, none waits here.
-    rule: Option<RefCell<CoDel>>,
+    /// Those that have not begun, if there is a rule by which some are refused. Without, none waits here.
+    waiting: Option<RefCell<ClassQueue<Waiting>>>,
     /// In milliseconds, for those that the rule refuses.
     retry_after_ms: u16,
-    waiting: RefCell<VecDeque<Waiting>>,
     /// Which of them nobody waits for any more, and whether their time is over.
     given_up: RefCell<HashMap<Key, bool>>,
     /// Where calls are counted, if their number is limited.
@@ -38,6 +37,7 @@ pub(super) struct Admission {
     /// Whether it matters when exactly they end.
     is_timed: bool,
     load: Cell<Load>,
+    level: RefCell<Level>,
 }
 
 /// A call that has not begun.
@@ -56,22 +56,24 @@ impl Waiting {
 impl Admission {
     pub(super) fn new(limits: &Limits, rates: Option<Arc<Rates>>, now: Instant) -> Admission {
         let taken: Option<Taken<Key>> = limits.taken();
+        let rule = limits.queue_rule();
+        let interval = rule.unwrap_or_default().interval();
         Admission {
-            rule: limits.queue_rule().map(|rule| RefCell::new(CoDel::new(rule))),
-            retry_after_ms: limits.queue_rule().map_or(0, |rule| rule.retry_after_ms()),
-            waiting: RefCell::default(),
+            waiting: rule.map(|rule| RefCell::new(ClassQueue::new(Some(rule)))),
+            retry_after_ms: rule.map_or(0, |rule| rule.retry_after_ms()),
             given_up: RefCell::default(),
             is_timed: taken.as_ref().is_some_and(Taken::is_adaptive),
             taken: taken.map(RefCell::new),
             callers: limits.caller_key().map(|key| (key.clone(), RandomState::new())),
             rates,
             load: Cell::new(Load::new(now)),
+            level: RefCell::new(Level::new(interval)),
         }
     }
 
     /// Whether calls wait.
     pub(super) fn has_work(&self) -> bool {
-        !self.waiting.borrow().is_empty()
+        self.waiting.as_ref().is_some_and(|waiting| !waiting.borrow().is_empty())
     }
 
     /// Nobody waits for this call any more; says whether it had not begun. Then it is answered when it is its turn, so
@@ -86,18 +88,14 @@ impl Admission {
         is_waiting
     }
 
-    /// The first of those that wait, and how many wait behind it.
-    fn next(&self) -> Option<(Waiting, usize)> {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.pop_front().map(|next| (next, waiting.len()))
-    }
-
-    fn refuses(&self, now: Instant, waited: Duration, behind: usize) -> bool {
-        self.rule.as_ref().is_some_and(|rule| rule.borrow_mut().refuses(now, waited, behind))
+    /// One of those that wait, which is to begin or to be refused.
+    #[inline]
+    fn next(&self, now: Instant) -> Option<Next<Waiting>> {
+        self.waiting.as_ref()?.borrow_mut().next(now)
     }
 
     fn expired(&self, waited: Duration, had: Duration) {
-        self.rule.iter().for_each(|rule| rule.borrow_mut().expired(waited, had));
+        self.waiting.iter().for_each(|waiting| waiting.borrow_mut().expired(waited, had));
     }
 
     /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
@@ -138,14 +136,14 @@ impl Inner {
             return self.refuse_until(handle, request.id, status, retry_after_ms);
         }
         // Items would not find a call that has not begun.
-        if admission.rule.is_none() || request.flags & WITH_ITEMS != 0 {
+        let queue = admission.waiting.as_ref().filter(|_| request.flags & WITH_ITEMS == 0);
+        let Some(queue) = queue else {
+            admission.level.borrow_mut().admitted(self.now(), request.priority);
             return self.begin_admitted(handle, request, method, 0);
-        }
-        admission.waiting.borrow_mut().push_back(Waiting {
-            handle,
-            request: request.take(),
-            method,
-        });
+        };
+        let (class, since) = (request.priority, request.received);
+        let waiting = Waiting { handle, request: request.take(), method };
+        queue.borrow_mut().push(class, since, waiting);
     }
 
     /// Counts a call, and says with what it is refused, if there are too many. Either way it [ends](Self::ended_taken).
@@ -163,9 +161,14 @@ impl Inner {
                 |(by, random): &(CallerKey, _)| by.number(random, caller, &request.extensions);
             let number = admission.callers.as_ref().map(number);
             let key = (handle, request.id);
-            let room = taken.borrow_mut().begin(key, request.method, number, request.received);
+            let of = (request.method, request.priority);
+            while taken.borrow().lacks_place(of, number) && self.gives_way(admission, of.1) {}
+            let room = taken.borrow_mut().begin(key, of, number, request.received);
             if room != Room::Taken {
                 register.over_limit.add();
+                if room == Room::Kept {
+                    admission.level.borrow_mut().refused(self.now(), request.priority);
+                }
                 let is_callers = room == Room::CallerFull;
                 let status = if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED };
                 return Some((status, 0));
@@ -180,6 +183,20 @@ impl Inner {
         Some((Status::RATE_LIMITED, u16::try_from(wait_ms).unwrap_or(u16::MAX - 1)))
     }
 
+    /// A call of a lower class that waits gives up its place, the first of the lowest; says whether there was one.
+    fn gives_way(&self, admission: &Admission, class: u8) -> bool {
+        let queue = admission.waiting.as_ref();
+        let lower = queue.and_then(|waiting| waiting.borrow_mut().pop_below(class));
+        let Some(lower) = lower else { return false };
+        let (handle, id) = lower.key();
+        if admission.was_given_up((handle, id)).is_none() {
+            self.remote.register.over_limit.add();
+            admission.level.borrow_mut().refused(self.now(), lower.request.priority);
+        }
+        self.refuse(handle, id, Status::OVERLOADED);
+        true
+    }
+
     /// Begins calls that wait, for about as long as it took to read them, and a [`SLICE`] at least. Says whether there
     /// was any.
     #[cold]
@@ -189,11 +206,11 @@ impl Inner {
         let until = now + now.since(turn_began).max(SLICE);
         let mut any = false;
         while now < until
-            && let Some((next, behind)) = admission.next()
+            && let Some(next) = admission.next(now)
         {
             any = true;
-            let method = Rc::clone(&next.method);
-            let has_begun = self.begin_next(admission, next, behind, until);
+            let method = Rc::clone(&next.call.method);
+            let has_begun = self.begin_next(admission, next, until);
             let began = now;
             now = self.read_clock();
             if has_begun {
@@ -208,18 +225,17 @@ impl Inner {
         any
     }
 
-    /// The first of those that wait begins, or does not; says which. Answers leave `until` then, or when none waits.
+    /// One of those that wait begins, or does not; says which. Answers leave `until` then, or when none waits.
     fn begin_next(
         self: &Rc<Self>,
         admission: &Admission,
-        mut next: Waiting,
-        behind: usize,
+        next: Next<Waiting>,
         until: Instant,
     ) -> bool {
         let now = self.now.get();
+        let Next { call: mut next, is_refused, behind } = next;
         let (handle, id) = next.key();
         let waited = now.since(next.request.received);
-        let is_refused = admission.refuses(now, waited, behind);
         let is_late = is_late(&next, now, behind, until);
         match admission.was_given_up((handle, id)) {
             Some(false) => self.refuse(handle, id, Status::CANCELLED),
@@ -232,12 +248,14 @@ impl Inner {
             }
             _ if is_refused => {
                 self.remote.register.waited_too_long.add();
+                admission.level.borrow_mut().refused(now, next.request.priority);
                 self.refuse_until(handle, id, Status::OVERLOADED, admission.retry_after_ms);
             }
             _ => {
                 if self.watch.is_some() {
                     self.watch_begins(handle, id);
                 }
+                admission.level.borrow_mut().admitted(now, next.request.priority);
                 let queue_us = now.micros_since(next.request.received);
                 self.begin_admitted(handle, &mut next.request, next.method, queue_us);
                 return true;
@@ -272,11 +290,13 @@ impl Inner {
     pub(crate) fn refuse_waiting(&self, status: Status) -> usize {
         let Some(admission) = &self.admission else { return 0 };
         admission.given_up.borrow_mut().clear();
-        let waiting = std::mem::take(&mut *admission.waiting.borrow_mut());
-        for waiting in &waiting {
+        let pop = || admission.waiting.as_ref().and_then(|waiting| waiting.borrow_mut().pop());
+        let mut refused = 0;
+        while let Some(waiting) = pop() {
             self.refuse(waiting.handle, waiting.request.id, status);
+            refused += 1;
         }
-        waiting.len()
+        refused
     }
 
     /// Refuses a call, with advice when to come again.
@@ -296,6 +316,7 @@ impl Inner {
     pub(super) fn ended_taken(&self, handle: Handle, request: RequestId, header: &mut ReplyHeader) {
         let Some(admission) = &self.admission else { return };
         header.load = admission.load.get().thousandths();
+        header.admission = admission.level.borrow_mut().lowest(self.now.get());
         if let Some(taken) = &admission.taken {
             // Within a slice the time is that at which a handler began.
             let now = if admission.is_timed { self.read_clock() } else { self.now.get() };

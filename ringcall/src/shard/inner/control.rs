@@ -30,7 +30,7 @@ impl Inner {
 
     /// A method that no service has.
     #[cold]
-    pub(super) fn control(&self, handle: Handle, request: &Request) {
+    pub(super) fn control(&self, handle: Handle, request: &mut Request) {
         if request.method != PAGE {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         }
