@@ -233,7 +233,7 @@ pub fn over_every_pair(body: impl Fn(Pair) + Sync) {
 /// The same, one pair after the other: for tests that measure what the whole process does.
 pub fn over_every_pair_in_turn(body: impl Fn(Pair)) {
     for pair in every_pair(is_tls()) {
-        println!("over {pair:?}");
+        eprintln!("over {pair:?}");
         body(pair);
     }
 }
@@ -252,7 +252,7 @@ pub fn over_every_engine(body: impl Fn(Pair) + Sync) {
 /// The same, for bytes on a socket as the other side.
 pub fn over_every_engine_in_turn(body: impl Fn(Pair)) {
     for pair in every_engine() {
-        println!("over {pair:?}");
+        eprintln!("over {pair:?}");
         body(pair);
     }
 }
