@@ -7,11 +7,16 @@ use crate::Kernel;
 /// All buffers together are at most this part of the pool's bound.
 const BOUND_SHARE: usize = 16;
 
+/// How many more there are after a refill at most. New blocks are zeroed, on pages that the system may have to find
+/// first: up to 0.1 ms for 64 KiB, in the middle of a turn.
+const GROWTH_MAX: usize = 32;
+
 /// Blocks of the pool that are with the kernel, by number.
 ///
 /// Provided buffers are used in the order in which they were provided, so all of them pass through the
-/// caches. Hence there are few at first, and twice as many each time they run out, as far as the [bound](Pool::bound)
-/// of the pool has room: to be a part of it that matters would make memory short without a single call.
+/// caches. Hence there are few at first, and up to twice as many each time they run out, as far as the
+/// [bound](Pool::bound) of the pool has room: to be a part of it that matters would make memory short without a single
+/// call. However many receives find none before the next refill, they have run out once.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     pool: Pool,
@@ -21,14 +26,22 @@ pub(crate) struct Buffers {
     /// Numbers without a buffer.
     vacant: Vec<u16>,
     limit: usize,
+    /// Some receive found none since the last refill.
+    have_run_out: bool,
 }
 
 impl Buffers {
     /// Lends nothing yet. `limit` is the size of the kernel's ring.
     pub(crate) fn new(pool: &Pool, bytes: usize, first: usize, limit: u16) -> Buffers {
         let limit = usize::from(limit);
-        let mut buffers =
-            Buffers { pool: pool.clone(), bytes, lent: Vec::new(), vacant: Vec::new(), limit };
+        let mut buffers = Buffers {
+            pool: pool.clone(),
+            bytes,
+            lent: Vec::new(),
+            vacant: Vec::new(),
+            limit,
+            have_run_out: false,
+        };
         buffers.resize(first.min(limit));
         buffers
     }
@@ -40,10 +53,15 @@ impl Buffers {
         self.vacant.extend((before..count).rev().map(|number| number as u16));
     }
 
-    /// They ran out.
-    pub(crate) fn grow(&mut self) {
+    /// A receive found none.
+    pub(crate) fn ran_out(&mut self) {
+        self.have_run_out = true;
+    }
+
+    fn grow(&mut self) {
         let room = self.pool.bound().full / BOUND_SHARE / self.bytes;
-        self.resize((self.lent.len() * 2).min(self.limit.min(room)).max(self.lent.len()).max(1));
+        let (count, limit) = (self.lent.len(), self.limit.min(room));
+        self.resize((count + count.min(GROWTH_MAX)).min(limit).max(count).max(1));
     }
 
     /// The buffer with this number comes back with data. `None`: the kernel does not have it.
@@ -56,6 +74,9 @@ impl Buffers {
 
     /// Gives the kernel a buffer for each that came back.
     pub(crate) fn refill(&mut self, kernel: &mut impl Kernel) {
+        if std::mem::take(&mut self.have_run_out) {
+            self.grow();
+        }
         if self.vacant.is_empty() {
             return;
         }

@@ -122,6 +122,25 @@ fn e14_running_out_of_buffers_ends_and_begins_receiving_once() {
 }
 
 #[test]
+fn e14_buffers_that_run_out_for_many_at_once_are_doubled_once() {
+    let mut world = seeded(7, Features::ALL);
+    for _ in 0..6 {
+        world.open();
+    }
+    // As far as the first multiple of 16, up to which streams do without provided buffers.
+    (0..6).for_each(|index| world.peer_sends_bytes(index, 8));
+    world.settle();
+    (0..6).for_each(|index| world.peer_sends_bytes(index, 512));
+    // The first reap hears of several that found none, the second provides more.
+    world.reap();
+    assert!(world.engine.kernel().no_buffers > 1, "they ran out for more than one");
+    assert_eq!(world.engine.kernel().numbers, 2);
+    world.reap();
+    assert_eq!(world.engine.kernel().numbers, 4);
+    world.settle();
+}
+
+#[test]
 fn e16_a_connection_accepted_after_its_listener_left_is_closed() {
     let mut decisions = VecDeque::from([1, 2, 3, 4, 5, 6, 7, 8]);
     while let Some(seed) = decisions.pop_front() {

@@ -17,7 +17,8 @@ pub struct UringConfig {
     pub entries: u32,
     /// Size of a receive buffer. 64 KiB by default.
     pub buffer_bytes: usize,
-    /// How many receive buffers there are at first; twice as many each time they run out. 8 by default.
+    /// How many receive buffers there are at first; twice as many each time they run out, though at most 32 more. 8 by
+    /// default.
     pub buffers: usize,
     /// How many there are at most; a power of two. 1024 by default.
     pub buffers_max: u16,

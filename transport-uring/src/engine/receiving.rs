@@ -133,7 +133,7 @@ impl<K: Kernel> Uring<K> {
             libc::ENOMEM => self.tally.memory_short.add(),
             libc::ENOBUFS => {
                 self.tally.buffers_short.add();
-                self.buffers.grow();
+                self.buffers.ran_out();
             }
             _ => return self.broken(handle, os_error(error), events),
         }

@@ -80,6 +80,8 @@ pub struct Script<D> {
     /// From now on everything goes well, so that a test can come to an end.
     pub is_tame: bool,
     pub no_buffers: u64,
+    /// How many buffers there are: numbers that were ever provided.
+    pub numbers: usize,
 }
 
 /// How long the completion queue is.
@@ -98,6 +100,7 @@ impl<D: Decide> Script<D> {
             ready: VecDeque::new(),
             is_tame: false,
             no_buffers: 0,
+            numbers: 0,
         }
     }
 
@@ -348,6 +351,7 @@ impl<D: Decide + std::fmt::Debug> Kernel for Script<D> {
     }
 
     fn provide(&mut self, number: u16, into: *mut u8, len: u32) {
+        self.numbers = self.numbers.max(usize::from(number) + 1);
         self.unpublished.push((number, into, len));
     }
 

@@ -139,6 +139,10 @@ impl<D: Decide + Debug> World<D> {
 
     pub fn peer_sends(&mut self, index: usize) {
         let len = 1 + self.decide.below(2000) as usize;
+        self.peer_sends_bytes(index, len);
+    }
+
+    pub fn peer_sends_bytes(&mut self, index: usize, len: usize) {
         let first = self.decide.below(256) as u8;
         let bytes: Vec<u8> = (0..len).map(|i| first.wrapping_add((i / 3) as u8)).collect();
         let user = &mut self.users[index];
