@@ -21,8 +21,9 @@
 //!
 //! Calls have a [priority](crate::CallOptions::priority). Those of a higher one are begun first, and what has to be
 //! refused is of the lowest that waits, in the shard's queue and the pool's; what waits gives up its place in
-//! [the limit of all](Limits::concurrency) as well, and a part of limits can be [kept](Limits::reserve) for higher ones. Whatever is asked of higher ones, one in 16 calls that begin is a
-//! lower one. Answers say which is the lowest that is admitted. Any caller may say what it likes, unless
+//! [the limit of all](Limits::concurrency) as well, and a part of limits can be [kept](Limits::reserve) for higher
+//! ones. Whatever is asked of higher ones, one in 16 calls that begin is a lower one. Answers say which is the lowest
+//! that is admitted. Any caller may say what it likes, unless
 //! [`Server::priority_max`](crate::Server::priority_max) sees to it.
 //!
 //! The decisions are values, told the time and what happened: [`CoDel`] and [`AdaptiveLimit`].
