@@ -260,14 +260,15 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         let config = Config::new().in_flight_max(1);
         let server = pair.start(pair.bind().service(cook.into_kitchen()).config(config));
         let client = pair.kitchen(&server);
-        let first = begin(client.simmer(&250).into_future());
+        let first = begin(client.simmer(&60_000).into_future());
         // Whoever comes later in the mailbox is behind it.
         eventually("it runs", || server.connections() == 1);
         let dropped: Vec<_> = (0..3).map(|_| begin(client.simmer(&1).into_future())).collect();
         let last = begin(client.simmer(&2).into_future());
         block(Duration::from_millis(10));
         drop(dropped);
-        client.channel().block_on(first).unwrap();
+        // Only now is there room.
+        drop(first);
         client.channel().block_on(last).unwrap();
         client.nothing().wait().unwrap();
         // And the client's question for the table of methods, if no other test has asked it before.
