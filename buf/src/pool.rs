@@ -30,7 +30,7 @@ pub struct Pool(Rc<PoolInner>);
 
 pub(crate) struct PoolInner {
     home: Arc<Home>,
-    free: RefCell<[Vec<Block>; CLASSES]>,
+    free: RefCell<[Free; CLASSES]>,
     kept_bytes: Cell<usize>,
     kept_bytes_max: usize,
     /// Without what ended on other threads.
@@ -41,6 +41,26 @@ pub(crate) struct PoolInner {
     reserved_bytes: Cell<usize>,
     bound: Cell<Bound>,
     level: Cell<Level>,
+}
+
+/// The free blocks of one size.
+#[derive(Default)]
+struct Free {
+    /// Those that came last are taken first, since they are likely to be in the cache.
+    blocks: Vec<Block>,
+    /// So many there were at any time since [`Pool::release_unused`].
+    unused: usize,
+}
+
+impl Free {
+    const NONE: Free = Free { blocks: Vec::new(), unused: 0 };
+
+    #[inline]
+    fn pop(&mut self) -> Option<Block> {
+        let block = self.blocks.pop()?;
+        self.unused = self.unused.min(self.blocks.len());
+        Some(block)
+    }
 }
 
 /// How much may be held of a pool, lent blocks and [reservations](Pool::reserve) together, in bytes.
@@ -74,7 +94,7 @@ impl Pool {
     pub fn new(kept_bytes_max: usize) -> Pool {
         Pool(Rc::new(PoolInner {
             home: Home::new(RETURN_BYTES_MAX),
-            free: RefCell::new([const { Vec::new() }; CLASSES]),
+            free: RefCell::new([Free::NONE; CLASSES]),
             kept_bytes: Cell::new(0),
             kept_bytes_max,
             lent_bytes: Cell::new(0),
@@ -170,6 +190,24 @@ impl Pool {
         buffer.freeze()
     }
 
+    /// Frees half of the blocks, of each size, that have been free ever since this was called before, while more
+    /// than `keep` bytes are kept. Called every now and then it takes back what one bad moment needed, and leaves
+    /// what is needed time and again.
+    pub fn release_unused(&self, keep: usize) {
+        let PoolInner { free, kept_bytes, .. } = &*self.0;
+        for Free { blocks, unused } in free.borrow_mut().iter_mut().rev() {
+            let Some(bytes) = blocks.first().map(|block| block.capacity()) else { continue };
+            let much = kept_bytes.get().saturating_sub(keep).div_ceil(bytes);
+            // Those that have been here for longest.
+            for block in blocks.drain(..unused.div_ceil(2).min(much)) {
+                kept_bytes.set(kept_bytes.get() - bytes);
+                // SAFETY: free blocks have no handles. (test: `what_nobody_needs_is_released`)
+                unsafe { block.free() };
+            }
+            *unused = blocks.len();
+        }
+    }
+
     /// What the pool holds at the moment.
     #[inline]
     #[must_use]
@@ -246,13 +284,13 @@ impl PoolInner {
 
     fn take_free(&self, class: usize) -> Option<Block> {
         let mut free = self.free.borrow_mut();
-        if free[class].is_empty() && !self.home.returns.is_empty() {
+        if free[class].blocks.is_empty() && !self.home.returns.is_empty() {
             while let Some(Returned(block)) = self.home.returns.pop() {
                 self.keep(&mut free, block);
             }
         }
         #[cfg(ringcall_poison)]
-        free[class].last()?.check_poison();
+        free[class].blocks.last()?.check_poison();
         let block = free[class].pop()?;
         self.kept_bytes.set(self.kept_bytes.get() - block.capacity());
         Some(block)
@@ -266,13 +304,13 @@ impl PoolInner {
         self.keep(&mut self.free.borrow_mut(), block);
     }
 
-    fn keep(&self, free: &mut [Vec<Block>; CLASSES], block: Block) {
+    fn keep(&self, free: &mut [Free; CLASSES], block: Block) {
         let kept = self.kept_bytes.get() + block.capacity();
         match class_of(block.capacity()) {
             Some(class) if kept <= self.room_to_keep(self.held_bytes()) => {
                 #[cfg(ringcall_poison)]
                 block.poison();
-                free[class].push(block);
+                free[class].blocks.push(block);
                 self.kept_bytes.set(kept);
             }
             // SAFETY: the block came here because its last handle is gone. (test: `a_pool_keeps_only_what_it_may`)
@@ -283,7 +321,7 @@ impl PoolInner {
 
 impl Drop for PoolInner {
     fn drop(&mut self) {
-        for block in self.free.get_mut().iter_mut().flat_map(|class| class.drain(..)) {
+        for block in self.free.get_mut().iter_mut().flat_map(|class| class.blocks.drain(..)) {
             // SAFETY: free blocks have no handles. (test: `a_pool_keeps_only_what_it_may`)
             unsafe { block.free() };
         }
@@ -441,6 +479,33 @@ mod tests {
         assert_eq!(pool.stats().kept_bytes, 4 * 4096);
         drop((held, reserved));
         assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 5 * 4096 });
+    }
+
+    #[test]
+    fn what_nobody_needs_is_released() {
+        let pool = Pool::new(usize::MAX);
+        let take = |n: usize| (0..n).map(|_| pool.take(4096)).collect::<Vec<ChunkMut>>();
+        let kept = || pool.stats().kept_bytes / 4096;
+        drop(take(16));
+        // They were lent since it was called before, which was never.
+        pool.release_unused(0);
+        assert_eq!(kept(), 16);
+        for left in [8, 4] {
+            pool.release_unused(0);
+            assert_eq!(kept(), left);
+        }
+        // What is needed time and again stays, and no more of the others goes than may.
+        for left in [3, 3] {
+            drop(take(3));
+            pool.release_unused(0);
+            assert_eq!(kept(), left);
+        }
+        pool.release_unused(2 * 4096);
+        assert_eq!(kept(), 2);
+        for _ in 0..3 {
+            pool.release_unused(0);
+        }
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 0 });
     }
 
     #[test]

@@ -43,6 +43,9 @@ const HELD_BYTES_MIN: usize = 16 * 1024;
 /// threads does not say so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How long free blocks lie until half of them are freed, see [`MemoryLimits::kept_bytes`](crate::MemoryLimits).
+const RELEASE_EVERY: Duration = Duration::from_secs(10);
+
 /// How soon after another it is looked whether somebody holds landing budget that others wait for.
 const LANDING_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -77,6 +80,8 @@ pub struct Endpoint<Tr: Transport, L, T> {
     relieved: Option<usize>,
     /// Not before then is it looked again who holds landing budget that others wait for.
     next_landing_look: Instant,
+    /// When free blocks that nobody needed are freed.
+    next_release: Instant,
 }
 
 struct Link<L, T> {
@@ -169,6 +174,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             short: None,
             relieved: None,
             next_landing_look: now,
+            next_release: now + RELEASE_EVERY,
         }
     }
 
@@ -187,6 +193,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         self.is_slow_served = false;
         if self.short.is_some() || self.memory.is_short() {
             self.look_at_memory(now);
+        }
+        if self.next_release <= now {
+            self.next_release = now + RELEASE_EVERY;
+            self.memory.release_unused();
         }
         self.expire(now) || any
     }
@@ -340,10 +350,8 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// When the next [`reap`](Self::reap) is due if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        match (self.timers.next(), self.short) {
-            (Some(timer), Some(look)) => Some(timer.min(look)),
-            (timer, look) => timer.or(look),
-        }
+        let release = self.memory.keeps_much().then_some(self.next_release);
+        [self.timers.next(), self.short, release].into_iter().flatten().min()
     }
 
     // ---- connections ----

@@ -34,6 +34,9 @@ struct Inner {
 /// See [`Memory::room`].
 const ROOM_BYTES_MIN: usize = 256 * 1024;
 
+/// Free blocks of no more than this are kept however long nobody needs them.
+const KEPT_BYTES_MIN: usize = 1 << 20;
+
 /// How much memory a shard may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,7 +52,8 @@ pub struct MemoryLimits {
     /// Of blocks in use: beyond three quarters of it, bodies that arrived whole are copied out of
     /// their receive buffers, so that a few that are held long do not pin much. 64 MiB by default.
     pub lent_bytes: usize,
-    /// Of free blocks kept for the next user. 64 MiB by default.
+    /// Of free blocks kept for the next user. 64 MiB by default. Above one MiB, half of those that nobody needed for
+    /// ten seconds are freed.
     pub kept_bytes: usize,
     /// Of everything that connections hold: what arrives, what is answered and not sent, calls that run, and
     /// free blocks. `None`, the default, is no bound in core; the facade derives one from what the process may have.
@@ -118,6 +122,17 @@ impl Memory {
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.0.pool
+    }
+
+    /// Frees half of the blocks that nobody needed since this was called before, if there are many.
+    pub(crate) fn release_unused(&self) {
+        self.0.pool.release_unused(KEPT_BYTES_MIN);
+    }
+
+    /// Whether there are so many free blocks that some might be [freed](Self::release_unused).
+    #[inline]
+    pub(crate) fn keeps_much(&self) -> bool {
+        self.0.pool.stats().kept_bytes > KEPT_BYTES_MIN
     }
 
     /// Takes the arena that frames are built in; give it back with [`put_arena`](Self::put_arena). Whoever

@@ -182,3 +182,25 @@ fn calls_that_take_long_are_one_a_turn_behind_all_others() {
     assert_eq!(callers(&mut end, slow, now), []);
     assert!(!end.has_work());
 }
+
+/// A burst's blocks go back to the system, also when nothing more happens; what is kept for ever is little.
+#[test]
+fn free_blocks_that_nobody_needs_are_released() {
+    const MIB: usize = 1 << 20;
+    let mut now = Instant::from_nanos(1_000_000_000);
+    let memory = Memory::new(MemoryLimits::default());
+    let mut end = End::new(Scripted::default(), memory.clone(), now);
+    assert_eq!(end.next_timeout(), None);
+    drop((0..512).map(|_| memory.pool().take(128 * 1024)).collect::<Vec<_>>());
+    let kept = || memory.pool().stats().kept_bytes;
+    assert_eq!(kept(), 64 * MIB);
+    let mut looks = Vec::new();
+    while let Some(next) = end.next_timeout() {
+        assert!(next > now, "it would look again and again");
+        now = next;
+        turn(&mut end, now);
+        looks.push(kept() / MIB);
+    }
+    // They were lent in the first of these times.
+    assert_eq!(looks, [64, 32, 16, 8, 4, 2, 1]);
+}
