@@ -3,7 +3,7 @@
 //! successor, how files are sent and written, how another thread wakes a parked engine, and how a loop of
 //! somebody else hosts one.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod accept;
 mod doorbell;
@@ -11,6 +11,7 @@ mod file;
 mod handover;
 mod hosted;
 mod listeners;
+mod loopback;
 mod memory;
 #[cfg(all(test, ringcall_loom))]
 mod models;
@@ -26,6 +27,7 @@ pub use file::SharedFile;
 pub use handover::Handover;
 pub use hosted::Hosted;
 pub use listeners::{Accepted, Listeners, Listening};
+pub use loopback::{LOOPBACK_SEND_BYTES, Window};
 pub use memory::memory_max;
 pub use slots::Slots;
 pub use socket::{

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::loopback;
 use ringcall_core::{Address, TransportError};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -174,6 +175,11 @@ fn path(address: &Address) -> &Path {
 pub fn connect(address: &Address) -> Result<(Socket, bool), TransportError> {
     let (socket, to) = new_socket(address)?;
     set_up(&socket, address);
+    if let Address::Tcp(to) = address
+        && to.ip().to_canonical().is_loopback()
+    {
+        loopback::set_up(&socket);
+    }
     match socket.connect(&to) {
         Ok(()) => Ok((socket, true)),
         Err(error)
@@ -192,6 +198,9 @@ pub fn connect(address: &Address) -> Result<(Socket, bool), TransportError> {
 pub fn set_up_accepted(socket: &Socket, listener: &ListenSocket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     set_up(socket, listener.address());
+    if loopback::is_loopback(socket) {
+        loopback::set_up(socket);
+    }
     Ok(())
 }
 

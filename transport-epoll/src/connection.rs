@@ -2,7 +2,7 @@
 
 use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
 use ringcall_core::{Batch, Receive, TransportError};
-use ringcall_net::{Tally, Unsent, receive_some, send_some};
+use ringcall_net::{Tally, Unsent, Window, receive_some, send_some};
 use socket2::Socket;
 
 /// A receive is worth its system call only with at least this much room.
@@ -22,6 +22,7 @@ pub(crate) struct Connection {
     hung_up: bool,
     /// Bytes received so far, for the alignment of what comes next.
     received: u64,
+    window: Window,
     /// What the kernel has not taken yet.
     pub(crate) unsent: Unsent,
     pub(crate) wants_shutdown: bool,
@@ -61,6 +62,7 @@ impl Connection {
             disturbed: false,
             hung_up: false,
             received: 0,
+            window: Window::default(),
             unsent: Unsent::new(),
             wants_shutdown: false,
         }
@@ -82,6 +84,9 @@ impl Connection {
 
     /// How to receive from now on.
     pub(crate) fn set_receiving(&mut self, how: Receive) {
+        if let Receive::Land(_, len) = &how {
+            self.window.expect(&self.socket, *len);
+        }
         self.receiving = how;
         self.disturbed = false;
     }

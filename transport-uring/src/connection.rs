@@ -6,7 +6,7 @@ use std::ptr;
 
 use ringcall_buf::{Chunk, ChunkMut};
 use ringcall_core::{Batch, Receive, TransportError};
-use ringcall_net::{Tally, Unsent};
+use ringcall_net::{Tally, Unsent, Window};
 use socket2::Socket;
 
 use crate::Op;
@@ -36,6 +36,7 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// Bytes received so far, for the alignment of what comes next.
     received: u64,
+    pub(crate) window: Window,
     bulk: u32,
     misaligned: u32,
     /// The last receive into memory of its own had at least as much to bring as it usually may.
@@ -119,6 +120,7 @@ impl Connection {
             backlog: VecDeque::new(),
             input: Input::Open,
             received: 0,
+            window: Window::default(),
             bulk: 0,
             misaligned: 0,
             brings_much: false,

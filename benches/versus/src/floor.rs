@@ -13,6 +13,7 @@ use ringcall::WaitPolicy;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use socket2::SockRef;
 
 use crate::Result;
 use crate::cases::Case;
@@ -24,7 +25,7 @@ use crate::subjects::announce;
 /// The most that one receive takes. Smaller than what is in flight, so that both sides work at the same
 /// time instead of in turns.
 fn receive_bytes(frame: usize) -> usize {
-    (16 * frame).clamp(32 << 10, 64 << 10)
+    (16 * frame).clamp(32 << 10, if frame < 1 << 20 { 64 << 10 } else { 256 << 10 })
 }
 
 /// What is sent, over and over: few enough bytes to stay in the cache, and not as many as a whole number
@@ -39,7 +40,7 @@ pub(crate) fn serve(case: &Case, wait: WaitPolicy) -> Result<()> {
     let mut links = Vec::new();
     for _ in 0..case.connections {
         let (socket, _) = listener.accept()?;
-        socket.set_nodelay(true)?;
+        set_up(&socket, size)?;
         links.push(Echo { socket, buffer: vec![0; size], start: 0, end: 0 });
     }
     match drive(&mut links, wait, || false) {
@@ -58,7 +59,7 @@ pub(crate) fn call(
     let mut links = Vec::new();
     for index in 0..case.connections {
         let socket = TcpStream::connect(servers[0])?;
-        socket.set_nodelay(true)?;
+        set_up(&socket, receive_bytes(frame))?;
         links.push(Calls::new(socket, frame, case, index));
     }
     meter::begin(case, watch)?;
@@ -130,6 +131,16 @@ fn drive_many<L: Link>(
             }
         }
     }
+    Ok(())
+}
+
+/// As ringcall has its sockets over loopback. The kernel does not have them so by itself, so a floor with the kernel's own
+/// would lie above the house.
+fn set_up(socket: &TcpStream, receive_bytes: usize) -> Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_send_buffer_size(ringcall_net::LOOPBACK_SEND_BYTES)?;
+    ringcall_net::Window::default().expect(&socket, receive_bytes);
     Ok(())
 }
 

@@ -369,6 +369,9 @@ impl<K: Kernel> Transport for Uring<K> {
                 // Whoever asks again is told again.
                 connection.input = Input::Ended;
             }
+            if let Receive::Land(_, len) = &how {
+                connection.window.expect(&connection.socket, *len);
+            }
             connection.want = how;
             self.list(handle);
         }

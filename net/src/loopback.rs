@@ -1,0 +1,114 @@
+//! TCP between two processes of one machine: there the kernel copies what is sent at once, and what nobody has
+//! read yet is memory that both sides have to fetch again.
+//!
+//! Measured with calls of a MiB, see `docs/PERFORMANCE.md`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use socket2::Socket;
+
+/// So much the kernel takes of what is sent; it doubles this. By default it takes up to 4 MiB, which is more than a
+/// core has cache for, and the sender would rather read meanwhile.
+pub const LOOPBACK_SEND_BYTES: usize = 256 * 1024;
+
+/// Of how much the other side may send before it is read, within half of what `net.ipv4.tcp_rmem` allows.
+const WINDOW_BYTES: libc::c_int = 8 << 20;
+
+/// Who receives as much of a body at a time wants a wide window.
+const WIDE_FROM: usize = 128 * 1024;
+
+/// Sets up a connection over loopback.
+pub(crate) fn set_up(socket: &Socket) {
+    // It stays as it was if it cannot be set.
+    let _ = socket.set_send_buffer_size(LOOPBACK_SEND_BYTES);
+}
+
+/// Whether this is a connection of TCP over loopback.
+pub(crate) fn is_loopback(socket: &Socket) -> bool {
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    address.is_some_and(|address| address.ip().to_canonical().is_loopback())
+}
+
+/// A connection's receive window: as the kernel has it, which begins with 64 KiB, or wide from the first large body on.
+///
+/// The kernel widens it as it is read. Over loopback that took seconds, in which the window closed after each few
+/// hundred KiB.
+#[derive(Debug, Default)]
+pub struct Window {
+    is_wide: bool,
+}
+
+impl Window {
+    /// So many bytes of a body are about to be received at a time.
+    #[inline]
+    pub fn expect(&mut self, socket: &Socket, len: usize) {
+        if len >= WIDE_FROM && !self.is_wide {
+            self.is_wide = true;
+            if is_loopback(socket) {
+                // It is narrower otherwise, and that is all.
+                let _ = widen(socket);
+            }
+        }
+    }
+}
+
+/// Raising the low-water mark makes the kernel provide for as much, and leaves it to widen the window further, which
+/// setting the buffer's size would not. Then nobody waits for so much.
+#[cold]
+fn widen(socket: &Socket) -> io::Result<()> {
+    set_low_water(socket, WINDOW_BYTES)?;
+    set_low_water(socket, 1)
+}
+
+#[allow(unsafe_code, reason = "no library sets this option")]
+fn set_low_water(socket: &Socket, bytes: libc::c_int) -> io::Result<()> {
+    let (value, len) = (&raw const bytes, size_of::<libc::c_int>() as libc::socklen_t);
+    let fd = socket.as_raw_fd();
+    // SAFETY: the descriptor is the socket's, which outlives the call; `value` points to an integer of `len` bytes,
+    // which is only read. (test: `a_large_body_widens_the_window_and_a_byte_is_still_told`)
+    let set =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value.cast(), len) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    fn connected(address: &str) -> (TcpStream, Socket) {
+        let listener = TcpListener::bind(address).unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (there, Socket::from(listener.accept().unwrap().0))
+    }
+
+    #[test]
+    fn a_large_body_widens_the_window_and_a_byte_is_still_told() {
+        let (mut there, socket) = connected("127.0.0.1:0");
+        let (before, mut window) = (socket.recv_buffer_size().unwrap(), Window::default());
+        window.expect(&socket, WIDE_FROM - 1);
+        assert_eq!(socket.recv_buffer_size().unwrap(), before);
+        window.expect(&socket, WIDE_FROM);
+        let wide = socket.recv_buffer_size().unwrap();
+        assert!(wide > before, "{wide} bytes, {before} before");
+        there.write_all(&[1]).unwrap();
+        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, None).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_kernel_takes_less_of_what_is_sent() {
+        let (_there, socket) = connected("127.0.0.1:0");
+        assert!(is_loopback(&socket));
+        set_up(&socket);
+        assert!(socket.send_buffer_size().unwrap() <= 2 * LOOPBACK_SEND_BYTES);
+        let (_pair, unix) =
+            Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        assert!(!is_loopback(&unix));
+    }
+}
