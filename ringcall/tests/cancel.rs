@@ -260,9 +260,9 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         let config = Config::new().in_flight_max(1);
         let server = pair.start(pair.bind().service(cook.into_kitchen()).config(config));
         let client = pair.kitchen(&server);
+        // Who calls before there is a connection is not in the order of the mailbox when there is one.
+        client.nothing().wait().unwrap();
         let first = begin(client.simmer(&60_000).into_future());
-        // Whoever comes later in the mailbox is behind it.
-        eventually("it runs", || server.connections() == 1);
         let dropped: Vec<_> = (0..3).map(|_| begin(client.simmer(&1).into_future())).collect();
         let last = begin(client.simmer(&2).into_future());
         block(Duration::from_millis(10));
@@ -273,7 +273,7 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         client.nothing().wait().unwrap();
         // And the client's question for the table of methods, if no other test has asked it before.
         let taken = server.stop().requests_taken;
-        assert!((3..=4).contains(&taken), "{taken}");
+        assert!((4..=5).contains(&taken), "{taken}");
     });
 }
 
