@@ -44,7 +44,6 @@ pub(crate) struct PoolInner {
 }
 
 /// The free blocks of one size.
-#[derive(Default)]
 struct Free {
     /// Those that came last are taken first, since they are likely to be in the cache.
     blocks: Vec<Block>,

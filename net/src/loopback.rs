@@ -18,12 +18,6 @@ const WINDOW_BYTES: libc::c_int = 8 << 20;
 /// Who receives as much of a body at a time wants a wide window.
 const WIDE_FROM: usize = 128 * 1024;
 
-/// Sets up a connection over loopback.
-pub(crate) fn set_up(socket: &Socket) {
-    // It stays as it was if it cannot be set.
-    let _ = socket.set_send_buffer_size(LOOPBACK_SEND_BYTES);
-}
-
 /// Whether this is a connection of TCP over loopback.
 pub(crate) fn is_loopback(socket: &Socket) -> bool {
     let address = socket.local_addr().ok().and_then(|address| address.as_socket());
@@ -32,8 +26,8 @@ pub(crate) fn is_loopback(socket: &Socket) -> bool {
 
 /// A connection's receive window: as the kernel has it, which begins with 64 KiB, or wide from the first large body on.
 ///
-/// The kernel widens it as it is read. Over loopback that took seconds, in which the window closed after each few
-/// hundred KiB.
+/// The kernel widens it as it is read. Over loopback it often had not after seconds, in which the window closed again and
+/// again.
 #[derive(Debug, Default)]
 pub struct Window {
     is_wide: bool,
@@ -79,17 +73,20 @@ mod tests {
 
     use rustix::event::{PollFd, PollFlags, poll};
 
-    use super::*;
+    use ringcall_core::Address;
 
-    fn connected(address: &str) -> (TcpStream, Socket) {
-        let listener = TcpListener::bind(address).unwrap();
+    use super::*;
+    use crate::{ListenOptions, ListenSocket, connect, set_up_accepted};
+
+    fn connected() -> (TcpStream, Socket) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (there, Socket::from(listener.accept().unwrap().0))
     }
 
     #[test]
     fn a_large_body_widens_the_window_and_a_byte_is_still_told() {
-        let (mut there, socket) = connected("127.0.0.1:0");
+        let (mut there, socket) = connected();
         let (before, mut window) = (socket.recv_buffer_size().unwrap(), Window::default());
         window.expect(&socket, WIDE_FROM - 1);
         assert_eq!(socket.recv_buffer_size().unwrap(), before);
@@ -103,10 +100,18 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_less_of_what_is_sent() {
-        let (_there, socket) = connected("127.0.0.1:0");
-        assert!(is_loopback(&socket));
-        set_up(&socket);
-        assert!(socket.send_buffer_size().unwrap() <= 2 * LOOPBACK_SEND_BYTES);
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let bound = ListenSocket::bind(&address.parse().unwrap(), ListenOptions::default());
+            let listener = bound.unwrap();
+            let Address::Tcp(at) = listener.address() else { panic!("it is tcp") };
+            let to = Address::Tcp((std::net::Ipv4Addr::LOCALHOST, at.port()).into());
+            let (there, _) = connect(&to).unwrap();
+            let (accepted, _) = listener.socket().accept().unwrap();
+            set_up_accepted(&accepted, &listener).unwrap();
+            for socket in [there, accepted] {
+                assert_eq!(socket.send_buffer_size().unwrap(), 2 * LOOPBACK_SEND_BYTES);
+            }
+        }
         let (_pair, unix) =
             Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         assert!(!is_loopback(&unix));

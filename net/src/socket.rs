@@ -5,10 +5,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::loopback;
 use ringcall_core::{Address, TransportError};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::loopback::{self, LOOPBACK_SEND_BYTES};
 
 /// A connection whose peer's machine does not acknowledge data for so long is given up (gRPC A18).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -175,11 +176,6 @@ fn path(address: &Address) -> &Path {
 pub fn connect(address: &Address) -> Result<(Socket, bool), TransportError> {
     let (socket, to) = new_socket(address)?;
     set_up(&socket, address);
-    if let Address::Tcp(to) = address
-        && to.ip().to_canonical().is_loopback()
-    {
-        loopback::set_up(&socket);
-    }
     match socket.connect(&to) {
         Ok(()) => Ok((socket, true)),
         Err(error)
@@ -198,18 +194,20 @@ pub fn connect(address: &Address) -> Result<(Socket, bool), TransportError> {
 pub fn set_up_accepted(socket: &Socket, listener: &ListenSocket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     set_up(socket, listener.address());
-    if loopback::is_loopback(socket) {
-        loopback::set_up(socket);
-    }
     Ok(())
 }
 
 fn set_up(socket: &Socket, address: &Address) {
-    if let Address::Tcp(_) = address {
+    if let Address::Tcp(at) = address {
         // Frames are coalesced above, so waiting for more only adds latency. Options that a kernel
         // does not have are no reason to fail.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        // Who listens at all addresses is asked for the connection's.
+        let ip = at.ip().to_canonical();
+        if ip.is_loopback() || (ip.is_unspecified() && loopback::is_loopback(socket)) {
+            let _ = socket.set_send_buffer_size(LOOPBACK_SEND_BYTES);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::subjects::announce;
 /// The most that one receive takes. Smaller than what is in flight, so that both sides work at the same
 /// time instead of in turns.
 fn receive_bytes(frame: usize) -> usize {
-    (16 * frame).clamp(32 << 10, if frame < 1 << 20 { 64 << 10 } else { 256 << 10 })
+    (16 * frame).clamp(32 << 10, (64 << 10).max(frame / 4))
 }
 
 /// What is sent, over and over: few enough bytes to stay in the cache, and not as many as a whole number
