@@ -17,8 +17,11 @@ const CLASSES: usize = (LARGEST_LOG2 - SMALLEST_LOG2 + 1) as usize;
 /// How many blocks may wait to come home from other threads; beyond it they are freed.
 const RETURNS: usize = 256;
 
-/// Larger blocks that end on another thread are freed there, so that what waits stays small.
+/// Of larger blocks no more than [`LARGE_RETURNS_BYTES_MAX`] wait together; beyond it they are freed.
 const RETURN_BYTES_MAX: usize = 128 * 1024;
+
+/// A few bodies of some MiB. They are mapped and zeroed anew if they do not come home.
+const LARGE_RETURNS_BYTES_MAX: usize = 16 << 20;
 
 /// Blocks of memory for the handles of one thread.
 ///
@@ -83,7 +86,7 @@ enum Level {
 pub struct PoolStats {
     /// In blocks that somebody holds.
     pub lent_bytes: usize,
-    /// In blocks that wait for a user.
+    /// In blocks that wait for a user; without those below 128 KiB that are on their way home from another thread.
     pub kept_bytes: usize,
 }
 
@@ -92,7 +95,7 @@ impl Pool {
     #[must_use]
     pub fn new(kept_bytes_max: usize) -> Pool {
         Pool(Rc::new(PoolInner {
-            home: Home::new(RETURN_BYTES_MAX),
+            home: Home::new(RETURN_BYTES_MAX, LARGE_RETURNS_BYTES_MAX),
             free: RefCell::new([Free::NONE; CLASSES]),
             kept_bytes: Cell::new(0),
             kept_bytes_max,
@@ -110,6 +113,10 @@ impl Pool {
     /// within it.
     pub fn set_bound(&self, bound: Bound) {
         self.0.bound.set(bound);
+        self.0
+            .home
+            .large_bytes_max
+            .store(LARGE_RETURNS_BYTES_MAX.min(bound.full / 8), Ordering::Relaxed);
         self.0.look_at_the_water();
     }
 
@@ -194,6 +201,7 @@ impl Pool {
     /// what is needed time and again.
     pub fn release_unused(&self, keep: usize) {
         let PoolInner { free, kept_bytes, .. } = &*self.0;
+        self.0.take_home(&mut free.borrow_mut());
         for Free { blocks, unused } in free.borrow_mut().iter_mut().rev() {
             let Some(bytes) = blocks.first().map(|block| block.capacity()) else { continue };
             let much = kept_bytes.get().saturating_sub(keep).div_ceil(bytes);
@@ -211,7 +219,11 @@ impl Pool {
     #[inline]
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        PoolStats { lent_bytes: self.0.lent_bytes(), kept_bytes: self.0.kept_bytes.get() }
+        let large_bytes = self.0.home.large_bytes.load(Ordering::Relaxed);
+        PoolStats {
+            lent_bytes: self.0.lent_bytes(),
+            kept_bytes: self.0.kept_bytes.get() + large_bytes,
+        }
     }
 
     /// A block of at least `min` bytes, lent to the caller as its only local handle.
@@ -283,16 +295,21 @@ impl PoolInner {
 
     fn take_free(&self, class: usize) -> Option<Block> {
         let mut free = self.free.borrow_mut();
-        if free[class].blocks.is_empty() && !self.home.returns.is_empty() {
-            while let Some(Returned(block)) = self.home.returns.pop() {
-                self.keep(&mut free, block);
-            }
+        if free[class].blocks.is_empty() {
+            self.take_home(&mut free);
         }
         #[cfg(ringcall_poison)]
         free[class].blocks.last()?.check_poison();
         let block = free[class].pop()?;
         self.kept_bytes.set(self.kept_bytes.get() - block.capacity());
         Some(block)
+    }
+
+    /// Takes back what ended as a handle of any thread.
+    fn take_home(&self, free: &mut [Free; CLASSES]) {
+        while let Some(block) = self.home.pop() {
+            self.keep(free, block);
+        }
     }
 
     /// Takes back a block that nobody holds any more.
@@ -381,7 +398,11 @@ fn class_of(bytes: usize) -> Option<usize> {
 /// Where the blocks of a pool go when their last handle is dropped on another thread.
 pub(crate) struct Home {
     pub(crate) returns: ArrayQueue<Returned>,
+    /// Larger blocks are *large*.
     return_bytes_max: usize,
+    /// Of large blocks that wait, and how many may.
+    large_bytes: AtomicUsize,
+    large_bytes_max: AtomicUsize,
     /// All bytes of blocks that ever ended on another thread.
     ended_bytes: AtomicUsize,
     closed: AtomicBool,
@@ -395,10 +416,12 @@ pub(crate) struct Returned(pub(crate) Block);
 unsafe impl Send for Returned {}
 
 impl Home {
-    pub(crate) fn new(return_bytes_max: usize) -> Arc<Home> {
+    pub(crate) fn new(return_bytes_max: usize, large_bytes_max: usize) -> Arc<Home> {
         Arc::new(Home {
             returns: ArrayQueue::new(RETURNS),
             return_bytes_max,
+            large_bytes: AtomicUsize::new(0),
+            large_bytes_max: AtomicUsize::new(large_bytes_max),
             ended_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
@@ -406,13 +429,15 @@ impl Home {
 
     pub(crate) fn give_back(&self, block: Block) {
         block.ledger().give_back();
-        self.ended_bytes.fetch_add(block.capacity(), Ordering::Relaxed);
-        if block.capacity() > self.return_bytes_max || self.closed.load(Ordering::Acquire) {
+        let bytes = block.capacity();
+        self.ended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.closed.load(Ordering::Acquire) || !self.has_room(bytes) {
             // SAFETY: its last handle is gone. (test: `shared_chunks_outlive_the_pool`)
             unsafe { block.free() };
             return;
         }
         if let Err(Returned(block)) = self.returns.push(Returned(block)) {
+            self.waits_no_more(bytes);
             // SAFETY: as above; the queue is full and did not take it. (test: `a_full_return_queue_frees`)
             unsafe { block.free() };
             return;
@@ -424,6 +449,33 @@ impl Home {
         }
     }
 
+    /// Whether a block of so many bytes may wait; it is counted then, if it is large.
+    fn has_room(&self, bytes: usize) -> bool {
+        if bytes <= self.return_bytes_max {
+            return true;
+        }
+        let max = self.large_bytes_max.load(Ordering::Relaxed);
+        let counted = |waiting: usize| waiting.checked_add(bytes).filter(|&all| all <= max);
+        self.large_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_ok()
+    }
+
+    fn waits_no_more(&self, bytes: usize) {
+        if bytes > self.return_bytes_max {
+            self.large_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A block that has come home.
+    pub(crate) fn pop(&self) -> Option<Block> {
+        // Looking costs less than popping.
+        if self.returns.is_empty() {
+            return None;
+        }
+        let Returned(block) = self.returns.pop()?;
+        self.waits_no_more(block.capacity());
+        Some(block)
+    }
+
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -431,7 +483,7 @@ impl Home {
     }
 
     fn free_returned(&self) {
-        while let Some(Returned(block)) = self.returns.pop() {
+        while let Some(block) = self.pop() {
             // SAFETY: returned blocks have no handles. (test: `shared_chunks_outlive_the_pool`)
             unsafe { block.free() };
         }
@@ -537,6 +589,32 @@ mod tests {
         assert_eq!(pool.stats().lent_bytes, 0);
         let _taken = pool.take(10);
         assert_eq!(pool.stats().kept_bytes, (RETURNS - 1) * 256);
+    }
+
+    #[test]
+    fn large_blocks_come_home_as_far_as_there_is_room_for_them() {
+        let pool = Pool::new(usize::MAX);
+        let end_elsewhere = |sizes: &[usize]| {
+            let shared: Vec<_> = sizes.iter().map(|&len| pool.take(len).freeze().share()).collect();
+            std::thread::spawn(move || drop(shared)).join().unwrap();
+        };
+        end_elsewhere(&[12 << 20, 1 << 20]);
+        // 16 MiB are a block's size then, and nothing else has room beside it.
+        assert_eq!(pool.stats(), PoolStats { lent_bytes: 0, kept_bytes: 16 << 20 });
+        let again = pool.take(1 << 20);
+        assert_eq!(pool.stats().kept_bytes, 16 << 20);
+        drop(again);
+        end_elsewhere(&[1 << 20; 5]);
+        assert_eq!(pool.stats().kept_bytes, (16 << 20) + (5 << 20));
+        // They are released with all others.
+        for _ in 0..10 {
+            pool.release_unused(0);
+        }
+        assert_eq!(pool.stats().kept_bytes, 0);
+        // And bound with all others.
+        pool.set_bound(Bound { short: 4 << 20, full: 8 << 20 });
+        end_elsewhere(&[1 << 20; 3]);
+        assert_eq!(pool.stats().kept_bytes, 1 << 20);
     }
 
     /// Run with `RUSTFLAGS="--cfg ringcall_poison"`.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::Chunk;
 use crate::block::Block;
-use crate::pool::{Home, Returned};
+use crate::pool::Home;
 use crate::segment::{Segment, SharedSegment};
 use crate::writer::Writer;
 
@@ -137,7 +137,7 @@ impl SharedPool {
     /// A pool of blocks of `block_bytes`; larger messages get a block of their own.
     #[must_use]
     pub fn new(block_bytes: usize) -> SharedPool {
-        SharedPool(Arc::new(SharedPoolInner { home: Home::new(block_bytes), block_bytes }))
+        SharedPool(Arc::new(SharedPoolInner { home: Home::new(block_bytes, 0), block_bytes }))
     }
 
     /// Starts writing into a block; at most `limit` bytes will be accepted.
@@ -160,11 +160,9 @@ impl SharedPool {
     pub(crate) fn lend(&self, min: usize) -> Block {
         let Self(inner) = self;
         // Only blocks of the pool's own size come home, see `Home::new`.
-        let kept = if min <= inner.block_bytes { inner.home.returns.pop() } else { None };
-        let block = kept.map_or_else(
-            || Block::allocate(min.max(inner.block_bytes), &inner.home),
-            |Returned(block)| block,
-        );
+        let kept = if min <= inner.block_bytes { inner.home.pop() } else { None };
+        let block =
+            kept.unwrap_or_else(|| Block::allocate(min.max(inner.block_bytes), &inner.home));
         block.lend_shared();
         block
     }

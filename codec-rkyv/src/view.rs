@@ -4,7 +4,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 
+use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, Pool, SharedChunk};
+use ringcall_core::REFERENCE_BYTES_MIN;
 use rkyv::Archived;
 
 use crate::archive::{Archivable, Invalid, check, deserialize};
@@ -76,6 +78,37 @@ impl<T: Archivable> View<T, Chunk> {
         let mut body = copy.freeze();
         body.advance(phase);
         View { body, message: PhantomData }
+    }
+}
+
+impl<T: Archivable> View<T, Chunk> {
+    /// As [`slice_ref`](View::<T, SharedChunk>::slice_ref) of a shared view.
+    ///
+    /// # Panics
+    /// When a part of 16 KiB or more does not lie within the message.
+    #[must_use]
+    pub fn slice_ref(&self, part: &[u8]) -> Bytes {
+        bytes_of(part, || self.body.share())
+    }
+}
+
+impl<T: Archivable> View<T, SharedChunk> {
+    /// Bytes of the message, as in `view.slice_ref(&view.picture)`, to keep, to send on in another message, or to give
+    /// to whoever takes [`Bytes`]. From 16 KiB on they are not copied, and keep the whole message where it landed;
+    /// fewer are copied, since they would keep more memory than they are worth.
+    ///
+    /// # Panics
+    /// When a part of 16 KiB or more does not lie within the message.
+    #[must_use]
+    pub fn slice_ref(&self, part: &[u8]) -> Bytes {
+        bytes_of(part, || self.body.clone())
+    }
+}
+
+fn bytes_of(part: &[u8], whole: impl FnOnce() -> SharedChunk) -> Bytes {
+    match part.len() >= REFERENCE_BYTES_MIN {
+        true => Bytes::from(whole()).slice_ref(part),
+        false => Bytes::copy_from_slice(part),
     }
 }
 

@@ -449,6 +449,26 @@ fn bytes_may_be_a_field() {
     assert_eq!(view.to_owned(), value);
 }
 
+#[test]
+fn bytes_are_taken_out_of_a_view_where_they_lie_or_copied_if_they_are_few() {
+    for (len, is_shared) in [(REFERENCE_BYTES_MIN, true), (REFERENCE_BYTES_MIN - 1, false)] {
+        let view: View<(Vec<u8>, u8)> = View::new(land(&encode(&(vec![9_u8; len], 7)))).unwrap();
+        let lay_at = view.0.as_ptr();
+        let taken = [view.slice_ref(&view.0), view.share().slice_ref(&view.0)];
+        drop(view);
+        for taken in taken {
+            assert_eq!((&taken[..], taken.as_ptr() == lay_at), (&vec![9; len][..], is_shared));
+        }
+    }
+}
+
+#[test]
+#[should_panic]
+fn what_is_taken_out_of_a_view_must_lie_in_it() {
+    let view: View<Vec<u8>> = View::new(land(&encode(&vec![9_u8; 10]))).unwrap();
+    let _elsewhere = view.slice_ref(&[9; REFERENCE_BYTES_MIN]);
+}
+
 #[cfg(feature = "uuid")]
 #[test]
 fn a_uuid_is_sixteen_bytes_that_may_lie_anywhere() {

@@ -14,7 +14,7 @@ use ringcall_hostile::proxy::{Faults, Proxy};
 use ringcall_hostile::victim::{Setting, VictimClient};
 
 /// Each waits for about a tenth of a second between two connections.
-const CLIENTS: usize = 100;
+const CLIENTS: usize = 200;
 const CONNECTIONS: u64 = 10_000;
 /// Some are reset in the handshake, most in the middle of a body.
 const RESET_WITHIN: u64 = 20_000;

@@ -106,7 +106,7 @@ where
         }
     };
     run(1000);
-    let allocations = count(|| run(CALLS));
+    let allocations = fewest(CALLS / 1000, || run(CALLS));
     println!("{what}: {allocations} allocations in {CALLS} calls");
     // The threads of the machine's own libraries may allocate now and then; a call never does.
     assert!(allocations < CALLS / 1000, "{what}: {allocations} allocations in {CALLS} calls");
@@ -128,9 +128,10 @@ fn with_metadata(client: &MirrorClient<&BlockingClient>) {
     };
     for (key, expected) in [(None, 0), (Some("unread"), 1), (Some("key"), 2)] {
         run(1000, key);
-        let allocations = count(|| run(CALLS, key));
+        let bound = CALLS * expected + CALLS / 1000;
+        let allocations = fewest(bound, || run(CALLS, key));
         println!("with metadata {key:?}: {allocations} allocations in {CALLS} calls");
-        assert!(allocations < CALLS * expected + CALLS / 1000, "{key:?}: {allocations}");
+        assert!(allocations < bound, "{key:?}: {allocations}");
     }
 }
 
@@ -165,7 +166,7 @@ fn many_at_a_time(what: &str, blocking: &BlockingClient) {
         blocking.shard().run(|| left.get() > 0);
     };
     run(2000);
-    let allocations = count(|| run(CALLS));
+    let allocations = fewest(CALLS / 1000, || run(CALLS));
     println!("{what}: {allocations} allocations in {CALLS} calls");
     assert!(allocations < CALLS / 1000, "{what}: {allocations} allocations");
     go.set(true);
@@ -176,6 +177,13 @@ fn count(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.load(Ordering::SeqCst);
     work();
     ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+/// The fewest of up to three rounds, until there are fewer than `bound`: what grows because more is under way than
+/// ever before, on a machine that is busy, grows once.
+fn fewest(bound: u64, work: impl Fn()) -> u64 {
+    let first = count(&work);
+    (0..2).fold(first, |fewest, _| if fewest < bound { fewest } else { fewest.min(count(&work)) })
 }
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);

@@ -3,9 +3,8 @@
 //! ```text
 //! cargo xtask doctor          what this machine offers, what it costs, what to do about it
 //! cargo xtask masks [-p …]    the tests of calls with each feature of the ring missing in turn
-//! cargo xtask asan [--no-run] the tests that touch memory, under AddressSanitizer (nightly); or builds them only
-//! cargo xtask models [threads] [--no-run]
-//!                             every order of a few threads, and of a few calls, with how many there are
+//! cargo xtask asan            the tests that touch memory, under AddressSanitizer (nightly)
+//! cargo xtask models [threads] every order of a few threads, and of a few calls, with how many there are
 //! cargo xtask fuzz SECONDS    every fuzz target for so long (nightly)
 //! cargo xtask faults          rows of docs/FAULTS.md without a test and without a reason why
 //! cargo xtask shapes OLD NEW  what a changed file of shapes means, method by method
@@ -35,11 +34,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["masks", ref selection @ ..] => run::masks(selection),
-        ["asan"] => run::asan(false),
-        ["asan", "--no-run"] => run::asan(true),
-        ["models"] => run::models(false, false),
-        ["models", "threads"] => run::models(true, false),
-        ["models", "threads", "--no-run"] => run::models(true, true),
+        ["asan"] => run::asan(),
+        ["models"] => run::models(false),
+        ["models", "threads"] => run::models(true),
         ["fuzz", seconds] => run::fuzz(seconds),
         ["faults"] => run::faults(),
         ["shapes", old, new] => shapes::compare(old, new),

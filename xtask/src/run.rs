@@ -28,7 +28,7 @@ pub(crate) fn masks(selection: &[&str]) -> Result<(), String> {
 /// Models of threads in loom, models of connections with longer paths than in `cargo test`: how many orders,
 /// paths and states there were; or those of threads only, since `cargo test` has the others with shorter paths. A target
 /// directory of its own, since loom takes the place of atomics and locks.
-pub(crate) fn models(of_threads_only: bool, builds_only: bool) -> Result<(), String> {
+pub(crate) fn models(of_threads_only: bool) -> Result<(), String> {
     let parts = [
         ("target/models", "-p ringcall-buf -p ringcall-net --lib models::", "--cfg ringcall_loom"),
         (
@@ -40,9 +40,8 @@ pub(crate) fn models(of_threads_only: bool, builds_only: bool) -> Result<(), Str
     ];
     let parts = if of_threads_only { &parts[..2] } else { &parts[..] };
     for &(target, part, flags) in parts {
-        let mut tests = cargo(&["test", "--quiet", "--profile", "sim", "--target-dir", target]);
-        tests.args(part.split(' ')).args(no_run(builds_only));
-        tests.args(["--", "--nocapture", "--test-threads", "1"]);
+        let mut tests = cargo(&["test", "--quiet", "--profile", "models", "--target-dir", target]);
+        tests.args(part.split(' ')).args(["--", "--nocapture", "--test-threads", "1"]);
         tests.env("RINGCALL_MODELS_DEEP", "1");
         if !flags.is_empty() {
             tests.env("RUSTFLAGS", flags);
@@ -62,7 +61,7 @@ pub(crate) fn models(of_threads_only: bool, builds_only: bool) -> Result<(), Str
 
 /// Receive buffers are overwritten when they are given back, and checked when they are lent again; memory that
 /// nobody can reach any more when a test binary ends fails it.
-pub(crate) fn asan(builds_only: bool) -> Result<(), String> {
+pub(crate) fn asan() -> Result<(), String> {
     let parts = [
         "-p ringcall-buf -p ringcall-net -p ringcall-epoll -p ringcall-uring -p ringcall-codec-rkyv --tests",
         "-p ringcall-tls --lib",
@@ -71,12 +70,7 @@ pub(crate) fn asan(builds_only: bool) -> Result<(), String> {
          --test ending --test streams",
     ];
     for part in parts {
-        let mut tests = sanitized(part);
-        tests.args(no_run(builds_only));
-        run(tests)?;
-    }
-    if builds_only {
-        return Ok(());
+        run(sanitized(part))?;
     }
     // A sanitizer that does not look for leaks finds none: here is one.
     let mut leaks = sanitized("-p ringcall-buf --lib a_leak -- --ignored");
@@ -86,11 +80,6 @@ pub(crate) fn asan(builds_only: bool) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("a leak is not noticed: {said}")),
     }
-}
-
-/// What tells cargo to build tests and leave it at that.
-fn no_run(builds_only: bool) -> &'static [&'static str] {
-    if builds_only { &["--no-run"] } else { &[] }
 }
 
 fn sanitized(part: &str) -> Command {

@@ -78,7 +78,7 @@ impl Engine {
 #[ringcall::message]
 #[derive(Clone)]
 struct Blob {
-    data: Vec<u8>,
+    data: Bytes,
 }
 
 #[ringcall::service(name = "versus.Echo")]
@@ -92,7 +92,7 @@ trait Echo {
 
 struct Mirror;
 
-struct Again(Vec<u8>);
+struct Again(Bytes);
 
 impl Stream for Again {
     type Item = Blob;
@@ -104,7 +104,7 @@ impl Stream for Again {
 
 impl Echo for Mirror {
     async fn blob(&self, blob: View<Blob>) -> Blob {
-        Blob { data: blob.data.to_vec() }
+        Blob { data: blob.slice_ref(&blob.data) }
     }
 
     async fn raw(&self, body: Body) -> Bytes {
@@ -116,7 +116,7 @@ impl Echo for Mirror {
     }
 
     async fn items(&self, blob: View<Blob>) -> impl Stream<Item = Blob> {
-        Again(blob.data.to_vec())
+        Again(blob.slice_ref(&blob.data))
     }
 }
 
@@ -317,7 +317,7 @@ impl Ours {
                 index,
                 |data| match self.raw {
                     true => Bytesish::Raw(data.into()),
-                    false => Bytesish::Blob(Blob { data }),
+                    false => Bytesish::Blob(Blob { data: data.into() }),
                 },
                 |order| order,
             ),
@@ -342,7 +342,9 @@ pub(crate) async fn balance<N: Connector>(
 
 /// Takes the items of one stream until the time is over.
 async fn receive(message: Message, channel: &LocalClient) -> Result<()> {
-    let Payload::Blobs([blob, _]) = Payload::new(message, 0, |data| Blob { data }, drop) else {
+    let Payload::Blobs([blob, _]) =
+        Payload::new(message, 0, |data| Blob { data: data.into() }, drop)
+    else {
         return skip("a stream of blobs");
     };
     let mut stream = EchoClient::new(channel).items(&blob).await?;
@@ -411,7 +413,7 @@ fn compare_order(reply: &ArchivedOrder, sent: &Order) -> Result<()> {
 /// The way without futures: `.wait()`.
 fn one_by_one(client: &BlockingClient, case: &Case) {
     #![expect(clippy::disallowed_methods, reason = "measures")]
-    let payload = Payload::new(case.message, 0, |data| Blob { data }, |order| order);
+    let payload = Payload::new(case.message, 0, |data| Blob { data: data.into() }, |order| order);
     let echo = EchoClient::new(client);
     let mut turn = 0;
     while !meter::is_over() {
@@ -443,7 +445,7 @@ const HEADER: usize = 32;
 
 /// How many bytes a call takes on the wire, which are as many as its reply takes.
 pub(crate) fn wire_bytes(message: Message) -> Result<usize> {
-    let payload = Payload::new(message, 0, |data| Blob { data }, |order| order);
+    let payload = Payload::new(message, 0, |data| Blob { data: data.into() }, |order| order);
     let pool = SharedPool::new(4096);
     let mut body = pool.writer(2 << 20);
     match payload {
