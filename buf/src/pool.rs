@@ -395,7 +395,7 @@ fn class_of(bytes: usize) -> Option<usize> {
     (log2 <= LARGEST_LOG2).then_some((log2 - SMALLEST_LOG2) as usize)
 }
 
-/// Where the blocks of a pool go when their last handle is dropped on another thread.
+/// Where the blocks of a pool go when their last handle is a shared one, on whatever thread it is dropped.
 pub(crate) struct Home {
     pub(crate) returns: ArrayQueue<Returned>,
     /// Larger blocks are *large*.

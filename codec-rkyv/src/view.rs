@@ -82,7 +82,7 @@ impl<T: Archivable> View<T, Chunk> {
 }
 
 impl<T: Archivable> View<T, Chunk> {
-    /// As [`slice_ref`](View::<T, SharedChunk>::slice_ref) of a shared view.
+    /// As `slice_ref` of a [`SharedView`]: bytes of the message, counted from 16 KiB on, copied below.
     ///
     /// # Panics
     /// When a part of 16 KiB or more does not lie within the message.
