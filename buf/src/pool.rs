@@ -14,7 +14,7 @@ const SMALLEST_LOG2: u32 = 8;
 const LARGEST_LOG2: u32 = 26;
 const CLASSES: usize = (LARGEST_LOG2 - SMALLEST_LOG2 + 1) as usize;
 
-/// How many blocks may wait to come home from other threads; beyond it they are freed.
+/// How many blocks that ended as shared handles may wait to come home; beyond it they are freed.
 const RETURNS: usize = 256;
 
 /// Of larger blocks no more than [`LARGE_RETURNS_BYTES_MAX`] wait together; beyond it they are freed.
@@ -86,7 +86,7 @@ enum Level {
 pub struct PoolStats {
     /// In blocks that somebody holds.
     pub lent_bytes: usize,
-    /// In blocks that wait for a user; without those below 128 KiB that are on their way home from another thread.
+    /// In blocks that wait for a user; without those of up to 128 KiB that are still on their way home.
     pub kept_bytes: usize,
 }
 
@@ -307,6 +307,9 @@ impl PoolInner {
 
     /// Takes back what ended as a handle of any thread.
     fn take_home(&self, free: &mut [Free; CLASSES]) {
+        if self.home.returns.is_empty() {
+            return;
+        }
         while let Some(block) = self.home.pop() {
             self.keep(free, block);
         }
@@ -467,10 +470,6 @@ impl Home {
 
     /// A block that has come home.
     pub(crate) fn pop(&self) -> Option<Block> {
-        // Looking costs less than popping.
-        if self.returns.is_empty() {
-            return None;
-        }
         let Returned(block) = self.returns.pop()?;
         self.waits_no_more(block.capacity());
         Some(block)

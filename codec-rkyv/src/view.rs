@@ -81,18 +81,7 @@ impl<T: Archivable> View<T, Chunk> {
     }
 }
 
-impl<T: Archivable> View<T, Chunk> {
-    /// As `slice_ref` of a [`SharedView`]: bytes of the message, counted from 16 KiB on, copied below.
-    ///
-    /// # Panics
-    /// When a part of 16 KiB or more does not lie within the message.
-    #[must_use]
-    pub fn slice_ref(&self, part: &[u8]) -> Bytes {
-        bytes_of(part, || self.body.share())
-    }
-}
-
-impl<T: Archivable> View<T, SharedChunk> {
+impl<T: Archivable, B: Frozen + Clone + Into<SharedChunk>> View<T, B> {
     /// Bytes of the message, as in `view.slice_ref(&view.picture)`, to keep, to send on in another message, or to give
     /// to whoever takes [`Bytes`]. From 16 KiB on they are not copied, and keep the whole message where it landed;
     /// fewer are copied, since they would keep more memory than they are worth.
@@ -101,14 +90,11 @@ impl<T: Archivable> View<T, SharedChunk> {
     /// When a part of 16 KiB or more does not lie within the message.
     #[must_use]
     pub fn slice_ref(&self, part: &[u8]) -> Bytes {
-        bytes_of(part, || self.body.clone())
-    }
-}
-
-fn bytes_of(part: &[u8], whole: impl FnOnce() -> SharedChunk) -> Bytes {
-    match part.len() >= REFERENCE_BYTES_MIN {
-        true => Bytes::from(whole()).slice_ref(part),
-        false => Bytes::copy_from_slice(part),
+        if part.len() < REFERENCE_BYTES_MIN {
+            return Bytes::copy_from_slice(part);
+        }
+        let whole: SharedChunk = self.body.clone().into();
+        Bytes::from(whole).slice_ref(part)
     }
 }
 

@@ -463,7 +463,7 @@ fn bytes_are_taken_out_of_a_view_where_they_lie_or_copied_if_they_are_few() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "subset")]
 fn what_is_taken_out_of_a_view_must_lie_in_it() {
     let view: View<Vec<u8>> = View::new(land(&encode(&vec![9_u8; 10]))).unwrap();
     let _elsewhere = view.slice_ref(&[9; REFERENCE_BYTES_MIN]);

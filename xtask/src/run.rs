@@ -40,7 +40,7 @@ pub(crate) fn models(of_threads_only: bool) -> Result<(), String> {
     ];
     let parts = if of_threads_only { &parts[..2] } else { &parts[..] };
     for &(target, part, flags) in parts {
-        let mut tests = cargo(&["test", "--quiet", "--profile", "models", "--target-dir", target]);
+        let mut tests = cargo(&["test", "--quiet", "--profile", "sim", "--target-dir", target]);
         tests.args(part.split(' ')).args(["--", "--nocapture", "--test-threads", "1"]);
         tests.env("RINGCALL_MODELS_DEEP", "1");
         if !flags.is_empty() {
