@@ -113,10 +113,10 @@ impl Pool {
     /// within it.
     pub fn set_bound(&self, bound: Bound) {
         self.0.bound.set(bound);
-        self.0
-            .home
-            .large_bytes_max
-            .store(LARGE_RETURNS_BYTES_MAX.min(bound.full / 8), Ordering::Relaxed);
+        // An eighth of it for each kind of them.
+        let (home, part) = (&self.0.home, bound.full / 8);
+        home.return_bytes_max.store(RETURN_BYTES_MAX.min(part / RETURNS), Ordering::Relaxed);
+        home.large_bytes_max.store(LARGE_RETURNS_BYTES_MAX.min(part), Ordering::Relaxed);
         self.0.look_at_the_water();
     }
 
@@ -402,7 +402,7 @@ fn class_of(bytes: usize) -> Option<usize> {
 pub(crate) struct Home {
     pub(crate) returns: ArrayQueue<Returned>,
     /// Larger blocks are *large*.
-    return_bytes_max: usize,
+    return_bytes_max: AtomicUsize,
     /// Of large blocks that wait, and how many may.
     large_bytes: AtomicUsize,
     large_bytes_max: AtomicUsize,
@@ -412,7 +412,11 @@ pub(crate) struct Home {
 }
 
 /// A block that nobody holds, on its way home.
-pub(crate) struct Returned(pub(crate) Block);
+pub(crate) struct Returned {
+    block: Block,
+    /// What it counts as a large one.
+    counted_bytes: usize,
+}
 
 // SAFETY: no handle refers to the block any more, so whoever has it, on any thread, is alone with
 // it. (test: `shared_chunks_come_home_from_other_threads`)
@@ -422,7 +426,7 @@ impl Home {
     pub(crate) fn new(return_bytes_max: usize, large_bytes_max: usize) -> Arc<Home> {
         Arc::new(Home {
             returns: ArrayQueue::new(RETURNS),
-            return_bytes_max,
+            return_bytes_max: AtomicUsize::new(return_bytes_max),
             large_bytes: AtomicUsize::new(0),
             large_bytes_max: AtomicUsize::new(large_bytes_max),
             ended_bytes: AtomicUsize::new(0),
@@ -434,13 +438,14 @@ impl Home {
         block.ledger().give_back();
         let bytes = block.capacity();
         self.ended_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.closed.load(Ordering::Acquire) || !self.has_room(bytes) {
+        let room = if self.closed.load(Ordering::Acquire) { None } else { self.room(bytes) };
+        let Some(counted_bytes) = room else {
             // SAFETY: its last handle is gone. (test: `shared_chunks_outlive_the_pool`)
             unsafe { block.free() };
             return;
-        }
-        if let Err(Returned(block)) = self.returns.push(Returned(block)) {
-            self.waits_no_more(bytes);
+        };
+        if let Err(returned) = self.returns.push(Returned { block, counted_bytes }) {
+            let block = self.taken(returned);
             // SAFETY: as above; the queue is full and did not take it. (test: `a_full_return_queue_frees`)
             unsafe { block.free() };
             return;
@@ -452,27 +457,28 @@ impl Home {
         }
     }
 
-    /// Whether a block of so many bytes may wait; it is counted then, if it is large.
-    fn has_room(&self, bytes: usize) -> bool {
-        if bytes <= self.return_bytes_max {
-            return true;
+    /// What a block of so many bytes counts while it waits, if it may: nothing, unless it is large.
+    fn room(&self, bytes: usize) -> Option<usize> {
+        if bytes <= self.return_bytes_max.load(Ordering::Relaxed) {
+            return Some(0);
         }
         let max = self.large_bytes_max.load(Ordering::Relaxed);
         let counted = |waiting: usize| waiting.checked_add(bytes).filter(|&all| all <= max);
-        self.large_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_ok()
+        let room = self.large_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
+        room.ok().map(|_| bytes)
     }
 
-    fn waits_no_more(&self, bytes: usize) {
-        if bytes > self.return_bytes_max {
-            self.large_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// It waits no more.
+    fn taken(&self, Returned { block, counted_bytes }: Returned) -> Block {
+        if counted_bytes > 0 {
+            self.large_bytes.fetch_sub(counted_bytes, Ordering::Relaxed);
         }
+        block
     }
 
     /// A block that has come home.
     pub(crate) fn pop(&self) -> Option<Block> {
-        let Returned(block) = self.returns.pop()?;
-        self.waits_no_more(block.capacity());
-        Some(block)
+        self.returns.pop().map(|returned| self.taken(returned))
     }
 
     pub(crate) fn close(&self) {

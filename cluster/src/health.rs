@@ -3,6 +3,7 @@
 //! Shares are judged, not numbers, so that busy and idle instances are judged alike; and against peers, so
 //! that a fault which all of them have, a database that is down, ejects nobody.
 
+use std::fmt;
 use std::time::Duration;
 
 use ringcall_core::{Entropy, Instant};
@@ -32,7 +33,8 @@ pub struct HealthConfig {
     /// Which share of the instances may be ejected at a time, in percent: 10. One always may, unless it is
     /// the only one.
     pub ejected_percent: u32,
-    /// With less than this share usable, in percent, all of them are used: 50.
+    /// With less than this share usable, in percent, all of them are used: 50. With 0 those that are ejected get no calls
+    /// whatever happens: without another one calls fail at once, and were not sent.
     pub panic_percent: u32,
 }
 
@@ -120,6 +122,16 @@ pub enum Reason {
     Outlier,
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Consecutive => "too many of its calls failed in a row",
+            Reason::Ratio => "too few of its calls succeed",
+            Reason::Outlier => "fewer of its calls succeed than those of others",
+        })
+    }
+}
+
 impl HealthConfig {
     /// Whether the instance with this record works, beside these peers.
     #[must_use]
@@ -177,11 +189,8 @@ pub enum HealthState {
         /// When it is probed.
         until: Instant,
     },
-    /// One call is made to it, to see.
-    Probing {
-        /// Whether that call is under way.
-        is_under_way: bool,
-    },
+    /// One call is being made to it, to see.
+    Probing,
 }
 
 impl Health {
@@ -206,14 +215,13 @@ impl Health {
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
-        matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing { .. })
+        matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing)
     }
 
     /// When a call may be its probe; never if it needs none, or has one.
     pub(crate) fn probe_at(&self) -> Instant {
         match self.state {
             HealthState::Ejected { until, .. } => until,
-            HealthState::Probing { is_under_way: false } => Instant::ZERO,
             _ => Instant::FAR,
         }
     }
@@ -237,6 +245,10 @@ impl Health {
         let served = u32::try_from(healthy_for / span).unwrap_or(u32::MAX);
         self.ejections = self.ejections.saturating_sub(served).saturating_add(1);
         let time = config.ejection.saturating_mul(self.ejections).min(config.ejection_max);
+        self.stay_out(now, rng, time, reason);
+    }
+
+    fn stay_out(&mut self, now: Instant, rng: &mut dyn Entropy, time: Duration, reason: Reason) {
         // Up to a tenth longer, so that those which fell together do not come back together.
         let jitter = rng.below(time.as_nanos() as u64 / 10 + 1);
         let until = now + time + Duration::from_nanos(jitter);
@@ -262,7 +274,12 @@ impl Health {
                 self.healed = now;
                 self.eject(now, rng, config, Reason::Consecutive);
             }
-            None => self.state = HealthState::Probing { is_under_way: false },
+            // It says nothing for the instance that somebody did not wait for its answer, so the next call is no probe
+            // again: one that hangs would be given all calls, one after the other. Nor against it.
+            None => {
+                let time = config.ejection.min(config.ejection_max);
+                self.stay_out(now, rng, time, Reason::Consecutive);
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod discovery;
 pub mod fleet;
 pub mod health;
 pub mod hedge;
+mod limit;
 mod ramp;
 pub mod recovery;
 pub mod retry;
@@ -34,6 +35,7 @@ mod window;
 
 pub use aperture::Aperture;
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
+pub use limit::CallLimit;
 pub use ramp::ramp;
 pub use settings::{BadSetting, MethodSettings, MirrorConfig, Settings};
 pub use sign::{Sign, sign_of};

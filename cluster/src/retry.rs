@@ -104,7 +104,8 @@ fn helps(failure: &Failure) -> bool {
         | Cause::Shutdown
         | Cause::NoInstance
         | Cause::BreakerOpen
-        | Cause::Recovering => false,
+        | Cause::Recovering
+        | Cause::Limited => false,
         Cause::Status(status) => !is_callers(status),
         _ => true,
     }

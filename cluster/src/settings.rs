@@ -5,11 +5,14 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ringcall_core::Status;
+
 use crate::aperture::Aperture;
 use crate::balance::Balancing;
 use crate::breaker::BreakerConfig;
 use crate::health::HealthConfig;
 use crate::hedge::HedgeConfig;
+use crate::limit::CallLimit;
 use crate::recovery::RecoveryConfig;
 use crate::retry::RetryConfig;
 use crate::route::{Caller, Fields, Groups, Zones};
@@ -33,6 +36,8 @@ pub struct Settings {
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
     pub retry_floor_per_s: u32,
+    /// How many calls there may be to all of the service; `None`, the default: any number.
+    pub limit: Option<CallLimit>,
     /// Which part of the instances this side uses; `None`, the default: all of them.
     pub aperture: Option<Aperture>,
     /// What is said of this side, for routing.
@@ -60,6 +65,7 @@ impl Default for Settings {
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
+            limit: None,
             aperture: None,
             caller: Caller::default(),
             groups: None,
@@ -99,6 +105,8 @@ pub struct MethodSettings {
     pub hedge: Option<HedgeConfig>,
     /// When no calls are made to an instance, or to any.
     pub breaker: Option<BreakerConfig>,
+    /// How many calls of the method there may be; `None`, the default: any number.
+    pub limit: Option<CallLimit>,
     /// How long one attempt may take: all that is left of the call.
     pub attempt_timeout: Option<Duration>,
     /// Whether each call is given an idempotency key, unless it has one: 16 random bytes, the same for all of its
@@ -114,6 +122,7 @@ impl Default for MethodSettings {
             retry: RetryConfig::default(),
             hedge: None,
             breaker: Some(BreakerConfig::default()),
+            limit: None,
             attempt_timeout: None,
             idempotency_keys: false,
         }
@@ -178,6 +187,7 @@ impl Settings {
         time_or_none("warm_up", self.warm_up)?;
         percent("retry_percent", self.retry_percent)?;
         within("retry_floor_per_s", self.retry_floor_per_s, 0..=1_000_000, "0 to 1000000")?;
+        check_limit(&self.limit)?;
         if let Some(aperture) = &self.aperture {
             aperture.check()?;
         }
@@ -202,6 +212,8 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     within("retry.attempts", retry.attempts, 1..=5, "1 to 5")?;
     time_or_none("retry.backoff", retry.backoff)?;
     time_or_none("retry.backoff_max", retry.backoff_max)?;
+    let successes = retry.errors.contains(&Status::OK).into();
+    within("retry.errors", successes, 0..=0, "statuses of errors, which OK is none of")?;
     if let Some(breaker) = &method.breaker {
         within("breaker.errors_percent", breaker.errors_percent, 1..=100, "1 to 100")?;
         positive("breaker.calls_min", breaker.calls_min)?;
@@ -216,7 +228,16 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
         percent("hedge.extra_percent", hedge.extra_percent)?;
         time("hedge.refresh", hedge.refresh)?;
     }
+    check_limit(&method.limit)?;
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))
+}
+
+fn check_limit(limit: &Option<CallLimit>) -> Result<(), BadSetting> {
+    let Some(CallLimit { in_flight, per_s, burst }) = limit else { return Ok(()) };
+    in_flight.map_or(Ok(()), |calls| positive("limit.in_flight", calls))?;
+    let of_a_rate = "1 to 1000000";
+    per_s.map_or(Ok(()), |calls| within("limit.per_s", calls, 1..=1_000_000, of_a_rate))?;
+    burst.map_or(Ok(()), |calls| within("limit.burst", calls, 1..=1_000_000, of_a_rate))
 }
 
 pub(crate) fn percent(name: &'static str, value: u32) -> Result<(), BadSetting> {

@@ -10,6 +10,9 @@ pub enum Sign {
     Good,
     /// It does not.
     Bad,
+    /// It does not have this method: nothing else is known of it. Whoever has not been replaced by a newer version yet
+    /// works as it did.
+    Unable,
     /// Nothing: the fault is this side's or the caller's, or the instance is stopping as it should.
     Neutral,
 }
@@ -45,8 +48,12 @@ fn sign_of_failure(failure: &Failure) -> Sign {
 }
 
 fn sign_of_status(status: Status) -> Sign {
-    let is_neutral = matches!(status, Status::DRAINING | Status::RATE_LIMITED);
-    if is_neutral || is_callers(status) { Sign::Neutral } else { Sign::Bad }
+    match status {
+        Status::UNKNOWN_METHOD => Sign::Unable,
+        Status::DRAINING | Status::RATE_LIMITED => Sign::Neutral,
+        status if is_callers(status) => Sign::Neutral,
+        _ => Sign::Bad,
+    }
 }
 
 /// Whether a status is the caller's own fault, or wish: another instance would say the same.
@@ -83,7 +90,7 @@ mod tests {
         assert_eq!(sign(Failure::unknown(Cause::Expired)), Sign::Bad);
         for (status, is) in [
             (Status::OVERLOADED, Sign::Bad),
-            (Status::UNKNOWN_METHOD, Sign::Bad),
+            (Status::UNKNOWN_METHOD, Sign::Unable),
             (Status::INTERNAL, Sign::Bad),
             (Status::DRAINING, Sign::Neutral),
             (Status::RATE_LIMITED, Sign::Neutral),

@@ -7,6 +7,7 @@ use ringcall_buf::{Frozen, SharedChunk, SharedPool};
 use ringcall_core::{Codec, EncodeError, Payload, Writer};
 
 use crate::archive::{Archivable, Invalid, check, deserialize, encode};
+use crate::message::guarded;
 use crate::{Message, Shape, View};
 
 /// The form of a body, seen from the type that its reader has. A byte, since every call carries some.
@@ -176,9 +177,9 @@ impl<M> fmt::Debug for Formed<'_, M> {
 impl<M: Message> Payload for Formed<'_, M> {
     fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         // Raw bodies and codecs of users have no other form.
-        match self.1 == Form::PLAIN {
+        guarded(|| match self.1 == Form::PLAIN {
             true => self.0.encode(out),
             false => self.0.encode_as(self.1, out),
-        }
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use core::convert::Infallible;
 use core::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
@@ -522,6 +523,16 @@ impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, SharedChu
     }
 }
 
+/// Encoding may run somebody's code: a codec of theirs, or what a field is archived with. Should that panic, the call
+/// fails, and not whoever encodes it among others, half of a frame in their hands.
+///
+/// # Errors
+/// What it gives, or [`EncodeError::Failed`].
+#[inline]
+pub fn guarded(encode: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+    catch_unwind(AssertUnwindSafe(encode)).unwrap_or(Err(EncodeError::Failed))
+}
+
 /// A message as core's payload.
 pub struct Typed<'a, M>(pub &'a M);
 
@@ -543,13 +554,13 @@ impl<M: Message> Payload for Typed<'_, M> {
     #[inline]
     fn encode(&self, codec: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         if codec != M::CODEC {
-            let encoded = self.0.encode_as(Form::of_codec(codec), out);
+            let encoded = guarded(|| self.0.encode_as(Form::of_codec(codec), out));
             return encoded.map_err(|error| match error {
                 EncodeError::Codec(_) => EncodeError::Codec(codec),
                 error => error,
             });
         }
-        self.0.encode(out)
+        guarded(|| self.0.encode(out))
     }
 
     fn transcode(&self) -> Option<Transcode> {
@@ -572,6 +583,7 @@ pub mod __private {
     pub use ringcall_buf::{Chunk, Frozen, SharedChunk};
     pub use ringcall_core::{Codec, EncodeError, Writer};
 
+    pub use super::guarded;
     pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
     pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
 

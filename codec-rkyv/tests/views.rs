@@ -1,5 +1,5 @@
 //! Views of the types that rkyv brings. What `#[message]` makes of one's own is tested where that macro
-//! is, in `ringcall/tests/messages.rs`.
+//! is, in `ringcall/tests/suite/messages.rs`.
 
 mod mutation;
 

@@ -525,6 +525,8 @@ pub enum Cause {
     BreakerOpen,
     /// All instances of the service were gone, and too few are back for this call.
     Recovering,
+    /// As many calls are under way, or have just begun, as this side's own settings allow.
+    Limited,
 }
 
 impl From<EncodeError> for Cause {
@@ -619,6 +621,10 @@ impl fmt::Display for Cause {
             Cause::BreakerOpen => {
                 f.write_str("too many calls like this one have failed lately (`BreakerConfig`)")
             }
+            Cause::Limited => f.write_str(
+                "as many calls as this side's settings allow are under way or have just begun: \
+                 `limit` of the service or the method",
+            ),
             Cause::Recovering => f.write_str(
                 "all instances of the service were gone, and too few are back (`RecoveryConfig`)",
             ),

@@ -52,13 +52,19 @@ impl RetryBudget {
         self.add(self.deposit);
     }
 
-    /// Asks for one more attempt; says whether it may be made. One call may always spend one token,
-    /// and beyond that (`spent_by_call` of it so far) a fifth of the balance at most.
+    /// Whether one more attempt may be made. One call may always spend one token, and beyond that
+    /// (`spent_by_call` of it so far) a fifth of the balance at most.
     #[must_use]
-    pub fn withdraw(&mut self, now: Instant, spent_by_call: u32) -> bool {
+    pub fn allows(&mut self, now: Instant, spent_by_call: u32) -> bool {
         self.advance(now);
         let fair = spent_by_call == 0 || u64::from(spent_by_call + 1) * TOKEN <= self.balance / 5;
-        if self.balance < TOKEN || !fair {
+        self.balance >= TOKEN && fair
+    }
+
+    /// Asks for one more attempt, and pays for it if it is [allowed](RetryBudget::allows).
+    #[must_use]
+    pub fn withdraw(&mut self, now: Instant, spent_by_call: u32) -> bool {
+        if !self.allows(now, spent_by_call) {
             return false;
         }
         self.balance -= TOKEN;

@@ -277,6 +277,26 @@ mod tests {
         assert!(wheel.is_empty() && wheel.next().is_none());
     }
 
+    /// If arming, cancelling or expiring one took longer the more there are, this would not end.
+    #[test]
+    fn d06_a_million_timers_at_once() {
+        const COUNT: u32 = 1_000_000;
+        let mut wheel = Wheel::new(Instant::ZERO);
+        for key in 0..COUNT {
+            wheel.arm(key, ticks(1000));
+        }
+        for key in (0..COUNT).filter(|key| key % 3 == 0) {
+            wheel.cancel(key);
+        }
+        assert_eq!(wheel.expire(ticks(999)), None);
+        // One at a time, so that whoever turns may stop between any two.
+        assert!(wheel.expire(ticks(1000)).is_some());
+        assert_eq!(wheel.next(), Some(ticks(1000)), "the others are due");
+        let fired = core::iter::from_fn(|| wheel.expire(ticks(1000))).count() as u32;
+        assert_eq!(fired, COUNT - COUNT.div_ceil(3) - 1);
+        assert!(wheel.is_empty() && wheel.next().is_none());
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Arm(u32, u64),

@@ -239,6 +239,14 @@ fn a03_length_limits() {
     for (length, end) in cases {
         let frame = [request(0, b"").with(|f| f.length = Some(length))];
         assert_eq!(verdict(Side::Server, &frame), end, "{length}");
+        // What is longer than any frame is not waited for: its head is enough.
+        let mut raw = server();
+        raw.send_bytes(&frame[0].bytes()[..16]);
+        assert_eq!(
+            raw.closed.is_some(),
+            end.is_some() && (length < 32 || length > max),
+            "{length}"
+        );
         let (mut raw, reserved) = (server(), if length == MAX as u32 + 32 { 2 * MAX } else { 0 });
         let lent = raw.lent();
         raw.send(&frame);

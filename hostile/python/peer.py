@@ -1,6 +1,6 @@
 """A hostile end of a connection: raw bytes, and what the server does about them.
 
-Frames are those of `ringcall/tests/python/wire.py`, which was written from docs/PROTOCOL.md alone.
+Frames are those of `ringcall/tests/suite/python/wire.py`, which was written from docs/PROTOCOL.md alone.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../ringcall/tests/python"))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../ringcall/tests/suite/python"))
 from wire import *
 
 # Whoever reads nothing wants to be sent as much as there is.

@@ -16,7 +16,7 @@ use suite::Plan;
 const USAGE: &str = "\
 cargo xtask hostile [--seconds S] [--everything S] [--connections N] [--rate R] [--engine E] [--only NAME,…]
                     [--memory-mib M] [--untimed] [--strict]
-    each attack for S seconds (10) by N connections (1000), and all at once (60), on each engine;
+    each attack for S seconds (15) by N connections (1000), and all at once (60), on each engine;
     the server has M MiB (256)
 cargo xtask soak [--minutes M] [--rate SHARE | --calls-per-second C] [--engine E] [--picture NAME]
                  [--sizes]

@@ -97,13 +97,17 @@ fn run_one(plan: &Plan, engine: TransportChoice) -> Result<Vec<String>, String> 
     let told = Arc::new(Told::default());
     let honest = Honest::connect_observed(proxy.address(), engine, Some(Arc::clone(&told) as _))?;
     let rate = plan.calls_per_s.unwrap_or_else(|| (peak(&honest) * plan.share) as u64).max(1);
+    let before = told.begun.load(Ordering::Relaxed);
     let (tally, Watch { samples, phase_from, .. }) =
         load(plan, &honest, &proxy, &mut server, rate)?;
 
+    let seconds = (WARM_UP + plan.time).as_secs();
     println!(
-        "{engine}: {rate} calls/s for {} s, behind {} s of warm-up; {} connections",
+        "{engine}: {rate} calls/s for {} s, behind {} s of warm-up with {WARM_UP_RATE} times as many: {} calls/s were made \
+         over all; {} connections",
         plan.time.as_secs(),
         WARM_UP.as_secs(),
+        tally.begun / seconds.max(1),
         proxy.made()
     );
     println!("{tally}");
@@ -112,8 +116,13 @@ fn run_one(plan: &Plan, engine: TransportChoice) -> Result<Vec<String>, String> 
         faults.push(format!("{} calls have not ended", tally.open()));
     }
     let (begun, ended) = (told.begun.load(Ordering::Relaxed), told.ended.load(Ordering::Relaxed));
-    if begun != ended {
-        faults.push(format!("observers are told of {begun} calls, and of {ended} ends"));
+    if begun != ended || begun - before != tally.begun {
+        faults.push(format!(
+            "observers are told of {} calls, of which {} were made, and of {} ends",
+            begun - before,
+            tally.begun,
+            ended - before
+        ));
     }
     if let Some(name) = &plan.picture {
         let path = format!("{name}-{engine}.svg");

@@ -15,6 +15,8 @@ mod loopback;
 mod memory;
 #[cfg(all(test, ringcall_loom))]
 mod models;
+#[allow(unsafe_code, reason = "no library waits for a signal without waiting")]
+mod quiet_pipe;
 mod signal;
 mod slots;
 mod socket;

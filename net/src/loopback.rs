@@ -108,8 +108,11 @@ mod tests {
             let (there, _) = connect(&to).unwrap();
             let (accepted, _) = listener.socket().accept().unwrap();
             set_up_accepted(&accepted, &listener).unwrap();
+            // Where the machine allows as much; the kernel counts twice what it is asked for.
+            let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+            let wanted = LOOPBACK_SEND_BYTES.min(most.trim().parse().unwrap());
             for socket in [there, accepted] {
-                assert_eq!(socket.send_buffer_size().unwrap(), 2 * LOOPBACK_SEND_BYTES);
+                assert_eq!(socket.send_buffer_size().unwrap(), 2 * wanted);
             }
         }
         let (_pair, unix) =

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::Socket;
 
+use crate::quiet_pipe::QuietPipe;
 use crate::{SharedFile, Tally, transport_error};
 
 /// How many segments go into one system call.
@@ -142,9 +143,15 @@ fn send_file(socket: &Socket, range: &External, tally: &Tally) -> Result<usize, 
     let Some(file) = SharedFile::fd_of(&**range.object()) else {
         return Err(NotSent::Unreadable(ObjectError::Os(Errno::OPNOTSUPP.raw_os_error())));
     };
+    let quiet = QuietPipe::new();
     loop {
         let mut offset = range.offset();
-        match sendfile(socket, file, Some(&mut offset), range.len()) {
+        let sent = sendfile(socket, file, Some(&mut offset), range.len());
+        // Also behind a part that was sent a signal may wait.
+        if sent != Ok(range.len()) {
+            quiet.take();
+        }
+        match sent {
             Ok(0) => return Err(NotSent::Unreadable(ObjectError::Ended)),
             Ok(n) => return Ok(n),
             Err(Errno::INTR) => {}

@@ -94,6 +94,7 @@ impl Pool {
     }
 
     fn work(&self) {
+        let _counted = Counted(self);
         let mut state = self.state.lock();
         loop {
             // A job catches what its handler throws; the thread goes on.
@@ -107,12 +108,20 @@ impl Pool {
                     let is_over = self.came.wait_for(&mut state, IDLE).timed_out();
                     state.idle -= 1;
                     if is_over && state.jobs.is_empty() {
-                        break;
+                        return;
                     }
                 }
             }
         }
-        state.threads -= 1;
+    }
+}
+
+/// A thread of a pool, until it ends, also by a panic that no job has caught.
+struct Counted<'a>(&'a Pool);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().threads -= 1;
     }
 }
 

@@ -2,6 +2,7 @@
 //! counts.
 #![allow(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

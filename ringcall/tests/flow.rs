@@ -1,6 +1,7 @@
 //! A long stream in constant memory. One test only, since everything in the process counts.
 #![allow(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

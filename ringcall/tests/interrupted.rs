@@ -1,6 +1,7 @@
 //! Calls while signals interrupt every thread, again and again. A file of its own, since signals are for
 //! the whole process.
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,6 +1,7 @@
 //! What is written to the log: that calls were slow, and never what they carried. A file of its own, since a
 //! process has one log.
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::sync::Mutex;

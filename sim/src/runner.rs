@@ -1,11 +1,12 @@
 //! Many seeds on several cores, with a bar, and what came of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ringcall_sim::{Failure, Marks, Options, minimise, run};
@@ -38,22 +39,29 @@ struct Tally {
     failure: Option<Failure>,
     /// Seeds from the first on of which all are done, and those beyond.
     done: u64,
-    beyond: std::collections::BTreeSet<u64>,
+    beyond: BTreeSet<u64>,
+    /// Marks of each thousand that is not complete, and how many are and left out none.
+    thousands: BTreeMap<u64, Marks>,
+    complete: u64,
+    /// Marks that a thousand has left out.
+    left_out: Option<String>,
 }
 
 pub(crate) fn run_many(plan: &Plan, options: &Options) -> Result<(), String> {
     let file = progress_file(plan, options);
     let start = match plan.resumes {
-        true => fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()),
+        true => fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok()),
         false => None,
     };
-    let first = plan.from + start.unwrap_or(0);
+    // Of a thousand that was not complete, no mark is known.
+    let complete = start.unwrap_or(0) / SEEDS_A_MARK;
+    let first = plan.from + complete * SEEDS_A_MARK;
     let end = plan.from + plan.seeds;
     let bar = ProgressBar::new(end - first);
     let style = "{elapsed_precise} {bar:40} {pos}/{len} seeds  {per_sec}  {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("it is a template"));
     let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
-    let tally = Mutex::new(Tally { done: first, ..Tally::default() });
+    let tally = Mutex::new(Tally { done: first, complete, ..Tally::default() });
     let began = Instant::now();
     let cores = match plan.cores {
         0 => thread::available_parallelism().map_or(1, usize::from),
@@ -92,7 +100,10 @@ pub(crate) fn run_many(plan: &Plan, options: &Options) -> Result<(), String> {
         tally.memory_worst as f64 / 10.0,
     );
     let _removed = fs::remove_file(file);
-    marks(&tally.marks, seeds)
+    for (name, n) in tally.marks.iter() {
+        println!("  {name:<24} {n:>12}");
+    }
+    tally.left_out.map_or(Ok(()), Err)
 }
 
 /// Says whether the seed holds.
@@ -109,6 +120,8 @@ fn run_seed(seed: u64, options: &Options, tally: &Mutex<Tally>, file: &PathBuf, 
     match outcome {
         Ok(report) => {
             tally.marks.add(&report.marks);
+            let thousand = (seed - from) / SEEDS_A_MARK;
+            tally.thousands.entry(thousand).or_default().add(&report.marks);
             tally.events += report.events;
             tally.calls += report.calls;
             tally.simulated_ns += report.simulated_ns;
@@ -119,6 +132,15 @@ fn run_seed(seed: u64, options: &Options, tally: &Mutex<Tally>, file: &PathBuf, 
                 tally.done += 1;
             }
             let done = tally.done - from;
+            if done / SEEDS_A_MARK > tally.complete {
+                let complete = tally.complete;
+                let marks = tally.thousands.remove(&complete).unwrap_or_default();
+                tally.left_out = left_out(&marks, from + complete * SEEDS_A_MARK);
+                tally.complete += 1;
+                if tally.left_out.is_some() {
+                    return false;
+                }
+            }
             if done.is_multiple_of(100) && done > 0 {
                 let _written = fs::write(file, done.to_string());
             }
@@ -137,7 +159,16 @@ fn run_seed(seed: u64, options: &Options, tally: &Mutex<Tally>, file: &PathBuf, 
 fn progress_file(plan: &Plan, options: &Options) -> PathBuf {
     // All names of faults together are too long for the name of a file.
     let without = options.without.bits();
-    let name = format!("sim-{}-{}-{}-{without:x}", plan.from, plan.seeds, options.events);
+    // Nor is what another program has done: the next one may have what it was stopped for mended.
+    let program = std::env::current_exe().and_then(fs::metadata).and_then(|of| of.modified());
+    let built = program.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let name = format!(
+        "sim-{}-{}-{}-{without:x}-{:x}",
+        plan.from,
+        plan.seeds,
+        options.events,
+        built.as_nanos()
+    );
     std::env::temp_dir().join(format!("ringcall-{name}.progress"))
 }
 
@@ -160,17 +191,13 @@ fn tell(failure: Failure, options: &Options) -> String {
     )
 }
 
-/// Every fault and every mark must have come about.
-fn marks(marks: &Marks, seeds: u64) -> Result<(), String> {
-    for (name, n) in marks.iter() {
-        println!("  {name:<24} {n:>12}");
-    }
-    let left_out: Vec<String> =
-        marks.iter().filter(|(_, n)| *n == 0).map(|(name, _)| name).collect();
-    match left_out.is_empty() || seeds < SEEDS_A_MARK {
-        true => Ok(()),
-        false => Err(format!("in {seeds} seeds these never happened: {}", left_out.join(", "))),
-    }
+/// Every fault and every mark must have come about in a thousand seeds: those that did not.
+fn left_out(marks: &Marks, from: u64) -> Option<String> {
+    let never: Vec<String> = marks.iter().filter(|(_, n)| *n == 0).map(|(name, _)| name).collect();
+    let told = || {
+        format!("in the thousand seeds from {from} on these never happened: {}", never.join(", "))
+    };
+    (!never.is_empty()).then(told)
 }
 
 #[cfg(test)]
@@ -178,6 +205,12 @@ mod tests {
     use ringcall_sim::{Fault, FaultSet};
 
     use super::*;
+
+    #[test]
+    fn a_mark_that_a_thousand_leaves_out_is_told() {
+        let told = left_out(&Marks::default(), 2000).expect("it has none");
+        assert!(told.contains("from 2000 on") && told.contains("mark "), "{told}");
+    }
 
     #[test]
     fn runs_that_differ_do_not_resume_each_other() {

@@ -17,8 +17,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) fn masks(selection: &[&str]) -> Result<(), String> {
     for mask in MASKS {
         println!("without {mask}");
-        let mut tests = cargo(&["test", "--quiet", "--test", "calls"]);
+        let mut tests = cargo(&["test", "--quiet", "--test", "suite"]);
         tests.args(if selection.is_empty() { &["-p", "ringcall"] } else { selection });
+        tests.args(["--", "calls::"]);
         tests.env("RINGCALL_TRANSPORT", "uring").env("RINGCALL_URING_WITHOUT", mask);
         run(tests)?;
     }
@@ -65,9 +66,8 @@ pub(crate) fn asan() -> Result<(), String> {
     let parts = [
         "-p ringcall-buf -p ringcall-net -p ringcall-epoll -p ringcall-uring -p ringcall-codec-rkyv --tests",
         "-p ringcall-tls --lib",
-        "-p ringcall --features tls,lz4,zstd --test calls --test messages --test smoke --test tls \
-         --test bodies --test compression --test metadata --test filters --test both_ways --test cancel \
-         --test ending --test streams",
+        "-p ringcall --features tls,lz4,zstd --test suite -- calls:: messages:: smoke:: tls:: bodies:: \
+         compression:: metadata:: filters:: both_ways:: cancel:: ending:: streams::",
     ];
     for part in parts {
         run(sanitized(part))?;

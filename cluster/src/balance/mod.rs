@@ -9,6 +9,7 @@ mod least;
 mod p2c;
 mod prequal;
 mod random;
+mod reported;
 mod round_robin;
 mod stats;
 
@@ -22,6 +23,7 @@ pub use least::LeastActive;
 pub use p2c::PeakEwma;
 pub use prequal::{Prequal, PrequalConfig};
 pub use random::WeightedRandom;
+pub use reported::Reported;
 pub use round_robin::SmoothRoundRobin;
 pub use stats::HostStats;
 
@@ -45,6 +47,12 @@ pub trait Balance: Send + fmt::Debug {
         candidates: &Candidates<'_>,
         key: Option<u64>,
     ) -> u32;
+
+    /// Whether it goes by how long calls wait at servers and are worked on, which their replies say:
+    /// [`HostStats::waiting`]. No by default, and then nobody counts.
+    fn wants_server_times(&self) -> bool {
+        false
+    }
 
     /// Whether it wants instances to be asked how busy they are. No by default, and then nothing of that is paid for.
     fn wants_load_probes(&self) -> bool {
@@ -191,6 +199,8 @@ pub enum Balancing {
     Ring,
     /// [`Maglev`], with bounded load.
     Maglev,
+    /// By chance, and by what servers say of themselves: [`Reported`].
+    Reported,
     /// [`Prequal`].
     Prequal(PrequalConfig),
     /// One of yours.
@@ -206,6 +216,7 @@ impl Balancing {
             Balancing::LeastActive => Box::new(LeastActive),
             Balancing::Ring => Box::new(Ring::default()),
             Balancing::Maglev => Box::new(Maglev::default()),
+            Balancing::Reported => Box::new(Reported),
             Balancing::Prequal(config) => Box::new(Prequal::new(*config)),
             Balancing::Custom(build) => build(),
         }
@@ -221,6 +232,7 @@ impl fmt::Debug for Balancing {
             Balancing::LeastActive => "LeastActive",
             Balancing::Ring => "Ring",
             Balancing::Maglev => "Maglev",
+            Balancing::Reported => "Reported",
             Balancing::Prequal(_) => "Prequal",
             Balancing::Custom(_) => "Custom",
         })

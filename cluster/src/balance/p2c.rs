@@ -55,10 +55,10 @@ impl Balance for PeakEwma {
 /// How long calls to an instance take, in nanoseconds.
 #[inline]
 pub(super) fn latency(host: &HostStats) -> f64 {
-    // One call is made to an instance of which nothing is known, and its end is waited for.
-    match host.is_unknown() {
-        true if host.in_flight > 0 => FAILURE_NS,
-        true => 0.0,
+    // One call is made to an instance of which nothing is known, and its end is waited for. If it was not worth
+    // waiting for, that is known.
+    match host.is_unknown() && host.in_flight > 0 {
+        true => FAILURE_NS,
         false => host.latency_ns(),
     }
 }

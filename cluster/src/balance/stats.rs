@@ -10,6 +10,9 @@ const TAU_NS: f64 = 10e9;
 /// Calls so far apart say more of how an instance is than those before: 1 s.
 const RARE_NS: u64 = 1_000_000_000;
 
+/// What a new answer counts among those before.
+const NEW_SHARE: f32 = 0.125;
+
 /// What is known of an instance, from this side's calls to it.
 #[derive(Clone, Debug)]
 pub struct HostStats {
@@ -29,6 +32,8 @@ pub struct HostStats {
     /// The count of all calls then.
     pub picked_count: u64,
     latency_ns: f64,
+    /// Which part of their time there calls wait, from 0 to 1.
+    waiting: f32,
     /// What share of its calls fails, from 0 to 1.
     errors: f64,
     seen: Instant,
@@ -47,6 +52,7 @@ impl HostStats {
             picked: Instant::ZERO,
             picked_count: 0,
             latency_ns: 0.0,
+            waiting: 0.0,
             errors: 0.0,
             seen: Instant::ZERO,
         }
@@ -77,17 +83,33 @@ impl HostStats {
         }
     }
 
+    /// An answer says how long its call waited for the handler there, and how long that had it, in microseconds.
+    #[inline]
+    pub fn took(&mut self, queue_us: u32, handler_us: u32) {
+        let all = u64::from(queue_us) + u64::from(handler_us);
+        if all > 0 {
+            let waiting = queue_us as f32 / all as f32;
+            self.waiting += (waiting - self.waiting) * NEW_SHARE;
+        }
+    }
+
+    /// Which part of the time that they are there calls wait for their handler, by what the last answers say, from 0 to
+    /// 1. Only counted for a policy that [wants](super::Balance::wants_server_times) it.
+    #[must_use]
+    pub fn waiting(&self) -> f32 {
+        self.waiting
+    }
+
     /// It was asked, and has said that it is so busy, in thousandths.
     #[inline]
     pub(crate) fn says(&mut self, load: u16) {
         self.load = (f32::from(load) / 1000.0).min(1.0);
     }
 
-    /// A call was given up after so long.
+    /// A call was given up after so long: at least that is known of how long they take here, also if none has ever
+    /// ended.
     pub fn waited(&mut self, time: Duration) {
-        if !self.is_unknown() {
-            self.latency_ns = self.latency_ns.max(nanos(time) as f64);
-        }
+        self.latency_ns = self.latency_ns.max(nanos(time) as f64);
     }
 
     /// It was ejected, and works again: earlier failures are of another time.

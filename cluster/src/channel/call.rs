@@ -167,25 +167,25 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         self.may_have_run |= !matches!(&end, Err(failure) if failure.is_safe_to_retry());
         let seen = end.as_ref().map(|answer| &answer.header);
         let is_beside = self.first.is_some() || self.second.is_some();
-        if seen.is_err() && is_beside {
-            self.shared.fleet.with(|fleet| fleet.end_beside(now, state, attempt, seen));
-            return None;
-        }
         let verdict = self.shared.fleet.with(|fleet| {
-            let verdict = fleet.end(now, state, attempt, seen);
-            if verdict == Verdict::End {
+            let verdict = if is_beside {
+                fleet.end_beside(now, state, attempt, seen).then_some(Verdict::End)
+            } else {
+                Some(fleet.end(now, state, attempt, seen))
+            };
+            if verdict == Some(Verdict::End) {
                 fleet.finish(now, state, Some(seen));
             }
             verdict
         });
         match verdict {
-            Verdict::Again(wait) if !is_beside => {
+            // What the attempt beside it answers is waited for.
+            None => None,
+            Some(Verdict::Again(wait)) => {
                 self.timer = Some(Timer::Again(connector.sleep(wait)));
                 None
             }
-            // What an attempt beside it answers is waited for instead.
-            Verdict::Again(_) => None,
-            Verdict::End => {
+            Some(Verdict::End) => {
                 self.give_up_running();
                 self.state = None;
                 Some(end.map_err(|failure| self.whole(failure)))

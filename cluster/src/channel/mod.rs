@@ -88,6 +88,13 @@ impl<N: Connector> Balanced<N> {
         }
     }
 
+    /// The version of the last listing that was applied; 0 if none was. Another [`Discovery`](crate::discovery::Discovery)
+    /// that is to keep the list from now on begins [after](crate::discovery::Discovery::after) it.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.shared.listing.lock().unwrap_or_else(PoisonError::into_inner).version
+    }
+
     /// Replaces the instances by those of a listing that this side uses. One at a time.
     fn apply_part(&self, listing: &Listing) {
         let shared = &self.shared;
@@ -163,7 +170,8 @@ impl<N: Connector> Balanced<N> {
     }
 
     /// Names of instances to which no connection can be opened: evidence for
-    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
+    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead). None, while no connection is open: the fault may
+    /// be this side's own network.
     #[must_use]
     pub fn dead(&self) -> Vec<String> {
         // Whoever watches asks this again and again: the last copies and probes end here, where no further ones are made.

@@ -1,6 +1,6 @@
 //! The list of instances that is called, and how it changes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct Listed {
 /// Instances to call, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Larger for each listing of the same [`Discovery`].
+    /// Larger for each listing of the same [`Discovery`], and for what comes [after](Discovery::after) it.
     pub version: u64,
     /// The instances; cheap to clone.
     pub instances: Arc<[Listed]>,
@@ -95,8 +95,12 @@ pub struct Discovery {
     /// When something changed that is not shown yet: first, and last.
     dirty: Option<(Instant, Instant)>,
     listing: Listing,
+    /// There has been a listing.
+    is_listed: bool,
     is_new: bool,
     alarms: VecDeque<Alarm>,
+    /// Instances that somebody was told are not valid, and that were not since.
+    invalid: BTreeSet<String>,
 }
 
 impl Discovery {
@@ -120,9 +124,19 @@ impl Discovery {
             is_heard: false,
             dirty: None,
             listing: Listing::default(),
+            is_listed: false,
             is_new: false,
             alarms: VecDeque::new(),
+            invalid: BTreeSet::new(),
         })
+    }
+
+    /// The same, whose listings are later than this version: where another one has kept the list before, what it had
+    /// must not look newer.
+    #[must_use]
+    pub fn after(mut self, version: u64) -> Discovery {
+        self.listing.version = self.listing.version.max(version);
+        self
     }
 
     /// Begins with what was known before this process started. It counts until the source is heard, and
@@ -131,7 +145,7 @@ impl Discovery {
         let wanted = instances.into_iter().filter(|it| self.wanted.matches(it));
         let valid: Vec<Arc<Instance>> =
             wanted.filter(|it| it.check().is_ok()).map(Arc::new).collect();
-        if self.listing.version == 0 && !valid.is_empty() {
+        if !self.is_listed && !valid.is_empty() {
             self.guard.restore(now, &valid);
             self.is_restored = true;
             self.rebuild(now);
@@ -144,7 +158,10 @@ impl Discovery {
         let (merged, clock_ms) = match update {
             Update::Outage(reason) => return self.alarm(Alarm::Outage(reason)),
             Update::Snapshot { mut snapshot, clock_ms } => {
-                snapshot.instances.retain(|it| self.is_ours(&it.service) && self.is_valid(it));
+                let told = std::mem::take(&mut self.invalid);
+                snapshot
+                    .instances
+                    .retain(|it| self.is_ours(&it.service) && self.is_valid(it, &told));
                 (self.registry.merge_snapshot(snapshot), clock_ms)
             }
             Update::Delta { mut delta, clock_ms } => {
@@ -153,7 +170,8 @@ impl Discovery {
                         Change::Put(instance) => Some(instance),
                         Change::Removed { .. } => None,
                     };
-                    self.is_ours(change.service()) && put.is_none_or(|it| self.is_valid(it))
+                    let is_valid = put.is_none_or(|it| self.is_valid(it, &BTreeSet::new()));
+                    self.is_ours(change.service()) && is_valid
                 });
                 (self.registry.merge_delta(delta), clock_ms)
             }
@@ -208,10 +226,16 @@ impl Discovery {
         self.alarms.pop_front()
     }
 
-    fn is_valid(&mut self, instance: &Instance) -> bool {
+    /// Whether an instance makes sense. If not, somebody is told, unless they were already.
+    fn is_valid(&mut self, instance: &Instance, told: &BTreeSet<String>) -> bool {
         let Err(why) = instance.check() else { return true };
-        let name = instance.name.chars().take(64).collect();
-        self.alarm(Alarm::Invalid { name, why });
+        let name: String = instance.name.chars().take(64).collect();
+        if self.invalid.len() < ALARMS_MAX
+            && self.invalid.insert(name.clone())
+            && !told.contains(&name)
+        {
+            self.alarm(Alarm::Invalid { name, why });
+        }
         false
     }
 
@@ -249,14 +273,14 @@ impl Discovery {
         }
         let is_better = self.is_restored && is_snapshot && !present.is_empty();
         if is_better {
-            // What was restored may be old; what the source has is better.
+            // What was restored is not held for want of anything better any more. But it was there, so what the source
+            // does not have of it is judged as if it had vanished: a source that was started again, too, may know half.
             self.is_restored = false;
             self.guard.forget();
-            self.shown.clear();
         }
         let is_changed = present != self.present;
         self.present = present;
-        if self.listing.version == 0 || is_first || is_better {
+        if !self.is_listed || is_first || is_better {
             self.rebuild(now);
         } else if is_changed {
             self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
@@ -285,9 +309,9 @@ impl Discovery {
             is_held: self.guard.is_held(name),
         });
         let instances: Arc<[Listed]> = listed.collect();
-        if self.listing.version == 0 || instances != self.listing.instances {
+        if !self.is_listed || instances != self.listing.instances {
             self.listing = Listing { version: self.listing.version + 1, instances };
-            self.is_new = true;
+            (self.is_listed, self.is_new) = (true, true);
         }
     }
 }

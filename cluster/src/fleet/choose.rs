@@ -8,6 +8,20 @@ use super::{CallState, Fleet, Readiness};
 /// How often the policy is asked before all instances are looked at.
 const TRIES: u32 = 4;
 
+/// How far an instance is from what one would like for a call, if it can have it at all; lower is better. It matters most
+/// that nobody knows it to be unreachable, then that it is not ejected, then that the call was not made there
+/// yet, then that it can be called at once.
+fn rank(is_usable: bool, readiness: Readiness, is_tried: bool) -> Option<u8> {
+    let (is_broken, is_slow) = match readiness {
+        Readiness::Ready => (false, false),
+        Readiness::Connecting => (false, true),
+        Readiness::Broken => (true, false),
+        Readiness::Stranger => return None,
+    };
+    let flags = [is_broken, !is_usable, is_tried, is_slow];
+    Some(flags.iter().fold(0, |rank, flag| rank << 1 | u8::from(*flag)))
+}
+
 impl<T: Clone> Fleet<T> {
     /// The place of the instance, and whether this call is its probe. Whether the call is `ROUTED` is known when this
     /// is compiled, so that others do not pay for it.
@@ -159,7 +173,7 @@ impl<T: Clone> Fleet<T> {
         last
     }
 
-    /// Leaves the best that there are: usable, ready, not tried.
+    /// Leaves the best that there are, by [`rank`], of those whose breakers let the call through.
     fn narrow(
         &self,
         now: Instant,
@@ -169,30 +183,34 @@ impl<T: Clone> Fleet<T> {
         (usable, callable): (&[u32], &[u32]),
     ) -> Result<(), Failure> {
         let hosts = &self.hosts;
-        let ready = |place: &u32| readiness(hosts.target(*place));
+        // Who would rather fail than use those that are ejected says so.
+        let are_ejected_used = self.settings.health.panic_percent > 0;
+        let (mut best, mut is_stopped) = (u8::MAX, false);
         list.clear();
-        list.extend(usable.iter().filter(|place| ready(place) == Readiness::Ready));
-        if callable.is_empty() {
-            return Err(self.nobody(readiness));
-        }
-        for next in [Readiness::Ready, Readiness::Connecting, Readiness::Broken] {
-            if list.is_empty() {
-                list.extend(callable.iter().filter(|place| ready(place) == next));
+        for &place in callable {
+            let is_usable = usable.binary_search(&place).is_ok();
+            let is_tried = call.tried().contains(&hosts.reference(place));
+            let Some(rank) = rank(is_usable, readiness(hosts.target(place)), is_tried) else {
+                continue;
+            };
+            if !is_usable && !are_ejected_used || rank > best {
+                continue;
             }
+            if !self.methods.would_pass_host(call.method, place, now) {
+                is_stopped = true;
+                continue;
+            }
+            if rank < best {
+                best = rank;
+                list.clear();
+            }
+            list.push(place);
         }
-        if list.is_empty() {
-            return Err(self.nobody(readiness));
+        match list.is_empty() {
+            false => Ok(()),
+            true if is_stopped => Err(Failure::not_sent(Cause::BreakerOpen)),
+            true => Err(self.nobody(readiness)),
         }
-        let methods = &self.methods;
-        list.retain(|place| methods.would_pass_host(call.method, *place, now));
-        if list.is_empty() {
-            return Err(Failure::not_sent(Cause::BreakerOpen));
-        }
-        let is_tried = |place: u32| call.tried().contains(&hosts.reference(place));
-        if list.iter().any(|place| !is_tried(*place)) {
-            list.retain(|place| !is_tried(*place));
-        }
-        Ok(())
     }
 
     /// There is nobody whom a call may go to.

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use ringcall_core::Mismatch;
+
+use crate::health::Reason;
 
 /// Those that nobody takes are not kept for ever.
 const EVENTS_MAX: usize = 256;
@@ -35,6 +38,43 @@ pub enum FleetEvent {
         /// To so many instances.
         usable: u32,
     },
+    /// An instance gets no calls for a while.
+    Ejected {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: Reason,
+        /// For how long, until a call sees whether it works.
+        time: Duration,
+    },
+    /// An instance that was ejected works again.
+    Healed {
+        /// Its name.
+        name: String,
+    },
+    /// So few instances are not ejected that all are used.
+    PanicBegan {
+        /// How many are not ejected.
+        usable: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// Those that are ejected get no calls again.
+    PanicEnded,
+    /// Calls of a method are stopped.
+    BreakerOpened {
+        /// Its name.
+        method: String,
+        /// At this instance only; without a name everywhere.
+        instance: Option<String>,
+    },
+    /// They are not any more.
+    BreakerClosed {
+        /// Its name.
+        method: String,
+        /// At this instance only; without a name everywhere.
+        instance: Option<String>,
+    },
 }
 
 impl fmt::Display for FleetEvent {
@@ -54,8 +94,28 @@ impl fmt::Display for FleetEvent {
             FleetEvent::RecoveryEnded { usable } => {
                 write!(f, "all calls go to the {usable} instances that are back")
             }
+            FleetEvent::Ejected { name, reason, time } => {
+                write!(f, "the instance {name:?} gets no calls for {time:?}: {reason}")
+            }
+            FleetEvent::Healed { name } => write!(f, "the instance {name:?} works again"),
+            FleetEvent::PanicBegan { usable, of } => {
+                write!(f, "only {usable} of {of} instances are well: all of them are used")
+            }
+            FleetEvent::PanicEnded => f.write_str("instances that are ejected get no calls again"),
+            FleetEvent::BreakerOpened { method, instance } => {
+                write!(f, "calls of {method} are stopped")?;
+                at(f, instance.as_deref())
+            }
+            FleetEvent::BreakerClosed { method, instance } => {
+                write!(f, "calls of {method} are made again")?;
+                at(f, instance.as_deref())
+            }
         }
     }
+}
+
+fn at(f: &mut fmt::Formatter<'_>, instance: Option<&str>) -> fmt::Result {
+    instance.map_or(Ok(()), |name| write!(f, " at {name:?}"))
 }
 
 /// Events that were not taken yet; the oldest are dropped.

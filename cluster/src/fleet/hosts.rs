@@ -330,7 +330,7 @@ impl<T> Hosts<T> {
             if due > now {
                 next = next.min(due);
             } else if can(place, &host.target) {
-                host.health.state = HealthState::Probing { is_under_way: true };
+                host.health.state = HealthState::Probing;
                 // There may be others. Each that is found is worth a look.
                 return Some(place);
             } else {
@@ -362,11 +362,15 @@ impl<T> Hosts<T> {
         self.hosts.iter_mut().flatten().for_each(|host| host.health.configure(config));
     }
 
+    /// Nobody, if nobody can be reached: that says as much of this side's own network.
     pub(super) fn dead(&self, readiness: impl Fn(&T) -> Readiness) -> Vec<String> {
-        let hosts = self.hosts.iter().flatten();
+        let all = || self.hosts.iter().flatten().map(|host| (host, readiness(&host.target)));
+        if !all().any(|(_, readiness)| readiness == Readiness::Ready) {
+            return Vec::new();
+        }
         let is_dead = |readiness| matches!(readiness, Readiness::Broken | Readiness::Stranger);
-        let dead = hosts.filter(|host| is_dead(readiness(&host.target)));
-        dead.map(|host| host.listed.instance.name.clone()).collect()
+        let dead = all().filter(|(_, readiness)| is_dead(*readiness));
+        dead.map(|(host, _)| host.listed.instance.name.clone()).collect()
     }
 
     // ---- one of them ----
@@ -466,6 +470,11 @@ impl<T> Hosts<T> {
     #[inline]
     pub(super) fn usable(&self) -> &[u32] {
         &self.usable
+    }
+
+    /// How many of those with a weight are not ejected, also if all of them are used.
+    pub(super) fn well(&self) -> usize {
+        self.callable.iter().filter(|place| self.is_usable(**place)).count()
     }
 
     pub(super) fn ejected(&self) -> usize {

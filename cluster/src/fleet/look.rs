@@ -22,7 +22,7 @@ impl<T: Clone> Fleet<T> {
             });
         }
         if !changed.is_empty() {
-            self.hosts.refresh(now, &self.settings);
+            self.refresh(now);
         }
         self.look_for_outage(now, &readiness);
     }

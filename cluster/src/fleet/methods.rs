@@ -8,6 +8,7 @@ use ringcall_core::{Instant, RetryBudget};
 use super::BUDGET_WINDOW;
 use crate::breaker::{Breaker, BreakerState, Pass};
 use crate::hedge::Hedging;
+use crate::limit::{CallLimit, Limiter};
 use crate::route::Asked;
 use crate::settings::{MethodSettings, Settings};
 
@@ -41,6 +42,7 @@ struct Method {
     /// How many of `host_breakers` are not closed.
     open: u32,
     hedging: Option<(Hedging, RetryBudget)>,
+    limiter: Option<Limiter>,
 }
 
 impl Method {
@@ -56,6 +58,7 @@ impl Method {
                 let budget = RetryBudget::new(hedge.extra_percent, 0, BUDGET_WINDOW, now);
                 (Hedging::new(hedge, now), budget)
             }),
+            limiter: settings.limit.map(Limiter::new),
         }
     }
 }
@@ -90,9 +93,11 @@ impl Methods {
                 new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
+                limit_by(&mut method.limiter, new.limit);
             } else {
-                let name = std::mem::take(&mut method.name);
-                *method = Method::new(now, method.id, name, new);
+                let (name, mut limiter) = (std::mem::take(&mut method.name), method.limiter);
+                limit_by(&mut limiter, new.limit);
+                *method = Method { limiter, ..Method::new(now, method.id, name, new) };
             }
         }
         self.count();
@@ -125,10 +130,21 @@ impl Methods {
         &self.methods[index as usize].settings
     }
 
+    /// The name of the method at a place.
+    pub(super) fn name_at(&self, index: u32) -> &str {
+        &self.methods[index as usize].name
+    }
+
     /// The name of a method that was called.
     pub(super) fn name(&self, id: u64) -> Option<&str> {
         let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         Some(&self.methods[self.ids[at].1 as usize].name)
+    }
+
+    /// What counts the method's calls, if they are limited.
+    #[inline]
+    pub(super) fn limiter(&mut self, index: u32) -> &mut Option<Limiter> {
+        &mut self.methods[index as usize].limiter
     }
 
     // ---- breakers ----
@@ -142,6 +158,7 @@ impl Methods {
         }
     }
 
+    /// A call of the method has ended. Says whether its breaker is open now, if that has changed.
     #[inline]
     pub(super) fn end(
         &mut self,
@@ -149,10 +166,12 @@ impl Methods {
         now: Instant,
         pass: Option<Pass>,
         is_good: Option<bool>,
-    ) {
-        if let (Some(breaker), Some(pass)) = (&mut self.methods[index as usize].breaker, pass) {
-            breaker.end(now, pass, is_good);
-        }
+    ) -> Option<bool> {
+        let breaker = self.methods[index as usize].breaker.as_mut()?;
+        let was_open = is_open(breaker);
+        breaker.end(now, pass?, is_good);
+        let is_open = is_open(breaker);
+        (is_open != was_open).then_some(is_open)
     }
 
     #[inline]
@@ -172,7 +191,7 @@ impl Methods {
     }
 
     /// A call to an instance has ended. Its breaker is made when it is first needed, so what passed without one
-    /// was an ordinary call.
+    /// was an ordinary call. Says whether it is open now, if that has changed.
     #[inline]
     pub(super) fn end_host(
         &mut self,
@@ -181,19 +200,21 @@ impl Methods {
         now: Instant,
         pass: Option<Pass>,
         is_good: Option<bool>,
-    ) {
+    ) -> Option<bool> {
         let method = &mut self.methods[index as usize];
-        let Some(config) = method.settings.breaker else { return };
+        let config = method.settings.breaker?;
         if is_good == Some(false) && self.host_breakers < HOST_BREAKERS_MAX {
             method.host_breakers.entry(place).or_insert_with(|| {
                 self.host_breakers += 1;
                 Breaker::new(config)
             });
         }
-        let Some(breaker) = method.host_breakers.get_mut(&place) else { return };
+        let breaker = method.host_breakers.get_mut(&place)?;
         let was_open = is_open(breaker);
         breaker.end(now, pass.unwrap_or(Pass::Ordinary), is_good);
-        method.open = method.open + u32::from(is_open(breaker)) - u32::from(was_open);
+        let is_open = is_open(breaker);
+        method.open = method.open + u32::from(is_open) - u32::from(was_open);
+        (is_open != was_open).then_some(is_open)
     }
 
     /// Of a method that was called: the state of its breaker, and of that of each place.
@@ -231,10 +252,17 @@ impl Methods {
         }
     }
 
-    /// Whether one more call may be hedged. It is paid for then.
-    pub(super) fn may_hedge(&mut self, index: u32, now: Instant) -> bool {
-        let hedging = &mut self.methods[index as usize].hedging;
-        hedging.as_mut().is_some_and(|(_, budget)| budget.withdraw(now, 0))
+    /// What pays for hedges, if there are any.
+    pub(super) fn hedge_budget(&mut self, index: u32) -> Option<&mut RetryBudget> {
+        self.methods[index as usize].hedging.as_mut().map(|(_, budget)| budget)
+    }
+}
+
+/// Replaces a limit, if there is one; what is under way counts on.
+pub(super) fn limit_by(limiter: &mut Option<Limiter>, limit: Option<CallLimit>) {
+    match (limiter.as_mut(), limit) {
+        (Some(limiter), Some(limit)) => limiter.configure(limit),
+        _ => *limiter = limit.map(Limiter::new),
     }
 }
 

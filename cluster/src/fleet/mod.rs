@@ -28,6 +28,7 @@ pub use probing::LoadProbe;
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
+use crate::limit::Limiter;
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
@@ -35,7 +36,7 @@ use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use events::Events;
 use hosts::Hosts;
-use methods::Methods;
+use methods::{Methods, limit_by};
 use routing::Routing;
 
 /// How often health and warm-up of all instances are looked at.
@@ -71,9 +72,13 @@ pub struct Fleet<T> {
     serial: u32,
     /// What calls begin with that are not routed.
     unrouted: Path,
+    /// The policy goes by how long calls are at servers.
+    counts_times: bool,
     /// Instances that are being asked how busy they are.
     probing: u32,
     budget: RetryBudget,
+    /// Of all calls.
+    limiter: Option<Limiter>,
     rng: SplitMix64,
     next_sweep: Instant,
     /// From then on attempts look around before they choose.
@@ -104,6 +109,8 @@ pub struct FleetCounts {
     pub ejections: u64,
     /// Calls that a breaker stopped.
     pub stopped: u64,
+    /// Calls that were not made since this side's settings allow no more of them.
+    pub limited: u64,
     /// Attempts that were not made since too few instances were back after all had gone.
     pub held_back: u64,
     /// Calls that a rule denied.
@@ -232,6 +239,8 @@ impl<T: Clone> Fleet<T> {
             routing: None,
             serial: 0,
             unrouted: Path::default(),
+            counts_times: false,
+            limiter: settings.limit.map(Limiter::new),
             probing: 0,
             settings: Arc::new(settings),
             hosts: Hosts::default(),
@@ -265,6 +274,7 @@ impl<T: Clone> Fleet<T> {
             self.hosts.configure(&settings.health);
         }
         self.balance = settings.balancing.build();
+        limit_by(&mut self.limiter, settings.limit);
         self.settings = Arc::new(settings);
         self.methods.configure(now, &self.settings);
         self.stop_recovery(now);
@@ -307,6 +317,7 @@ impl<T: Clone> Fleet<T> {
             Box::new(Routing::new(router, self.serial, self.version, &self.hosts))
         });
         self.unrouted.is_special = self.balance.wants_load_probes();
+        self.counts_times = self.balance.wants_server_times();
     }
 
     /// Which instances of a listing are new, or at another address.
@@ -360,10 +371,17 @@ impl<T: Clone> Fleet<T> {
             None => self.unrouted,
             Some(_) => self.find_path(index, asked)?,
         };
+        if self.is_limited(index, now) {
+            self.counts.limited += 1;
+            return Err(Failure::not_sent(Cause::Limited));
+        }
         let pass = self.methods.pass(index, now).ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
         })?;
+        for limiter in [&mut self.limiter, self.methods.limiter(index)].into_iter().flatten() {
+            limiter.begin(now);
+        }
         Ok(CallState {
             method: index,
             flags,
@@ -375,6 +393,13 @@ impl<T: Clone> Fleet<T> {
             path,
             tried: [HostRef::NONE; ATTEMPTS_MAX],
         })
+    }
+
+    /// Whether this side makes no more calls of a method, or none at all.
+    #[inline]
+    fn is_limited(&mut self, method: u32, now: Instant) -> bool {
+        let mut limiters = [&self.limiter, &*self.methods.limiter(method)].into_iter().flatten();
+        limiters.any(|limiter| !limiter.has_room(now))
     }
 
     /// Where a call may go. Calls that are not routed must not become slower by this.
@@ -522,33 +547,44 @@ impl<T: Clone> Fleet<T> {
     ) -> Verdict {
         let sign = self.observe(now, call, &attempt, end);
         if sign == Sign::Good {
-            self.budget.deposit(now);
-            self.methods.deposit(call.method, now);
+            self.succeeded(now, call);
             return Verdict::End;
         }
         self.judge(now, call, end)
     }
 
-    /// An attempt has ended without success while another one of its call goes on.
+    /// An attempt has ended while another one of its call goes on; says whether the call has ended with it. If not,
+    /// the other one is waited for: nothing is made again beside it.
     pub fn end_beside(
         &mut self,
         now: Instant,
         call: &CallState,
         attempt: Attempt,
         end: Result<&ReplyHeader, &Failure>,
-    ) {
-        let _sign = self.observe(now, call, &attempt, end);
+    ) -> bool {
+        let is_over = self.observe(now, call, &attempt, end) == Sign::Good;
+        if is_over {
+            self.succeeded(now, call);
+        }
+        is_over
+    }
+
+    fn succeeded(&mut self, now: Instant, call: &CallState) {
+        self.budget.deposit(now);
+        self.methods.deposit(call.method, now);
     }
 
     /// An attempt was given up: its call was dropped, or another attempt was faster.
     pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
         let host = attempt.host;
-        let Some(health) = self.hosts.ended(host) else { return };
-        if attempt.is_probe {
-            health.probed(now, &mut self.rng, &self.settings.health, None);
-            self.hosts.refresh(now, &self.settings);
+        if self.hosts.ended(host).is_none() {
+            return;
         }
-        self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        if attempt.is_probe {
+            self.probed(now, host.place(), None);
+            self.refresh(now);
+        }
+        let _unchanged = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }
@@ -562,8 +598,14 @@ impl<T: Clone> Fleet<T> {
         end: Option<Result<&ReplyHeader, &Failure>>,
     ) {
         let errors = &self.methods.settings(call.method).retry.errors;
-        let is_good = end.and_then(|end| is_good(sign_of(end, errors)));
-        self.methods.end(call.method, now, call.pass, is_good);
+        let is_good = end.and_then(|end| is_good_of_method(sign_of(end, errors)));
+        if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
+            self.breaker_is(is_open, call.method, None);
+        }
+        for limiter in [&mut self.limiter, self.methods.limiter(call.method)].into_iter().flatten()
+        {
+            limiter.end();
+        }
     }
 
     /// A second attempt beside the first, which takes long: at an instance that was not tried, if there is one that
@@ -583,9 +625,11 @@ impl<T: Clone> Fleet<T> {
             None => self.choose_another::<false>(now, call, &readiness)?,
             Some(_) => self.choose_another::<true>(now, call, &readiness)?,
         };
-        if !self.methods.may_hedge(call.method, now) || !self.withdraw(now, call) {
+        // Either pays only if the other one does.
+        if !self.methods.hedge_budget(call.method)?.allows(now, 0) || !self.withdraw(now, call) {
             return None;
         }
+        let _is_paid = self.methods.hedge_budget(call.method)?.withdraw(now, 0);
         self.counts.hedges += 1;
         Some(self.attempt(now, call, place, false))
     }
@@ -602,7 +646,8 @@ impl<T: Clone> Fleet<T> {
     }
 
     /// Names of instances to which calls fail as if nobody were there, for
-    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead).
+    /// [`Discovery::handle_dead`](crate::discovery::Discovery::handle_dead). None, while no instance can be reached: the fault
+    /// may be this side's.
     pub fn dead(&self, readiness: impl Fn(&T) -> Readiness) -> Vec<String> {
         self.hosts.dead(readiness)
     }
@@ -621,22 +666,30 @@ impl<T: Clone> Fleet<T> {
         let host = attempt.host;
         // What an instance did that is gone says nothing of the one at its place.
         let Some(health) = self.hosts.ended(host) else { return sign };
-        if attempt.is_probe {
-            // One that said nothing leaves its place to another one.
-            health.probed(now, &mut self.rng, &self.settings.health, is_good);
-        }
         if let Some(is_good) = is_good {
             health.record(now, is_good);
         }
         if attempt.is_probe {
-            self.hosts.refresh(now, &self.settings);
+            // One that said nothing leaves its place to another one.
+            self.probed(now, host.place(), is_good);
+            self.refresh(now);
         }
-        self.methods.end_host(call.method, host.place(), now, attempt.pass, is_good);
+        let of_method = is_good_of_method(sign);
+        let changed =
+            self.methods.end_host(call.method, host.place(), now, attempt.pass, of_method);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(host.place()));
+        }
         let Some(is_good) = is_good else { return sign };
         let latency = now.since(attempt.started);
         let load = end.map_or(0, |header| header.load);
         let stats = self.hosts.stats_mut(host.place());
         stats.observe(now, latency, is_good, load);
+        if self.counts_times
+            && let Ok(header) = end
+        {
+            stats.took(header.queue_us, header.handler_us);
+        }
         if is_good && attempt.is_probe {
             stats.forgive();
         }
@@ -684,11 +737,18 @@ impl<T: Clone> Fleet<T> {
     }
 }
 
+/// What it says of the instance.
 #[inline]
 fn is_good(sign: Sign) -> Option<bool> {
     match sign {
         Sign::Good => Some(true),
         Sign::Bad => Some(false),
-        Sign::Neutral => None,
+        Sign::Unable | Sign::Neutral => None,
     }
+}
+
+/// What it says of the method, there.
+#[inline]
+fn is_good_of_method(sign: Sign) -> Option<bool> {
+    if sign == Sign::Unable { Some(false) } else { is_good(sign) }
 }

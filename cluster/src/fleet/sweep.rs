@@ -2,7 +2,7 @@
 
 use ringcall_core::Instant;
 
-use super::{Fleet, SWEEP};
+use super::{Fleet, FleetEvent, SWEEP};
 use crate::health::{Condition, HealthState, Peers, Reason, Record, ejected_max};
 use crate::window::Counts;
 
@@ -20,7 +20,7 @@ impl<T: Clone> Fleet<T> {
         }
         self.hosts.give_records(records);
         self.methods.sweep(now);
-        self.hosts.refresh(now, &self.settings);
+        self.refresh(now);
     }
 
     /// A call to an instance has failed. Its peers are looked at once a second; in between only failures in a row
@@ -31,7 +31,7 @@ impl<T: Clone> Fleet<T> {
         let in_a_row = Record { consecutive, counts: Counts::default() };
         let condition = self.settings.health.judge(&in_a_row, &Peers::default());
         if condition != Condition::Healthy && self.put_down(now, place, condition) {
-            self.hosts.refresh(now, &self.settings);
+            self.refresh(now);
         }
     }
 
@@ -61,6 +61,58 @@ impl<T: Clone> Fleet<T> {
         }
         self.hosts.eject(place).eject(now, &mut self.rng, config, reason);
         self.counts.ejections += 1;
+        self.tell_of_ejection(now, place);
         true
+    }
+
+    /// Tells that an instance is out, and for how long.
+    fn tell_of_ejection(&mut self, now: Instant, place: u32) {
+        let host = self.hosts.host(place);
+        if let HealthState::Ejected { reason, until } = host.health.state {
+            let name = host.listed.instance.name.clone();
+            self.events.tell(FleetEvent::Ejected { name, reason, time: until.since(now) });
+        }
+    }
+
+    /// The probe of an instance has ended, or was given up: `is_good` says how, if it says anything.
+    #[cold]
+    pub(super) fn probed(&mut self, now: Instant, place: u32, is_good: Option<bool>) {
+        let health = self.hosts.health_mut(place);
+        health.probed(now, &mut self.rng, &self.settings.health, is_good);
+        match is_good {
+            Some(true) => {
+                let name = self.hosts.host(place).listed.instance.name.clone();
+                self.events.tell(FleetEvent::Healed { name });
+            }
+            Some(false) => self.tell_of_ejection(now, place),
+            None => {}
+        }
+    }
+
+    /// Counts anew who is usable.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let was_panic = self.hosts.is_panic();
+        self.hosts.refresh(now, &self.settings);
+        if self.hosts.is_panic() != was_panic {
+            self.events.tell(match was_panic {
+                true => FleetEvent::PanicEnded,
+                false => {
+                    let of = self.hosts.callable().len();
+                    FleetEvent::PanicBegan { usable: self.hosts.well(), of }
+                }
+            });
+        }
+    }
+
+    /// The breaker of a method has opened or closed, at one instance or everywhere.
+    #[cold]
+    pub(super) fn breaker_is(&mut self, is_open: bool, method: u32, place: Option<u32>) {
+        let method = self.methods.name_at(method).to_owned();
+        let name = |place| self.hosts.host(place).listed.instance.name.clone();
+        let instance = place.map(name);
+        self.events.tell(match is_open {
+            true => FleetEvent::BreakerOpened { method, instance },
+            false => FleetEvent::BreakerClosed { method, instance },
+        });
     }
 }

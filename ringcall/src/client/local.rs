@@ -262,6 +262,13 @@ impl ClientConnection {
         self.crowd.borrow().is_empty()
     }
 
+    /// A caller waits no more; says whether it did, and was not let in already.
+    pub(crate) fn leave_crowd(&self, waker: &Waker) -> bool {
+        let mut crowd = self.crowd.borrow_mut();
+        let place = crowd.iter().position(|other| other.will_wake(waker));
+        place.and_then(|place| crowd.remove(place)).is_some()
+    }
+
     /// What becomes of a call that was not taken.
     pub(crate) fn judge(&self, failure: Failure, wait_for_ready: bool) -> Waits {
         match failure.cause {

@@ -48,14 +48,25 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     line: Line,
-    /// The connection's number on its shard.
-    index: u32,
+    entry: Entry,
     watched: Watched,
 }
 
-impl Drop for Shared {
+/// A client's place on its shard, which is let go of with this.
+pub(crate) struct Entry {
+    remote: Arc<Remote>,
+    index: u32,
+}
+
+impl Entry {
+    pub(crate) fn new(remote: &Arc<Remote>, index: u32) -> Entry {
+        Entry { remote: Arc::clone(remote), index }
+    }
+}
+
+impl Drop for Entry {
     fn drop(&mut self) {
-        self.line.remote.notify(Notice::Release(self.index));
+        self.remote.notify(Notice::Release(self.index));
     }
 }
 
@@ -104,7 +115,7 @@ impl Client {
     /// When the client's shard has ended.
     pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + Send + use<> {
         if self.state() == ConnectionState::Idle {
-            self.0.line.remote.notify(Notice::WakeUp(self.0.index));
+            self.0.line.remote.notify(Notice::WakeUp(self.0.entry.index));
         }
         let ready = self.0.watched.ready();
         async { ready.await.map_err(CallError::Failed) }
@@ -117,7 +128,12 @@ impl Client {
         payload: &P,
         callback: impl FnOnce(SharedAnswer) + Send + 'static,
     ) {
-        self.0.line.call_with(call, payload, true, callback);
+        // The connection is there until the callback was told, whoever else lets go of it.
+        let client = self.clone();
+        self.0.line.call_with(call, payload, true, move |answer| {
+            callback(answer);
+            drop(client);
+        });
     }
 }
 
@@ -862,22 +878,22 @@ impl<T> Future for Connect<T> {
         let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
             Err(failure) => Err(CallError::Failed(failure)),
-            Ok((remote, index, watched, skew)) => {
-                let (to, outbox) = (Destination::Client(index), Outbox::default());
-                let seen = watched.clone();
+            Ok((entry, watched, skew)) => {
+                let (to, outbox) = (Destination::Client(entry.index), Outbox::default());
+                let (remote, seen) = (Arc::clone(&entry.remote), watched.clone());
                 let mut line = Line::new(remote, to, outbox, audience, seen, Some(skew));
                 if let Some(own) = self.message_bytes_max {
                     line.message_bytes_max = own;
                 }
-                Ok(make(Client(Arc::new(Shared { line, index, watched }))))
+                Ok(make(Client(Arc::new(Shared { line, entry, watched }))))
             }
         })
     }
 }
 
-type Connected = Result<(Arc<Remote>, u32, Watched, Arc<Skew>), Failure>;
+type Connected = Result<(Entry, Watched, Arc<Skew>), Failure>;
 
-/// Where a connection that is being made waits for whoever wants it.
+/// Where a connection that is being made waits for whoever wants it. If nobody does any more, it ends with this.
 #[derive(Default)]
 pub(crate) struct ConnectSlot {
     result: Mutex<Option<Connected>>,

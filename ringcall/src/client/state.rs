@@ -96,21 +96,24 @@ impl Watched {
     }
 
     pub(crate) fn set(&self, state: ConnectionState) {
+        self.change(state, false);
+    }
+
+    /// The client has shut down, or nobody uses it any more.
+    pub(crate) fn end(&self) {
+        self.change(ConnectionState::Broken(CloseReason::Local), true);
+    }
+
+    fn change(&self, state: ConnectionState, is_final: bool) {
         let waiting = {
             let mut seen = self.0.lock();
             if seen.is_final {
                 return;
             }
-            seen.state = state;
+            (seen.state, seen.is_final) = (state, is_final);
             std::mem::take(&mut seen.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// The client has shut down, or nobody uses it any more.
-    pub(crate) fn end(&self) {
-        self.set(ConnectionState::Broken(CloseReason::Local));
-        self.0.lock().is_final = true;
     }
 
     /// Waits until the state is another than `from`, or will never be.

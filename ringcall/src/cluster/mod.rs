@@ -24,7 +24,8 @@ mod watch;
 
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
-    BadSetting, Balanced, BalancedCall, Connector, Counts, Guard, MethodSettings, Settings, Sign,
-    balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
+    Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard,
+    MethodSettings, MirrorConfig, Settings, Sign, balance, breaker, discovery, fleet, health,
+    hedge, ramp, recovery, retry, route, sign_of,
 };
 pub use watch::{Watch, Watching};

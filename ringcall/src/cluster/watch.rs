@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use ringcall_cluster::discovery::{
-    Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
+    Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
 };
 use ringcall_cluster::fleet::FleetEvent;
 use ringcall_cluster::{Balanced, Connector};
@@ -21,6 +21,8 @@ const DEAD_ROUNDS: u32 = 20;
 
 /// Who is told what happens to the channel.
 type OnEvent = Arc<dyn Fn(&FleetEvent) + Send + Sync>;
+/// Who is told what is wrong with the source.
+type OnAlarm = Arc<dyn Fn(&Alarm) + Send + Sync>;
 
 /// How the list of a balanced channel is kept.
 #[derive(Clone)]
@@ -30,12 +32,14 @@ pub struct Watch {
     config: DiscoveryConfig,
     cache: Option<DiskCache>,
     on_event: Option<OnEvent>,
+    on_alarm: Option<OnAlarm>,
 }
 
 impl Watch {
     /// Of these instances.
     pub fn new(wanted: Wanted) -> Watch {
-        Watch { wanted, config: DiscoveryConfig::default(), cache: None, on_event: None }
+        let config = DiscoveryConfig::default();
+        Watch { wanted, config, cache: None, on_event: None, on_alarm: None }
     }
 
     /// What is believed of the source, and how fast.
@@ -48,14 +52,21 @@ impl Watch {
         Watch { cache: Some(cache), ..self }
     }
 
-    /// Tells what happens to the channel: another instance at an address, all of them gone. On the thread that watches,
-    /// which a panic of it ends; the log has it in any case.
+    /// Tells what happens to the channel: another instance at an address, one that is ejected, all of them gone. On the
+    /// thread that watches, which a panic of it ends; the log has it in any case.
     pub fn on_event(self, hook: impl Fn(&FleetEvent) + Send + Sync + 'static) -> Watch {
         Watch { on_event: Some(Arc::new(hook)), ..self }
     }
 
+    /// Tells what the source says that is not believed, and that it says nothing; otherwise as
+    /// [`on_event`](Watch::on_event).
+    pub fn on_alarm(self, hook: impl Fn(&Alarm) + Send + Sync + 'static) -> Watch {
+        Watch { on_alarm: Some(Arc::new(hook)), ..self }
+    }
+
     /// Watches on a thread of its own, until what this gives is dropped. The first list, if the source or the
-    /// cache has one at once, is there when this returns.
+    /// cache has one at once, is there when this returns. Of two that watch for one channel the one that was heard last
+    /// counts.
     ///
     /// # Errors
     /// When the thread cannot be started, or a setting makes no sense.
@@ -69,7 +80,8 @@ impl Watch {
         Balanced<N>: Send,
     {
         let bad = |setting| io::Error::new(io::ErrorKind::InvalidInput, setting);
-        let mut discovery = Discovery::new(self.wanted, self.config).map_err(bad)?;
+        let mut discovery =
+            Discovery::new(self.wanted, self.config).map_err(bad)?.after(balanced.version());
         let cached = self.cache.as_ref().map(DiskCache::load);
         match cached {
             Some(Ok(cached)) => discovery.restore(balanced.connector().now(), cached.instances),
@@ -84,6 +96,7 @@ impl Watch {
             source: Box::new(source),
             cache: self.cache,
             on_event: self.on_event,
+            on_alarm: self.on_alarm,
             balanced,
             broken: BTreeMap::new(),
         };
@@ -130,6 +143,7 @@ struct Watcher<N: Connector> {
     source: Box<dyn Source>,
     cache: Option<DiskCache>,
     on_event: Option<OnEvent>,
+    on_alarm: Option<OnAlarm>,
     balanced: Balanced<N>,
     /// To whom no connection can be opened, and for how many rounds.
     broken: BTreeMap<String, u32>,
@@ -145,6 +159,9 @@ impl<N: Connector> Watcher<N> {
         self.bury();
         while let Some(alarm) = self.discovery.poll_alarm() {
             log::warn!("{alarm}");
+            if let Some(tell) = &self.on_alarm {
+                tell(&alarm);
+            }
         }
         while let Some(event) = self.balanced.poll_event() {
             log::warn!("{event}");

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use ringcall_codec_rkyv::__private::guarded;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Attached, Clock, Encoded, SharedChunk, SharedPool, Status};
@@ -481,10 +482,10 @@ impl Away {
         let mut writer = self.replies.writer(64 << 20);
         let form = self.facts.form_of::<M>(status);
         let header = header::<M>(status, &self.facts, form);
-        let encoded = match form == Form::PLAIN {
+        let encoded = guarded(|| match form == Form::PLAIN {
             true => message.encode(&mut writer),
             false => message.encode_as(form, &mut writer),
-        };
+        });
         match encoded {
             Ok(()) => {
                 let encoded = Encoded::take(&self.replies, writer, header.codec);

@@ -140,7 +140,9 @@ impl Inner {
     /// Begins to end the service, or ends it faster than it was going to.
     pub(crate) fn say_goodbye(&self, how: Goodbye) {
         let now = self.now();
-        let is_first = self.drain.borrow().is_none();
+        // One that came to its end, of which nobody has taken the report, is another time's.
+        let is_over = |drain: &Drain| drain.has_done(DrainStep::Closed);
+        let is_first = self.drain.borrow().as_ref().is_none_or(is_over);
         if is_first {
             let connections = self.connections_served();
             *self.drain.borrow_mut() = Some(Drain {
@@ -185,6 +187,11 @@ impl Inner {
         for listener in self.listeners.borrow().iter() {
             endpoint.transport_mut().unlisten(*listener);
         }
+    }
+
+    /// A new service begins: a drain that is over, of which nobody has taken the report, does not concern it.
+    pub(crate) fn forget_drain(&self) {
+        drop(self.take_report());
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -304,9 +311,14 @@ impl Inner {
 
     /// Handlers see that nobody waits any more, and their callers that they were aborted.
     fn cancel_what_runs(&self, now: Instant, drain: &mut Drain) {
-        let running = std::mem::take(&mut *self.running.borrow_mut());
+        // Calls that came by connections of this side's clients go on, as these connections do.
+        let is_served = |handle| {
+            let endpoint = self.endpoint.borrow();
+            endpoint.connection(handle).is_none_or(|it| it.side() == Side::Server)
+        };
         // In an order that does not change from run to run: a simulation must repeat.
-        let mut running: Vec<_> = running.into_iter().collect();
+        let mut running: Vec<_> =
+            self.running.borrow_mut().extract_if(|(handle, _), _| is_served(*handle)).collect();
         running.sort_unstable_by_key(|(call, _)| *call);
         drain.report.cancelled += running.len() as u64;
         if !running.is_empty() {

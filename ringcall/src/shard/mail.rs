@@ -302,6 +302,8 @@ impl Remote {
             match notice {
                 Notice::Connect(_, _, _, slot) => slot.shut_down(),
                 Notice::Open(opening) => opening.bridge.shut_down(),
+                // There is no time here any more: what was to be waited for is over.
+                Notice::Timer(_, waker) => waker.wake(),
                 _ => {}
             }
         }

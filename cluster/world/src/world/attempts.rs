@@ -95,8 +95,11 @@ impl World {
         let load = if self.says_load { self.servers[job.server].load() } else { 0 };
         let header = end.map(|status| ReplyHeader { load, ..ReplyHeader::new(status) });
         let seen = header.as_ref();
-        if end.is_err() && !call.running.is_empty() {
-            return fleet.end_beside(self.now, &call.state, attempt, seen);
+        if !call.running.is_empty() {
+            if fleet.end_beside(self.now, &call.state, attempt, seen) {
+                self.finish(job.call, header);
+            }
+            return;
         }
         match fleet.end(self.now, &mut call.state, attempt, seen) {
             Verdict::Again(wait) => self.after(wait, Event::Again(job.call)),

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Answer, Attached, CallId, Cause, Chunk, Failure, Handle, Instant, Outcome, Outgoing, Payload,
@@ -35,6 +35,8 @@ enum Stage {
         deadline: Instant,
         /// Wakes at the deadline.
         _sleep: SleepUntil,
+        /// Whom it is waited with for room.
+        waker: Waker,
     },
     Sent {
         waiter: u32,
@@ -126,7 +128,7 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             return Poll::Ready(failure);
         }
         self.client.borrow().queue(waits, cx.waker());
-        self.stage = Stage::Waiting { deadline, _sleep: sleep };
+        self.stage = Stage::Waiting { deadline, _sleep: sleep, waker: cx.waker().clone() };
         Poll::Pending
     }
 }
@@ -177,8 +179,10 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 }
                 this.send(deadline, cx).map(Err)
             }
-            Stage::Waiting { deadline, .. } => {
+            Stage::Waiting { deadline, waker, .. } => {
                 let deadline = *deadline;
+                // It may be polled because of something else; and is not to wait twice.
+                this.client.borrow().0.connection.leave_crowd(waker);
                 this.send(deadline, cx).map(Err)
             }
             Stage::Sent { waiter, .. } => {
@@ -275,6 +279,13 @@ impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
     fn drop(&mut self) {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
+        }
+        if let Stage::Waiting { waker, .. } = &self.stage {
+            let connection = &self.client.borrow().0.connection;
+            if !connection.leave_crowd(waker) {
+                // Its room is somebody else's now.
+                connection.admit(1);
+            }
         }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.borrow().0.shard;

@@ -36,6 +36,8 @@ impl Inner {
         let mut endpoint = self.endpoint.borrow_mut();
         let listener = endpoint.transport_mut().listen(address)?;
         let local = endpoint.transport().local_address(listener).unwrap_or(address.clone());
+        drop(endpoint);
+        self.forget_drain();
         self.listeners.borrow_mut().push(listener);
         self.left_work();
         Ok((listener, local))
@@ -48,6 +50,7 @@ impl Inner {
         let local = endpoint.transport().local_address(listener);
         self.listeners.borrow_mut().push(listener);
         drop(endpoint);
+        self.forget_drain();
         self.left_work();
         local.ok_or(TransportError::BadAddress)
     }
@@ -77,7 +80,9 @@ impl Inner {
         }
         let siblings = self.siblings.borrow();
         let load = |shard: &Arc<Remote>| shard.connections.load(Ordering::Relaxed);
-        let total: usize = siblings.iter().map(load).sum();
+        // One whose thread has ended takes none, however few it seems to have.
+        let living = || siblings.iter().filter(|shard| !shard.is_gone());
+        let total: usize = living().map(load).sum();
         if total >= self.connections_max {
             self.turn_away(socket);
             if self.remote.register.turned_away.get().is_power_of_two() {
@@ -91,7 +96,7 @@ impl Inner {
         // The siblings may have come to their end already.
         let fewest = match self.is_draining() {
             true => Some(&self.remote),
-            false => siblings.iter().min_by_key(|shard| load(shard)),
+            false => living().min_by_key(|shard| load(shard)),
         };
         let Some(fewest) = fewest else { return };
         fewest.connections.fetch_add(1, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use ringcall_core::{
     Address, CallId, Cause, CloseReason, Encoded, Failure, Handle, Instant, Outcome, Outgoing,
@@ -10,12 +11,12 @@ use ringcall_core::{
 
 use super::{Inner, Ticket};
 use crate::client::{
-    Called, ConnectSlot, Destination, LocalClient, RemoteEnd, RemoteSlot, Security, Services, Skew,
-    Waits, Watched,
+    Called, ConnectSlot, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot, Security,
+    Services, Skew, Waits, Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
-use crate::shard::mail::{Notice, Remote, RemoteCall, RemoteOpening};
+use crate::shard::mail::{Notice, RemoteCall, RemoteOpening};
 
 /// Calls of other threads that have not ended, by place.
 #[derive(Default)]
@@ -83,6 +84,15 @@ impl RemoteCalls {
         let entry = self.calls[index as usize].take()?;
         self.free.push(index);
         Some(entry.end)
+    }
+}
+
+/// Somebody on another thread, who is woken when the time has come, or the shard ends.
+struct Sleeper(Option<Waker>);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -289,9 +299,10 @@ impl Inner {
                 }
                 Notice::Timer(after, waker) => {
                     let sleep = SleepUntil::new(self, self.now() + after);
+                    let sleeper = Sleeper(Some(waker));
                     self.spawn(async move {
                         sleep.await;
-                        waker.wake();
+                        drop(sleeper);
                     });
                 }
                 Notice::Goodbye(how, begun) => {
@@ -379,7 +390,7 @@ impl Inner {
     }
 
     /// Gives a client a number for other threads.
-    fn enter_remote(&self, client: LocalClient) -> (Arc<Remote>, u32, Watched, Arc<Skew>) {
+    fn enter_remote(&self, client: LocalClient) -> (Entry, Watched, Arc<Skew>) {
         let watched = client.connection().watched().clone();
         let skew = Arc::clone(client.connection().skew());
         let mut clients = self.remote_clients.borrow_mut();
@@ -388,7 +399,7 @@ impl Inner {
             clients.len() - 1
         });
         clients[index] = Some(client);
-        (Arc::clone(&self.remote), index as u32, watched, skew)
+        (Entry::new(&self.remote, index as u32), watched, skew)
     }
 
     fn mount(self: &Rc<Self>, services: Services) -> Result<Option<Router>, TransportError> {
