@@ -11,27 +11,12 @@ pub(crate) struct QuietPipe {
 
 impl QuietPipe {
     pub(crate) fn new() -> QuietPipe {
-        let pipe = Self::set();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: `pipe` is a set of signals, `before` has room for one, which a call that cannot fail for these
-        // arguments fills; membership is then asked of it. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
-        let (before, was_blocked) = unsafe {
-            libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, before.as_mut_ptr());
-            let before = before.assume_init();
-            (before, libc::sigismember(&before, libc::SIGPIPE) == 1)
-        };
+        let (pipe, mut before) = (pipe(), empty());
+        // SAFETY: two sets of signals, of which the second is written. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, &mut before) };
+        // SAFETY: a set of signals. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
+        let was_blocked = unsafe { libc::sigismember(&before, libc::SIGPIPE) == 1 };
         QuietPipe { before, was_blocked }
-    }
-
-    fn set() -> libc::sigset_t {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: the first call fills the set, to which the second adds a signal that exists.
-        // (test: `e05_a_file_that_nobody_takes_is_no_signal`)
-        unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
-            set.assume_init()
-        }
     }
 
     /// If a call has met a socket that is closed, the signal waits, and would be delivered later.
@@ -40,7 +25,7 @@ impl QuietPipe {
         if !self.was_blocked {
             // SAFETY: a set of signals, no room for what was taken, and a time.
             // (test: `e05_a_file_that_nobody_takes_is_no_signal`)
-            unsafe { libc::sigtimedwait(&Self::set(), std::ptr::null_mut(), &at_once) };
+            unsafe { libc::sigtimedwait(&pipe(), std::ptr::null_mut(), &at_once) };
         }
     }
 }
@@ -48,10 +33,25 @@ impl QuietPipe {
 impl Drop for QuietPipe {
     fn drop(&mut self) {
         if !self.was_blocked {
+            let (set, none) = (&self.before, std::ptr::null_mut());
             // SAFETY: the set that was there before. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
-            unsafe {
-                libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut());
-            }
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, none) };
         }
     }
+}
+
+fn empty() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: room for a set, which is written. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: written above. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
+    unsafe { set.assume_init() }
+}
+
+/// SIGPIPE alone.
+fn pipe() -> libc::sigset_t {
+    let mut set = empty();
+    // SAFETY: a set, and a signal that exists. (test: `e05_a_file_that_nobody_takes_is_no_signal`)
+    unsafe { libc::sigaddset(&mut set, libc::SIGPIPE) };
+    set
 }
