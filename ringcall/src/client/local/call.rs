@@ -24,20 +24,17 @@ pub struct LocalCall<C: Borrow<LocalClient>, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
+    /// What it waits with, apart: few calls do, and each would be moved with room for it.
+    waiting: Option<Box<Waiting>>,
     /// If somebody observes.
     begun: Option<Begun>,
 }
 
+#[derive(Clone, Copy)]
 enum Stage {
     New,
     /// It was not taken: tries again when it may be, until its deadline.
-    Waiting {
-        deadline: Instant,
-        /// Wakes at the deadline.
-        _sleep: SleepUntil,
-        /// Whom it is waited with for room.
-        waker: Waker,
-    },
+    Waiting,
     Sent {
         waiter: u32,
         handle: Handle,
@@ -47,12 +44,20 @@ enum Stage {
     Ended,
 }
 
+struct Waiting {
+    deadline: Instant,
+    /// Wakes at the deadline.
+    _sleep: SleepUntil,
+    /// Whom it is waited with for room.
+    waker: Waker,
+}
+
 impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
 
 impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     #[inline]
     pub(super) fn new(client: C, call: Outgoing, payload: P) -> LocalCall<C, P> {
-        LocalCall { client, call, payload, stage: Stage::New, begun: None }
+        LocalCall { client, call, payload, stage: Stage::New, waiting: None, begun: None }
     }
 }
 
@@ -128,12 +133,25 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             return Poll::Ready(failure);
         }
         self.client.borrow().queue(waits, cx.waker());
-        self.stage = Stage::Waiting { deadline, _sleep: sleep, waker: cx.waker().clone() };
+        let waker = cx.waker().clone();
+        self.stage = Stage::Waiting;
+        self.waiting = Some(Box::new(Waiting { deadline, _sleep: sleep, waker }));
         Poll::Pending
     }
 }
 
 impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
+    /// It is dropped while it waits. If it was let in already, its room is somebody else's now.
+    #[cold]
+    fn leave_crowd(&mut self) {
+        let connection = &self.client.borrow().0.connection;
+        if let Some(waiting) = self.waiting.take()
+            && !connection.leave_crowd(&waiting.waker)
+        {
+            connection.admit(1);
+        }
+    }
+
     #[cold]
     fn watch_begin(&mut self)
     where
@@ -179,11 +197,11 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 }
                 this.send(deadline, cx).map(Err)
             }
-            Stage::Waiting { deadline, waker, .. } => {
-                let deadline = *deadline;
+            Stage::Waiting => {
+                let Some(waiting) = this.waiting.take() else { return Poll::Pending };
                 // It may be polled because of something else; and is not to wait twice.
-                this.client.borrow().0.connection.leave_crowd(waker);
-                this.send(deadline, cx).map(Err)
+                this.client.borrow().0.connection.leave_crowd(&waiting.waker);
+                this.send(waiting.deadline, cx).map(Err)
             }
             Stage::Sent { waiter, .. } => {
                 let task = || shard.executor.task_of(cx.waker());
@@ -280,12 +298,8 @@ impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
-        if let Stage::Waiting { waker, .. } = &self.stage {
-            let connection = &self.client.borrow().0.connection;
-            if !connection.leave_crowd(waker) {
-                // Its room is somebody else's now.
-                connection.admit(1);
-            }
+        if self.waiting.is_some() {
+            self.leave_crowd();
         }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.borrow().0.shard;
