@@ -68,7 +68,7 @@ impl Aperture {
             }
         }
         kept.sort_by(|one, other| one.instance.name.cmp(&other.instance.name));
-        Listing { version: listing.version, instances: kept.into() }
+        Listing { instances: kept.into(), ..listing.clone() }
     }
 }
 

@@ -20,7 +20,8 @@ cargo xtask hostile [--seconds S] [--everything S] [--connections N] [--rate R] 
     the server has M MiB (256)
 cargo xtask soak [--minutes M] [--rate SHARE | --calls-per-second C] [--engine E] [--picture NAME]
                  [--sizes]
-    M minutes (30) on each engine, at 0.7 of the most, through a proxy that makes faults, behind four of warm-up;
+    M minutes (30) on each engine, through a proxy that makes faults, at 0.7 of the most that goes through it with them
+    (a minute is taken to see how much that is), behind four of warm-up;
     with --sizes it says now and then how much memory there is in blocks of which size
     ";
 

@@ -8,7 +8,9 @@ use ringcall_core::Instant;
 
 use super::damping::Damping;
 use super::guard::Guard;
-use super::{Alarm, Change, DampingConfig, GuardConfig, Instance, Registry, Update, Wanted};
+use super::{
+    Alarm, Change, DampingConfig, GuardConfig, Instance, Registry, Revision, Update, Wanted,
+};
 use crate::settings::{BadSetting, percent, time, time_or_none};
 
 /// How many alarms are kept for whoever asks; later ones are dropped.
@@ -31,18 +33,23 @@ pub struct Listed {
 pub struct Listing {
     /// Larger for each listing of the same [`Discovery`], and for what comes [after](Discovery::after) it.
     pub version: u64,
+    /// What its source had said last, as the source counts: the same for everybody who asks one registry. A request of a
+    /// channel with groups says its number beside the group that it goes to
+    /// ([`REAL_GROUP`](ringcall_core::frame::tag::REAL_GROUP)).
+    pub revision: Revision,
     /// The instances; cheap to clone.
     pub instances: Arc<[Listed]>,
 }
 
 impl Listing {
-    /// A listing that somebody makes by hand, of instances that have been there for long.
+    /// A listing that somebody makes by hand, of instances that have been there for long. Its version is its revision, too.
     #[must_use]
     pub fn of(version: u64, instances: impl IntoIterator<Item = Instance>) -> Listing {
         let listed = |it| Listed { instance: Arc::new(it), since: Instant::ZERO, is_held: false };
         let mut instances: Vec<Listed> = instances.into_iter().map(listed).collect();
         instances.sort_by(|one, other| one.instance.name.cmp(&other.instance.name));
-        Listing { version, instances: instances.into() }
+        let revision = Revision { epoch: 0, number: version };
+        Listing { version, revision, instances: instances.into() }
     }
 }
 
@@ -310,7 +317,8 @@ impl Discovery {
         });
         let instances: Arc<[Listed]> = listed.collect();
         if !self.is_listed || instances != self.listing.instances {
-            self.listing = Listing { version: self.listing.version + 1, instances };
+            let (version, revision) = (self.listing.version + 1, self.registry.heard());
+            self.listing = Listing { version, revision, instances };
             (self.is_listed, self.is_new) = (true, true);
         }
     }

@@ -181,6 +181,13 @@ impl Registry {
         self.revision
     }
 
+    /// Of when the last is that was merged, be it a snapshot or a change.
+    #[must_use]
+    pub fn heard(&self) -> Revision {
+        let changes = self.changes.values().map(|(at, _)| *at);
+        changes.max().unwrap_or_default().max(self.revision)
+    }
+
     /// What is there.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
         let kept = self.base.iter().filter(|(key, _)| !self.changes.contains_key(*key));

@@ -88,6 +88,8 @@ pub struct Fleet<T> {
     counted_at: Instant,
     events: Events,
     version: u64,
+    /// The same as the source of the list counts.
+    revision: u64,
     /// Candidates of a call for which not all usable instances are.
     scratch: Vec<u32>,
     counts: FleetCounts,
@@ -252,6 +254,7 @@ impl<T: Clone> Fleet<T> {
             counted_at: now,
             events: Events::default(),
             version: 0,
+            revision: 0,
             scratch: Vec::new(),
             counts: FleetCounts::default(),
         };
@@ -314,7 +317,7 @@ impl<T: Clone> Fleet<T> {
         self.serial = self.routing.as_ref().map_or(self.serial, |routing| routing.serial());
         self.routing = is_routed.then(|| {
             let router = Router::new(&self.rules, &self.settings);
-            Box::new(Routing::new(router, self.serial, self.version, &self.hosts))
+            Box::new(Routing::new(router, self.serial, self.revision, &self.hosts))
         });
         self.unrouted.is_special = self.balance.wants_load_probes();
         self.counts_times = self.balance.wants_server_times();
@@ -338,7 +341,7 @@ impl<T: Clone> Fleet<T> {
         if listing.version < self.version {
             return Vec::new();
         }
-        self.version = listing.version;
+        (self.version, self.revision) = (listing.version, listing.revision.number);
         let gone = self.hosts.apply(listing, &self.settings.health, connect);
         for place in self.hosts.take_replaced() {
             self.methods.forget(place);
@@ -346,7 +349,7 @@ impl<T: Clone> Fleet<T> {
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         match &mut self.routing {
-            Some(routing) => routing.place(self.version, &self.hosts),
+            Some(routing) => routing.place(self.revision, &self.hosts),
             None if self.hosts.have_priorities() => self.reroute(),
             None => {}
         }

@@ -117,15 +117,15 @@ pub(super) struct Lane {
 
 impl Routing {
     /// For the instances that there are.
-    pub(super) fn new<T>(router: Router, serial: u32, version: u64, hosts: &Hosts<T>) -> Routing {
+    pub(super) fn new<T>(router: Router, serial: u32, revision: u64, hosts: &Hosts<T>) -> Routing {
         let map = Map::default();
         let mut routing = Routing { router, map, plans: Vec::new(), serial, relevant: Vec::new() };
-        routing.place(version, hosts);
+        routing.place(revision, hosts);
         routing
     }
 
-    /// The instances have changed; `version` is that of their list.
-    pub(super) fn place<T>(&mut self, version: u64, hosts: &Hosts<T>) {
+    /// The instances have changed; `revision` is that of their list, as its source counts.
+    pub(super) fn place<T>(&mut self, revision: u64, hosts: &Hosts<T>) {
         let router = &self.router;
         let instance = |place: u32| &*hosts.host(place).listed.instance;
         let bits =
@@ -160,7 +160,10 @@ impl Routing {
             let group = |name: &str| Group {
                 name: name.to_owned(),
                 members: bits(&|place| instance(place).group == name),
-                carried: [carried(None, version, name), carried(Some(&groups.own), version, name)],
+                carried: [
+                    carried(None, revision, name),
+                    carried(Some(&groups.own), revision, name),
+                ],
             };
             self.map.groups = names.into_iter().map(group).collect();
             let last = hosts.live().last().map_or(0, |place| *place as usize + 1);
@@ -332,13 +335,13 @@ fn chain<'a>(
     groups.map(Some).chain(any.then_some(None))
 }
 
-fn carried(asked: Option<&str>, version: u64, real: &str) -> Arc<[u8]> {
+fn carried(asked: Option<&str>, revision: u64, real: &str) -> Arc<[u8]> {
     let mut writer = ExtensionWriter::new();
     // Texts of instances are short.
     if let Some(asked) = asked {
         let _fits = writer.push_parts(tag::ASKED_GROUP, [asked.as_bytes()]);
     }
-    let _fits = writer.push_parts(tag::REAL_GROUP, [&version.to_le_bytes()[..], real.as_bytes()]);
+    let _fits = writer.push_parts(tag::REAL_GROUP, [&revision.to_le_bytes()[..], real.as_bytes()]);
     writer.finish().into()
 }
 

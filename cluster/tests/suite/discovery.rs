@@ -78,6 +78,7 @@ fn the_first_list_counts_at_once_and_changes_after_a_moment() {
     settle(&mut discovery, at(1000), at(1100));
     let listing = discovery.poll_listing().unwrap();
     assert_eq!(listing.version, 2);
+    assert_eq!(listing.revision, Revision { epoch: 1, number: 2 }, "as the source counts");
     assert_eq!(listing.instances[0].since, Instant::ZERO, "it may have been there for long");
     assert_eq!(listing.instances[2].since, at(1000));
     assert!(discovery.poll_listing().is_none(), "it was taken");
