@@ -175,6 +175,20 @@ pub(crate) struct Health {
     pub(crate) state: HealthState,
 }
 
+/// How the probe of an instance has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    Works,
+    Fails,
+    /// With an answer that says nothing of how the instance is: the caller may not do that, for example.
+    Answers,
+    /// Nobody waited for its end, or it was not sent: nothing is known.
+    GivenUp,
+}
+
+/// An instance whose probe was answered, without saying how it is, is probed again after so long.
+const ANSWERED_PAUSE: Duration = Duration::from_millis(100);
+
 /// What is done about the health of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
@@ -255,28 +269,28 @@ impl Health {
         self.state = HealthState::Ejected { reason, until };
     }
 
-    /// The probe has ended, or was given up.
+    /// The probe has ended.
     pub(crate) fn probed(
         &mut self,
         now: Instant,
         rng: &mut dyn Entropy,
         config: &HealthConfig,
-        is_good: Option<bool>,
+        probed: Probed,
     ) {
-        match is_good {
-            Some(true) => {
+        match probed {
+            Probed::Works => {
                 self.state = HealthState::Healthy;
                 self.consecutive = 0;
                 self.healed = now;
                 self.window.clear();
             }
-            Some(false) => {
+            Probed::Fails => {
                 self.healed = now;
                 self.eject(now, rng, config, Reason::Consecutive);
             }
-            // It says nothing for the instance that somebody did not wait for its answer, so the next call is no probe
-            // again: one that hangs would be given all calls, one after the other. Nor against it.
-            None => {
+            Probed::Answers => self.stay_out(now, rng, ANSWERED_PAUSE, Reason::Consecutive),
+            // The next call is no probe again: an instance that hangs would be given all calls, one after the other.
+            Probed::GivenUp => {
                 let time = config.ejection.min(config.ejection_max);
                 self.stay_out(now, rng, time, Reason::Consecutive);
             }

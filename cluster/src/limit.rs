@@ -46,9 +46,12 @@ impl Limiter {
         Limiter { limit, in_flight: 0, due: Instant::ZERO }
     }
 
-    /// Replaces the limit; those under way count on.
-    pub(crate) fn configure(&mut self, limit: CallLimit) {
+    /// Replaces the limit; those under way count on, and what has begun no further than the new one looks back.
+    pub(crate) fn configure(&mut self, now: Instant, limit: CallLimit) {
         self.limit = limit;
+        let ahead =
+            self.early().zip(self.every()).map_or(Duration::ZERO, |(early, every)| early + every);
+        self.due = self.due.min(now + ahead);
     }
 
     /// Whether one more may begin.
@@ -104,6 +107,11 @@ mod tests {
         assert_eq!(begun(&mut limiter, 1000, 1005), 5, "at once");
         assert_eq!(begun(&mut limiter, 1005, 11_000), 99, "and then evenly");
         assert_eq!(begun(&mut limiter, 60_000, 60_050), 5, "after a while again");
+        // What a limit of before had let through is no debt to the next one.
+        let mut limiter = Limiter::new(CallLimit::per_second(1, 1000));
+        assert_eq!(begun(&mut limiter, 1000, 2000), 1000);
+        limiter.configure(at(2000), CallLimit::per_second(100, 1));
+        assert_eq!(begun(&mut limiter, 2000, 3000), 99);
     }
 
     #[test]
@@ -112,7 +120,7 @@ mod tests {
         assert_eq!(begun(&mut limiter, 0, 100), 3);
         limiter.end();
         assert_eq!(begun(&mut limiter, 100, 200), 1);
-        limiter.configure(CallLimit::in_flight(5));
+        limiter.configure(at(200), CallLimit::in_flight(5));
         assert_eq!(begun(&mut limiter, 200, 300), 2, "those under way are counted");
     }
 }

@@ -185,9 +185,9 @@ fn attempt_into(
     honest.run(plan.rate, WARM_UP, || true);
     let time = Duration::from_secs(seconds + 20);
     let measured = honest.run(plan.rate, time, || server.is_alive() && !attackers.is_over());
-    // A deadline of seconds that passes is no matter of how fast the machine is.
-    let Tally { error, timeout, .. } = measured.tally;
-    if error > 0 || timeout > 0 || measured.tally.open() != 0 {
+    // That a deadline of seconds passes is hardly a matter of how fast the machine is.
+    let Tally { begun, error, timeout, .. } = measured.tally;
+    if error > 0 || timeout * 100 > begun || measured.tally.open() != 0 {
         row.faults.push(format!("honest calls: {}", measured.tally));
     }
     row.measured = Some(measured);

@@ -94,7 +94,7 @@ impl Pool {
     }
 
     fn work(&self) {
-        let _counted = Counted(self);
+        let counted = Counted(self);
         let mut state = self.state.lock();
         loop {
             // A job catches what its handler throws; the thread goes on.
@@ -108,6 +108,9 @@ impl Pool {
                     let is_over = self.came.wait_for(&mut state, IDLE).timed_out();
                     state.idle -= 1;
                     if is_over && state.jobs.is_empty() {
+                        // Before anybody can leave a job for a thread that goes.
+                        state.threads -= 1;
+                        std::mem::forget(counted);
                         return;
                     }
                 }
@@ -116,7 +119,7 @@ impl Pool {
     }
 }
 
-/// A thread of a pool, until it ends, also by a panic that no job has caught.
+/// A thread of a pool, should it end by a panic that no job has caught.
 struct Counted<'a>(&'a Pool);
 
 impl Drop for Counted<'_> {

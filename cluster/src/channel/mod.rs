@@ -88,8 +88,8 @@ impl<N: Connector> Balanced<N> {
         }
     }
 
-    /// The version of the last listing that was applied; 0 if none was. Another [`Discovery`](crate::discovery::Discovery)
-    /// that is to keep the list from now on begins [after](crate::discovery::Discovery::after) it.
+    /// The version of the last listing that was applied; 0 if none was. Whoever keeps the list from now on must count on from
+    /// it, since what is older is ignored.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.shared.listing.lock().unwrap_or_else(PoisonError::into_inner).version

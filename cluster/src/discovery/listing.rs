@@ -31,7 +31,8 @@ pub struct Listed {
 /// Instances to call, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Larger for each listing of the same [`Discovery`], and for what comes [after](Discovery::after) it.
+    /// Larger for each listing of the same [`Discovery`]. Who takes over from another one counts on from
+    /// [`Balanced::version`](crate::Balanced::version).
     pub version: u64,
     /// What its source had said last, as the source counts: the same for everybody who asks one registry. A request of a
     /// channel with groups says its number beside the group that it goes to
@@ -102,8 +103,6 @@ pub struct Discovery {
     /// When something changed that is not shown yet: first, and last.
     dirty: Option<(Instant, Instant)>,
     listing: Listing,
-    /// There has been a listing.
-    is_listed: bool,
     is_new: bool,
     alarms: VecDeque<Alarm>,
     /// Instances that somebody was told are not valid, and that were not since.
@@ -131,19 +130,10 @@ impl Discovery {
             is_heard: false,
             dirty: None,
             listing: Listing::default(),
-            is_listed: false,
             is_new: false,
             alarms: VecDeque::new(),
             invalid: BTreeSet::new(),
         })
-    }
-
-    /// The same, whose listings are later than this version: where another one has kept the list before, what it had
-    /// must not look newer.
-    #[must_use]
-    pub fn after(mut self, version: u64) -> Discovery {
-        self.listing.version = self.listing.version.max(version);
-        self
     }
 
     /// Begins with what was known before this process started. It counts until the source is heard, and
@@ -152,7 +142,7 @@ impl Discovery {
         let wanted = instances.into_iter().filter(|it| self.wanted.matches(it));
         let valid: Vec<Arc<Instance>> =
             wanted.filter(|it| it.check().is_ok()).map(Arc::new).collect();
-        if !self.is_listed && !valid.is_empty() {
+        if self.listing.version == 0 && !valid.is_empty() {
             self.guard.restore(now, &valid);
             self.is_restored = true;
             self.rebuild(now);
@@ -287,7 +277,7 @@ impl Discovery {
         }
         let is_changed = present != self.present;
         self.present = present;
-        if !self.is_listed || is_first || is_better {
+        if self.listing.version == 0 || is_first || is_better {
             self.rebuild(now);
         } else if is_changed {
             self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
@@ -316,10 +306,10 @@ impl Discovery {
             is_held: self.guard.is_held(name),
         });
         let instances: Arc<[Listed]> = listed.collect();
-        if !self.is_listed || instances != self.listing.instances {
+        if self.listing.version == 0 || instances != self.listing.instances {
             let (version, revision) = (self.listing.version + 1, self.registry.heard());
             self.listing = Listing { version, revision, instances };
-            (self.is_listed, self.is_new) = (true, true);
+            self.is_new = true;
         }
     }
 }

@@ -8,6 +8,9 @@ use super::{CallState, Fleet, Readiness};
 /// How often the policy is asked before all instances are looked at.
 const TRIES: u32 = 4;
 
+/// Ranks from here on are of instances that are known to be unreachable.
+const BROKEN: u8 = 1 << 3;
+
 /// How far an instance is from what one would like for a call, if it can have it at all; lower is better. It matters most
 /// that nobody knows it to be unreachable, then that it is not ejected, then that the call was not made there
 /// yet, then that it can be called at once.
@@ -56,7 +59,9 @@ impl<T: Clone> Fleet<T> {
         let is_in_lane = self.plan(call).is_none_or(|plan| {
             plan.lanes().first().is_some_and(|lane| lane.callable.binary_search(&place).is_ok())
         });
-        (is_in_lane && !call.tried().contains(&self.hosts.reference(place))).then_some(place)
+        let is_ready = readiness(self.hosts.target(place)) == Readiness::Ready;
+        let is_new = !call.tried().contains(&self.hosts.reference(place));
+        (is_in_lane && is_ready && is_new).then_some(place)
     }
 
     /// Parts the plan of a call anew if health has changed.
@@ -207,8 +212,9 @@ impl<T: Clone> Fleet<T> {
             list.push(place);
         }
         match list.is_empty() {
+            // Whoever cannot be reached is no way around a breaker.
+            _ if is_stopped && best >= BROKEN => Err(Failure::not_sent(Cause::BreakerOpen)),
             false => Ok(()),
-            true if is_stopped => Err(Failure::not_sent(Cause::BreakerOpen)),
             true => Err(self.nobody(readiness)),
         }
     }

@@ -93,10 +93,10 @@ impl Methods {
                 new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
-                limit_by(&mut method.limiter, new.limit);
+                limit_by(&mut method.limiter, now, new.limit);
             } else {
                 let (name, mut limiter) = (std::mem::take(&mut method.name), method.limiter);
-                limit_by(&mut limiter, new.limit);
+                limit_by(&mut limiter, now, new.limit);
                 *method = Method { limiter, ..Method::new(now, method.id, name, new) };
             }
         }
@@ -259,9 +259,9 @@ impl Methods {
 }
 
 /// Replaces a limit, if there is one; what is under way counts on.
-pub(super) fn limit_by(limiter: &mut Option<Limiter>, limit: Option<CallLimit>) {
+pub(super) fn limit_by(limiter: &mut Option<Limiter>, now: Instant, limit: Option<CallLimit>) {
     match (limiter.as_mut(), limit) {
-        (Some(limiter), Some(limit)) => limiter.configure(limit),
+        (Some(limiter), Some(limit)) => limiter.configure(now, limit),
         _ => *limiter = limit.map(Limiter::new),
     }
 }

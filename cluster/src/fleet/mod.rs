@@ -28,6 +28,7 @@ pub use probing::LoadProbe;
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
+use crate::health::Probed;
 use crate::limit::Limiter;
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
@@ -140,6 +141,8 @@ pub struct CallState {
     deadline: Instant,
     attempts: u8,
     spent: u8,
+    /// By the limit of the service, and by that of its method.
+    is_counted: [bool; 2],
     pass: Option<Pass>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
@@ -277,7 +280,7 @@ impl<T: Clone> Fleet<T> {
             self.hosts.configure(&settings.health);
         }
         self.balance = settings.balancing.build();
-        limit_by(&mut self.limiter, settings.limit);
+        limit_by(&mut self.limiter, now, settings.limit);
         self.settings = Arc::new(settings);
         self.methods.configure(now, &self.settings);
         self.stop_recovery(now);
@@ -382,8 +385,13 @@ impl<T: Clone> Fleet<T> {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
         })?;
-        for limiter in [&mut self.limiter, self.methods.limiter(index)].into_iter().flatten() {
-            limiter.begin(now);
+        let mut is_counted = [false; 2];
+        let limiters = [&mut self.limiter, self.methods.limiter(index)];
+        for (limiter, is_counted) in limiters.into_iter().zip(&mut is_counted) {
+            if let Some(limiter) = limiter {
+                limiter.begin(now);
+                *is_counted = true;
+            }
         }
         Ok(CallState {
             method: index,
@@ -392,6 +400,7 @@ impl<T: Clone> Fleet<T> {
             deadline: now + timeout,
             attempts: 0,
             spent: 0,
+            is_counted,
             pass,
             path,
             tried: [HostRef::NONE; ATTEMPTS_MAX],
@@ -584,7 +593,7 @@ impl<T: Clone> Fleet<T> {
             return;
         }
         if attempt.is_probe {
-            self.probed(now, host.place(), None);
+            self.probed(now, host.place(), Probed::GivenUp);
             self.refresh(now);
         }
         let _unchanged = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
@@ -605,9 +614,11 @@ impl<T: Clone> Fleet<T> {
         if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
             self.breaker_is(is_open, call.method, None);
         }
-        for limiter in [&mut self.limiter, self.methods.limiter(call.method)].into_iter().flatten()
-        {
-            limiter.end();
+        let limiters = [&mut self.limiter, self.methods.limiter(call.method)];
+        for (limiter, is_counted) in limiters.into_iter().zip(call.is_counted) {
+            if let (Some(limiter), true) = (limiter, is_counted) {
+                limiter.end();
+            }
         }
     }
 
@@ -673,8 +684,17 @@ impl<T: Clone> Fleet<T> {
             health.record(now, is_good);
         }
         if attempt.is_probe {
-            // One that said nothing leaves its place to another one.
-            self.probed(now, host.place(), is_good);
+            let is_answer = match end {
+                Ok(_) => true,
+                Err(failure) => matches!(failure.cause, Cause::Status(_)),
+            };
+            let probed = match is_good {
+                Some(true) => Probed::Works,
+                Some(false) => Probed::Fails,
+                None if is_answer => Probed::Answers,
+                None => Probed::GivenUp,
+            };
+            self.probed(now, host.place(), probed);
             self.refresh(now);
         }
         let of_method = is_good_of_method(sign);

@@ -3,7 +3,7 @@
 use ringcall_core::Instant;
 
 use super::{Fleet, FleetEvent, SWEEP};
-use crate::health::{Condition, HealthState, Peers, Reason, Record, ejected_max};
+use crate::health::{Condition, HealthState, Peers, Probed, Reason, Record, ejected_max};
 use crate::window::Counts;
 
 impl<T: Clone> Fleet<T> {
@@ -74,18 +74,18 @@ impl<T: Clone> Fleet<T> {
         }
     }
 
-    /// The probe of an instance has ended, or was given up: `is_good` says how, if it says anything.
+    /// The probe of an instance has ended.
     #[cold]
-    pub(super) fn probed(&mut self, now: Instant, place: u32, is_good: Option<bool>) {
+    pub(super) fn probed(&mut self, now: Instant, place: u32, probed: Probed) {
         let health = self.hosts.health_mut(place);
-        health.probed(now, &mut self.rng, &self.settings.health, is_good);
-        match is_good {
-            Some(true) => {
+        health.probed(now, &mut self.rng, &self.settings.health, probed);
+        match probed {
+            Probed::Works => {
                 let name = self.hosts.host(place).listed.instance.name.clone();
                 self.events.tell(FleetEvent::Healed { name });
             }
-            Some(false) => self.tell_of_ejection(now, place),
-            None => {}
+            Probed::Fails => self.tell_of_ejection(now, place),
+            Probed::Answers | Probed::GivenUp => {}
         }
     }
 

@@ -80,8 +80,7 @@ impl Watch {
         Balanced<N>: Send,
     {
         let bad = |setting| io::Error::new(io::ErrorKind::InvalidInput, setting);
-        let mut discovery =
-            Discovery::new(self.wanted, self.config).map_err(bad)?.after(balanced.version());
+        let mut discovery = Discovery::new(self.wanted, self.config).map_err(bad)?;
         let cached = self.cache.as_ref().map(DiskCache::load);
         match cached {
             Some(Ok(cached)) => discovery.restore(balanced.connector().now(), cached.instances),
@@ -169,7 +168,9 @@ impl<N: Connector> Watcher<N> {
                 tell(&event);
             }
         }
-        if let Some(listing) = self.discovery.poll_listing() {
+        if let Some(mut listing) = self.discovery.poll_listing() {
+            // Whoever kept the list before, or keeps it as well, has counted for itself.
+            listing.version = listing.version.max(self.balanced.version() + 1);
             self.balanced.apply(&listing);
             self.save(&listing);
         }

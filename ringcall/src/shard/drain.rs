@@ -194,8 +194,9 @@ impl Inner {
         drop(self.take_report());
     }
 
+    /// Whether the service is ending. Once it has ended, what comes is of another one.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.borrow().is_some()
+        self.drain.borrow().as_ref().is_some_and(|drain| !drain.has_done(DrainStep::Closed))
     }
 
     /// Another connection was accepted.

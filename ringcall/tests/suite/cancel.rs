@@ -262,6 +262,7 @@ fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
         // Who calls before there is a connection is not in the order of the mailbox when there is one.
         client.nothing().wait().unwrap();
         let first = begin(client.simmer(&60_000).into_future());
+        eventually("it runs", || seen.begun.load(Ordering::SeqCst) == 1);
         let dropped: Vec<_> = (0..3).map(|_| begin(client.simmer(&1).into_future())).collect();
         let last = begin(client.simmer(&2).into_future());
         block(Duration::from_millis(10));

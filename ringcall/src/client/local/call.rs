@@ -48,8 +48,8 @@ struct Waiting {
     deadline: Instant,
     /// Wakes at the deadline.
     _sleep: SleepUntil,
-    /// Whom it is waited with for room.
-    waker: Waker,
+    /// Who is woken when there is room, if that is what it waits for.
+    crowded: Option<Waker>,
 }
 
 impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
@@ -132,10 +132,10 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             self.stage = Stage::Ended;
             return Poll::Ready(failure);
         }
+        let crowded = matches!(waits, Waits::Room).then(|| cx.waker().clone());
         self.client.borrow().queue(waits, cx.waker());
-        let waker = cx.waker().clone();
         self.stage = Stage::Waiting;
-        self.waiting = Some(Box::new(Waiting { deadline, _sleep: sleep, waker }));
+        self.waiting = Some(Box::new(Waiting { deadline, _sleep: sleep, crowded }));
         Poll::Pending
     }
 }
@@ -146,7 +146,8 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     fn leave_crowd(&mut self) {
         let connection = &self.client.borrow().0.connection;
         if let Some(waiting) = self.waiting.take()
-            && !connection.leave_crowd(&waiting.waker)
+            && let Some(waker) = &waiting.crowded
+            && !connection.leave_crowd(waker)
         {
             connection.admit(1);
         }
@@ -200,7 +201,9 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
             Stage::Waiting => {
                 let Some(waiting) = this.waiting.take() else { return Poll::Pending };
                 // It may be polled because of something else; and is not to wait twice.
-                this.client.borrow().0.connection.leave_crowd(&waiting.waker);
+                if let Some(waker) = &waiting.crowded {
+                    this.client.borrow().0.connection.leave_crowd(waker);
+                }
                 this.send(waiting.deadline, cx).map(Err)
             }
             Stage::Sent { waiter, .. } => {

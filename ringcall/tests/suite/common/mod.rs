@@ -69,6 +69,8 @@ pub trait Kitchen {
 /// What a [`Cook`] has seen, for tests to look at.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Those that simmer.
+    pub begun: AtomicU64,
     pub finished: AtomicU64,
     pub dropped: AtomicU64,
     pub tossed: AtomicU64,
@@ -111,6 +113,7 @@ impl Kitchen for Cook {
     async fn nothing(&self) {}
 
     async fn simmer(&self, cx: &Context, time_ms: u64) -> u64 {
+        self.seen.begun.fetch_add(1, Ordering::SeqCst);
         let mut dropped = Dropped(&self.seen, false);
         cx.sleep(Duration::from_millis(time_ms)).await;
         dropped.1 = true;

@@ -174,20 +174,6 @@ fn g01_a_source_that_knows_half_after_a_restart_of_both_takes_nothing_away() {
 }
 
 #[test]
-fn whoever_keeps_the_list_next_is_later() {
-    let mut first = discovery();
-    first.handle_update(at(0), snapshot(1, &["a"]));
-    first.handle_update(at(1000), snapshot(2, &["a", "b"]));
-    settle(&mut first, at(1000), at(2000));
-    let before = first.listing().version;
-    let mut next = discovery().after(before);
-    next.restore(at(2000), [instance("c")]);
-    assert_eq!(next.poll_listing().map(|listing| listing.version), Some(before + 1));
-    next.handle_update(at(2001), snapshot(1, &["c", "d"]));
-    assert_eq!(next.poll_listing().map(|listing| listing.version), Some(before + 2));
-}
-
-#[test]
 fn g09_an_instance_that_makes_no_sense_is_told_of_once() {
     let mut discovery = discovery();
     let alarms = |discovery: &mut Discovery| std::iter::from_fn(|| discovery.poll_alarm()).count();
