@@ -52,7 +52,8 @@ impl Observer for Ends {
     }
 }
 
-const CALLS: u64 = 10_000;
+/// Fewer without optimisation: one allocation in a thousand calls is seen either way.
+const CALLS: u64 = if cfg!(debug_assertions) { 3_000 } else { 10_000 };
 
 #[test]
 fn a_warm_call_allocates_and_copies_nothing() {
