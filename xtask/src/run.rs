@@ -133,6 +133,14 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     // Not `$CARGO`, which would not know another toolchain.
     let mut command = Command::new("cargo");
     command.args(arguments);
+    // What Cargo says to this program is about this program. Build scripts that look at it, ring's for one, would run
+    // again, and all that needs them be built again, here and once more when somebody calls Cargo without it.
+    for (name, _) in std::env::vars_os() {
+        let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if name.to_str().is_some_and(|name| of_a_package.iter().any(|of| name.starts_with(of))) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
