@@ -352,7 +352,7 @@ fn judge(steps: &[(String, Tally)]) -> Result<(), Error> {
                     format!("{what}: it still gets calls, {lost:.2} of a share lost").into()
                 );
             }
-            // Each of the three clients had one call under way, and tried once more at most.
+            // Each of the three clients had one call under way; as many again, until all know.
             "s2 is killed" if tally.unknown > 6 => {
                 return Err(format!("{what}: {} orders lost at it", tally.unknown).into());
             }

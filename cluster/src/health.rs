@@ -204,7 +204,10 @@ pub enum HealthState {
         until: Instant,
     },
     /// One call is being made to it, to see.
-    Probing,
+    Probing {
+        /// Why it was ejected.
+        reason: Reason,
+    },
 }
 
 impl Health {
@@ -229,7 +232,7 @@ impl Health {
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
-        matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing)
+        matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing { .. })
     }
 
     /// When a call may be its probe; never if it needs none, or has one.
@@ -243,6 +246,13 @@ impl Health {
     /// Calls are counted in a window of another length from now on.
     pub(crate) fn configure(&mut self, config: &HealthConfig) {
         self.window = Window::new(config.window);
+    }
+
+    /// A call becomes its probe.
+    pub(crate) fn probe(&mut self) {
+        if let HealthState::Ejected { reason, .. } = self.state {
+            self.state = HealthState::Probing { reason };
+        }
     }
 
     /// Takes it out, longer each time.
@@ -269,6 +279,13 @@ impl Health {
         self.state = HealthState::Ejected { reason, until };
     }
 
+    /// It stays out for what it was ejected for.
+    fn stay_out_still(&mut self, now: Instant, rng: &mut dyn Entropy, time: Duration) {
+        if let HealthState::Probing { reason } = self.state {
+            self.stay_out(now, rng, time, reason);
+        }
+    }
+
     /// The probe has ended.
     pub(crate) fn probed(
         &mut self,
@@ -288,11 +305,10 @@ impl Health {
                 self.healed = now;
                 self.eject(now, rng, config, Reason::Consecutive);
             }
-            Probed::Answers => self.stay_out(now, rng, ANSWERED_PAUSE, Reason::Consecutive),
+            Probed::Answers => self.stay_out_still(now, rng, ANSWERED_PAUSE),
             // The next call is no probe again: an instance that hangs would be given all calls, one after the other.
             Probed::GivenUp => {
-                let time = config.ejection.min(config.ejection_max);
-                self.stay_out(now, rng, time, Reason::Consecutive);
+                self.stay_out_still(now, rng, config.ejection.min(config.ejection_max));
             }
         }
     }

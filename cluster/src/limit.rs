@@ -1,20 +1,32 @@
 //! How many calls this side makes, whatever servers would take.
 
+use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use ringcall_core::Instant;
 
 /// How many calls there may be, of a method or of a whole service. One that would be more fails at once with
 /// [`Cause::Limited`](ringcall_core::Cause::Limited), and was not sent. Attempts of a call are not counted, calls are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallLimit {
     /// Under way at a time; `None`, the default: any number.
     pub in_flight: Option<u32>,
     /// Begun a second; `None`, the default: any number.
     pub per_s: Option<u32>,
-    /// Of these, how many may begin at once after a while without any: 1 by default, so that they are spread out evenly.
-    pub burst: Option<u32>,
+    /// Of these, how many may begin at once after a while without any: 1, so that they are spread out evenly.
+    pub burst: u32,
+}
+
+impl Default for CallLimit {
+    fn default() -> CallLimit {
+        CallLimit { in_flight: None, per_s: None, burst: 1 }
+    }
 }
 
 impl CallLimit {
@@ -27,59 +39,76 @@ impl CallLimit {
     /// So many begun a second, and this many of them at once.
     #[must_use]
     pub fn per_second(calls: u32, burst: u32) -> CallLimit {
-        CallLimit { per_s: Some(calls), burst: Some(burst), ..CallLimit::default() }
+        CallLimit { per_s: Some(calls), burst, ..CallLimit::default() }
     }
 }
 
-/// The calls that are limited. The rate is the generic cell rate algorithm (ITU-T I.371): one instant instead of a
-/// bucket that somebody fills.
-#[derive(Clone, Copy, Debug)]
+/// Calls, counted and limited.
+#[derive(Debug, Default)]
 pub(crate) struct Limiter {
     limit: CallLimit,
     in_flight: u32,
-    /// When the next call is due, if all came evenly.
-    due: Instant,
+    rate: Option<Rate>,
+}
+
+type Rate = RateLimiter<NotKeyed, InMemoryState, Now, NoOpMiddleware<Duration>>;
+
+/// The time of the decision that is made, since zero.
+#[derive(Clone, Debug, Default)]
+struct Now(Cell<Duration>);
+
+impl Clock for Now {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.get()
+    }
 }
 
 impl Limiter {
     pub(crate) fn new(limit: CallLimit) -> Limiter {
-        Limiter { limit, in_flight: 0, due: Instant::ZERO }
+        Limiter { limit, in_flight: 0, rate: rate(limit) }
     }
 
-    /// Replaces the limit; those under way count on, and what has begun no further than the new one looks back.
-    pub(crate) fn configure(&mut self, now: Instant, limit: CallLimit) {
-        self.limit = limit;
-        let ahead =
-            self.early().zip(self.every()).map_or(Duration::ZERO, |(early, every)| early + every);
-        self.due = self.due.min(now + ahead);
-    }
-
-    /// Whether one more may begin.
-    pub(crate) fn has_room(&self, now: Instant) -> bool {
-        let is_few = self.limit.in_flight.is_none_or(|most| self.in_flight < most);
-        is_few && self.early().is_none_or(|early| self.due.since(now) <= early)
-    }
-
-    /// One more begins.
-    pub(crate) fn begin(&mut self, now: Instant) {
-        self.in_flight += 1;
-        if let Some(every) = self.every() {
-            self.due = self.due.max(now) + every;
+    /// Replaces the limit. Those under way count on.
+    pub(crate) fn configure(&mut self, limit: CallLimit) {
+        if limit != self.limit {
+            *self = Limiter { in_flight: self.in_flight, ..Limiter::new(limit) };
         }
     }
 
+    /// One more call begins, if all of these let it. What one refuses may have taken something from the rates of those
+    /// before it: whatever is shared comes last.
+    #[inline]
+    pub(crate) fn begin(all: [&mut Limiter; 2], now: Instant) -> bool {
+        let may = all.iter().all(|limiter| limiter.has_room())
+            && all.iter().all(|limiter| limiter.is_in_time(now));
+        if may {
+            all.into_iter().for_each(|limiter| limiter.in_flight += 1);
+        }
+        may
+    }
+
     pub(crate) fn end(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight -= 1;
     }
 
-    fn every(&self) -> Option<Duration> {
-        self.limit.per_s.map(|per_s| Duration::from_secs(1) / per_s.max(1))
+    fn has_room(&self) -> bool {
+        self.limit.in_flight.is_none_or(|most| self.in_flight < most)
     }
 
-    /// How long before it is due a call may begin.
-    fn early(&self) -> Option<Duration> {
-        self.every().map(|every| every * (self.limit.burst.unwrap_or(1).max(1) - 1))
+    fn is_in_time(&self, now: Instant) -> bool {
+        self.rate.as_ref().is_none_or(|rate| {
+            rate.clock().0.set(now.since(Instant::ZERO));
+            rate.check().is_ok()
+        })
     }
+}
+
+fn rate(limit: CallLimit) -> Option<Rate> {
+    let (per_s, burst) = (NonZeroU32::new(limit.per_s?)?, NonZeroU32::new(limit.burst)?);
+    let quota = Quota::per_second(per_s).allow_burst(burst);
+    Some(RateLimiter::direct_with_clock(quota, Now::default()))
 }
 
 #[cfg(test)]
@@ -92,11 +121,8 @@ mod tests {
 
     /// How many of those that want to begin do, one each millisecond.
     fn begun(limiter: &mut Limiter, from_ms: u64, to_ms: u64) -> usize {
-        let mut begins = |ms: u64| {
-            let has_room = limiter.has_room(at(ms));
-            has_room.then(|| limiter.begin(at(ms))).is_some()
-        };
-        (from_ms..to_ms).filter(|ms| begins(*ms)).count()
+        let mut rest = Limiter::default();
+        (from_ms..to_ms).filter(|ms| Limiter::begin([limiter, &mut rest], at(*ms))).count()
     }
 
     #[test]
@@ -110,8 +136,8 @@ mod tests {
         // What a limit of before had let through is no debt to the next one.
         let mut limiter = Limiter::new(CallLimit::per_second(1, 1000));
         assert_eq!(begun(&mut limiter, 1000, 2000), 1000);
-        limiter.configure(at(2000), CallLimit::per_second(100, 1));
-        assert_eq!(begun(&mut limiter, 2000, 3000), 99);
+        limiter.configure(CallLimit::per_second(100, 1));
+        assert_eq!(begun(&mut limiter, 2000, 3000), 100);
     }
 
     #[test]
@@ -120,7 +146,15 @@ mod tests {
         assert_eq!(begun(&mut limiter, 0, 100), 3);
         limiter.end();
         assert_eq!(begun(&mut limiter, 100, 200), 1);
-        limiter.configure(at(200), CallLimit::in_flight(5));
+        limiter.configure(CallLimit::in_flight(5));
         assert_eq!(begun(&mut limiter, 200, 300), 2, "those under way are counted");
+    }
+
+    #[test]
+    fn what_one_refuses_the_other_has_not_begun() {
+        let (mut one, mut other) =
+            (Limiter::new(CallLimit::in_flight(3)), Limiter::new(CallLimit::in_flight(1)));
+        let begun = [1, 2].map(|ms| Limiter::begin([&mut one, &mut other], at(ms)));
+        assert_eq!((begun, one.in_flight), ([true, false], 1));
     }
 }

@@ -36,8 +36,8 @@ pub struct Settings {
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
     pub retry_floor_per_s: u32,
-    /// How many calls there may be to all of the service; `None`, the default: any number.
-    pub limit: Option<CallLimit>,
+    /// How many calls there may be to all of the service: any number.
+    pub limit: CallLimit,
     /// Which part of the instances this side uses; `None`, the default: all of them.
     pub aperture: Option<Aperture>,
     /// What is said of this side, for routing.
@@ -65,7 +65,7 @@ impl Default for Settings {
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
             retry_floor_per_s: 1,
-            limit: None,
+            limit: CallLimit::default(),
             aperture: None,
             caller: Caller::default(),
             groups: None,
@@ -105,8 +105,8 @@ pub struct MethodSettings {
     pub hedge: Option<HedgeConfig>,
     /// When no calls are made to an instance, or to any.
     pub breaker: Option<BreakerConfig>,
-    /// How many calls of the method there may be; `None`, the default: any number.
-    pub limit: Option<CallLimit>,
+    /// How many calls of the method there may be: any number.
+    pub limit: CallLimit,
     /// How long one attempt may take: all that is left of the call.
     pub attempt_timeout: Option<Duration>,
     /// Whether each call is given an idempotency key, unless it has one: 16 random bytes, the same for all of its
@@ -122,7 +122,7 @@ impl Default for MethodSettings {
             retry: RetryConfig::default(),
             hedge: None,
             breaker: Some(BreakerConfig::default()),
-            limit: None,
+            limit: CallLimit::default(),
             attempt_timeout: None,
             idempotency_keys: false,
         }
@@ -232,12 +232,12 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))
 }
 
-fn check_limit(limit: &Option<CallLimit>) -> Result<(), BadSetting> {
-    let Some(CallLimit { in_flight, per_s, burst }) = limit else { return Ok(()) };
+fn check_limit(limit: &CallLimit) -> Result<(), BadSetting> {
+    let CallLimit { in_flight, per_s, burst } = *limit;
     in_flight.map_or(Ok(()), |calls| positive("limit.in_flight", calls))?;
     let of_a_rate = "1 to 1000000";
     per_s.map_or(Ok(()), |calls| within("limit.per_s", calls, 1..=1_000_000, of_a_rate))?;
-    burst.map_or(Ok(()), |calls| within("limit.burst", calls, 1..=1_000_000, of_a_rate))
+    within("limit.burst", burst, 1..=1_000_000, of_a_rate)
 }
 
 pub(crate) fn percent(name: &'static str, value: u32) -> Result<(), BadSetting> {

@@ -525,11 +525,8 @@ impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, SharedChu
 
 /// Encoding may run somebody's code: a codec of theirs, or what a field is archived with. Should that panic, the call
 /// fails, and not whoever encodes it among others, half of a frame in their hands.
-///
-/// # Errors
-/// What it gives, or [`EncodeError::Failed`].
 #[inline]
-pub fn guarded(encode: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+pub(crate) fn guarded(encode: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
     catch_unwind(AssertUnwindSafe(encode)).unwrap_or(Err(EncodeError::Failed))
 }
 
@@ -560,11 +557,7 @@ impl<M: Message> Payload for Typed<'_, M> {
                 error => error,
             });
         }
-        // What is archived field by field runs nobody's code but wrappers of fields, and a guard is a fiftieth of a call.
-        match const { M::IS_RAW || M::CODEC.0 == Codec::RKYV.0 } {
-            true => self.0.encode(out),
-            false => guarded(|| self.0.encode(out)),
-        }
+        guarded(|| self.0.encode(out))
     }
 
     fn transcode(&self) -> Option<Transcode> {
@@ -587,7 +580,6 @@ pub mod __private {
     pub use ringcall_buf::{Chunk, Frozen, SharedChunk};
     pub use ringcall_core::{Codec, EncodeError, Writer};
 
-    pub use super::guarded;
     pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
     pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
 

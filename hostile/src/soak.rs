@@ -164,7 +164,7 @@ fn peak(honest: &Honest, proxy: &Proxy) -> f64 {
                 answered.set(answered.get() + u64::from(is_answered));
                 if !is_answered {
                     // It may have failed at once.
-                    next_turn().await;
+                    yield_now().await;
                 }
             }
             running.set(running.get() - 1);
@@ -174,8 +174,7 @@ fn peak(honest: &Honest, proxy: &Proxy) -> f64 {
     honest.wait_while(time * 2, || {
         let spell = (began.elapsed().as_secs() / SPELL.as_secs()) as u32;
         if spells.replace(spell) != spell {
-            proxy.set(faults_of(spell));
-            proxy.cut();
+            begin_spell(proxy, spell);
         }
         running.get() > 0
     });
@@ -183,7 +182,7 @@ fn peak(honest: &Honest, proxy: &Proxy) -> f64 {
 }
 
 /// Lets everybody else go on first.
-async fn next_turn() {
+async fn yield_now() {
     let mut has_waited = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut has_waited, true) {
@@ -275,9 +274,7 @@ impl<'a> Watch<'a> {
         if self.next_spell <= now {
             self.next_spell = now + SPELL;
             self.spells += 1;
-            self.proxy.set(faults_of(self.spells));
-            // Connections keep what they began with.
-            self.proxy.cut();
+            begin_spell(self.proxy, self.spells);
         }
         if self.next_sample <= now {
             self.next_sample = now + SAMPLE_EVERY;
@@ -298,6 +295,12 @@ impl<'a> Watch<'a> {
         self.samples.push(sample);
         Ok(())
     }
+}
+
+fn begin_spell(proxy: &Proxy, spell: u32) {
+    proxy.set(faults_of(spell));
+    // Connections keep what they began with.
+    proxy.cut();
 }
 
 /// What the proxy does in a spell: half of the time nothing.

@@ -1,5 +1,6 @@
 //! A bounded pool of threads for work that blocks or computes long.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -94,37 +95,28 @@ impl Pool {
     }
 
     fn work(&self) {
-        let counted = Counted(self);
         let mut state = self.state.lock();
         loop {
-            // A job catches what its handler throws; the thread goes on.
+            // A job catches what its handler throws, and answers; what else is thrown has nobody to tell.
             match state.jobs.next(MachineClock.now()) {
                 Some(Next { call: job, is_refused, .. }) => {
                     let again = is_refused.then_some(self.retry_after_ms);
-                    MutexGuard::unlocked(&mut state, || job(again));
+                    let done = || catch_unwind(AssertUnwindSafe(|| job(again)));
+                    if MutexGuard::unlocked(&mut state, done).is_err() {
+                        log::error!("offloaded work panicked behind its handler");
+                    }
                 }
                 None => {
                     state.idle += 1;
                     let is_over = self.came.wait_for(&mut state, IDLE).timed_out();
                     state.idle -= 1;
                     if is_over && state.jobs.is_empty() {
-                        // Before anybody can leave a job for a thread that goes.
-                        state.threads -= 1;
-                        std::mem::forget(counted);
-                        return;
+                        break;
                     }
                 }
             }
         }
-    }
-}
-
-/// A thread of a pool, should it end by a panic that no job has caught.
-struct Counted<'a>(&'a Pool);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.state.lock().threads -= 1;
+        state.threads -= 1;
     }
 }
 

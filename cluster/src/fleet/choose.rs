@@ -211,11 +211,14 @@ impl<T: Clone> Fleet<T> {
             }
             list.push(place);
         }
+        if best < BROKEN {
+            return Ok(());
+        }
+        // Whoever cannot be reached is no way around a breaker.
         match list.is_empty() {
-            // Whoever cannot be reached is no way around a breaker.
-            _ if is_stopped && best >= BROKEN => Err(Failure::not_sent(Cause::BreakerOpen)),
-            false => Ok(()),
+            _ if is_stopped => Err(Failure::not_sent(Cause::BreakerOpen)),
             true => Err(self.nobody(readiness)),
+            false => Ok(()),
         }
     }
 

@@ -330,7 +330,7 @@ impl<T> Hosts<T> {
             if due > now {
                 next = next.min(due);
             } else if can(place, &host.target) {
-                host.health.state = HealthState::Probing;
+                host.health.probe();
                 // There may be others. Each that is found is worth a look.
                 return Some(place);
             } else {

@@ -8,7 +8,7 @@ use ringcall_core::{Instant, RetryBudget};
 use super::BUDGET_WINDOW;
 use crate::breaker::{Breaker, BreakerState, Pass};
 use crate::hedge::Hedging;
-use crate::limit::{CallLimit, Limiter};
+use crate::limit::Limiter;
 use crate::route::Asked;
 use crate::settings::{MethodSettings, Settings};
 
@@ -42,7 +42,7 @@ struct Method {
     /// How many of `host_breakers` are not closed.
     open: u32,
     hedging: Option<(Hedging, RetryBudget)>,
-    limiter: Option<Limiter>,
+    limiter: Limiter,
 }
 
 impl Method {
@@ -58,7 +58,7 @@ impl Method {
                 let budget = RetryBudget::new(hedge.extra_percent, 0, BUDGET_WINDOW, now);
                 (Hedging::new(hedge, now), budget)
             }),
-            limiter: settings.limit.map(Limiter::new),
+            limiter: Limiter::new(settings.limit),
         }
     }
 }
@@ -93,10 +93,11 @@ impl Methods {
                 new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
-                limit_by(&mut method.limiter, now, new.limit);
+                method.limiter.configure(new.limit);
             } else {
-                let (name, mut limiter) = (std::mem::take(&mut method.name), method.limiter);
-                limit_by(&mut limiter, now, new.limit);
+                let (name, mut limiter) =
+                    (std::mem::take(&mut method.name), std::mem::take(&mut method.limiter));
+                limiter.configure(new.limit);
                 *method = Method { limiter, ..Method::new(now, method.id, name, new) };
             }
         }
@@ -141,9 +142,9 @@ impl Methods {
         Some(&self.methods[self.ids[at].1 as usize].name)
     }
 
-    /// What counts the method's calls, if they are limited.
+    /// What counts the method's calls.
     #[inline]
-    pub(super) fn limiter(&mut self, index: u32) -> &mut Option<Limiter> {
+    pub(super) fn limiter(&mut self, index: u32) -> &mut Limiter {
         &mut self.methods[index as usize].limiter
     }
 
@@ -168,10 +169,7 @@ impl Methods {
         is_good: Option<bool>,
     ) -> Option<bool> {
         let breaker = self.methods[index as usize].breaker.as_mut()?;
-        let was_open = is_open(breaker);
-        breaker.end(now, pass?, is_good);
-        let is_open = is_open(breaker);
-        (is_open != was_open).then_some(is_open)
+        end(breaker, now, pass?, is_good)
     }
 
     #[inline]
@@ -210,11 +208,9 @@ impl Methods {
             });
         }
         let breaker = method.host_breakers.get_mut(&place)?;
-        let was_open = is_open(breaker);
-        breaker.end(now, pass.unwrap_or(Pass::Ordinary), is_good);
-        let is_open = is_open(breaker);
-        method.open = method.open + u32::from(is_open) - u32::from(was_open);
-        (is_open != was_open).then_some(is_open)
+        let is_open = end(breaker, now, pass.unwrap_or(Pass::Ordinary), is_good)?;
+        method.open = if is_open { method.open + 1 } else { method.open - 1 };
+        Some(is_open)
     }
 
     /// Of a method that was called: the state of its breaker, and of that of each place.
@@ -258,12 +254,13 @@ impl Methods {
     }
 }
 
-/// Replaces a limit, if there is one; what is under way counts on.
-pub(super) fn limit_by(limiter: &mut Option<Limiter>, now: Instant, limit: Option<CallLimit>) {
-    match (limiter.as_mut(), limit) {
-        (Some(limiter), Some(limit)) => limiter.configure(now, limit),
-        _ => *limiter = limit.map(Limiter::new),
-    }
+/// Says whether the breaker is open behind the end of a call, if that has changed.
+#[inline]
+fn end(breaker: &mut Breaker, now: Instant, pass: Pass, is_good: Option<bool>) -> Option<bool> {
+    let was_open = is_open(breaker);
+    breaker.end(now, pass, is_good);
+    let is_open = is_open(breaker);
+    (is_open != was_open).then_some(is_open)
 }
 
 fn is_open(breaker: &Breaker) -> bool {

@@ -37,7 +37,7 @@ use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use events::Events;
 use hosts::Hosts;
-use methods::{Methods, limit_by};
+use methods::Methods;
 use routing::Routing;
 
 /// How often health and warm-up of all instances are looked at.
@@ -79,7 +79,7 @@ pub struct Fleet<T> {
     probing: u32,
     budget: RetryBudget,
     /// Of all calls.
-    limiter: Option<Limiter>,
+    limiter: Limiter,
     rng: SplitMix64,
     next_sweep: Instant,
     /// From then on attempts look around before they choose.
@@ -141,8 +141,6 @@ pub struct CallState {
     deadline: Instant,
     attempts: u8,
     spent: u8,
-    /// By the limit of the service, and by that of its method.
-    is_counted: [bool; 2],
     pass: Option<Pass>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
@@ -245,7 +243,7 @@ impl<T: Clone> Fleet<T> {
             serial: 0,
             unrouted: Path::default(),
             counts_times: false,
-            limiter: settings.limit.map(Limiter::new),
+            limiter: Limiter::new(settings.limit),
             probing: 0,
             settings: Arc::new(settings),
             hosts: Hosts::default(),
@@ -280,7 +278,7 @@ impl<T: Clone> Fleet<T> {
             self.hosts.configure(&settings.health);
         }
         self.balance = settings.balancing.build();
-        limit_by(&mut self.limiter, now, settings.limit);
+        self.limiter.configure(settings.limit);
         self.settings = Arc::new(settings);
         self.methods.configure(now, &self.settings);
         self.stop_recovery(now);
@@ -377,21 +375,14 @@ impl<T: Clone> Fleet<T> {
             None => self.unrouted,
             Some(_) => self.find_path(index, asked)?,
         };
-        if self.is_limited(index, now) {
-            self.counts.limited += 1;
-            return Err(Failure::not_sent(Cause::Limited));
-        }
         let pass = self.methods.pass(index, now).ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
         })?;
-        let mut is_counted = [false; 2];
-        let limiters = [&mut self.limiter, self.methods.limiter(index)];
-        for (limiter, is_counted) in limiters.into_iter().zip(&mut is_counted) {
-            if let Some(limiter) = limiter {
-                limiter.begin(now);
-                *is_counted = true;
-            }
+        if !Limiter::begin([self.methods.limiter(index), &mut self.limiter], now) {
+            self.counts.limited += 1;
+            let _unchanged = self.methods.end(index, now, pass, None);
+            return Err(Failure::not_sent(Cause::Limited));
         }
         Ok(CallState {
             method: index,
@@ -400,18 +391,10 @@ impl<T: Clone> Fleet<T> {
             deadline: now + timeout,
             attempts: 0,
             spent: 0,
-            is_counted,
             pass,
             path,
             tried: [HostRef::NONE; ATTEMPTS_MAX],
         })
-    }
-
-    /// Whether this side makes no more calls of a method, or none at all.
-    #[inline]
-    fn is_limited(&mut self, method: u32, now: Instant) -> bool {
-        let mut limiters = [&self.limiter, &*self.methods.limiter(method)].into_iter().flatten();
-        limiters.any(|limiter| !limiter.has_room(now))
     }
 
     /// Where a call may go. Calls that are not routed must not become slower by this.
@@ -614,12 +597,8 @@ impl<T: Clone> Fleet<T> {
         if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
             self.breaker_is(is_open, call.method, None);
         }
-        let limiters = [&mut self.limiter, self.methods.limiter(call.method)];
-        for (limiter, is_counted) in limiters.into_iter().zip(call.is_counted) {
-            if let (Some(limiter), true) = (limiter, is_counted) {
-                limiter.end();
-            }
-        }
+        self.methods.limiter(call.method).end();
+        self.limiter.end();
     }
 
     /// A second attempt beside the first, which takes long: at an instance that was not tried, if there is one that

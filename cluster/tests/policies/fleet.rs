@@ -434,9 +434,9 @@ fn what_breakers_do_is_told() {
 #[test]
 fn no_more_calls_are_made_than_settings_allow() {
     let mut settings = plain();
-    settings.limit = Some(CallLimit::in_flight(3));
+    settings.limit = CallLimit::in_flight(3);
     let mut method = settings.method.clone();
-    method.limit = Some(CallLimit::in_flight(2));
+    method.limit = CallLimit::in_flight(2);
     let mut fleet = fleet("ab", settings.clone().with_method(METHOD, method.clone()));
     let other = Asked { method: METHOD + 1, ..ASKED };
     let limited = Failure::not_sent(Cause::Limited);
@@ -448,7 +448,7 @@ fn no_more_calls_are_made_than_settings_allow() {
     fleet.finish(at(1002), &third, None);
     end(&mut fleet, at(1002), (one.0, one.1), true);
     // Settings are replaced, and what is under way counts.
-    method.limit = Some(CallLimit::in_flight(1));
+    method.limit = CallLimit::in_flight(1);
     fleet.configure(at(1003), settings.with_method(METHOD, method)).unwrap();
     assert_eq!(fleet.begin(at(1003), &ASKED, 0, SECOND).map(|_| ()), Err(limited));
     end(&mut fleet, at(1004), (two.0, two.1), true);

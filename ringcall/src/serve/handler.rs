@@ -8,10 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use ringcall_codec_rkyv::__private::guarded;
 use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Attached, Clock, Encoded, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use super::slots::{Slots, Work};
@@ -482,11 +481,7 @@ impl Away {
         let mut writer = self.replies.writer(64 << 20);
         let form = self.facts.form_of::<M>(status);
         let header = header::<M>(status, &self.facts, form);
-        let encoded = guarded(|| match form == Form::PLAIN {
-            true => message.encode(&mut writer),
-            false => message.encode_as(form, &mut writer),
-        });
-        match encoded {
+        match Formed(message, form).encode(header.codec, header.signature, &mut writer) {
             Ok(()) => {
                 let encoded = Encoded::take(&self.replies, writer, header.codec);
                 let extensions = std::mem::take(&mut self.extensions).into();

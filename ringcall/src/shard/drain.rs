@@ -140,9 +140,7 @@ impl Inner {
     /// Begins to end the service, or ends it faster than it was going to.
     pub(crate) fn say_goodbye(&self, how: Goodbye) {
         let now = self.now();
-        // One that came to its end, of which nobody has taken the report, is another time's.
-        let is_over = |drain: &Drain| drain.has_done(DrainStep::Closed);
-        let is_first = self.drain.borrow().as_ref().is_none_or(is_over);
+        let is_first = self.drain.borrow().is_none();
         if is_first {
             let connections = self.connections_served();
             *self.drain.borrow_mut() = Some(Drain {
@@ -189,14 +187,13 @@ impl Inner {
         }
     }
 
-    /// A new service begins: a drain that is over, of which nobody has taken the report, does not concern it.
-    pub(crate) fn forget_drain(&self) {
-        drop(self.take_report());
+    /// A new service begins: a drain of the one before, which nobody waits for any more, does not concern it.
+    pub(crate) fn give_up_draining(&self) {
+        drop(self.drain.take());
     }
 
-    /// Whether the service is ending. Once it has ended, what comes is of another one.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.borrow().as_ref().is_some_and(|drain| !drain.has_done(DrainStep::Closed))
+        self.drain.borrow().is_some()
     }
 
     /// Another connection was accepted.

@@ -3,19 +3,25 @@
 //! `RINGCALL_RESTARTS=100` makes more restarts of it than the default.
 
 use std::collections::HashMap;
+use std::future::{Future, IntoFuture};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context as TaskContext, Waker};
 use std::thread;
 use std::time::Duration;
 
 use crate::alone::only;
-use crate::common::{PATIENT, Pair, Socket, block, engines, eventually};
+use crate::common::{
+    Cook, Kitchen as _, KitchenClient, PATIENT, Pair, Socket, block, engines, eventually,
+    over_every_pair,
+};
 use ringcall::{
-    CallError, Client, Context, DrainReport, DrainStep, RunningServer, Server, Status,
-    TransportChoice,
+    CallError, Client, ConnectionState, Context, DrainReport, DrainStep, RunningServer, Server,
+    Status, TransportChoice,
 };
 
 #[ringcall::service(name = "test.Ledger")]
@@ -290,6 +296,41 @@ fn e21_a_successor_listens_at_the_same_port_under_load() {
             std::mem::replace(&mut server, next).drain()
         });
     }
+}
+
+/// The service that comes next is neither told to leave, nor is its own drain over before it began.
+#[test]
+fn a_drain_that_nobody_waits_for_ends_with_the_next_service() {
+    const LONG: Duration = Duration::from_secs(20);
+    over_every_pair(|pair| {
+        for is_over_before in [false, true] {
+            let shard = pair.shard();
+            shard.serve(Cook::default().into_kitchen()).unwrap();
+            let serve = || {
+                let address = shard.listen(crate::common::address(pair.socket).as_str()).unwrap();
+                let connect = pair.secured(KitchenClient::connect(&address));
+                let kitchen = shard.block_on(connect).unwrap();
+                shard.block_on(kitchen.nothing().into_future()).unwrap();
+                kitchen
+            };
+            let first = serve();
+            {
+                let mut drain = pin!(shard.drain(LONG));
+                let mut cx = TaskContext::from_waker(Waker::noop());
+                assert!(drain.as_mut().poll(&mut cx).is_pending());
+            }
+            if is_over_before {
+                shard.run(|| shard.connections() > 0);
+            }
+            let second = serve();
+            shard.block_on(second.nothing().into_future()).unwrap();
+            assert_eq!(second.channel().state(), ConnectionState::Ready, "it is not told to leave");
+            let report = shard.block_on(shard.drain(LONG));
+            assert!(report.connections > 0 && report.is_clean(), "{report}");
+            assert_eq!(shard.connections(), 0, "it is of this service");
+            drop((first, second));
+        }
+    });
 }
 
 #[test]

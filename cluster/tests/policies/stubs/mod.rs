@@ -1,7 +1,8 @@
 //! Connections that do as they are told, in a time that passes when it is told, and a balanced channel over them.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,6 +19,8 @@ use ringcall_core::{
     Answer, Attached, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant,
     METHODS_PAGE, Outgoing, OwnedChannel, Payload, Status, method_id,
 };
+
+pub(crate) use counting::ALLOCATIONS;
 
 /// What an instance does with a call.
 #[derive(Clone, Copy, Debug)]
@@ -251,24 +254,4 @@ pub(crate) fn refused() -> Failure {
 thread_local! {
     /// The stubs keep no record, which would allocate.
     pub(crate) static QUIET: Cell<bool> = const { Cell::new(false) };
-    pub(crate) static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
-
-struct Counting;
-
-// SAFETY: everything is handed on to the system's allocator; all tests here run on it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;

@@ -24,7 +24,7 @@ pub struct LocalCall<C: Borrow<LocalClient>, P> {
     call: Outgoing,
     payload: P,
     stage: Stage,
-    /// What it waits with, apart: few calls do, and each would be moved with room for it.
+    /// What it tries again with when it may be taken, apart: few calls wait, and each would be moved with room for it.
     waiting: Option<Box<Waiting>>,
     /// If somebody observes.
     begun: Option<Begun>,
@@ -32,9 +32,8 @@ pub struct LocalCall<C: Borrow<LocalClient>, P> {
 
 #[derive(Clone, Copy)]
 enum Stage {
-    New,
-    /// It was not taken: tries again when it may be, until its deadline.
-    Waiting,
+    /// Not sent: it has not begun, or was not taken and waits.
+    Unsent,
     Sent {
         waiter: u32,
         handle: Handle,
@@ -57,7 +56,7 @@ impl<C: Borrow<LocalClient>, P> Unpin for LocalCall<C, P> {}
 impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     #[inline]
     pub(super) fn new(client: C, call: Outgoing, payload: P) -> LocalCall<C, P> {
-        LocalCall { client, call, payload, stage: Stage::New, waiting: None, begun: None }
+        LocalCall { client, call, payload, stage: Stage::Unsent, waiting: None, begun: None }
     }
 }
 
@@ -134,22 +133,37 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
         }
         let crowded = matches!(waits, Waits::Room).then(|| cx.waker().clone());
         self.client.borrow().queue(waits, cx.waker());
-        self.stage = Stage::Waiting;
+        self.stage = Stage::Unsent;
         self.waiting = Some(Box::new(Waiting { deadline, _sleep: sleep, crowded }));
         Poll::Pending
+    }
+}
+
+impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// It waits, and is polled: because there is room, or because of something else.
+    #[cold]
+    fn try_again(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let Some(waiting) = self.waiting.take() else { return Poll::Pending };
+        // It is not to wait twice.
+        let _was_let_in = waiting.leave_crowd(self.client.borrow());
+        self.send(waiting.deadline, cx)
+    }
+}
+
+impl Waiting {
+    /// It waits no more; says whether it was let in already.
+    fn leave_crowd(&self, client: &LocalClient) -> bool {
+        self.crowded.as_ref().is_some_and(|waker| !client.0.connection.leave_crowd(waker))
     }
 }
 
 impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     /// It is dropped while it waits. If it was let in already, its room is somebody else's now.
     #[cold]
-    fn leave_crowd(&mut self) {
-        let connection = &self.client.borrow().0.connection;
-        if let Some(waiting) = self.waiting.take()
-            && let Some(waker) = &waiting.crowded
-            && !connection.leave_crowd(waker)
-        {
-            connection.admit(1);
+    fn stop_waiting(&mut self) {
+        let client = self.client.borrow();
+        if self.waiting.take().is_some_and(|waiting| waiting.leave_crowd(client)) {
+            client.0.connection.admit(1);
         }
     }
 
@@ -191,20 +205,15 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
         let this = self;
         let shard = &this.client.borrow().0.shard;
         match &mut this.stage {
-            Stage::New => {
+            Stage::Unsent => {
+                if this.waiting.is_some() {
+                    return this.try_again(cx).map(Err);
+                }
                 let deadline = shard.now() + this.call.timeout;
                 if this.client.borrow().0.connection.audience().is_some() {
                     this.watch_begin();
                 }
                 this.send(deadline, cx).map(Err)
-            }
-            Stage::Waiting => {
-                let Some(waiting) = this.waiting.take() else { return Poll::Pending };
-                // It may be polled because of something else; and is not to wait twice.
-                if let Some(waker) = &waiting.crowded {
-                    this.client.borrow().0.connection.leave_crowd(waker);
-                }
-                this.send(waiting.deadline, cx).map(Err)
             }
             Stage::Sent { waiter, .. } => {
                 let task = || shard.executor.task_of(cx.waker());
@@ -302,7 +311,7 @@ impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
         if self.waiting.is_some() {
-            self.leave_crowd();
+            self.stop_waiting();
         }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.borrow().0.shard;

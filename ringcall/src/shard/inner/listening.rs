@@ -37,7 +37,7 @@ impl Inner {
         let listener = endpoint.transport_mut().listen(address)?;
         let local = endpoint.transport().local_address(listener).unwrap_or(address.clone());
         drop(endpoint);
-        self.forget_drain();
+        self.give_up_draining();
         self.listeners.borrow_mut().push(listener);
         self.left_work();
         Ok((listener, local))
@@ -50,7 +50,7 @@ impl Inner {
         let local = endpoint.transport().local_address(listener);
         self.listeners.borrow_mut().push(listener);
         drop(endpoint);
-        self.forget_drain();
+        self.give_up_draining();
         self.left_work();
         local.ok_or(TransportError::BadAddress)
     }
