@@ -124,24 +124,24 @@ fn the_least_active_gets_the_call() {
 #[test]
 fn what_servers_say_of_themselves_decides_how_often_chance_comes_to_them() {
     let mut hosts = hosts(&[100, 100, 100, 200]);
-    let says = |host: &mut HostStats, load: u16, queue_us: u32, is_good: bool| {
+    let says = |host: &mut HostStats, load: u16, queue_us: u32| {
         for ms in 1..200 {
-            host.observe(at(ms), MS, is_good, load);
+            host.observe(at(ms), MS, true, load);
             host.took(queue_us, 100);
         }
     };
-    says(&mut hosts[0], 100, 0, true);
-    says(&mut hosts[1], 800, 0, true);
+    says(&mut hosts[0], 100, 0);
+    says(&mut hosts[1], 800, 0);
     // Not busy by its own account, but calls wait there as long as they are worked on.
-    says(&mut hosts[2], 100, 100, true);
-    says(&mut hosts[3], 550, 0, true);
+    says(&mut hosts[2], 100, 100);
+    says(&mut hosts[3], 550, 0);
     let counts = shares(&mut Reported, &hosts, 24_500);
     assert!(near(counts[0], 9000, 10), "{counts:?}");
     assert!(near(counts[1], 2000, 10), "{counts:?}");
     assert!(near(counts[2], 4500, 10), "{counts:?}");
     assert!(near(counts[3], 9000, 10), "{counts:?}");
     // Whoever can do nothing more gets a little, so that it is heard when it can; and so does who fails.
-    says(&mut hosts[0], 1000, 0, true);
+    says(&mut hosts[0], 1000, 0);
     for second in 1..100 {
         hosts[3].observe(at(second * 1000), MS, false, 0);
     }

@@ -267,7 +267,7 @@ fn a_few_connections_that_are_not_ready_cost_no_look_at_all_of_them() {
     }
 }
 
-/// Where a call goes if these are not ready, and how many of the others are ejected makes no difference.
+/// Where a call would go, with connections like this.
 fn goes_to(
     fleet: &mut Fleet<char>,
     now: Instant,
