@@ -29,7 +29,7 @@ pub use file::SharedFile;
 pub use handover::Handover;
 pub use hosted::Hosted;
 pub use listeners::{Accepted, Listeners, Listening};
-pub use loopback::{LOOPBACK_SEND_BYTES, Window};
+pub use loopback::{Window, set_up_loopback};
 pub use memory::memory_max;
 pub use slots::Slots;
 pub use socket::{

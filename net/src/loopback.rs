@@ -1,7 +1,7 @@
-//! TCP between two processes of one machine: there the kernel copies what is sent at once, and what nobody has
-//! read yet is memory that both sides have to fetch again.
+//! TCP between two processes of one machine: there the kernel copies what is sent at once, what nobody has
+//! read yet is memory that both sides have to fetch again, and no network is there to be spared.
 //!
-//! Measured with calls of a MiB, see `docs/PERFORMANCE.md`.
+//! Measured with calls of a MiB and of 4 KiB, see `docs/PERFORMANCE.md`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,7 +10,10 @@ use socket2::Socket;
 
 /// So much the kernel takes of what is sent; it doubles this. By default it takes up to 4 MiB, which is more than a
 /// core has cache for, and the sender would rather read meanwhile.
-pub const LOOPBACK_SEND_BYTES: usize = 256 * 1024;
+const LOOPBACK_SEND_BYTES: usize = 256 * 1024;
+
+/// What BBR is replaced by: every kernel has it, and everybody may use it.
+const UNPACED: &[u8] = b"reno";
 
 /// Of how much the other side may send before it is read, within half of what `net.ipv4.tcp_rmem` allows.
 const WINDOW_BYTES: libc::c_int = 8 << 20;
@@ -22,6 +25,17 @@ const WIDE_FROM: usize = 128 * 1024;
 pub(crate) fn is_loopback(socket: &Socket) -> bool {
     let address = socket.local_addr().ok().and_then(|address| address.as_socket());
     address.is_some_and(|address| address.ip().to_canonical().is_loopback())
+}
+
+/// Sets up a connection over loopback.
+pub fn set_up_loopback(socket: &Socket) {
+    // Options that a kernel does not have, or does not allow, are no reason to fail.
+    let _ = socket.set_send_buffer_size(LOOPBACK_SEND_BYTES);
+    // BBR spaces out what is sent by the bandwidth that it has seen. Over loopback that is what the processes did a moment
+    // ago: a connection that began slowly stays at half of what it could do, for good.
+    if socket.tcp_congestion().is_ok_and(|name| name.starts_with(b"bbr")) {
+        let _ = socket.set_tcp_congestion(UNPACED);
+    }
 }
 
 /// A connection's receive window: as the kernel has it, which begins with 64 KiB, or wide from the first large body on.
@@ -99,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_takes_less_of_what_is_sent() {
+    fn the_kernel_takes_less_of_what_is_sent_and_sends_it_at_once() {
         for address in ["127.0.0.1:0", "0.0.0.0:0"] {
             let bound = ListenSocket::bind(&address.parse().unwrap(), ListenOptions::default());
             let listener = bound.unwrap();
@@ -113,6 +127,8 @@ mod tests {
             let wanted = LOOPBACK_SEND_BYTES.min(most.trim().parse().unwrap());
             for socket in [there, accepted] {
                 assert_eq!(socket.send_buffer_size().unwrap(), 2 * wanted);
+                let congestion = socket.tcp_congestion().unwrap();
+                assert!(!congestion.starts_with(b"bbr"), "it is paced");
             }
         }
         let (_pair, unix) =

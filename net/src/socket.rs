@@ -9,7 +9,7 @@ use ringcall_core::{Address, TransportError};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::loopback::{self, LOOPBACK_SEND_BYTES};
+use crate::loopback;
 
 /// A connection whose peer's machine does not acknowledge data for so long is given up (gRPC A18).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -206,7 +206,7 @@ fn set_up(socket: &Socket, address: &Address) {
         // Who listens at all addresses is asked for the connection's.
         let ip = at.ip().to_canonical();
         if ip.is_loopback() || (ip.is_unspecified() && loopback::is_loopback(socket)) {
-            let _ = socket.set_send_buffer_size(LOOPBACK_SEND_BYTES);
+            loopback::set_up_loopback(socket);
         }
     }
 }

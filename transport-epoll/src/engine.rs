@@ -65,7 +65,7 @@ pub struct Epoll {
     is_listed: bool,
     /// The only connection of which the last wait had something to say, and how many waits in a row it was.
     hot: Option<(Handle, u32)>,
-    /// How many times it was received from since the last wait.
+    /// How many times it was received from since the last wait; in vain counts for more.
     direct: u32,
 }
 
@@ -74,6 +74,8 @@ pub struct Epoll {
 const HOT_WAITS: u32 = 4;
 /// So many times at most, until the others are looked after.
 const DIRECT_MAX: u32 = 16;
+/// Finding nothing counts like so many: others are looked after sooner then.
+const DIRECT_IN_VAIN: u32 = DIRECT_MAX / 2;
 /// And only while no more than this comes at a time: whoever takes much too eagerly takes it in small pieces.
 const DIRECT_BYTES_MAX: usize = 4096;
 
@@ -138,8 +140,8 @@ impl Epoll {
         self.direct = 0;
     }
 
-    /// Receives from the one connection that something has been coming from. If that has nothing, and now and
-    /// then, epoll must be asked.
+    /// Receives from the one connection that something has been coming from. Now and then, and sooner if that has
+    /// nothing, epoll must be asked.
     fn receive_directly(&mut self, events: &mut Vec<Event>) -> bool {
         let Some((handle, HOT_WAITS..)) = self.hot else { return false };
         if self.direct >= DIRECT_MAX {
@@ -157,7 +159,7 @@ impl Epoll {
         self.readable(handle, epoll::EventFlags::IN, events);
         self.watch(handle);
         if events.len() == before {
-            self.direct = DIRECT_MAX;
+            self.direct += DIRECT_IN_VAIN;
         }
         true
     }

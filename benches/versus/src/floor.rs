@@ -139,7 +139,7 @@ fn drive_many<L: Link>(
 fn set_up(socket: &TcpStream, receive_bytes: usize) -> Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
-    socket.set_send_buffer_size(ringcall_net::LOOPBACK_SEND_BYTES)?;
+    ringcall_net::set_up_loopback(&socket);
     ringcall_net::Window::default().expect(&socket, receive_bytes);
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringcall_net::Hosted;
 
 use super::waiting::{Idle, LOOK_ON};
-use super::{Shard, Turn, Wait, WaitPolicy, pause};
+use super::{Shard, Turn, Wait, WaitPolicy};
 #[cfg(doc)]
 use crate::LocalClient;
 use crate::ServeError;
@@ -140,7 +140,7 @@ impl HostedShard {
             if driver.found_nothing(self.polling) == Idle::Sleep {
                 return false;
             }
-            pause();
+            driver.pause();
             if !self.shard.looks_in_vain() {
                 driver.found_something();
                 return true;

@@ -61,7 +61,7 @@ use engine::Engine;
 use incidents::Register;
 use inner::InnerConfig;
 use layer::Layers;
-use waiting::{Idle, LOOK_ON, LookOn};
+use waiting::{Idle, LOOK_ON, LookOn, Pauses};
 
 /// How a shard waits for something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,6 +214,7 @@ struct Driver {
     root: Waker,
     inner: Rc<Inner>,
     look_on: Cell<LookOn>,
+    pauses: Cell<Pauses>,
 }
 
 impl Driver {
@@ -233,6 +234,20 @@ impl Driver {
         let mut look_on = self.look_on.get();
         look_on.found_something(self.inner.turn_began());
         self.look_on.set(look_on);
+        let mut pauses = self.pauses.get();
+        pauses.busy(self.inner.turn_began());
+        self.pauses.set(pauses);
+    }
+
+    /// A turn was in vain, and another one is to follow.
+    fn pause(&self) {
+        let mut pauses = self.pauses.get();
+        let time = pauses.next(self.inner.turn_began());
+        self.pauses.set(pauses);
+        let until = MachineClock.now() + time;
+        while MachineClock.now() < until {
+            std::hint::spin_loop();
+        }
     }
 }
 
@@ -278,14 +293,6 @@ pub(crate) fn default_memory_max() -> Option<usize> {
 /// What requests become that arrived compressed has a pool of its own, beside the bound.
 fn inflated_bytes_max(limits: &MemoryLimits) -> usize {
     limits.landing_bytes.min(limits.total_bytes.unwrap_or(usize::MAX) / 8)
-}
-
-/// How long a spinning shard pauses after it found nothing, a fraction of a microsecond: looking is a system call
-/// on epoll.
-const PAUSES: u32 = 16;
-
-fn pause() {
-    (0..PAUSES).for_each(|_| std::hint::spin_loop());
 }
 
 impl Shard {
@@ -336,7 +343,7 @@ impl Shard {
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
         let inner = Rc::new(Inner::new(engine, remote, memory, clock, pool, inner_config));
-        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner), look_on: Cell::default() });
+        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner), look_on: Cell::default(), pauses: Cell::default() });
         Ok(Shard { inner, wait: config.wait, driver })
     }
 
@@ -388,12 +395,12 @@ impl Shard {
         match self.wait {
             WaitPolicy::Adaptive => match self.looks_in_vain() {
                 false => self.driver.found_something(),
-                true if self.driver.found_nothing(LOOK_ON) == Idle::Look => pause(),
+                true if self.driver.found_nothing(LOOK_ON) == Idle::Look => self.driver.pause(),
                 true => drop(self.step(Wait::Forever)),
             },
             WaitPolicy::Park => drop(self.step(Wait::Forever)),
-            WaitPolicy::Spin if self.looks_in_vain() => pause(),
-            WaitPolicy::Spin => {}
+            WaitPolicy::Spin if self.looks_in_vain() => self.driver.pause(),
+            WaitPolicy::Spin => self.driver.found_something(),
         }
     }
 
