@@ -13,7 +13,7 @@ impl Knobs {
     pub(crate) fn happens(&self, fault: Fault) -> bool {
         self.rate(fault) > 0
             && !fault.is_of_operations()
-            && !matches!(fault, Fault::Skew | Fault::SmallSockets)
+            && !matches!(fault, Fault::Skew | Fault::SmallSockets | Fault::LittleMemory)
     }
 }
 

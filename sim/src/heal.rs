@@ -190,6 +190,7 @@ impl World {
                 && entry.plan.how != crate::bodies::How::Refuse
                 && !net.links[entry.link].is_disturbed
                 && net.is_fast()
+                && !self.has_little_memory(entry.link)
                 && !self.shared.refusing.contains(&entry.link);
             if is_kept {
                 assert_eq!(entry.runs, 1, "one-way call {call} was lost, and nothing happened");

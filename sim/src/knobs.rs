@@ -85,6 +85,8 @@ faults! {
     HoldItems,
     /// A turn ends before all events were taken.
     EarlyTurn,
+    /// Nodes may hold little altogether.
+    LittleMemory,
 }
 
 /// A set of faults.

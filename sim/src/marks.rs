@@ -98,6 +98,8 @@ marks! {
     SendStalled,
     /// A connection ended: a body did not go on.
     BodyStalled,
+    /// A connection was closed: it held too much where memory is short.
+    MemoryShort,
     /// A connection ended: no HELLO in time.
     HandshakeTimeout,
     /// A connection ended inside a frame.

@@ -55,7 +55,13 @@ impl Node {
             _ => other != index && rng.one_in(3),
         });
         let targets = targets.collect();
-        let (config, sizes, limits) = draw_config(&mut rng);
+        let (config, sizes, mut limits) = draw_config(&mut rng);
+        if knobs.rate(Fault::LittleMemory) > 0 {
+            // Numbers of its own, so that without it a seed is as it was.
+            let mut rng = Rng::new(seed, 1000 + index as u64);
+            let bytes = rng.log_uniform(MEMORY_MIN, MEMORY_MIN << 4) as usize;
+            limits.total_bytes = rng.one_in(2).then_some(bytes);
+        }
         Node {
             index,
             clock: NodeClock::draw(&mut rng, skew),
@@ -91,6 +97,11 @@ impl Node {
         self.life = Some(Life { end, app, memory, is_draining: false });
         shared.note(self.index, "start", u64::from(self.lives), 0);
         net.borrow_mut().turn_at(time + MICROS, self.index);
+    }
+
+    /// Whether there is a bound of what its connections hold.
+    pub(crate) fn has_little_memory(&self) -> bool {
+        self.limits.total_bytes.is_some()
     }
 
     /// A turn of its loop.
@@ -206,6 +217,8 @@ fn count(end: &End, shared: &mut Shared) {
 
 /// The largest message that any node accepts.
 pub(crate) const MESSAGE_MAX: u64 = 1 << 18;
+/// The least that a node's connections may hold together, if that is bounded: room for a few, with nothing to do.
+const MEMORY_MIN: u64 = 1 << 17;
 /// The most calls in flight that an application sets while it runs.
 pub(crate) const IN_FLIGHT_SET: u32 = 64;
 

@@ -16,6 +16,12 @@ const BLOCK: u64 = ringcall_buf::BLOCK_BYTES as u64;
 /// A shard holds no more than ARCHITECTURE.md says ("Memory that a peer can make us hold"), for each of its
 /// connections.
 pub(crate) fn memory(life: &Life, sizes: &Sizes, shared: &mut Shared, node: usize) {
+    let (pool, one) = (life.memory.pool(), of_connection(sizes) as usize);
+    let (held, bound) = (pool.held_bytes(), pool.bound().full);
+    assert!(
+        held <= bound.saturating_add(one),
+        "node {node} holds {held} bytes, {bound} and what one connection may hold are allowed"
+    );
     let lent = life.memory.pool().stats().lent_bytes as u64;
     if lent <= BLOCK {
         return;
@@ -42,20 +48,28 @@ fn of_connection(sizes: &Sizes) -> u64 {
     windows + kept + receiving + sending
 }
 
+/// What may excuse an end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Whose clock jumps again and again asks too often for the others.
+    pub(crate) is_wild: bool,
+    pub(crate) is_peer_wild: bool,
+    pub(crate) has_peer_little_memory: bool,
+}
+
 /// Two honest sides never accuse each other, and nobody gives up a connection to which nothing happened.
-/// Whose clock jumps again and again, of this side and of the other one, asks too often for the others.
 pub(crate) fn closed(
     net: &Net,
     link: LinkId,
     node: usize,
     reason: CloseReason,
-    [is_wild, is_peer_wild]: [bool; 2],
+    facts: Facts,
     ends: String,
 ) {
     let link_ = &net.links[link];
     let (disturbed, cut) = (link_.is_disturbed, link_.is_cut);
     let is_fine = match reason {
-        CloseReason::Local | CloseReason::PeerClosed => true,
+        CloseReason::Local | CloseReason::PeerClosed | CloseReason::MemoryShort => true,
         CloseReason::Transport(TransportError::Reset | TransportError::Os(_)) => cut,
         CloseReason::Transport(_)
         | CloseReason::Truncated
@@ -63,11 +77,12 @@ pub(crate) fn closed(
         | CloseReason::BodyStalled
         | CloseReason::SendStalled
         | CloseReason::PeerSilent => disturbed,
-        CloseReason::TooManyPings => disturbed && is_peer_wild,
+        CloseReason::TooManyPings => disturbed && facts.is_peer_wild,
         CloseReason::GoAway(code) => match code.0 {
             0 => true,
             20..=24 => disturbed,
-            25 => disturbed && is_wild,
+            25 => disturbed && facts.is_wild,
+            31 => facts.has_peer_little_memory,
             _ => false,
         },
         _ => false,

@@ -69,7 +69,8 @@ struct State {
 }
 
 /// Faults of which only the simulated applications of this crate know.
-const OF_APPLICATIONS: FaultSet = FaultSet::of(&[Fault::Close, Fault::HoldItems, Fault::EarlyTurn]);
+const OF_APPLICATIONS: FaultSet =
+    FaultSet::of(&[Fault::Close, Fault::HoldItems, Fault::EarlyTurn, Fault::LittleMemory]);
 
 impl Stage {
     /// As many nodes as `mortal` has entries, which say whether a node may crash and be drained.

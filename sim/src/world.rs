@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ringcall_core::Handle;
+use ringcall_core::{CloseReason, Handle};
 
 use crate::Options;
 use crate::clock::{MICROS, MILLIS, SECONDS, Time};
@@ -46,7 +46,7 @@ impl World {
         if options.is_loud {
             shared.say(&format!("{knobs:#?}"), 0);
         }
-        for fault in [Fault::Skew, Fault::SmallSockets] {
+        for fault in [Fault::Skew, Fault::SmallSockets, Fault::LittleMemory] {
             if knobs.rate(fault) > 0 {
                 shared.marks.fault(fault);
             }
@@ -152,21 +152,41 @@ impl World {
         self.end_of_drain(node);
     }
 
+    /// Whether a side of a connection has a bound of what it may hold.
+    pub(crate) fn has_little_memory(&self, link: LinkId) -> bool {
+        let nodes = self.net.borrow().links[link].nodes;
+        nodes.iter().any(|node| self.nodes[*node].has_little_memory())
+    }
+
     /// What can only be seen from both ends.
     fn judge(&mut self, node: usize) {
         for (link, of, reason) in std::mem::take(&mut self.shared.closed) {
             let ends = self.ends.remove(&link);
+            if reason == CloseReason::MemoryShort {
+                assert!(
+                    self.nodes[of].has_little_memory(),
+                    "node {of} has all the memory there is"
+                );
+                self.net.borrow_mut().links[link].is_disturbed = true;
+            }
             let net = self.net.borrow();
             // A closing that its application asked for is told by itself.
             let other = ends.map(|ends| self.describe(ends));
             let [one, another] = net.links[link].nodes;
             let peer = if of == one { another } else { one };
-            let is_wild = [of, peer].map(|node| self.nodes[node].clock.is_wild());
-            oracle::closed(&net, link, of, reason, is_wild, other.unwrap_or_default());
+            let [this, that] = [of, peer].map(|node| &self.nodes[node]);
+            let facts = oracle::Facts {
+                is_wild: this.clock.is_wild(),
+                is_peer_wild: that.clock.is_wild(),
+                has_peer_little_memory: that.has_little_memory(),
+            };
+            oracle::closed(&net, link, of, reason, facts, other.unwrap_or_default());
         }
         for (link, call) in std::mem::take(&mut self.shared.cut_calls) {
-            let is_disturbed = self.net.borrow().links[link].is_disturbed;
-            assert!(is_disturbed, "call {call} was lost although nothing happened to link {link}");
+            // Where memory is little a connection may be closed for it, which its other side may hear of first.
+            let may_be_lost =
+                self.net.borrow().links[link].is_disturbed || self.has_little_memory(link);
+            assert!(may_be_lost, "call {call} was lost although nothing happened to link {link}");
         }
         let Some(life) = &self.nodes[node].life else { return };
         let lives = self.nodes[node].lives;

@@ -561,9 +561,15 @@ impl<T> Connection<T> {
         self.peer.is_some()
             && self.ending.is_none()
             && (self.control.is_waiting()
-                || ((self.credit.calls_in.is_grant_due() || self.credit.replies_in.is_grant_due())
-                    && self.may_grant())
+                || (self.is_credit_due() && self.may_grant())
                 || self.limits_ack_is_due())
+    }
+
+    #[inline]
+    fn is_credit_due(&self) -> bool {
+        self.control.has_stream_credit
+            || self.credit.calls_in.is_grant_due()
+            || self.credit.replies_in.is_grant_due()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
@@ -984,13 +990,10 @@ impl<T> Connection<T> {
 }
 
 impl Control {
+    /// Whether there is something that leaves in any case, which credit does not.
     #[inline]
     fn is_waiting(&self) -> bool {
-        self.hello
-            || self.pong.is_some()
-            || self.ping.is_some()
-            || self.limits.is_some()
-            || self.has_stream_credit
+        self.hello || self.pong.is_some() || self.ping.is_some() || self.limits.is_some()
     }
 }
 

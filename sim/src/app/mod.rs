@@ -243,6 +243,7 @@ impl App {
             CloseReason::SendStalled => Mark::SendStalled,
             CloseReason::BodyStalled => Mark::BodyStalled,
             CloseReason::HandshakeTimeout => Mark::HandshakeTimeout,
+            CloseReason::MemoryShort => Mark::MemoryShort,
             CloseReason::Truncated => Mark::Truncated,
             CloseReason::PeerClosed => Mark::PeerClosed,
             CloseReason::Transport(TransportError::Reset) => Mark::ResetSeen,
