@@ -3,6 +3,8 @@
 //! It trips when a share of the calls in a window fails, lets nothing through while it cools, then one call
 //! at a time until a few have succeeded; a failure among those makes it cool for twice as long.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::Instant;
@@ -66,6 +68,111 @@ pub enum Pass {
     Ordinary,
     /// The one call that shows whether it helps.
     Probe,
+}
+
+/// Stops calls that would fail: a [`Breaker`], or one of yours, see [`CustomBreaker`]. There is one for a method, and one for
+/// each instance at which it fails.
+pub trait BreakerPolicy: Send + fmt::Debug {
+    /// Whether a call would pass.
+    fn would_pass(&self, now: Instant) -> bool;
+
+    /// Lets a call through, or not. What is let through ends exactly once, with the same [`Pass`].
+    fn pass(&mut self, now: Instant) -> Option<Pass>;
+
+    /// A call that passed has ended: well, badly, or (`None`) without saying anything.
+    fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>);
+
+    /// What it does at the moment: whoever is not closed is looked at before each call.
+    fn state(&self) -> BreakerState;
+
+    /// Whether it knows nothing that a new one does not, so that it need not be kept. No by default.
+    fn is_idle(&mut self, now: Instant) -> bool {
+        let _ = now;
+        false
+    }
+}
+
+/// Makes breakers of your own.
+#[derive(Clone)]
+pub struct CustomBreaker(Arc<dyn Fn() -> Box<dyn BreakerPolicy> + Send + Sync>);
+
+impl CustomBreaker {
+    /// Which are made like this.
+    #[must_use]
+    pub fn new(make: impl Fn() -> Box<dyn BreakerPolicy> + Send + Sync + 'static) -> CustomBreaker {
+        CustomBreaker(Arc::new(make))
+    }
+}
+
+impl PartialEq for CustomBreaker {
+    fn eq(&self, other: &CustomBreaker) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for CustomBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CustomBreaker")
+    }
+}
+
+/// One or the other. The ordinary one is called without a detour.
+#[derive(Debug)]
+pub(crate) enum AnyBreaker {
+    Ordinary(Breaker),
+    Custom(Box<dyn BreakerPolicy>),
+}
+
+impl AnyBreaker {
+    /// Nothing without either; a custom one comes first.
+    pub(crate) fn of(
+        config: Option<BreakerConfig>,
+        custom: Option<&CustomBreaker>,
+    ) -> Option<AnyBreaker> {
+        match custom {
+            Some(CustomBreaker(make)) => Some(AnyBreaker::Custom(make())),
+            None => config.map(|config| AnyBreaker::Ordinary(Breaker::new(config))),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn would_pass(&self, now: Instant) -> bool {
+        match self {
+            AnyBreaker::Ordinary(breaker) => breaker.would_pass(now),
+            AnyBreaker::Custom(breaker) => breaker.would_pass(now),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pass(&mut self, now: Instant) -> Option<Pass> {
+        match self {
+            AnyBreaker::Ordinary(breaker) => breaker.pass(now),
+            AnyBreaker::Custom(breaker) => breaker.pass(now),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
+        match self {
+            AnyBreaker::Ordinary(breaker) => breaker.end(now, pass, is_good),
+            AnyBreaker::Custom(breaker) => breaker.end(now, pass, is_good),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> BreakerState {
+        match self {
+            AnyBreaker::Ordinary(breaker) => breaker.state(),
+            AnyBreaker::Custom(breaker) => breaker.state(),
+        }
+    }
+
+    pub(crate) fn is_idle(&mut self, now: Instant) -> bool {
+        match self {
+            AnyBreaker::Ordinary(breaker) => breaker.is_idle(now),
+            AnyBreaker::Custom(breaker) => breaker.is_idle(now),
+        }
+    }
 }
 
 /// A breaker. Give back each [`Pass`] exactly once.
@@ -139,7 +246,7 @@ impl Breaker {
     }
 
     /// Whether it knows nothing that a new one does not: it is closed, and no call has failed lately.
-    pub(crate) fn is_idle(&mut self, now: Instant) -> bool {
+    fn is_idle(&mut self, now: Instant) -> bool {
         self.state == BreakerState::Closed && self.window.counts(now).bad == 0
     }
 

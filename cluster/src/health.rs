@@ -120,6 +120,8 @@ pub enum Reason {
     Ratio,
     /// Fewer successes than its peers.
     Outlier,
+    /// What a [`HealthPolicy`] of yours says.
+    Custom(&'static str),
 }
 
 impl fmt::Display for Reason {
@@ -128,7 +130,22 @@ impl fmt::Display for Reason {
             Reason::Consecutive => "too many of its calls failed in a row",
             Reason::Ratio => "too few of its calls succeed",
             Reason::Outlier => "fewer of its calls succeed than those of others",
+            Reason::Custom(why) => why,
         })
+    }
+}
+
+/// Judges whether an instance works: [`HealthConfig`], or one of yours. For how long an instance is ejected, how many may be and
+/// when all are used all the same is up to the configuration.
+pub trait HealthPolicy: Send + Sync + fmt::Debug {
+    /// Whether the instance with this record works, beside these peers. Asked of all instances once a second; in between,
+    /// behind each call that failed, with what failed in a row and nothing else.
+    fn judge(&self, record: &Record, peers: &Peers) -> Condition;
+}
+
+impl HealthPolicy for HealthConfig {
+    fn judge(&self, record: &Record, peers: &Peers) -> Condition {
+        HealthConfig::judge(self, record, peers)
     }
 }
 

@@ -35,7 +35,7 @@ mod window;
 
 pub use aperture::Aperture;
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
-pub use limit::CallLimit;
+pub use limit::{CallLimit, LimitLease};
 pub use ramp::ramp;
 pub use settings::{BadSetting, MethodSettings, MirrorConfig, Settings};
 pub use sign::{Sign, sign_of};

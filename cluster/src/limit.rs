@@ -10,6 +10,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ringcall_core::Instant;
 
+use crate::settings::{BadSetting, check_limit, time};
+
 /// How many calls there may be, of a method or of a whole service. One that would be more fails at once with
 /// [`Cause::Limited`](ringcall_core::Cause::Limited), and was not sent. Attempts of a call are not counted, calls are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +45,40 @@ impl CallLimit {
     }
 }
 
+/// A limit for a while: the share of a quota that somebody has given to this process, who counts for all of them. Whoever hands
+/// out shares renews each before it ends; when nobody does, what is configured holds again, so that is what this process may
+/// do while it hears of nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitLease {
+    /// How many calls there may be.
+    pub limit: CallLimit,
+    /// For how long, from when it is put in force.
+    pub time: Duration,
+}
+
+impl LimitLease {
+    pub(crate) fn check(&self) -> Result<(), BadSetting> {
+        check_limit(&self.limit)?;
+        time("limit.time", self.time)
+    }
+}
+
 /// Calls, counted and limited.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
+    configured: CallLimit,
+    /// That, or what is leased.
     limit: CallLimit,
+    /// When the lease ends; never without one.
+    until: Instant,
     in_flight: u32,
     rate: Option<Rate>,
+}
+
+impl Default for Limiter {
+    fn default() -> Limiter {
+        Limiter::new(CallLimit::default())
+    }
 }
 
 type Rate = RateLimiter<NotKeyed, InMemoryState, Now, NoOpMiddleware<Duration>>;
@@ -67,20 +97,46 @@ impl Clock for Now {
 
 impl Limiter {
     pub(crate) fn new(limit: CallLimit) -> Limiter {
-        Limiter { limit, in_flight: 0, rate: rate(limit) }
+        let (until, rate) = (Instant::FAR, rate(limit));
+        Limiter { configured: limit, limit, until, in_flight: 0, rate }
     }
 
-    /// Replaces the limit. Those under way count on.
+    /// Replaces the limit, which holds as soon as nothing is leased. Those under way count on.
     pub(crate) fn configure(&mut self, limit: CallLimit) {
+        self.configured = limit;
+        if self.until == Instant::FAR {
+            self.hold_to(limit);
+        }
+    }
+
+    /// Puts a lease in force, in place of the one before.
+    pub(crate) fn lease(&mut self, now: Instant, lease: LimitLease) {
+        self.until = now + lease.time;
+        self.hold_to(lease.limit);
+    }
+
+    /// The lease has ended.
+    #[cold]
+    fn end_lease(&mut self) {
+        self.until = Instant::FAR;
+        self.hold_to(self.configured);
+    }
+
+    fn hold_to(&mut self, limit: CallLimit) {
         if limit != self.limit {
-            *self = Limiter { in_flight: self.in_flight, ..Limiter::new(limit) };
+            (self.limit, self.rate) = (limit, rate(limit));
         }
     }
 
     /// One more call begins, if all of these let it. What one refuses may have taken something from the rates of those
     /// before it: whatever is shared comes last.
     #[inline]
-    pub(crate) fn begin(all: [&mut Limiter; 2], now: Instant) -> bool {
+    pub(crate) fn begin(mut all: [&mut Limiter; 2], now: Instant) -> bool {
+        for limiter in &mut all {
+            if limiter.until <= now {
+                limiter.end_lease();
+            }
+        }
         let may = all.iter().all(|limiter| limiter.has_room())
             && all.iter().all(|limiter| limiter.is_in_time(now));
         if may {
@@ -156,5 +212,21 @@ mod tests {
             (Limiter::new(CallLimit::in_flight(3)), Limiter::new(CallLimit::in_flight(1)));
         let begun = [1, 2].map(|ms| Limiter::begin([&mut one, &mut other], at(ms)));
         assert_eq!((begun, one.in_flight), ([true, false], 1));
+    }
+
+    #[test]
+    fn a_lease_holds_for_its_time_and_then_what_is_configured() {
+        let mut limiter = Limiter::new(CallLimit::in_flight(1));
+        let lease = |calls| LimitLease {
+            limit: CallLimit::in_flight(calls),
+            time: Duration::from_millis(100),
+        };
+        limiter.lease(at(0), lease(3));
+        assert_eq!(begun(&mut limiter, 0, 100), 3);
+        limiter.lease(at(50), lease(5));
+        assert_eq!(begun(&mut limiter, 100, 150), 2, "it was renewed");
+        limiter.configure(CallLimit::in_flight(6));
+        assert_eq!(begun(&mut limiter, 140, 150), 0, "that is for later");
+        assert_eq!(begun(&mut limiter, 150, 200), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! Whether a call that failed is made again, and when.
 
+use std::fmt;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
@@ -53,6 +54,22 @@ pub enum Verdict {
     End,
     /// It is made again after a while, if the budget allows.
     Again(Duration),
+}
+
+/// Decides whether a call that failed is made again: [`RetryConfig`], or one of yours.
+///
+/// It is asked of calls that may have run as well: one that is not [idempotent](request_flags::IDEMPOTENT) then runs twice if
+/// it is made again, unless the failure is [safe to retry](Failure::is_safe_to_retry). Deadline and budget hold whatever it
+/// says, and eight attempts.
+pub trait RetryPolicy: Send + Sync + fmt::Debug {
+    /// What becomes of the call.
+    fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict;
+}
+
+impl RetryPolicy for RetryConfig {
+    fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
+        RetryConfig::decide(self, rng, attempted)
+    }
 }
 
 impl RetryConfig {

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_core::Status;
+use ringcall_core::{Entropy, Status};
 
 use crate::aperture::Aperture;
 use crate::balance::Balancing;
-use crate::breaker::BreakerConfig;
-use crate::health::HealthConfig;
+use crate::breaker::{AnyBreaker, BreakerConfig, CustomBreaker};
+use crate::health::{Condition, HealthConfig, HealthPolicy, Peers, Record};
 use crate::hedge::HedgeConfig;
 use crate::limit::CallLimit;
 use crate::recovery::RecoveryConfig;
-use crate::retry::RetryConfig;
+use crate::retry::{Attempted, RetryConfig, RetryPolicy, Verdict};
 use crate::route::{Caller, Fields, Groups, Zones};
 
 /// How calls to a service are made. Replaceable while it is used:
@@ -28,6 +29,8 @@ pub struct Settings {
     pub balancing: Balancing,
     /// When instances are ejected.
     pub health: HealthConfig,
+    /// Judges in place of `health` which instances work; `None`, the default: nobody.
+    pub custom_health: Option<Arc<dyn HealthPolicy>>,
     /// How calls grow when instances come back after all had gone; `None`, the default: all are made at once.
     pub recovery: Option<RecoveryConfig>,
     /// How long it takes until a new instance gets its full share: 10 min, from a tenth.
@@ -50,6 +53,8 @@ pub struct Settings {
     pub fields: Fields,
     /// How many copies of calls there may be, where rules ask for some.
     pub mirror: MirrorConfig,
+    /// One in so many calls is [reported](crate::fleet::CallReport); 0, the default: none.
+    pub report_one_in: u32,
     /// For methods that have no settings of their own.
     pub method: MethodSettings,
     /// For others, by [`method_id`](ringcall_core::method_id).
@@ -61,6 +66,7 @@ impl Default for Settings {
         Settings {
             balancing: Balancing::default(),
             health: HealthConfig::default(),
+            custom_health: None,
             recovery: None,
             warm_up: Duration::from_secs(600),
             retry_percent: 10,
@@ -72,6 +78,7 @@ impl Default for Settings {
             zones: None,
             fields: Fields::new(),
             mirror: MirrorConfig::default(),
+            report_one_in: 0,
             method: MethodSettings::default(),
             methods: BTreeMap::new(),
         }
@@ -101,10 +108,14 @@ impl Default for MirrorConfig {
 pub struct MethodSettings {
     /// When they are made again.
     pub retry: RetryConfig,
+    /// Decides that in place of `retry`, whose `errors` still says which answers are errors; `None`, the default: nobody.
+    pub custom_retry: Option<Arc<dyn RetryPolicy>>,
     /// When they are made twice: never.
     pub hedge: Option<HedgeConfig>,
     /// When no calls are made to an instance, or to any.
     pub breaker: Option<BreakerConfig>,
+    /// Decides that in place of `breaker`; `None`, the default: nobody.
+    pub custom_breaker: Option<CustomBreaker>,
     /// How many calls of the method there may be: any number.
     pub limit: CallLimit,
     /// How long one attempt may take: all that is left of the call.
@@ -120,11 +131,31 @@ impl Default for MethodSettings {
     fn default() -> MethodSettings {
         MethodSettings {
             retry: RetryConfig::default(),
+            custom_retry: None,
             hedge: None,
             breaker: Some(BreakerConfig::default()),
+            custom_breaker: None,
             limit: CallLimit::default(),
             attempt_timeout: None,
             idempotency_keys: false,
+        }
+    }
+}
+
+impl MethodSettings {
+    pub(crate) fn new_breaker(&self) -> Option<AnyBreaker> {
+        AnyBreaker::of(self.breaker, self.custom_breaker.as_ref())
+    }
+
+    /// Whether its breakers would be the same.
+    pub(crate) fn has_breakers_of(&self, other: &MethodSettings) -> bool {
+        self.breaker == other.breaker && self.custom_breaker == other.custom_breaker
+    }
+
+    pub(crate) fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
+        match &self.custom_retry {
+            None => self.retry.decide(rng, attempted),
+            Some(policy) => policy.decide(rng, attempted),
         }
     }
 }
@@ -158,6 +189,13 @@ impl Settings {
     pub fn with_method(mut self, id: u64, settings: MethodSettings) -> Settings {
         self.methods.insert(id, settings);
         self
+    }
+
+    pub(crate) fn judge(&self, record: &Record, peers: &Peers) -> Condition {
+        match &self.custom_health {
+            None => self.health.judge(record, peers),
+            Some(policy) => policy.judge(record, peers),
+        }
     }
 
     pub(crate) fn of(&self, method: u64) -> &MethodSettings {
@@ -232,7 +270,7 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))
 }
 
-fn check_limit(limit: &CallLimit) -> Result<(), BadSetting> {
+pub(crate) fn check_limit(limit: &CallLimit) -> Result<(), BadSetting> {
     let CallLimit { in_flight, per_s, burst } = *limit;
     in_flight.map_or(Ok(()), |calls| positive("limit.in_flight", calls))?;
     let of_a_rate = "1 to 1000000";

@@ -36,6 +36,7 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
     timer: Option<Timer<N>>,
     /// An attempt may have run, whatever becomes of later ones.
     may_have_run: bool,
+    is_reported: bool,
     is_over: bool,
 }
 
@@ -58,6 +59,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         call: Outgoing,
         payload: P,
         key: Option<u64>,
+        is_reported: bool,
     ) -> BalancedCall<'a, N, P> {
         BalancedCall {
             shared,
@@ -70,6 +72,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             second: None,
             timer: None,
             may_have_run: false,
+            is_reported,
             is_over: false,
         }
     }
@@ -84,9 +87,14 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
         let asked = Asked { name, method, key: self.key, extensions, argument };
         let (state, operation) = (&mut self.state, &mut self.operation);
+        let readiness = |channel: &N::Channel| connector.readiness(channel);
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
-                let begun = state.insert(fleet.begin(now, &asked, flags, timeout)?);
+                let begun = match fleet.is_next_reported() || self.is_reported {
+                    false => fleet.begin(now, &asked, flags, timeout)?,
+                    true => fleet.begin_reported(now, &asked, flags, timeout, readiness)?,
+                };
+                let begun = state.insert(begun);
                 if fleet.wants_key(begun) && !asked.has_idempotency_key() {
                     *operation = Some(self.shared.operations.next());
                 }
@@ -98,7 +106,6 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             if state.was_delayed_too_long(now) {
                 return Err(Failure::not_sent(Cause::Expired));
             }
-            let readiness = |channel: &N::Channel| connector.readiness(channel);
             let (attempt, channel) = fleet.start(now, &asked, state, readiness)?;
             let carried = fleet.carried(state, &attempt);
             Ok(Some((attempt, channel, carried)))
@@ -202,16 +209,16 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         for running in [self.first.take(), self.second.take()].into_iter().flatten() {
             let Running { attempt, future } = running;
             drop(future);
-            if let Some(state) = &self.state {
+            if let Some(state) = &mut self.state {
                 self.shared.fleet.with(|fleet| fleet.abandon(now, state, attempt));
             }
         }
     }
 
     fn fail(&mut self, failure: Failure) -> End<N> {
-        if let Some(state) = self.state.take() {
+        if let Some(mut state) = self.state.take() {
             let now = self.shared.connector.now();
-            self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
+            self.shared.fleet.with(|fleet| fleet.finish(now, &mut state, Some(Err(&failure))));
         }
         Err(self.whole(failure))
     }
@@ -309,9 +316,9 @@ impl<N: Connector, P: Payload + Clone> Drop for BalancedCall<'_, N, P> {
             return;
         }
         self.give_up_running();
-        if let Some(state) = self.state.take() {
+        if let Some(mut state) = self.state.take() {
             let now = self.shared.connector.now();
-            self.shared.fleet.with(|fleet| fleet.finish(now, &state, None));
+            self.shared.fleet.with(|fleet| fleet.finish(now, &mut state, None));
         }
     }
 }

@@ -20,7 +20,8 @@ use operations::Operations;
 use probing::Probing;
 
 use crate::discovery::{Instance, Listing};
-use crate::fleet::{Explanation, Fleet, FleetCounts, FleetEvent};
+use crate::fleet::{CallReport, Explanation, Fleet, FleetCounts, FleetEvent};
+use crate::limit::LimitLease;
 use crate::route::{BadRules, Rules, Sample};
 use crate::settings::{BadSetting, Settings};
 
@@ -37,6 +38,7 @@ use crate::settings::{BadSetting, Settings};
 pub struct Balanced<N: Connector> {
     shared: Arc<Shared<N>>,
     key: Option<u64>,
+    is_reporting: bool,
 }
 
 struct Shared<N: Connector> {
@@ -67,6 +69,7 @@ impl<N: Connector> Balanced<N> {
                 operations: Operations::default(),
             }),
             key: None,
+            is_reporting: false,
         })
     }
 
@@ -74,7 +77,14 @@ impl<N: Connector> Balanced<N> {
     /// [`Maglev`](crate::balance::Maglev) those with equal keys go to the same instance.
     #[must_use]
     pub fn keyed(&self, key: u64) -> Balanced<N> {
-        Balanced { shared: Arc::clone(&self.shared), key: Some(key) }
+        Balanced { key: Some(key), ..self.clone() }
+    }
+
+    /// The same channel, each of whose calls is reported, whatever
+    /// [`report_one_in`](Settings::report_one_in) says: see [`poll_report`](Balanced::poll_report).
+    #[must_use]
+    pub fn reporting(&self) -> Balanced<N> {
+        Balanced { is_reporting: true, ..self.clone() }
     }
 
     /// Replaces the instances. Connections to new ones are opened; those to instances that are gone end with
@@ -131,6 +141,16 @@ impl<N: Connector> Balanced<N> {
             self.apply_part(&last);
         }
         Ok(())
+    }
+
+    /// Limits calls of a method (`package.Service/method`), or of all of them, for a while, in place of what the settings say:
+    /// for whoever hands out shares of a quota to many callers.
+    ///
+    /// # Errors
+    /// When the limit or its time makes no sense; nothing is changed then.
+    pub fn lease(&self, method: Option<&str>, lease: LimitLease) -> Result<(), BadSetting> {
+        let now = self.shared.connector.now();
+        self.shared.fleet.with(|fleet| fleet.lease(now, method, lease))
     }
 
     /// Replaces the rules by which calls are routed; there are none at first. Calls under way go by them from their
@@ -200,6 +220,13 @@ impl<N: Connector> Balanced<N> {
         })
     }
 
+    /// What became of a call that was to be reported, and was not taken yet; of all clones together the last 64 are kept.
+    /// A channel with a `Watch` of `ringcall`, which takes them, has them for its hook.
+    #[must_use]
+    pub fn poll_report(&self) -> Option<CallReport> {
+        self.shared.fleet.with(Fleet::poll_report)
+    }
+
     /// What opens its connections.
     #[must_use]
     pub fn connector(&self) -> &N {
@@ -209,7 +236,8 @@ impl<N: Connector> Balanced<N> {
 
 impl<N: Connector> Clone for Balanced<N> {
     fn clone(&self) -> Balanced<N> {
-        Balanced { shared: Arc::clone(&self.shared), key: self.key }
+        let Balanced { shared, key, is_reporting } = self;
+        Balanced { shared: Arc::clone(shared), key: *key, is_reporting: *is_reporting }
     }
 }
 
@@ -233,6 +261,6 @@ impl<N: Connector> Channel for Balanced<N> {
         call: Outgoing,
         payload: P,
     ) -> BalancedCall<'a, N, P> {
-        BalancedCall::new(&self.shared, call, payload, self.key)
+        BalancedCall::new(&self.shared, call, payload, self.key, self.is_reporting)
     }
 }

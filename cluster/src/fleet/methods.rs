@@ -1,12 +1,13 @@
 //! What a fleet knows of the methods that are called: their breakers, and how long they take.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use ringcall_core::{Instant, RetryBudget};
 
 use super::BUDGET_WINDOW;
-use crate::breaker::{Breaker, BreakerState, Pass};
+use crate::breaker::{AnyBreaker, BreakerState, Pass};
 use crate::hedge::Hedging;
 use crate::limit::Limiter;
 use crate::route::Asked;
@@ -35,10 +36,10 @@ struct Method {
     name: Box<str>,
     settings: MethodSettings,
     /// Of all calls.
-    breaker: Option<Breaker>,
+    breaker: Option<AnyBreaker>,
     /// Of those to the instance at a place, made when one of them fails: most never have one, and methods times
     /// instances would be many.
-    host_breakers: BTreeMap<u32, Breaker>,
+    host_breakers: BTreeMap<u32, AnyBreaker>,
     /// How many of `host_breakers` are not closed.
     open: u32,
     hedging: Option<(Hedging, RetryBudget)>,
@@ -51,7 +52,7 @@ impl Method {
             id,
             name,
             settings: settings.clone(),
-            breaker: settings.breaker.map(Breaker::new),
+            breaker: settings.new_breaker(),
             host_breakers: BTreeMap::new(),
             open: 0,
             hedging: settings.hedge.map(|hedge| {
@@ -90,7 +91,7 @@ impl Methods {
         for method in &mut self.methods {
             let new = settings.of(method.id);
             let is_same =
-                new.breaker == method.settings.breaker && new.hedge == method.settings.hedge;
+                new.has_breakers_of(&method.settings) && new.hedge == method.settings.hedge;
             if is_same {
                 method.settings = new.clone();
                 method.limiter.configure(new.limit);
@@ -200,12 +201,12 @@ impl Methods {
         is_good: Option<bool>,
     ) -> Option<bool> {
         let method = &mut self.methods[index as usize];
-        let config = method.settings.breaker?;
-        if is_good == Some(false) && self.host_breakers < HOST_BREAKERS_MAX {
-            method.host_breakers.entry(place).or_insert_with(|| {
-                self.host_breakers += 1;
-                Breaker::new(config)
-            });
+        if is_good == Some(false)
+            && self.host_breakers < HOST_BREAKERS_MAX
+            && let Entry::Vacant(entry) = method.host_breakers.entry(place)
+        {
+            entry.insert(method.settings.new_breaker()?);
+            self.host_breakers += 1;
         }
         let breaker = method.host_breakers.get_mut(&place)?;
         let is_open = end(breaker, now, pass.unwrap_or(Pass::Ordinary), is_good)?;
@@ -221,10 +222,10 @@ impl Methods {
         let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let method = &self.methods[self.ids[at].1 as usize];
         let of = |place: u32| {
-            let state = method.host_breakers.get(&place).map(Breaker::state);
-            method.settings.breaker.and(state.or(Some(BreakerState::Closed)))
+            let state = method.host_breakers.get(&place).map(AnyBreaker::state);
+            method.breaker.as_ref().and(state.or(Some(BreakerState::Closed)))
         };
-        Some((method.breaker.as_ref().map(Breaker::state), of))
+        Some((method.breaker.as_ref().map(AnyBreaker::state), of))
     }
 
     // ---- hedging ----
@@ -256,13 +257,13 @@ impl Methods {
 
 /// Says whether the breaker is open behind the end of a call, if that has changed.
 #[inline]
-fn end(breaker: &mut Breaker, now: Instant, pass: Pass, is_good: Option<bool>) -> Option<bool> {
+fn end(breaker: &mut AnyBreaker, now: Instant, pass: Pass, is_good: Option<bool>) -> Option<bool> {
     let was_open = is_open(breaker);
     breaker.end(now, pass, is_good);
     let is_open = is_open(breaker);
     (is_open != was_open).then_some(is_open)
 }
 
-fn is_open(breaker: &Breaker) -> bool {
+fn is_open(breaker: &AnyBreaker) -> bool {
     breaker.state() != BreakerState::Closed
 }

@@ -11,6 +11,7 @@ mod hosts;
 mod look;
 mod methods;
 mod probing;
+mod report;
 mod routing;
 mod sweep;
 
@@ -24,12 +25,13 @@ pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
 pub use probing::LoadProbe;
+pub use report::{AttemptReport, CallEnd, CallReport};
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
-use crate::limit::Limiter;
+use crate::limit::{LimitLease, Limiter};
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
@@ -38,6 +40,7 @@ use crate::sign::{Sign, sign_of};
 use events::Events;
 use hosts::Hosts;
 use methods::Methods;
+use report::Reports;
 use routing::Routing;
 
 /// How often health and warm-up of all instances are looked at.
@@ -88,6 +91,9 @@ pub struct Fleet<T> {
     /// When it was last counted who can be called.
     counted_at: Instant,
     events: Events,
+    reports: Reports,
+    /// Calls until one is reported.
+    until_report: u32,
     version: u64,
     /// The same as the source of the list counts.
     revision: u64,
@@ -144,6 +150,8 @@ pub struct CallState {
     pass: Option<Pass>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
+    /// What becomes of it, if that is to be told.
+    report: Option<Box<CallReport>>,
 }
 
 /// What routing has decided about a call.
@@ -254,12 +262,15 @@ impl<T: Clone> Fleet<T> {
             recovery: Recovery::default(),
             counted_at: now,
             events: Events::default(),
+            reports: Reports::default(),
+            until_report: 0,
             version: 0,
             revision: 0,
             scratch: Vec::new(),
             counts: FleetCounts::default(),
         };
         fleet.reroute();
+        fleet.count_to_report();
         Ok(fleet)
     }
 
@@ -285,6 +296,28 @@ impl<T: Clone> Fleet<T> {
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         self.reroute();
+        self.count_to_report();
+        Ok(())
+    }
+
+    /// Limits calls of a method, by its name, or of all of them, for a while: in place of what the settings say.
+    ///
+    /// # Errors
+    /// When the limit or its time makes no sense; nothing is changed then.
+    pub fn lease(
+        &mut self,
+        now: Instant,
+        method: Option<&str>,
+        lease: LimitLease,
+    ) -> Result<(), BadSetting> {
+        lease.check()?;
+        match method {
+            None => self.limiter.lease(now, lease),
+            Some(name) => {
+                let index = self.methods.index(now, &Asked::new(name), &self.settings);
+                self.methods.limiter(index).lease(now, lease);
+            }
+        }
         Ok(())
     }
 
@@ -394,6 +427,7 @@ impl<T: Clone> Fleet<T> {
             pass,
             path,
             tried: [HostRef::NONE; ATTEMPTS_MAX],
+            report: None,
         })
     }
 
@@ -431,7 +465,7 @@ impl<T: Clone> Fleet<T> {
         let (place, is_probe) = chosen.inspect_err(|failure| {
             self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
         })?;
-        Ok(self.attempt(now, call, place, is_probe))
+        Ok(self.attempt(now, call, place, is_probe, false))
     }
 
     /// The same for a call that is routed.
@@ -507,6 +541,7 @@ impl<T: Clone> Fleet<T> {
         call: &mut CallState,
         place: u32,
         is_probe: bool,
+        is_hedge: bool,
     ) -> (Attempt, T) {
         self.counts.attempts += 1;
         self.counts.panics += u64::from(self.hosts.is_panic());
@@ -527,6 +562,9 @@ impl<T: Clone> Fleet<T> {
             hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
         };
         call.attempts += 1;
+        if let Some(report) = &mut call.report {
+            self.report_attempt(now, report, &attempt, is_hedge);
+        }
         (attempt, self.hosts.target(place).clone())
     }
 
@@ -553,7 +591,7 @@ impl<T: Clone> Fleet<T> {
     pub fn end_beside(
         &mut self,
         now: Instant,
-        call: &CallState,
+        call: &mut CallState,
         attempt: Attempt,
         end: Result<&ReplyHeader, &Failure>,
     ) -> bool {
@@ -570,8 +608,11 @@ impl<T: Clone> Fleet<T> {
     }
 
     /// An attempt was given up: its call was dropped, or another attempt was faster.
-    pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
+    pub fn abandon(&mut self, now: Instant, call: &mut CallState, attempt: Attempt) {
         let host = attempt.host;
+        if let Some(report) = &mut call.report {
+            report.ended(now, attempt.number, None);
+        }
         if self.hosts.ended(host).is_none() {
             return;
         }
@@ -589,7 +630,7 @@ impl<T: Clone> Fleet<T> {
     pub fn finish(
         &mut self,
         now: Instant,
-        call: &CallState,
+        call: &mut CallState,
         end: Option<Result<&ReplyHeader, &Failure>>,
     ) {
         let errors = &self.methods.settings(call.method).retry.errors;
@@ -599,6 +640,9 @@ impl<T: Clone> Fleet<T> {
         }
         self.methods.limiter(call.method).end();
         self.limiter.end();
+        if let Some(report) = call.report.take() {
+            self.file_report(now, report, end);
+        }
     }
 
     /// A second attempt beside the first, which takes long: at an instance that was not tried, if there is one that
@@ -624,7 +668,7 @@ impl<T: Clone> Fleet<T> {
         }
         let _is_paid = self.methods.hedge_budget(call.method)?.withdraw(now, 0);
         self.counts.hedges += 1;
-        Some(self.attempt(now, call, place, false))
+        Some(self.attempt(now, call, place, false, true))
     }
 
     /// What reaches the instance with this name.
@@ -650,10 +694,13 @@ impl<T: Clone> Fleet<T> {
     fn observe(
         &mut self,
         now: Instant,
-        call: &CallState,
+        call: &mut CallState,
         attempt: &Attempt,
         end: Result<&ReplyHeader, &Failure>,
     ) -> Sign {
+        if let Some(report) = &mut call.report {
+            report.ended(now, attempt.number, Some(end));
+        }
         let sign = sign_of(end, &self.methods.settings(call.method).retry.errors);
         let is_good = is_good(sign);
         let host = attempt.host;
@@ -717,9 +764,9 @@ impl<T: Clone> Fleet<T> {
             end,
             left: call.deadline.since(now),
         };
-        let retry = &self.methods.settings(call.method).retry;
+        let method = self.methods.settings(call.method);
         let verdict = match usize::from(call.attempts) < ATTEMPTS_MAX {
-            true => retry.decide(&mut self.rng, &attempted),
+            true => method.decide(&mut self.rng, &attempted),
             false => Verdict::End,
         };
         match verdict {

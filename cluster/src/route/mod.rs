@@ -6,6 +6,7 @@
 
 mod asked;
 mod caller;
+mod custom;
 mod ranks;
 mod router;
 mod rule;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringcall_core::{Entropy, SplitMix64, Status};
 
 use super::asked::{Field, Reader};
-use super::rule::{Condition, Methods, Share};
+use super::rule::{CallTest, Condition, Methods, Share};
 use super::{Action, Asked, By, Caller, Fields, Groups, Rule, Rules, Subset, Text};
 use crate::balance::{hash, mix};
 use crate::discovery::Instance;
@@ -56,6 +56,7 @@ enum Seen {
     Metadata(Box<str>, Text),
     Field(Box<[Reader]>, Text),
     Number(Box<[Reader]>, RangeInclusive<u64>),
+    Custom(CallTest),
 }
 
 /// What decides about a share: a number that belongs to the rule, and what it is mixed with.
@@ -116,6 +117,7 @@ impl Router {
                 Condition::Metadata(key, value) => Seen::Metadata(key[..].into(), value.clone()),
                 Condition::Field(name, value) => Seen::Field(fields.readers(name), value.clone()),
                 Condition::Number(name, range) => Seen::Number(fields.readers(name), range.clone()),
+                Condition::Custom(test) => Seen::Custom(test.clone()),
             });
         }
         let salt = hash(&rule.name);
@@ -290,6 +292,7 @@ impl Seen {
             Seen::Number(readers, range) => {
                 matches!(read(readers, asked), Some(Field::Number(it)) if range.contains(&it))
             }
+            Seen::Custom(test) => (test.0)(asked),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::is_metadata_key;
 use ringcall_core::{Status, StatusClass};
 
+use super::custom::Custom;
 use super::subset::CONDITIONS_MAX;
 use super::text::check_text;
-use super::{Subset, Text};
+use super::{Asked, Subset, Text};
 
 /// The most rules that may be in force.
 const RULES_MAX: usize = 128;
@@ -117,7 +119,11 @@ pub(super) enum Condition {
     Tag(String, Text),
     Field(String, Text),
     Number(String, RangeInclusive<u64>),
+    Custom(CallTest),
 }
+
+/// A test of calls that users write.
+pub(super) type CallTest = Custom<dyn Fn(&Asked<'_>) -> bool + Send + Sync>;
 
 /// So many of ten thousand.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,6 +195,13 @@ impl Match {
         self.and(Condition::Number(name.into(), range))
     }
 
+    /// For which this test of yours holds. It is asked once a call, while the channel waits, so it must be quick; rules
+    /// with it equal only their clones.
+    #[must_use]
+    pub fn custom(self, test: impl Fn(&Asked<'_>) -> bool + Send + Sync + 'static) -> Match {
+        self.and(Condition::Custom(Custom(Arc::new(test))))
+    }
+
     /// So many in a hundred of those that are left.
     #[must_use]
     pub fn percent(self, percent: u32, by: By) -> Match {
@@ -233,6 +246,7 @@ impl Condition {
             }
             Condition::Number(key, range) if !range.is_empty() => check_text(key),
             Condition::Number(..) => Err(BadRule::Range),
+            Condition::Custom(_) => Ok(()),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Some of the instances.
 
+use std::sync::Arc;
+
+use super::custom::Custom;
 use super::text::check_text;
 use super::{BadRule, Caller, Text};
 use crate::discovery::Instance;
@@ -23,7 +26,11 @@ enum Condition {
     Zone(Text),
     Tag(String, Text),
     Alike(String),
+    Custom(InstanceTest),
 }
+
+/// A test of instances that users write.
+type InstanceTest = Custom<dyn Fn(&Instance, &Caller) -> bool + Send + Sync>;
 
 impl Subset {
     pub(super) const ALL: Subset = Subset { names: Vec::new(), conditions: Vec::new() };
@@ -71,6 +78,16 @@ impl Subset {
         self.and(Condition::Alike(key.into()))
     }
 
+    /// Those for which this test of yours holds. It is asked when rules or the list of instances change, not for each call;
+    /// subsets with it equal only their clones.
+    #[must_use]
+    pub fn custom(
+        self,
+        test: impl Fn(&Instance, &Caller) -> bool + Send + Sync + 'static,
+    ) -> Subset {
+        self.and(Condition::Custom(Custom(Arc::new(test))))
+    }
+
     fn and(mut self, condition: Condition) -> Subset {
         self.conditions.push(condition);
         self
@@ -102,6 +119,7 @@ impl Condition {
                 value.matches(instance.tags.get(key).map(String::as_bytes))
             }
             Condition::Alike(key) => instance.tags.get(key) == caller.tags.get(key),
+            Condition::Custom(Custom(test)) => test(instance, caller),
         }
     }
 
@@ -112,6 +130,7 @@ impl Condition {
             }
             Condition::Tag(key, value) => check_text(key).and_then(|()| value.check()),
             Condition::Alike(key) => check_text(key),
+            Condition::Custom(_) => Ok(()),
         }
     }
 }

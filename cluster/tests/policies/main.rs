@@ -4,12 +4,14 @@
 mod aperture;
 mod balance;
 mod channel;
+mod custom;
 mod discovery;
 mod dns;
 #[cfg(feature = "dns")]
 mod dns_server;
 mod fleet;
 mod mirror;
+mod reports;
 mod routed;
 mod routing;
 mod stubs;

@@ -24,7 +24,7 @@ mod watch;
 
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
-    Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard,
+    Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard, LimitLease,
     MethodSettings, MirrorConfig, Settings, Sign, balance, breaker, discovery, fleet, health,
     hedge, ramp, recovery, retry, route, sign_of,
 };

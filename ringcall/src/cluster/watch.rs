@@ -10,7 +10,7 @@ use std::{fmt, io, thread};
 use ringcall_cluster::discovery::{
     Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
 };
-use ringcall_cluster::fleet::FleetEvent;
+use ringcall_cluster::fleet::{CallReport, FleetEvent};
 use ringcall_cluster::{Balanced, Connector};
 use ringcall_core::Instant;
 
@@ -21,6 +21,8 @@ const DEAD_ROUNDS: u32 = 20;
 
 /// Who is told what happens to the channel.
 type OnEvent = Arc<dyn Fn(&FleetEvent) + Send + Sync>;
+/// Who is told what became of calls.
+type OnReport = Arc<dyn Fn(&CallReport) + Send + Sync>;
 /// Who is told what is wrong with the source.
 type OnAlarm = Arc<dyn Fn(&Alarm) + Send + Sync>;
 
@@ -32,6 +34,7 @@ pub struct Watch {
     config: DiscoveryConfig,
     cache: Option<DiskCache>,
     on_event: Option<OnEvent>,
+    on_report: Option<OnReport>,
     on_alarm: Option<OnAlarm>,
 }
 
@@ -39,7 +42,7 @@ impl Watch {
     /// Of these instances.
     pub fn new(wanted: Wanted) -> Watch {
         let config = DiscoveryConfig::default();
-        Watch { wanted, config, cache: None, on_event: None, on_alarm: None }
+        Watch { wanted, config, cache: None, on_event: None, on_report: None, on_alarm: None }
     }
 
     /// What is believed of the source, and how fast.
@@ -56,6 +59,12 @@ impl Watch {
     /// thread that watches, which a panic of it ends; the log has it in any case.
     pub fn on_event(self, hook: impl Fn(&FleetEvent) + Send + Sync + 'static) -> Watch {
         Watch { on_event: Some(Arc::new(hook)), ..self }
+    }
+
+    /// Tells what became of calls that are [reported](ringcall_cluster::Settings::report_one_in); otherwise as
+    /// [`on_event`](Watch::on_event), but that the log has them at its level *info*.
+    pub fn on_report(self, hook: impl Fn(&CallReport) + Send + Sync + 'static) -> Watch {
+        Watch { on_report: Some(Arc::new(hook)), ..self }
     }
 
     /// Tells what the source says that is not believed, and that it says nothing; otherwise as
@@ -95,6 +104,7 @@ impl Watch {
             source: Box::new(source),
             cache: self.cache,
             on_event: self.on_event,
+            on_report: self.on_report,
             on_alarm: self.on_alarm,
             balanced,
             broken: BTreeMap::new(),
@@ -142,6 +152,7 @@ struct Watcher<N: Connector> {
     source: Box<dyn Source>,
     cache: Option<DiskCache>,
     on_event: Option<OnEvent>,
+    on_report: Option<OnReport>,
     on_alarm: Option<OnAlarm>,
     balanced: Balanced<N>,
     /// To whom no connection can be opened, and for how many rounds.
@@ -166,6 +177,12 @@ impl<N: Connector> Watcher<N> {
             log::warn!("{event}");
             if let Some(tell) = &self.on_event {
                 tell(&event);
+            }
+        }
+        while let Some(report) = self.balanced.poll_report() {
+            log::info!("{report}");
+            if let Some(tell) = &self.on_report {
+                tell(&report);
             }
         }
         if let Some(mut listing) = self.discovery.poll_listing() {

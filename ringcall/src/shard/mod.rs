@@ -343,7 +343,12 @@ impl Shard {
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
         let inner = Rc::new(Inner::new(engine, remote, memory, clock, pool, inner_config));
-        let driver = Rc::new(Driver { root, inner: Rc::clone(&inner), look_on: Cell::default(), pauses: Cell::default() });
+        let driver = Rc::new(Driver {
+            root,
+            inner: Rc::clone(&inner),
+            look_on: Cell::default(),
+            pauses: Cell::default(),
+        });
         Ok(Shard { inner, wait: config.wait, driver })
     }
 

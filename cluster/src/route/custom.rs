@@ -1,0 +1,27 @@
+//! What users write themselves where rules do not say enough.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A test; equal to its clones.
+pub(super) struct Custom<F: ?Sized>(pub(super) Arc<F>);
+
+impl<F: ?Sized> Clone for Custom<F> {
+    fn clone(&self) -> Custom<F> {
+        Custom(Arc::clone(&self.0))
+    }
+}
+
+impl<F: ?Sized> PartialEq for Custom<F> {
+    fn eq(&self, other: &Custom<F>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<F: ?Sized> Eq for Custom<F> {}
+
+impl<F: ?Sized> fmt::Debug for Custom<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Custom")
+    }
+}
