@@ -21,7 +21,7 @@
 //! so a block that never leaves its thread is never counted atomically.
 //!
 //! Every block is aligned to 64 bytes and is zeroed by the allocator when it is made, so its memory
-//! is always initialised, and pages that nobody wrote cost nothing. With the feature `mmap` a block of four MiB or
+//! is always initialised, and pages that nobody wrote cost nothing. With the feature `mmap` a block of 64 KiB or
 //! more is pages of its own, which go back to the system when it ends.
 
 #![no_std]

@@ -1,7 +1,7 @@
 //! Where blocks come from: small ones from the allocator, large ones as pages of their own.
 //!
 //! A large block lives as long as a message does, between small things that live as long as a connection. An
-//! allocator that takes both from one heap is left with holes of some MiB when it has gone, which it neither
+//! allocator that takes both from one heap is left with holes when it has gone, which it neither
 //! fills nor gives back: glibc does, since its threshold for `mmap` grows with the first large block that is
 //! freed. Pages of their own go back to the system when their block ends.
 
@@ -10,9 +10,9 @@ use core::ptr;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// From this size on a block has pages of its own. Smaller ones are made and freed so often that new pages each time cost
-/// more than holes do: with a MiB in place of four, calls with bodies of a MiB were a fifth slower.
-const OWN_PAGES_FROM: usize = 4 << 20;
+/// From this size on a block has pages of its own: those of arenas, and of bodies that are worth it. What pools keep is not
+/// mapped again; what they do not keep costs new pages each time, see `docs/PERFORMANCE.md`.
+const OWN_PAGES_FROM: usize = 64 << 10;
 
 /// As [`alloc::alloc::alloc_zeroed`].
 ///
