@@ -1,4 +1,8 @@
 //! Defences switched off one by one: whoever does not notice proves nothing.
+//!
+//! Those of core have switches in it, which the simulator needs; others are changes of a source, see [`changes`].
+
+mod changes;
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -123,33 +127,50 @@ const MUTANTS: [(&str, &str, Noticed); 48] = [
 ];
 
 /// Builds each mutant and sees whether it is noticed; only those named, if some are.
-#[expect(clippy::disallowed_methods, reason = "it says how long each takes")]
 pub(crate) fn mutants(names: &[&str]) -> Result<(), String> {
-    let unknown = names.iter().find(|name| MUTANTS.iter().all(|(known, ..)| known != *name));
-    if let Some(name) = unknown {
+    let changes = changes::all()?;
+    let known = MUTANTS.iter().map(|it| it.0).chain(changes.iter().map(|it| it.name));
+    let known: Vec<&str> = known.collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(name)) {
         return Err(format!("no defence is called {name}"));
     }
-    let chosen = MUTANTS.iter().filter(|(name, ..)| names.is_empty() || names.contains(name));
-    let chosen: Vec<_> = chosen.collect();
-    all_holds_unchanged(&chosen)?;
+    let is_chosen = |name: &str| names.is_empty() || names.contains(&name);
+    let switches: Vec<_> = MUTANTS.iter().filter(|it| is_chosen(it.0)).collect();
+    let changes: Vec<_> = changes.into_iter().filter(|it| is_chosen(it.name)).collect();
+    all_holds_unchanged(&switches)?;
+    changes::all_holds_unchanged(&changes)?;
     let mut missed = Vec::new();
     println!("| switched off | what happens | noticed by | in |\n|---|---|---|--:|");
-    for (name, what, noticed) in chosen {
-        let began = Instant::now();
-        let by = match noticed {
-            BySimulator => by_simulator(name)?,
-            By(file, test) => by_test(name, file, test)?,
-        };
-        let seconds = began.elapsed().as_secs();
-        println!("| `{name}` | {what} | {} | {seconds} s |", by.as_deref().unwrap_or("**nobody**"));
-        if by.is_none() {
-            missed.push(*name);
-        }
+    for (name, what, noticed) in switches {
+        missed.extend(tell(name, what, || match noticed {
+            BySimulator => by_simulator(name),
+            By(file, test) => by_test(name, file, test),
+        }));
+    }
+    for change in &changes {
+        missed.extend(tell(change.name, change.what, || change.noticed()));
     }
     match missed[..] {
         [] => Ok(()),
-        _ => Err(format!("nobody notices {}", missed.join(", "))),
+        _ => Err(format!("nobody notices:\n{}", missed.join("\n"))),
     }
+}
+
+/// A row of the table; the name again if nobody noticed, with the reason if it could not be tried.
+#[expect(clippy::disallowed_methods, reason = "it says how long each takes")]
+fn tell(
+    name: &str,
+    what: &str,
+    noticed: impl FnOnce() -> Result<Option<String>, String>,
+) -> Option<String> {
+    let began = Instant::now();
+    let (by, missed) = match noticed() {
+        Ok(Some(by)) => (by, None),
+        Ok(None) => ("**nobody**".to_owned(), Some(name.to_owned())),
+        Err(why) => ("**not tried**".to_owned(), Some(format!("{name}, not tried: {why}"))),
+    };
+    println!("| `{name}` | {what} | {by} | {} s |", began.elapsed().as_secs());
+    missed
 }
 
 /// Whoever fails with every defence in place would seem to notice whatever is switched off.

@@ -131,7 +131,17 @@ fn built(profile: &str, package: &str, arguments: &[&str]) -> Result<(), String>
 
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     // Not `$CARGO`, which would not know another toolchain.
-    let mut command = Command::new("cargo");
+    as_if_asked_by_people(Command::new("cargo"), arguments)
+}
+
+/// The same; after so many seconds it is ended, and all that it has started.
+pub(crate) fn cargo_within(seconds: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args([seconds, "cargo"]);
+    as_if_asked_by_people(command, arguments)
+}
+
+fn as_if_asked_by_people(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments);
     // What Cargo says to this program is about this program. Build scripts that look at it, ring's for one, would run
     // again, and all that needs them be built again, here and once more when somebody calls Cargo without it.
