@@ -1353,12 +1353,20 @@ fn b10_an_unknown_reply_is_no_part_of_a_body() {
 /// Found: The hint says Land where `begin_landing` has nothing: an endpoint reads no more.
 #[test]
 fn b12_a_cancelled_reply_does_not_land() {
-    let mut raw = client(0);
-    let (given_up, now) = (raw.call(0, b"x", 0).unwrap(), raw.now);
-    raw.sent();
-    raw.send_bytes(&reply(id(0), &bytes(1, MAX)).bytes()[..100_000]);
-    raw.connection.cancel(now, given_up, CancelReason::Dropped);
-    assert_eq!(raw.connection.receive_hint(), ReceiveHint::More);
+    let begun = &reply(id(0), &bytes(1, MAX)).bytes()[..100_000];
+    for is_begun_first in [true, false] {
+        let mut raw = client(0);
+        let (given_up, now) = (raw.call(0, b"x", 0).unwrap(), raw.now);
+        raw.sent();
+        if is_begun_first {
+            raw.send_bytes(begun);
+        }
+        raw.connection.cancel(now, given_up, CancelReason::Dropped);
+        if !is_begun_first {
+            raw.send_bytes(begun);
+        }
+        assert_eq!(raw.connection.receive_hint(), ReceiveHint::More);
+    }
 }
 
 /// Found: What a connection that is over had begun to receive stays reserved until it is dropped.

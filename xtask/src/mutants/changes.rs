@@ -59,12 +59,13 @@ pub(super) fn all_holds_unchanged(changes: &[Change]) -> Result<(), String> {
     let programs: BTreeSet<&str> = changes.iter().map(|it| it.program).collect();
     programs.into_iter().try_for_each(build)?;
     let tests: BTreeSet<_> = changes.iter().map(|it| (it.program, it.test)).collect();
-    for (program, test) in tests {
-        if !passes(program, test)? {
-            return Err(format!("with every defence in place there fails {program} {test}"));
-        }
-    }
-    Ok(())
+    let wrong = |(program, test): (&str, &str)| match passes(program, test) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("with every defence in place there fails {program} {test}")),
+        Err(why) => Some(why),
+    };
+    let wrong: Vec<String> = tests.into_iter().filter_map(wrong).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
 impl Change {
