@@ -50,6 +50,7 @@ fn e26_who_holds_little_is_served_while_others_are_refused() {
     let (mut greedy, mut modest) = (server(&memory), server(&memory));
     let accepted = until_refused(&mut greedy, &[7; 10_000]);
     assert!(memory.is_short() && !memory.is_full());
+    assert!(memory.pool().held_bytes() < MIB / 10 * 9, "nothing would be left for others");
     assert_eq!(greedy.requests.len(), accepted as usize);
     assert_eq!(greedy.connection.counters().requests_short_of_memory, 1);
     assert_eq!(greedy.closed, None);
