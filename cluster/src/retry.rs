@@ -180,7 +180,11 @@ mod tests {
         let overloaded = |advice| Failure::from_status(Status::OVERLOADED, advice).unwrap();
         assert!(is_again(decide(1, 0, Err(&overloaded(0)))));
         assert_eq!(decide(1, request_flags::RETRIED, Err(&overloaded(0))), Verdict::End);
-        assert_eq!(decide(1, 0, Err(&overloaded(u16::MAX))), Verdict::End);
+        // However much time is left.
+        let (never, left) = (overloaded(u16::MAX), Duration::from_secs(3600));
+        let attempted = Attempted { attempts: 1, flags: 0, end: Err(&never), left };
+        let config = RetryConfig::default();
+        assert_eq!(config.decide(&mut SplitMix64::new(7), &attempted), Verdict::End);
         assert_eq!(decide(3, 0, Err(&overloaded(0))), Verdict::End, "three are enough");
     }
 
