@@ -14,11 +14,23 @@ pub struct HedgeConfig {
     pub refresh: Duration,
     /// How many calls may be hedged, in percent: 5. They are paid from the budget of retries, too.
     pub extra_percent: u32,
+    /// Hedges are *tied*: made so long after the first attempt, whatever most calls take, and whichever of the two
+    /// *begins* first keeps the call; the other one is given up. `None` by default. It is for calls that wait at their
+    /// servers, for a thread or to be admitted: an attempt that begins in time gets no hedge, and one that is given up
+    /// before it has begun is no extra load, so nothing is paid for it. Twice the time of a message on its way is enough, or both
+    /// begin at the same time. A server that does not say when it begins is hedged like this, and paid for.
+    /// (Dean and Barroso, The Tail at Scale, 2013; there servers tell each other, here they tell their caller.)
+    pub tied: Option<Duration>,
 }
 
 impl Default for HedgeConfig {
     fn default() -> HedgeConfig {
-        HedgeConfig { quantile_percent: 95, refresh: Duration::from_secs(3), extra_percent: 5 }
+        HedgeConfig {
+            quantile_percent: 95,
+            refresh: Duration::from_secs(3),
+            extra_percent: 5,
+            tied: None,
+        }
     }
 }
 
@@ -61,7 +73,13 @@ impl Hedging {
     /// How long to wait for the first attempt.
     #[must_use]
     pub fn after(&self) -> Option<Duration> {
-        self.after
+        self.config.tied.or(self.after)
+    }
+
+    /// Whether attempts are to say when they begin.
+    #[must_use]
+    pub fn is_tied(&self) -> bool {
+        self.config.tied.is_some()
     }
 
     fn quantile(&self) -> Duration {

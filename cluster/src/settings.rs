@@ -265,6 +265,7 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
         within("hedge.quantile_percent", hedge.quantile_percent, 1..=99, "1 to 99")?;
         percent("hedge.extra_percent", hedge.extra_percent)?;
         time("hedge.refresh", hedge.refresh)?;
+        hedge.tied.map_or(Ok(()), |after| time_or_none("hedge.tied", after))?;
     }
     check_limit(&method.limit)?;
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))

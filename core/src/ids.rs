@@ -157,6 +157,10 @@ impl RequestId {
 /// it, see `docs/PROTOCOL.md`.
 pub const METHODS_PAGE: &str = "ringcall.Methods/page";
 
+/// The control method by which a side says that it begins with a call that has a [`TIED`](crate::frame::tag::TIED): one-way, to
+/// whoever made that call.
+pub const CALLS_BEGUN: &str = "ringcall.Calls/begun";
+
 /// The number of a method on the wire: FNV-1a (64 bits) of `package.Service/method` in UTF-8.
 ///
 /// The signature is not part of it, so that a changed method is recognised as the same one. Two

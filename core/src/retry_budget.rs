@@ -79,6 +79,11 @@ impl RetryBudget {
         true
     }
 
+    /// What was withdrawn for one attempt was no extra load after all.
+    pub fn give_back(&mut self) {
+        self.add(TOKEN);
+    }
+
     /// Whole tokens left.
     #[must_use]
     pub fn balance(&self) -> u64 {

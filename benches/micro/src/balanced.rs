@@ -1,7 +1,7 @@
 //! What a balanced channel adds to a call: over connections that answer at once.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future as _, Ready, ready};
+use std::future::{Future as _, Pending, Ready, pending, ready};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -80,6 +80,7 @@ impl Clock for Stubs {
 impl Connector for Stubs {
     type Channel = Stub;
     type Sleep = Ready<()>;
+    type Begun = Pending<()>;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, _: &Instance) -> Option<Stub> {
@@ -93,6 +94,10 @@ impl Connector for Stubs {
 
     fn sleep(&self, _: Duration) -> Ready<()> {
         ready(())
+    }
+
+    fn begun(&self, _: [u8; 16]) -> Pending<()> {
+        pending()
     }
 }
 

@@ -43,6 +43,8 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
 struct Running<N: Connector, P: Payload + Clone> {
     attempt: Attempt,
     future: <N::Channel as OwnedChannel>::Owned<Carrying<P>>,
+    /// If it is tied, until it has begun.
+    begun: Option<N::Begun>,
 }
 
 enum Timer<N: Connector> {
@@ -126,9 +128,20 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
         let carried = joined(carried, self.operation.as_ref());
+        let (carried, begun) = match attempt.is_tied {
+            false => (carried, None),
+            true => self.tie(carried),
+        };
         let payload = carrying(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
-        Running { attempt, future }
+        Running { attempt, future, begun }
+    }
+
+    /// Gives an attempt a name, by which its server says when it begins.
+    #[cold]
+    fn tie(&self, carried: Option<Arc<[u8]>>) -> (Option<Arc<[u8]>>, Option<N::Begun>) {
+        let (name, tlv) = self.shared.operations.next_tie();
+        (joined(carried, Some(&tlv)), Some(self.shared.connector.begun(name)))
     }
 
     #[inline]
@@ -207,7 +220,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
         let now = self.shared.connector.now();
         for running in [self.first.take(), self.second.take()].into_iter().flatten() {
-            let Running { attempt, future } = running;
+            let Running { attempt, future, .. } = running;
             drop(future);
             if let Some(state) = &mut self.state {
                 self.shared.fleet.with(|fleet| fleet.abandon(now, state, attempt));
@@ -254,6 +267,32 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
+    /// The server of a tied attempt has begun with it: there is no need of another one.
+    #[cold]
+    fn has_begun(&mut self, which: usize) {
+        let (kept, other) = match which {
+            0 => (&mut self.first, &mut self.second),
+            _ => (&mut self.second, &mut self.first),
+        };
+        if let Some(running) = kept {
+            running.begun = None;
+        }
+        if matches!(self.timer, Some(Timer::Hedge(_))) {
+            self.timer = None;
+        }
+        // One that has begun as well goes on: its work would be lost.
+        if other.as_ref().is_none_or(|running| running.begun.is_none()) {
+            return;
+        }
+        if let (Some(Running { attempt, future, .. }), Some(state)) =
+            (other.take(), &mut self.state)
+        {
+            drop(future);
+            let now = self.shared.connector.now();
+            self.shared.fleet.with(|fleet| fleet.untie(now, state, attempt));
+        }
+    }
+
     /// The first attempt takes long: makes a second beside it, if that is allowed. Without another instance that can
     /// be called, the first goes on alone.
     fn hedge(&mut self) {
@@ -292,11 +331,19 @@ impl<N: Connector, P: Payload + Clone> Future for BalancedCall<'_, N, P> {
                 let place = if which == 0 { &mut this.first } else { &mut this.second };
                 let Some(running) = place else { continue };
                 let Poll::Ready(end) = Pin::new(&mut running.future).poll(cx) else { continue };
-                let Some(Running { attempt, future }) = place.take() else { continue };
+                let Some(Running { attempt, future, .. }) = place.take() else { continue };
                 drop(future);
                 if let Some(end) = this.ended(attempt, end) {
                     this.is_over = true;
                     return Poll::Ready(end);
+                }
+            }
+            for which in [0, 1] {
+                let place = if which == 0 { &mut this.first } else { &mut this.second };
+                if let Some(Running { begun: Some(begun), .. }) = place
+                    && Pin::new(begun).poll(cx).is_ready()
+                {
+                    this.has_begun(which);
                 }
             }
             if this.timer.is_none() {

@@ -17,6 +17,8 @@ pub trait Connector: Clock {
     type Channel: OwnedChannel;
     /// Ready after a while.
     type Sleep: Future<Output = ()> + Unpin;
+    /// Ready when a server has begun with an attempt.
+    type Begun: Future<Output = ()> + Unpin;
     /// What guards decisions: a cell where everything is on one thread, else a mutex.
     type Guard<S>: Guard<S>;
 
@@ -37,6 +39,10 @@ pub trait Connector: Clock {
 
     /// Ready after a while.
     fn sleep(&self, time: Duration) -> Self::Sleep;
+
+    /// Ready when a server has begun with the attempt that [carries](ringcall_core::frame::tag::TIED) this name. Called before
+    /// the attempt is made, for calls that are [tied](crate::hedge::HedgeConfig::tied).
+    fn begun(&self, tie: [u8; 16]) -> Self::Begun;
 }
 
 /// A value that is used by one at a time, for a moment.

@@ -235,6 +235,12 @@ impl Methods {
         self.methods[index as usize].hedging.as_ref()?.0.after()
     }
 
+    /// Whether attempts of hedged calls are to say when they begin.
+    #[inline]
+    pub(super) fn is_tied(&self, index: u32) -> bool {
+        self.methods[index as usize].hedging.as_ref().is_some_and(|(it, _)| it.is_tied())
+    }
+
     #[inline]
     pub(super) fn took(&mut self, index: u32, now: Instant, latency: Duration) {
         if let Some((hedging, _)) = &mut self.methods[index as usize].hedging {

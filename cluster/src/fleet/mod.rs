@@ -112,6 +112,8 @@ pub struct FleetCounts {
     pub attempts: u64,
     /// Attempts beside others.
     pub hedges: u64,
+    /// Attempts that were given up before they had begun, since those beside them had.
+    pub untied: u64,
     /// Retries and hedges that the budget did not allow.
     pub over_budget: u64,
     /// Times that an instance was ejected.
@@ -225,6 +227,9 @@ pub struct Attempt {
     pub timeout: Duration,
     /// When a second one should be made beside it, if it has not ended.
     pub hedge_after: Option<Duration>,
+    /// Its server is to say when it begins. If it has then, it is not hedged, and of another one beside it that has not
+    /// begun [`untie`](Fleet::untie) lets go.
+    pub is_tied: bool,
 }
 
 impl Attempt {
@@ -560,6 +565,7 @@ impl<T: Clone> Fleet<T> {
             number: call.attempts,
             timeout: method.attempt_timeout.map_or(left, |timeout| timeout.min(left)),
             hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
+            is_tied: is_idempotent && self.methods.is_tied(call.method),
         };
         call.attempts += 1;
         if let Some(report) = &mut call.report {
@@ -623,6 +629,18 @@ impl<T: Clone> Fleet<T> {
         let _unchanged = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
+    }
+
+    /// An attempt was given up before its server had begun with it, since the one beside it has begun: one of the two was no
+    /// extra load.
+    pub fn untie(&mut self, now: Instant, call: &mut CallState, attempt: Attempt) {
+        self.budget.give_back();
+        if let Some(budget) = self.methods.hedge_budget(call.method) {
+            budget.give_back();
+        }
+        call.spent = call.spent.saturating_sub(1);
+        self.counts.untied += 1;
+        self.abandon(now, call, attempt);
     }
 
     /// A call has ended, like this; or it was given up.

@@ -15,3 +15,4 @@ mod reports;
 mod routed;
 mod routing;
 mod stubs;
+mod tied;

@@ -39,8 +39,11 @@ pub mod tag {
     pub const REASON: u16 = 15;
     /// Who the sender of a HELLO says it is, see [`Identity`](crate::Identity).
     pub const IDENTITY: u16 = 16;
+    /// 16 bytes: names an attempt whose caller wants to hear when it begins, see
+    /// [`CALLS_BEGUN`](crate::CALLS_BEGUN).
+    pub const TIED: u16 = 17;
     /// All of them.
-    pub const ALL: [u16; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+    pub const ALL: [u16; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
     /// Set in a tag on the wire: whoever does not know it must not go on.
     pub const CRITICAL: u16 = 0x8000;
 }

@@ -15,7 +15,7 @@ use ringcall_cluster::{Balanced, Connector};
 use ringcall_core::{Clock, CloseReason, Instant, Mismatch, TransportError};
 
 use crate::block_on::block_on;
-use crate::client::background;
+use crate::client::{Begun, background};
 use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
@@ -76,6 +76,7 @@ impl Clock for Clients {
 impl Connector for Clients {
     type Channel = Client;
     type Sleep = Sleep;
+    type Begun = Begun;
     type Guard<S> = Mutex<S>;
 
     /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
@@ -104,6 +105,10 @@ impl Connector for Clients {
 
     fn sleep(&self, time: Duration) -> Sleep {
         Sleep(RemoteSleep::new(&self.remote, time))
+    }
+
+    fn begun(&self, tie: [u8; 16]) -> Begun {
+        Begun::of(tie)
     }
 }
 
@@ -184,6 +189,7 @@ impl Clock for LocalClients {
 impl Connector for LocalClients {
     type Channel = LocalClient;
     type Sleep = LocalSleep;
+    type Begun = Begun;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<LocalClient> {
@@ -211,6 +217,10 @@ impl Connector for LocalClients {
 
     fn sleep(&self, time: Duration) -> LocalSleep {
         LocalSleep(SleepUntil::new(&self.shard, self.shard.now() + time))
+    }
+
+    fn begun(&self, tie: [u8; 16]) -> Begun {
+        Begun::of(tie)
     }
 }
 
@@ -256,6 +266,7 @@ impl<N: Clock, F> Clock for Filtering<N, F> {
 impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
     type Channel = Filtered<N::Channel, F>;
     type Sleep = N::Sleep;
+    type Begun = N::Begun;
     type Guard<S> = N::Guard<S>;
 
     fn connect(&self, instance: &Instance) -> Option<Self::Channel> {
@@ -273,5 +284,9 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
 
     fn sleep(&self, time: Duration) -> N::Sleep {
         self.connector.sleep(time)
+    }
+
+    fn begun(&self, tie: [u8; 16]) -> N::Begun {
+        self.connector.begun(tie)
     }
 }

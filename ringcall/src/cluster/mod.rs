@@ -22,6 +22,7 @@
 mod connectors;
 mod watch;
 
+pub use crate::client::Begun;
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
     Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard, LimitLease,

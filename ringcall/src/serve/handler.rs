@@ -15,6 +15,7 @@ use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
 use super::slots::{Slots, Work};
 use crate::block_on::block_on;
+use crate::client::tie_of;
 use crate::offload::Pool;
 use crate::shard::{Inner, MachineClock, Notice, Remote};
 
@@ -50,6 +51,7 @@ where
 {
     #[inline]
     fn start(&self, call: &mut Incoming) {
+        call.begins();
         let built = self.slots.build(|| (self.handler)(call));
         let Origin::Shard(shard) = &call.origin else { return };
         match built {
@@ -112,6 +114,7 @@ impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
     fn start(&self, call: &mut Incoming) {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
+        call.begins();
         let _entered = shard.enter(&facts);
         match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
             Ok(Ok(())) => {}
@@ -261,6 +264,9 @@ fn offload(
         }
         let queue_us = facts.queue_us.saturating_add(now.micros_since(queued));
         let facts = Facts { queue_us, ..facts };
+        if let Some(tie) = tie_of(&extensions) {
+            remote.notify(Notice::Begun(facts.handle, tie));
+        }
         work(&mut Incoming::elsewhere(facts, remote, flag, body, extensions));
     });
     if pool.run(facts.priority, queued, job) {
@@ -452,6 +458,9 @@ where
                 Some(Status::EXPIRED_RUNNING) => Status::EXPIRED,
                 _ => Status::CANCELLED,
             });
+        }
+        if let Some(tie) = tie_of(&call.extensions) {
+            call.remote.notify(Notice::Begun(facts.handle, tie));
         }
         work(call, owed).await;
     });

@@ -15,6 +15,7 @@ use ringcall_core::{
 
 use super::access::Caller;
 use super::admit::Admitted;
+use crate::client::tie_of;
 use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
@@ -235,6 +236,23 @@ impl Incoming {
     #[inline]
     pub(super) fn take_body(&mut self) -> (Chunk, Attached, Form) {
         (std::mem::take(&mut self.body), self.attached, self.form)
+    }
+
+    /// Its handler is about to begin, on its shard.
+    #[inline]
+    pub(super) fn begins(&self) {
+        if !self.extensions.is_empty() {
+            self.begins_with_extensions();
+        }
+    }
+
+    #[cold]
+    fn begins_with_extensions(&self) {
+        if let Origin::Shard(shard) = &self.origin
+            && let Some(tie) = tie_of(&self.extensions)
+        {
+            shard.tell_begun(self.facts.handle, tie);
+        }
     }
 
     pub(super) fn take_extensions(&mut self) -> SharedChunk {

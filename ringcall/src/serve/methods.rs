@@ -1,7 +1,7 @@
 //! The table of methods that one side tells the other: which methods it serves, with which signatures.
 
 use bytes::Bytes;
-use ringcall_core::{METHODS_PAGE, method_id};
+use ringcall_core::{CALLS_BEGUN, METHODS_PAGE, method_id};
 use sha2::{Digest, Sha256};
 
 use super::MethodTable;
@@ -10,9 +10,12 @@ use super::MethodTable;
 pub(crate) const PAGE: u64 = method_id(PAGE_NAME);
 pub(crate) const PAGE_NAME: &str = METHODS_PAGE;
 
+/// The control method that tells a caller that its call begins.
+pub(crate) const BEGUN: u64 = method_id(CALLS_BEGUN);
+
 /// Whether a method is the protocol's own: observers are told of calls that somebody makes.
 pub(crate) fn is_control(method: u64) -> bool {
-    method == PAGE
+    method == PAGE || method == BEGUN
 }
 
 /// Of one row: method, in-signature and out-signature.

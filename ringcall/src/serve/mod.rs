@@ -33,7 +33,7 @@ pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
 pub use incoming::Incoming;
 pub(crate) use incoming::{Facts, Running};
-pub(crate) use methods::{MethodRows, PAGE, PAGE_NAME, Pages, is_control};
+pub(crate) use methods::{BEGUN, MethodRows, PAGE, PAGE_NAME, Pages, is_control};
 pub(crate) use mount::{KIND_FLAGS, Method, Router};
 pub use mount::{Mount, SendService, Service};
 pub(crate) use reply_metadata::ReplyMetadata;

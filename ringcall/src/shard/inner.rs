@@ -63,6 +63,8 @@ pub(crate) enum Ticket {
     Remote(usize),
     /// The caller of a call with streams.
     Stream(Rc<OpenStream>),
+    /// Nobody waits for it.
+    Nobody,
 }
 
 type Callback = Box<dyn FnOnce(Outcome)>;
@@ -830,7 +832,7 @@ impl Inner {
 
     fn complete_other(&self, ticket: Ticket, outcome: Outcome) {
         self.guard(|| match ticket {
-            Ticket::Waiter(_) => {}
+            Ticket::Waiter(_) | Ticket::Nobody => {}
             Ticket::Callback(index) => {
                 let callback = self.callbacks.borrow_mut().try_remove(index);
                 if let Some(callback) = callback {

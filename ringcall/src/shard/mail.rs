@@ -18,7 +18,8 @@ use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use crate::client::{
-    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security,
+    Services, Tie,
 };
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
@@ -113,6 +114,8 @@ pub(crate) enum Notice {
         header: ReplyHeader,
         payload: Encoded,
     },
+    /// A handler on another thread begins with a tied call.
+    Begun(Handle, Tie),
     /// Wake somebody on another thread after a while.
     Timer(Duration, Waker),
     /// End the service; and say when that has begun.

@@ -40,6 +40,8 @@ mod smoke;
 mod spawned;
 mod starting;
 mod streams;
+#[cfg(feature = "cluster")]
+mod tied;
 #[cfg(feature = "tls")]
 mod tls;
 

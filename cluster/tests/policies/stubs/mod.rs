@@ -45,6 +45,9 @@ pub(crate) struct World {
     pub(crate) load: Cell<u16>,
     /// The idempotency keys of those that had one.
     pub(crate) keys: RefCell<Vec<Vec<u8>>>,
+    /// To whom tied attempts went, with their names; and which have begun.
+    pub(crate) tied: RefCell<Vec<(String, [u8; 16])>>,
+    pub(crate) begun: RefCell<Vec<[u8; 16]>>,
 }
 
 impl World {
@@ -132,9 +135,15 @@ impl OwnedChannel for Stub {
         P: Payload + Clone;
 
     fn call_owned<P: Payload + Clone>(self, call: Outgoing, payload: P) -> StubCall {
-        let mut found = Extensions::new(payload.extensions()).flatten();
-        if let Some(key) = found.find(|found| found.tag == tag::IDEMPOTENCY_KEY) {
-            self.0.keys.borrow_mut().push(key.value.to_vec());
+        for found in Extensions::new(payload.extensions()).flatten() {
+            match found.tag {
+                tag::IDEMPOTENCY_KEY => self.0.keys.borrow_mut().push(found.value.to_vec()),
+                tag::TIED => {
+                    let tie = found.value.try_into().expect("16 bytes");
+                    self.0.tied.borrow_mut().push((self.1.to_string(), tie));
+                }
+                _ => {}
+            }
         }
         let is_probe = call.method == method_id(METHODS_PAGE);
         if is_probe && !QUIET.get() {
@@ -160,6 +169,16 @@ impl Future for StubSleep {
     }
 }
 
+pub(crate) struct StubBegun(Rc<World>, [u8; 16]);
+
+impl Future for StubBegun {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.begun.borrow().contains(&self.1) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
 impl Clock for Stubs {
     fn now(&self) -> Instant {
         Instant::from_nanos(self.0.now.get())
@@ -169,6 +188,7 @@ impl Clock for Stubs {
 impl Connector for Stubs {
     type Channel = Stub;
     type Sleep = StubSleep;
+    type Begun = StubBegun;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<Stub> {
@@ -182,6 +202,10 @@ impl Connector for Stubs {
 
     fn sleep(&self, time: Duration) -> StubSleep {
         StubSleep(Rc::clone(&self.0), self.0.now.get() + time.as_nanos() as u64)
+    }
+
+    fn begun(&self, tie: [u8; 16]) -> StubBegun {
+        StubBegun(Rc::clone(&self.0), tie)
     }
 }
 

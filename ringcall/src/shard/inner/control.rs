@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringcall_codec_rkyv::FALLBACK_CODECS;
-use ringcall_core::frame::{Hello, ReplyHeader};
-use ringcall_core::{Channel as _, Codec, Config, Handle, Outgoing, Request, Status, StatusClass};
+use ringcall_core::frame::{Hello, ReplyHeader, features, request_flags};
+use ringcall_core::{
+    Call, Channel as _, Codec, Config, Empty, Handle, Instant, Outgoing, Request, Status,
+    StatusClass,
+};
 
-use super::Inner;
-use crate::client::{ClientConnection, LocalClient};
-use crate::serve::{KIND_FLAGS, MethodRows, PAGE, PAGE_NAME, Pages};
+use super::{Inner, Ticket};
+use crate::client::{ClientConnection, LocalClient, Tie, begun};
+use crate::serve::{BEGUN, KIND_FLAGS, MethodRows, PAGE, PAGE_NAME, Pages};
 
 /// The codecs with names, and the table of methods, are there for every connection.
 pub(super) fn spoken(config: Config) -> Config {
@@ -31,6 +34,9 @@ impl Inner {
     /// A method that no service has.
     #[cold]
     pub(super) fn control(&self, handle: Handle, request: &mut Request) {
+        if request.method == BEGUN {
+            return self.hear_begun(handle, request);
+        }
         if request.method != PAGE {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         }
@@ -54,6 +60,36 @@ impl Inner {
             }
             None => self.refuse(handle, request.id, Status::BAD_BODY),
         }
+    }
+
+    /// The other side begins with a tied call of this one.
+    fn hear_begun(&self, handle: Handle, request: &Request) {
+        let tie = Tie::try_from(&*request.body).ok();
+        tie.filter(|_| request.codec == Codec::RAW).into_iter().for_each(begun);
+        self.answer_with(handle, request.id, ReplyHeader::new(Status::OK), &Empty);
+    }
+
+    /// A handler begins with a tied call: its caller may have made it elsewhere as well.
+    #[cold]
+    pub(crate) fn tell_begun(&self, handle: Handle, tie: Tie) {
+        let answers = |hello: Hello| hello.features & features::CONTROL_METHODS != 0;
+        if !self.hello(handle).is_some_and(answers) {
+            return;
+        }
+        let tell = Call {
+            method: BEGUN,
+            in_signature: 0,
+            out_signature: 0,
+            deadline: Instant::FAR,
+            codec: Codec::RAW,
+            compression: 0,
+            priority: 0,
+            attempt: 0,
+            flags: request_flags::ONE_WAY,
+        };
+        let (now, tie) = (self.now(), Bytes::copy_from_slice(&tie));
+        // If it cannot be told now, the answer will say it.
+        let _untold = self.endpoint.borrow_mut().call(now, handle, &tell, &tie, Ticket::Nobody);
     }
 
     /// Bodies went in a codec with names.

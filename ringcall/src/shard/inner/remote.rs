@@ -297,6 +297,7 @@ impl Inner {
                         _ => self.answer_with(handle, request, header, &payload),
                     }
                 }
+                Notice::Begun(handle, tie) => self.tell_begun(handle, tie),
                 Notice::Timer(after, waker) => {
                     let sleep = SleepUntil::new(self, self.now() + after);
                     let sleeper = Sleeper(Some(waker));
