@@ -183,6 +183,28 @@ fn calls_that_take_long_are_one_a_turn_behind_all_others() {
     assert!(!end.has_work());
 }
 
+/// However many frames one of them has at once.
+#[test]
+fn a18_connections_take_turns_of_64_frames() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let (mut end, [many, one], mut peers) = two_accepted(now);
+    for (peer, count) in peers.iter_mut().zip([900, 1]) {
+        for ticket in 0..count {
+            peer.connection.call(now, &raw_call(now), &bytes::Bytes::new(), ticket).unwrap();
+        }
+    }
+    deliver_to(&mut end, many, &mut peers[0], now);
+    deliver_to(&mut end, one, &mut peers[1], now);
+    end.reap(now);
+    let mut order = Vec::new();
+    while let Some(event) = end.poll_event(now) {
+        let EndpointEvent::Connection(handle, Event::Request(_)) = event else { continue };
+        order.push(handle);
+    }
+    assert_eq!(order.len(), 901);
+    assert_eq!(order.iter().position(|handle| *handle == one), Some(64));
+}
+
 /// A burst's blocks go back to the system, also when nothing more happens; what is kept for ever is little.
 #[test]
 fn free_blocks_that_nobody_needs_are_released() {

@@ -247,6 +247,27 @@ fn h02_messages_that_may_not_come_are_not_collected() {
     }
 }
 
+/// A first message in many small records: what waits for its end has a bound.
+#[test]
+fn h02_a_handshake_in_small_records_is_bounded() {
+    let [_, mut server] = End::pair(&sides());
+    let message = [&[1, 0, 0xf0, 0][..], &[0; 0xf000]].concat();
+    let records = message.chunks(20).map(|part| {
+        let head = [HANDSHAKE, 3, 1, 0, part.len() as u8];
+        [&head[..], part].concat()
+    });
+    let mut sent = 0;
+    for record in records {
+        sent += record.len();
+        server.receive(&record, usize::MAX);
+        if server.closed.is_some() {
+            break;
+        }
+    }
+    assert_eq!(server.closed, Some(CloseReason::Tls(TlsFault::TooMuch)), "after {sent} bytes");
+    assert!(sent < 66 * 1024, "{sent}");
+}
+
 /// A handshake may need much memory, a connection that only waits does not.
 #[test]
 fn a_handshake_leaves_nothing_behind() {
