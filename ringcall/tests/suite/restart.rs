@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context as TaskContext, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::alone::only;
 use crate::common::{
@@ -447,6 +447,7 @@ fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
 fn f08_a_second_signal_ends_it_at_once() {
     let (mut child, address) = child();
     let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
@@ -459,8 +460,10 @@ fn f08_a_second_signal_ends_it_at_once() {
     tell(&child);
     block(Duration::from_millis(50));
     tell(&child);
-    // Twenty seconds before it would have cancelled by itself.
+    let told = Instant::now();
     let report = report(&mut child);
     assert!(report.contains("1 cancelled"), "{report}");
+    // It would have cancelled by itself twenty seconds later.
+    assert!(told.elapsed() < Duration::from_secs(10));
     assert!(!long.recv().unwrap().unwrap_err().is_safe_to_retry());
 }
