@@ -16,7 +16,6 @@ mod shared;
 mod skew;
 mod state;
 mod streams;
-mod ties;
 mod within;
 
 pub use address::ToAddress;
@@ -56,9 +55,6 @@ pub use streams::{
     DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
     UploadCall, UploadFuture,
 };
-#[cfg(feature = "cluster")]
-pub use ties::Begun;
-pub(crate) use ties::{Tie, begun, tie_of};
 pub(crate) use within::Inherited;
 pub use within::{SpanIds, Within};
 

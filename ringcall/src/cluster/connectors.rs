@@ -14,8 +14,9 @@ use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::{Balanced, Connector};
 use ringcall_core::{Clock, CloseReason, Instant, Mismatch, TransportError};
 
+use super::ties::Begun;
 use crate::block_on::block_on;
-use crate::client::{Begun, background};
+use crate::client::background;
 use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil};

@@ -20,13 +20,15 @@
 //! ```
 
 mod connectors;
+mod ties;
 mod watch;
 
-pub use crate::client::Begun;
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
     Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard, LimitLease,
     MethodSettings, MirrorConfig, Settings, Sign, balance, breaker, discovery, fleet, health,
     hedge, ramp, recovery, retry, route, sign_of,
 };
+pub use ties::Begun;
+pub(crate) use ties::begun;
 pub use watch::{Watch, Watching};

@@ -12,10 +12,9 @@ use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
 
-use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
+use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running, tie_of};
 use super::slots::{Slots, Work};
 use crate::block_on::block_on;
-use crate::client::tie_of;
 use crate::offload::Pool;
 use crate::shard::{Inner, MachineClock, Notice, Remote};
 

@@ -8,16 +8,24 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use ringcall_codec_rkyv::{Form, FromBody, Message};
-use ringcall_core::frame::{ExtensionWriter, request_flags};
+use ringcall_core::frame::{ExtensionWriter, Extensions, request_flags, tag};
 use ringcall_core::{
     Attached, Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status,
 };
 
 use super::access::Caller;
 use super::admit::Admitted;
-use crate::client::tie_of;
 use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
+
+/// What a tied attempt is called, see [`TIED`](tag::TIED). It is random, so that nobody else can name it.
+pub(crate) type Tie = [u8; 16];
+
+/// What the caller of a request is to be told when its handler begins, if it wants that.
+pub(super) fn tie_of(extensions: &[u8]) -> Option<Tie> {
+    let mut found = Extensions::new(extensions).flatten();
+    found.find(|it| it.tag == tag::TIED)?.value.try_into().ok()
+}
 
 /// A call on its way to its handler. For the code that `#[service]` makes.
 pub struct Incoming {

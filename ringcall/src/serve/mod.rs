@@ -32,7 +32,7 @@ pub use filter::ServerCall;
 pub(crate) use filter::{Filters, ServerFilter};
 pub use handler::SpawnedCall;
 pub use incoming::Incoming;
-pub(crate) use incoming::{Facts, Running};
+pub(crate) use incoming::{Facts, Running, Tie};
 pub(crate) use methods::{BEGUN, MethodRows, PAGE, PAGE_NAME, Pages, is_control};
 pub(crate) use mount::{KIND_FLAGS, Method, Router};
 pub use mount::{Mount, SendService, Service};

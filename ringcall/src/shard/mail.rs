@@ -18,11 +18,11 @@ use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use crate::client::{
-    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security,
-    Services, Tie,
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
+use crate::serve::Tie;
 use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Mutex, Ordering, SegQueue, fence};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.

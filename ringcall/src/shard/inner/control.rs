@@ -12,8 +12,8 @@ use ringcall_core::{
 };
 
 use super::{Inner, Ticket};
-use crate::client::{ClientConnection, LocalClient, Tie, begun};
-use crate::serve::{BEGUN, KIND_FLAGS, MethodRows, PAGE, PAGE_NAME, Pages};
+use crate::client::{ClientConnection, LocalClient};
+use crate::serve::{BEGUN, KIND_FLAGS, MethodRows, PAGE, PAGE_NAME, Pages, Tie};
 
 /// The codecs with names, and the table of methods, are there for every connection.
 pub(super) fn spoken(config: Config) -> Config {
@@ -64,8 +64,13 @@ impl Inner {
 
     /// The other side begins with a tied call of this one.
     fn hear_begun(&self, handle: Handle, request: &Request) {
-        let tie = Tie::try_from(&*request.body).ok();
-        tie.filter(|_| request.codec == Codec::RAW).into_iter().for_each(begun);
+        // Only balanced channels tie calls.
+        #[cfg(feature = "cluster")]
+        if request.codec == Codec::RAW
+            && let Ok(tie) = Tie::try_from(&*request.body)
+        {
+            crate::cluster::begun(tie);
+        }
         self.answer_with(handle, request.id, ReplyHeader::new(Status::OK), &Empty);
     }
 

@@ -13,10 +13,8 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
-use ringcall_core::frame::{Extensions, tag};
 
-/// What an attempt is called. It is random, so that nobody else can name it.
-pub(crate) type Tie = [u8; 16];
+use crate::serve::Tie;
 
 static WAITING: Mutex<BTreeMap<Tie, Arc<Attempt>>> = Mutex::new(BTreeMap::new());
 
@@ -33,7 +31,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    pub(crate) fn of(tie: Tie) -> Begun {
+    pub(super) fn of(tie: Tie) -> Begun {
         let attempt = Arc::<Attempt>::default();
         WAITING.lock().insert(tie, Arc::clone(&attempt));
         Begun { tie, attempt }
@@ -71,10 +69,4 @@ pub(crate) fn begun(tie: Tie) {
         attempt.has_begun.store(true, Ordering::Release);
         attempt.waker.wake();
     }
-}
-
-/// What the caller of a request wants to hear, if it does.
-pub(crate) fn tie_of(extensions: &[u8]) -> Option<Tie> {
-    let mut found = Extensions::new(extensions).flatten();
-    found.find(|it| it.tag == tag::TIED)?.value.try_into().ok()
 }
