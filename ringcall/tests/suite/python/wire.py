@@ -268,7 +268,7 @@ def self_test(path):
     entry = frames["request-extensions"].extensions[1]
     expect("metadata of request-extensions", entry, encode_entry("key", b"++"))
     expect("metadata of request-extensions, decoded", [("key", b"++")], decode_metadata([entry]))
-    expect("tags of extensions-all", list(range(1, 17)), [tag & ~CRITICAL for tag, _ in extensions])
+    expect("tags of extensions-all", list(range(1, 18)), [tag & ~CRITICAL for tag, _ in extensions])
     body = IncomingBody(frames["request-more"], largest=20)
     body.add(frames["data"])
     expect("request-more with data", (True, b"front of a body tail"), (body.is_complete(), bytes(body.data)))
