@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
+use crate::custom::Custom;
 use crate::window::{Counts, Window};
 
 /// When a breaker trips, and how it recovers.
@@ -93,85 +94,60 @@ pub trait BreakerPolicy: Send + fmt::Debug {
 }
 
 /// Makes breakers of your own.
-#[derive(Clone)]
-pub struct CustomBreaker(Arc<dyn Fn() -> Box<dyn BreakerPolicy> + Send + Sync>);
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomBreaker(Custom<dyn Fn() -> Box<dyn BreakerPolicy> + Send + Sync>);
 
 impl CustomBreaker {
     /// Which are made like this.
     #[must_use]
     pub fn new(make: impl Fn() -> Box<dyn BreakerPolicy> + Send + Sync + 'static) -> CustomBreaker {
-        CustomBreaker(Arc::new(make))
+        CustomBreaker(Custom(Arc::new(make)))
+    }
+
+    pub(crate) fn make(&self) -> AnyBreaker {
+        AnyBreaker::Custom((self.0.0)())
     }
 }
 
-impl PartialEq for CustomBreaker {
-    fn eq(&self, other: &CustomBreaker) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl fmt::Debug for CustomBreaker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CustomBreaker")
-    }
-}
-
-/// One or the other. The ordinary one is called without a detour.
+/// One or the other. Ordinary ones are called without a detour: 17 instructions of a balanced call.
 #[derive(Debug)]
 pub(crate) enum AnyBreaker {
     Ordinary(Breaker),
     Custom(Box<dyn BreakerPolicy>),
 }
 
-impl AnyBreaker {
-    /// Nothing without either; a custom one comes first.
-    pub(crate) fn of(
-        config: Option<BreakerConfig>,
-        custom: Option<&CustomBreaker>,
-    ) -> Option<AnyBreaker> {
-        match custom {
-            Some(CustomBreaker(make)) => Some(AnyBreaker::Custom(make())),
-            None => config.map(|config| AnyBreaker::Ordinary(Breaker::new(config))),
+macro_rules! either {
+    ($self:ident, $breaker:ident => $call:expr) => {
+        match $self {
+            AnyBreaker::Ordinary($breaker) => $call,
+            AnyBreaker::Custom($breaker) => $call,
         }
+    };
+}
+
+impl BreakerPolicy for AnyBreaker {
+    #[inline]
+    fn would_pass(&self, now: Instant) -> bool {
+        either!(self, breaker => breaker.would_pass(now))
     }
 
     #[inline]
-    pub(crate) fn would_pass(&self, now: Instant) -> bool {
-        match self {
-            AnyBreaker::Ordinary(breaker) => breaker.would_pass(now),
-            AnyBreaker::Custom(breaker) => breaker.would_pass(now),
-        }
+    fn pass(&mut self, now: Instant) -> Option<Pass> {
+        either!(self, breaker => breaker.pass(now))
     }
 
     #[inline]
-    pub(crate) fn pass(&mut self, now: Instant) -> Option<Pass> {
-        match self {
-            AnyBreaker::Ordinary(breaker) => breaker.pass(now),
-            AnyBreaker::Custom(breaker) => breaker.pass(now),
-        }
+    fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
+        either!(self, breaker => breaker.end(now, pass, is_good));
     }
 
     #[inline]
-    pub(crate) fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
-        match self {
-            AnyBreaker::Ordinary(breaker) => breaker.end(now, pass, is_good),
-            AnyBreaker::Custom(breaker) => breaker.end(now, pass, is_good),
-        }
+    fn state(&self) -> BreakerState {
+        either!(self, breaker => breaker.state())
     }
 
-    #[inline]
-    pub(crate) fn state(&self) -> BreakerState {
-        match self {
-            AnyBreaker::Ordinary(breaker) => breaker.state(),
-            AnyBreaker::Custom(breaker) => breaker.state(),
-        }
-    }
-
-    pub(crate) fn is_idle(&mut self, now: Instant) -> bool {
-        match self {
-            AnyBreaker::Ordinary(breaker) => breaker.is_idle(now),
-            AnyBreaker::Custom(breaker) => breaker.is_idle(now),
-        }
+    fn is_idle(&mut self, now: Instant) -> bool {
+        either!(self, breaker => breaker.is_idle(now))
     }
 }
 
@@ -192,17 +168,11 @@ impl Breaker {
         let window = Window::new(config.window);
         Breaker { config, window, state: BreakerState::Closed, trips: 0 }
     }
+}
 
-    /// What it does at the moment.
-    #[must_use]
-    pub fn state(&self) -> BreakerState {
-        self.state
-    }
-
-    /// Whether a call would pass.
+impl BreakerPolicy for Breaker {
     #[inline]
-    #[must_use]
-    pub fn would_pass(&self, now: Instant) -> bool {
+    fn would_pass(&self, now: Instant) -> bool {
         match self.state {
             BreakerState::Closed => true,
             BreakerState::Open { until } => until <= now,
@@ -210,9 +180,8 @@ impl Breaker {
         }
     }
 
-    /// Lets a call through, or not.
     #[inline]
-    pub fn pass(&mut self, now: Instant) -> Option<Pass> {
+    fn pass(&mut self, now: Instant) -> Option<Pass> {
         let successes = match self.state {
             BreakerState::Closed => return Some(Pass::Ordinary),
             BreakerState::Open { until } if until <= now => 0,
@@ -223,9 +192,8 @@ impl Breaker {
         Some(Pass::Probe)
     }
 
-    /// A call that passed has ended: well, badly, or (`None`) without saying anything.
     #[inline]
-    pub fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
+    fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
         match (pass, self.state) {
             (Pass::Ordinary, BreakerState::Closed) => {
                 let Some(is_good) = is_good else { return };
@@ -245,11 +213,16 @@ impl Breaker {
         }
     }
 
-    /// Whether it knows nothing that a new one does not: it is closed, and no call has failed lately.
+    fn state(&self) -> BreakerState {
+        self.state
+    }
+
     fn is_idle(&mut self, now: Instant) -> bool {
         self.state == BreakerState::Closed && self.window.counts(now).bad == 0
     }
+}
 
+impl Breaker {
     fn is_too_bad(&mut self, now: Instant) -> bool {
         let counts: Counts = self.window.counts(now);
         counts.all() >= self.config.calls_min && counts.bad_percent() >= self.config.errors_percent

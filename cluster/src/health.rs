@@ -145,14 +145,6 @@ pub trait HealthPolicy: Send + Sync + fmt::Debug {
 
 impl HealthPolicy for HealthConfig {
     fn judge(&self, record: &Record, peers: &Peers) -> Condition {
-        HealthConfig::judge(self, record, peers)
-    }
-}
-
-impl HealthConfig {
-    /// Whether the instance with this record works, beside these peers.
-    #[must_use]
-    pub fn judge(&self, record: &Record, peers: &Peers) -> Condition {
         if record.consecutive >= self.consecutive {
             return Condition::SubHealthy(Reason::Consecutive);
         }

@@ -20,6 +20,7 @@ mod aperture;
 pub mod balance;
 pub mod breaker;
 mod channel;
+mod custom;
 pub mod discovery;
 pub mod fleet;
 pub mod health;

@@ -59,7 +59,7 @@ pub struct LimitLease {
 impl LimitLease {
     pub(crate) fn check(&self) -> Result<(), BadSetting> {
         check_limit(&self.limit)?;
-        time("limit.time", self.time)
+        time("lease.time", self.time)
     }
 }
 

@@ -62,20 +62,12 @@ pub enum Verdict {
 /// it is made again, unless the failure is [safe to retry](Failure::is_safe_to_retry). Deadline and budget hold whatever it
 /// says, and eight attempts.
 pub trait RetryPolicy: Send + Sync + fmt::Debug {
-    /// What becomes of the call.
+    /// What becomes of the call. Whether the budget allows it, and where the next attempt goes, is not its business.
     fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict;
 }
 
 impl RetryPolicy for RetryConfig {
     fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
-        RetryConfig::decide(self, rng, attempted)
-    }
-}
-
-impl RetryConfig {
-    /// What becomes of a call. Whether the budget allows it, and where the next attempt goes, is not its business.
-    #[must_use]
-    pub fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
         let Attempted { attempts, flags, end, left } = *attempted;
         // Whoever retried above does so for all below.
         if attempts >= self.attempts || flags & request_flags::RETRIED != 0 {
@@ -101,7 +93,9 @@ impl RetryConfig {
         };
         if wait < left { Verdict::Again(wait) } else { Verdict::End }
     }
+}
 
+impl RetryConfig {
     /// Somewhere between nothing and the back-off of this attempt.
     fn wait(&self, rng: &mut dyn Entropy, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(20);

@@ -6,16 +6,16 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_core::{Entropy, Status};
+use ringcall_core::Status;
 
 use crate::aperture::Aperture;
 use crate::balance::Balancing;
-use crate::breaker::{AnyBreaker, BreakerConfig, CustomBreaker};
-use crate::health::{Condition, HealthConfig, HealthPolicy, Peers, Record};
+use crate::breaker::{AnyBreaker, Breaker, BreakerConfig, CustomBreaker};
+use crate::health::{HealthConfig, HealthPolicy};
 use crate::hedge::HedgeConfig;
 use crate::limit::CallLimit;
 use crate::recovery::RecoveryConfig;
-use crate::retry::{Attempted, RetryConfig, RetryPolicy, Verdict};
+use crate::retry::{RetryConfig, RetryPolicy};
 use crate::route::{Caller, Fields, Groups, Zones};
 
 /// How calls to a service are made. Replaceable while it is used:
@@ -144,7 +144,10 @@ impl Default for MethodSettings {
 
 impl MethodSettings {
     pub(crate) fn new_breaker(&self) -> Option<AnyBreaker> {
-        AnyBreaker::of(self.breaker, self.custom_breaker.as_ref())
+        match &self.custom_breaker {
+            Some(custom) => Some(custom.make()),
+            None => self.breaker.map(|config| AnyBreaker::Ordinary(Breaker::new(config))),
+        }
     }
 
     /// Whether its breakers would be the same.
@@ -152,11 +155,8 @@ impl MethodSettings {
         self.breaker == other.breaker && self.custom_breaker == other.custom_breaker
     }
 
-    pub(crate) fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict {
-        match &self.custom_retry {
-            None => self.retry.decide(rng, attempted),
-            Some(policy) => policy.decide(rng, attempted),
-        }
+    pub(crate) fn retry_policy(&self) -> &dyn RetryPolicy {
+        self.custom_retry.as_deref().unwrap_or(&self.retry)
     }
 }
 
@@ -191,11 +191,8 @@ impl Settings {
         self
     }
 
-    pub(crate) fn judge(&self, record: &Record, peers: &Peers) -> Condition {
-        match &self.custom_health {
-            None => self.health.judge(record, peers),
-            Some(policy) => policy.judge(record, peers),
-        }
+    pub(crate) fn health_policy(&self) -> &dyn HealthPolicy {
+        self.custom_health.as_deref().unwrap_or(&self.health)
     }
 
     pub(crate) fn of(&self, method: u64) -> &MethodSettings {

@@ -11,9 +11,7 @@ use crate::world::World;
 impl Knobs {
     /// Whether it is a fault that happens, and is on.
     pub(crate) fn happens(&self, fault: Fault) -> bool {
-        self.rate(fault) > 0
-            && !fault.is_of_operations()
-            && !matches!(fault, Fault::Skew | Fault::SmallSockets | Fault::LittleMemory)
+        self.rate(fault) > 0 && !fault.is_of_operations() && !fault.is_of_the_run()
     }
 }
 

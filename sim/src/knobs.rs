@@ -237,6 +237,11 @@ impl Knobs {
 }
 
 impl Fault {
+    /// Whether it is there from the beginning to the end of a run, and never happens.
+    pub(crate) fn is_of_the_run(self) -> bool {
+        matches!(self, Fault::Skew | Fault::SmallSockets | Fault::LittleMemory)
+    }
+
     /// Whether it befalls operations rather than happening at some time.
     pub(crate) fn is_of_operations(self) -> bool {
         matches!(

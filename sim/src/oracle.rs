@@ -22,7 +22,7 @@ pub(crate) fn memory(life: &Life, sizes: &Sizes, shared: &mut Shared, node: usiz
         held <= bound.saturating_add(one),
         "node {node} holds {held} bytes, {bound} and what one connection may hold are allowed"
     );
-    let lent = life.memory.pool().stats().lent_bytes as u64;
+    let lent = pool.stats().lent_bytes as u64;
     if lent <= BLOCK {
         return;
     }

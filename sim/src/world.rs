@@ -46,7 +46,7 @@ impl World {
         if options.is_loud {
             shared.say(&format!("{knobs:#?}"), 0);
         }
-        for fault in [Fault::Skew, Fault::SmallSockets, Fault::LittleMemory] {
+        for &fault in Fault::ALL.iter().filter(|fault| fault.is_of_the_run()) {
             if knobs.rate(fault) > 0 {
                 shared.marks.fault(fault);
             }

@@ -37,6 +37,8 @@ pub struct BalancedCall<'a, N: Connector, P: Payload + Clone> {
     /// An attempt may have run, whatever becomes of later ones.
     may_have_run: bool,
     is_reported: bool,
+    /// Servers are to say when they begin with it.
+    is_tied: bool,
     is_over: bool,
 }
 
@@ -75,6 +77,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             timer: None,
             may_have_run: false,
             is_reported,
+            is_tied: false,
             is_over: false,
         }
     }
@@ -88,18 +91,19 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         let Outgoing { name, method, flags, timeout, .. } = self.call;
         let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
         let asked = Asked { name, method, key: self.key, extensions, argument };
-        let (state, operation) = (&mut self.state, &mut self.operation);
+        let (state, operation, is_tied) = (&mut self.state, &mut self.operation, &mut self.is_tied);
         let readiness = |channel: &N::Channel| connector.readiness(channel);
         let begun = self.shared.fleet.with(|fleet| {
             if state.is_none() {
-                let begun = match fleet.is_next_reported() || self.is_reported {
-                    false => fleet.begin(now, &asked, flags, timeout)?,
-                    true => fleet.begin_reported(now, &asked, flags, timeout, readiness)?,
+                let begun = if fleet.is_next_reported() || self.is_reported {
+                    state.insert(fleet.begin_reported(now, &asked, flags, timeout, readiness)?)
+                } else {
+                    state.insert(fleet.begin(now, &asked, flags, timeout)?)
                 };
-                let begun = state.insert(begun);
                 if fleet.wants_key(begun) && !asked.has_idempotency_key() {
                     *operation = Some(self.shared.operations.next());
                 }
+                *is_tied = fleet.is_tied(begun);
                 if begun.is_special() {
                     return Ok(None);
                 }
@@ -127,11 +131,8 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             call.flags |= request_flags::RETRIED;
             call.attempt = call.attempt.saturating_add(attempt.number);
         }
-        let carried = joined(carried, self.operation.as_ref());
-        let (carried, begun) = match attempt.is_tied {
-            false => (carried, None),
-            true => self.tie(carried),
-        };
+        let mut carried = joined(carried, self.operation.as_ref());
+        let begun = self.is_tied.then(|| self.tie(&mut carried));
         let payload = carrying(self.payload.clone(), carried);
         let future = channel.call_owned(call, payload);
         Running { attempt, future, begun }
@@ -139,9 +140,10 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
 
     /// Gives an attempt a name, by which its server says when it begins.
     #[cold]
-    fn tie(&self, carried: Option<Arc<[u8]>>) -> (Option<Arc<[u8]>>, Option<N::Begun>) {
+    fn tie(&self, carried: &mut Option<Arc<[u8]>>) -> N::Begun {
         let (name, tlv) = self.shared.operations.next_tie();
-        (joined(carried, Some(&tlv)), Some(self.shared.connector.begun(name)))
+        *carried = joined(carried.take(), Some(&tlv));
+        self.shared.connector.begun(name)
     }
 
     #[inline]
@@ -222,16 +224,16 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         for running in [self.first.take(), self.second.take()].into_iter().flatten() {
             let Running { attempt, future, .. } = running;
             drop(future);
-            if let Some(state) = &mut self.state {
+            if let Some(state) = &self.state {
                 self.shared.fleet.with(|fleet| fleet.abandon(now, state, attempt));
             }
         }
     }
 
     fn fail(&mut self, failure: Failure) -> End<N> {
-        if let Some(mut state) = self.state.take() {
+        if let Some(state) = self.state.take() {
             let now = self.shared.connector.now();
-            self.shared.fleet.with(|fleet| fleet.finish(now, &mut state, Some(Err(&failure))));
+            self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
         }
         Err(self.whole(failure))
     }
@@ -267,8 +269,19 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         }
     }
 
-    /// The server of a tied attempt has begun with it: there is no need of another one.
     #[cold]
+    fn poll_begun(&mut self, cx: &mut Context<'_>) {
+        for which in [0, 1] {
+            let place = if which == 0 { &mut self.first } else { &mut self.second };
+            if let Some(Running { begun: Some(begun), .. }) = place
+                && Pin::new(begun).poll(cx).is_ready()
+            {
+                self.has_begun(which);
+            }
+        }
+    }
+
+    /// The server of a tied attempt has begun with it: there is no need of another one.
     fn has_begun(&mut self, which: usize) {
         let (kept, other) = match which {
             0 => (&mut self.first, &mut self.second),
@@ -338,13 +351,8 @@ impl<N: Connector, P: Payload + Clone> Future for BalancedCall<'_, N, P> {
                     return Poll::Ready(end);
                 }
             }
-            for which in [0, 1] {
-                let place = if which == 0 { &mut this.first } else { &mut this.second };
-                if let Some(Running { begun: Some(begun), .. }) = place
-                    && Pin::new(begun).poll(cx).is_ready()
-                {
-                    this.has_begun(which);
-                }
+            if this.is_tied {
+                this.poll_begun(cx);
             }
             if this.timer.is_none() {
                 return Poll::Pending;
@@ -363,9 +371,9 @@ impl<N: Connector, P: Payload + Clone> Drop for BalancedCall<'_, N, P> {
             return;
         }
         self.give_up_running();
-        if let Some(mut state) = self.state.take() {
+        if let Some(state) = self.state.take() {
             let now = self.shared.connector.now();
-            self.shared.fleet.with(|fleet| fleet.finish(now, &mut state, None));
+            self.shared.fleet.with(|fleet| fleet.finish(now, &state, None));
         }
     }
 }

@@ -8,9 +8,6 @@ use ringcall_core::Mismatch;
 
 use crate::health::Reason;
 
-/// Those that nobody takes are not kept for ever.
-const EVENTS_MAX: usize = 256;
-
 /// Something that happened to a fleet, told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,19 +115,25 @@ fn at(f: &mut fmt::Formatter<'_>, instance: Option<&str>) -> fmt::Result {
     instance.map_or(Ok(()), |name| write!(f, " at {name:?}"))
 }
 
-/// Events that were not taken yet; the oldest are dropped.
-#[derive(Debug, Default)]
-pub(super) struct Events(VecDeque<FleetEvent>);
+/// What was not taken yet. Those that nobody takes are not kept for ever: beyond `MAX` the oldest are dropped.
+#[derive(Debug)]
+pub(super) struct Untold<T, const MAX: usize>(VecDeque<T>);
 
-impl Events {
-    pub(super) fn tell(&mut self, event: FleetEvent) {
-        if self.0.len() == EVENTS_MAX {
+impl<T, const MAX: usize> Default for Untold<T, MAX> {
+    fn default() -> Untold<T, MAX> {
+        Untold(VecDeque::new())
+    }
+}
+
+impl<T, const MAX: usize> Untold<T, MAX> {
+    pub(super) fn tell(&mut self, one: T) {
+        if self.0.len() == MAX {
             self.0.pop_front();
         }
-        self.0.push_back(event);
+        self.0.push_back(one);
     }
 
-    pub(super) fn take(&mut self) -> Option<FleetEvent> {
+    pub(super) fn take(&mut self) -> Option<T> {
         self.0.pop_front()
     }
 }

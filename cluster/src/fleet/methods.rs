@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringcall_core::{Instant, RetryBudget};
 
 use super::BUDGET_WINDOW;
-use crate::breaker::{AnyBreaker, BreakerState, Pass};
+use crate::breaker::{AnyBreaker, BreakerPolicy as _, BreakerState, Pass};
 use crate::hedge::Hedging;
 use crate::limit::Limiter;
 use crate::route::Asked;
@@ -92,15 +92,13 @@ impl Methods {
             let new = settings.of(method.id);
             let is_same =
                 new.has_breakers_of(&method.settings) && new.hedge == method.settings.hedge;
-            if is_same {
-                method.settings = new.clone();
-                method.limiter.configure(new.limit);
-            } else {
-                let (name, mut limiter) =
+            if !is_same {
+                let (name, limiter) =
                     (std::mem::take(&mut method.name), std::mem::take(&mut method.limiter));
-                limiter.configure(new.limit);
                 *method = Method { limiter, ..Method::new(now, method.id, name, new) };
             }
+            method.settings = new.clone();
+            method.limiter.configure(new.limit);
         }
         self.count();
     }
@@ -231,14 +229,8 @@ impl Methods {
     // ---- hedging ----
 
     #[inline]
-    pub(super) fn hedge_after(&self, index: u32) -> Option<Duration> {
-        self.methods[index as usize].hedging.as_ref()?.0.after()
-    }
-
-    /// Whether attempts of hedged calls are to say when they begin.
-    #[inline]
-    pub(super) fn is_tied(&self, index: u32) -> bool {
-        self.methods[index as usize].hedging.as_ref().is_some_and(|(it, _)| it.is_tied())
+    pub(super) fn hedging(&self, index: u32) -> Option<&Hedging> {
+        self.methods[index as usize].hedging.as_ref().map(|(hedging, _)| hedging)
     }
 
     #[inline]

@@ -15,6 +15,7 @@ mod report;
 mod routing;
 mod sweep;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,13 +32,14 @@ use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
+use crate::hedge::Hedging;
 use crate::limit::{LimitLease, Limiter};
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
 use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
-use events::Events;
+use events::Untold;
 use hosts::Hosts;
 use methods::Methods;
 use report::Reports;
@@ -90,10 +92,8 @@ pub struct Fleet<T> {
     recovery: Recovery,
     /// When it was last counted who can be called.
     counted_at: Instant,
-    events: Events,
+    events: Untold<FleetEvent, 256>,
     reports: Reports,
-    /// Calls until one is reported.
-    until_report: u32,
     version: u64,
     /// The same as the source of the list counts.
     revision: u64,
@@ -152,8 +152,8 @@ pub struct CallState {
     pass: Option<Pass>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
-    /// What becomes of it, if that is to be told.
-    report: Option<Box<CallReport>>,
+    /// The number of its report, if there is to be one.
+    report: Option<NonZeroU32>,
 }
 
 /// What routing has decided about a call.
@@ -227,9 +227,6 @@ pub struct Attempt {
     pub timeout: Duration,
     /// When a second one should be made beside it, if it has not ended.
     pub hedge_after: Option<Duration>,
-    /// Its server is to say when it begins. If it has then, it is not hedged, and of another one beside it that has not
-    /// begun [`untie`](Fleet::untie) lets go.
-    pub is_tied: bool,
 }
 
 impl Attempt {
@@ -266,16 +263,15 @@ impl<T: Clone> Fleet<T> {
             look_at: now,
             recovery: Recovery::default(),
             counted_at: now,
-            events: Events::default(),
+            events: Untold::default(),
             reports: Reports::default(),
-            until_report: 0,
             version: 0,
             revision: 0,
             scratch: Vec::new(),
             counts: FleetCounts::default(),
         };
         fleet.reroute();
-        fleet.count_to_report();
+        fleet.reports.count(fleet.settings.report_one_in);
         Ok(fleet)
     }
 
@@ -301,7 +297,7 @@ impl<T: Clone> Fleet<T> {
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         self.reroute();
-        self.count_to_report();
+        self.reports.count(self.settings.report_one_in);
         Ok(())
     }
 
@@ -532,6 +528,21 @@ impl<T: Clone> Fleet<T> {
         self.methods.settings(call.method).idempotency_keys
     }
 
+    /// Whether servers are to say when they begin with attempts of the call. One that has begun is not hedged, and of
+    /// another one beside it that has not [`untie`](Fleet::untie) lets go.
+    #[inline]
+    #[must_use]
+    pub fn is_tied(&self, call: &CallState) -> bool {
+        self.hedging(call).is_some_and(Hedging::is_tied)
+    }
+
+    /// When the call is hedged, if it may be.
+    #[inline]
+    fn hedging(&self, call: &CallState) -> Option<&Hedging> {
+        let is_idempotent = call.flags & request_flags::IDEMPOTENT != 0;
+        self.methods.hedging(call.method).filter(|_| is_idempotent)
+    }
+
     /// Whether rules or instances have changed since the call was routed.
     #[inline]
     fn is_stale(&self, call: &CallState) -> bool {
@@ -556,7 +567,6 @@ impl<T: Clone> Fleet<T> {
         call.tried[usize::from(call.attempts)] = host;
         let method = self.methods.settings(call.method);
         let left = call.deadline.since(now);
-        let is_idempotent = call.flags & request_flags::IDEMPOTENT != 0;
         let attempt = Attempt {
             host,
             started: now,
@@ -564,12 +574,11 @@ impl<T: Clone> Fleet<T> {
             is_probe,
             number: call.attempts,
             timeout: method.attempt_timeout.map_or(left, |timeout| timeout.min(left)),
-            hedge_after: self.methods.hedge_after(call.method).filter(|_| is_idempotent),
-            is_tied: is_idempotent && self.methods.is_tied(call.method),
+            hedge_after: self.hedging(call).and_then(Hedging::after),
         };
         call.attempts += 1;
-        if let Some(report) = &mut call.report {
-            self.report_attempt(now, report, &attempt, is_hedge);
+        if call.report.is_some() {
+            self.report_attempt(now, call, &attempt, is_hedge);
         }
         (attempt, self.hosts.target(place).clone())
     }
@@ -597,7 +606,7 @@ impl<T: Clone> Fleet<T> {
     pub fn end_beside(
         &mut self,
         now: Instant,
-        call: &mut CallState,
+        call: &CallState,
         attempt: Attempt,
         end: Result<&ReplyHeader, &Failure>,
     ) -> bool {
@@ -614,10 +623,10 @@ impl<T: Clone> Fleet<T> {
     }
 
     /// An attempt was given up: its call was dropped, or another attempt was faster.
-    pub fn abandon(&mut self, now: Instant, call: &mut CallState, attempt: Attempt) {
+    pub fn abandon(&mut self, now: Instant, call: &CallState, attempt: Attempt) {
         let host = attempt.host;
-        if let Some(report) = &mut call.report {
-            report.ended(now, attempt.number, None);
+        if call.report.is_some() {
+            self.report_end(now, call, &attempt, None);
         }
         if self.hosts.ended(host).is_none() {
             return;
@@ -648,7 +657,7 @@ impl<T: Clone> Fleet<T> {
     pub fn finish(
         &mut self,
         now: Instant,
-        call: &mut CallState,
+        call: &CallState,
         end: Option<Result<&ReplyHeader, &Failure>>,
     ) {
         let errors = &self.methods.settings(call.method).retry.errors;
@@ -658,8 +667,8 @@ impl<T: Clone> Fleet<T> {
         }
         self.methods.limiter(call.method).end();
         self.limiter.end();
-        if let Some(report) = call.report.take() {
-            self.file_report(now, report, end);
+        if let Some(number) = call.report {
+            self.file_report(now, number, end);
         }
     }
 
@@ -712,12 +721,12 @@ impl<T: Clone> Fleet<T> {
     fn observe(
         &mut self,
         now: Instant,
-        call: &mut CallState,
+        call: &CallState,
         attempt: &Attempt,
         end: Result<&ReplyHeader, &Failure>,
     ) -> Sign {
-        if let Some(report) = &mut call.report {
-            report.ended(now, attempt.number, Some(end));
+        if call.report.is_some() {
+            self.report_end(now, call, attempt, Some(end));
         }
         let sign = sign_of(end, &self.methods.settings(call.method).retry.errors);
         let is_good = is_good(sign);
@@ -784,7 +793,7 @@ impl<T: Clone> Fleet<T> {
         };
         let method = self.methods.settings(call.method);
         let verdict = match usize::from(call.attempts) < ATTEMPTS_MAX {
-            true => method.decide(&mut self.rng, &attempted),
+            true => method.retry_policy().decide(&mut self.rng, &attempted),
             false => Verdict::End,
         };
         match verdict {

@@ -1,17 +1,16 @@
 //! What became of a call: how it was decided, and each of its attempts.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Failure, Instant, Status};
 
+use super::events::Untold;
 use super::{Attempt, CallState, Explanation, Fleet, Readiness};
 use crate::route::Asked;
-
-/// Those that nobody takes are not kept for ever.
-const REPORTS_MAX: usize = 64;
 
 /// What became of a call, for whoever asks for that: see [`Settings::report_one_in`](crate::Settings::report_one_in)
 /// and [`Balanced::reporting`](crate::Balanced::reporting).
@@ -44,7 +43,7 @@ pub struct AttemptReport {
     pub is_hedge: bool,
     /// By it the fleet sees whether an instance that was ejected works.
     pub is_probe: bool,
-    /// How bad the policy found this instance then; lower is better.
+    /// How bad the policy found this instance then, this attempt counted; lower is better.
     pub score: f64,
     /// Whole retries that the budget allowed behind it.
     pub budget: u64,
@@ -79,40 +78,28 @@ impl CallEnd {
     }
 }
 
-impl CallReport {
-    /// An attempt was made.
-    pub(super) fn attempted(&mut self, now: Instant, attempt: AttemptReport) {
-        self.attempts.push(AttemptReport { after: now.since(self.began), ..attempt });
-    }
-
-    /// An attempt has ended, like this.
-    pub(super) fn ended(
-        &mut self,
-        now: Instant,
-        number: u8,
-        end: Option<Result<&ReplyHeader, &Failure>>,
-    ) {
-        let found = self.attempts.iter_mut().find(|attempt| attempt.number == number);
-        let Some(attempt) = found else { return };
-        attempt.took = now.since(self.began).saturating_sub(attempt.after);
-        attempt.end = CallEnd::of(end);
-        attempt.at_server = end.and_then(Result::ok).map(|header| {
-            let [waited, worked] = [header.queue_us, header.handler_us];
-            (Duration::from_micros(waited.into()), Duration::from_micros(worked.into()))
-        });
-    }
+/// Of the calls that are reported. They are apart, so that other calls are no larger.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    under_way: BTreeMap<NonZeroU32, CallReport>,
+    last: u32,
+    ended: Untold<CallReport, 64>,
+    /// Calls until one is reported.
+    until_next: u32,
 }
 
-/// Reports that were not taken yet; the oldest are dropped.
-#[derive(Debug, Default)]
-pub(super) struct Reports(VecDeque<CallReport>);
-
 impl Reports {
-    fn file(&mut self, report: CallReport) {
-        if self.0.len() == REPORTS_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(report);
+    /// One in so many calls is reported from now on; 0: none.
+    pub(super) fn count(&mut self, one_in: u32) {
+        self.until_next = one_in;
+    }
+
+    /// Puts down the report of a call that has begun.
+    fn add(&mut self, report: CallReport) -> NonZeroU32 {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let number = NonZeroU32::new(self.last).unwrap_or(NonZeroU32::MIN);
+        self.under_way.insert(number, report);
+        number
     }
 }
 
@@ -120,17 +107,15 @@ impl<T: Clone> Fleet<T> {
     /// Whether the settings want the call that begins now to be reported.
     #[inline]
     pub(crate) fn is_next_reported(&mut self) -> bool {
-        self.until_report = self.until_report.wrapping_sub(1);
-        self.until_report == 0 && self.count_to_report()
+        // Without reports it comes to 0 after four billion calls.
+        self.reports.until_next = self.reports.until_next.wrapping_sub(1);
+        self.reports.until_next == 0 && self.count_again()
     }
 
-    /// Begins to count anew. Whether anything is reported at all.
     #[cold]
-    pub(super) fn count_to_report(&mut self) -> bool {
-        let one_in = self.settings.report_one_in;
-        // Without reports this comes again after four billion calls.
-        self.until_report = one_in;
-        one_in > 0
+    fn count_again(&mut self) -> bool {
+        self.reports.count(self.settings.report_one_in);
+        self.settings.report_one_in > 0
     }
 
     /// [Begins](Fleet::begin) a call of which there is to be a [report](Fleet::poll_report), which says as well how it is
@@ -147,19 +132,19 @@ impl<T: Clone> Fleet<T> {
         timeout: Duration,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Result<CallState, Failure> {
-        let mut report = Box::new(CallReport {
+        let mut report = CallReport {
             method: asked.name.to_owned(),
             decided: self.explain_call(now, asked, readiness),
             attempts: Vec::new(),
             took: Duration::ZERO,
             end: CallEnd::GivenUp,
             began: now,
-        });
+        };
         match self.begin(now, asked, flags, timeout) {
-            Ok(call) => Ok(CallState { report: Some(report), ..call }),
+            Ok(call) => Ok(CallState { report: Some(self.reports.add(report)), ..call }),
             Err(failure) => {
                 report.end = CallEnd::Failed(failure);
-                self.reports.file(*report);
+                self.reports.ended.tell(report);
                 Err(failure)
             }
         }
@@ -167,48 +152,69 @@ impl<T: Clone> Fleet<T> {
 
     /// What became of a call that was to be reported, and was not taken yet; the last 64 are kept.
     pub fn poll_report(&mut self) -> Option<CallReport> {
-        self.reports.0.pop_front()
+        self.reports.ended.take()
     }
 
     /// An attempt of a call that is reported was made.
     #[cold]
     pub(super) fn report_attempt(
-        &self,
+        &mut self,
         now: Instant,
-        report: &mut CallReport,
+        call: &CallState,
         attempt: &Attempt,
         is_hedge: bool,
     ) {
+        let report = call.report.and_then(|number| self.reports.under_way.get_mut(&number));
+        let Some(report) = report else { return };
         let place = attempt.host.place();
-        let instance = self.hosts.host(place).listed.instance.name.clone();
-        report.attempted(
-            now,
-            AttemptReport {
-                number: attempt.number,
-                instance,
-                is_hedge,
-                is_probe: attempt.is_probe,
-                score: self.balance.score(now, &self.hosts.stats()[place as usize]),
-                budget: self.budget.balance(),
-                after: Duration::ZERO,
-                took: Duration::ZERO,
-                at_server: None,
-                end: CallEnd::GivenUp,
-            },
-        );
+        report.attempts.push(AttemptReport {
+            number: attempt.number,
+            instance: self.hosts.host(place).listed.instance.name.clone(),
+            is_hedge,
+            is_probe: attempt.is_probe,
+            score: self.balance.score(now, &self.hosts.stats()[place as usize]),
+            budget: self.budget.balance(),
+            after: now.since(report.began),
+            took: Duration::ZERO,
+            at_server: None,
+            end: CallEnd::GivenUp,
+        });
     }
 
-    /// A call that is reported has ended.
+    /// An attempt of a call that is reported has ended, like this.
+    #[cold]
+    pub(super) fn report_end(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: &Attempt,
+        end: Option<Result<&ReplyHeader, &Failure>>,
+    ) {
+        let report = call.report.and_then(|number| self.reports.under_way.get_mut(&number));
+        let attempts = report.into_iter().flat_map(|report| &mut report.attempts);
+        for told in attempts.filter(|told| told.number == attempt.number) {
+            told.took = now.since(attempt.started);
+            told.end = CallEnd::of(end);
+            told.at_server = end.and_then(Result::ok).map(|header| {
+                let [waited, worked] = [header.queue_us, header.handler_us];
+                (Duration::from_micros(waited.into()), Duration::from_micros(worked.into()))
+            });
+        }
+    }
+
+    /// A call that is reported has ended, like this.
     #[cold]
     pub(super) fn file_report(
         &mut self,
         now: Instant,
-        mut report: Box<CallReport>,
+        number: NonZeroU32,
         end: Option<Result<&ReplyHeader, &Failure>>,
     ) {
-        report.took = now.since(report.began);
-        report.end = CallEnd::of(end);
-        self.reports.file(*report);
+        if let Some(mut report) = self.reports.under_way.remove(&number) {
+            report.took = now.since(report.began);
+            report.end = CallEnd::of(end);
+            self.reports.ended.tell(report);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ impl<T: Clone> Fleet<T> {
         let records = self.hosts.take_records(now);
         let peers = Peers::of(records.iter().map(|(_, record)| record.counts));
         for (place, record) in &records {
-            let condition = self.settings.judge(record, &peers);
+            let condition = self.settings.health_policy().judge(record, &peers);
             self.put_down(now, *place, condition);
         }
         self.hosts.give_records(records);
@@ -29,7 +29,7 @@ impl<T: Clone> Fleet<T> {
     pub(super) fn failed(&mut self, now: Instant, place: u32) {
         let Record { consecutive, .. } = self.hosts.health_mut(place).seen(now);
         let in_a_row = Record { consecutive, counts: Counts::default() };
-        let condition = self.settings.judge(&in_a_row, &Peers::default());
+        let condition = self.settings.health_policy().judge(&in_a_row, &Peers::default());
         if condition != Condition::Healthy && self.put_down(now, place, condition) {
             self.refresh(now);
         }

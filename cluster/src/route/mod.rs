@@ -6,7 +6,6 @@
 
 mod asked;
 mod caller;
-mod custom;
 mod ranks;
 mod router;
 mod rule;

@@ -236,16 +236,18 @@ impl Compiled {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn holds(&self, asked: &Asked<'_>, rng: &mut SplitMix64) -> bool {
-        if !self.conditions.iter().all(|condition| condition.holds(asked)) {
-            return false;
+        for condition in &self.conditions {
+            if !condition.holds(asked) {
+                return false;
+            }
         }
         let share = self.share.as_ref();
         share.is_none_or(|(share, draw)| draw.below(10_000, asked, rng) < *share)
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply(
         &self,
         asked: &Asked<'_>,
@@ -277,7 +279,7 @@ impl Compiled {
 }
 
 impl Seen {
-    #[inline]
+    #[inline(always)]
     fn holds(&self, asked: &Asked<'_>) -> bool {
         match self {
             Seen::Metadata(key, value) => value.matches(asked.metadata(key)),
@@ -292,7 +294,7 @@ impl Seen {
             Seen::Number(readers, range) => {
                 matches!(read(readers, asked), Some(Field::Number(it)) if range.contains(&it))
             }
-            Seen::Custom(test) => (test.0)(asked),
+            Seen::Custom(test) => test.holds(asked),
         }
     }
 }

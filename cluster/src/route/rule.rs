@@ -9,10 +9,10 @@ use std::time::Duration;
 use ringcall_core::frame::is_metadata_key;
 use ringcall_core::{Status, StatusClass};
 
-use super::custom::Custom;
 use super::subset::CONDITIONS_MAX;
 use super::text::check_text;
 use super::{Asked, Subset, Text};
+use crate::custom::Custom;
 
 /// The most rules that may be in force.
 const RULES_MAX: usize = 128;
@@ -124,6 +124,14 @@ pub(super) enum Condition {
 
 /// A test of calls that users write.
 pub(super) type CallTest = Custom<dyn Fn(&Asked<'_>) -> bool + Send + Sync>;
+
+impl CallTest {
+    /// Apart, so that conditions of others stay where they are looked at.
+    #[cold]
+    pub(super) fn holds(&self, asked: &Asked<'_>) -> bool {
+        (self.0)(asked)
+    }
+}
 
 /// So many of ten thousand.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::custom::Custom;
 use super::text::check_text;
 use super::{BadRule, Caller, Text};
+use crate::custom::Custom;
 use crate::discovery::Instance;
 
 /// The most conditions that a subset or a match may have.

@@ -69,7 +69,7 @@ fn end(
     let (header, lost) = (ReplyHeader::new(Status::OK), lost());
     let end = if is_good { Ok(&header) } else { Err(&lost) };
     let _verdict = fleet.end(now, &mut call, attempt, end);
-    fleet.finish(now, &mut call, Some(end));
+    fleet.finish(now, &call, Some(end));
 }
 
 /// Makes a call, which ends as `is_good` says of its instance.
@@ -110,16 +110,16 @@ fn a_call_to_an_instance_that_is_gone_is_not_laid_to_its_heir() {
     settings.method.breaker = Some(breaker);
     let mut fleet = fleet("a", settings);
     let (old, attempt, _) = begin(&mut fleet, at(1001));
-    let (mut given_up, other, _) = begin(&mut fleet, at(1001));
+    let (given_up, other, _) = begin(&mut fleet, at(1001));
     let _gone = fleet.apply(at(1002), &listing(2, "b"), first);
     assert_eq!(call(&mut fleet, at(1003), |_| true), 'b');
-    fleet.abandon(at(1004), &mut given_up, other);
+    fleet.abandon(at(1004), &given_up, other);
     let (mut old, lost) = (old, lost());
-    fleet.end_beside(at(1004), &mut old, attempt, Err(&lost));
+    fleet.end_beside(at(1004), &old, attempt, Err(&lost));
     assert_eq!(host(&fleet, at(1004), "b").breaker, Some(BreakerState::Closed));
     let (attempt, name) = fleet.start(at(1005), &ASKED, &mut old, |_| Readiness::Ready).unwrap();
     assert_eq!(name, 'b');
-    fleet.abandon(at(1005), &mut old, attempt);
+    fleet.abandon(at(1005), &old, attempt);
 }
 
 #[test]
@@ -179,8 +179,8 @@ fn an_instance_that_cannot_be_probed_costs_no_look_at_all_of_them() {
         asked.set(0);
         let mut call = fleet.begin(at(ms), &ASKED, 0, SECOND).unwrap();
         let (attempt, _) = fleet.start(at(ms), &ASKED, &mut call, readiness).unwrap();
-        fleet.abandon(at(ms), &mut call, attempt);
-        fleet.finish(at(ms), &mut call, None);
+        fleet.abandon(at(ms), &call, attempt);
+        fleet.finish(at(ms), &call, None);
         asked.get()
     };
     one(60_000);
@@ -220,8 +220,8 @@ fn calls_that_hang_at_an_ejected_instance_do_not_open_the_bound_of_others() {
         };
         share(&mut fleet, 2);
         // Nor does it become less of theirs when those that hang are given up.
-        for (mut call, attempt, _) in hung {
-            fleet.abandon(at(1001), &mut call, attempt);
+        for (call, attempt, _) in hung {
+            fleet.abandon(at(1001), &call, attempt);
         }
         share(&mut fleet, 3);
     }
@@ -276,7 +276,7 @@ fn goes_to(
     let mut call = fleet.begin(now, &ASKED, 0, SECOND)?;
     let begun = fleet.start(now, &ASKED, &mut call, readiness);
     begun.map(|(attempt, name)| {
-        fleet.abandon(now, &mut call, attempt);
+        fleet.abandon(now, &call, attempt);
         name
     })
 }
@@ -313,7 +313,7 @@ fn a_call_is_made_again_at_an_instance_that_is_being_opened() {
     };
     let (attempt, second) = fleet.start(at(1003), &ASKED, &mut call, other_opens).unwrap();
     assert_ne!(first, second);
-    fleet.abandon(at(1004), &mut call, attempt);
+    fleet.abandon(at(1004), &call, attempt);
 }
 
 #[test]
@@ -326,14 +326,14 @@ fn an_open_breaker_stops_no_call_that_another_instance_can_take() {
     settings.health.consecutive = 1000;
     let mut fleet = fleet("ab", settings);
     // Known from its first call on.
-    let (mut state, attempt, _) = begin(&mut fleet, at(1001));
-    fleet.abandon(at(1001), &mut state, attempt);
+    let (state, attempt, _) = begin(&mut fleet, at(1001));
+    fleet.abandon(at(1001), &state, attempt);
     while host(&fleet, at(1001), "a").breaker == Some(BreakerState::Closed) {
         let (mut state, attempt, name) = begin(&mut fleet, at(1001));
         let (header, lost) = (ReplyHeader::new(Status::OK), lost());
         let end = if name == 'b' { Ok(&header) } else { Err(&lost) };
         let _verdict = fleet.end(at(1001), &mut state, attempt, end);
-        fleet.finish(at(1001), &mut state, None);
+        fleet.finish(at(1001), &state, None);
     }
     let b_opens = |name: &char| if *name == 'b' { Readiness::Connecting } else { Readiness::Ready };
     assert_eq!(goes_to(&mut fleet, at(1002), b_opens), Ok('b'));
@@ -364,10 +364,10 @@ fn an_instance_that_never_answers_is_not_the_best() {
     let mut to_c = 0;
     for number in 0..1000 {
         let begun = at(1001 + number * 101);
-        let (mut state, attempt, name) = begin(&mut fleet, begun);
+        let (state, attempt, name) = begin(&mut fleet, begun);
         if name == 'c' {
             to_c += 1;
-            fleet.abandon(begun + Duration::from_millis(100), &mut state, attempt);
+            fleet.abandon(begun + Duration::from_millis(100), &state, attempt);
         } else {
             end(&mut fleet, begun + Duration::from_millis(1), (state, attempt), true);
         }
@@ -382,7 +382,7 @@ fn a_method_that_is_not_there_yet_ejects_nobody() {
     for _ in 0..100 {
         let (mut state, attempt, _) = begin(&mut fleet, at(1001));
         let _verdict = fleet.end(at(1001), &mut state, attempt, Err(&unknown));
-        fleet.finish(at(1001), &mut state, Some(Err(&unknown)));
+        fleet.finish(at(1001), &state, Some(Err(&unknown)));
     }
     assert_eq!(host(&fleet, at(1002), "a").health, HealthState::Healthy);
     assert_eq!(fleet.counts().ejections, 0);
@@ -443,9 +443,9 @@ fn no_more_calls_are_made_than_settings_allow() {
     let one = begin(&mut fleet, at(1001));
     let two = begin(&mut fleet, at(1001));
     assert_eq!(fleet.begin(at(1001), &ASKED, 0, SECOND).map(|_| ()), Err(limited));
-    let mut third = fleet.begin(at(1001), &other, 0, SECOND).unwrap();
+    let third = fleet.begin(at(1001), &other, 0, SECOND).unwrap();
     assert_eq!(fleet.begin(at(1001), &other, 0, SECOND).map(|_| ()), Err(limited), "of all");
-    fleet.finish(at(1002), &mut third, None);
+    fleet.finish(at(1002), &third, None);
     end(&mut fleet, at(1002), (one.0, one.1), true);
     // Settings are replaced, and what is under way counts.
     method.limit = CallLimit::in_flight(1);

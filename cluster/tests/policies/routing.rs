@@ -70,7 +70,7 @@ fn call(fleet: &mut Fleet<char>, sample: &Sample) -> Result<char, Failure> {
         assert_eq!(fleet.end(now, &mut call, attempt, Ok(&header)), Verdict::End);
         name
     });
-    fleet.finish(now, &mut call, Some(name.as_ref().map(|_| &header)));
+    fleet.finish(now, &call, Some(name.as_ref().map(|_| &header)));
     name
 }
 
@@ -279,7 +279,7 @@ fn those_of_the_lowest_priority_number_that_can_be_called_get_all_calls() {
             let mut state = fleet.begin(at(1001), &Asked::new(METHOD), 0, SECOND).unwrap();
             let (attempt, name) =
                 fleet.start(at(1001), &Asked::new(METHOD), &mut state, ready).unwrap();
-            fleet.abandon(at(1001), &mut state, attempt);
+            fleet.abandon(at(1001), &state, attempt);
             reached.insert(name);
         }
         reached.into_iter().collect::<String>()
@@ -448,7 +448,7 @@ fn requests_carry_which_group_they_asked_for_and_which_they_got() {
         let mut call = fleet.begin(at(1001), &asked, 0, SECOND).unwrap();
         let (attempt, _) = fleet.start(at(1001), &asked, &mut call, ready).unwrap();
         let bytes = fleet.carried(&call, &attempt).expect("groups matter");
-        fleet.abandon(at(1001), &mut call, attempt);
+        fleet.abandon(at(1001), &call, attempt);
         bytes
     };
     let expected = |asked: Option<&str>, real: &str| {

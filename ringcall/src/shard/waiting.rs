@@ -91,8 +91,7 @@ impl LookOn {
     }
 }
 
-/// How long a shard that looks on waits between two looks. Each is a system call on epoll, and an interruption of
-/// whoever completes operations on io_uring.
+/// How long a shard that looks on waits between two looks. Each is a system call on epoll.
 ///
 /// Whoever has worked through a batch and finds nothing more waits for the next one, which takes the peer a while as well.
 /// A share of the time that this one took loses little, and spares most looks that would be in vain.

@@ -37,8 +37,8 @@ const LATER: Duration = Duration::from_millis(200);
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
+    fn set_open(&self, is_open: bool) {
+        *self.0.0.lock().unwrap() = is_open;
         self.0.1.notify_all();
     }
 
@@ -116,11 +116,11 @@ fn d12_the_server_that_begins_first_keeps_a_tied_call_and_the_other_never_begins
     balanced.apply(&listing([&servers[0], &servers[1]]));
     let is_ready = |host: &ringcall::cluster::fleet::HostReport| host.readiness == Readiness::Ready;
     eventually("there are connections", || balanced.explain(0).hosts.iter().all(is_ready));
-    // Of methods that succeed: what pays for hedges, until they are known to be none.
+    // Calls that succeed pay for hedges, which these are until one has begun.
     let queue = QueueClient::new(balanced.clone());
-    workers.iter().for_each(|worker| worker.works.open());
+    workers.iter().for_each(|worker| worker.works.set_open(true));
     (0..50).for_each(|_| assert!(queue.work().wait().is_ok()));
-    workers.iter().for_each(|worker| *worker.works.0.0.lock().unwrap() = false);
+    workers.iter().for_each(|worker| worker.works.set_open(false));
     // Both threads are taken.
     let direct = servers.iter().map(|server| Client::connect(server.address()).wait().unwrap());
     let direct: Vec<_> = direct.map(QueueClient::new).collect();
@@ -138,19 +138,19 @@ fn d12_the_server_that_begins_first_keeps_a_tied_call_and_the_other_never_begins
         thread::spawn(move || queue.work().wait().map(|number| number.to_native()))
     };
     eventually("it waits at both", || balanced.counts().hedges == untied.hedges + 1);
-    workers[1].held.open();
+    workers[1].held.set_open(true);
     eventually("the other one is given up", || balanced.counts().untied == untied.untied + 1);
     // By the same way, behind the word of that.
     let to_it = Action::route(Route::to(Subset::named(["0"])));
     balanced.route(Rules::new(1).with(Rule::new("to it", Match::all(), to_it))).unwrap();
     assert_eq!(queue.who().wait().unwrap().to_native(), 0);
     // Its turn comes, and it is not there any more: what comes behind it is done.
-    workers[0].held.open();
-    workers[0].works.open();
+    workers[0].held.set_open(true);
+    workers[0].works.set_open(true);
     assert!(holds.into_iter().all(|hold| hold.join().unwrap().is_ok()));
     assert_eq!(direct[0].work().wait().unwrap().to_native(), 0);
     assert_eq!(workers.iter().map(Worker::has_begun).sum::<u64>(), begun + 2);
-    workers[1].works.open();
+    workers[1].works.set_open(true);
     assert_eq!(caller.join().unwrap().unwrap(), 1);
 }
 

@@ -96,7 +96,7 @@ impl World {
         let header = end.map(|status| ReplyHeader { load, ..ReplyHeader::new(status) });
         let seen = header.as_ref();
         if !call.running.is_empty() {
-            if fleet.end_beside(self.now, &mut call.state, attempt, seen) {
+            if fleet.end_beside(self.now, &call.state, attempt, seen) {
                 self.finish(job.call, header);
             }
             return;
@@ -112,25 +112,23 @@ impl World {
         let expired = Failure::unknown(Cause::Expired);
         let fleet = &mut self.clients[call.offered.client as usize];
         for attempt in std::mem::take(&mut call.running) {
-            fleet.end_beside(self.now, &mut call.state, attempt, Err(&expired));
+            fleet.end_beside(self.now, &call.state, attempt, Err(&expired));
         }
         self.finish(number, Err(expired));
     }
 
     fn finish(&mut self, number: u64, end: Result<ReplyHeader, Failure>) {
         let index = number.checked_sub(self.first_call).map(|index| index as usize);
-        let Some(mut call) = index.and_then(|index| self.calls.get_mut(index)?.take()) else {
-            return;
-        };
+        let Some(call) = index.and_then(|index| self.calls.get_mut(index)?.take()) else { return };
         while self.calls.front().is_some_and(Option::is_none) {
             self.calls.pop_front();
             self.first_call += 1;
         }
         let fleet = &mut self.clients[call.offered.client as usize];
         for attempt in call.running {
-            fleet.abandon(self.now, &mut call.state, attempt);
+            fleet.abandon(self.now, &call.state, attempt);
         }
-        fleet.finish(self.now, &mut call.state, Some(end.as_ref()));
+        fleet.finish(self.now, &call.state, Some(end.as_ref()));
         if end.is_ok() {
             self.second.good += 1;
             let took = self.now.since(call.offered.at).as_micros();

@@ -1,10 +1,10 @@
-//! What users write themselves where rules do not say enough.
+//! What users write themselves where settings and rules do not say enough.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A test; equal to its clones.
-pub(super) struct Custom<F: ?Sized>(pub(super) Arc<F>);
+/// A function of theirs; equal to its clones.
+pub(crate) struct Custom<F: ?Sized>(pub(crate) Arc<F>);
 
 impl<F: ?Sized> Clone for Custom<F> {
     fn clone(&self) -> Custom<F> {
