@@ -16,7 +16,8 @@ pub struct RetryBudget {
     /// In thousandths of a token, so that percentages add up exactly.
     deposit: u64,
     floor_per_s: u64,
-    window: Duration,
+    /// Of a part of the window.
+    length: Duration,
     balance: u64,
     /// Deposits of the window's parts, newest last; those that leave it expire.
     parts: [u64; PARTS],
@@ -38,7 +39,7 @@ impl RetryBudget {
         RetryBudget {
             deposit: u64::from(percent) * TOKEN / 100,
             floor_per_s: u64::from(floor_per_s),
-            window,
+            length: (window / PARTS as u32).max(Duration::from_nanos(1)),
             balance: parts.iter().sum(),
             parts,
             part: 0,
@@ -95,9 +96,18 @@ impl RetryBudget {
         self.balance += amount;
     }
 
+    #[inline]
     fn advance(&mut self, now: Instant) {
-        let length = self.window / PARTS as u32;
-        let passed = now.since(self.part_began).as_nanos() / length.as_nanos().max(1);
+        if self.length <= now.since(self.part_began) {
+            self.expire(now);
+        }
+    }
+
+    /// The newest part is full: others begin.
+    #[cold]
+    fn expire(&mut self, now: Instant) {
+        let length = self.length;
+        let passed = now.since(self.part_began).as_nanos() / length.as_nanos();
         // Whatever is older than the window has expired: no need to step through it.
         for _ in 0..passed.min(PARTS as u128) {
             self.part = (self.part + 1) % PARTS;
