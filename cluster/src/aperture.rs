@@ -1,5 +1,6 @@
 //! A part of a large fleet for each caller, so that nobody has connections to all of it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::balance::hash;
@@ -39,10 +40,19 @@ impl Aperture {
         within("aperture.index", self.index, 0..=self.peers - 1, "less than aperture.peers")?;
         within("aperture.instances_min", self.instances_min, 1..=10_000, "1 to 10000")
     }
+}
 
-    /// What of a list is for this caller. Of a list with hardly more instances than it uses it is the whole list.
-    #[must_use]
-    pub fn narrow(&self, listing: &Listing) -> Listing {
+/// Says which part of a list a caller uses: an [`Aperture`], or one of yours. Asked of every list, before connections to those
+/// that are new in it are opened.
+pub trait AperturePolicy: Send + Sync + fmt::Debug {
+    /// What of a list is for this caller, perhaps with other weights. It has the version and revision of the list that it
+    /// is a part of.
+    fn narrow(&self, listing: &Listing) -> Listing;
+}
+
+impl AperturePolicy for Aperture {
+    /// Of a list with hardly more instances than it uses it is the whole list.
+    fn narrow(&self, listing: &Listing) -> Listing {
         let (peers, all) = (u128::from(self.peers.max(1)), &listing.instances);
         let weights: u128 = all.iter().map(|it| u128::from(it.instance.weight)).sum();
         let weighted = all.iter().filter(|it| it.instance.weight > 0).count() as u128;

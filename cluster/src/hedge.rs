@@ -1,8 +1,12 @@
 //! When a second attempt is made beside the first, which takes long.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::Instant;
+
+use crate::custom::Custom;
 
 /// When calls are hedged: those of methods that may be run twice, after as long as most calls take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,75 @@ impl Default for HedgeConfig {
     }
 }
 
+/// Says when the calls of a method are hedged: [`Hedging`], or one of yours, see [`CustomHedging`]. There is one for each
+/// method. Which calls may run twice, which instance is next and whether it is paid for is not its business.
+pub trait HedgePolicy: Send + fmt::Debug {
+    /// An attempt was answered after so long.
+    fn record(&mut self, now: Instant, latency: Duration);
+
+    /// How long to wait for the first attempt before a second one is made beside it; `None`: for ever.
+    fn after(&self) -> Option<Duration>;
+
+    /// Whether attempts are to say when they begin, see [`HedgeConfig::tied`]. No by default.
+    fn is_tied(&self) -> bool {
+        false
+    }
+}
+
+/// Makes policies of your own, and says how many calls they may hedge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomHedging {
+    make: Custom<dyn Fn() -> Box<dyn HedgePolicy> + Send + Sync>,
+    /// How many calls may be hedged, in percent: 5, as [`HedgeConfig::extra_percent`].
+    pub extra_percent: u32,
+}
+
+impl CustomHedging {
+    /// Which are made like this.
+    #[must_use]
+    pub fn new(make: impl Fn() -> Box<dyn HedgePolicy> + Send + Sync + 'static) -> CustomHedging {
+        let HedgeConfig { extra_percent, .. } = HedgeConfig::default();
+        CustomHedging { make: Custom(Arc::new(make)), extra_percent }
+    }
+
+    pub(crate) fn make(&self) -> AnyHedging {
+        AnyHedging::Custom((self.make.0)())
+    }
+}
+
+/// One or the other.
+#[derive(Debug)]
+pub(crate) enum AnyHedging {
+    Ordinary(Hedging),
+    Custom(Box<dyn HedgePolicy>),
+}
+
+macro_rules! either {
+    ($self:ident, $hedging:ident => $call:expr) => {
+        match $self {
+            AnyHedging::Ordinary($hedging) => $call,
+            AnyHedging::Custom($hedging) => $call,
+        }
+    };
+}
+
+impl HedgePolicy for AnyHedging {
+    #[inline]
+    fn record(&mut self, now: Instant, latency: Duration) {
+        either!(self, hedging => hedging.record(now, latency));
+    }
+
+    #[inline]
+    fn after(&self) -> Option<Duration> {
+        either!(self, hedging => hedging.after())
+    }
+
+    #[inline]
+    fn is_tied(&self) -> bool {
+        either!(self, hedging => hedging.is_tied())
+    }
+}
+
 /// Calls needed before anything is said about most of them.
 const CALLS_MIN: u32 = 20;
 /// Eight parts to each power of two: a bucket is an eighth wide.
@@ -58,8 +131,19 @@ impl Hedging {
         Hedging { config, buckets, count: 0, began: now, after: None }
     }
 
-    /// A call took so long.
-    pub fn record(&mut self, now: Instant, latency: Duration) {
+    fn quantile(&self) -> Duration {
+        let rank = u64::from(self.count) * u64::from(self.config.quantile_percent) / 100;
+        let mut below = 0;
+        let found = self.buckets.iter().position(|count| {
+            below += u64::from(*count);
+            below > rank
+        });
+        upper_end(found.unwrap_or(BUCKETS - 1))
+    }
+}
+
+impl HedgePolicy for Hedging {
+    fn record(&mut self, now: Instant, latency: Duration) {
         self.buckets[bucket(latency)] += 1;
         self.count += 1;
         if now.since(self.began) >= self.config.refresh && self.count >= CALLS_MIN {
@@ -70,26 +154,12 @@ impl Hedging {
         }
     }
 
-    /// How long to wait for the first attempt.
-    #[must_use]
-    pub fn after(&self) -> Option<Duration> {
+    fn after(&self) -> Option<Duration> {
         self.config.tied.or(self.after)
     }
 
-    /// Whether attempts are to say when they begin.
-    #[must_use]
-    pub fn is_tied(&self) -> bool {
+    fn is_tied(&self) -> bool {
         self.config.tied.is_some()
-    }
-
-    fn quantile(&self) -> Duration {
-        let rank = u64::from(self.count) * u64::from(self.config.quantile_percent) / 100;
-        let mut below = 0;
-        let found = self.buckets.iter().position(|count| {
-            below += u64::from(*count);
-            below > rank
-        });
-        upper_end(found.unwrap_or(BUCKETS - 1))
     }
 }
 

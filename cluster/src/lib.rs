@@ -34,10 +34,10 @@ mod settings;
 mod sign;
 mod window;
 
-pub use aperture::Aperture;
+pub use aperture::{Aperture, AperturePolicy};
 pub use channel::{Balanced, BalancedCall, Connector, Guard};
 pub use limit::{CallLimit, LimitLease};
-pub use ramp::ramp;
+pub use ramp::{WarmUpPolicy, ramp};
 pub use settings::{BadSetting, MethodSettings, MirrorConfig, Settings};
 pub use sign::{Sign, sign_of};
 pub use window::Counts;

@@ -6,14 +6,15 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_core::Status;
+use ringcall_core::{Instant, Status};
 
-use crate::aperture::Aperture;
+use crate::aperture::{Aperture, AperturePolicy};
 use crate::balance::Balancing;
 use crate::breaker::{AnyBreaker, Breaker, BreakerConfig, CustomBreaker};
 use crate::health::{HealthConfig, HealthPolicy};
-use crate::hedge::HedgeConfig;
+use crate::hedge::{AnyHedging, CustomHedging, HedgeConfig, Hedging};
 use crate::limit::CallLimit;
+use crate::ramp::WarmUpPolicy;
 use crate::recovery::RecoveryConfig;
 use crate::retry::{RetryConfig, RetryPolicy};
 use crate::route::{Caller, Fields, Groups, Zones};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub recovery: Option<RecoveryConfig>,
     /// How long it takes until a new instance gets its full share: 10 min, from a tenth.
     pub warm_up: Duration,
+    /// Says in place of `warm_up` which share an instance has; `None`, the default: nobody.
+    pub custom_warm_up: Option<Arc<dyn WarmUpPolicy>>,
     /// How many retries and hedges there may be, in percent of the calls that succeed: 10.
     pub retry_percent: u32,
     /// And so many a second in any case: 1.
@@ -43,6 +46,8 @@ pub struct Settings {
     pub limit: CallLimit,
     /// Which part of the instances this side uses; `None`, the default: all of them.
     pub aperture: Option<Aperture>,
+    /// Says that in place of `aperture`; `None`, the default: nobody.
+    pub custom_aperture: Option<Arc<dyn AperturePolicy>>,
     /// What is said of this side, for routing.
     pub caller: Caller,
     /// Which groups of instances calls go to; `None`, the default: groups do not matter.
@@ -69,10 +74,12 @@ impl Default for Settings {
             custom_health: None,
             recovery: None,
             warm_up: Duration::from_secs(600),
+            custom_warm_up: None,
             retry_percent: 10,
             retry_floor_per_s: 1,
             limit: CallLimit::default(),
             aperture: None,
+            custom_aperture: None,
             caller: Caller::default(),
             groups: None,
             zones: None,
@@ -112,6 +119,8 @@ pub struct MethodSettings {
     pub custom_retry: Option<Arc<dyn RetryPolicy>>,
     /// When they are made twice: never.
     pub hedge: Option<HedgeConfig>,
+    /// Decides that in place of `hedge`; `None`, the default: nobody.
+    pub custom_hedge: Option<CustomHedging>,
     /// When no calls are made to an instance, or to any.
     pub breaker: Option<BreakerConfig>,
     /// Decides that in place of `breaker`; `None`, the default: nobody.
@@ -133,6 +142,7 @@ impl Default for MethodSettings {
             retry: RetryConfig::default(),
             custom_retry: None,
             hedge: None,
+            custom_hedge: None,
             breaker: Some(BreakerConfig::default()),
             custom_breaker: None,
             limit: CallLimit::default(),
@@ -153,6 +163,21 @@ impl MethodSettings {
     /// Whether its breakers would be the same.
     pub(crate) fn has_breakers_of(&self, other: &MethodSettings) -> bool {
         self.breaker == other.breaker && self.custom_breaker == other.custom_breaker
+    }
+
+    /// What says when calls are hedged, and how many may be, in percent.
+    pub(crate) fn new_hedging(&self, now: Instant) -> Option<(AnyHedging, u32)> {
+        match &self.custom_hedge {
+            Some(custom) => Some((custom.make(), custom.extra_percent)),
+            None => self.hedge.map(|config| {
+                (AnyHedging::Ordinary(Hedging::new(config, now)), config.extra_percent)
+            }),
+        }
+    }
+
+    /// Whether its calls would be hedged in the same way.
+    pub(crate) fn has_hedging_of(&self, other: &MethodSettings) -> bool {
+        self.hedge == other.hedge && self.custom_hedge == other.custom_hedge
     }
 
     pub(crate) fn retry_policy(&self) -> &dyn RetryPolicy {
@@ -193,6 +218,25 @@ impl Settings {
 
     pub(crate) fn health_policy(&self) -> &dyn HealthPolicy {
         self.custom_health.as_deref().unwrap_or(&self.health)
+    }
+
+    pub(crate) fn warm_up_policy(&self) -> &dyn WarmUpPolicy {
+        self.custom_warm_up.as_deref().unwrap_or(&self.warm_up)
+    }
+
+    /// What says which instances this side uses, if it does not use all of them.
+    pub(crate) fn aperture_policy(&self) -> Option<Arc<dyn AperturePolicy>> {
+        let ordinary = || self.aperture.map(|it| Arc::new(it) as Arc<dyn AperturePolicy>);
+        self.custom_aperture.clone().or_else(ordinary)
+    }
+
+    /// Whether this side would use the same instances.
+    pub(crate) fn has_aperture_of(&self, other: &Settings) -> bool {
+        let is_custom_same = match (&self.custom_aperture, &other.custom_aperture) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_custom_same && self.aperture == other.aperture
     }
 
     pub(crate) fn of(&self, method: u64) -> &MethodSettings {
@@ -263,6 +307,9 @@ fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
         percent("hedge.extra_percent", hedge.extra_percent)?;
         time("hedge.refresh", hedge.refresh)?;
         hedge.tied.map_or(Ok(()), |after| time_or_none("hedge.tied", after))?;
+    }
+    if let Some(custom) = &method.custom_hedge {
+        percent("custom_hedge.extra_percent", custom.extra_percent)?;
     }
     check_limit(&method.limit)?;
     method.attempt_timeout.map_or(Ok(()), |timeout| time("attempt_timeout", timeout))

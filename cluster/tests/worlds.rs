@@ -41,21 +41,25 @@ fn g16_ten_clients_load_three_hundred_servers_evenly() {
 #[test]
 fn f07_a_rolling_restart_fails_no_call() {
     holds(&scenarios::ROLLING_RESTART);
+    holds(&scenarios::WIDE_RESTART);
 }
 
 #[test]
 fn a_server_that_is_gone_without_a_word_fails_only_what_it_had() {
     holds(&scenarios::CRASH);
+    holds(&scenarios::WIDE_CRASH);
 }
 
 #[test]
 fn g14_a_server_that_turns_slow_loses_its_calls_within_seconds() {
     holds(&scenarios::SLOW);
+    holds(&scenarios::WIDE_SLOW);
 }
 
 #[test]
 fn g15_a_server_that_fails_fast_gets_hardly_any_calls() {
     holds(&scenarios::FAILS_FAST);
+    holds(&scenarios::WIDE_FAILS_FAST);
 }
 
 #[test]

@@ -102,11 +102,14 @@ pub(crate) fn credit(sender: &End, receiver: &End, handles: [Handle; 2], sizes: 
     if from.has_ended() || to.has_ended() {
         return;
     }
-    let ((calls, replies), (calls_held, replies_held)) =
-        (from.credit_available(), to.credit_held());
-    assert!(calls + calls_held <= sizes.calls_window, "{calls} + {calls_held} of the calls pool");
-    let all = replies + replies_held;
-    assert!(all <= sizes.replies_window, "{replies} + {replies_held} of the replies pool");
+    // Less by what is on its way, in either direction.
+    let ((calls, replies), granted) = (from.credit_available(), to.credit_granted());
+    assert!(calls <= granted.0, "{calls} of the calls pool, {} were granted", granted.0);
+    assert!(replies <= granted.1, "{replies} of the replies pool, {} were granted", granted.1);
+    let (calls_held, replies_held) = to.credit_held();
+    assert!(granted.0 + calls_held <= sizes.calls_window, "{granted:?} and {calls_held} of calls");
+    let all = granted.1 + replies_held;
+    assert!(all <= sizes.replies_window, "{granted:?} and {replies_held} of replies");
 }
 
 /// Both ends of a connection, with their settings.
@@ -135,6 +138,7 @@ pub(crate) fn at_rest(pair: &Pair<'_>) {
         assert_eq!(to.items_held(), (0, 0), "items are held that nobody has");
         assert_eq!(from.bytes_queued(), 0, "bytes wait for nothing");
         let (calls, replies) = from.credit_available();
+        assert_eq!((calls, replies), to.credit_granted(), "credit was lost or made on its way");
         // What is kept back is less than a quarter.
         for (left, window) in [(calls, sizes.calls_window), (replies, sizes.replies_window)] {
             assert!(left > window / 4 * 3 - 4, "credit was lost: {left} of {window} is left");

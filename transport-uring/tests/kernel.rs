@@ -1,6 +1,8 @@
 //! The same engine over the kernel's own ring, with everything and with each thing missing.
 #![allow(clippy::print_stderr, reason = "what is skipped says why")]
 
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use ringcall_core::{
@@ -241,6 +243,59 @@ fn e13_more_completions_than_the_queue_holds_all_arrive() {
             }
         }
         assert_eq!(received, pairs.len());
+    });
+}
+
+#[test]
+fn e13_completions_beyond_the_queue_arrive_also_while_nobody_waits() {
+    with_every_mask(|features| {
+        let mut config = UringConfig::default();
+        config.entries = 2; // and a completion queue of 16
+        config.direct_sends = 0;
+        let (memory, mut engine) = engine(features, config);
+        let [_, address] = addresses();
+        let Address::Unix(path) = &address else { panic!("the second one is") };
+        let listener = UnixListener::bind(path).unwrap();
+        let (mut peers, mut others) = (Vec::new(), Vec::new());
+        // A few more than the queue holds: the kernel makes 20 completions at a time.
+        for _ in 0..20 {
+            let handle = engine.connect(&address).unwrap();
+            wait(&mut engine, &mut others, |event| {
+                matches!(event, TransportEvent::Connected(_)).then_some(())
+            });
+            let (peer, _) = listener.accept().unwrap();
+            peer.set_nonblocking(true).unwrap();
+            peers.push((handle, peer));
+        }
+        // More than a socket takes, and less than twice as much.
+        let mut batch = Batch::new(1 << 20);
+        for (handle, _) in &peers {
+            batch.push(Segment::Local(memory.pool().copy(&[7; 300 * 1024])));
+            assert!(!engine.send(*handle, &mut batch));
+        }
+        let mut events = Vec::new();
+        let is_done =
+            |event: &TransportEvent<_>| matches!(event, TransportEvent::Sent { done: true, .. });
+        for _ in 0..50 {
+            engine.park(Some(Duration::from_millis(1)));
+            engine.reap(&mut events);
+            assert!(!events.drain(..).any(|event| is_done(&event)), "all wait for room");
+        }
+        for (_, peer) in &mut peers {
+            while peer.read(&mut [0; 64 * 1024]).is_ok() {}
+        }
+        // All is sent now, and nothing is begun again that would enter the ring.
+        let mut done = 0;
+        for _ in 0..200_000 {
+            engine.reap(&mut events);
+            done += events.drain(..).filter(is_done).count();
+            if done == peers.len() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(done, peers.len());
+        std::fs::remove_file(path).unwrap();
     });
 }
 

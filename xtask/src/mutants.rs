@@ -27,7 +27,7 @@ const EVENTS: &str = "2000";
 const NOTHING: &str = "none";
 
 /// Name of the switch, what happens, what notices.
-const MUTANTS: [(&str, &str, Noticed); 48] = [
+const MUTANTS: [(&str, &str, Noticed); 50] = [
     ("lost_completion", "calls do not end with their connection", BySimulator),
     ("later_first", "what arrives may be parsed before what came earlier", BySimulator),
     ("generation_kept", "a slot's next call has the same id", BySimulator),
@@ -37,10 +37,12 @@ const MUTANTS: [(&str, &str, Noticed); 48] = [
     ("credit_leak_cancel", "a cancelled call keeps its credit", BySimulator),
     ("credit_leak_item", "an abandoned item keeps its credit", BySimulator),
     ("credit_leak_unsent", "an abandoned request keeps its credit", BySimulator),
+    ("credit_lost", "each grant is a byte short", BySimulator),
     ("grant_forgotten", "credit is hardly ever given back", BySimulator),
     ("lost_writable", "a stream with new credit is not told", BySimulator),
     ("lost_wake_of_the_crowd", "streams that wait for the connection are not told", BySimulator),
     ("missed_end", "the end behind an item in parts is not sent", BySimulator),
+    ("wakes_late", "a loop may wait 64 ticks longer than to the next deadline", BySimulator),
     ("deadline_not_armed", "a call has no timer", BySimulator),
     ("served_deadline_not_watched", "a handler is not told of its deadline", BySimulator),
     ("expired_in_queue_runs", "a call that expired in a queue runs", BySimulator),

@@ -108,7 +108,7 @@ impl<N: Connector> Balanced<N> {
     /// Replaces the instances by those of a listing that this side uses. One at a time.
     fn apply_part(&self, listing: &Listing) {
         let shared = &self.shared;
-        let aperture = shared.fleet.with(|fleet| fleet.settings().aperture);
+        let aperture = shared.fleet.with(|fleet| fleet.settings().aperture_policy());
         let part = aperture.map(|aperture| aperture.narrow(listing));
         let listing = part.as_ref().unwrap_or(listing);
         // Connections are opened, and let go of, outside of the guard: either may take a moment.
@@ -130,12 +130,12 @@ impl<N: Connector> Balanced<N> {
     /// When one makes no sense; nothing is changed then.
     pub fn configure(&self, settings: Settings) -> Result<(), BadSetting> {
         let shared = &self.shared;
-        let (now, aperture) = (shared.connector.now(), settings.aperture);
-        let before = shared.fleet.with(|fleet| {
-            let before = fleet.settings().aperture;
-            fleet.configure(now, settings).map(|()| before)
+        let now = shared.connector.now();
+        let is_part_same = shared.fleet.with(|fleet| {
+            let is_part_same = settings.has_aperture_of(fleet.settings());
+            fleet.configure(now, settings).map(|()| is_part_same)
         })?;
-        if before != aperture {
+        if !is_part_same {
             // Whoever applies a listing meanwhile goes by the aperture of before, or of now.
             let last = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
             self.apply_part(&last);

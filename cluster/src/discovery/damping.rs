@@ -58,6 +58,14 @@ impl Damping {
         Damping { half_life: config.half_life, penalties: BTreeMap::new() }
     }
 
+    /// What is left of penalties now halves as fast as this says.
+    pub(super) fn configure(&mut self, now: Instant, config: &DampingConfig) {
+        let before = std::mem::replace(&mut self.half_life, config.half_life);
+        for penalty in self.penalties.values_mut() {
+            (penalty.amount, penalty.at) = (left(before, now, penalty), now);
+        }
+    }
+
     /// It has vanished.
     pub(super) fn lost(&mut self, now: Instant, name: &str) {
         let before = self.penalties.get(name).copied();

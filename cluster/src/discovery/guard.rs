@@ -99,6 +99,11 @@ impl Guard {
         Guard { config, held: BTreeMap::new(), let_go: VecDeque::new(), is_last: false }
     }
 
+    /// Believes this much from now on. Who is held stays so, for as long as this says.
+    pub(super) fn configure(&mut self, config: GuardConfig) {
+        self.config = config;
+    }
+
     /// What is shown instead of `present`, where `shown` was before. `present` may gain those that are held.
     pub(super) fn judge(
         &mut self,

@@ -136,6 +136,19 @@ impl Discovery {
         })
     }
 
+    /// Replaces the settings. What was heard stays, and so do those that are held, left out or not shown yet: from now on
+    /// their time is what these say.
+    ///
+    /// # Errors
+    /// When a setting makes no sense; nothing is changed then.
+    pub fn configure(&mut self, now: Instant, config: DiscoveryConfig) -> Result<(), BadSetting> {
+        config.check()?;
+        (self.quiet, self.quiet_max) = (config.damping.quiet, config.damping.quiet_max);
+        self.damping.configure(now, &config.damping);
+        self.guard.configure(config.guard);
+        Ok(())
+    }
+
     /// Begins with what was known before this process started. It counts until the source is heard, and
     /// longer if that has nothing.
     pub fn restore(&mut self, now: Instant, instances: impl IntoIterator<Item = Instance>) {
@@ -293,8 +306,11 @@ impl Discovery {
             // Who comes and goes is better than hardly anybody.
             present = self.present.clone();
         }
-        // An instance that is left out has not vanished.
-        self.shown.retain(|name, _| !self.present.contains_key(name) || present.contains_key(name));
+        // An instance that is left out has not vanished, and is held no more: the source has it.
+        for name in self.present.keys().filter(|name| !present.contains_key(*name)) {
+            self.shown.remove(name);
+            self.guard.release(name);
+        }
         let alarm = self.guard.judge(now, &self.shown, &mut present);
         alarm.into_iter().for_each(|alarm| self.alarm(alarm));
         self.shown = present;

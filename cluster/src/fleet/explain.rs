@@ -19,7 +19,7 @@ pub struct Explanation {
     pub balance: String,
     /// The version of the list of instances.
     pub listing: u64,
-    /// Which part of that list is used, if not all of it.
+    /// Which part of that list is used, if not all of it, and no policy of yours says which.
     pub aperture: Option<Aperture>,
     /// What rules make of it, if there are rules, groups, zones or priorities. Where chance decides, it is that of the next call.
     pub trace: Option<Trace>,
@@ -114,11 +114,12 @@ impl<T: Clone> Fleet<T> {
             }
         });
         let hosts = hosts.collect();
+        let has_custom_aperture = self.settings.custom_aperture.is_some();
         Explanation {
             trace,
             balance: format!("{:?}", self.settings.balancing),
             listing: self.version,
-            aperture: self.settings.aperture,
+            aperture: self.settings.aperture.filter(|_| !has_custom_aperture),
             breaker: states.as_ref().and_then(|(breaker, _)| *breaker),
             recovery: self.recovery.state(),
             budget: self.budget.balance(),

@@ -200,10 +200,11 @@ impl<T> Hosts<T> {
         self.callable.clear();
         self.usable.clear();
         (self.weight_max, self.probe_at, self.ejected) = (1, Instant::FAR, 0);
+        let warm_up = settings.warm_up_policy();
         for &place in &self.live {
             let Some(host) = &self.hosts[place as usize] else { continue };
             let stats = &mut self.stats[place as usize];
-            let share = u64::from(ramp(now, host.listed.since, settings.warm_up));
+            let share = u64::from(ramp(now, host.listed.since, warm_up));
             let ramped = (u64::from(stats.full_weight) * share / 1000) as u32;
             let is_sub = matches!(host.health.state, HealthState::SubHealthy(_));
             stats.weight = if is_sub { ramped / 10 } else { ramped };

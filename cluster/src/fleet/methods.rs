@@ -8,7 +8,7 @@ use ringcall_core::{Instant, RetryBudget};
 
 use super::BUDGET_WINDOW;
 use crate::breaker::{AnyBreaker, BreakerPolicy as _, BreakerState, Pass};
-use crate::hedge::Hedging;
+use crate::hedge::{AnyHedging, HedgePolicy as _};
 use crate::limit::Limiter;
 use crate::route::Asked;
 use crate::settings::{MethodSettings, Settings};
@@ -42,7 +42,7 @@ struct Method {
     host_breakers: BTreeMap<u32, AnyBreaker>,
     /// How many of `host_breakers` are not closed.
     open: u32,
-    hedging: Option<(Hedging, RetryBudget)>,
+    hedging: Option<(AnyHedging, RetryBudget)>,
     limiter: Limiter,
 }
 
@@ -55,9 +55,8 @@ impl Method {
             breaker: settings.new_breaker(),
             host_breakers: BTreeMap::new(),
             open: 0,
-            hedging: settings.hedge.map(|hedge| {
-                let budget = RetryBudget::new(hedge.extra_percent, 0, BUDGET_WINDOW, now);
-                (Hedging::new(hedge, now), budget)
+            hedging: settings.new_hedging(now).map(|(hedging, extra_percent)| {
+                (hedging, RetryBudget::new(extra_percent, 0, BUDGET_WINDOW, now))
             }),
             limiter: Limiter::new(settings.limit),
         }
@@ -90,9 +89,8 @@ impl Methods {
     pub(super) fn configure(&mut self, now: Instant, settings: &Settings) {
         for method in &mut self.methods {
             let new = settings.of(method.id);
-            let is_same =
-                new.has_breakers_of(&method.settings) && new.hedge == method.settings.hedge;
-            if !is_same {
+            let before = &method.settings;
+            if !new.has_breakers_of(before) || !new.has_hedging_of(before) {
                 let (name, limiter) =
                     (std::mem::take(&mut method.name), std::mem::take(&mut method.limiter));
                 *method = Method { limiter, ..Method::new(now, method.id, name, new) };
@@ -229,7 +227,7 @@ impl Methods {
     // ---- hedging ----
 
     #[inline]
-    pub(super) fn hedging(&self, index: u32) -> Option<&Hedging> {
+    pub(super) fn hedging(&self, index: u32) -> Option<&AnyHedging> {
         self.methods[index as usize].hedging.as_ref().map(|(hedging, _)| hedging)
     }
 

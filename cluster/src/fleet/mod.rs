@@ -32,7 +32,7 @@ use crate::balance::Balance;
 use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
-use crate::hedge::Hedging;
+use crate::hedge::{AnyHedging, HedgePolicy as _};
 use crate::limit::{LimitLease, Limiter};
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
@@ -533,12 +533,12 @@ impl<T: Clone> Fleet<T> {
     #[inline]
     #[must_use]
     pub fn is_tied(&self, call: &CallState) -> bool {
-        self.hedging(call).is_some_and(Hedging::is_tied)
+        self.hedging(call).is_some_and(|hedging| hedging.is_tied())
     }
 
     /// When the call is hedged, if it may be.
     #[inline]
-    fn hedging(&self, call: &CallState) -> Option<&Hedging> {
+    fn hedging(&self, call: &CallState) -> Option<&AnyHedging> {
         let is_idempotent = call.flags & request_flags::IDEMPOTENT != 0;
         self.methods.hedging(call.method).filter(|_| is_idempotent)
     }
@@ -574,7 +574,7 @@ impl<T: Clone> Fleet<T> {
             is_probe,
             number: call.attempts,
             timeout: method.attempt_timeout.map_or(left, |timeout| timeout.min(left)),
-            hedge_after: self.hedging(call).and_then(Hedging::after),
+            hedge_after: self.hedging(call).and_then(|hedging| hedging.after()),
         };
         call.attempts += 1;
         if call.report.is_some() {

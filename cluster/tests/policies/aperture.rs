@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use ringcall_cluster::Aperture;
 use ringcall_cluster::discovery::{Instance, Listing};
+use ringcall_cluster::{Aperture, AperturePolicy as _};
 
 fn listing(weights: &[u32]) -> Listing {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));

@@ -1,17 +1,22 @@
 //! Policies of the user's own, in place of those that are there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_cluster::Settings;
 use ringcall_cluster::breaker::{BreakerPolicy, BreakerState, CustomBreaker, Pass};
+use ringcall_cluster::discovery::Listing;
 use ringcall_cluster::fleet::FleetEvent;
 use ringcall_cluster::health::{Condition, HealthPolicy, Peers, Reason, Record};
+use ringcall_cluster::hedge::{CustomHedging, HedgePolicy};
 use ringcall_cluster::retry::{Attempted, RetryPolicy, Verdict};
 use ringcall_cluster::route::{Action, Match, Route, Rule, Rules, Subset};
-use ringcall_core::{Cause, Entropy, Failure, Instant, Status};
+use ringcall_cluster::{AperturePolicy, Settings, WarmUpPolicy};
+use ringcall_core::{Cause, Channel, Clock, Empty, Entropy, Failure, Instant, Status};
 
-use crate::stubs::{Does, IDEMPOTENT, balanced, call, generous, lost, refused};
+use crate::stubs::{
+    Does, IDEMPOTENT, balanced, call, generous, listing, lost, outgoing, poll, refused,
+};
 
 /// Again at once, and only twice.
 #[derive(Debug)]
@@ -116,6 +121,109 @@ fn a_health_policy_ejects() {
     assert_eq!(world.names().matches('a').count(), 1, "it is ejected by its first failure");
     let event = balanced.poll_event().expect("it is told");
     assert!(event.to_string().ends_with("it failed"), "{event}");
+}
+
+/// After two milliseconds, once a call has been seen.
+#[derive(Debug, Default)]
+struct Second(u32);
+
+impl HedgePolicy for Second {
+    fn record(&mut self, _now: Instant, _latency: Duration) {
+        self.0 += 1;
+    }
+
+    fn after(&self) -> Option<Duration> {
+        (self.0 > 0).then_some(Duration::from_millis(2))
+    }
+}
+
+#[test]
+fn a_hedge_policy_says_when_and_the_budget_says_how_often() {
+    for extra_percent in [5, 0] {
+        let mut settings = generous();
+        let mut custom = CustomHedging::new(|| Box::<Second>::default());
+        custom.extra_percent = extra_percent;
+        settings.method.custom_hedge = Some(custom);
+        let (balanced, world) = balanced("ab", settings);
+        for _ in 0..100 {
+            assert_eq!(call(&balanced, &world, IDEMPOTENT), Ok(Status::OK));
+        }
+        world.all_do("ab", Does::Hangs);
+        world.take_made();
+        let made = |flags: u8, time: Duration| {
+            let mut call = balanced.call(outgoing(flags), Empty);
+            assert!(poll(&mut call).is_pending());
+            world.pass(time);
+            assert!(poll(&mut call).is_pending());
+            world.take_made().len()
+        };
+        assert_eq!(made(IDEMPOTENT, Duration::from_millis(1)), 1);
+        let hedged = if extra_percent > 0 { 2 } else { 1 };
+        assert_eq!(made(IDEMPOTENT, Duration::from_millis(2)), hedged);
+        assert_eq!(made(0, Duration::from_millis(2)), 1, "it may run once");
+    }
+}
+
+/// Nothing but a call now and then for a minute, then everything at once.
+#[derive(Debug)]
+struct AtOnce;
+
+impl WarmUpPolicy for AtOnce {
+    fn share(&self, age: Option<Duration>) -> u32 {
+        if age.is_some_and(|age| age < Duration::from_secs(60)) { 0 } else { u32::MAX }
+    }
+}
+
+/// Of an instance that is warm and well.
+const FULL: (u32, u32) = (10_000, 10_000);
+
+#[test]
+fn a_warm_up_policy_says_which_share_a_new_instance_gets() {
+    let mut settings = generous();
+    settings.custom_warm_up = Some(Arc::new(AtOnce));
+    let (balanced, world) = balanced("ab", settings);
+    world.pass(Duration::from_secs(1));
+    let mut listing = listing(2, "abc");
+    let mut listed = listing.instances.to_vec();
+    listed[2].since = balanced.connector().now();
+    listing.instances = listed.into();
+    balanced.apply(&listing);
+    let weights = || balanced.explain(7).hosts.iter().map(|host| host.weight).collect::<Vec<_>>();
+    assert_eq!(weights(), [FULL, FULL, (1, FULL.1)]);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    assert_eq!(weights(), [FULL; 3]);
+}
+
+/// Only these.
+#[derive(Debug)]
+struct Only(&'static str);
+
+impl AperturePolicy for Only {
+    fn narrow(&self, listing: &Listing) -> Listing {
+        let all = listing.instances.iter();
+        let kept = all.filter(|listed| self.0.contains(&listed.instance.name));
+        Listing { instances: kept.cloned().collect(), ..listing.clone() }
+    }
+}
+
+#[test]
+fn an_aperture_policy_says_who_is_connected_to() {
+    let mut settings = generous();
+    settings.custom_aperture = Some(Arc::new(Only("bd")));
+    let (balanced, _world) = balanced("abcd", settings.clone());
+    let names = || {
+        let hosts = balanced.explain(7).hosts;
+        hosts.into_iter().map(|host| host.name).collect::<BTreeSet<_>>()
+    };
+    let are = |names: &str| names.chars().map(String::from).collect::<BTreeSet<_>>();
+    assert_eq!(names(), are("bd"));
+    settings.custom_aperture = Some(Arc::new(Only("a")));
+    balanced.configure(settings.clone()).unwrap();
+    assert_eq!(names(), are("a"), "of the list that there is");
+    settings.custom_aperture = None;
+    balanced.configure(settings).unwrap();
+    assert_eq!(names(), are("abcd"));
 }
 
 #[test]

@@ -64,6 +64,49 @@ fn settings_of_a_list_that_make_no_sense_are_told_by_name() {
     assert!(wrong(|it| it.guard.hold = Duration::MAX).contains("guard.hold"));
 }
 
+#[test]
+fn settings_of_a_list_are_replaced_and_count_for_what_there_is() {
+    let mut discovery = discovery();
+    let mut config = DiscoveryConfig::default();
+    discovery.handle_update(at(0), snapshot(1, &TEN));
+    discovery.poll_listing();
+    discovery.handle_update(at(1000), snapshot(2, &["a"]));
+    settle(&mut discovery, at(1000), at(2000));
+    assert_eq!(names(&discovery), "abcdefghij", "nine are held");
+    config.guard.hold = Duration::from_secs(5);
+    discovery.configure(at(2000), config).unwrap();
+    settle(&mut discovery, at(2000), at(6000));
+    assert_eq!(names(&discovery), "abcdefghij");
+    settle(&mut discovery, at(6000), at(6200));
+    assert_eq!(names(&discovery), "a", "since they were held first");
+    config.guard.hold = Duration::ZERO;
+    assert_eq!(discovery.configure(at(7000), config).unwrap_err().name, "guard.hold");
+}
+
+#[test]
+fn g06_one_that_flaps_is_left_out_also_if_it_was_held_and_for_as_long_as_new_settings_say() {
+    let mut discovery = discovery();
+    let mut config = DiscoveryConfig::default();
+    let mut number = 0;
+    let mut say = |discovery: &mut Discovery, ms: u64, names: &[&str]| {
+        number += 1;
+        discovery.handle_update(at(ms), snapshot(number, names));
+        settle(discovery, at(ms), at(ms + 500));
+    };
+    for round in 0..4 {
+        say(&mut discovery, round * 1000, &["a", "b", "c", "d"]);
+        say(&mut discovery, round * 1000 + 500, &["a", "b", "c"]);
+    }
+    // Also when it was held for a while, since it had vanished more than once.
+    say(&mut discovery, 4000, &["a", "b", "c", "d"]);
+    assert_eq!(names(&discovery), "abc", "it comes and goes");
+    // By the half-life of before it would be back in half a minute.
+    config.damping.half_life = Duration::from_millis(100);
+    discovery.configure(at(4500), config).unwrap();
+    settle(&mut discovery, at(4500), at(6000));
+    assert_eq!(names(&discovery), "abcd");
+}
+
 const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 #[test]

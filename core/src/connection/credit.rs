@@ -184,6 +184,11 @@ impl Window {
         amount
     }
 
+    /// How many bytes the other side may still send, when it has heard all that was granted.
+    pub(super) fn granted(&self) -> u64 {
+        self.granted
+    }
+
     /// How many bytes this side holds.
     #[inline]
     pub(super) fn held(&self) -> u64 {

@@ -957,6 +957,13 @@ impl<T> Connection<T> {
         (self.credit.calls_out.available(), self.credit.replies_out.available())
     }
 
+    /// Body bytes that the other side may still send when it has heard all that this side has granted: as calls, and as
+    /// replies. At rest they are its [`credit_available`](Connection::credit_available).
+    #[must_use]
+    pub fn credit_granted(&self) -> (u64, u64) {
+        (self.credit.calls_in.granted(), self.credit.replies_in.granted())
+    }
+
     /// Body bytes of the other side that this side holds: of calls, and of replies.
     #[must_use]
     pub fn credit_held(&self) -> (u64, u64) {

@@ -548,7 +548,8 @@ impl<T> Connection<T> {
         if self.lacks_room(0) {
             return;
         }
-        let amount = self.window(pool, unit).take_grant();
+        let granted = self.window(pool, unit).take_grant();
+        let amount = if bug!("credit_lost") { granted.max(2) - 1 } else { granted };
         let (id, credit) = (MessageId::CONNECTION, Credit { amount, pool, unit });
         queue.push(self.control_frame(Kind::Credit, 0, id, &credit.encode()).into());
     }

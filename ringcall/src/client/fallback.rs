@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use pin_project_lite::pin_project;
 use ringcall_core::frame::{ExtensionWriter, Extensions, ReplyHeader, request_flags, tag};
 use ringcall_core::{
@@ -45,13 +45,13 @@ pub const FALLBACK_KEY: &str = "ringcall-fallback";
 #[derive(Clone, Debug)]
 pub struct Fallbacks {
     service: &'static ServiceTable,
-    plans: HashMap<u64, Plan>,
+    plans: HashMap<u64, Arc<Plan>>,
     entries_max: usize,
     bytes_max: usize,
 }
 
 /// The fallbacks of one method.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Plan {
     is_kept: bool,
     other: Option<&'static MethodTable>,
@@ -107,7 +107,7 @@ impl Fallbacks {
             return Err(BadFallback::Types(name.to_owned()));
         }
         let value = (method.reply().codec, Bytes::copy_from_slice(&body));
-        self.plan(method).value = Some(value);
+        self.change(method, |plan| plan.value = Some(value));
         Ok(self)
     }
 
@@ -119,7 +119,7 @@ impl Fallbacks {
     /// When there is no such method.
     pub fn last_good(mut self, name: &str) -> Result<Fallbacks, BadFallback> {
         let method = self.find(name)?;
-        self.plan(method).is_kept = true;
+        self.change(method, |plan| plan.is_kept = true);
         Ok(self)
     }
 
@@ -136,7 +136,7 @@ impl Fallbacks {
         if (signatures(method), codecs(method)) != (signatures(other), codecs(other)) {
             return Err(BadFallback::Types(name.to_owned()));
         }
-        self.plan(method).other = Some(other);
+        self.change(method, |plan| plan.other = Some(other));
         Ok(self)
     }
 
@@ -157,9 +157,12 @@ impl Fallbacks {
         }
     }
 
-    fn plan(&mut self, method: &MethodTable) -> &mut Plan {
-        let none = Plan { is_kept: false, other: None, value: None };
-        self.plans.entry(method.id()).or_insert(none)
+    fn change(&mut self, method: &MethodTable, change: impl FnOnce(&mut Plan)) {
+        change(Arc::make_mut(self.plans.entry(method.id()).or_default()));
+    }
+
+    fn keeps_answers(&self) -> bool {
+        self.plans.values().any(|plan| plan.is_kept)
     }
 }
 
@@ -184,7 +187,7 @@ pub struct WithFallbacks<C> {
 }
 
 struct Shared {
-    fallbacks: Fallbacks,
+    fallbacks: RwLock<Fallbacks>,
     bodies: SharedPool,
     kept: Mutex<Kept>,
     counts: [AtomicU64; 3],
@@ -213,12 +216,20 @@ impl<C> WithFallbacks<C> {
     /// Around this channel.
     pub fn new(channel: C, fallbacks: Fallbacks) -> WithFallbacks<C> {
         let shared = Shared {
-            fallbacks,
+            fallbacks: RwLock::new(fallbacks),
             bodies: SharedPool::new(BLOCK_BYTES),
             kept: Mutex::default(),
             counts: Default::default(),
         };
         WithFallbacks { channel, shared: Arc::new(shared) }
+    }
+
+    /// Replaces what callers get instead of answers, of this channel and its clones. Calls under way go by what there was
+    /// when they were made. Answers that are kept stay so as far as they still may.
+    pub fn replace(&self, fallbacks: Fallbacks) {
+        let mut in_force = self.shared.fallbacks.write();
+        *in_force = fallbacks;
+        self.shared.kept.lock().shrink(&in_force);
     }
 
     /// What it is around.
@@ -260,11 +271,11 @@ impl<C: Channel<Body: IntoOwned>> Channel for WithFallbacks<C> {
         call: Outgoing,
         payload: P,
     ) -> FallbackCall<'a, C, P> {
-        let plan = self.shared.fallbacks.plans.get(&call.method);
+        let plan = self.shared.fallbacks.read().plans.get(&call.method).cloned();
         let plan = plan.filter(|_| call.flags & request_flags::ONE_WAY == 0);
         let waits = plan.map(|plan| Waits {
-            plan,
             key: if plan.is_kept { self.shared.key(&call, &payload) } else { None },
+            plan,
             began: MachineClock.now(),
             call,
             payload: payload.clone(),
@@ -302,12 +313,12 @@ pin_project! {
         #[pin]
         pending: C::Pending<'a, P>,
         // Of methods with fallbacks.
-        waits: Option<Waits<'a, P>>,
+        waits: Option<Waits<P>>,
     }
 }
 
-struct Waits<'a, P> {
-    plan: &'a Plan,
+struct Waits<P> {
+    plan: Arc<Plan>,
     key: Option<Key>,
     began: Instant,
     call: Outgoing,
@@ -347,12 +358,12 @@ impl<'a, C: Channel<Body: IntoOwned>, P: Payload + Clone> Future for FallbackCal
                     failure
                 }
             };
-            return Poll::Ready(shared.instead(waits.plan, waits.key, &waits.call).ok_or(failure));
+            return Poll::Ready(shared.instead(&waits.plan, waits.key, &waits.call).ok_or(failure));
         }
     }
 }
 
-impl<P> Waits<'_, P> {
+impl<P> Waits<P> {
     /// The call of the other method, if there is one, and time.
     fn other(&self) -> Option<Outgoing> {
         let other = self.plan.other?;
@@ -420,6 +431,19 @@ impl Kept {
             None => self.order.push_back(key),
         }
         self.bytes += bytes;
+        self.forget_oldest(settings);
+    }
+
+    /// Lets go of what is not kept any more.
+    fn shrink(&mut self, settings: &Fallbacks) {
+        if settings.keeps_answers() {
+            self.forget_oldest(settings);
+        } else {
+            *self = Kept::default();
+        }
+    }
+
+    fn forget_oldest(&mut self, settings: &Fallbacks) {
         while self.order.len() > settings.entries_max || self.bytes > settings.bytes_max {
             let Some(oldest) = self.order.pop_front() else { return };
             if let Some((_, body)) = self.answers.remove(&oldest) {
@@ -462,7 +486,11 @@ impl Shared {
             // What a server says of itself it says of that moment.
             let ReplyHeader { status, signature, codec, compression, .. } = answer.header;
             let header = ReplyHeader { signature, codec, compression, ..ReplyHeader::new(status) };
-            self.kept.lock().insert(key, (header, body), &self.fallbacks);
+            // Before what is kept, as in `replace`.
+            let settings = self.fallbacks.read();
+            if settings.keeps_answers() {
+                self.kept.lock().insert(key, (header, body), &settings);
+            }
         }
     }
 

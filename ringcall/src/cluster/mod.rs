@@ -25,10 +25,12 @@ mod watch;
 
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
-    Aperture, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts, Guard, LimitLease,
-    MethodSettings, MirrorConfig, Settings, Sign, balance, breaker, discovery, fleet, health,
-    hedge, ramp, recovery, retry, route, sign_of,
+    Aperture, AperturePolicy, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts,
+    Guard, LimitLease, MethodSettings, MirrorConfig, Settings, Sign, WarmUpPolicy, balance,
+    breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
 };
+/// Time and chance, as policies and sources of your own are told them.
+pub use ringcall_core::{Entropy, Instant};
 pub use ties::Begun;
 pub(crate) use ties::begun;
 pub use watch::{Watch, Watching};

@@ -11,7 +11,7 @@ use ringcall_cluster::discovery::{
     Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
 };
 use ringcall_cluster::fleet::{CallReport, FleetEvent};
-use ringcall_cluster::{Balanced, Connector};
+use ringcall_cluster::{BadSetting, Balanced, Connector};
 use ringcall_core::Instant;
 
 /// How often the source is asked.
@@ -45,7 +45,7 @@ impl Watch {
         Watch { wanted, config, cache: None, on_event: None, on_report: None, on_alarm: None }
     }
 
-    /// What is believed of the source, and how fast.
+    /// What is believed of the source, and how fast. [Replaceable](Watching::configure) while it is watched.
     pub fn config(self, config: DiscoveryConfig) -> Watch {
         Watch { config, ..self }
     }
@@ -98,7 +98,7 @@ impl Watch {
             }
             _ => {}
         }
-        let (stop, stopped) = channel::<()>();
+        let (configs, configured) = channel();
         let mut watcher = Watcher {
             discovery,
             source: Box::new(source),
@@ -111,11 +111,16 @@ impl Watch {
         };
         watcher.look();
         let thread = thread::Builder::new().name("ringcall-watch".into()).spawn(move || {
-            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                match configured.recv_timeout(EVERY) {
+                    Ok(config) => watcher.configure(config),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
                 watcher.look();
             }
         })?;
-        Ok(Watching { stop: Some(stop), thread: Some(thread) })
+        Ok(Watching { configs: Some(configs), thread: Some(thread) })
     }
 }
 
@@ -127,13 +132,30 @@ impl fmt::Debug for Watch {
 
 /// A source that is being watched. Dropping it ends that; the channel keeps its list.
 pub struct Watching {
-    stop: Option<Sender<()>>,
+    /// It ends with this.
+    configs: Option<Sender<DiscoveryConfig>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Watching {
+    /// Replaces what [`Watch::config`] said: on the thread that watches, a moment after this returns. What that means for
+    /// what was heard is said at [`Discovery::configure`].
+    ///
+    /// # Errors
+    /// When a setting makes no sense; nothing is changed then.
+    pub fn configure(&self, config: DiscoveryConfig) -> Result<(), BadSetting> {
+        config.check()?;
+        if let Some(configs) = &self.configs {
+            // A thread that has panicked in a source of somebody's watches no more.
+            let _is_watching = configs.send(config);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.configs.take());
         if let Some(thread) = self.thread.take() {
             // It has panicked in a source of somebody's, who was told.
             let _panicked = thread.join();
@@ -190,6 +212,13 @@ impl<N: Connector> Watcher<N> {
             listing.version = listing.version.max(self.balanced.version() + 1);
             self.balanced.apply(&listing);
             self.save(&listing);
+        }
+    }
+
+    fn configure(&mut self, config: DiscoveryConfig) {
+        let now = self.now();
+        if let Err(bad) = self.discovery.configure(now, config) {
+            log::error!("the settings of a list were checked, and are refused: {bad}");
         }
     }
 

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use ringcall_codec_rkyv::Message;
 use ringcall_core::frame::request_flags;
-use ringcall_core::{Codec, Request, Status, method_id};
+use ringcall_core::{Codec, Request, Status};
 
 use super::admit::Admitted;
 use super::handler::{
     Handler, Offloaded, OffloadedResponder, OnShard, Spawned, SpawnedResponder, Spawner,
     WithResponder,
 };
-use super::limits::Cost;
+use super::limits::{Cost, Served};
 use super::methods::MethodRows;
 use super::repeats::Deduplicated;
 use super::streams::{Ending, Streaming, Streams};
@@ -83,15 +83,9 @@ impl Router {
         &self.rows
     }
 
-    /// Whether there is a method of this full name.
-    pub(crate) fn has_method(&self, name: &str) -> bool {
-        self.methods.contains_key(&method_id(name))
-    }
-
-    /// Whether there is a service of this name that has methods.
-    pub(crate) fn has_service(&self, name: &str) -> bool {
-        let service = |method: &Rc<Method>| method.full_name().rsplit_once('/');
-        self.methods.values().filter_map(service).any(|(of, _)| of == name)
+    /// The names of all of them.
+    pub(crate) fn served(&self) -> Served {
+        Served::new(self.methods.values().map(|method| method.full_name().to_owned()))
     }
 }
 

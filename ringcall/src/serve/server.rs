@@ -11,12 +11,12 @@ use std::time::Duration;
 use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
 
 use super::handler::Spawner;
-use super::limits::Limits;
+use super::limits::{Limits, LimitsInForce, Served, ServerLimits};
 use super::signals::Signals;
 use super::starting::{Register, Registered, StartError, StartHook, Starting};
 use super::{
-    Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, Router,
-    SendService, ServerCall, ServerFilter, Service, SpawnedCall,
+    Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, SendService,
+    ServerCall, ServerFilter, Service, SpawnedCall,
 };
 use crate::ServeError;
 use crate::client::ToAddress;
@@ -231,7 +231,7 @@ impl Server {
     }
 
     /// What it refuses when there is too much to do, see [`limits`](crate::limits): by default only what
-    /// connections are limited to.
+    /// connections are limited to. [Replaceable](ServerLimits::replace) while it serves.
     ///
     /// A server that runs handlers on its shards should have some. Without, calls wait in sockets, where it
     /// is not seen for how long, and under overload each is answered when its caller has given up.
@@ -490,20 +490,25 @@ impl Server {
         if let Some(settings) = deduplication {
             config.kept = Some(Arc::new(KeptReplies::new(settings.validate()?)));
         }
-        config.rates = config.limits.as_ref().and_then(Limits::rates);
+        let rates = config.limits.as_ref().and_then(|limits| limits.rates(None));
+        let in_force = LimitsInForce { limits: config.limits.clone(), rates: rates.clone() };
+        config.rates = rates;
         config.limits = config.limits.map(|limits| limits.shared_among(shards));
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let plan =
-            Arc::new(Plan { services, filter, handlers, config, pool: Pool::new(threads, rule) });
+        let pool = Pool::new(threads, rule);
+        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Arc::clone(&pool) });
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
             starting.push(StartingShard::spawn(index, &plan, ended.clone())?);
         }
-        let mut remotes = Vec::new();
+        let (mut remotes, mut served) = (Vec::new(), Served::default());
         for shard in &starting {
-            remotes.push(shard.ready()?);
+            let remote;
+            (remote, served) = shard.ready()?;
+            remotes.push(remote);
         }
+        let limits = ServerLimits::new(remotes.clone(), pool, served, in_force);
         // All are ready: the first accepts for all.
         for shard in &starting {
             if shard.go.send(remotes.clone()).is_err() {
@@ -515,6 +520,7 @@ impl Server {
             // Until it listens.
             address: Address::Unix(String::new()),
             remotes,
+            limits,
             threads,
             ended,
             ends,
@@ -551,7 +557,7 @@ struct Plan {
 /// A shard's thread that is being started.
 struct StartingShard {
     thread: JoinHandle<()>,
-    ready: Receiver<Result<Arc<Remote>, ServeError>>,
+    ready: Receiver<Result<(Arc<Remote>, Served), ServeError>>,
     /// All shards of the server, when all are ready.
     go: SyncSender<Vec<Arc<Remote>>>,
 }
@@ -568,14 +574,14 @@ impl StartingShard {
         let thread = thread::Builder::new().name(format!("ringcall-shard-{index}"));
         let thread = thread
             .spawn(move || {
-                let shard = match plan.make_shard() {
-                    Ok(shard) => shard,
+                let (shard, served) = match plan.make_shard() {
+                    Ok(made) => made,
                     Err(error) => {
                         let _ = ready_sender.send(Err(error));
                         return;
                     }
                 };
-                let _ = ready_sender.send(Ok(Arc::clone(&shard.inner().remote)));
+                let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
                 // The server could not be started because of another shard.
                 let Ok(siblings) = go_receiver.recv() else { return };
                 shard.inner().set_siblings(siblings);
@@ -588,13 +594,13 @@ impl StartingShard {
         Ok(StartingShard { thread, ready, go })
     }
 
-    fn ready(&self) -> Result<Arc<Remote>, ServeError> {
+    fn ready(&self) -> Result<(Arc<Remote>, Served), ServeError> {
         self.ready.recv().map_err(|_| ServeError::Panicked)?
     }
 }
 
 impl Plan {
-    fn make_shard(&self) -> Result<Shard, ServeError> {
+    fn make_shard(&self) -> Result<(Shard, Served), ServeError> {
         let shard = Shard::with_pool(self.config.clone(), Arc::clone(&self.pool))?;
         let mut mount = Mount::add_to(shard.inner());
         if let Some(filter) = &self.filter {
@@ -607,25 +613,20 @@ impl Plan {
             service(&shard, &mut mount, self.handlers)?;
         }
         let router = mount.finish();
-        if let Some(name) = self.unknown(&router) {
+        let served = router.served();
+        if let Some(name) = self.unknown(&served) {
             return Err(ServeError::UnknownMethod { method: name.to_owned() });
         }
         shard.inner().set_router(router);
-        Ok(shard)
+        Ok((shard, served))
     }
-}
 
-impl Plan {
     /// The first method or service that settings name and that is not served.
-    fn unknown(&self, router: &Router) -> Option<&str> {
-        let limits = || self.config.limits.iter();
-        let mut methods = limits().flat_map(Limits::methods);
-        let mut services = limits().flat_map(Limits::services);
+    fn unknown(&self, served: &Served) -> Option<&str> {
+        let limited = self.config.limits.as_ref().and_then(|limits| limits.unknown(served));
         let mut either = self.config.kept.iter().flat_map(|kept| kept.settings().names());
-        methods
-            .find(|name| !router.has_method(name))
-            .or_else(|| services.find(|name| !router.has_service(name)))
-            .or_else(|| either.find(|name| !router.has_method(name) && !router.has_service(name)))
+        limited
+            .or_else(|| either.find(|name| !served.has_method(name) && !served.has_service(name)))
     }
 }
 
@@ -652,6 +653,7 @@ const PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(500);
 pub struct RunningServer {
     address: Address,
     remotes: Vec<Arc<Remote>>,
+    limits: ServerLimits,
     /// `None` once it has ended.
     threads: Vec<Option<JoinHandle<()>>>,
     ended: Sender<End>,
@@ -670,7 +672,7 @@ impl RunningServer {
         registries: Vec<Box<dyn Register>>,
     ) -> Result<(), ServeError> {
         if !on_start.is_empty() {
-            let starting = Starting::prepare()?;
+            let starting = Starting::prepare(self.limits.clone())?;
             self.listen(Place::Address(starting.address().clone()))?;
             starting.run(on_start)?;
         }
@@ -701,6 +703,12 @@ impl RunningServer {
     pub fn transport(&self) -> &TransportInfo {
         // A server has at least one shard.
         self.remotes[0].transport()
+    }
+
+    /// What it refuses when there is too much to do, which can be [replaced](ServerLimits::replace).
+    #[must_use]
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
     }
 
     /// How many connections its shards have.

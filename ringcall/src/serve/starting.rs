@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ringcall_core::Address;
 
+use super::limits::ServerLimits;
 use crate::ServeError;
 
 /// What a hook or a registry fails with.
@@ -89,13 +90,14 @@ pub(super) type StartHook = Box<dyn FnOnce(&Starting) -> Result<(), StartError> 
 /// [`Server::on_start`](crate::Server::on_start).
 pub struct Starting {
     address: Address,
+    limits: ServerLimits,
     /// Removed with it.
     folder: PathBuf,
 }
 
 impl Starting {
     /// Makes a folder that only this user may enter, for a socket.
-    pub(super) fn prepare() -> Result<Starting, ServeError> {
+    pub(super) fn prepare(limits: ServerLimits) -> Result<Starting, ServeError> {
         let random = RandomState::new().hash_one(0);
         let name = format!("ringcall-{}-{random:016x}", std::process::id());
         let folder = std::env::temp_dir().join(name);
@@ -105,7 +107,8 @@ impl Starting {
             .create(&folder)
             .map_err(|error| ServeError::Start(error.into()))?;
         let path = folder.join("starting");
-        Ok(Starting { address: Address::Unix(path.to_string_lossy().into_owned()), folder })
+        let address = Address::Unix(path.to_string_lossy().into_owned());
+        Ok(Starting { address, limits, folder })
     }
 
     /// Where it can be called meanwhile: a unix socket in a folder that only this user may enter. Calls there pass
@@ -113,6 +116,13 @@ impl Starting {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What the server refuses when there is too much to do: a clone of it can be kept, to
+    /// [replace](ServerLimits::replace) them later.
+    #[must_use]
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
     }
 
     /// Runs the hooks in their order, until one fails.

@@ -11,7 +11,7 @@ mod records;
 mod remote;
 mod watch;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +50,6 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
-use crate::serve::limits::{Limits, Rates};
 use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running};
 
 /// What comes back with the end of a call. Each is a word, so that it goes from hand to hand in registers.
@@ -150,8 +149,8 @@ pub(crate) struct Inner {
     outbox: Outbox,
     compression: CompressionConfig,
     inflated: Inflated,
-    /// What decides which calls begin, if there are limits.
-    admission: Option<Box<Admission>>,
+    /// What decides which calls begin, once there are limits.
+    admission: OnceCell<Box<Admission>>,
     /// Of answers, if some are kept.
     keeping: Option<Box<Keeping>>,
     /// For observers, if there are any.
@@ -159,7 +158,7 @@ pub(crate) struct Inner {
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
     /// Whether any of them wants to know of answers.
-    tells_answers: bool,
+    tells_answers: Cell<bool>,
 }
 
 /// Which of the events there were have been handled.
@@ -224,8 +223,6 @@ pub(crate) struct InnerConfig {
     pub(crate) compression: CompressionConfig,
     /// How much requests may become that arrived compressed.
     pub(crate) inflated_bytes_max: usize,
-    pub(crate) limits: Option<Limits>,
-    pub(crate) rates: Option<Arc<Rates>>,
     pub(crate) kept: Option<Arc<KeptReplies>>,
     pub(crate) layers: Layers,
     pub(crate) authority: Authority,
@@ -244,8 +241,6 @@ impl Inner {
     ) -> Inner {
         let now = clock.now();
         let gate = Gate::new(config.authority);
-        let rates = config.rates;
-        let admission = config.limits.map(|limits| Box::new(Admission::new(&limits, rates, now)));
         let watch = Watch::new(&config.observers);
         Inner {
             endpoint: RefCell::new(Endpoint::new(engine, memory.clone(), now)),
@@ -289,8 +284,8 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             records: Records::new(config.recorder),
-            tells_answers: admission.is_some() || watch.is_some() || config.kept.is_some(),
-            admission,
+            tells_answers: Cell::new(watch.is_some() || config.kept.is_some()),
+            admission: OnceCell::new(),
             keeping: Keeping::new(config.kept),
             watch,
             remote,
@@ -352,7 +347,7 @@ impl Inner {
                 break;
             }
         }
-        if self.admission.is_some() {
+        if self.admission.get().is_some() {
             any |= self.begin_waiting(now);
         }
         if self.keeping.is_some() {
@@ -371,7 +366,7 @@ impl Inner {
         if self.watch.is_some() {
             self.watch_counters(any);
         }
-        if any && self.admission.is_some() {
+        if any && self.admission.get().is_some() {
             self.worked(now);
         }
         self.has_work()
@@ -402,7 +397,7 @@ impl Inner {
             || self.remote.has_mail()
             // By the future that drives the shard.
             || !self.taken_of.borrow().is_empty()
-            || self.admission.as_ref().is_some_and(|admission| admission.has_work())
+            || self.admission.get().is_some_and(|admission| admission.has_work())
     }
 
     /// When there will be something to do if nothing happens before.
@@ -596,7 +591,7 @@ impl Inner {
         if self.is_guarded && !self.may_call(handle, request, method.full_name()) {
             return;
         }
-        if self.admission.is_some() {
+        if self.admission.get().is_some() {
             return self.take_on(handle, request, method);
         }
         self.begin(handle, request, method, 0);
@@ -744,7 +739,7 @@ impl Inner {
 
     /// Whether a call that nobody waits for any more has not begun.
     fn is_waiting(&self, handle: Handle, request: RequestId, why: Cancellation) -> bool {
-        let admission = self.admission.as_ref();
+        let admission = self.admission.get();
         admission.is_some_and(|admission| admission.gave_up((handle, request), why))
     }
 

@@ -23,6 +23,7 @@ use crate::client::{
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
 use crate::serve::Tie;
+use crate::serve::limits::{Limits, Rates};
 use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Mutex, Ordering, SegQueue, fence};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
@@ -124,6 +125,8 @@ pub(crate) enum Notice {
     Listen(Place, SyncSender<Result<Address, TransportError>>),
     /// A successor wants the listener.
     HandOver(SyncSender<Result<Socket, TransportError>>),
+    /// Other limits, those of one shard, and what counts their rates.
+    Limits(Arc<Limits>, Option<Arc<Rates>>),
     /// Somebody wants what is recorded of its connections.
     Records(Sender<Vec<ConnectionRecord>>),
 }

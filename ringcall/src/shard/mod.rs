@@ -336,13 +336,15 @@ impl Shard {
             observers: config.observers,
             stall_threshold: config.stall_threshold,
             recorder: config.recorder,
-            rates: config.rates.or_else(|| config.limits.as_ref().and_then(Limits::rates)),
-            limits: config.limits,
             kept: config.kept,
         };
         let clock = Box::new(MachineClock);
         let root = Waker::from(Arc::new(RootWake(Arc::clone(&remote))));
         let inner = Rc::new(Inner::new(engine, remote, memory, clock, pool, inner_config));
+        if let Some(limits) = config.limits {
+            let rates = config.rates.or_else(|| limits.rates(None));
+            inner.set_limits(&limits, rates);
+        }
         let driver = Rc::new(Driver {
             root,
             inner: Rc::clone(&inner),
@@ -460,6 +462,19 @@ impl Shard {
         let mut mount = Mount::add_to(&self.inner);
         mount.add(service)?;
         self.inner.set_router(mount.finish());
+        Ok(())
+    }
+
+    /// Replaces [`ShardConfig::limits`], at once; a shard that has none is given some. What that means for the calls that
+    /// there are is said at [`ServerLimits::replace`](crate::limits::ServerLimits::replace).
+    ///
+    /// # Errors
+    /// When they make no sense; nothing is changed then.
+    pub fn replace_limits(&self, limits: &Limits) -> Result<(), ServeError> {
+        limits.validate()?;
+        let rates = limits.rates(self.inner.rates().as_deref());
+        self.inner.pool.configure(limits.queue_rule());
+        self.inner.set_limits(limits, rates);
         Ok(())
     }
 

@@ -10,13 +10,14 @@ use std::{fs, thread};
 use crate::common::{block, eventually};
 use ringcall::cluster::balance::{Balancing, PrequalConfig};
 use ringcall::cluster::discovery::{
-    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, StaticSource, Wanted, write_list,
+    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, Revision, Snapshot, Source,
+    StaticSource, Update, Wanted, write_list,
 };
 use ringcall::cluster::fleet::{self, FleetEvent, Readiness};
 use ringcall::cluster::route::{
     Action, By, Fields, Groups, Match, Route, Rule, Rules, Sample, Subset,
 };
-use ringcall::cluster::{Balanced, Clients, LocalClients, Settings, Watch};
+use ringcall::cluster::{Balanced, Clients, Instant, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
 use ringcall::limits::Limits;
 use ringcall::{
@@ -419,13 +420,64 @@ fn a_channel_with_a_filter_is_watched_like_any_other() {
     let balanced = Balanced::new(Clients::new().unwrap().filter(filter), in_turn(), 1).unwrap();
     let source = StaticSource::new([instance(4, &server)]);
     let watch = Watch::new(Wanted::service("till"));
-    let _watching = watch.clone().start(source.clone(), balanced.clone()).unwrap();
+    let watching = watch.clone().start(source.clone(), balanced.clone()).unwrap();
     assert_eq!(TillClient::new(balanced.clone()).who().wait().unwrap().to_native(), 4);
     assert_eq!(attempts.load(Ordering::SeqCst), 1);
     let mut config = DiscoveryConfig::default();
     config.damping.half_life = Duration::MAX;
+    assert_eq!(watching.configure(config).unwrap_err().name, "damping.half_life");
     let refused = watch.config(config).start(source, balanced).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+/// A source that has what it is told to have.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<(u64, Option<Vec<Instance>>)>>);
+
+impl Told {
+    fn has(&self, instances: Vec<Instance>) {
+        let mut told = self.0.lock().unwrap();
+        *told = (told.0 + 1, Some(instances));
+    }
+}
+
+impl Source for Told {
+    fn poll_update(&mut self, _: Instant) -> Option<Update> {
+        let mut told = self.0.lock().unwrap();
+        let instances = told.1.take()?;
+        let revision = Revision { epoch: 1, number: told.0 };
+        Some(Update::Snapshot { snapshot: Snapshot { revision, instances }, clock_ms: None })
+    }
+}
+
+#[test]
+fn how_a_source_is_believed_is_replaced_while_it_is_watched() {
+    let server = serve(1, &Paid::default());
+    let instances = |numbers: &[u64]| -> Vec<_> {
+        numbers.iter().map(|number| instance(*number, &server)).collect()
+    };
+    let balanced = balanced();
+    let mut config = DiscoveryConfig::default();
+    config.damping.quiet = Duration::ZERO;
+    let source = Told::default();
+    source.has(instances(&[1, 2, 3, 4]));
+    let watch = Watch::new(Wanted::service("till")).config(config);
+    let watching = watch.start(source.clone(), balanced.clone()).unwrap();
+    let held = || {
+        let hosts = balanced.explain(0).hosts;
+        hosts.iter().map(|host| host.is_held).collect::<Vec<_>>()
+    };
+    source.has(instances(&[1]));
+    eventually("three are held", || held() == [false, true, true, true]);
+    config.guard.hold = Duration::from_millis(1);
+    watching.configure(config).unwrap();
+    eventually("they have been held for long enough", || held() == [false]);
+    config.guard.vanish_percent = 100;
+    watching.configure(config).unwrap();
+    source.has(instances(&[1, 2, 3, 4]));
+    eventually("all are back", || held() == [false; 4]);
+    source.has(instances(&[1]));
+    eventually("three are gone", || held() == [false]);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::common::{Cook, Kitchen as _, KitchenClient, Pair, eventually, over_every_pair};
 use ringcall::{
-    Access, CallError, Cause, Codec, Context, EncodeError, FailureClass, Frozen, Invalid, Message,
-    Peer, Shape, Status, Wait, Writer,
+    Access, CallError, Cause, Codec, Config, Context, EncodeError, FailureClass, Frozen, Invalid,
+    Message, Peer, Shape, Status, Wait, Writer,
 };
 
 /// Long enough to run still when the shard ends.
@@ -123,6 +123,60 @@ fn f11_calls_of_other_threads_end_with_a_shard_that_panics() {
         // Whether they had left is not known here.
         assert!(result.is_some_and(|result| result.is_err()));
         assert!(told.recv_timeout(LONG).expect("the callback was called").is_err());
+    });
+}
+
+#[test]
+fn f11_calls_that_wait_to_be_made_end_with_their_shard() {
+    over_every_pair(|pair| {
+        let peer = Arc::new(Mutex::new(None));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (listening, address) = mpsc::channel();
+        let (waits, waited) = mpsc::channel::<()>();
+        let shard = std::thread::spawn({
+            let (peer, is_over) = (Arc::clone(&peer), Arc::clone(&is_over));
+            move || {
+                let shard = pair.shard();
+                shard.serve(Doorman(peer).into_door()).expect("its methods are free");
+                let address =
+                    shard.listen(crate::common::address(pair.socket).as_str()).expect("free");
+                // Keeps what the shard is made of, as the client of a task elsewhere would.
+                let local = shard.connect(address.clone());
+                listening.send(address).expect("the test waits");
+                while !is_over.load(Ordering::SeqCst) {
+                    shard.turn(Wait::AtMost(Duration::from_millis(1)));
+                }
+                drop(shard);
+                let _ended = waited.recv();
+                drop(local);
+            }
+        });
+        let address = address.recv().expect("it listens");
+        let door = pair
+            .secured(DoorClient::connect(&address))
+            .service(Cook::default().into_kitchen())
+            .config(Config::new().in_flight_max(1))
+            .wait()
+            .expect("the server accepts");
+        door.knock().wait().expect("it is answered");
+        let peer = peer.lock().expect("nobody panics with it").take().expect("it was left");
+        let kitchen = KitchenClient::new(peer.waiting());
+        let (tell, told) = mpsc::channel();
+        for _ in 0..3 {
+            let tell = tell.clone();
+            kitchen.simmer(&LONG_MS).deadline(LONG).callback(move |result| {
+                tell.send(result.map(|_| ())).expect("the test waits");
+            });
+        }
+        door.knock().wait().expect("the shard has seen them");
+        is_over.store(true, Ordering::SeqCst);
+        let failures: Vec<_> = (0..3)
+            .map(|_| told.recv_timeout(LONG).expect("it is told").expect_err("nobody answers"))
+            .collect();
+        let is_safe = failures.iter().filter(|error| error.is_safe_to_retry()).count();
+        assert_eq!(is_safe, 2, "those that waited were not made: {failures:?}");
+        waits.send(()).expect("it waits");
+        shard.join().expect("it does not panic");
     });
 }
 

@@ -144,6 +144,31 @@ fn the_last_good_answer_is_one_to_the_same_question() -> Failed {
 }
 
 #[test]
+fn fallbacks_are_replaced_and_what_is_kept_stays() -> Failed {
+    let keeps = none().last_good("last")?;
+    let value = none().value("last", &7u64)?;
+    over_one_pair(|pair| {
+        let (server, clerk) = serve(pair);
+        let desk = connect(pair, &server, none());
+        clerk.break_down(true, false);
+        assert!(last(&desk, "A").is_err(), "there is none");
+        let fallbacks = desk.channel().clone();
+        fallbacks.replace(keeps.clone());
+        clerk.break_down(false, false);
+        assert_eq!((last(&desk, "A"), last(&desk, "B")), (Ok((1, None)), Ok((2, None))));
+        clerk.break_down(true, false);
+        fallbacks.replace(keeps.clone().kept_max(1, 1000));
+        assert!(last(&desk, "A").is_err(), "one is kept");
+        assert_eq!(last(&desk, "B"), of(2, "kept"));
+        fallbacks.replace(value.clone());
+        assert_eq!(last(&desk, "B"), of(7, "value"));
+        fallbacks.replace(keeps.clone());
+        assert!(last(&desk, "B").is_err(), "it was not to be kept in between");
+    });
+    Ok(())
+}
+
+#[test]
 fn another_method_is_asked_before_what_is_known() -> Failed {
     let fallbacks = none().value("last", &7u64)?.method("last", "guess")?;
     over_every_pair(|pair| {

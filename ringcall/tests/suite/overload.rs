@@ -11,7 +11,8 @@ use crate::common::{PATIENT, Pair, SOON, block, eventually, over_every_pair, ove
 use ringcall::limits::{AdaptiveConfig, Limits, QueueRule, Rate};
 use ringcall::{
     BlockOn, CallError, CallerKey, Cause, Client, Context, Credentials, Items, Responder,
-    RunningServer, ServeError, Server, Status, StatusClass, Stream, WithCredentials,
+    RunningServer, ServeError, Server, Shard, ShardConfig, Starting, Status, StatusClass, Stream,
+    WithCredentials,
 };
 
 #[ringcall::service(name = "test.Mill")]
@@ -696,7 +697,131 @@ fn a_drain_finishes_what_waits_and_refuses_it_when_its_time_is_over() {
     });
 }
 
+// ---- other limits than before ----
+
+/// Puts limits in force; `passes` makes a call at each shard, so that they have made a turn behind it.
+fn replace(server: &RunningServer, limits: Limits, passes: impl Fn()) {
+    server.limits().replace(limits).expect("they are sound");
+    passes();
+}
+
+#[test]
+fn limits_are_replaced_while_calls_run_and_those_count() {
+    over_every_pair(|pair| {
+        let (server, count) = serve(pair, |server| server);
+        let client = connect(pair, &server);
+        let replace = |limits| replace(&server, limits, || drop(client.grind(&0).wait()));
+        let running = || count.asked.lock().expect("nobody panics").len();
+        let ask = |all: usize| {
+            let asked = many(1, |end| client.ask().callback(end));
+            eventually("it runs", || running() == all);
+            asked
+        };
+        let asked = ask(1);
+        assert_eq!(server.limits().get(), None);
+        replace(counted().concurrency(2));
+        // The first began when nobody counted.
+        let _two = (ask(2), ask(3));
+        assert_refused(client.ask().wait());
+        replace(counted().concurrency(3).method("test.Mill/ask", 10));
+        let _one = ask(4);
+        assert_refused(client.ask().wait());
+        replace(counted().method("test.Mill/ask", 3));
+        assert_refused(client.ask().wait());
+        assert_answered(client.grind(&0).wait());
+        // More than there may be now, and none is ended for that.
+        replace(counted().concurrency(1));
+        assert_refused(client.grind(&0).wait());
+        assert_eq!(running(), 4);
+        count.answer();
+        assert_answered(asked.recv().expect("it ends"));
+        eventually("all have ended", || client.grind(&0).wait().is_ok());
+        assert_eq!(server.limits().get(), Some(counted().concurrency(1)));
+        replace(counted());
+        assert_eq!(sorted(many(100, |end| client.soak(&1).callback(end)), 100), (100, 0));
+    });
+}
+
+#[test]
+fn a_rate_that_stays_is_not_filled_up_by_other_limits() {
+    over_every_pair(|pair| {
+        let (kept, keep) = channel();
+        let rate = || Rate::new(2, HOUR).method("test.Mill/soak").each(tenant());
+        let (server, _) = serve(pair, |server| {
+            let hook = move |starting: &Starting| Ok(kept.send(starting.limits().clone())?);
+            server.limits(counted().rate(rate())).shards(2).on_start(hook)
+        });
+        let clients = [connect(pair, &server), connect(pair, &server)];
+        let passes = || clients.iter().for_each(|client| assert_answered(client.grind(&0).wait()));
+        let call = |n: usize| clients[n].soak(&0).metadata("tenant", "a").wait();
+        assert_answered(call(0));
+        assert_answered(call(1));
+        assert_limited(call(0));
+        replace(&server, counted().rate(rate()).concurrency(100), passes);
+        assert_limited(call(0));
+        assert_limited(call(1));
+        let limits = keep.recv().expect("the hook has run");
+        limits.replace(counted().rate(Rate::new(3, HOUR).method("test.Mill/soak"))).unwrap();
+        passes();
+        (0..3).for_each(|n| assert_answered(call(n % 2)));
+        assert_limited(call(1));
+        assert_eq!(limits.get(), server.limits().get());
+    });
+}
+
+#[test]
+fn a_rule_is_replaced_for_what_waits_for_the_shard_and_the_pool() {
+    over_one_pair(|pair| {
+        let (server, _) = serve(pair, |server| server.limits(counted()).offload_threads(1));
+        let client = connect(pair, &server);
+        let passes = || assert_answered(client.grind(&0).wait());
+        let grind = || sorted(many(200, |end| client.grind(&2).callback(end)), 200);
+        let apart = || sorted(many(200, |end| client.grind_apart(&2).callback(end)), 200);
+        assert_eq!((grind(), apart()), ((200, 0), (200, 0)));
+        replace(&server, Limits::default().queue(QUICK), passes);
+        assert!(grind().1 > 0 && apart().1 > 0, "both stand");
+        replace(&server, counted(), passes);
+        assert_eq!((grind(), apart()), ((200, 0), (200, 0)));
+    });
+}
+
+#[test]
+fn a_shard_of_ones_own_replaces_its_limits() {
+    let shard = Shard::new(ShardConfig::default()).expect("it can be made");
+    shard.serve(Miller::default().into_mill()).expect("nothing else is served");
+    let address = shard.listen("127.0.0.1:0").expect("there is a port");
+    shard.block_on(async {
+        let client = MillClient::new(shard.connect(address).await.expect("it accepts"));
+        assert!(client.soak(&0).await.is_ok());
+        let hourly = || Limits::default().rate(Rate::new(1, HOUR));
+        shard.replace_limits(&hourly()).expect("they are sound");
+        assert!(client.soak(&0).await.is_ok());
+        assert_limited(client.soak(&0).await);
+        shard.replace_limits(&hourly().concurrency(9)).expect("they are sound");
+        assert_limited(client.soak(&0).await);
+        let error = shard.replace_limits(&hourly().concurrency(0)).expect_err("it makes no sense");
+        assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
+        assert_limited(client.soak(&0).await);
+    });
+}
+
 // ---- settings ----
+
+#[test]
+fn limits_that_make_no_sense_do_not_replace_others() {
+    over_one_pair(|pair| {
+        let (server, _) = serve(pair, |server| server.limits(counted()));
+        let replace = |limits| server.limits().replace(limits).expect_err("it makes no sense");
+        let error = replace(Limits::default().concurrency(0));
+        assert!(matches!(error, ServeError::Limits { setting: "concurrency", .. }), "{error}");
+        let error = replace(Limits::default().method("test.Mill/grnd", 5));
+        assert!(matches!(error, ServeError::UnknownMethod { .. }), "{error}");
+        let limits = server.limits().clone();
+        assert_eq!(limits.get(), Some(counted()));
+        server.stop();
+        limits.replace(Limits::default()).expect("whom they are for is gone");
+    });
+}
 
 #[test]
 fn limits_that_make_no_sense_are_refused() {

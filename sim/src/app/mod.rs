@@ -316,6 +316,7 @@ impl App {
 
     /// What must hold after every turn that has taken all events.
     pub(crate) fn check(&self, end: &End, shared: &Shared, now: Instant) {
+        self.check_wake(end, now);
         if let Some((deadline, call)) = self.deadlines.first() {
             let entry = &shared.ledger.calls[*call as usize];
             assert!(
@@ -331,6 +332,19 @@ impl App {
                 "{running:?} runs after its deadline, it is {now:?}"
             );
         }
+    }
+
+    /// A loop that waits as long as the endpoint says is there when the first deadline passes.
+    fn check_wake(&self, end: &End, now: Instant) {
+        let running = self.running.iter().filter(|it| it.is_watched && !it.is_cancelled);
+        let handled = running.map(|running| running.deadline);
+        let called = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let Some(due) = handled.chain(called).min().filter(|_| !end.has_work()) else { return };
+        let wakes = end.next_timeout();
+        assert!(
+            wakes.is_some_and(|at| at <= due.max(now) + LATE_MAX),
+            "a deadline is at {due:?}, and the loop may wait until {wakes:?}; it is {now:?}"
+        );
     }
 
     fn describe(&self, end: &End, call: CallNo) -> String {

@@ -14,16 +14,6 @@ pub const EVEN: Scenario = Scenario {
     figures: |world| vec![is_even(&world.seconds[5..]), none_fails("failed calls", &world.seconds)],
 };
 
-/// Ten clients and three hundred servers.
-pub const WIDE: Scenario = Scenario {
-    name: "wide",
-    about: "10 clients, 300 servers",
-    shown: None,
-    plan: Plan::wide,
-    script: |world| world.run(7),
-    figures: |world| vec![is_even(&world.seconds[3..]), none_fails("failed calls", &world.seconds)],
-};
-
 /// Once a second each client makes so many calls at the same moment.
 const BURST: usize = 20;
 

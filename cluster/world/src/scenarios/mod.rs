@@ -3,6 +3,7 @@
 mod faults;
 mod lists;
 mod load;
+mod wide;
 
 use crate::seen::{Figure, Seconds};
 use crate::{Plan, Trace, World};
@@ -11,7 +12,8 @@ pub use faults::{
     CRASH, FAILS_FAST, LARGE_FRAMES, RETRY_STORM, ROLLING_RESTART, SLOW, ZONE_PARTITION,
 };
 pub use lists::{CANARY, EMPTY_PUSH, FLAPPING, SOURCE_OUTAGE, WARM_UP};
-pub use load::{EVEN, HERD, WIDE};
+pub use load::{EVEN, HERD};
+pub use wide::{WIDE, WIDE_CRASH, WIDE_FAILS_FAST, WIDE_RESTART, WIDE_SLOW};
 
 /// A world, what happens to it, and what must hold.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +30,8 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 19] = [
     EVEN,
-    WIDE,
     ROLLING_RESTART,
     CRASH,
     SLOW,
@@ -44,6 +45,11 @@ pub const ALL: [Scenario; 15] = [
     RETRY_STORM,
     WARM_UP,
     CANARY,
+    WIDE,
+    WIDE_RESTART,
+    WIDE_CRASH,
+    WIDE_SLOW,
+    WIDE_FAILS_FAST,
 ];
 
 impl Scenario {

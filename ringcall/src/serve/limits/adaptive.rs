@@ -90,6 +90,11 @@ impl AdaptiveLimit {
         }
     }
 
+    /// What it goes by.
+    pub(super) const fn config(&self) -> AdaptiveConfig {
+        self.config
+    }
+
     /// How many calls there may be at a time.
     #[must_use]
     pub const fn limit(&self) -> u32 {

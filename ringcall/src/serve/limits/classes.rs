@@ -81,6 +81,13 @@ impl<T> ClassQueue<T> {
         }
     }
 
+    /// Another rule, for those that wait as well. If it is the same, what it has seen counts on.
+    pub(crate) fn configure(&mut self, rule: Option<QueueRule>) {
+        if self.rule.as_ref().map(CoDel::rule) != rule {
+            self.rule = rule.map(CoDel::new);
+        }
+    }
+
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting

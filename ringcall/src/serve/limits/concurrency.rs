@@ -70,6 +70,15 @@ impl Limit {
         Limit { rule, calls: 0 }
     }
 
+    /// Takes the place of another one. What that has found out counts on, if this one would look for it in the same way.
+    fn learn_from(&mut self, before: Limit) {
+        if let (Rule::Adaptive(rule), Rule::Adaptive(before)) = (&mut self.rule, before.rule)
+            && rule.config() == before.config()
+        {
+            *rule = before;
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.calls < self.most()
     }
@@ -137,6 +146,8 @@ pub(crate) enum Room {
 
 #[derive(Debug)]
 struct Call {
+    /// The number of its method.
+    of: u64,
     /// Among `methods`.
     method: Option<usize>,
     /// The number of its caller, if that matters.
@@ -185,26 +196,60 @@ impl<K: Hash + Eq + Copy> Taken<K> {
         caller: Option<u64>,
         arrived: Instant,
     ) -> Room {
-        let method = self.methods.iter().position(|(of, _)| *of == method);
+        let (of, method) = (method, self.place(method));
         let room = match self.callers.as_ref().zip(caller) {
             Some((callers, caller)) if !callers.has_room(caller) => Room::CallerFull,
             _ => self.room(method.map(|index| &self.methods[index].1), class),
         };
         let is_counted = room == Room::Taken;
         if is_counted {
-            let own = method.map(|index| &mut self.methods[index].1);
-            self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
-            if let Some((callers, caller)) = self.callers.as_mut().zip(caller) {
-                *callers.calls.entry(caller).or_default() += 1;
-            }
+            self.count(method, caller);
         }
-        let call = Call { method, caller, arrived, is_counted };
+        let call = Call { of, method, caller, arrived, is_counted };
         match self.calls.entry(key) {
             Entry::Vacant(entry) if is_counted => drop(entry.insert(call)),
             Entry::Vacant(_) => {}
             Entry::Occupied(_) => self.twins.entry(key).or_default().push(call),
         }
         room
+    }
+
+    /// Takes the place of another one, with the calls that it has counted, of which there may be more now than there
+    /// may be. Adaptive limits that are the same go on from what they have found. Callers are numbered as before, or else
+    /// the calls that there are belong to nobody.
+    pub(crate) fn take_over(&mut self, before: Taken<K>, are_callers_same: bool) {
+        let Taken { all, methods, calls, twins, .. } = before;
+        if let Some((all, before)) = self.all.as_mut().zip(all) {
+            all.learn_from(before);
+        }
+        for (method, before) in methods {
+            if let Some(place) = self.place(method) {
+                self.methods[place].1.learn_from(before);
+            }
+        }
+        let (mut calls, mut twins) = (calls, twins);
+        for call in calls.values_mut().chain(twins.values_mut().flatten()) {
+            call.method = self.place(call.of);
+            call.caller = call.caller.filter(|_| are_callers_same);
+            if call.is_counted {
+                self.count(call.method, call.caller);
+            }
+        }
+        (self.calls, self.twins) = (calls, twins);
+    }
+
+    /// Where the limit of a method is, if it has one.
+    fn place(&self, method: u64) -> Option<usize> {
+        self.methods.iter().position(|(of, _)| *of == method)
+    }
+
+    /// There is one more.
+    fn count(&mut self, method: Option<usize>, caller: Option<u64>) {
+        let own = method.map(|index| &mut self.methods[index].1);
+        self.all.iter_mut().chain(own).for_each(|limit| limit.calls += 1);
+        if let Some((callers, caller)) = self.callers.as_mut().zip(caller) {
+            *callers.calls.entry(caller).or_default() += 1;
+        }
     }
 
     fn room(&self, own: Option<&Limit>, class: u8) -> Room {

@@ -35,6 +35,11 @@ impl Level {
         Level { interval, until: None, counts: [Counts::default(); 256], level: 0 }
     }
 
+    /// In intervals of another length, from the next one on.
+    pub(crate) fn configure(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// A call of this class begins.
     pub(crate) fn admitted(&mut self, now: Instant, class: u8) {
         if self.is_counting(now) {

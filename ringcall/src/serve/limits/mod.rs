@@ -26,6 +26,8 @@
 //! that is admitted. Any caller may say what it likes, unless
 //! [`Server::priority_max`](crate::Server::priority_max) sees to it.
 //!
+//! They can be [replaced](ServerLimits::replace) while the server serves.
+//!
 //! The decisions are values, told the time and what happened: [`CoDel`] and [`AdaptiveLimit`].
 
 mod adaptive;
@@ -37,6 +39,7 @@ mod load;
 mod queue;
 mod rate;
 mod reserve;
+mod server_limits;
 
 use std::sync::Arc;
 
@@ -53,6 +56,8 @@ pub use queue::{CoDel, QueueRule};
 pub use rate::Rate;
 pub(crate) use rate::Rates;
 use reserve::Reserves;
+pub use server_limits::ServerLimits;
+pub(crate) use server_limits::{LimitsInForce, Served};
 
 use super::CallerKey;
 use crate::ServeError;
@@ -143,9 +148,9 @@ impl Limits {
         self
     }
 
-    /// What counts rates, for all shards of a server.
-    pub(crate) fn rates(&self) -> Option<Arc<Rates>> {
-        Rates::new(&self.rates).map(Arc::new)
+    /// What counts rates, for all shards of a server, in place of what counted them before.
+    pub(crate) fn rates(&self, before: Option<&Rates>) -> Option<Arc<Rates>> {
+        Rates::new(&self.rates, before).map(Arc::new)
     }
 
     /// By what callers are told apart whose calls are counted.
@@ -157,15 +162,14 @@ impl Limits {
         self.queue
     }
 
-    /// The methods that have limits.
-    pub(crate) fn methods(&self) -> impl Iterator<Item = &str> {
-        let rates = self.rates.iter().filter_map(Rate::method_name);
-        self.methods.iter().map(|(name, _)| &**name).chain(rates)
-    }
-
-    /// The services that have limits.
-    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
-        self.rates.iter().filter_map(Rate::service_name)
+    /// The first method or service that has a limit and is not served.
+    pub(crate) fn unknown(&self, served: &Served) -> Option<&str> {
+        let of_rates = self.rates.iter().filter_map(Rate::method_name);
+        let mut methods = self.methods.iter().map(|(name, _)| &**name).chain(of_rates);
+        let mut services = self.rates.iter().filter_map(Rate::service_name);
+        methods
+            .find(|name| !served.has_method(name))
+            .or_else(|| services.find(|name| !served.has_service(name)))
     }
 
     /// Where calls are counted, if there is a limit.

@@ -76,6 +76,11 @@ impl CoDel {
         CoDel { rule, shortest: None, until: Instant::ZERO, overload: 0 }
     }
 
+    /// What it goes by.
+    pub(super) const fn rule(&self) -> QueueRule {
+        self.rule
+    }
+
     /// A call leaves the queue after so long, `behind` others stay: whether it is refused. The last one never is,
     /// since there is nothing better to do.
     pub fn refuses(&mut self, now: Instant, waited: Duration, behind: usize) -> bool {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, RandomState};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -146,7 +147,7 @@ impl Rate {
 /// The rates of a server, which its shards share.
 pub(crate) struct Rates {
     random: RandomState,
-    buckets: Vec<Limited>,
+    buckets: Vec<Arc<Limited>>,
 }
 
 struct Limited {
@@ -158,19 +159,31 @@ struct Limited {
 
 type Limiter = RateLimiter<u64, Buckets, Now, NoOpMiddleware<Duration>>;
 
+impl Limited {
+    fn new(rate: &Rate) -> Option<Limited> {
+        let buckets = Buckets { full_at: RefCell::default(), max: rate.callers_max };
+        let limiter = Mutex::new(RateLimiter::new(rate.quota()?, buckets, Now::default()));
+        let method = rate.method_name().map(method_id);
+        Some(Limited { rate: rate.clone(), method, limiter })
+    }
+}
+
 impl Rates {
-    /// `None` if there are none. They are sound.
-    pub(super) fn new(rates: &[Rate]) -> Option<Rates> {
+    /// `None` if there are none. They are sound. Rates that there were `before` go on with the buckets that they had.
+    pub(super) fn new(rates: &[Rate], before: Option<&Rates>) -> Option<Rates> {
+        let random = before.map_or_else(RandomState::new, |before| before.random.clone());
+        let mut had: Vec<_> = before.map_or_else(Vec::new, |before| before.buckets.clone());
         let buckets = rates.iter().filter_map(|rate| {
-            let buckets = Buckets { full_at: RefCell::default(), max: rate.callers_max };
-            let limiter = Mutex::new(RateLimiter::new(rate.quota()?, buckets, Now::default()));
-            let method = rate.method_name().map(method_id);
-            Some(Limited { rate: rate.clone(), method, limiter })
+            // Each at most once: a rate that there is twice has two buckets.
+            match had.iter().position(|limited| limited.rate == *rate) {
+                Some(place) => Some(had.swap_remove(place)),
+                None => Limited::new(rate).map(Arc::new),
+            }
         });
-        let mut buckets: Vec<Limited> = buckets.collect();
+        let mut buckets: Vec<_> = buckets.collect();
         // What is refused to one caller takes nothing from what all share.
         buckets.sort_by_key(|limited| limited.rate.each.is_none());
-        (!buckets.is_empty()).then(|| Rates { random: RandomState::new(), buckets })
+        (!buckets.is_empty()).then_some(Rates { random, buckets })
     }
 
     /// A call is about to begin, of a method with this number and name: if it may not, when it might.
@@ -181,7 +194,8 @@ impl Rates {
         caller: impl Fn() -> Caller,
         extensions: &[u8],
     ) -> Option<Duration> {
-        for Limited { rate, method: number, limiter } in &self.buckets {
+        for limited in &self.buckets {
+            let Limited { rate, method: number, limiter } = &**limited;
             if !rate.is_for(*number, method, name) {
                 continue;
             }
@@ -265,7 +279,7 @@ mod tests {
     impl World {
         fn new(rates: &[Rate]) -> World {
             assert!(rates.iter().all(Rate::is_sound));
-            let rates = Rates::new(rates).expect("there are some");
+            let rates = Rates::new(rates, None).expect("there are some");
             World { rates, now: Instant::from_nanos(5_000_000_000) }
         }
 
@@ -282,8 +296,9 @@ mod tests {
 
         /// How many callers the first rate knows.
         fn known(mut self) -> usize {
-            let limiter = self.rates.buckets.remove(0).limiter.into_inner();
-            limiter.into_state_store().full_at.into_inner().len()
+            let limited =
+                Arc::into_inner(self.rates.buckets.remove(0)).expect("nobody else has it");
+            limited.limiter.into_inner().into_state_store().full_at.into_inner().len()
         }
     }
 
@@ -310,6 +325,24 @@ mod tests {
         assert_eq!(let_through, 100);
         world.now = world.now + Duration::from_secs(3600);
         assert_eq!(world.burst(10, "a"), 3, "and never more at once");
+    }
+
+    #[test]
+    fn a_rate_that_stays_has_no_fresh_bucket() {
+        let (slow, other) = (Rate::new(1, 1000 * MS).burst(2), Rate::per_second(5));
+        let mut world = World::new(&[slow.clone(), slow.clone(), other.clone()]);
+        assert_eq!(world.burst(10, "a"), 2);
+        let replace = |world: &mut World, rates: &[Rate]| {
+            world.rates = Rates::new(rates, Some(&world.rates)).expect("there are some");
+        };
+        replace(&mut world, &[Rate::per_second(7), slow.clone()]);
+        assert_eq!(world.burst(10, "a"), 0);
+        world.now = world.now + 2000 * MS;
+        // Of three that are alike, the third has not been there before.
+        replace(&mut world, &[slow.clone(), slow.clone(), slow]);
+        assert_eq!(world.burst(10, "a"), 2);
+        replace(&mut world, &[other]);
+        assert_eq!(world.burst(10, "a"), 5, "and one that comes back begins anew");
     }
 
     #[test]
@@ -377,6 +410,6 @@ mod tests {
         ] {
             assert!(!wrong.is_sound(), "{wrong:?}");
         }
-        assert!(Rates::new(&[]).is_none());
+        assert!(Rates::new(&[], None).is_none());
     }
 }

@@ -11,7 +11,8 @@ use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
 use ringcall_core::{Cancellation, Empty, Handle, Instant, Request, RequestId, Status};
 
 use super::Inner;
-use crate::serve::limits::{ClassQueue, Level, Limits, Load, Next, Rates, Room, Taken};
+use crate::serve::access::Caller;
+use crate::serve::limits::{ClassQueue, Level, Limits, Load, Next, QueueRule, Rates, Room, Taken};
 use crate::serve::{CallerKey, Method};
 
 /// How long calls are begun before what has arrived is read again, which is how long calls wait unseen. Reading
@@ -21,21 +22,23 @@ const SLICE: Duration = Duration::from_millis(1);
 /// A call on its connection.
 type Key = (Handle, RequestId);
 
-/// Only a shard with limits has one.
+/// Only a shard that has had limits has one.
 pub(super) struct Admission {
-    /// Those that have not begun, if there is a rule by which some are refused. Without, none waits here.
-    waiting: Option<RefCell<ClassQueue<Waiting>>>,
-    /// In milliseconds, for those that the rule refuses.
-    retry_after_ms: u16,
+    /// By which some of those are refused that have not begun. Without, calls begin at once.
+    rule: Cell<Option<QueueRule>>,
+    /// Those that have not begun.
+    waiting: RefCell<ClassQueue<Waiting>>,
     /// Which of them nobody waits for any more, and whether their time is over.
     given_up: RefCell<HashMap<Key, bool>>,
     /// Where calls are counted, if their number is limited.
-    taken: Option<RefCell<Taken<Key>>>,
-    /// By what callers are told apart that have limits of their own, and what makes numbers of them.
-    callers: Option<(CallerKey, RandomState)>,
-    rates: Option<Arc<Rates>>,
+    taken: RefCell<Option<Taken<Key>>>,
     /// Whether it matters when exactly they end.
-    is_timed: bool,
+    is_timed: Cell<bool>,
+    /// By what callers are told apart that have limits of their own.
+    caller_key: RefCell<Option<CallerKey>>,
+    /// What makes numbers of them.
+    random: RandomState,
+    rates: RefCell<Option<Arc<Rates>>>,
     load: Cell<Load>,
     level: RefCell<Level>,
 }
@@ -55,25 +58,68 @@ impl Waiting {
 
 impl Admission {
     pub(super) fn new(limits: &Limits, rates: Option<Arc<Rates>>, now: Instant) -> Admission {
-        let taken: Option<Taken<Key>> = limits.taken();
-        let rule = limits.queue_rule();
-        let interval = rule.unwrap_or_default().interval();
-        Admission {
-            waiting: rule.map(|rule| RefCell::new(ClassQueue::new(Some(rule)))),
-            retry_after_ms: rule.map_or(0, |rule| rule.retry_after_ms()),
+        let admission = Admission {
+            rule: Cell::default(),
+            waiting: RefCell::new(ClassQueue::new(None)),
             given_up: RefCell::default(),
-            is_timed: taken.as_ref().is_some_and(Taken::is_adaptive),
-            taken: taken.map(RefCell::new),
-            callers: limits.caller_key().map(|key| (key.clone(), RandomState::new())),
-            rates,
+            taken: RefCell::default(),
+            is_timed: Cell::default(),
+            caller_key: RefCell::default(),
+            random: RandomState::new(),
+            rates: RefCell::default(),
             load: Cell::new(Load::new(now)),
-            level: RefCell::new(Level::new(interval)),
+            level: RefCell::new(Level::new(QueueRule::default().interval())),
+        };
+        admission.configure(limits, rates);
+        admission
+    }
+
+    /// Goes by these limits from now on, for the calls that there are as well.
+    fn configure(&self, limits: &Limits, rates: Option<Arc<Rates>>) {
+        let rule = limits.queue_rule();
+        self.rule.set(rule);
+        self.waiting.borrow_mut().configure(rule);
+        self.level.borrow_mut().configure(rule.unwrap_or_default().interval());
+        let key_before = self.caller_key.replace(limits.caller_key().cloned());
+        let is_key_same = key_before.as_ref() == limits.caller_key();
+        let mut taken: Option<Taken<Key>> = limits.taken();
+        if let Some((taken, before)) = taken.as_mut().zip(self.taken.take()) {
+            taken.take_over(before, is_key_same);
         }
+        self.is_timed.set(taken.as_ref().is_some_and(Taken::is_adaptive));
+        self.taken.replace(taken);
+        self.rates.replace(rates);
+    }
+
+    /// What counts rates.
+    fn rates(&self) -> Option<Arc<Rates>> {
+        self.rates.borrow().clone()
     }
 
     /// Whether calls wait.
     pub(super) fn has_work(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| !waiting.borrow().is_empty())
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// The number of a caller, if there are limits for each.
+    fn number(&self, caller: impl FnOnce() -> Caller, extensions: &[u8]) -> Option<u64> {
+        let key = self.caller_key.borrow();
+        key.as_ref().map(|key| key.number(&self.random, caller, extensions))
+    }
+
+    fn lacks_place(&self, of: (u64, u8), caller: Option<u64>) -> bool {
+        self.taken.borrow().as_ref().is_some_and(|taken| taken.lacks_place(of, caller))
+    }
+
+    /// Counts a call that has arrived, if somebody counts.
+    fn count(&self, key: Key, of: (u64, u8), caller: Option<u64>, arrived: Instant) -> Room {
+        let mut taken = self.taken.borrow_mut();
+        taken.as_mut().map_or(Room::Taken, |taken| taken.begin(key, of, caller, arrived))
+    }
+
+    /// In milliseconds, for those that the rule refuses.
+    fn retry_after_ms(&self) -> u16 {
+        self.rule.get().map_or(0, |rule| rule.retry_after_ms())
     }
 
     /// Nobody waits for this call any more; says whether it had not begun. Then it is answered when it is its turn, so
@@ -91,11 +137,11 @@ impl Admission {
     /// One of those that wait, which is to begin or to be refused.
     #[inline]
     fn next(&self, now: Instant) -> Option<Next<Waiting>> {
-        self.waiting.as_ref()?.borrow_mut().next(now)
+        self.waiting.borrow_mut().next(now)
     }
 
     fn expired(&self, waited: Duration, had: Duration) {
-        self.waiting.iter().for_each(|waiting| waiting.borrow_mut().expired(waited, had));
+        self.waiting.borrow_mut().expired(waited, had);
     }
 
     /// Whether nobody waits for this call, which is about to begin; and if so, whether its time is over.
@@ -121,6 +167,23 @@ fn is_late(call: &Waiting, now: Instant, behind: usize, until: Instant) -> bool 
 const WITH_ITEMS: u8 = request_flags::ITEMS_IN | request_flags::ITEMS_OUT;
 
 impl Inner {
+    /// Goes by these limits, sound ones, in place of those that it has, or has not.
+    pub(crate) fn set_limits(&self, limits: &Limits, rates: Option<Arc<Rates>>) {
+        match self.admission.get() {
+            Some(admission) => admission.configure(limits, rates),
+            None => {
+                let admission = Admission::new(limits, rates, self.now());
+                let _is_first = self.admission.set(Box::new(admission));
+                self.tells_answers.set(true);
+            }
+        }
+    }
+
+    /// What counts rates, if there are any.
+    pub(crate) fn rates(&self) -> Option<Arc<Rates>> {
+        self.admission.get()?.rates()
+    }
+
     /// A call has arrived for a method: takes it, or says no.
     #[cold]
     pub(super) fn take_on(
@@ -129,21 +192,20 @@ impl Inner {
         request: &mut Request,
         method: Rc<Method>,
     ) {
-        let Some(admission) = &self.admission else { return };
+        let Some(admission) = self.admission.get() else { return };
         if let Some((status, retry_after_ms)) =
             self.has_too_many(admission, handle, request, &method)
         {
             return self.refuse_until(handle, request.id, status, retry_after_ms);
         }
         // Items would not find a call that has not begun.
-        let queue = admission.waiting.as_ref().filter(|_| request.flags & WITH_ITEMS == 0);
-        let Some(queue) = queue else {
+        if admission.rule.get().is_none() || request.flags & WITH_ITEMS != 0 {
             admission.level.borrow_mut().admitted(self.now(), request.priority);
             return self.begin_admitted(handle, request, method, 0);
-        };
+        }
         let (class, since) = (request.priority, request.received);
         let waiting = Waiting { handle, request: request.take(), method };
-        queue.borrow_mut().push(class, since, waiting);
+        admission.waiting.borrow_mut().push(class, since, waiting);
     }
 
     /// Counts a call, and says with what it is refused, if there are too many. Either way it [ends](Self::ended_taken).
@@ -156,26 +218,22 @@ impl Inner {
     ) -> Option<(Status, u16)> {
         let register = &self.remote.register;
         let caller = || self.caller(handle);
-        if let Some(taken) = &admission.taken {
-            let number =
-                |(by, random): &(CallerKey, _)| by.number(random, caller, &request.extensions);
-            let number = admission.callers.as_ref().map(number);
-            let key = (handle, request.id);
-            let of = (request.method, request.priority);
-            while taken.borrow().lacks_place(of, number) && self.gives_way(admission, of.1) {}
-            let room = taken.borrow_mut().begin(key, of, number, request.received);
-            if room != Room::Taken {
-                register.over_limit.add();
-                if room == Room::Kept {
-                    admission.level.borrow_mut().refused(self.now(), request.priority);
-                }
-                let is_callers = room == Room::CallerFull;
-                let status = if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED };
-                return Some((status, 0));
+        let number = admission.number(caller, &request.extensions);
+        let of = (request.method, request.priority);
+        while admission.lacks_place(of, number) && self.gives_way(admission, of.1) {}
+        let room = admission.count((handle, request.id), of, number, request.received);
+        if room != Room::Taken {
+            register.over_limit.add();
+            if room == Room::Kept {
+                admission.level.borrow_mut().refused(self.now(), request.priority);
             }
+            let is_callers = room == Room::CallerFull;
+            let status = if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED };
+            return Some((status, 0));
         }
         let of = (request.method, method.full_name());
-        let rates = admission.rates.as_ref()?;
+        let rates = admission.rates.borrow();
+        let rates = rates.as_ref()?;
         let wait = rates.refuses(self.now(), of, caller, &request.extensions)?;
         register.over_rate.add();
         // Rounded up: a moment earlier it would be refused again. The largest number would be: never.
@@ -185,8 +243,7 @@ impl Inner {
 
     /// A call of a lower class that waits gives up its place, the first of the lowest; says whether there was one.
     fn gives_way(&self, admission: &Admission, class: u8) -> bool {
-        let queue = admission.waiting.as_ref();
-        let lower = queue.and_then(|waiting| waiting.borrow_mut().pop_below(class));
+        let lower = admission.waiting.borrow_mut().pop_below(class);
         let Some(lower) = lower else { return false };
         let (handle, id) = lower.key();
         if admission.was_given_up((handle, id)).is_none() {
@@ -201,7 +258,7 @@ impl Inner {
     /// was any.
     #[cold]
     pub(super) fn begin_waiting(self: &Rc<Self>, turn_began: Instant) -> bool {
-        let Some(admission) = &self.admission else { return false };
+        let Some(admission) = self.admission.get() else { return false };
         let mut now = self.read_clock();
         let until = now + now.since(turn_began).max(SLICE);
         let mut any = false;
@@ -249,7 +306,7 @@ impl Inner {
             _ if is_refused => {
                 self.remote.register.waited_too_long.add();
                 admission.level.borrow_mut().refused(now, next.request.priority);
-                self.refuse_until(handle, id, Status::OVERLOADED, admission.retry_after_ms);
+                self.refuse_until(handle, id, Status::OVERLOADED, admission.retry_after_ms());
             }
             _ => {
                 if self.watch.is_some() {
@@ -288,9 +345,9 @@ impl Inner {
 
     /// None of those that wait will begin. Returns how many there were.
     pub(crate) fn refuse_waiting(&self, status: Status) -> usize {
-        let Some(admission) = &self.admission else { return 0 };
+        let Some(admission) = self.admission.get() else { return 0 };
         admission.given_up.borrow_mut().clear();
-        let pop = || admission.waiting.as_ref().and_then(|waiting| waiting.borrow_mut().pop());
+        let pop = || admission.waiting.borrow_mut().pop();
         let mut refused = 0;
         while let Some(waiting) = pop() {
             self.refuse(waiting.handle, waiting.request.id, status);
@@ -314,21 +371,21 @@ impl Inner {
     /// A call has its answer: it is not counted any more, and its caller hears how busy this shard is.
     #[cold]
     pub(super) fn ended_taken(&self, handle: Handle, request: RequestId, header: &mut ReplyHeader) {
-        let Some(admission) = &self.admission else { return };
+        let Some(admission) = self.admission.get() else { return };
         header.load = admission.load.get().thousandths();
         header.admission = admission.level.borrow_mut().lowest(self.now.get());
-        if let Some(taken) = &admission.taken {
+        if let Some(taken) = &mut *admission.taken.borrow_mut() {
             // Within a slice the time is that at which a handler began.
-            let now = if admission.is_timed { self.read_clock() } else { self.now.get() };
+            let now = if admission.is_timed.get() { self.read_clock() } else { self.now.get() };
             let mut rng = self.rng.borrow_mut();
-            taken.borrow_mut().end(now, &(handle, request), header.status, &mut *rng);
+            taken.end(now, &(handle, request), header.status, &mut *rng);
         }
     }
 
     /// A turn that did something is over.
     #[cold]
     pub(super) fn worked(&self, began: Instant) {
-        if let Some(admission) = &self.admission {
+        if let Some(admission) = self.admission.get() {
             let mut load = admission.load.get();
             load.worked(began, self.read_clock());
             admission.load.set(load);

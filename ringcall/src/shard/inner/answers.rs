@@ -25,7 +25,7 @@ impl Inner {
         if self.keeping.is_some() {
             self.keep_answer(handle, request, &ReplyHeader::new(Status::EXPIRED), &Empty);
         }
-        if self.admission.is_some() {
+        if self.admission.get().is_some() {
             self.ended_taken(handle, request, &mut ReplyHeader::new(Status::EXPIRED));
         }
         if self.watch.is_some() {
@@ -79,7 +79,7 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        if self.tells_answers {
+        if self.tells_answers.get() {
             return self.answer_told(handle, request, header, payload);
         }
         self.answer_plainly(handle, request, header, payload);
@@ -111,7 +111,7 @@ impl Inner {
         if self.keeping.is_some() {
             self.keep_answer(handle, request, &header, payload);
         }
-        if self.admission.is_some() {
+        if self.admission.get().is_some() {
             self.ended_taken(handle, request, &mut header);
         }
         match self.watch.is_some() {

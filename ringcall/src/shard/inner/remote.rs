@@ -311,6 +311,7 @@ impl Inner {
                     // Nobody waits for it any more if that took too long.
                     let _ = begun.map(|begun| begun.send(()));
                 }
+                Notice::Limits(limits, rates) => self.set_limits(&limits, rates),
                 Notice::Records(to) => {
                     // Whoever asked may have gone.
                     let _ = to.send(self.records());
