@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
-use crate::custom::Custom;
+use crate::custom::{Custom, either};
 use crate::window::{Counts, Window};
 
 /// When a breaker trips, and how it recovers.
@@ -116,38 +116,29 @@ pub(crate) enum AnyBreaker {
     Custom(Box<dyn BreakerPolicy>),
 }
 
-macro_rules! either {
-    ($self:ident, $breaker:ident => $call:expr) => {
-        match $self {
-            AnyBreaker::Ordinary($breaker) => $call,
-            AnyBreaker::Custom($breaker) => $call,
-        }
-    };
-}
-
 impl BreakerPolicy for AnyBreaker {
     #[inline]
     fn would_pass(&self, now: Instant) -> bool {
-        either!(self, breaker => breaker.would_pass(now))
+        either!(AnyBreaker, self, breaker => breaker.would_pass(now))
     }
 
     #[inline]
     fn pass(&mut self, now: Instant) -> Option<Pass> {
-        either!(self, breaker => breaker.pass(now))
+        either!(AnyBreaker, self, breaker => breaker.pass(now))
     }
 
     #[inline]
     fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) {
-        either!(self, breaker => breaker.end(now, pass, is_good));
+        either!(AnyBreaker, self, breaker => breaker.end(now, pass, is_good));
     }
 
     #[inline]
     fn state(&self) -> BreakerState {
-        either!(self, breaker => breaker.state())
+        either!(AnyBreaker, self, breaker => breaker.state())
     }
 
     fn is_idle(&mut self, now: Instant) -> bool {
-        either!(self, breaker => breaker.is_idle(now))
+        either!(AnyBreaker, self, breaker => breaker.is_idle(now))
     }
 }
 

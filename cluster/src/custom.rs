@@ -3,6 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// Asks whichever policy an enum has, an ordinary one or one of theirs, without a detour for ordinary ones.
+macro_rules! either {
+    ($any:ident, $self:ident, $policy:ident => $call:expr) => {
+        match $self {
+            $any::Ordinary($policy) => $call,
+            $any::Custom($policy) => $call,
+        }
+    };
+}
+pub(crate) use either;
+
 /// A function of theirs; equal to its clones.
 pub(crate) struct Custom<F: ?Sized>(pub(crate) Arc<F>);
 

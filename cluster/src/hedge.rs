@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
-use crate::custom::Custom;
+use crate::custom::{Custom, either};
 
 /// When calls are hedged: those of methods that may be run twice, after as long as most calls take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,29 +81,20 @@ pub(crate) enum AnyHedging {
     Custom(Box<dyn HedgePolicy>),
 }
 
-macro_rules! either {
-    ($self:ident, $hedging:ident => $call:expr) => {
-        match $self {
-            AnyHedging::Ordinary($hedging) => $call,
-            AnyHedging::Custom($hedging) => $call,
-        }
-    };
-}
-
 impl HedgePolicy for AnyHedging {
     #[inline]
     fn record(&mut self, now: Instant, latency: Duration) {
-        either!(self, hedging => hedging.record(now, latency));
+        either!(AnyHedging, self, hedging => hedging.record(now, latency));
     }
 
     #[inline]
     fn after(&self) -> Option<Duration> {
-        either!(self, hedging => hedging.after())
+        either!(AnyHedging, self, hedging => hedging.after())
     }
 
     #[inline]
     fn is_tied(&self) -> bool {
-        either!(self, hedging => hedging.is_tied())
+        either!(AnyHedging, self, hedging => hedging.is_tied())
     }
 }
 
