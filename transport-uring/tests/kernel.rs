@@ -1,7 +1,7 @@
 //! The same engine over the kernel's own ring, with everything and with each thing missing.
 #![allow(clippy::print_stderr, reason = "what is skipped says why")]
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -295,6 +295,37 @@ fn e13_completions_beyond_the_queue_arrive_also_while_nobody_waits() {
             std::thread::yield_now();
         }
         assert_eq!(done, peers.len());
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn what_a_reap_behind_a_wait_leaves_comes_with_the_next() {
+    with_every_mask(|features| {
+        let (_memory, mut engine) = engine(features, UringConfig::default());
+        let [_, address] = addresses();
+        let Address::Unix(path) = &address else { panic!("the second one is") };
+        let listener = UnixListener::bind(path).unwrap();
+        let mut others = Vec::new();
+        engine.connect(&address).unwrap();
+        wait(&mut engine, &mut others, |event| {
+            matches!(event, TransportEvent::Connected(_)).then_some(())
+        });
+        let (mut peer, _) = listener.accept().unwrap();
+        let sent: Vec<u8> = (0..150_000u32).map(|n| n as u8).collect();
+        peer.write_all(&sent).unwrap();
+        let (mut received, mut reaps, mut events) = (Vec::new(), 0, Vec::new());
+        while received.len() < sent.len() && reaps < 1000 {
+            engine.park(Some(Duration::from_millis(20)));
+            engine.reap(&mut events);
+            for event in events.drain(..) {
+                let TransportEvent::Received(_, chunk) = event else { panic!("{event:?}") };
+                received.extend_from_slice(&chunk);
+            }
+            reaps += 1;
+        }
+        assert!(received == sent, "{} of {}", received.len(), sent.len());
+        assert!(reaps > 1, "not all at once");
         std::fs::remove_file(path).unwrap();
     });
 }

@@ -49,7 +49,11 @@ const MUTANTS: [(&str, &str, Noticed); 50] = [
     ("expired_on_arrival_runs", "a call that expired while its body came runs", BySimulator),
     ("go_away_off_by_one", "GOAWAY counts one call too many", BySimulator),
     ("runs_above_go_away", "calls that GOAWAY refuses run", BySimulator),
-    ("no_fence", "a drain counts before it has asked", BySimulator),
+    (
+        "no_fence",
+        "a drain counts before it has asked",
+        By("drain", "f07_what_a_caller_sent_before_it_knew_runs_once"),
+    ),
     ("unknown_told_as_not_sent", "a call that may have run is said not to", BySimulator),
     ("sent_after_the_end", "calls that were said not to be sent are", BySimulator),
     ("landing_leak", "bodies that came keep their share of the budget", BySimulator),

@@ -28,6 +28,7 @@ impl<K: Kernel> Park for Uring<K> {
             (a, b) => a.or(b),
         };
         if events.is_empty() {
+            self.has_waited = timeout != Some(Duration::ZERO);
             self.kernel.enter(timeout);
         }
         self.done = events;

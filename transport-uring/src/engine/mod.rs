@@ -31,6 +31,10 @@ type Event = TransportEvent<Socket>;
 
 /// How many completions one reap takes, so that a turn ends.
 const COMPLETIONS_A_REAP: usize = 4096;
+/// Behind a wait a reap that has received so many bytes leaves the rest to the next one: what answers them leaves
+/// meanwhile, so that the other side need not wait until the last is read. Whoever looks on without waiting takes less
+/// at a time anyway.
+const BYTES_A_REAP: usize = 32 * 1024;
 /// How long a dropped engine waits for its operations to end before it leaks what they use.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -42,6 +46,8 @@ pub struct Uring<K: Kernel = Ring> {
     bell_is_armed: bool,
     /// Another loop waits for the bell's fd, which the kernel writes to as well.
     is_hosted: bool,
+    /// Since the last reap.
+    has_waited: bool,
     config: UringConfig,
     arena: Arena,
     buffers: Buffers,
@@ -107,6 +113,7 @@ impl<K: Kernel> Uring<K> {
             bell: Doorbell::new()?,
             bell_is_armed: false,
             is_hosted: false,
+            has_waited: false,
             config,
             arena: Arena::new(pool, BLOCK_BYTES),
             buffers: Buffers::new(pool, config.buffer_bytes, config.buffers, limit),
@@ -418,9 +425,19 @@ impl<K: Kernel> Transport for Uring<K> {
         if self.kernel.wants_enter() {
             self.kernel.enter(Some(Duration::ZERO));
         }
+        let has_waited = std::mem::take(&mut self.has_waited);
+        let mut left = if has_waited { BYTES_A_REAP } else { usize::MAX };
         for _ in 0..COMPLETIONS_A_REAP {
+            if left == 0 {
+                break;
+            }
             let Some(completion) = self.kernel.next() else { break };
+            let told = events.len();
             self.complete(completion, events);
+            left = events[told..].iter().fold(left, |left, event| match event {
+                Event::Received(_, chunk) => left.saturating_sub(chunk.len()),
+                _ => left,
+            });
         }
         for event in events.iter() {
             if let Event::Released(handle) = event {
