@@ -187,7 +187,7 @@ fn what_is_wrong_with_a_trace_is_told_with_its_line() {
     assert!(wrong("ringcall trace 2\n").contains("ringcall trace 1"));
     assert!(line("").starts_with("line 3: there are no calls: a line says which columns"));
     assert!(line("server 4").contains("line 2: \"server\" is not known"));
-    assert!(line("world nowhere").contains("there are even, wide"));
+    assert!(line("world nowhere").contains("there are even, rolling-restart"));
     assert!(line("world even\nclients 5\ntime_s").contains("of its own"));
     assert!(line("time_s").contains("servers 4 4 2; or which world"));
     assert!(line("servers 4 -1").contains("a number from 1 to 10000"));
