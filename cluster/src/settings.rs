@@ -11,6 +11,7 @@ use ringcall_core::{Instant, Status};
 use crate::aperture::{Aperture, AperturePolicy};
 use crate::balance::Balancing;
 use crate::breaker::{AnyBreaker, Breaker, BreakerConfig, CustomBreaker};
+use crate::custom::Custom;
 use crate::health::{HealthConfig, HealthPolicy};
 use crate::hedge::{AnyHedging, CustomHedging, HedgeConfig, Hedging};
 use crate::limit::CallLimit;
@@ -232,11 +233,8 @@ impl Settings {
 
     /// Whether this side would use the same instances.
     pub(crate) fn has_aperture_of(&self, other: &Settings) -> bool {
-        let is_custom_same = match (&self.custom_aperture, &other.custom_aperture) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        is_custom_same && self.aperture == other.aperture
+        let of = |it: &Settings| (it.aperture, it.custom_aperture.clone().map(Custom));
+        of(self) == of(other)
     }
 
     pub(crate) fn of(&self, method: u64) -> &MethodSettings {

@@ -29,8 +29,6 @@ pub(crate) struct Pool {
 
 struct State {
     jobs: ClassQueue<Job>,
-    /// For those that are refused.
-    retry_after_ms: u16,
     threads: usize,
     /// Those of them that wait for a job.
     idle: usize,
@@ -42,12 +40,7 @@ impl Pool {
 
     pub(crate) fn new(threads_max: usize, rule: Option<QueueRule>) -> Arc<Pool> {
         Arc::new(Pool {
-            state: Mutex::new(State {
-                jobs: ClassQueue::new(rule),
-                retry_after_ms: retry_after_ms(rule),
-                threads: 0,
-                idle: 0,
-            }),
+            state: Mutex::new(State { jobs: ClassQueue::new(rule), threads: 0, idle: 0 }),
             came: Condvar::new(),
             threads_max: threads_max.max(1),
         })
@@ -55,9 +48,7 @@ impl Pool {
 
     /// Another rule, for the jobs that wait as well.
     pub(crate) fn configure(&self, rule: Option<QueueRule>) {
-        let mut state = self.state.lock();
-        state.jobs.configure(rule);
-        state.retry_after_ms = retry_after_ms(rule);
+        self.state.lock().jobs.configure(rule);
     }
 
     /// The time of a job that had so much was over when a thread came to it, after so long.
@@ -82,7 +73,7 @@ impl Pool {
         state.jobs.push(class, since, job);
         let is_short = state.idle < state.jobs.len() && state.threads < self.threads_max;
         state.threads += usize::from(is_short);
-        let retry_after_ms = state.retry_after_ms;
+        let retry_after_ms = state.jobs.retry_after_ms();
         drop(state);
         self.came.notify_one();
         if is_short {
@@ -112,7 +103,7 @@ impl Pool {
             // A job catches what its handler throws, and answers; what else is thrown has nobody to tell.
             match state.jobs.next(MachineClock.now()) {
                 Some(Next { call: job, is_refused, .. }) => {
-                    let again = is_refused.then_some(state.retry_after_ms);
+                    let again = is_refused.then(|| state.jobs.retry_after_ms());
                     let done = || catch_unwind(AssertUnwindSafe(|| job(again)));
                     if MutexGuard::unlocked(&mut state, done).is_err() {
                         log::error!("offloaded work panicked behind its handler");
@@ -130,10 +121,6 @@ impl Pool {
         }
         state.threads -= 1;
     }
-}
-
-fn retry_after_ms(rule: Option<QueueRule>) -> u16 {
-    rule.map_or(0, |rule| rule.retry_after_ms())
 }
 
 #[cfg(test)]

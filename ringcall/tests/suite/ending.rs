@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::common::{Cook, Kitchen as _, KitchenClient, Pair, eventually, over_every_pair};
 use ringcall::{
-    Access, CallError, Cause, Codec, Config, Context, EncodeError, FailureClass, Frozen, Invalid,
-    Message, Peer, Shape, Status, Wait, Writer,
+    Access, Address, CallError, Cause, Codec, Config, Context, EncodeError, FailureClass, Frozen,
+    Invalid, Message, Peer, Shape, Shard, Status, Wait, Writer,
 };
 
 /// Long enough to run still when the shard ends.
@@ -70,6 +70,14 @@ impl Door for Doorman {
     }
 }
 
+/// A shard that leaves there who knocks.
+fn shard_with_door(pair: Pair, peer: Arc<Mutex<Option<Peer>>>) -> (Shard, Address) {
+    let shard = pair.shard();
+    shard.serve(Doorman(peer).into_door()).expect("its methods are free");
+    let address = shard.listen(crate::common::address(pair.socket).as_str()).expect("free");
+    (shard, address)
+}
+
 #[test]
 fn f11_calls_of_other_threads_end_with_a_shard_that_panics() {
     over_every_pair(|pair| {
@@ -79,10 +87,7 @@ fn f11_calls_of_other_threads_end_with_a_shard_that_panics() {
         let shard = std::thread::spawn({
             let (peer, is_over) = (Arc::clone(&peer), Arc::clone(&is_over));
             move || {
-                let shard = pair.shard();
-                shard.serve(Doorman(peer).into_door()).expect("its methods are free");
-                let address =
-                    shard.listen(crate::common::address(pair.socket).as_str()).expect("free");
+                let (shard, address) = shard_with_door(pair, peer);
                 listening.send(address).expect("the test waits");
                 let ended = catch_unwind(AssertUnwindSafe(move || {
                     while !is_over.load(Ordering::SeqCst) {
@@ -136,10 +141,7 @@ fn f11_calls_that_wait_to_be_made_end_with_their_shard() {
         let shard = std::thread::spawn({
             let (peer, is_over) = (Arc::clone(&peer), Arc::clone(&is_over));
             move || {
-                let shard = pair.shard();
-                shard.serve(Doorman(peer).into_door()).expect("its methods are free");
-                let address =
-                    shard.listen(crate::common::address(pair.socket).as_str()).expect("free");
+                let (shard, address) = shard_with_door(pair, peer);
                 // Keeps what the shard is made of, as the client of a task elsewhere would.
                 let local = shard.connect(address.clone());
                 listening.send(address).expect("the test waits");

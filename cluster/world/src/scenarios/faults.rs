@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Scenario, failed_of, is_even, left_of, none_fails};
-use crate::seen::{Figure, Seconds};
+use super::{Scenario, beyond_cut_off, failed_of, is_even, left_of, none_fails};
+use crate::seen::Figure;
 use crate::{Health, Plan, World};
 
 /// The server that something happens to: one of the largest.
@@ -43,14 +43,9 @@ pub const CRASH: Scenario = Scenario {
         world.run(10);
     },
     figures: |world| {
-        let cut_off = world.seconds.iter().map(|second| second.cut_off).sum::<u64>();
-        let left = left_of(IT, &world.seconds[..5], &world.seconds[10..]);
+        let left = left_of(IT..IT + 1, &world.seconds[..5], &world.seconds[10..]);
         vec![
-            Figure::at_most(
-                "failed calls beyond those that ran there and may not run again",
-                world.seconds.bad().saturating_sub(cut_off) as f64,
-                0.0,
-            ),
+            beyond_cut_off(world),
             Figure::at_most("its calls after 5 s", left, 0.05),
             is_even(&world.seconds[7..]),
         ]
@@ -70,8 +65,8 @@ fn sick_for_a_while(world: &mut World, sick: Health, afterwards: u64) {
 /// half of them are back in the end, and all is even.
 fn left_and_came_back(world: &World) -> Vec<Figure> {
     let (before, last) = (&world.seconds[5..10], world.seconds.len() - 5);
-    let left = left_of(IT, before, &world.seconds[15..20]);
-    let again = left_of(IT, before, &world.seconds[last..]);
+    let left = left_of(IT..IT + 1, before, &world.seconds[15..20]);
+    let again = left_of(IT..IT + 1, before, &world.seconds[last..]);
     vec![
         Figure::at_most("its calls after 5 s", left, 0.1),
         Figure::at_least("its calls in the end", again, 0.5),

@@ -90,7 +90,7 @@ pub const FLAPPING: Scenario = Scenario {
     figures: |world| {
         // Each client for itself, in the ten seconds.
         let lists = world.seconds[5..15].iter().map(|second| second.lists).sum::<u64>();
-        let again = left_of(FLAPS, &world.seconds[..5], &world.seconds[65..]);
+        let again = left_of(FLAPS..FLAPS + 1, &world.seconds[..5], &world.seconds[65..]);
         vec![
             none_fails("failed calls", &world.seconds),
             Figure::at_most("lists a second and client", lists as f64 / 1000.0, 1.0),

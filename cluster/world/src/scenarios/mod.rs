@@ -5,6 +5,8 @@ mod lists;
 mod load;
 mod wide;
 
+use std::ops::Range;
+
 use crate::seen::{Figure, Seconds};
 use crate::{Plan, Trace, World};
 
@@ -107,8 +109,21 @@ fn is_even(seconds: &[crate::Second]) -> Figure {
     Figure::at_most("windows max/mean, p99", seconds.unevenness(), 1.5)
 }
 
-/// What a server still got, of what it got before, each in a second.
-fn left_of(server: usize, before: &[crate::Second], after: &[crate::Second]) -> f64 {
-    let rate = |seconds: &[crate::Second]| seconds.arrived(server) as f64 / seconds.len() as f64;
+/// What some servers still got, of what they got before, each in a second.
+fn left_of(servers: Range<usize>, before: &[crate::Second], after: &[crate::Second]) -> f64 {
+    let rate = |seconds: &[crate::Second]| {
+        let calls = servers.clone().map(|server| seconds.arrived(server)).sum::<u64>();
+        calls as f64 / seconds.len() as f64
+    };
     rate(after) / rate(before)
+}
+
+/// Calls that failed although they did not run at a server that was gone, or may run again; there must be none.
+fn beyond_cut_off(world: &World) -> Figure {
+    let cut_off = world.seconds.iter().map(|second| second.cut_off).sum::<u64>();
+    Figure::at_most(
+        "failed calls beyond those that ran there and may not run again",
+        world.seconds.bad().saturating_sub(cut_off) as f64,
+        0.0,
+    )
 }

@@ -1,11 +1,13 @@
 //! Ten clients and three hundred servers: each client has many connections, and each server few callers.
 
-use super::{Scenario, failed_of, is_even, none_fails};
-use crate::seen::{Figure, Seconds};
-use crate::{Health, Plan, Second, World};
+use std::ops::Range;
+
+use super::{Scenario, beyond_cut_off, failed_of, is_even, left_of, none_fails};
+use crate::seen::Figure;
+use crate::{Health, Plan, World};
 
 /// A rack: fifteen servers of all sizes, a twentieth of all there is.
-const RACK: (usize, usize) = (60, 75);
+const RACK: Range<usize> = 60..75;
 /// So many servers are restarted at a time.
 const TENTH: usize = 30;
 
@@ -29,10 +31,10 @@ pub const WIDE_RESTART: Scenario = Scenario {
         world.run(2);
         for first in (0..world.servers.len()).step_by(TENTH) {
             for health in [Health::Draining, Health::Down { is_known: true }] {
-                set(world, (first, first + TENTH), health);
+                set(world, first..first + TENTH, health);
                 world.run(1);
             }
-            set(world, (first, first + TENTH), Health::Up);
+            set(world, first..first + TENTH, Health::Up);
         }
         world.run(2);
     },
@@ -43,21 +45,16 @@ pub const WIDE_RESTART: Scenario = Scenario {
 pub const WIDE_CRASH: Scenario = Scenario {
     name: "wide-crash",
     about: "10 clients, 300 servers, of which a rack of 15 is gone without a word",
-    shown: Some(("that rack", RACK)),
+    shown: Some(("that rack", (RACK.start, RACK.end))),
     plan: Plan::wide,
     script: |world| {
         world.run(3);
-        (RACK.0..RACK.1).for_each(|server| world.crash(server));
+        RACK.for_each(|server| world.crash(server));
         world.run(8);
     },
     figures: |world| {
-        let cut_off = world.seconds.iter().map(|second| second.cut_off).sum::<u64>();
         vec![
-            Figure::at_most(
-                "failed calls beyond those that ran there and may not run again",
-                world.seconds.bad().saturating_sub(cut_off) as f64,
-                0.0,
-            ),
+            beyond_cut_off(world),
             Figure::at_most("its calls after 5 s", left_of_rack(world, 8..11), 0.05),
             is_even(&world.seconds[5..]),
         ]
@@ -68,11 +65,11 @@ pub const WIDE_CRASH: Scenario = Scenario {
 pub const WIDE_SLOW: Scenario = Scenario {
     name: "wide-slow",
     about: "10 clients, 300 servers, of which a rack of 15 becomes ten times slower",
-    shown: Some(("that rack", RACK)),
+    shown: Some(("that rack", (RACK.start, RACK.end))),
     plan: Plan::wide,
     script: |world| {
         world.run(3);
-        world.servers[RACK.0..RACK.1].iter_mut().for_each(|server| server.service *= 10);
+        world.servers[RACK].iter_mut().for_each(|server| server.service *= 10);
         world.run(8);
     },
     figures: |world| {
@@ -88,7 +85,7 @@ pub const WIDE_SLOW: Scenario = Scenario {
 pub const WIDE_FAILS_FAST: Scenario = Scenario {
     name: "wide-fails-fast",
     about: "10 clients, 300 servers, of which a rack of 15 fails every call at once",
-    shown: Some(("that rack", RACK)),
+    shown: Some(("that rack", (RACK.start, RACK.end))),
     plan: Plan::wide,
     script: |world| {
         world.run(3);
@@ -112,15 +109,11 @@ pub const WIDE_FAILS_FAST: Scenario = Scenario {
     },
 };
 
-fn set(world: &mut World, (first, end): (usize, usize), health: Health) {
-    world.servers[first..end].iter_mut().for_each(|server| server.health = health);
+fn set(world: &mut World, servers: Range<usize>, health: Health) {
+    world.servers[servers].iter_mut().for_each(|server| server.health = health);
 }
 
 /// What the rack still got in these seconds, of what it got in the two before something happened.
-fn left_of_rack(world: &World, seconds: std::ops::Range<usize>) -> f64 {
-    let rate = |seconds: &[Second]| {
-        let calls = (RACK.0..RACK.1).map(|server| seconds.arrived(server)).sum::<u64>();
-        calls as f64 / seconds.len() as f64
-    };
-    rate(&world.seconds[seconds]) / rate(&world.seconds[1..3])
+fn left_of_rack(world: &World, seconds: Range<usize>) -> f64 {
+    left_of(RACK, &world.seconds[1..3], &world.seconds[seconds])
 }

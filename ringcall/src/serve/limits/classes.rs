@@ -83,9 +83,19 @@ impl<T> ClassQueue<T> {
 
     /// Another rule, for those that wait as well. If it is the same, what it has seen counts on.
     pub(crate) fn configure(&mut self, rule: Option<QueueRule>) {
-        if self.rule.as_ref().map(CoDel::rule) != rule {
+        if self.rule() != rule {
             self.rule = rule.map(CoDel::new);
         }
+    }
+
+    /// By which calls are refused, if any is.
+    pub(crate) fn rule(&self) -> Option<QueueRule> {
+        self.rule.as_ref().map(CoDel::rule)
+    }
+
+    /// In milliseconds, for those that are refused.
+    pub(crate) fn retry_after_ms(&self) -> u16 {
+        self.rule().map_or(0, |rule| rule.retry_after_ms())
     }
 
     /// How many wait.

@@ -24,9 +24,7 @@ type Key = (Handle, RequestId);
 
 /// Only a shard that has had limits has one.
 pub(super) struct Admission {
-    /// By which some of those are refused that have not begun. Without, calls begin at once.
-    rule: Cell<Option<QueueRule>>,
-    /// Those that have not begun.
+    /// Those that have not begun. Without a rule by which some are refused, calls begin at once.
     waiting: RefCell<ClassQueue<Waiting>>,
     /// Which of them nobody waits for any more, and whether their time is over.
     given_up: RefCell<HashMap<Key, bool>>,
@@ -59,7 +57,6 @@ impl Waiting {
 impl Admission {
     pub(super) fn new(limits: &Limits, rates: Option<Arc<Rates>>, now: Instant) -> Admission {
         let admission = Admission {
-            rule: Cell::default(),
             waiting: RefCell::new(ClassQueue::new(None)),
             given_up: RefCell::default(),
             taken: RefCell::default(),
@@ -77,7 +74,6 @@ impl Admission {
     /// Goes by these limits from now on, for the calls that there are as well.
     fn configure(&self, limits: &Limits, rates: Option<Arc<Rates>>) {
         let rule = limits.queue_rule();
-        self.rule.set(rule);
         self.waiting.borrow_mut().configure(rule);
         self.level.borrow_mut().configure(rule.unwrap_or_default().interval());
         let key_before = self.caller_key.replace(limits.caller_key().cloned());
@@ -117,9 +113,14 @@ impl Admission {
         taken.as_mut().map_or(Room::Taken, |taken| taken.begin(key, of, caller, arrived))
     }
 
+    /// Whether calls wait their turn.
+    fn has_rule(&self) -> bool {
+        self.waiting.borrow().rule().is_some()
+    }
+
     /// In milliseconds, for those that the rule refuses.
     fn retry_after_ms(&self) -> u16 {
-        self.rule.get().map_or(0, |rule| rule.retry_after_ms())
+        self.waiting.borrow().retry_after_ms()
     }
 
     /// Nobody waits for this call any more; says whether it had not begun. Then it is answered when it is its turn, so
@@ -199,7 +200,7 @@ impl Inner {
             return self.refuse_until(handle, request.id, status, retry_after_ms);
         }
         // Items would not find a call that has not begun.
-        if admission.rule.get().is_none() || request.flags & WITH_ITEMS != 0 {
+        if !admission.has_rule() || request.flags & WITH_ITEMS != 0 {
             admission.level.borrow_mut().admitted(self.now(), request.priority);
             return self.begin_admitted(handle, request, method, 0);
         }
