@@ -160,6 +160,16 @@ impl Connection {
         self.misaligned = if self.phase() == 0 { 0 } else { self.misaligned + 1 };
     }
 
+    /// Whether nothing else is under way than receiving by itself, so that what has arrived may be received without it.
+    pub(crate) fn only_receives(&self) -> bool {
+        self.stage == Stage::Up
+            && matches!(self.receiving, Receiving::Multishot)
+            && !self.is_cancelling
+            && matches!(self.want, Receive::More)
+            && self.backlog.is_empty()
+            && self.input == Input::Open
+    }
+
     /// Whether what receives by itself should end, because it does not receive what is wanted.
     pub(crate) fn wants_cancel(&self) -> bool {
         matches!(self.receiving, Receiving::Multishot)

@@ -110,6 +110,12 @@ pub trait Kernel: fmt::Debug {
     /// Whether [`enter`](Kernel::enter) would begin something or bring something.
     fn wants_enter(&mut self) -> bool;
 
+    /// Whether all that [`enter`](Kernel::enter) would do is work that was put off until then, so that nothing is taken
+    /// from any socket unless it is called. `false` where that cannot be known.
+    fn defers(&mut self) -> bool {
+        false
+    }
+
     /// Begins what is queued and makes what has completed visible. Waits for a completion, for at most so
     /// long if a time is given; `Some(Duration::ZERO)` does not wait.
     fn enter(&mut self, timeout: Option<Duration>);
@@ -274,6 +280,18 @@ impl Kernel for Ring {
             true => completion.is_empty() && submission.taskrun(),
             false => completion.is_empty(),
         }
+    }
+
+    #[inline]
+    fn defers(&mut self) -> bool {
+        let (_, submission, completion) = self.ring.split();
+        let is_told = self.features.defer_taskrun && self.features.taskrun_flag;
+        is_told
+            && submission.taskrun()
+            && submission.is_empty()
+            && completion.is_empty()
+            && self.waiting.is_empty()
+            && !submission.cq_overflow()
     }
 
     fn enter(&mut self, timeout: Option<Duration>) {

@@ -338,6 +338,73 @@ fn what_a_reap_behind_a_wait_leaves_comes_with_the_next() {
 }
 
 #[test]
+fn whoever_looks_on_receives_from_the_only_busy_connection_without_entering_the_ring() {
+    const ROUNDS: usize = 2_000;
+    with_every_mask(|features| {
+        let (_memory, mut engine) = engine(features, UringConfig::default());
+        let [_, address] = addresses();
+        let Address::Unix(path) = &address else { panic!("the second one is") };
+        let listener = UnixListener::bind(path).unwrap();
+        let (busy, mut to_busy) = connect_out(&mut engine, &listener, &address);
+        let (quiet, mut to_quiet) = connect_out(&mut engine, &listener, &address);
+        let (mut busy_bytes, mut quiet_bytes, mut events) = (Vec::new(), 0, Vec::new());
+        let (mut wrote, mut entered) = (Vec::new(), engine.enters());
+        for round in 0..ROUNDS {
+            // Of all lengths, so that some come by each way and some behind others.
+            let line = vec![round as u8; 1 + round * 7 % 300];
+            to_busy.write_all(&line).unwrap();
+            wrote.extend(line);
+            if round == ROUNDS / 2 {
+                entered = engine.enters() - entered;
+                to_quiet.write_all(b"q").unwrap();
+            }
+            // Not behind every line.
+            if round % 3 != 0 {
+                engine.reap(&mut events);
+            }
+            for event in events.drain(..) {
+                match event {
+                    TransportEvent::Received(handle, chunk) if handle == busy => {
+                        busy_bytes.extend_from_slice(&chunk);
+                    }
+                    TransportEvent::Received(handle, chunk) if handle == quiet => {
+                        quiet_bytes += chunk.len();
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(
+                round < ROUNDS / 2 + 100 || quiet_bytes == 1,
+                "the other one is looked after, too"
+            );
+        }
+        if features.defer_taskrun && features.taskrun_flag && features.multishot_receive {
+            assert!(entered < ROUNDS as u64 / 10, "entered {entered} times");
+        }
+        // What is left comes in order, and then the end, once.
+        drop(to_busy);
+        let mut others = Vec::new();
+        wait(&mut engine, &mut others, |event| {
+            if let TransportEvent::Received(_, chunk) = event {
+                busy_bytes.extend_from_slice(chunk);
+            }
+            matches!(event, TransportEvent::InputEnd(_)).then_some(())
+        });
+        assert!(
+            busy_bytes == wrote,
+            "{} of {} bytes, or not in order",
+            busy_bytes.len(),
+            wrote.len()
+        );
+        for _ in 0..5 {
+            engine.reap(&mut events);
+        }
+        assert!(events.is_empty(), "{events:?}");
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
 fn a_bell_wakes_a_parked_ring() {
     with_every_mask(|features| {
         let (_memory, mut engine) = engine(features, UringConfig::default());

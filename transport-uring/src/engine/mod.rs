@@ -1,8 +1,9 @@
-//! The engine: operations and what comes of them. [`receiving`], [`sending`], [`writing`], [`accepting`] and
-//! [`hosting`] have their parts of it.
+//! The engine: operations and what comes of them. [`receiving`], [`direct`], [`sending`], [`writing`],
+//! [`accepting`] and [`hosting`] have their parts of it.
 
 mod accepting;
 mod config;
+mod direct;
 mod hosting;
 mod receiving;
 mod sending;
@@ -22,6 +23,7 @@ use socket2::Socket;
 
 use self::accepting::Accepting;
 pub use self::config::UringConfig;
+use self::direct::Direct;
 use self::writing::Writing;
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Input, Receiving, Stage};
@@ -68,6 +70,7 @@ pub struct Uring<K: Kernel = Ring> {
     /// Batches since the last reap, and between the two before.
     sends: usize,
     sends_before: usize,
+    direct: Direct,
     /// Operations that are with the kernel, cancels not counted.
     in_flight: usize,
 }
@@ -129,6 +132,7 @@ impl<K: Kernel> Uring<K> {
             done: Vec::new(),
             sends: 0,
             sends_before: 0,
+            direct: Direct::default(),
             in_flight: 0,
         };
         engine.buffers.refill(&mut engine.kernel);
@@ -422,8 +426,12 @@ impl<K: Kernel> Transport for Uring<K> {
         events.append(&mut self.done);
         self.sends_before = std::mem::take(&mut self.sends);
         self.prepare(events);
+        if self.receive_directly(events) {
+            return;
+        }
         if self.kernel.wants_enter() {
             self.kernel.enter(Some(Duration::ZERO));
+            self.direct.begin_again();
         }
         let has_waited = std::mem::take(&mut self.has_waited);
         let mut left = if has_waited { BYTES_A_REAP } else { usize::MAX };
@@ -434,11 +442,13 @@ impl<K: Kernel> Transport for Uring<K> {
             let Some(completion) = self.kernel.next() else { break };
             let told = events.len();
             self.complete(completion, events);
+            self.direct.note(&events[told..]);
             left = events[told..].iter().fold(left, |left, event| match event {
                 Event::Received(_, chunk) => left.saturating_sub(chunk.len()),
                 _ => left,
             });
         }
+        self.direct.choose();
         for event in events.iter() {
             if let Event::Released(handle) = event {
                 self.connections.reuse(*handle);

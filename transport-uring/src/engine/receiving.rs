@@ -147,7 +147,7 @@ impl<K: Kernel> Uring<K> {
     }
 
     /// Data has arrived: hands it up as wanted, keeps what is not.
-    fn deliver(&mut self, handle: Handle, chunk: Chunk, events: &mut Vec<Event>) {
+    pub(super) fn deliver(&mut self, handle: Handle, chunk: Chunk, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
         connection.count(chunk.len());
         if matches!(connection.want, Receive::More) && connection.backlog.is_empty() {
