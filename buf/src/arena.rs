@@ -95,7 +95,8 @@ impl Arena {
         &mut self.writer
     }
 
-    /// Freezes the frame that was begun; what was attached to it is [taken](Self::take_attached) apart.
+    /// Freezes the frame that was begun; what was attached [to](Self::take_attached) it, or
+    /// [within](Self::take_within), is taken apart.
     #[must_use]
     pub fn finish(&mut self) -> Chunk {
         let len = self.writer.len();
@@ -121,6 +122,12 @@ impl Arena {
     #[inline]
     pub fn take_attached(&mut self) -> Option<Segment> {
         self.writer.take_attached()
+    }
+
+    /// What was attached within the frame that was begun, and behind how many of its bytes.
+    #[inline]
+    pub fn take_within(&mut self) -> Option<(usize, Segment)> {
+        self.writer.take_within()
     }
 
     /// Gives the current block back if nobody holds a chunk of it.

@@ -234,6 +234,16 @@ impl SharedSegment {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The bytes, if they are in memory.
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        match self {
+            SharedSegment::Shared(chunk) => Some(chunk),
+            SharedSegment::Bytes(bytes) => Some(bytes),
+            SharedSegment::External(_) => None,
+        }
+    }
 }
 
 impl Segment {

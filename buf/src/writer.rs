@@ -26,6 +26,11 @@ pub struct Writer {
     attached_len: usize,
     /// How much of what is attached is beside the message.
     beside_len: usize,
+    /// What lies in the middle of the message, and behind how many of the bytes that were written.
+    within: Option<(usize, Segment)>,
+    within_len: usize,
+    /// Whoever takes the message takes that, too.
+    may_attach_within: bool,
     source: Source,
 }
 
@@ -82,6 +87,9 @@ impl Writer {
             attached: None,
             attached_len: 0,
             beside_len: 0,
+            within: None,
+            within_len: 0,
+            may_attach_within: true,
             source: Source::Local(pool.clone()),
         }
     }
@@ -101,6 +109,9 @@ impl Writer {
             attached: None,
             attached_len: 0,
             beside_len: 0,
+            within: None,
+            within_len: 0,
+            may_attach_within: false,
             source,
         }
     }
@@ -172,8 +183,9 @@ impl Writer {
         self.len = front;
         self.limit = limit;
         self.room = self.space.min(limit);
-        if self.attached_len > 0 {
+        if self.attached_len + self.within_len > 0 {
             self.take_attached();
+            self.take_within();
         }
     }
 
@@ -248,11 +260,11 @@ impl Writer {
         self.beside_len
     }
 
-    /// Whether the message ends with something that is attached.
+    /// Whether all of the message was written here: nothing is attached, neither at its end nor within.
     #[inline]
     #[must_use]
-    pub fn has_attached(&self) -> bool {
-        self.attached_len > 0
+    pub fn is_whole(&self) -> bool {
+        self.attached_len + self.within_len == 0
     }
 
     /// What the message ends with, if it is attached.
@@ -265,7 +277,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn message_len(&self) -> usize {
-        self.len + self.attached_len
+        self.len + self.within_len + self.attached_len
     }
 
     /// Appends bytes.
@@ -324,7 +336,7 @@ impl Writer {
     /// [`Full`] as for [`put`](Writer::put), or when something is attached already.
     pub fn attach(&mut self, segment: Segment) -> Result<(), Full> {
         if self.attached.is_some() || segment.len() > self.limit - self.len {
-            return Err(Full { limit: self.limit });
+            return Err(self.full());
         }
         if segment.is_empty() {
             return Ok(());
@@ -348,9 +360,61 @@ impl Writer {
         Ok(())
     }
 
+    /// Goes on behind bytes that stay where they are, as in [`attach`](Self::attach): they are in the message, and what
+    /// is written afterwards follows them. Only once a message, and only [where](Self::can_attach_within) that can be.
+    ///
+    /// # Errors
+    /// [`Full`] as for [`put`](Writer::put), or when it cannot be.
+    pub fn attach_within(&mut self, segment: Segment) -> Result<(), Full> {
+        if !self.can_attach_within() || segment.len() > self.limit - self.len {
+            return Err(self.full());
+        }
+        if segment.is_empty() {
+            return Ok(());
+        }
+        self.within_len = segment.len();
+        self.within = Some((self.len, segment));
+        self.limit -= self.within_len;
+        self.room = self.space.min(self.limit);
+        Ok(())
+    }
+
+    /// Whether [`attach_within`](Self::attach_within) can be: nothing is attached yet, and whoever takes the message
+    /// knows of it. Frames of an arena can, writers of a pool if [asked](Self::with_parts).
+    #[must_use]
+    pub fn can_attach_within(&self) -> bool {
+        self.may_attach_within && self.is_whole()
+    }
+
+    /// Lets something be attached within, of what follows: whoever finishes it must [take](Self::take_within) that.
+    #[must_use]
+    pub fn with_parts(mut self) -> Writer {
+        self.may_attach_within = true;
+        self
+    }
+
+    /// Lets nothing be attached within while `write` does so, whatever was let before.
+    pub fn in_one_part<R>(&mut self, write: impl FnOnce(&mut Writer) -> R) -> R {
+        let before = core::mem::replace(&mut self.may_attach_within, false);
+        let result = write(self);
+        self.may_attach_within = before;
+        result
+    }
+
+    /// What was attached within, and behind how many of the bytes that were written.
+    pub fn take_within(&mut self) -> Option<(usize, Segment)> {
+        self.within_len = 0;
+        self.within.take()
+    }
+
+    #[cold]
+    fn full(&self) -> Full {
+        Full { limit: self.limit + self.within_len }
+    }
+
     #[cold]
     fn grow(&mut self, more: usize) -> Result<(), Full> {
-        let full = Full { limit: self.limit };
+        let full = self.full();
         let needed = self.len.checked_add(more).ok_or(full)?;
         if needed > self.limit {
             return Err(full);
@@ -370,6 +434,7 @@ impl Writer {
     /// Freezes what was written into a block of a shared pool.
     pub(crate) fn into_shared(mut self) -> (SharedChunk, Option<Segment>) {
         assert!(matches!(self.source, Source::Shared(_)), "the writer is from a shared pool");
+        debug_assert!(self.within.is_none(), "what is attached within is taken first");
         let attached = self.attached.take();
         // The chunk takes over the count.
         (SharedChunk::from_parts(self.ptr, self.len, self.block.take()), attached)
@@ -458,5 +523,39 @@ mod tests {
             (0, 0),
             "forgotten with its message"
         );
+    }
+
+    #[test]
+    fn attaching_within_counts_and_goes_on() {
+        let pool = Pool::new(0);
+        let mut arena = Arena::new(&pool, 4096);
+        let part = || Segment::from(Bytes::from_static(b"middle"));
+        let writer = arena.begin(0, 16);
+        writer.put(b"head").unwrap();
+        writer.attach_within(part()).unwrap();
+        assert!(!writer.can_attach_within() && !writer.is_whole());
+        assert_eq!(writer.attach_within(part()), Err(Full { limit: 16 }), "once");
+        writer.put(b"tail").unwrap();
+        assert_eq!((writer.len(), writer.message_len()), (8, 14));
+        assert_eq!(writer.put(b"long"), Err(Full { limit: 16 }));
+        writer.attach_beside(Bytes::from_static(b"x").into()).unwrap();
+        assert_eq!(writer.message_len(), 15);
+        let written = arena.finish();
+        let (at, middle) = arena.take_within().unwrap();
+        assert_eq!((&written[..at], &written[at..]), (&b"head"[..], &b"tail"[..]));
+        assert_eq!(middle.as_slice(), Some(&b"middle"[..]));
+        assert_eq!(arena.take_attached().unwrap().len(), 1);
+
+        arena.begin(0, 16).attach_within(part()).unwrap();
+        let writer = arena.begin(0, 16);
+        assert!(writer.is_whole() && writer.can_attach_within(), "forgotten with its message");
+        writer.in_one_part(|writer| assert!(writer.attach_within(part()).is_err()));
+        assert!(writer.can_attach_within());
+
+        let pool = SharedPool::new(4096);
+        assert!(pool.writer(16).attach_within(part()).is_err(), "nobody would take it");
+        let mut writer = pool.writer(16).with_parts();
+        writer.attach_within(part()).unwrap();
+        assert!(writer.take_within().is_some());
     }
 }

@@ -5,7 +5,7 @@ use core::num::NonZeroUsize;
 
 use ringcall_buf::Full;
 use ringcall_core::frame::ArchiveFormat;
-use ringcall_core::{EncodeError, Writer};
+use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, Writer};
 use rkyv::api::{access_with_context, serialize_using};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Failure, Strategy};
@@ -14,7 +14,7 @@ use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 
 use crate::scratch::Scratch;
-use crate::{Shape, WireType};
+use crate::{Shape, WireType, in_place};
 
 /// How many pointers deep an archive may nest. rkyv's own default has no limit, and a linked list of a
 /// megabyte would overflow the stack of whoever checks it.
@@ -59,17 +59,30 @@ pub struct BodyWriter<'a> {
 impl Positional for BodyWriter<'_> {
     #[inline]
     fn pos(&self) -> usize {
-        self.out.len() - self.start
+        self.out.message_len() - self.start
     }
 }
 
 impl rkyv::ser::Writer<Failure> for BodyWriter<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.out.put(bytes).map_err(|full| {
+        let written = match bytes.len() >= REFERENCE_BYTES_MIN {
+            true => write_much(self.out, bytes),
+            false => self.out.put(bytes),
+        };
+        written.map_err(|full| {
             self.full = Some(full);
             Failure
         })
+    }
+}
+
+/// Bytes that somebody [counts](crate::in_place) are sent from where they are, if that can be.
+#[cold]
+fn write_much(out: &mut Writer, bytes: &[u8]) -> Result<(), Full> {
+    match in_place::take(bytes).filter(|_| out.can_attach_within()) {
+        Some(counted) => out.attach_within(counted.into()),
+        None => out.put(bytes),
     }
 }
 

@@ -295,6 +295,8 @@ impl Payload for Empty {
 pub struct Encoded {
     /// The body, or its front.
     pub body: SharedChunk,
+    /// What lies in the middle of that, and behind how many bytes, see [`Writer::attach_within`].
+    pub within: Option<(usize, SharedSegment)>,
     /// The rest of it.
     pub attached: Option<SharedSegment>,
     /// What it was encoded in.
@@ -315,6 +317,7 @@ impl Encoded {
     pub fn empty(codec: Codec) -> Encoded {
         Encoded {
             body: SharedChunk::empty(),
+            within: None,
             attached: None,
             codec,
             transcode: None,
@@ -326,16 +329,33 @@ impl Encoded {
 
     /// What a writer of a pool holds, encoded in that codec.
     #[must_use]
-    pub fn take(pool: &ringcall_buf::SharedPool, writer: Writer, codec: Codec) -> Encoded {
+    pub fn take(pool: &ringcall_buf::SharedPool, mut writer: Writer, codec: Codec) -> Encoded {
         let is_beside = writer.beside_len() > 0;
+        let within = writer.take_within().map(|(at, segment)| (at, segment.share()));
         let (body, attached) = pool.finish(writer);
-        Encoded { body, attached, is_beside, ..Encoded::empty(codec) }
+        Encoded { body, within, attached, is_beside, ..Encoded::empty(codec) }
     }
 
     /// How long it is.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.body.len() + self.attached.as_ref().map_or(0, SharedSegment::len)
+        let within = self.within.as_ref().map_or(0, |(_, segment)| segment.len());
+        self.body.len() + within + self.attached.as_ref().map_or(0, SharedSegment::len)
+    }
+
+    /// The bytes of the message, without what is beside it, in their order; `None` if a part of it is not in memory.
+    #[must_use]
+    pub fn slices(&self) -> Option<[&[u8]; 4]> {
+        let (at, within) = match &self.within {
+            Some((at, segment)) => (*at, segment.as_slice()?),
+            None => (self.body.len(), &[][..]),
+        };
+        let (front, back) = self.body.split_at_checked(at)?;
+        let rest = match &self.attached {
+            Some(rest) if !self.is_beside => rest.as_slice()?,
+            _ => &[],
+        };
+        Some([front, within, back, rest])
     }
 
     /// Whether it has no bytes.
@@ -347,19 +367,26 @@ impl Encoded {
     #[cold]
     fn encode_as(&self, codec: Codec, out: &mut Writer) -> Result<(), EncodeError> {
         let transcode = self.transcode.ok_or(EncodeError::Codec(codec))?;
-        match &self.attached {
-            None => transcode(&self.body, codec, out),
-            Some(rest) if self.is_beside => {
-                transcode(&self.body, codec, out)?;
-                Ok(out.attach_beside(rest.clone().into())?)
-            }
-            // The message itself, in two parts.
-            Some(rest) => {
-                let rest = Segment::from(rest.clone());
-                let rest = rest.as_slice().ok_or(EncodeError::Codec(codec))?;
-                transcode(&[&self.body[..], rest].concat(), codec, out)
-            }
+        match self.slices().ok_or(EncodeError::Codec(codec))? {
+            [message, [], [], []] => transcode(message, codec, out)?,
+            parts => transcode(&parts.concat(), codec, out)?,
         }
+        match &self.attached {
+            Some(rest) if self.is_beside => Ok(out.attach_beside(rest.clone().into())?),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is not attached at the end.
+    fn put_body(&self, out: &mut Writer) -> Result<(), EncodeError> {
+        let Some((at, segment)) = &self.within else { return Ok(out.put(&self.body)?) };
+        let (front, back) = self.body.split_at_checked(*at).ok_or(EncodeError::Failed)?;
+        out.put(front)?;
+        match out.can_attach_within() {
+            true => out.attach_within(segment.clone().into())?,
+            false => out.put(segment.as_slice().ok_or(EncodeError::Failed)?)?,
+        }
+        Ok(out.put(back)?)
     }
 }
 
@@ -369,12 +396,12 @@ impl Payload for Encoded {
             return self.encode_as(codec, out);
         }
         match &self.attached {
-            None if self.body.len() >= REFERENCE_BYTES_MIN => {
+            None if self.body.len() >= REFERENCE_BYTES_MIN && self.within.is_none() => {
                 out.attach(self.body.clone().into())?
             }
-            None => out.put(&self.body)?,
+            None => self.put_body(out)?,
             Some(rest) => {
-                out.put(&self.body)?;
+                self.put_body(out)?;
                 match self.is_beside {
                     true => out.attach_beside(rest.clone().into())?,
                     false => out.attach(rest.clone().into())?,

@@ -109,6 +109,9 @@ fn derive(input: &mut DeriveInput, codec: &TokenStream) {
     for field in fields_mut(&mut input.data) {
         if with(field).is_none() {
             field.attrs.push(parse_quote!(#[rkyv(omit_bounds)]));
+            if is_bytes(&field.ty) {
+                field.attrs.push(parse_quote!(#[rkyv(with = #codec::__private::InPlace)]));
+            }
         }
     }
     input.attrs.splice(0..0, attributes);
@@ -148,6 +151,12 @@ fn message(input: &DeriveInput, also: &[Previous], codec: &TokenStream) -> Token
     quote! {
         #codec::impl_message!([#(#parameters),*] #name #type_generics where [#(#predicates),*] #also);
     }
+}
+
+/// Whether a type is called as the one is that counts its bytes.
+fn is_bytes(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    path.path.segments.last().is_some_and(|last| last.ident == "Bytes" && last.arguments.is_none())
 }
 
 /// The wrapper of `#[rkyv(with = Wrapper)]`, if a field has one.

@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringcall_buf::Pool;
 use ringcall_compression::{Compression, InflateError, Threshold};
-use ringcall_core::{
-    Answer, Arrived, Cause, Chunk, Encoded, Failure, Segment, SharedChunk, Status,
-};
+use ringcall_core::{Answer, Arrived, Cause, Chunk, Encoded, Failure, SharedChunk, Status};
 
 /// What a shard does about compression. Nothing is compressed unless somebody asks for it: callers with
 /// [`CallOptions::compression`](crate::CallOptions::compression), servers with
@@ -126,21 +124,19 @@ pub(crate) fn pack(
     let Some(compression) = Compression::from_number(wish).filter(|_| is_accepted) else {
         return (encoded, 0);
     };
-    let attached = encoded.attached.clone().map(Segment::from);
     let packed = POOL.with(|pool| {
+        // What is beside a message is large and has its own form.
+        if encoded.is_beside {
+            return None;
+        }
         let joined;
-        let body = match &attached {
-            None => &encoded.body,
-            // What is beside a message is large and has its own form.
-            Some(_) if encoded.is_beside => return None,
-            Some(rest) if encoded.body.is_empty() => rest.as_slice()?,
-            // In two pieces, which a block has to be made of as a whole.
-            Some(rest) => {
-                let rest = rest.as_slice()?;
+        let body = match encoded.slices()? {
+            [body, [], [], []] | [[], [], [], body] => body,
+            // In pieces, which a block has to be made of as a whole.
+            pieces => {
                 threshold.bytes_max(encoded.len())?;
                 let mut whole = pool.take(encoded.len());
-                whole.extend_from_slice(&encoded.body);
-                whole.extend_from_slice(rest);
+                pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
                 joined = whole.freeze();
                 &*joined
             }
@@ -152,7 +148,8 @@ pub(crate) fn pack(
     count(&COUNTS.packed_from_bytes, encoded.len());
     count(&COUNTS.packed_to_bytes, packed.len());
     // What is compressed cannot be said in another codec any more.
-    let encoded = Encoded { body: packed, attached: None, transcode: None, ..encoded };
+    let encoded =
+        Encoded { body: packed, within: None, attached: None, transcode: None, ..encoded };
     (encoded, compression.number())
 }
 

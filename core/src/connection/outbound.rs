@@ -97,6 +97,8 @@ pub(super) struct Body {
     pub(super) flags: u8,
     extensions: Chunk,
     front: Chunk,
+    within: Option<Segment>,
+    back: Chunk,
     rest: Option<Segment>,
     /// How much at its end is beside the message.
     beside: usize,
@@ -570,12 +572,17 @@ impl BodyHeader {
     }
 }
 
-/// An encoded body and its extensions, without what lies in front of them in their frame.
+/// An encoded body and its extensions, without what lies in front of them in their frame: four parts, in this order.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) extensions: Chunk,
     pub(super) front: Chunk,
-    pub(super) rest: Option<Segment>,
+    /// What is attached within.
+    within: Option<Segment>,
+    /// What was written behind that.
+    back: Chunk,
+    /// What is attached at the end.
+    rest: Option<Segment>,
     /// How much of the rest is beside the message.
     beside: usize,
 }
@@ -591,14 +598,26 @@ impl Parts {
             0 => Chunk::empty(),
             len => front.split_to(len),
         };
-        Parts { extensions, front, rest: arena.take_attached(), beside }
+        let (mut within, mut back) = (None, Chunk::empty());
+        if let Some((at, segment)) = arena.take_within() {
+            let in_front = front.split_to(at - front_len - extensions_len);
+            back = core::mem::replace(&mut front, in_front);
+            within = Some(segment);
+        }
+        Parts { extensions, front, within, back, rest: arena.take_attached(), beside }
+    }
+
+    /// Whether all of it is in front.
+    pub(super) fn is_whole(&self) -> bool {
+        self.within.is_none() && self.rest.is_none()
     }
 }
 
 impl Body {
     pub(super) fn new(id: MessageId, header: BodyHeader, flags: u8, parts: Parts) -> Body {
-        let Parts { extensions, front, mut rest, beside } = parts;
-        let total = front.len() + rest.as_ref().map_or(0, Segment::len);
+        let Parts { extensions, front, within, back, mut rest, beside } = parts;
+        let attached = [&within, &rest].into_iter().flatten().map(Segment::len).sum::<usize>();
+        let total = front.len() + back.len() + attached;
         let mut is_external = false;
         if let Some(Segment::External(range)) = &mut rest {
             range.set_owner(id.to_wire());
@@ -611,6 +630,8 @@ impl Body {
             flags,
             extensions,
             front,
+            within,
+            back,
             rest,
             beside,
             is_external,
@@ -623,7 +644,8 @@ impl Body {
 
     /// What of it is no block of the pool's counts as well: the other side decides how long it lies here.
     pub(super) fn counted(mut self, memory: &Memory) -> Body {
-        let foreign = self.rest.as_ref().map_or(0, Segment::foreign_len);
+        let attached = [&self.within, &self.rest].into_iter().flatten();
+        let foreign = attached.map(Segment::foreign_len).sum::<usize>();
         self.reserved = (foreign > 0).then(|| memory.pool().reserve(foreign));
         self
     }
@@ -678,25 +700,49 @@ impl Body {
 
     /// Moves the next `part` bytes to `queue`.
     fn take(&mut self, part: usize, queue: &mut impl SendQueue) {
-        let from_front = part.min(self.front.len());
-        if from_front > 0 {
-            let front = if from_front == self.front.len() {
-                core::mem::take(&mut self.front)
-            } else {
-                self.front.split_to(from_front)
-            };
-            queue.push(front.into());
-        }
-        if part > from_front
-            && let Some(rest) = &mut self.rest
-        {
-            queue.push(rest.split_to(part - from_front));
-            if let Some(reserved) = &mut self.reserved {
-                reserved.shrink(part - from_front);
-            }
-        }
         self.sent += part;
+        let mut left = part;
+        left -= take_written(&mut self.front, left, queue);
+        left -= take_attached(&mut self.within, left, &mut self.reserved, queue);
+        left -= take_written(&mut self.back, left, queue);
+        left -= take_attached(&mut self.rest, left, &mut self.reserved, queue);
+        debug_assert_eq!(left, 0);
     }
+}
+
+/// Moves up to `most` bytes to `queue`; how many.
+fn take_written(written: &mut Chunk, most: usize, queue: &mut impl SendQueue) -> usize {
+    let len = most.min(written.len());
+    if len > 0 {
+        let taken = match len == written.len() {
+            true => core::mem::take(written),
+            false => written.split_to(len),
+        };
+        queue.push(taken.into());
+    }
+    len
+}
+
+/// The same of what is attached, which counts no more then if it was `reserved`.
+fn take_attached(
+    attached: &mut Option<Segment>,
+    most: usize,
+    reserved: &mut Option<Reservation>,
+    queue: &mut impl SendQueue,
+) -> usize {
+    let Some(segment) = attached.as_mut().filter(|_| most > 0) else { return 0 };
+    let len = most.min(segment.len());
+    let taken = segment.split_to(len);
+    if let Some(reserved) = reserved {
+        reserved.shrink(taken.foreign_len());
+    }
+    if segment.is_empty() {
+        *attached = None;
+    }
+    if len > 0 {
+        queue.push(taken);
+    }
+    len
 }
 
 /// What is left of a deadline, as a REQUEST says it: never 0 while there is something left. Only a call

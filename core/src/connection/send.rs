@@ -81,7 +81,7 @@ impl<T> Connection<T> {
         let flags = call.flags & CALL_FLAGS;
         let is_ordinary = flags & (request_flags::ONE_WAY | STREAM_FLAGS) == 0
             && body_len <= self.bounds.cut_bytes
-            && !arena.frame().has_attached()
+            && arena.frame().is_whole()
             && self.outbound.held_calls.is_empty();
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
@@ -143,7 +143,7 @@ impl<T> Connection<T> {
             || (may_open
                 && self.outbound.held_calls.is_empty()
                 && self.credit.calls_out.take(body_len));
-        let is_small = is_funded && body_len <= self.bounds.cut_bytes && parts.rest.is_none();
+        let is_small = is_funded && body_len <= self.bounds.cut_bytes && parts.is_whole();
         if is_small && is_one_way {
             return Ok(self.send_one_way(slot, flags, &header, &parts, ticket));
         }
@@ -343,7 +343,7 @@ impl<T> Connection<T> {
             }
         };
         let is_ordinary = body_len <= self.bounds.cut_bytes
-            && !arena.frame().has_attached()
+            && arena.frame().is_whole()
             && (self.outbound.held_replies.is_empty() || body_len == 0);
         if !is_ordinary || !self.credit.replies_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());

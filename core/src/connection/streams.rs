@@ -206,9 +206,7 @@ impl<T> Connection<T> {
         }
         self.counters.items_sent += 1;
         let header = ItemHeader { signature, codec, compression };
-        let is_small = is_funded
-            && body_len <= self.bounds.cut_bytes
-            && arena.frame().message_len() == arena.frame().len();
+        let is_small = is_funded && body_len <= self.bounds.cut_bytes && arena.frame().is_whole();
         if is_small {
             finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode(), 0);
             self.outbound.push_begun(&mut arena, Frame::Item);
@@ -345,7 +343,7 @@ impl<T> Connection<T> {
                 return Err(ReplyError::Encode(error));
             }
         };
-        let is_whole = arena.frame().message_len() == arena.frame().len();
+        let is_whole = arena.frame().is_whole();
         let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);

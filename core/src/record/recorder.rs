@@ -391,7 +391,8 @@ impl<'a, P: Payload + ?Sized> Taped<'a, P> {
 impl<P: Payload + ?Sized> Payload for Taped<'_, P> {
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         let begin = out.len();
-        let result = self.payload.encode(codec, signature, out);
+        // A record has two parts; what would be sent from where it is, is copied while somebody records.
+        let result = out.in_one_part(|out| self.payload.encode(codec, signature, out));
         let (mut front, mut rest) = (Vec::new(), Vec::new());
         let body = match result {
             Err(error) => RecordedBody::Failed(error),

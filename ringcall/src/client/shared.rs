@@ -221,7 +221,7 @@ impl Outbox {
         signature: u64,
         payload: &P,
     ) -> Result<(Encoded, usize), EncodeError> {
-        let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX);
+        let mut writer = self.bodies.writer(MESSAGE_BYTES_MAX).with_parts();
         payload.encode(codec, signature, &mut writer)?;
         let bytes = writer.message_len();
         let mut encoded = Encoded::take(&self.bodies, writer, codec);

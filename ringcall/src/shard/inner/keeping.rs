@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Cancellation, Encoded, Handle, Instant, Payload, RequestId, Segment, Status, StatusClass,
+    Cancellation, Encoded, Handle, Instant, Payload, RequestId, Status, StatusClass,
 };
 
 use super::Inner;
@@ -128,9 +128,8 @@ impl Inner {
 
 /// A body in one piece; `None` if there is something beside it, or it lies in a file.
 fn whole(encoded: &Encoded) -> Option<Vec<u8>> {
-    let front = encoded.body.to_vec();
-    let Some(rest) = &encoded.attached else { return Some(front) };
-    let rest = Segment::from(rest.clone());
-    let rest = rest.as_slice().filter(|_| !encoded.is_beside)?;
-    Some([&front[..], rest].concat())
+    if encoded.is_beside {
+        return None;
+    }
+    Some(encoded.slices()?.concat())
 }
