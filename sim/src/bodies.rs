@@ -47,14 +47,17 @@ impl Body {
 impl Payload for Body {
     fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
         out.put(&self.owner.to_le_bytes()[..self.len.min(8)])?;
-        let rest = self.rest();
-        // Long ones are not copied, as with ordinary payloads.
-        if rest.len() >= REFERENCE_BYTES_MIN {
-            out.attach(rest.into())?;
-        } else {
-            out.put(&rest)?;
+        let mut rest = self.rest();
+        // Long ones are not copied, as with ordinary payloads: to their end, or with something written behind them.
+        if rest.len() < REFERENCE_BYTES_MIN {
+            return Ok(out.put(&rest)?);
         }
-        Ok(())
+        if self.owner & 1 == 0 || !out.can_attach_within() {
+            return Ok(out.attach(rest.into())?);
+        }
+        let back = rest.split_off(rest.len() - (self.owner >> 1) as usize % 40);
+        out.attach_within(rest.into())?;
+        Ok(out.put(&back)?)
     }
 }
 

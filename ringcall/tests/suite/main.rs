@@ -22,6 +22,7 @@ mod fallback;
 mod faults;
 mod filters;
 mod hosted;
+mod in_place;
 mod memory;
 mod messages;
 mod metadata;
