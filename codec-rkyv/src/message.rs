@@ -244,6 +244,9 @@ messages! {
     core::time::Duration core::net::IpAddr core::net::SocketAddr
 }
 
+#[cfg(feature = "smol_str")]
+messages! { smol_str::SmolStr }
+
 #[cfg(feature = "uuid")]
 messages! { uuid::Uuid }
 

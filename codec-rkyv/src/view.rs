@@ -84,7 +84,8 @@ impl<T: Archivable> View<T, Chunk> {
 impl<T: Archivable, B: Frozen + Clone + Into<SharedChunk>> View<T, B> {
     /// Bytes of the message, as in `view.slice_ref(&view.picture)`, to keep, to send on in another message, or to give
     /// to whoever takes [`Bytes`]. From 16 KiB on they are not copied, and keep the whole message where it landed;
-    /// fewer are copied, since they would keep more memory than they are worth.
+    /// fewer are copied, since they would keep more memory than they are worth. A message with a field of such `Bytes`
+    /// is sent without a copy of them, too.
     ///
     /// # Panics
     /// When a part of 16 KiB or more does not lie within the message.

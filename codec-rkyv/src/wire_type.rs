@@ -91,6 +91,9 @@ leaves! {
 #[cfg(feature = "bytes")]
 leaves! { bytes::Bytes = "bytes", }
 
+#[cfg(feature = "smol_str")]
+leaves! { smol_str::SmolStr = "string", }
+
 #[cfg(feature = "uuid")]
 leaves! { uuid::Uuid = "uuid", }
 

@@ -479,3 +479,21 @@ fn a_uuid_is_sixteen_bytes_that_may_lie_anywhere() {
     <uuid::Uuid as Message>::describe(&mut shape);
     assert_eq!(shape.text(), "uuid:16:1");
 }
+
+#[cfg(feature = "smol_str")]
+#[test]
+fn a_short_string_is_a_string_to_others() {
+    use smol_str::SmolStr;
+    for text in ["", "short", "longer than what fits into the value"] {
+        let (short, string) = (SmolStr::new(text), String::from(text));
+        assert_eq!(encode(&short), encode(&string));
+        assert_eq!(view::<SmolStr>(&encode(&string)).unwrap().to_owned(), short);
+        assert_eq!(view::<String>(&encode(&short)).unwrap().to_owned(), string);
+    }
+    let describe = |describe: fn(&mut ringcall_codec_rkyv::Shape)| {
+        let mut shape = ringcall_codec_rkyv::Shape::default();
+        describe(&mut shape);
+        shape.text().to_owned()
+    };
+    assert_eq!(describe(<SmolStr as Message>::describe), describe(<String as Message>::describe));
+}

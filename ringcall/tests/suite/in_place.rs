@@ -75,7 +75,7 @@ impl Gallery for Walls {
 }
 
 fn picture(image: usize, thumbnail: usize) -> Picture {
-    let bytes = |len: usize| (0..len).map(|index| (index * 31 >> 3) as u8).collect::<Bytes>();
+    let bytes = |len: usize| (0..len).map(|index| ((index * 31) >> 3) as u8).collect::<Bytes>();
     Picture {
         name: "sea".into(),
         image: bytes(image),
