@@ -238,7 +238,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 self.readable.pop_front();
                 continue;
             };
-            link.connection.poll_next(now, |polled| *event = polled);
+            // There is nothing to drop, which the compiler cannot know.
+            let give = |polled| core::mem::forget(core::mem::replace(event, polled));
+            link.connection.poll_next(now, give);
             if event.is_some() {
                 let handle = link.handle;
                 self.share -= 1;

@@ -190,6 +190,7 @@ impl ExtensionWriter {
     }
 
     /// Whether nothing was appended.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -202,9 +203,12 @@ impl ExtensionWriter {
     }
 
     /// The bytes to put behind the fixed part.
+    #[inline]
     #[must_use]
     pub fn finish(mut self) -> alloc::vec::Vec<u8> {
-        self.pad_to(super::ALIGN);
+        if !self.0.is_empty() {
+            self.pad_to(super::ALIGN);
+        }
         self.0
     }
 

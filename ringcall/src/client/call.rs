@@ -55,8 +55,12 @@ impl CallOptions {
     crate::metadata::extension_methods!(extensions);
 
     /// What goes with every call.
+    #[inline]
     pub(super) fn extensions(&self) -> ExtensionWriter {
-        self.extensions.clone()
+        match self.extensions.is_empty() {
+            true => ExtensionWriter::new(),
+            false => self.extensions.clone(),
+        }
     }
 
     /// How long to wait, if these options or the method say it.
@@ -124,6 +128,7 @@ pub type CallResult<R, E, B> = Result<<R as Message>::Received<B>, CallError<E>>
 
 impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
     #[doc(hidden)]
+    #[inline]
     pub fn new(
         channel: &'a C,
         method: &'static MethodTable,
@@ -262,6 +267,7 @@ where
     type Output = CallResult<R, E, C::Body>;
     type IntoFuture = CallFuture<'a, C, A, R, E>;
 
+    #[inline]
     fn into_future(self) -> CallFuture<'a, C, A, R, E> {
         CallFuture {
             out_signature: self.outgoing.out_signature,

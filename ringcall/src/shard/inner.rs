@@ -473,12 +473,23 @@ impl Inner {
     #[inline]
     fn take_event(self: &Rc<Self>, handle: Handle, event: &mut Option<Event<Ticket>>) -> u32 {
         // Ordinary ones are looked at where they lie.
-        if let Some(Event::Request(request)) = event {
-            if request.compression != 0 || request.codec.has_names() {
-                return self.dispatch_timed(handle, request);
+        match event {
+            Some(Event::Request(request)) => {
+                if request.compression != 0 || request.codec.has_names() {
+                    return self.dispatch_timed(handle, request);
+                }
+                self.dispatch(handle, request);
+                return 0;
             }
-            self.dispatch(handle, request);
-            return 0;
+            Some(Event::Completed(Ticket::Waiter(index), Outcome::Reply(reply)))
+                if !reply.header.codec.has_names() =>
+            {
+                self.wake(self.waiters.answer(*index as u32, reply));
+                // Nothing is left of it to drop.
+                std::mem::forget(event.take());
+                return 0;
+            }
+            _ => {}
         }
         match event.take() {
             Some(Event::Completed(ticket, outcome)) => self.completed(handle, ticket, outcome),
@@ -816,12 +827,17 @@ impl Inner {
     #[inline]
     pub(crate) fn complete(&self, ticket: Ticket, outcome: Outcome) {
         match ticket {
-            Ticket::Waiter(index) => match self.waiters.complete(index as u32, outcome) {
-                Some(Sleeper::Task(index)) => self.executor.wake(index),
-                Some(Sleeper::Waker(waker)) => self.guard(|| waker.wake()),
-                None => {}
-            },
+            Ticket::Waiter(index) => self.wake(self.waiters.complete(index as u32, outcome)),
             ticket => self.complete_other(ticket, outcome),
+        }
+    }
+
+    #[inline]
+    fn wake(&self, sleeper: Option<Sleeper>) {
+        match sleeper {
+            Some(Sleeper::Task(index)) => self.executor.wake(index),
+            Some(Sleeper::Waker(waker)) => self.guard(|| waker.wake()),
+            None => {}
         }
     }
 

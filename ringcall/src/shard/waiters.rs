@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::task::Waker;
 
-use ringcall_core::{Answer, Chunk, Outcome, Status};
+use ringcall_core::{Answer, Chunk, Outcome, Reply, Status};
 
 /// Waiters by number. A number is free again when its future has taken the result or was dropped, not
 /// when the result arrives: otherwise another call could get the number meanwhile, and with it somebody
@@ -58,8 +58,8 @@ impl Waiters {
         // Each written in place: a whole waiter is large to move.
         let waiter = &mut state.waiters[index as usize];
         match task {
-            Some(task) => *waiter = Waiter::Task(task),
-            None => *waiter = Waiter::Waiting(waker.clone()),
+            Some(task) => put(waiter, Waiter::Task(task)),
+            None => put(waiter, Waiter::Waiting(waker.clone())),
         }
         index
     }
@@ -70,13 +70,32 @@ impl Waiters {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
         if let Waiter::Task(task) = *waiter {
-            *waiter = Waiter::Done(outcome);
+            put(waiter, Waiter::Done(outcome));
             return Some(Sleeper::Task(task));
         }
         match std::mem::replace(waiter, Waiter::Done(outcome)) {
             Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
             _ => None,
         }
+    }
+
+    /// The call is answered: the same, which takes the bytes of the reply.
+    #[inline]
+    pub(crate) fn answer(&self, index: u32, reply: &mut Reply) -> Option<Sleeper> {
+        let mut state = self.0.borrow_mut();
+        let waiter = &mut state.waiters[index as usize];
+        let sleeper = match waiter {
+            Waiter::Task(task) => Some(Sleeper::Task(*task)),
+            _ => match std::mem::replace(waiter, Waiter::Free) {
+                Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
+                _ => None,
+            },
+        };
+        let body = std::mem::take(&mut reply.body);
+        let extensions = std::mem::take(&mut reply.extensions);
+        let Reply { header, attached, .. } = *reply;
+        put(waiter, Waiter::Done(Outcome::Reply(Reply { header, body, attached, extensions })));
+        sleeper
     }
 
     /// The result, if it is there; the waiter is free then. Otherwise keeps whom to wake.
@@ -97,7 +116,7 @@ impl Waiters {
             let body = std::mem::take(&mut reply.body);
             let extensions = std::mem::take(&mut reply.extensions);
             let (header, attached) = (reply.header, reply.attached);
-            *waiter = Waiter::Free;
+            put(waiter, Waiter::Free);
             state.free.push(index);
             return Waited::Answered(Answer { header, body, attached, extensions });
         }
@@ -123,6 +142,12 @@ impl Waiters {
         drop(state);
         drop(gone);
     }
+}
+
+/// Writes over a waiter that holds nothing to drop, which the compiler cannot know.
+#[inline]
+fn put(place: &mut Waiter, waiter: Waiter) {
+    std::mem::forget(std::mem::replace(place, waiter));
 }
 
 impl State {
