@@ -15,7 +15,7 @@ const LARGEST_LOG2: u32 = 26;
 const CLASSES: usize = (LARGEST_LOG2 - SMALLEST_LOG2 + 1) as usize;
 
 /// How many blocks that ended as shared handles may wait to come home; beyond it they are freed.
-const RETURNS: usize = 256;
+pub(crate) const RETURNS: usize = 256;
 
 /// Of larger blocks no more than [`LARGE_RETURNS_BYTES_MAX`] wait together; beyond it they are freed.
 const RETURN_BYTES_MAX: usize = 128 * 1024;
@@ -95,7 +95,7 @@ impl Pool {
     #[must_use]
     pub fn new(kept_bytes_max: usize) -> Pool {
         Pool(Rc::new(PoolInner {
-            home: Home::new(RETURN_BYTES_MAX, LARGE_RETURNS_BYTES_MAX),
+            home: Home::new(RETURNS, RETURN_BYTES_MAX, LARGE_RETURNS_BYTES_MAX),
             free: RefCell::new([Free::NONE; CLASSES]),
             kept_bytes: Cell::new(0),
             kept_bytes_max,
@@ -423,9 +423,13 @@ pub(crate) struct Returned {
 unsafe impl Send for Returned {}
 
 impl Home {
-    pub(crate) fn new(return_bytes_max: usize, large_bytes_max: usize) -> Arc<Home> {
+    pub(crate) fn new(
+        returns: usize,
+        return_bytes_max: usize,
+        large_bytes_max: usize,
+    ) -> Arc<Home> {
         Arc::new(Home {
-            returns: ArrayQueue::new(RETURNS),
+            returns: ArrayQueue::new(returns),
             return_bytes_max: AtomicUsize::new(return_bytes_max),
             large_bytes: AtomicUsize::new(0),
             large_bytes_max: AtomicUsize::new(large_bytes_max),

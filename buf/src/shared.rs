@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::Chunk;
 use crate::block::Block;
-use crate::pool::Home;
+use crate::pool::{Home, RETURNS};
 use crate::segment::{Segment, SharedSegment};
 use crate::writer::Writer;
 
@@ -137,7 +137,14 @@ impl SharedPool {
     /// A pool of blocks of `block_bytes`; larger messages get a block of their own.
     #[must_use]
     pub fn new(block_bytes: usize) -> SharedPool {
-        SharedPool(Arc::new(SharedPoolInner { home: Home::new(block_bytes, 0), block_bytes }))
+        SharedPool::keeping(RETURNS, block_bytes)
+    }
+
+    /// The same, which keeps up to `blocks` of them for the next users, where [`new`](SharedPool::new) keeps 256.
+    #[must_use]
+    pub fn keeping(blocks: usize, block_bytes: usize) -> SharedPool {
+        let home = Home::new(blocks, block_bytes, 0);
+        SharedPool(Arc::new(SharedPoolInner { home, block_bytes }))
     }
 
     /// Starts writing into a block; at most `limit` bytes will be accepted.

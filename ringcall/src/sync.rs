@@ -9,12 +9,12 @@ pub(crate) use crossbeam_queue::{ArrayQueue, SegQueue};
 pub(crate) use parking_lot::Mutex;
 #[cfg(not(ringcall_loom))]
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 #[cfg(ringcall_loom)]
 pub(crate) use loom::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
 #[cfg(ringcall_loom)]
 pub(crate) use ringcall_buf::model::{ArrayQueue, SegQueue};

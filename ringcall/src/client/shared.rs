@@ -22,9 +22,12 @@ use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
-    MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice, TransportInfo,
+    Crowd, MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice,
+    TransportInfo,
 };
-use crate::sync::{ArrayQueue, AtomicBool, AtomicU32, AtomicU64, AtomicWaker, Mutex, Ordering};
+use crate::sync::{
+    ArrayQueue, AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Mutex, Ordering,
+};
 use crate::{CallError, ServeError};
 
 pub(crate) type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
@@ -171,7 +174,7 @@ pub(crate) struct Outbox {
 impl Default for Outbox {
     fn default() -> Outbox {
         Outbox {
-            bodies: SharedPool::new(BODY_BLOCK_BYTES),
+            bodies: SharedPool::keeping(SLOTS_KEPT, BODY_BLOCK_BYTES),
             slots: Arc::new(ArrayQueue::new(SLOTS_KEPT)),
         }
     }
@@ -473,6 +476,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
         waker: &Waker,
     ) -> Poll<SharedAnswer> {
         slot.waker.register(waker);
+        slot.crowd.store(Crowd::here().0, Ordering::Relaxed);
         self.stage = match self.line.remote.call(call, waker) {
             Ok(()) => Stage::Left(slot),
             Err(call) if self.line.remote.is_gone() => {
@@ -508,6 +512,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
             left = Instant::from_nanos(until).since(MachineClock.now());
         }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
+            self.line.remote.crowds.rouse(slot.crowd());
             // A task of the shard itself would keep the shard's mailbox, which keeps the slot.
             drop(slot.waker.take());
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
@@ -582,11 +587,13 @@ impl<P> Drop for RemoteFuture<'_, P> {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
-        if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended)
-            && slot.result.is_empty()
-        {
+        let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
+        if slot.result.is_empty() {
             slot.is_abandoned.store(true, Ordering::Release);
             self.line.remote.notify(Notice::Cancel(slot));
+        } else {
+            // It may be the one that was woken for the others as well.
+            self.line.remote.crowds.rouse(slot.crowd());
         }
     }
 }
@@ -604,9 +611,10 @@ pub(crate) enum RemoteEnd {
 }
 
 impl RemoteEnd {
-    /// The call has ended; on the shard.
-    pub(crate) fn complete(self, outcome: Outcome) {
-        self.tell(match outcome {
+    /// The call has ended; on the shard. Returns who is to be woken for it.
+    #[must_use]
+    pub(crate) fn complete(self, outcome: Outcome) -> Option<(Crowd, Waker)> {
+        let answer = match outcome {
             Outcome::Sent => Ok(Answer {
                 header: ringcall_core::frame::ReplyHeader::new(ringcall_core::Status::OK),
                 body: SharedChunk::empty(),
@@ -615,7 +623,19 @@ impl RemoteEnd {
             }),
             // Shared once a reply, here where it leaves its thread.
             outcome => outcome.into_answer().map(|reply| Answer::from(reply).share()),
-        });
+        };
+        match self {
+            RemoteEnd::Future(slot) => {
+                let waker = slot.leave(answer)?;
+                // Whoever has gone away takes nobody along.
+                let is_gone = slot.is_abandoned.load(Ordering::Acquire);
+                (!is_gone).then(|| (slot.crowd(), waker))
+            }
+            RemoteEnd::Callback(callback) => {
+                callback(answer);
+                None
+            }
+        }
     }
 
     /// The shard is gone.
@@ -656,7 +676,11 @@ impl RemoteEnd {
 
     fn tell(self, answer: SharedAnswer) {
         match self {
-            RemoteEnd::Future(slot) => slot.tell(answer),
+            RemoteEnd::Future(slot) => {
+                if let Some(waker) = slot.leave(answer) {
+                    waker.wake();
+                }
+            }
             RemoteEnd::Callback(callback) => callback(answer),
         }
     }
@@ -667,6 +691,8 @@ pub(crate) struct RemoteSlot {
     /// Room for one, put by one thread and taken by another.
     result: ArrayQueue<SharedAnswer>,
     waker: AtomicWaker,
+    /// Of the thread that called.
+    crowd: AtomicU8,
     /// Only the shard uses it.
     index: AtomicU32,
     is_abandoned: AtomicBool,
@@ -679,6 +705,7 @@ impl Default for RemoteSlot {
         RemoteSlot {
             result: ArrayQueue::new(1),
             waker: AtomicWaker::new(),
+            crowd: AtomicU8::new(0),
             index: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
             repeat_until: AtomicU64::new(0),
@@ -691,10 +718,15 @@ impl RemoteSlot {
         self.index.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, answer: SharedAnswer) {
-        let told = self.result.push(answer);
-        debug_assert!(told.is_ok(), "a call ends once");
-        self.waker.wake();
+    fn crowd(&self) -> Crowd {
+        Crowd(self.crowd.load(Ordering::Relaxed))
+    }
+
+    /// Leaves the answer there. Returns who waits for it.
+    fn leave(&self, answer: SharedAnswer) -> Option<Waker> {
+        let left = self.result.push(answer);
+        debug_assert!(left.is_ok(), "a call ends once");
+        self.waker.take()
     }
 }
 

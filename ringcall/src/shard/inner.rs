@@ -40,6 +40,7 @@ use super::engine::Engine;
 use super::executor::{Executor, Spawned};
 use super::layer::{Layer, Layers};
 use super::mail::Remote;
+use super::rousing::Rousing;
 use super::stalls::Stalls;
 use super::streams::{OpenStream, Streams};
 use super::timers::Timers;
@@ -78,8 +79,6 @@ const EVENTS_A_FLUSH: RangeInclusive<u32> = 32..=256;
 const EVENTS_A_LOOK: u32 = 4;
 /// A call that is translated or inflated for longer has its connection wait for others. An honest call takes a tenth of it.
 const LONG: Duration = Duration::from_micros(250);
-/// So many calls of other threads are waited for by looking on, more by sleeping.
-const REMOTE_CALLS_FEW: usize = 8;
 /// What a call that runs is found by, its places in tables and in the executor, and its waker; and what its handler has
 /// on the heap, which nobody knows.
 const RUNNING_BYTES: usize = 384 + 4096;
@@ -97,6 +96,8 @@ pub(crate) struct Inner {
     pub(crate) executor: Executor,
     pub(crate) timers: Timers,
     pub(crate) waiters: Waiters,
+    /// Callers on other threads whose answers are there.
+    rousing: Rousing,
     pub(crate) streams: Streams,
     /// Streams of which items were taken in this turn.
     pub(super) taken_of: RefCell<Vec<Rc<OpenStream>>>,
@@ -249,6 +250,7 @@ impl Inner {
             executor: Executor::new(&remote),
             timers: Timers::new(now),
             waiters: Waiters::new(),
+            rousing: Rousing::default(),
             streams: Streams::default(),
             taken_of: RefCell::default(),
             pool,
@@ -296,12 +298,6 @@ impl Inner {
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         if self.executor.is_entered() { self.now.get() } else { self.read_clock() }
-    }
-
-    /// Whether callers on other threads wait for many calls. Each that is woken may take the core from the shard,
-    /// and then makes one call: while the shard sleeps they make many at a time.
-    pub(crate) fn is_asked_much(&self) -> bool {
-        self.remote_calls.borrow().len() > REMOTE_CALLS_FEW
     }
 
     /// When the last turn began.
@@ -383,6 +379,9 @@ impl Inner {
     fn flush(&self, now: Instant) {
         self.give_back_taken();
         self.endpoint.borrow_mut().flush(now);
+        if self.rousing.has_any() {
+            self.rousing.rouse(&self.remote.crowds, now);
+        }
     }
 
     /// Whether the last turn had anything to do.
@@ -397,6 +396,7 @@ impl Inner {
             || self.remote.has_mail()
             // By the future that drives the shard.
             || !self.taken_of.borrow().is_empty()
+            || self.rousing.has_added()
             || self.admission.get().is_some_and(|admission| admission.has_work())
     }
 
@@ -406,8 +406,8 @@ impl Inner {
         let drain = self.drain.borrow().as_ref().map(Drain::next_timeout);
         let drain = drain.filter(|at| *at != Instant::FAR);
         let redial = Some(self.redial_at.get()).filter(|at| *at != Instant::FAR);
-        let counters = self.counters_due();
-        [endpoint, self.timers.next(), drain, redial, counters].into_iter().flatten().min()
+        let (counters, rousing) = (self.counters_due(), self.rousing.due());
+        [endpoint, self.timers.next(), drain, redial, counters, rousing].into_iter().flatten().min()
     }
 
     /// Whether somebody may be waiting outside of a turn for something later than this.
@@ -852,8 +852,12 @@ impl Inner {
             }
             Ticket::Remote(index) => {
                 let end = self.remote_calls.borrow_mut().take(index as u32);
-                if let Some(end) = end {
-                    end.complete(outcome);
+                if let Some((crowd, waker)) = end.and_then(|end| end.complete(outcome)) {
+                    match self.executor.is_entered() {
+                        true => self.rousing.add(&self.remote.crowds, crowd, waker),
+                        // Nothing is flushed before somebody turns the shard.
+                        false => waker.wake(),
+                    }
                 }
             }
             Ticket::Stream(stream) => stream.complete(outcome),

@@ -17,6 +17,7 @@ use super::choice::TransportInfo;
 use super::drain::Goodbye;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
+use super::rousing::Crowds;
 use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Remote {
     /// by its request, and so on.
     notices: SegQueue<Notice>,
     woken: SegQueue<u32>,
+    /// Callers whose answers are there.
+    pub(crate) crowds: Crowds,
     /// The future that drives the shard wants to be polled.
     root_woken: AtomicBool,
     /// The connections of which somebody holds a [`Peer`](crate::Peer).
@@ -149,6 +152,7 @@ impl Remote {
             crowded: Mutex::new(Vec::new()),
             notices: SegQueue::new(),
             woken: SegQueue::new(),
+            crowds: Crowds::default(),
             root_woken: AtomicBool::new(false),
             peers: Mutex::default(),
             outbox: OnceLock::new(),

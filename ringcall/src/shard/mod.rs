@@ -12,6 +12,7 @@ mod layer;
 mod mail;
 #[cfg(all(test, ringcall_loom))]
 mod models;
+mod rousing;
 mod stalls;
 mod streams;
 mod timers;
@@ -44,6 +45,7 @@ pub use hosted::HostedShard;
 pub use incidents::Incidents;
 pub(crate) use inner::{Inner, Ticket};
 pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
+pub(crate) use rousing::Crowd;
 pub(crate) use streams::OpenStream;
 pub(crate) use timers::SleepUntil;
 pub(crate) use waiters::Waited;
@@ -221,10 +223,7 @@ impl Driver {
     /// There is nothing to do.
     fn found_nothing(&self, at_most: Duration) -> Idle {
         let mut look_on = self.look_on.get();
-        let idle = match self.inner.is_asked_much() {
-            true => look_on.sleeps(),
-            false => look_on.found_nothing(self.inner.turn_began(), at_most),
-        };
+        let idle = look_on.found_nothing(self.inner.turn_began(), at_most);
         self.look_on.set(look_on);
         idle
     }

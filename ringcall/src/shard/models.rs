@@ -15,7 +15,8 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use ringcall_buf::model::explore;
 use ringcall_core::{
-    Cause, Codec, Empty, Failure, FailureClass, Handle, Outcome, Outgoing, Park, StreamChannel as _,
+    Cause, Codec, Empty, Failure, FailureClass, Handle, Instant, Outcome, Outgoing, Park,
+    StreamChannel as _,
 };
 use ringcall_net::Doorbell;
 
@@ -23,6 +24,7 @@ use super::choice::TransportInfo;
 use super::executor::{Executor, Spawned};
 use super::incidents::Register;
 use super::mail::{Notice, Remote, RemoteCall};
+use super::rousing::Rousing;
 use crate::client::{Bridge, ConnectionState, Destination, Line, Outbox, Peer, RemoteEnd, Watched};
 use crate::observe::Observers;
 
@@ -60,6 +62,7 @@ struct Shard {
     streams: Vec<Arc<Bridge>>,
     /// Whether calls are answered at once.
     answers: bool,
+    rousing: Rousing,
 }
 
 impl Shard {
@@ -77,6 +80,7 @@ impl Shard {
             in_flight: Vec::new(),
             streams: Vec::new(),
             answers,
+            rousing: Rousing::default(),
         }
     }
 
@@ -103,6 +107,19 @@ impl Shard {
         if any {
             self.remote.admit_crowd();
         }
+        self.rouse();
+    }
+
+    /// Wakes one of those whose calls have ended, and, as if it had taken its time, the rest.
+    fn rouse(&self) {
+        self.rousing.rouse(&self.remote.crowds, Instant::default());
+        self.rousing.rouse(&self.remote.crowds, Instant::FAR);
+    }
+
+    fn complete(&self, end: RemoteEnd, outcome: Outcome) {
+        if let Some((crowd, waker)) = end.complete(outcome) {
+            self.rousing.add(&self.remote.crowds, crowd, waker);
+        }
     }
 
     fn take(&mut self, call: RemoteCall) {
@@ -111,7 +128,7 @@ impl Shard {
             false => self.in_flight.push(call.end),
             true => {
                 self.answered += 1;
-                call.end.complete(Outcome::Sent);
+                self.complete(call.end, Outcome::Sent);
             }
         }
     }
@@ -129,9 +146,10 @@ impl Shard {
         self.turn();
         self.remote.close();
         let in_flight = self.in_flight.len();
-        for end in self.in_flight {
-            end.complete(Outcome::Failed(Failure::unknown(Cause::Shutdown)));
+        for end in std::mem::take(&mut self.in_flight) {
+            self.complete(end, Outcome::Failed(Failure::unknown(Cause::Shutdown)));
         }
+        self.rouse();
         self.streams.into_iter().for_each(|stream| stream.shut_down());
         in_flight
     }

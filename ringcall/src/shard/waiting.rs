@@ -50,12 +50,6 @@ impl LookOn {
         if now.since(since) < at_most { Idle::Look } else { self.gave_up(1) }
     }
 
-    /// There is nothing to do, and reason to sleep whatever looking on might bring: that says nothing about it.
-    pub(super) fn sleeps(&mut self) -> Idle {
-        self.since = None;
-        Idle::Sleep
-    }
-
     /// There was something to do. If that was found by looking on, it looks on the next time as well. That sleep was
     /// short says nothing: two that share a core would keep it from each other. Nor does what came while somebody
     /// else had the core, who may have had to wait for it before doing just that.
@@ -193,15 +187,6 @@ mod tests {
         for _ in 0..16 {
             assert_eq!(waiting.looks(), 0);
         }
-        assert_eq!(waiting.looks(), 50);
-    }
-
-    #[test]
-    fn who_sleeps_for_other_reasons_has_not_looked_in_vain() {
-        let mut waiting = Waiting::new();
-        assert!(waiting.looks_again(Duration::from_micros(1)));
-        assert_eq!(waiting.look_on.sleeps(), Idle::Sleep);
-        waiting.now = waiting.now + Duration::from_millis(1);
         assert_eq!(waiting.looks(), 50);
     }
 

@@ -1,10 +1,10 @@
 //! What users do with servers and clients, over real sockets.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
@@ -594,5 +594,38 @@ fn b13_the_last_waker_counts() {
             scope.spawn(|| ringcall::BlockOn::block_on(client.channel(), call)).join().unwrap()
         });
         assert_eq!(answer.unwrap().to_native(), 30);
+    });
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn callers_who_are_woken_together_do_not_depend_on_each_other() {
+    over_every_engine(|pair| {
+        let (server, _seen) = pair.serve();
+        let kitchen = pair.kitchen(&server);
+        // All of one thread, and answered at once. Who is woken does nothing, for now.
+        let mut calls: Vec<_> = (0..64)
+            .map(|_| (Box::pin(kitchen.simmer(&20).into_future()), Arc::new(Woken::default())))
+            .collect();
+        fn poll(call: std::pin::Pin<&mut impl Future>, woken: &Arc<Woken>) -> bool {
+            let waker = Waker::from(Arc::clone(woken));
+            call.poll(&mut TaskContext::from_waker(&waker)).is_ready()
+        }
+        assert!(calls.iter_mut().all(|(call, woken)| !poll(call.as_mut(), woken)));
+        let is_woken = |woken: &Woken| woken.0.load(Ordering::Acquire);
+        eventually("all are woken", || calls.iter().all(|(_, woken)| is_woken(woken)));
+        // Some go away, the others have their answers.
+        calls.drain(..20);
+        assert!(calls.iter_mut().all(|(call, woken)| poll(call.as_mut(), woken)));
+        server.stop();
     });
 }

@@ -50,11 +50,6 @@ impl RemoteCalls {
         index
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.calls.len() - self.free.len()
-    }
-
     fn sent(&mut self, index: u32, handle: Handle, id: CallId) {
         if let Some(Some(entry)) = self.calls.get_mut(index as usize) {
             (entry.handle, entry.id) = (handle, Some(id));
