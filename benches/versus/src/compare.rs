@@ -27,6 +27,8 @@ pub(crate) const COUNTS: &str = "VERSUS_COUNTS";
 pub(crate) struct Plan {
     pub(crate) cases: Vec<&'static Case>,
     pub(crate) subjects: Vec<&'static Subject>,
+    /// Of an open loop; all if there are none.
+    pub(crate) rates: Vec<u64>,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     /// Whether allocations and system calls are counted.
@@ -38,7 +40,15 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Plan {
         let (cases, subjects) = (Vec::new(), Vec::new());
-        Plan { cases, subjects, rounds: 3, seconds: 4.0, counts: false, histograms: None }
+        Plan {
+            cases,
+            subjects,
+            rates: Vec::new(),
+            rounds: 3,
+            seconds: 4.0,
+            counts: false,
+            histograms: None,
+        }
     }
 }
 

@@ -44,13 +44,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Step>> {
     let is_wanted = |subject: &&Subject| subject.can_pace() && plan.wants_subject(subject.name);
     plan.warn()?;
     let subjects: Vec<&'static Subject> = subjects::ALL.iter().filter(is_wanted).collect();
-    let cases: Vec<&'static Case> = RATES.iter().map(|&rate| Case::open(rate)).collect();
+    let rates = if plan.rates.is_empty() { RATES } else { &plan.rates };
+    let cases: Vec<&'static Case> = rates.iter().map(|&rate| Case::open(rate)).collect();
     let progress = ProgressBar::new((subjects.len() * cases.len() * plan.rounds) as u64);
     progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
     let mut results: HashMap<(&str, &str), Vec<_>> = HashMap::new();
     for _ in 0..plan.rounds {
         let mut behind: HashSet<&str> = HashSet::new();
-        for (case, &rate) in cases.iter().zip(RATES) {
+        for (case, &rate) in cases.iter().zip(rates) {
             for subject in &subjects {
                 progress.inc(1);
                 if behind.contains(subject.name) {
@@ -68,7 +69,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Step>> {
     }
     progress.finish_and_clear();
     let pairs = subjects.iter().flat_map(|subject| {
-        cases.iter().zip(RATES).map(move |(case, &offered)| (*subject, *case, offered))
+        cases.iter().zip(rates).map(move |(case, &offered)| (*subject, *case, offered))
     });
     let mut steps = Vec::new();
     for (subject, case, offered) in pairs {

@@ -42,12 +42,14 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
-usage: versus [--load] [--count] [--quick] [--case ID]... [--subject NAME]...
+usage: versus [--load [--rate N]...] [--count] [--quick] [--rounds N] [--case ID]... [--subject NAME]...
               [--json FILE] [--histograms FOLDER] [--plot FOLDER [--note TEXT]]
        versus --from FILE [--case ID]... [--subject NAME]... [--histograms FOLDER] [--plot FOLDER [--note TEXT]]
   --load               latency against the offered rate, in an open loop, instead of the cases
+  --rate N             with --load: this rate, in calls a second, in place of all; may be repeated
   --count              counts allocations and system calls as well, which makes all else slower
   --quick              one round of 2 s each, instead of three of 4 s
+  --rounds N           so many rounds
   --case ID            only this case; may be repeated
   --subject NAME       only this subject; may be repeated
   --json FILE          writes the medians there, as JSON
@@ -71,7 +73,7 @@ fn run() -> Result<()> {
     let mut plan = compare::Plan::default();
     let mut output = Output::default();
     let mut from: Option<PathBuf> = None;
-    let mut is_load = false;
+    let (mut is_load, mut rounds) = (false, None);
     let mut parser = Parser::from_env();
     while let Some(argument) = parser.next()? {
         use lexopt::Arg::{Long, Value};
@@ -83,7 +85,9 @@ fn run() -> Result<()> {
             Long("histograms") => plan.histograms = Some(parser.value()?.into()),
             Long("load") => is_load = true,
             Long("count") => plan.counts = true,
+            Long("rate") => plan.rates.push(parser.value()?.parse()?),
             Long("quick") => plan.be_quick(),
+            Long("rounds") => rounds = Some(parser.value()?.parse()?),
             Long("case") => plan.cases.push(parser.value()?.parse_with(Case::named)?),
             Long("subject") => plan.subjects.push(parser.value()?.parse_with(Subject::named)?),
             Long("list") => return list(),
@@ -97,6 +101,7 @@ fn run() -> Result<()> {
             other => return Err(format!("{}\n{USAGE}", other.unexpected()).into()),
         }
     }
+    plan.rounds = rounds.unwrap_or(plan.rounds);
     let found = match from {
         Some(path) => Found::read(&path, &plan)?,
         None if is_load => Found::Load(load::run(&plan)?),
