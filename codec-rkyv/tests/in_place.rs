@@ -41,6 +41,13 @@ mod other {
     }
 }
 
+/// A parameter may be called like that.
+#[message(crate = ringcall)]
+#[derive(Clone, Debug, PartialEq)]
+struct Framed<Bytes> {
+    bytes: Bytes,
+}
+
 const LIMIT: usize = 8 << 20;
 
 /// Written in one part.
@@ -82,6 +89,10 @@ fn from_16_kib_on_they_are_sent_from_where_they_are() {
     let (whole, within) = in_parts(&two);
     assert_eq!(within.unwrap().as_slice().unwrap().as_ptr(), two.large.as_ptr());
     assert_eq!(View::<Picture, _>::new(Bytes::from(whole)).unwrap().to_owned(), two);
+    let framed = Framed { bytes: vec![7u8; 20_000] };
+    let (whole, within) = in_parts(&framed);
+    assert!(within.is_none(), "{framed:?}");
+    assert_eq!(View::<Framed<Vec<u8>>, _>::new(Bytes::from(whole)).unwrap().to_owned(), framed);
     let vec = vec![7u8; 1 << 20];
     assert!(in_parts(&vec).1.is_none(), "nobody counts them");
 }

@@ -109,7 +109,8 @@ fn derive(input: &mut DeriveInput, codec: &TokenStream) {
     for field in fields_mut(&mut input.data) {
         if with(field).is_none() {
             field.attrs.push(parse_quote!(#[rkyv(omit_bounds)]));
-            if is_bytes(&field.ty) {
+            let is_parameter = types.iter().any(|parameter| *parameter == "Bytes");
+            if is_bytes(&field.ty) && !is_parameter {
                 field.attrs.push(parse_quote!(#[rkyv(with = #codec::__private::InPlace)]));
             }
         }

@@ -47,12 +47,13 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("codec-rkyv/src/archive.rs", "deserialize", "views"),
     ("codec-rkyv/src/view.rs", "View::new", "views"),
     ("codec-rkyv/src/unix_time.rs", "UnixTime::deserialize_with", "views"),
+    ("codec-rkyv/src/in_place.rs", "InPlace::deserialize_with", "views"),
     ("codec-rkyv/src/message.rs", "FromBody::from_body", "views"),
     ("codec-rkyv/src/message.rs", "M::from_body", "views"),
     ("codec-rkyv/src/message.rs", "FromBody::from_body_with", "views"),
     ("codec-rkyv/src/message.rs", "M::from_body_with", "views"),
-    ("codec-rkyv/src/attachment.rs", "::from_body", "views"),
-    ("codec-rkyv/src/attachment.rs", "::from_body_with", "views"),
+    ("codec-rkyv/src/attachment.rs", "WithAttachment::from_body", "views"),
+    ("codec-rkyv/src/attachment.rs", "WithAttachment::from_body_with", "views"),
     ("codec-rkyv/src/message.rs", "View::from_body", "views"),
     ("codec-rkyv/src/message.rs", "Chunk::from_body", "views"),
     ("codec-rkyv/src/message.rs", "SharedChunk::from_body", "views"),
@@ -137,7 +138,8 @@ fn functions(source: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut owner = String::new();
     for line in source.lines().take_while(|line| !line.starts_with("mod tests")) {
-        if !line.starts_with([' ', '\t', '}', ')', '/', '#']) && !line.is_empty() {
+        let is_header = !line.starts_with([' ', '\t', '{', '}', ')', '/', '#']) && line != "where";
+        if is_header && !line.is_empty() {
             owner = owner_in(line);
         }
         let words: Vec<_> = line.split_whitespace().take_while(|word| *word != "//").collect();

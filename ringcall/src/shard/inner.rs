@@ -919,6 +919,7 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver_all();
+        self.rousing.rouse_all(&self.remote.crowds);
         self.tell_counters();
     }
 }

@@ -149,7 +149,7 @@ impl Shard {
         for end in std::mem::take(&mut self.in_flight) {
             self.complete(end, Outcome::Failed(Failure::unknown(Cause::Shutdown)));
         }
-        self.rouse();
+        self.rousing.rouse_all(&self.remote.crowds);
         self.streams.into_iter().for_each(|stream| stream.shut_down());
         in_flight
     }

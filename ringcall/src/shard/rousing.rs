@@ -152,6 +152,11 @@ impl Rousing {
         }
         self.left.set(left | new);
     }
+
+    /// The shard ends, and will look after nobody any more: wakes all.
+    pub(crate) fn rouse_all(&self, crowds: &Crowds) {
+        bits(self.added.take() | self.left.take()).for_each(|crowd| crowds.rouse(crowd));
+    }
 }
 
 /// Those of these crowds that have somebody.
@@ -230,6 +235,21 @@ mod tests {
         assert_eq!((count(&woken), rousing.due()), (2, Some(due)));
         rousing.rouse(&crowds, due);
         assert_eq!((count(&woken), rousing.due()), (4, None));
+    }
+
+    #[test]
+    fn a_shard_that_ends_leaves_nobody() {
+        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (woken, wakers) = callers(6);
+        for (number, waker) in (0..).zip(wakers) {
+            rousing.add(&crowds, Crowd(number % 2), waker);
+            if number == 3 {
+                rousing.rouse(&crowds, START);
+            }
+        }
+        assert_eq!(count(&woken), 2);
+        rousing.rouse_all(&crowds);
+        assert_eq!((count(&woken), rousing.has_any()), (6, false));
     }
 
     #[test]

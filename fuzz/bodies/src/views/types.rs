@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arbitrary::{Arbitrary, Unstructured};
+use bytes::Bytes;
 use ringcall_codec_rkyv::rkyv::{Archive, Archived};
 use ringcall_codec_rkyv::{Archivable, Message, UnixTime};
 
@@ -72,6 +73,12 @@ struct Leg {
     symbol: String,
     ratio: NonZeroU32,
     kinds: Vec<Kind>,
+    #[arbitrary(with = bytes)]
+    proof: Bytes,
+}
+
+fn bytes(input: &mut Unstructured<'_>) -> arbitrary::Result<Bytes> {
+    Ok(input.arbitrary::<Vec<u8>>()?.into())
 }
 
 #[ringcall::message]
@@ -151,6 +158,7 @@ fn leg(archived: &ArchivedLeg) -> Leg {
         symbol: archived.symbol.as_str().to_owned(),
         ratio: archived.ratio.to_native(),
         kinds: archived.kinds.iter().map(kind).collect(),
+        proof: Bytes::copy_from_slice(&archived.proof),
     }
 }
 
