@@ -2,6 +2,7 @@
 //! `callers THREADS SECONDS`. How much it costs to wake them where they share the cores with client and server.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "measures, and says so")]
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
