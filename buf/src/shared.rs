@@ -140,10 +140,11 @@ impl SharedPool {
         SharedPool::keeping(RETURNS, block_bytes)
     }
 
-    /// The same, which keeps up to `blocks` of them for the next users, where [`new`](SharedPool::new) keeps 256.
+    /// The same, which keeps up to `blocks` of them for the next users, one at least, where [`new`](SharedPool::new)
+    /// keeps 256.
     #[must_use]
     pub fn keeping(blocks: usize, block_bytes: usize) -> SharedPool {
-        let home = Home::new(blocks, block_bytes, 0);
+        let home = Home::new(blocks.max(1), block_bytes, 0);
         SharedPool(Arc::new(SharedPoolInner { home, block_bytes }))
     }
 
@@ -196,6 +197,19 @@ mod tests {
     use super::*;
     use crate::Pool;
     use std::thread;
+
+    #[test]
+    fn a_pool_keeps_as_many_blocks_as_it_is_told() {
+        for (pool, kept) in [
+            (SharedPool::new(4096), RETURNS),
+            (SharedPool::keeping(300, 4096), 300),
+            (SharedPool::keeping(0, 4096), 1),
+        ] {
+            let lent: alloc::vec::Vec<_> = (0..310).map(|_| pool.writer(16)).collect();
+            drop(lent);
+            assert_eq!(pool.0.home.returns.len(), kept);
+        }
+    }
 
     #[test]
     fn shared_chunks_come_home_from_other_threads() {

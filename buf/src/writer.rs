@@ -434,7 +434,7 @@ impl Writer {
     /// Freezes what was written into a block of a shared pool.
     pub(crate) fn into_shared(mut self) -> (SharedChunk, Option<Segment>) {
         assert!(matches!(self.source, Source::Shared(_)), "the writer is from a shared pool");
-        debug_assert!(self.within.is_none(), "what is attached within is taken first");
+        assert!(self.within.is_none(), "what is attached within is taken first");
         let attached = self.attached.take();
         // The chunk takes over the count.
         (SharedChunk::from_parts(self.ptr, self.len, self.block.take()), attached)

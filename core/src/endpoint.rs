@@ -220,6 +220,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         now: Instant,
         event: &mut Option<Event<T>>,
     ) -> Option<Polled<Tr::Socket>> {
+        debug_assert!(event.is_none(), "what it holds would never be dropped");
         if let Some((listener, socket)) = self.accepted.pop_front() {
             return Some(Polled::Accepted(listener, socket));
         }

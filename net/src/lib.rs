@@ -1,6 +1,6 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
 //! set up, how an engine listens and what it does when file descriptors run out, how a listener goes to a
-//! successor, how files are sent and written, how another thread wakes a parked engine, and how a loop of
+//! successor, how files are sent and written, which connection is received from directly, how another thread wakes a parked engine, and how a loop of
 //! somebody else hosts one.
 
 #![deny(unsafe_code)]
@@ -10,6 +10,7 @@ mod doorbell;
 mod file;
 mod handover;
 mod hosted;
+mod hot;
 mod listeners;
 mod loopback;
 mod memory;
@@ -28,6 +29,7 @@ pub use doorbell::Doorbell;
 pub use file::SharedFile;
 pub use handover::Handover;
 pub use hosted::Hosted;
+pub use hot::Hot;
 pub use listeners::{Accepted, Listeners, Listening};
 pub use loopback::{Window, set_up_loopback};
 pub use memory::memory_max;

@@ -11,8 +11,8 @@ use ringcall_core::{
     TransportError, TransportEvent,
 };
 use ringcall_net::{
-    Accepted, Doorbell, Handover, Hosted, ListenOptions, ListenSocket, Listeners, Slots, Tally,
-    connect, transport_error,
+    Accepted, Doorbell, Handover, Hosted, Hot, ListenOptions, ListenSocket, Listeners, Slots,
+    Tally, connect, transport_error,
 };
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -63,21 +63,8 @@ pub struct Epoll {
     has_ready: bool,
     /// Whether the last wait found something, so that there may be more.
     is_listed: bool,
-    /// The only connection of which the last wait had something to say, and how many waits in a row it was.
-    hot: Option<(Handle, u32)>,
-    /// How many times it was received from since the last wait; in vain counts for more.
-    direct: u32,
+    hot: Hot,
 }
-
-/// From so many waits in a row on, the one connection that they were about is received from without asking epoll
-/// first.
-const HOT_WAITS: u32 = 4;
-/// So many times at most, until the others are looked after.
-const DIRECT_MAX: u32 = 16;
-/// Finding nothing counts like so many: others are looked after sooner then.
-const DIRECT_IN_VAIN: u32 = DIRECT_MAX / 2;
-/// And only while no more than this comes at a time: whoever takes much too eagerly takes it in small pieces.
-const DIRECT_BYTES_MAX: usize = 4096;
 
 /// Readiness events; their type cannot be shown.
 struct Ready(Vec<epoll::Event>);
@@ -112,8 +99,7 @@ impl Epoll {
             ready: Ready(Vec::with_capacity(EVENTS)),
             has_ready: false,
             is_listed: true,
-            hot: None,
-            direct: 0,
+            hot: Hot::default(),
         })
     }
 
@@ -137,44 +123,39 @@ impl Epoll {
         );
         self.has_ready = true;
         self.is_listed = !self.ready.0.is_empty();
-        self.direct = 0;
+        self.hot.look();
     }
 
     /// Receives from the one connection that something has been coming from. Now and then, and sooner if that has
     /// nothing, epoll must be asked.
     fn receive_directly(&mut self, events: &mut Vec<Event>) -> bool {
-        let Some((handle, HOT_WAITS..)) = self.hot else { return false };
-        if self.direct >= DIRECT_MAX {
-            return false;
-        }
+        let Some(handle) = self.hot.candidate() else { return false };
         let connection = self.connections.get(handle);
         if !connection.is_some_and(|connection| connection.is_only_received_from()) {
-            self.hot = None;
+            self.hot.forget();
             return false;
         }
-        self.direct += 1;
+        self.hot.count();
         // What was received is on epoll's list all the same.
         self.is_listed = true;
         let before = events.len();
         self.readable(handle, epoll::EventFlags::IN, events);
         self.watch(handle);
         if events.len() == before {
-            self.direct += DIRECT_IN_VAIN;
+            self.hot.was_in_vain();
         }
         true
     }
 
     /// Which connection is hot, after a wait.
     fn choose_hot(&mut self) {
-        self.hot = match (&*self.ready.0, self.hot) {
-            ([], hot) => hot,
-            ([event], hot) if event.data.u64() & (BELL | LISTENER) == 0 => {
-                let handle = handle_of(*event);
-                let waits = hot.filter(|(hot, _)| *hot == handle).map_or(0, |(_, waits)| waits);
-                Some((handle, waits.saturating_add(1)))
+        match &*self.ready.0 {
+            [] => {}
+            [event] if event.data.u64() & (BELL | LISTENER) == 0 => {
+                self.hot.only(handle_of(*event))
             }
-            _ => None,
-        };
+            _ => self.hot.forget(),
+        }
     }
 
     // ---- readiness ----
@@ -240,13 +221,11 @@ impl Epoll {
         let Some(connection) = self.connections.get(handle) else { return };
         match connection.receive(&mut self.arena, &self.tally) {
             Ok(Input::Chunk(chunk)) => {
-                if chunk.len() > DIRECT_BYTES_MAX {
-                    self.hot = None;
-                }
+                self.hot.received(chunk.len());
                 events.push(Event::Received(handle, chunk));
             }
             Ok(Input::Landed(buffer, n)) => {
-                self.hot = None;
+                self.hot.forget();
                 events.push(Event::Landed(handle, buffer, n));
             }
             Ok(Input::End) => {

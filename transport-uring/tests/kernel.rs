@@ -348,14 +348,14 @@ fn whoever_looks_on_receives_from_the_only_busy_connection_without_entering_the_
         let (busy, mut to_busy) = connect_out(&mut engine, &listener, &address);
         let (quiet, mut to_quiet) = connect_out(&mut engine, &listener, &address);
         let (mut busy_bytes, mut quiet_bytes, mut events) = (Vec::new(), 0, Vec::new());
-        let (mut wrote, mut entered) = (Vec::new(), engine.enters());
+        let (mut wrote, mut entered, before) = (Vec::new(), 0, engine.enters());
         for round in 0..ROUNDS {
             // Of all lengths, so that some come by each way and some behind others.
             let line = vec![round as u8; 1 + round * 7 % 300];
             to_busy.write_all(&line).unwrap();
             wrote.extend(line);
             if round == ROUNDS / 2 {
-                entered = engine.enters() - entered;
+                entered = engine.enters() - before;
                 to_quiet.write_all(b"q").unwrap();
             }
             // Not behind every line.

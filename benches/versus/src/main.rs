@@ -102,6 +102,12 @@ fn run() -> Result<()> {
         }
     }
     plan.rounds = rounds.unwrap_or(plan.rounds);
+    if !is_load && !plan.rates.is_empty() {
+        return Err("--rate is for an open loop: say --load as well".into());
+    }
+    if plan.rounds == 0 || plan.rates.contains(&0) {
+        return Err("--rounds and --rate want a number above zero".into());
+    }
     let found = match from {
         Some(path) => Found::read(&path, &plan)?,
         None if is_load => Found::Load(load::run(&plan)?),

@@ -512,7 +512,7 @@ impl<P: Payload> RemoteFuture<'_, P> {
             left = Instant::from_nanos(until).since(MachineClock.now());
         }
         if let Stage::Left(slot) = std::mem::replace(&mut self.stage, Stage::Ended) {
-            self.line.remote.crowds.rouse(slot.crowd());
+            self.line.remote.rouse(slot.crowd());
             // A task of the shard itself would keep the shard's mailbox, which keeps the slot.
             drop(slot.waker.take());
             // The shard may still hold it for a moment, and then wakes its next user once for nothing.
@@ -593,7 +593,7 @@ impl<P> Drop for RemoteFuture<'_, P> {
             self.line.remote.notify(Notice::Cancel(slot));
         } else {
             // It may be the one that was woken for the others as well.
-            self.line.remote.crowds.rouse(slot.crowd());
+            self.line.remote.rouse(slot.crowd());
         }
     }
 }

@@ -380,7 +380,7 @@ impl Inner {
         self.give_back_taken();
         self.endpoint.borrow_mut().flush(now);
         if self.rousing.has_any() {
-            self.rousing.rouse(&self.remote.crowds, now);
+            self.rousing.rouse(&self.remote, now);
         }
     }
 
@@ -854,7 +854,7 @@ impl Inner {
                 let end = self.remote_calls.borrow_mut().take(index as u32);
                 if let Some((crowd, waker)) = end.and_then(|end| end.complete(outcome)) {
                     match self.executor.is_entered() {
-                        true => self.rousing.add(&self.remote.crowds, crowd, waker),
+                        true => self.rousing.add(&self.remote, crowd, waker),
                         // Nothing is flushed before somebody turns the shard.
                         false => waker.wake(),
                     }
@@ -919,7 +919,7 @@ impl Inner {
         // An engine may have kept the last words until it is asked again.
         self.endpoint.borrow_mut().reap(now);
         self.deliver_all();
-        self.rousing.rouse_all(&self.remote.crowds);
+        self.rousing.rouse_all(&self.remote);
         self.tell_counters();
     }
 }

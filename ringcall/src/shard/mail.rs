@@ -47,7 +47,7 @@ pub(crate) struct Remote {
     notices: SegQueue<Notice>,
     woken: SegQueue<u32>,
     /// Callers whose answers are there.
-    pub(crate) crowds: Crowds,
+    pub(super) crowds: Crowds,
     /// The future that drives the shard wants to be polled.
     root_woken: AtomicBool,
     /// The connections of which somebody holds a [`Peer`](crate::Peer).

@@ -112,13 +112,13 @@ impl Shard {
 
     /// Wakes one of those whose calls have ended, and, as if it had taken its time, the rest.
     fn rouse(&self) {
-        self.rousing.rouse(&self.remote.crowds, Instant::default());
-        self.rousing.rouse(&self.remote.crowds, Instant::FAR);
+        self.rousing.rouse(&self.remote, Instant::default());
+        self.rousing.rouse(&self.remote, Instant::FAR);
     }
 
     fn complete(&self, end: RemoteEnd, outcome: Outcome) {
         if let Some((crowd, waker)) = end.complete(outcome) {
-            self.rousing.add(&self.remote.crowds, crowd, waker);
+            self.rousing.add(&self.remote, crowd, waker);
         }
     }
 
@@ -149,7 +149,7 @@ impl Shard {
         for end in std::mem::take(&mut self.in_flight) {
             self.complete(end, Outcome::Failed(Failure::unknown(Cause::Shutdown)));
         }
-        self.rousing.rouse_all(&self.remote.crowds);
+        self.rousing.rouse_all(&self.remote);
         self.streams.into_iter().for_each(|stream| stream.shut_down());
         in_flight
     }

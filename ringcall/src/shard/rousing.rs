@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
+use super::mail::Remote;
 use crate::sync::ArrayQueue;
 
 /// Threads with numbers that are equal modulo this have a crowd together.
@@ -70,33 +71,42 @@ impl Crowds {
         self.queue(crowd).and_then(OnceLock::get).is_none_or(ArrayQueue::is_empty)
     }
 
+    /// Those of these that have somebody, a bit each.
+    fn filled(&self, of: u64) -> u64 {
+        let filled = bits(of).filter(|crowd| !self.is_empty(*crowd));
+        filled.fold(0, |filled, Crowd(number)| filled | 1 << number)
+    }
+
     /// Adds a caller; gives it back if there is no room.
-    pub(crate) fn add(&self, crowd: Crowd, waker: Waker) -> Result<(), Waker> {
+    fn add(&self, crowd: Crowd, waker: Waker) -> Result<(), Waker> {
         match self.queue(crowd) {
             Some(queue) => queue.get_or_init(|| ArrayQueue::new(CROWD_MAX)).push(waker),
             None => Err(waker),
         }
     }
+}
 
+impl Remote {
     /// Wakes one of a crowd.
-    pub(crate) fn rouse_one(&self, crowd: Crowd) {
-        if let Some(waker) = self.next(crowd) {
-            wake(waker);
+    fn rouse_one(&self, crowd: Crowd) {
+        if let Some(waker) = self.crowds.next(crowd) {
+            self.wake_caller(waker);
         }
     }
 
     /// Wakes all of a crowd: by one of them, or because none of them did.
     pub(crate) fn rouse(&self, crowd: Crowd) {
-        while let Some(waker) = self.next(crowd) {
-            wake(waker);
+        while let Some(waker) = self.crowds.next(crowd) {
+            self.wake_caller(waker);
         }
     }
-}
 
-/// A waker is somebody's code: a panic of it must not become another's.
-fn wake(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("the waker of a caller panicked");
+    /// A waker is somebody's code: a panic of it must not become another's.
+    fn wake_caller(&self, waker: Waker) {
+        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+            self.register.panics.add();
+            log::error!("the waker of a caller panicked");
+        }
     }
 }
 
@@ -113,10 +123,10 @@ pub(crate) struct Rousing {
 
 impl Rousing {
     /// A caller's answer is there.
-    pub(crate) fn add(&self, crowds: &Crowds, crowd: Crowd, waker: Waker) {
-        match crowds.add(crowd, waker) {
+    pub(crate) fn add(&self, remote: &Remote, crowd: Crowd, waker: Waker) {
+        match remote.crowds.add(crowd, waker) {
             Ok(()) => self.added.set(self.added.get() | 1 << crowd.0),
-            Err(waker) => wake(waker),
+            Err(waker) => remote.wake_caller(waker),
         }
     }
 
@@ -137,16 +147,15 @@ impl Rousing {
     }
 
     /// Wakes one of each crowd that somebody was added to; and those that were left to others for too long.
-    pub(crate) fn rouse(&self, crowds: &Crowds, now: Instant) {
+    pub(crate) fn rouse(&self, remote: &Remote, now: Instant) {
         let added = self.added.take();
-        bits(added).for_each(|crowd| crowds.rouse_one(crowd));
-        let before = self.left.get();
-        let mut left = filled(crowds, before);
+        bits(added).for_each(|crowd| remote.rouse_one(crowd));
+        let mut left = remote.crowds.filled(self.left.get());
         if left != 0 && self.due.get() <= now {
-            bits(left).for_each(|crowd| crowds.rouse(crowd));
+            bits(left).for_each(|crowd| remote.rouse(crowd));
             left = 0;
         }
-        let new = filled(crowds, added);
+        let new = remote.crowds.filled(added);
         if left == 0 && new != 0 {
             self.due.set(now + ROUSED_WITHIN);
         }
@@ -154,17 +163,12 @@ impl Rousing {
     }
 
     /// The shard ends, and will look after nobody any more: wakes all.
-    pub(crate) fn rouse_all(&self, crowds: &Crowds) {
-        bits(self.added.take() | self.left.take()).for_each(|crowd| crowds.rouse(crowd));
+    pub(crate) fn rouse_all(&self, remote: &Remote) {
+        bits(self.added.take() | self.left.take()).for_each(|crowd| remote.rouse(crowd));
     }
 }
 
-/// Those of these crowds that have somebody.
-fn filled(crowds: &Crowds, of: u64) -> u64 {
-    let filled = bits(of).filter(|crowd| !crowds.is_empty(*crowd));
-    filled.fold(0, |filled, Crowd(number)| filled | 1 << number)
-}
-
+/// The crowds that have a bit.
 fn bits(mut of: u64) -> impl Iterator<Item = Crowd> {
     std::iter::from_fn(move || {
         let number = of.trailing_zeros();
@@ -179,7 +183,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use ringcall_net::Doorbell;
+
+    use super::super::choice::TransportInfo;
+    use super::super::incidents::Register;
     use super::*;
+    use crate::observe::Observers;
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -199,73 +208,79 @@ mod tests {
         woken.0.load(Ordering::Relaxed)
     }
 
+    fn remote() -> Arc<Remote> {
+        let transport = TransportInfo::new("test", String::new());
+        let (bell, register) = (Doorbell::new().unwrap(), Register::new(Arc::default()));
+        Remote::new(bell, transport, register, Observers::default(), [1 << 20; 2])
+    }
+
     const START: Instant = Instant::from_nanos(1_000_000);
 
     #[test]
     fn one_of_each_thread_is_woken_and_takes_the_others_along() {
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let ((first, a), (second, b)) = (callers(5), callers(3));
-        a.for_each(|waker| rousing.add(&crowds, Crowd(0), waker));
-        b.for_each(|waker| rousing.add(&crowds, Crowd(63), waker));
+        a.for_each(|waker| rousing.add(&remote, Crowd(0), waker));
+        b.for_each(|waker| rousing.add(&remote, Crowd(63), waker));
         assert!(rousing.has_added());
         assert_eq!((count(&first), count(&second)), (0, 0));
-        rousing.rouse(&crowds, START);
+        rousing.rouse(&remote, START);
         assert_eq!((count(&first), count(&second)), (1, 1));
         assert!(!rousing.has_added() && rousing.due().is_some());
-        crowds.rouse(Crowd(0));
+        remote.rouse(Crowd(0));
         assert_eq!((count(&first), count(&second)), (5, 1));
-        crowds.rouse(Crowd(63));
-        rousing.rouse(&crowds, START);
+        remote.rouse(Crowd(63));
+        rousing.rouse(&remote, START);
         assert_eq!((count(&second), rousing.due(), rousing.has_any()), (3, None, false));
     }
 
     #[test]
     fn nobody_waits_for_others_for_long() {
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let (woken, wakers) = callers(4);
-        wakers.for_each(|waker| rousing.add(&crowds, Crowd(7), waker));
-        rousing.rouse(&crowds, START);
+        wakers.for_each(|waker| rousing.add(&remote, Crowd(7), waker));
+        rousing.rouse(&remote, START);
         let due = rousing.due().unwrap();
         assert_eq!(due.since(START), ROUSED_WITHIN);
         // Another is woken with those that were added meanwhile, and does not keep the others waiting for longer.
         let half = START + ROUSED_WITHIN / 2;
         let (_, mut one) = callers(1);
-        rousing.add(&crowds, Crowd(7), one.next().unwrap());
-        rousing.rouse(&crowds, half);
+        rousing.add(&remote, Crowd(7), one.next().unwrap());
+        rousing.rouse(&remote, half);
         assert_eq!((count(&woken), rousing.due()), (2, Some(due)));
-        rousing.rouse(&crowds, due);
+        rousing.rouse(&remote, due);
         assert_eq!((count(&woken), rousing.due()), (4, None));
     }
 
     #[test]
     fn a_shard_that_ends_leaves_nobody() {
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let (woken, wakers) = callers(6);
         for (number, waker) in (0..).zip(wakers) {
-            rousing.add(&crowds, Crowd(number % 2), waker);
+            rousing.add(&remote, Crowd(number % 2), waker);
             if number == 3 {
-                rousing.rouse(&crowds, START);
+                rousing.rouse(&remote, START);
             }
         }
         assert_eq!(count(&woken), 2);
-        rousing.rouse_all(&crowds);
+        rousing.rouse_all(&remote);
         assert_eq!((count(&woken), rousing.has_any()), (6, false));
     }
 
     #[test]
     fn who_is_alone_is_left_to_nobody() {
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let (woken, mut wakers) = callers(1);
-        rousing.add(&crowds, Crowd(1), wakers.next().unwrap());
-        rousing.rouse(&crowds, START);
+        rousing.add(&remote, Crowd(1), wakers.next().unwrap());
+        rousing.rouse(&remote, START);
         assert_eq!((count(&woken), rousing.has_any()), (1, false));
     }
 
     #[test]
     fn beyond_the_bound_callers_are_woken_at_once() {
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let (woken, wakers) = callers(CROWD_MAX + 10);
-        wakers.for_each(|waker| rousing.add(&crowds, Crowd(0), waker));
+        wakers.for_each(|waker| rousing.add(&remote, Crowd(0), waker));
         assert_eq!(count(&woken), 10);
     }
 
@@ -277,14 +292,14 @@ mod tests {
                 panic!("of a waker");
             }
         }
-        let (crowds, rousing) = (Crowds::default(), Rousing::default());
+        let (remote, rousing) = (remote(), Rousing::default());
         let (woken, wakers) = callers(2);
-        rousing.add(&crowds, Crowd(0), Arc::new(Panics).into());
-        rousing.add(&crowds, Crowd(0), Arc::new(Panics).into());
-        wakers.for_each(|waker| rousing.add(&crowds, Crowd(0), waker));
-        rousing.rouse(&crowds, START);
-        crowds.rouse(Crowd(0));
-        assert_eq!(count(&woken), 2);
+        rousing.add(&remote, Crowd(0), Arc::new(Panics).into());
+        rousing.add(&remote, Crowd(0), Arc::new(Panics).into());
+        wakers.for_each(|waker| rousing.add(&remote, Crowd(0), waker));
+        rousing.rouse(&remote, START);
+        remote.rouse(Crowd(0));
+        assert_eq!((count(&woken), remote.register.panics.get()), (2, 2));
     }
 
     #[test]

@@ -24,6 +24,20 @@ enum Waiter {
     Done(Outcome),
 }
 
+impl Waiter {
+    /// Whom to wake. Nothing that would have to be dropped is left of it.
+    #[inline]
+    fn sleeper(&mut self) -> Option<Sleeper> {
+        if let Waiter::Task(task) = *self {
+            return Some(Sleeper::Task(task));
+        }
+        match std::mem::replace(self, Waiter::Free) {
+            Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
+            _ => None,
+        }
+    }
+}
+
 /// Whom to wake.
 pub(crate) enum Sleeper {
     Task(u32),
@@ -69,14 +83,9 @@ impl Waiters {
     pub(crate) fn complete(&self, index: u32, outcome: Outcome) -> Option<Sleeper> {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
-        if let Waiter::Task(task) = *waiter {
-            put(waiter, Waiter::Done(outcome));
-            return Some(Sleeper::Task(task));
-        }
-        match std::mem::replace(waiter, Waiter::Done(outcome)) {
-            Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
-            _ => None,
-        }
+        let sleeper = waiter.sleeper();
+        put(waiter, Waiter::Done(outcome));
+        sleeper
     }
 
     /// The call is answered: the same, which takes the bytes of the reply.
@@ -84,13 +93,7 @@ impl Waiters {
     pub(crate) fn answer(&self, index: u32, reply: &mut Reply) -> Option<Sleeper> {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
-        let sleeper = match waiter {
-            Waiter::Task(task) => Some(Sleeper::Task(*task)),
-            _ => match std::mem::replace(waiter, Waiter::Free) {
-                Waiter::Waiting(waker) => Some(Sleeper::Waker(waker)),
-                _ => None,
-            },
-        };
+        let sleeper = waiter.sleeper();
         let body = std::mem::take(&mut reply.body);
         let extensions = std::mem::take(&mut reply.extensions);
         let Reply { header, attached, .. } = *reply;

@@ -18,12 +18,13 @@ use ringcall_core::{
     Address, Batch, CloseReason, Handle, Listener, Memory, Receive, Transport, TransportError,
     TransportEvent, Write, Written,
 };
-use ringcall_net::{Doorbell, ListenSocket, Listeners, Slots, Tally, connect, transport_error};
+use ringcall_net::{
+    Doorbell, Hot, ListenSocket, Listeners, Slots, Tally, connect, transport_error,
+};
 use socket2::Socket;
 
 use self::accepting::Accepting;
 pub use self::config::UringConfig;
-use self::direct::Direct;
 use self::writing::Writing;
 use crate::buffers::Buffers;
 use crate::connection::{Connection, Input, Receiving, Stage};
@@ -70,7 +71,7 @@ pub struct Uring<K: Kernel = Ring> {
     /// Batches since the last reap, and between the two before.
     sends: usize,
     sends_before: usize,
-    direct: Direct,
+    hot: Hot,
     /// Operations that are with the kernel, cancels not counted.
     in_flight: usize,
 }
@@ -132,7 +133,7 @@ impl<K: Kernel> Uring<K> {
             done: Vec::new(),
             sends: 0,
             sends_before: 0,
-            direct: Direct::default(),
+            hot: Hot::default(),
             in_flight: 0,
         };
         engine.buffers.refill(&mut engine.kernel);
@@ -431,8 +432,9 @@ impl<K: Kernel> Transport for Uring<K> {
         }
         if self.kernel.wants_enter() {
             self.kernel.enter(Some(Duration::ZERO));
-            self.direct.begin_again();
+            self.hot.look();
         }
+        let before = events.len();
         let has_waited = std::mem::take(&mut self.has_waited);
         let mut left = if has_waited { BYTES_A_REAP } else { usize::MAX };
         for _ in 0..COMPLETIONS_A_REAP {
@@ -442,13 +444,12 @@ impl<K: Kernel> Transport for Uring<K> {
             let Some(completion) = self.kernel.next() else { break };
             let told = events.len();
             self.complete(completion, events);
-            self.direct.note(&events[told..]);
             left = events[told..].iter().fold(left, |left, event| match event {
                 Event::Received(_, chunk) => left.saturating_sub(chunk.len()),
                 _ => left,
             });
         }
-        self.direct.choose();
+        self.choose_hot(&events[before..]);
         for event in events.iter() {
             if let Event::Released(handle) = event {
                 self.connections.reuse(*handle);
