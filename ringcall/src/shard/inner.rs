@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     clock: Box<dyn Clock>,
     now: Cell<Instant>,
     was_busy: Cell<bool>,
+    /// How many events were delivered since somebody asked.
+    delivered: Cell<u32>,
     /// A call took long: what was answered before leaves, and who has called meanwhile is served first.
     ends_turn: Cell<bool>,
     pub(crate) stalls: Stalls,
@@ -258,6 +260,7 @@ impl Inner {
             clock,
             now: Cell::new(now),
             was_busy: Cell::new(false),
+            delivered: Cell::new(0),
             ends_turn: Cell::new(false),
             stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
@@ -389,6 +392,16 @@ impl Inner {
         self.was_busy.get()
     }
 
+    /// How many calls, answers and other events were delivered since this was asked.
+    pub(crate) fn take_delivered(&self) -> u32 {
+        self.delivered.take()
+    }
+
+    /// Whether callers on other threads were woken since this was asked.
+    pub(crate) fn take_roused(&self) -> bool {
+        self.rousing.take_roused()
+    }
+
     /// Whether there is something to do without anything new happening.
     pub(crate) fn has_work(&self) -> bool {
         self.endpoint.borrow().has_work()
@@ -432,6 +445,7 @@ impl Inner {
                 }
             }
             delivered = Delivered::All;
+            self.delivered.set(self.delivered.get().wrapping_add(1));
             since_flush += 1;
             let is_much = since_flush % EVENTS_A_LOOK == 0 && self.endpoint.borrow().has_much();
             if since_flush >= events_a_flush || is_much {

@@ -119,6 +119,8 @@ pub(crate) struct Rousing {
     left: Cell<u64>,
     /// When these are woken at the latest.
     due: Cell<Instant>,
+    /// Whether anybody was woken.
+    roused: Cell<bool>,
 }
 
 impl Rousing {
@@ -141,6 +143,11 @@ impl Rousing {
         self.added.get() != 0
     }
 
+    /// Whether anybody was woken since this was asked.
+    pub(crate) fn take_roused(&self) -> bool {
+        self.roused.take()
+    }
+
     /// When those that were left to others are to be looked after.
     pub(crate) fn due(&self) -> Option<Instant> {
         (self.left.get() != 0).then(|| self.due.get())
@@ -149,6 +156,7 @@ impl Rousing {
     /// Wakes one of each crowd that somebody was added to; and those that were left to others for too long.
     pub(crate) fn rouse(&self, remote: &Remote, now: Instant) {
         let added = self.added.take();
+        self.roused.set(self.roused.get() || added != 0);
         bits(added).for_each(|crowd| remote.rouse_one(crowd));
         let mut left = remote.crowds.filled(self.left.get());
         if left != 0 && self.due.get() <= now {
@@ -226,6 +234,7 @@ mod tests {
         assert_eq!((count(&first), count(&second)), (0, 0));
         rousing.rouse(&remote, START);
         assert_eq!((count(&first), count(&second)), (1, 1));
+        assert_eq!((rousing.take_roused(), rousing.take_roused()), (true, false));
         assert!(!rousing.has_added() && rousing.due().is_some());
         remote.rouse(Crowd(0));
         assert_eq!((count(&first), count(&second)), (5, 1));

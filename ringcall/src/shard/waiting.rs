@@ -7,10 +7,17 @@ use std::time::Duration;
 
 use ringcall_core::Instant;
 
-/// For how long it looks on. Waking takes about as long: whoever looks on for no longer than that loses at most half.
+/// For how long it looks on for the sake of one call. Waking takes about as long: whoever looks on for no longer than
+/// that loses at most half.
 pub(super) const LOOK_ON: Duration = Duration::from_micros(50);
+/// For how much longer for each call that came before: when many come at a time, all of them would wait until it is awake.
+const LOOK_ON_A_CALL: Duration = Duration::from_micros(2);
+/// And for how long at most.
+const LOOK_ON_MAX: Duration = Duration::from_micros(200);
 /// A look takes much less than this, unless somebody else has the core meanwhile.
 const PREEMPTED: Duration = Duration::from_micros(60);
+/// Those that it has woken take the core for no longer than this, unless they do more than take their answers and call again.
+const LENT_MAX: Duration = Duration::from_micros(200);
 /// How many waits are slept through at most before looking on is tried again.
 const SLEEPS_MAX: u32 = 256;
 /// Of these at least when the core is wanted by others.
@@ -26,6 +33,8 @@ pub(super) struct LookOn {
     next_sleeps: u32,
     /// Since when it looks on.
     since: Option<Instant>,
+    /// For how long, from then, it looks on at most.
+    at_most: Duration,
     /// When it looked last.
     looked: Instant,
 }
@@ -40,14 +49,18 @@ pub(super) enum Idle {
 }
 
 impl LookOn {
-    /// There is nothing to do. It looks on for so long, at most.
-    pub(super) fn found_nothing(&mut self, now: Instant, at_most: Duration) -> Idle {
-        let Some(since) = self.since else { return self.begin(now) };
+    /// There is nothing to do. It looks on for so long, at most: asked for once a wait.
+    pub(super) fn found_nothing(
+        &mut self,
+        now: Instant,
+        at_most: impl FnOnce() -> Duration,
+    ) -> Idle {
+        let Some(since) = self.since else { return self.begin(now, at_most()) };
         if self.is_preempted(now) {
             return self.gave_up(SLEEPS_PREEMPTED);
         }
         self.looked = now;
-        if now.since(since) < at_most { Idle::Look } else { self.gave_up(1) }
+        if now.since(since) < self.at_most { Idle::Look } else { self.gave_up(1) }
     }
 
     /// There was something to do. If that was found by looking on, it looks on the next time as well. That sleep was
@@ -63,6 +76,18 @@ impl LookOn {
         }
     }
 
+    /// While it looked on others had the core, because it gave it to them: that is not time in which it looked on. If they
+    /// took long, they want it for something else.
+    pub(super) fn has_lent(&mut self, now: Instant) {
+        if self.since.is_none() {
+            return;
+        }
+        match now.since(self.looked) > LENT_MAX {
+            true => drop(self.gave_up(SLEEPS_PREEMPTED)),
+            false => (self.since, self.looked) = (Some(now), now),
+        }
+    }
+
     fn is_preempted(&self, now: Instant) -> bool {
         now.since(self.looked) > PREEMPTED
     }
@@ -75,14 +100,19 @@ impl LookOn {
         Idle::Sleep
     }
 
-    fn begin(&mut self, now: Instant) -> Idle {
+    fn begin(&mut self, now: Instant, at_most: Duration) -> Idle {
         if self.sleeps > 0 {
             self.sleeps -= 1;
             return Idle::Sleep;
         }
-        (self.since, self.looked) = (Some(now), now);
+        (self.since, self.looked, self.at_most) = (Some(now), now, at_most);
         Idle::Look
     }
+}
+
+/// For how long to look on by default, when so many calls came since there was nothing to do the last time.
+pub(super) fn look_on_at_most(calls: u32) -> Duration {
+    (LOOK_ON + LOOK_ON_A_CALL * calls.saturating_sub(1).min(1 << 10)).min(LOOK_ON_MAX)
 }
 
 /// How long a shard that looks on waits between two looks. Each is a system call on epoll.
@@ -145,7 +175,7 @@ mod tests {
 
         fn looks_again(&mut self, after: Duration) -> bool {
             self.now = self.now + after;
-            self.look_on.found_nothing(self.now, AT_MOST) == Idle::Look
+            self.look_on.found_nothing(self.now, || AT_MOST) == Idle::Look
         }
     }
 
@@ -197,6 +227,37 @@ mod tests {
         waiting.now = waiting.now + Duration::from_micros(61);
         waiting.finds_something();
         assert_eq!(waiting.looks(), 0);
+    }
+
+    #[test]
+    fn who_has_its_core_is_no_stranger() {
+        let mut waiting = Waiting::new();
+        for _ in 0..3 {
+            assert!(waiting.looks_again(Duration::from_micros(1)));
+            waiting.now = waiting.now + Duration::from_micros(199);
+            waiting.look_on.has_lent(waiting.now);
+            waiting.finds_something();
+        }
+        assert_eq!(waiting.looks(), 50);
+    }
+
+    #[test]
+    fn who_keeps_its_core_wants_it_for_something_else() {
+        let mut waiting = Waiting::new();
+        assert!(waiting.looks_again(Duration::from_micros(1)));
+        waiting.now = waiting.now + Duration::from_micros(201);
+        waiting.look_on.has_lent(waiting.now);
+        for _ in 0..16 {
+            assert_eq!(waiting.looks(), 0);
+        }
+        assert_eq!(waiting.looks(), 50);
+    }
+
+    #[test]
+    fn many_calls_are_worth_a_longer_look() {
+        let micros =
+            [0, 1, 2, 32, 76, 77, u32::MAX].map(|calls| look_on_at_most(calls).as_micros());
+        assert_eq!(micros, [50, 50, 52, 112, 200, 200, 200]);
     }
 
     #[test]
