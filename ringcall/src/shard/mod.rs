@@ -222,10 +222,11 @@ struct Driver {
 impl Driver {
     /// There is nothing to do. It looks on for so long at most, or for as long as is worth while.
     fn found_nothing(&self, at_most: Option<Duration>) -> Idle {
-        let mut look_on = self.look_on.get();
-        let idle = look_on.found_nothing(self.inner.turn_began(), || {
+        let (now, mut look_on) = (self.inner.turn_began(), self.look_on.get());
+        let has_rivals = look_on.has_rivals(now);
+        let idle = look_on.found_nothing(now, || {
             let calls = self.inner.take_delivered();
-            at_most.unwrap_or_else(|| look_on_at_most(calls))
+            at_most.unwrap_or_else(|| look_on_at_most(if has_rivals { 0 } else { calls }))
         });
         self.look_on.set(look_on);
         idle
@@ -243,12 +244,12 @@ impl Driver {
 
     /// A look was in vain, and another one is to follow.
     fn look_again(&self) {
-        if !self.inner.take_roused() {
+        let mut look_on = self.look_on.get();
+        if !self.inner.take_roused() || look_on.has_rivals(self.inner.turn_began()) {
             return self.pause();
         }
         // Those that were woken may share this core, and what they do now is what it looks for.
         std::thread::yield_now();
-        let mut look_on = self.look_on.get();
         look_on.has_lent(MachineClock.now());
         self.look_on.set(look_on);
     }

@@ -3,6 +3,7 @@
 //! To sleep and be woken takes tens of microseconds, which is several calls under load; to look on takes a core for
 //! as long as nothing comes. Which is better is learned from what looking on brought before.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ringcall_core::Instant;
@@ -16,7 +17,7 @@ const LOOK_ON_A_CALL: Duration = Duration::from_micros(2);
 const LOOK_ON_MAX: Duration = Duration::from_micros(200);
 /// A look takes much less than this, unless somebody else has the core meanwhile.
 const PREEMPTED: Duration = Duration::from_micros(60);
-/// Those that it has woken take the core for no longer than this, unless they do more than take their answers and call again.
+/// Those that it has woken take the core for no longer than this: they take their answers and call again.
 const LENT_MAX: Duration = Duration::from_micros(200);
 /// How many waits are slept through at most before looking on is tried again.
 const SLEEPS_MAX: u32 = 256;
@@ -37,6 +38,8 @@ pub(super) struct LookOn {
     at_most: Duration,
     /// When it looked last.
     looked: Instant,
+    /// Who else wants its core.
+    rivals: Rivals,
 }
 
 /// What is to be done while there is nothing to do.
@@ -57,7 +60,7 @@ impl LookOn {
     ) -> Idle {
         let Some(since) = self.since else { return self.begin(now, at_most()) };
         if self.is_preempted(now) {
-            return self.gave_up(SLEEPS_PREEMPTED);
+            return self.lost_the_core(now);
         }
         self.looked = now;
         if now.since(since) < self.at_most { Idle::Look } else { self.gave_up(1) }
@@ -71,21 +74,31 @@ impl LookOn {
             return;
         }
         match self.is_preempted(now) {
-            true => drop(self.gave_up(SLEEPS_PREEMPTED)),
+            true => drop(self.lost_the_core(now)),
             false => (self.since, self.next_sleeps) = (None, 1),
         }
     }
 
-    /// While it looked on others had the core, because it gave it to them: that is not time in which it looked on. If they
-    /// took long, they want it for something else.
+    /// Whether somebody else wants its core.
+    pub(super) fn has_rivals(&self, now: Instant) -> bool {
+        self.rivals.are_there(now)
+    }
+
+    /// While it looked on it has lent its core to those that it had woken: that is not time in which it looked on. If it took long,
+    /// somebody else has had it.
     pub(super) fn has_lent(&mut self, now: Instant) {
         if self.since.is_none() {
             return;
         }
         match now.since(self.looked) > LENT_MAX {
-            true => drop(self.gave_up(SLEEPS_PREEMPTED)),
+            true => drop(self.lost_the_core(now)),
             false => (self.since, self.looked) = (Some(now), now),
         }
+    }
+
+    fn lost_the_core(&mut self, now: Instant) -> Idle {
+        self.rivals.noticed(now);
+        self.gave_up(SLEEPS_PREEMPTED)
     }
 
     fn is_preempted(&self, now: Instant) -> bool {
@@ -113,6 +126,35 @@ impl LookOn {
 /// For how long to look on by default, when so many calls came since there was nothing to do the last time.
 pub(super) fn look_on_at_most(calls: u32) -> Duration {
     (LOOK_ON + LOOK_ON_A_CALL * calls.saturating_sub(1).min(1 << 10)).min(LOOK_ON_MAX)
+}
+
+/// Whether somebody else wants the core of a shard that looks on.
+///
+/// Who looks on and does not sleep has had its share of the core sooner, and then waits for it while the other has a slice,
+/// which takes milliseconds. So the shard looks on for as short as it may while there is a rival, and keeps what it has: it would not
+/// get it back soon. It finds out again after a while, four times as long as before if there is still one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rivals {
+    /// Until then there are some.
+    until: Instant,
+    /// For how long it was taken for granted.
+    pause: Duration,
+}
+
+const RIVALS_PAUSE: RangeInclusive<Duration> = Duration::from_millis(4)..=Duration::from_secs(1);
+
+impl Rivals {
+    pub(super) fn are_there(&self, now: Instant) -> bool {
+        now < self.until
+    }
+
+    /// Somebody had the core.
+    fn noticed(&mut self, now: Instant) {
+        let (shortest, longest) = RIVALS_PAUSE.into_inner();
+        let still = now < self.until + self.pause;
+        self.pause = if still { (self.pause * 4).min(longest) } else { shortest };
+        self.until = now + self.pause;
+    }
 }
 
 /// How long a shard that looks on waits between two looks. Each is a system call on epoll.
@@ -247,10 +289,27 @@ mod tests {
         assert!(waiting.looks_again(Duration::from_micros(1)));
         waiting.now = waiting.now + Duration::from_micros(201);
         waiting.look_on.has_lent(waiting.now);
+        assert!(waiting.look_on.has_rivals(waiting.now));
         for _ in 0..16 {
             assert_eq!(waiting.looks(), 0);
         }
         assert_eq!(waiting.looks(), 50);
+    }
+
+    #[test]
+    fn a_rival_that_stays_is_taken_for_granted_longer_and_longer() {
+        let (mut rivals, mut now) = (Rivals::default(), Instant::from_nanos(1_000_000));
+        assert!(!rivals.are_there(now));
+        for millis in [4, 16, 64, 256, 1000, 1000] {
+            rivals.noticed(now);
+            let pause = Duration::from_millis(millis);
+            assert!(rivals.are_there(now + (pause - Duration::from_nanos(1))));
+            now = now + pause;
+            assert!(!rivals.are_there(now));
+        }
+        now = now + Duration::from_secs(1);
+        rivals.noticed(now);
+        assert!(!rivals.are_there(now + Duration::from_millis(4)));
     }
 
     #[test]
