@@ -21,7 +21,7 @@ use super::skew::Skew;
 use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
 use crate::observe::{Audience, Observers, Ongoing};
 use crate::serve::{Mount, Router, Service};
-use crate::shard::{Inner, MachineClock, SleepUntil, Ticket};
+use crate::shard::{Due, Inner, MachineClock, SleepUntil, Ticket};
 use crate::{CallError, ServeError};
 use call::LocalCall;
 pub(crate) use call::failure_of;
@@ -332,26 +332,26 @@ impl Local {
     fn call<P: Payload>(
         &self,
         call: &Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
         if call.compression != 0 {
-            return self.call_packed(*call, deadline, payload, ticket);
+            return self.call_packed(*call, due, payload, ticket);
         }
-        self.call_as_it_is(call, deadline, payload, ticket)
+        self.call_as_it_is(call, due, payload, ticket)
     }
 
     #[cold]
     fn call_packed<P: Payload>(
         &self,
         mut call: Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
         match self.shard.encode(&mut call, self.connection.watched.compressions(), payload) {
-            Ok((payload, _)) => self.call_as_it_is(&call, deadline, &payload, ticket),
+            Ok((payload, _)) => self.call_as_it_is(&call, due, &payload, ticket),
             Err(failure) => Err(Refused { ticket, failure }),
         }
     }
@@ -360,14 +360,14 @@ impl Local {
     fn call_as_it_is<P: Payload>(
         &self,
         call: &Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
         match self.is_owner {
-            true => self.shard.call(handle, call, deadline, payload, ticket),
-            false => self.shard.call_at_once(handle, call, deadline, payload, ticket),
+            true => self.shard.call(handle, call, due, payload, ticket),
+            false => self.shard.call_at_once(handle, call, due, payload, ticket),
         }
     }
 }
@@ -538,11 +538,11 @@ impl LocalClient {
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
-        let deadline = shard.now() + call.timeout;
+        let due = shard.due_in(call.timeout);
         if let Some(audience) = self.0.connection.audience() {
-            return self.call_watched(audience, call, deadline, payload, callback);
+            return self.call_watched(audience, call, due, payload, callback);
         }
-        self.call_for(call, deadline, payload, shard.ticket_for(callback));
+        self.call_for(call, due, payload, shard.ticket_for(callback));
     }
 
     /// The same, and tells observers.
@@ -551,12 +551,12 @@ impl LocalClient {
         &self,
         audience: &Arc<Audience>,
         call: Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &dyn Payload,
         callback: impl FnOnce(Outcome) + 'static,
     ) {
         let shard = &self.0.shard;
-        let ongoing = Ongoing::begin(audience, &call, shard.now(), payload);
+        let ongoing = Ongoing::begin(audience, &call, due.now, payload);
         let payload = ongoing.measure(payload);
         let ongoing = Rc::new(RefCell::new(ongoing));
         let (ending, clock) = (Rc::clone(&ongoing), Rc::downgrade(shard));
@@ -565,20 +565,14 @@ impl LocalClient {
             ending.borrow_mut().end_with(now, &outcome);
             callback(outcome);
         });
-        self.call_for(call, deadline, &payload, ticket);
+        self.call_for(call, due, &payload, ticket);
         ongoing.borrow_mut().sends(payload.bytes());
     }
-    fn call_for<P: Payload>(
-        &self,
-        mut call: Outgoing,
-        deadline: Instant,
-        payload: &P,
-        ticket: Ticket,
-    ) {
+    fn call_for<P: Payload>(&self, mut call: Outgoing, due: Due, payload: &P, ticket: Ticket) {
         let shard = &self.0.shard;
         let may_go = self.0.connection.skew.adapt(&mut call);
         let called = match may_go {
-            true => self.0.call(&call, deadline, payload, ticket),
+            true => self.0.call(&call, due, payload, ticket),
             false => Err(Refused { ticket, failure: Failure::not_sent(Cause::NotReady) }),
         };
         let Err(refused) = called else { return };
@@ -595,14 +589,7 @@ impl LocalClient {
                     Ok((body, _)) => {
                         let waits = Some(waits);
                         let client = self.clone();
-                        return shard.call_later(
-                            client,
-                            call,
-                            deadline,
-                            body,
-                            refused.ticket,
-                            waits,
-                        );
+                        return shard.call_later(client, call, due.at, body, refused.ticket, waits);
                     }
                     Err(failure) => failure,
                 }

@@ -82,10 +82,11 @@ impl LocalClient {
             let stream = OpenStream::new(shard, handle);
             let ticket = Ticket::Stream(Rc::clone(&stream));
             let called = match ongoing {
-                None => shard.call(handle, &call, deadline, &payload, ticket),
+                None => shard.call(handle, &call, shard.due_at(deadline), &payload, ticket),
                 Some(ongoing) => {
                     let measured = ongoing.measure(&payload);
-                    let called = shard.call(handle, &call, deadline, &measured, ticket);
+                    let due = shard.due_at(deadline);
+                    let called = shard.call(handle, &call, due, &measured, ticket);
                     ongoing.sends(measured.bytes());
                     called
                 }

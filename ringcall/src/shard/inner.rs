@@ -164,6 +164,13 @@ pub(crate) struct Inner {
     tells_answers: Cell<bool>,
 }
 
+/// Until when a call is to be answered, and what time it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) now: Instant,
+    pub(crate) at: Instant,
+}
+
 /// Which of the events there were have been handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Delivered {
@@ -319,7 +326,7 @@ impl Inner {
     #[inline]
     pub(crate) fn left_work(&self) {
         if !self.executor.is_entered() {
-            self.remote.ring();
+            self.remote.ring_oneself();
         }
     }
 
@@ -770,17 +777,29 @@ impl Inner {
 
     // ---- own calls ----
 
+    /// For a call that has so long.
+    #[inline]
+    pub(crate) fn due_in(&self, timeout: Duration) -> Due {
+        let now = self.now();
+        Due { now, at: now + timeout }
+    }
+
+    /// For a call that has until then.
+    pub(crate) fn due_at(&self, at: Instant) -> Due {
+        Due { now: self.now(), at }
+    }
+
     /// A call to whoever calls this side: it is refused rather than wait for the other side, see
     /// [`Peer`](crate::Peer#room).
     pub(crate) fn call_at_once<P: Payload>(
         &self,
         handle: Handle,
         outgoing: &Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
-        let id = self.call(handle, outgoing, deadline, payload, ticket)?;
+        let id = self.call(handle, outgoing, due, payload, ticket)?;
         let waits = {
             let endpoint = self.endpoint.borrow();
             endpoint.connection(handle).is_some_and(|connection| connection.waits_for_credit(id))
@@ -797,7 +816,7 @@ impl Inner {
         &self,
         handle: Handle,
         outgoing: &Outgoing,
-        deadline: Instant,
+        due: Due,
         payload: &P,
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
@@ -805,14 +824,14 @@ impl Inner {
             method: outgoing.method,
             in_signature: outgoing.in_signature,
             out_signature: outgoing.out_signature,
-            deadline,
+            deadline: due.at,
             codec: outgoing.codec,
             compression: outgoing.compression,
             priority: outgoing.priority,
             attempt: outgoing.attempt,
             flags: outgoing.flags,
         };
-        let called = self.endpoint.borrow_mut().call(self.now(), handle, &call, payload, ticket);
+        let called = self.endpoint.borrow_mut().call(due.now, handle, &call, payload, ticket);
         self.left_work();
         match called {
             Ok(id) => {

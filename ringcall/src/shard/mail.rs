@@ -209,9 +209,10 @@ impl Remote {
         &self.transport
     }
 
-    /// Work was left elsewhere than in the mailbox.
-    pub(crate) fn ring(&self) {
-        self.bell.ring();
+    /// The shard's own thread has left work elsewhere than in the mailbox.
+    #[inline]
+    pub(crate) fn ring_oneself(&self) {
+        self.bell.ring_oneself();
     }
 
     /// The other side of a connection, for whoever wants to call it.

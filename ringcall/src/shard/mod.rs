@@ -43,7 +43,7 @@ pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub use incidents::Incidents;
-pub(crate) use inner::{Inner, Ticket};
+pub(crate) use inner::{Due, Inner, Ticket};
 pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
 pub(crate) use rousing::Crowd;
 pub(crate) use streams::OpenStream;

@@ -16,7 +16,7 @@ use super::{LocalClient, Waits};
 use crate::observe::{Begun, Measured};
 use crate::packing::inflate_answer;
 use crate::serve::is_control;
-use crate::shard::{SleepUntil, Ticket, Waited};
+use crate::shard::{Due, SleepUntil, Ticket, Waited};
 
 /// A call made on the shard, which borrows its client or keeps it.
 pub struct LocalCall<C: Borrow<LocalClient>, P> {
@@ -63,43 +63,39 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
 impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
     #[inline]
-    fn send(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+    fn send(&mut self, due: Due, cx: &mut Context<'_>) -> Poll<Failure> {
         if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
-            return self.wait_as(Waits::Table, deadline, cx);
+            return self.wait_as(Waits::Table, due.at, cx);
         }
         let shard = &self.client.borrow().0.shard;
         let waiter = shard.waiters.add(shard.executor.task_of(cx.waker()), cx.waker());
         let handle = self.client.borrow().0.connection.handle();
         let ticket = Ticket::Waiter(waiter as usize);
         let called = match &mut self.begun {
-            None => self.client.borrow().0.call(&self.call, deadline, &self.payload, ticket),
-            Some(_) => self.call_watched(deadline, ticket),
+            None => self.client.borrow().0.call(&self.call, due, &self.payload, ticket),
+            Some(_) => self.call_watched(due, ticket),
         };
         match called {
             Ok(id) => {
-                self.stage = Stage::Sent { waiter, handle, id, deadline };
+                self.stage = Stage::Sent { waiter, handle, id, deadline: due.at };
                 Poll::Pending
             }
             Err(refused) => {
                 self.client.borrow().0.shard.waiters.remove(waiter);
-                self.wait(refused.failure, deadline, cx)
+                self.wait(refused.failure, due.at, cx)
             }
         }
     }
 
     /// Makes the call, and notes how long its argument is.
     #[cold]
-    fn call_watched(
-        &mut self,
-        deadline: Instant,
-        ticket: Ticket,
-    ) -> Result<CallId, Refused<Ticket>> {
+    fn call_watched(&mut self, due: Due, ticket: Ticket) -> Result<CallId, Refused<Ticket>> {
         let local = &self.client.borrow().0;
         let measured = match (local.connection.audience(), &self.begun) {
             (Some(audience), Some(begun)) => audience.measure(begun, &self.payload),
             _ => Measured::new(&self.payload),
         };
-        let called = local.call(&self.call, deadline, &measured, ticket);
+        let called = local.call(&self.call, due, &measured, ticket);
         let bytes = measured.bytes();
         if let Some(begun) = &mut self.begun {
             begun.request_bytes = bytes;
@@ -146,7 +142,8 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
         let Some(waiting) = self.waiting.take() else { return Poll::Pending };
         // It is not to wait twice.
         let _was_let_in = waiting.leave_crowd(self.client.borrow());
-        self.send(waiting.deadline, cx)
+        let due = self.client.borrow().0.shard.due_at(waiting.deadline);
+        self.send(due, cx)
     }
 }
 
@@ -168,12 +165,11 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
     }
 
     #[cold]
-    fn watch_begin(&mut self)
+    fn watch_begin(&mut self, now: Instant)
     where
         P: Payload,
     {
-        let client = self.client.borrow();
-        let (audience, now) = (client.0.connection.audience().as_ref(), client.0.shard.now());
+        let audience = self.client.borrow().0.connection.audience().as_ref();
         let audience = audience.filter(|_| !is_control(self.call.method));
         self.begun = audience.map(|it| it.begin(&self.call, now, &self.payload));
     }
@@ -209,11 +205,11 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 if this.waiting.is_some() {
                     return this.try_again(cx).map(Err);
                 }
-                let deadline = shard.now() + this.call.timeout;
+                let due = shard.due_in(this.call.timeout);
                 if this.client.borrow().0.connection.audience().is_some() {
-                    this.watch_begin();
+                    this.watch_begin(due.now);
                 }
-                this.send(deadline, cx).map(Err)
+                this.send(due, cx).map(Err)
             }
             Stage::Sent { waiter, .. } => {
                 let task = || shard.executor.task_of(cx.waker());
@@ -247,7 +243,8 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 || connection.skew.learn(&failure, Called::from(&self.call)))
         {
             self.watch_repeat();
-            return self.send(deadline, cx).map(Err);
+            let due = self.client.borrow().0.shard.due_at(deadline);
+            return self.send(due, cx).map(Err);
         }
         Poll::Ready(answer(outcome))
     }

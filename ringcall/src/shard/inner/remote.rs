@@ -9,7 +9,7 @@ use ringcall_core::{
     Payload, Refused, Status, TransportError,
 };
 
-use super::{Inner, Ticket};
+use super::{Due, Inner, Ticket};
 use crate::client::{
     Called, ConnectSlot, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot, Security,
     Services, Skew, Waits, Watched,
@@ -114,25 +114,19 @@ impl Inner {
             return;
         }
         // The time of this turn may be a little older than the call, which would seem to have more left.
-        let deadline = deadline.min(self.now() + outgoing.timeout);
+        let now = self.now();
+        let due = Due { now, at: deadline.min(now + outgoing.timeout) };
         let handle = client.connection().handle();
         let may_go = client.connection().skew().adapt_for(&mut outgoing, &payload);
         let called = Called::from(&outgoing);
-        let index = self.remote_calls.borrow_mut().add(end, to, deadline, called);
+        let index = self.remote_calls.borrow_mut().add(end, to, due.at, called);
         let ticket = Ticket::Remote(index as usize);
         if !may_go {
-            return self.call_later(
-                client,
-                outgoing,
-                deadline,
-                payload,
-                ticket,
-                Some(Waits::Table),
-            );
+            return self.call_later(client, outgoing, due.at, payload, ticket, Some(Waits::Table));
         }
         let called = match waits {
-            true => self.call(handle, &outgoing, deadline, &payload, ticket),
-            false => self.call_at_once(handle, &outgoing, deadline, &payload, ticket),
+            true => self.call(handle, &outgoing, due, &payload, ticket),
+            false => self.call_at_once(handle, &outgoing, due, &payload, ticket),
         };
         match called {
             Ok(id) => {
@@ -147,7 +141,7 @@ impl Inner {
                 match client.connection().judge(failure, outgoing.wait_for_ready) {
                     Waits::Not(failure) => self.complete(ticket, Outcome::Failed(failure)),
                     waits => {
-                        self.call_later(client, outgoing, deadline, payload, ticket, Some(waits));
+                        self.call_later(client, outgoing, due.at, payload, ticket, Some(waits));
                     }
                 }
             }
@@ -227,7 +221,7 @@ impl Inner {
                     waits = Some(Waits::Table);
                     continue;
                 }
-                match shard.call(handle, &outgoing, deadline, &payload, ticket) {
+                match shard.call(handle, &outgoing, shard.due_at(deadline), &payload, ticket) {
                     Ok(id) => {
                         if let Some(index) = index {
                             let mut calls = shard.remote_calls.borrow_mut();
