@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use ringcall_core::frame::{ExtensionWriter, Extensions, ReplyHeader, request_flags, tag};
 use ringcall_core::{
@@ -187,7 +188,8 @@ pub struct WithFallbacks<C> {
 }
 
 struct Shared {
-    fallbacks: RwLock<Fallbacks>,
+    /// Read by every call, without a lock.
+    fallbacks: ArcSwap<Fallbacks>,
     bodies: SharedPool,
     kept: Mutex<Kept>,
     counts: [AtomicU64; 3],
@@ -216,7 +218,7 @@ impl<C> WithFallbacks<C> {
     /// Around this channel.
     pub fn new(channel: C, fallbacks: Fallbacks) -> WithFallbacks<C> {
         let shared = Shared {
-            fallbacks: RwLock::new(fallbacks),
+            fallbacks: ArcSwap::from_pointee(fallbacks),
             bodies: SharedPool::new(BLOCK_BYTES),
             kept: Mutex::default(),
             counts: Default::default(),
@@ -227,8 +229,8 @@ impl<C> WithFallbacks<C> {
     /// Replaces what callers get instead of answers, of this channel and its clones. Calls under way go by what there was
     /// when they were made. Answers that are kept stay so as far as they still may.
     pub fn replace(&self, fallbacks: Fallbacks) {
-        let mut in_force = self.shared.fallbacks.write();
-        *in_force = fallbacks;
+        let in_force = Arc::new(fallbacks);
+        self.shared.fallbacks.store(Arc::clone(&in_force));
         self.shared.kept.lock().shrink(&in_force);
     }
 
@@ -271,7 +273,7 @@ impl<C: Channel<Body: IntoOwned>> Channel for WithFallbacks<C> {
         call: Outgoing,
         payload: P,
     ) -> FallbackCall<'a, C, P> {
-        let plan = self.shared.fallbacks.read().plans.get(&call.method).cloned();
+        let plan = self.shared.fallbacks.load().plans.get(&call.method).cloned();
         let plan = plan.filter(|_| call.flags & request_flags::ONE_WAY == 0);
         let waits = plan.map(|plan| Waits {
             key: if plan.is_kept { self.shared.key(&call, &payload) } else { None },
@@ -486,10 +488,11 @@ impl Shared {
             // What a server says of itself it says of that moment.
             let ReplyHeader { status, signature, codec, compression, .. } = answer.header;
             let header = ReplyHeader { signature, codec, compression, ..ReplyHeader::new(status) };
-            // Before what is kept, as in `replace`.
-            let settings = self.fallbacks.read();
+            let mut kept = self.kept.lock();
+            // Asked for while `kept` is locked: whoever replaces them now shrinks it afterwards.
+            let settings = self.fallbacks.load();
             if settings.keeps_answers() {
-                self.kept.lock().insert(key, (header, body), &settings);
+                kept.insert(key, (header, body), &settings);
             }
         }
     }

@@ -20,7 +20,7 @@ use std::task::Poll;
 
 use ::async_io::{Async, Timer};
 
-use super::yield_now;
+use super::{until_work, yield_now};
 use crate::{HostedShard, Shard, Turn};
 
 /// Drives a shard until this future is dropped, which ends the shard.
@@ -48,11 +48,11 @@ pub async fn drive(shard: HostedShard) -> io::Result<Infallible> {
 
 /// Waits until the shard is to be turned.
 async fn wait(shard: &Async<HostedShard>) -> io::Result<()> {
-    let mut readable = pin!(shard.readable());
+    let mut work = pin!(until_work(shard.get_ref(), shard.readable()));
     let mut timer = shard.get_ref().next_timeout().map(Timer::after);
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(readable) = readable.as_mut().poll(cx) {
-            return Poll::Ready(readable);
+        if let Poll::Ready(work) = work.as_mut().poll(cx) {
+            return Poll::Ready(work);
         }
         match &mut timer {
             Some(timer) => Pin::new(timer).poll(cx).map(|_| Ok(())),

@@ -15,6 +15,21 @@ pub mod monoio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
+/// Until something was done with a shard on its own thread, or its descriptor is readable.
+#[cfg(any(feature = "async-io", feature = "tokio"))]
+async fn until_work(
+    shard: &crate::HostedShard,
+    readable: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<()> {
+    use std::task::Poll;
+    let mut readable = std::pin::pin!(readable);
+    std::future::poll_fn(|cx| match shard.poll_left_work(cx) {
+        Poll::Ready(()) => Poll::Ready(Ok(())),
+        Poll::Pending => readable.as_mut().poll(cx),
+    })
+    .await
+}
+
 /// Lets the runtime's other tasks have a turn.
 #[cfg(any(feature = "async-io", feature = "tokio"))]
 async fn yield_now() {

@@ -22,7 +22,7 @@ use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use ::tokio::time::timeout;
 
-use super::yield_now;
+use super::{until_work, yield_now};
 use crate::{HostedShard, Shard, Turn};
 
 /// Drives a shard until this future is dropped, which ends the shard.
@@ -59,14 +59,14 @@ pub async fn drive(shard: HostedShard) -> io::Result<Infallible> {
 
 /// Waits until the shard is to be turned.
 async fn wait(shard: &AsyncFd<HostedShard>) -> io::Result<()> {
-    let mut readable = match shard.get_ref().next_timeout() {
-        None => shard.readable().await?,
-        Some(time) => match timeout(time, shard.readable()).await {
-            Err(_) => return Ok(()),
-            Ok(readable) => readable?,
-        },
+    let readable = async {
+        // Before the turn: it finds whatever has come so far, and what comes later is told again.
+        shard.readable().await?.clear_ready();
+        Ok(())
     };
-    // Before the turn: it finds whatever has come so far, and what comes later is told again.
-    readable.clear_ready();
-    Ok(())
+    let work = until_work(shard.get_ref(), readable);
+    match shard.get_ref().next_timeout() {
+        None => work.await,
+        Some(time) => timeout(time, work).await.unwrap_or(Ok(())),
+    }
 }

@@ -1,8 +1,10 @@
 //! A shard in a loop of somebody else, as one file descriptor and a timeout.
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ringcall_net::Hosted;
@@ -49,6 +51,9 @@ use crate::ServeError;
 /// case the timeout has moved, too: ask for it again before each wait, not once a turn. Telling costs one
 /// system call a wait at most, and none while the shard is being turned.
 ///
+/// A loop that polls futures may be woken for the last of these without the descriptor: see
+/// [`poll_left_work`](HostedShard::poll_left_work).
+///
 /// The wait may be interrupted (`EINTR`) more often than usual: io_uring does some of its work on the
 /// waiting thread. Wait again then, or turn.
 ///
@@ -70,6 +75,56 @@ pub struct HostedShard {
     fd: OwnedFd,
     /// How long it looks on, unless it is to find that out.
     polling: Option<Duration>,
+}
+
+/// A driver that waits for work that is left on its own thread, where its runtime can wake it without a system call.
+#[derive(Default)]
+pub(crate) struct Resting(Cell<Rest>);
+
+#[derive(Default)]
+enum Rest {
+    /// Nobody waits, or for the descriptor only.
+    #[default]
+    No,
+    /// Until work is left.
+    Until(Waker),
+    /// It was left, and the driver knows.
+    Over,
+}
+
+impl Resting {
+    /// Work was left. Says whether the driver hears of it by this.
+    #[inline]
+    pub(crate) fn end(&self) -> bool {
+        match self.0.replace(Rest::Over) {
+            Rest::No => {
+                self.0.set(Rest::No);
+                return false;
+            }
+            Rest::Until(waker) => waker.wake(),
+            Rest::Over => {}
+        }
+        true
+    }
+
+    /// The shard is turned.
+    fn is_over(&self) {
+        self.0.set(Rest::No);
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.0.take() {
+            Rest::Over => Poll::Ready(()),
+            Rest::Until(waker) if waker.will_wake(cx.waker()) => {
+                self.0.set(Rest::Until(waker));
+                Poll::Pending
+            }
+            Rest::No | Rest::Until(_) => {
+                self.0.set(Rest::Until(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
 }
 
 /// How long it looks on before others have their turn.
@@ -119,6 +174,7 @@ impl HostedShard {
     pub fn turn(&self) -> Turn {
         let inner = &self.shard.inner;
         inner.endpoint.borrow_mut().transport_mut().wake();
+        inner.resting.is_over();
         // Of a `block_on` that is over: nobody would ever poll it.
         inner.remote.take_root_woken();
         let turn = self.shard.turn(Wait::Now);
@@ -150,6 +206,16 @@ impl HostedShard {
                 return true;
             }
         }
+    }
+
+    /// Ready when something was done with the shard on its own thread since it said [`Turn::Idle`], and it is to be turned
+    /// for that: a call on a [`LocalClient`], a spawned task, a timeout that has moved.
+    ///
+    /// For loops that poll futures: to wake one of them takes no system call, to make the descriptor readable takes four. From when
+    /// this is polled until the next turn the descriptor says nothing of such work, and everything else as before. So poll
+    /// both, whenever either wakes the task.
+    pub fn poll_left_work(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shard.inner.resting.poll(cx)
     }
 
     /// Gets ready to be waited for.

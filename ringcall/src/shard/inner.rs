@@ -38,6 +38,7 @@ use watch::{Change, Watch};
 use super::drain::Drain;
 use super::engine::Engine;
 use super::executor::{Executor, Spawned};
+use super::hosted::Resting;
 use super::layer::{Layer, Layers};
 use super::mail::Remote;
 use super::rousing::Rousing;
@@ -113,6 +114,8 @@ pub(crate) struct Inner {
     pub(crate) stalls: Stalls,
     /// Another loop waits for it.
     pub(crate) is_hosted: Cell<bool>,
+    /// Who waits for it to be turned, if it is hosted.
+    pub(crate) resting: Resting,
     pub(super) listeners: RefCell<Vec<Listener>>,
     server_config: RefCell<Rc<Config>>,
     routers: RefCell<Routers>,
@@ -271,6 +274,7 @@ impl Inner {
             ends_turn: Cell::new(false),
             stalls: Stalls::new(config.stall_threshold),
             is_hosted: Cell::new(false),
+            resting: Resting::default(),
             listeners: RefCell::default(),
             server_config: RefCell::new(Rc::new(spoken(config.server))),
             routers: RefCell::default(),
@@ -325,7 +329,7 @@ impl Inner {
     /// hear of it.
     #[inline]
     pub(crate) fn left_work(&self) {
-        if !self.executor.is_entered() {
+        if !self.executor.is_entered() && !self.resting.end() {
             self.remote.ring_oneself();
         }
     }

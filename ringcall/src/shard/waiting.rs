@@ -130,9 +130,9 @@ pub(super) fn look_on_at_most(calls: u32) -> Duration {
 
 /// Whether somebody else wants the core of a shard that looks on.
 ///
-/// Who looks on and does not sleep has had its share of the core sooner, and then waits for it while the other has a slice,
-/// which takes milliseconds. So the shard looks on for as short as it may while there is a rival, and keeps what it has: it would not
-/// get it back soon. It finds out again after a while, four times as long as before if there is still one.
+/// A shard that does not sleep uses up its share of a core, and then waits while the other has a slice of milliseconds. So
+/// while there is a rival its looks are short, and it does not lend its core, which would not come back soon. After a while it finds
+/// out again, and waits four times as long if there is still one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rivals {
     /// Until then there are some.

@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -199,6 +200,46 @@ fn a_call_outside_of_a_turn_makes_the_descriptor_readable() {
             assert!(host.is_readable(), "nobody was told of the call");
             assert_eq!(host.run(call).unwrap().to_owned(), order);
         }
+    });
+}
+
+#[test]
+fn who_polls_hears_of_calls_without_the_descriptor() {
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    over_every_engine(|engine| {
+        let (host, kitchen) = with_client(engine);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let poll = || host.shard.poll_left_work(&mut TaskContext::from_waker(&waker));
+        let (first, second) = (order(1), order(2));
+        for times in 1..20 {
+            host.settle();
+            assert!(poll().is_pending() && poll().is_pending());
+            let mut calls =
+                [&first, &second].map(|order| Box::pin(kitchen.cook(order).into_future()));
+            assert!(calls.iter_mut().all(|call| poll_once(call.as_mut()).is_pending()));
+            assert_eq!(woken.0.load(Ordering::Relaxed), times, "told of both, once");
+            assert!(!host.is_readable(), "told twice");
+            assert!(poll().is_ready());
+            let [one, other] = calls;
+            assert_eq!(host.run(one).unwrap().to_owned(), first);
+            assert_eq!(host.run(other).unwrap().to_owned(), second);
+        }
+        // A turn ends it: who does not poll again is told by the descriptor.
+        host.settle();
+        assert!(poll().is_pending());
+        host.settle();
+        let mut call = Box::pin(kitchen.cook(&first).into_future());
+        assert!(poll_once(call.as_mut()).is_pending());
+        assert!(host.is_readable());
     });
 }
 
