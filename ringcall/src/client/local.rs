@@ -568,6 +568,7 @@ impl LocalClient {
         self.call_for(call, due, &payload, ticket);
         ongoing.borrow_mut().sends(payload.bytes());
     }
+
     fn call_for<P: Payload>(&self, mut call: Outgoing, due: Due, payload: &P, ticket: Ticket) {
         let shard = &self.0.shard;
         let may_go = self.0.connection.skew.adapt(&mut call);

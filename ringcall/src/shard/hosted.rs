@@ -211,9 +211,9 @@ impl HostedShard {
     /// Ready when something was done with the shard on its own thread since it said [`Turn::Idle`], and it is to be turned
     /// for that: a call on a [`LocalClient`], a spawned task, a timeout that has moved.
     ///
-    /// For loops that poll futures: to wake one of them takes no system call, to make the descriptor readable takes four. From when
-    /// this is polled until the next turn the descriptor says nothing of such work, and everything else as before. So poll
-    /// both, whenever either wakes the task.
+    /// For loops that poll futures: to wake one of them takes no system call, to make the descriptor readable and to wait for
+    /// it takes three. From when this is polled until the next turn the descriptor says nothing of such work, and
+    /// everything else as before. So poll both, whenever either wakes the task.
     pub fn poll_left_work(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.shard.inner.resting.poll(cx)
     }
