@@ -1,7 +1,7 @@
 //! What every Linux engine shares, so that it is written and tested once: how sockets are made and
 //! set up, how an engine listens and what it does when file descriptors run out, how a listener goes to a
-//! successor, how files are sent and written, which connection is received from directly, how another thread wakes a parked engine, and how a loop of
-//! somebody else hosts one.
+//! successor, how files are sent and written, which connection is received from directly, how another thread
+//! wakes a parked engine, and how a loop of somebody else hosts one.
 
 #![deny(unsafe_code)]
 

@@ -9,22 +9,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ringcall::{Address, BlockingClient, Bytes, Shard, ShardConfig, TransportChoice};
+use common::{Cook, Kitchen, KitchenClient, Pair};
+use ringcall::Address;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
-
-#[ringcall::service]
-trait Mirror {
-    async fn reflect(&self, body: Bytes) -> Bytes;
-}
-
-struct Glass;
-
-impl Mirror for Glass {
-    async fn reflect(&self, body: Bytes) -> Bytes {
-        body
-    }
-}
 
 /// For how long this thread has had a core.
 fn own_time() -> Duration {
@@ -49,31 +37,24 @@ fn last(cores: &[usize]) -> usize {
     cores[cores.len() - 1]
 }
 
-fn config(choice: TransportChoice) -> ShardConfig {
-    let mut config = ShardConfig::default();
-    config.transport = choice;
-    config
-}
-
 /// Serves until it is told to stop; for how long it had a core.
-fn serve(choice: TransportChoice, told: &mpsc::Sender<Address>, stop: &AtomicBool) -> Duration {
+fn serve(pair: Pair, told: &mpsc::Sender<Address>, stop: &AtomicBool) -> Duration {
     stay_on(first);
-    let shard = Shard::new(config(choice)).unwrap();
-    shard.serve(Glass.into_mirror()).unwrap();
-    told.send(shard.listen("127.0.0.1:0").unwrap()).unwrap();
+    let shard = pair.shard();
+    shard.serve(Cook::default().into_kitchen()).unwrap();
+    told.send(shard.listen(common::address(pair.socket)).unwrap()).unwrap();
     let began = own_time();
     shard.run(|| !stop.load(Ordering::Relaxed));
     own_time() - began
 }
 
 /// Calls once a millisecond, for which nobody need look on, until told to stop: how many were answered.
-fn call(choice: TransportChoice, address: &Address, stop: &AtomicBool) -> u32 {
+fn call(pair: Pair, address: &Address, stop: &AtomicBool) -> u32 {
     stay_on(last);
-    let client = BlockingClient::connect_with(address, config(choice)).unwrap();
-    let mirror = MirrorClient::new(client.local().clone());
-    let body = Bytes::from_static(b"who is it?");
+    let client = pair.dial(address).unwrap();
+    let kitchen = KitchenClient::new(&client);
     for calls in 0.. {
-        let is_answered = client.run(async { mirror.reflect(&body).await.is_ok() });
+        let is_answered = kitchen.nothing().wait().is_ok();
         if stop.load(Ordering::Relaxed) {
             return calls;
         }
@@ -94,22 +75,20 @@ fn be_busy(time: Duration) {
 #[test]
 fn a_shard_that_looks_on_leaves_others_their_core() {
     const BUSY: Duration = Duration::from_millis(500);
-    for choice in common::engines() {
+    common::over_every_engine_in_turn(|pair| {
         let stop = &AtomicBool::new(false);
         let (told, addresses) = mpsc::channel();
         let (served, calls) = thread::scope(|scope| {
-            let server = scope.spawn(|| serve(choice, &told, stop));
+            let server = scope.spawn(|| serve(pair, &told, stop));
             let address = addresses.recv().unwrap();
-            let caller = scope.spawn(move || call(choice, &address, stop));
+            let caller = scope.spawn(move || call(pair, &address, stop));
             scope.spawn(|| be_busy(BUSY)).join().unwrap();
             stop.store(true, Ordering::Relaxed);
             (server.join().unwrap(), caller.join().unwrap())
         });
-        common::say(format_args!(
-            "{choice}: {calls} calls, for which it had a core for {served:?}"
-        ));
+        common::say(format_args!("{calls} calls, for which it had a core for {served:?}"));
         assert!(calls > 0);
         // One that never sleeps has as much as whoever is busy, one that sleeps at once a tenth or less.
-        assert!(served < BUSY / 2, "{choice}: {served:?} of {BUSY:?}");
-    }
+        assert!(served < BUSY / 2, "{served:?} of {BUSY:?}");
+    });
 }

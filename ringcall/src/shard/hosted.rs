@@ -96,19 +96,19 @@ impl Resting {
     /// Work was left. Says whether the driver hears of it by this.
     #[inline]
     pub(crate) fn end(&self) -> bool {
-        match self.0.replace(Rest::Over) {
-            Rest::No => {
-                self.0.set(Rest::No);
-                return false;
-            }
-            Rest::Until(waker) => waker.wake(),
-            Rest::Over => {}
+        let before = self.0.take();
+        if matches!(before, Rest::No) {
+            return false;
+        }
+        self.0.set(Rest::Over);
+        if let Rest::Until(waker) = before {
+            waker.wake();
         }
         true
     }
 
     /// The shard is turned.
-    fn is_over(&self) {
+    fn turned(&self) {
         self.0.set(Rest::No);
     }
 
@@ -174,7 +174,7 @@ impl HostedShard {
     pub fn turn(&self) -> Turn {
         let inner = &self.shard.inner;
         inner.endpoint.borrow_mut().transport_mut().wake();
-        inner.resting.is_over();
+        inner.resting.turned();
         // Of a `block_on` that is over: nobody would ever poll it.
         inner.remote.take_root_woken();
         let turn = self.shard.turn(Wait::Now);

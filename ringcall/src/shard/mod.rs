@@ -69,9 +69,10 @@ use waiting::{Idle, LookOn, Pauses, look_on_at_most};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitPolicy {
-    /// The thread looks on for up to 50 µs before it sleeps, or up to 200 µs when many calls come at a time, as long as that brings something: as fast as
-    /// [`Spin`](WaitPolicy::Spin) under traffic, as cheap as [`Park`](WaitPolicy::Park) at rest. It sleeps more often the
-    /// more often it has looked on in vain, or was interrupted by somebody who wants the core.
+    /// The thread looks on for up to 50 µs before it sleeps, or up to 200 µs when many calls come at a time, as long as
+    /// that brings something: as fast as [`Spin`](WaitPolicy::Spin) under traffic, as cheap as [`Park`](WaitPolicy::Park)
+    /// at rest. It sleeps more often the more often it has looked on in vain, or was interrupted by somebody who wants
+    /// the core.
     #[default]
     Adaptive,
     /// The thread sleeps. Costs nothing while idle, and some tens of microseconds to wake. For threads that share a

@@ -3,14 +3,13 @@
 //! To sleep and be woken takes tens of microseconds, which is several calls under load; to look on takes a core for
 //! as long as nothing comes. Which is better is learned from what looking on brought before.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ringcall_core::Instant;
 
 /// For how long it looks on for the sake of one call. Waking takes about as long: whoever looks on for no longer than
 /// that loses at most half.
-pub(super) const LOOK_ON: Duration = Duration::from_micros(50);
+const LOOK_ON: Duration = Duration::from_micros(50);
 /// For how much longer for each call that came before: when many come at a time, all of them would wait until it is awake.
 const LOOK_ON_A_CALL: Duration = Duration::from_micros(2);
 /// And for how long at most.
@@ -141,7 +140,8 @@ pub(super) struct Rivals {
     pause: Duration,
 }
 
-const RIVALS_PAUSE: RangeInclusive<Duration> = Duration::from_millis(4)..=Duration::from_secs(1);
+const RIVALS_PAUSE_MIN: Duration = Duration::from_millis(4);
+const RIVALS_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 impl Rivals {
     pub(super) fn are_there(&self, now: Instant) -> bool {
@@ -150,9 +150,9 @@ impl Rivals {
 
     /// Somebody had the core.
     fn noticed(&mut self, now: Instant) {
-        let (shortest, longest) = RIVALS_PAUSE.into_inner();
-        let still = now < self.until + self.pause;
-        self.pause = if still { (self.pause * 4).min(longest) } else { shortest };
+        let is_still_there = now < self.until + self.pause;
+        let longer = if is_still_there { self.pause * 4 } else { Duration::ZERO };
+        self.pause = longer.clamp(RIVALS_PAUSE_MIN, RIVALS_PAUSE_MAX);
         self.until = now + self.pause;
     }
 }
@@ -211,6 +211,14 @@ mod tests {
             (0..).find(|_| !self.looks_again(Duration::from_micros(1))).unwrap()
         }
 
+        /// Nothing comes in so many waits, and it does not look.
+        fn sleeps(&mut self, waits: u32) {
+            for _ in 0..waits {
+                assert_eq!(self.looks(), 0);
+                self.finds_something();
+            }
+        }
+
         fn finds_something(&mut self) {
             self.look_on.found_something(self.now);
         }
@@ -231,10 +239,7 @@ mod tests {
         let mut waiting = Waiting::new();
         for sleeps in [1, 2, 4, 8, 16, 32, 64, 128, 256, 256] {
             assert_eq!(waiting.looks(), 50);
-            for _ in 0..sleeps {
-                assert_eq!(waiting.looks(), 0);
-                waiting.finds_something();
-            }
+            waiting.sleeps(sleeps);
         }
     }
 
@@ -256,9 +261,7 @@ mod tests {
         let mut waiting = Waiting::new();
         assert!(waiting.looks_again(Duration::from_micros(1)));
         assert!(!waiting.looks_again(Duration::from_micros(61)));
-        for _ in 0..16 {
-            assert_eq!(waiting.looks(), 0);
-        }
+        waiting.sleeps(16);
         assert_eq!(waiting.looks(), 50);
     }
 
@@ -290,9 +293,7 @@ mod tests {
         waiting.now = waiting.now + Duration::from_micros(201);
         waiting.look_on.has_lent(waiting.now);
         assert!(waiting.look_on.has_rivals(waiting.now));
-        for _ in 0..16 {
-            assert_eq!(waiting.looks(), 0);
-        }
+        waiting.sleeps(16);
         assert_eq!(waiting.looks(), 50);
     }
 
