@@ -29,17 +29,9 @@ fn stay_on(choose: impl FnOnce(&[usize]) -> usize) {
     sched_setaffinity(None, &set).unwrap();
 }
 
-fn first(cores: &[usize]) -> usize {
-    cores[0]
-}
-
-fn last(cores: &[usize]) -> usize {
-    cores[cores.len() - 1]
-}
-
 /// Serves until it is told to stop; for how long it had a core.
 fn serve(pair: Pair, told: &mpsc::Sender<Address>, stop: &AtomicBool) -> Duration {
-    stay_on(first);
+    stay_on(|cores| cores[0]);
     let shard = pair.shard();
     shard.serve(Cook::default().into_kitchen()).unwrap();
     told.send(shard.listen(common::address(pair.socket)).unwrap()).unwrap();
@@ -50,23 +42,24 @@ fn serve(pair: Pair, told: &mpsc::Sender<Address>, stop: &AtomicBool) -> Duratio
 
 /// Calls once a millisecond, for which nobody need look on, until told to stop: how many were answered.
 fn call(pair: Pair, address: &Address, stop: &AtomicBool) -> u32 {
-    stay_on(last);
+    stay_on(|cores| cores[cores.len() - 1]);
     let client = pair.dial(address).unwrap();
     let kitchen = KitchenClient::new(&client);
-    for calls in 0.. {
+    let mut calls = 0;
+    loop {
         let is_answered = kitchen.nothing().wait().is_ok();
         if stop.load(Ordering::Relaxed) {
             return calls;
         }
         assert!(is_answered);
+        calls += 1;
         common::block(Duration::from_millis(1));
     }
-    0
 }
 
 /// Wants the server's core until it has had it for so long.
 fn be_busy(time: Duration) {
-    stay_on(first);
+    stay_on(|cores| cores[0]);
     while own_time() < time {
         std::hint::spin_loop();
     }
