@@ -15,10 +15,20 @@ use crate::shared::SharedChunk;
 pub struct Chunk {
     ptr: NonNull<u8>,
     len: u32,
-    /// Whether `block` stands for a shared count: the bytes came from another thread.
-    is_foreign: bool,
+    count: Count,
     /// `None` for static bytes, else one count of the block.
     block: Option<Block>,
+}
+
+/// How a chunk's block is counted. Of four bytes, so that a chunk has none of padding, which would be moved by
+/// themselves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Count {
+    /// On its thread.
+    Local,
+    /// By all threads: the bytes came from another one.
+    Shared,
 }
 
 /// Blocks are smaller than this, so that a chunk stays three words.
@@ -39,7 +49,7 @@ impl Chunk {
         // `as_ptr` of a slice is never null, also when the slice is empty.
         let Some(ptr) = NonNull::new(bytes.as_ptr().cast_mut()) else { unreachable!() };
         assert!(bytes.len() <= LEN_MAX, "a chunk is shorter than 4 GiB");
-        Chunk { ptr, len: bytes.len() as u32, is_foreign: false, block: None }
+        Chunk { ptr, len: bytes.len() as u32, count: Count::Local, block: None }
     }
 
     /// Takes over one local count of `block`.
@@ -48,12 +58,13 @@ impl Chunk {
         debug_assert!(start + len <= block.capacity());
         // SAFETY: within the block's memory. (test: `chunks_keep_their_bytes`)
         let ptr = unsafe { block.data().add(start) };
-        Chunk { ptr, len: len as u32, is_foreign: false, block: Some(block) }
+        Chunk { ptr, len: len as u32, count: Count::Local, block: Some(block) }
     }
 
     /// Takes over one shared count of `block`, if there is one.
     pub(crate) fn from_shared_parts(ptr: NonNull<u8>, len: usize, block: Option<Block>) -> Chunk {
-        Chunk { ptr, len: len as u32, is_foreign: block.is_some(), block }
+        let count = if block.is_some() { Count::Shared } else { Count::Local };
+        Chunk { ptr, len: len as u32, count, block }
     }
 
     /// How many bytes.
@@ -127,18 +138,18 @@ impl Chunk {
         }
         // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
         let ptr = unsafe { self.ptr.add(skip) };
-        let is_foreign = self.is_foreign;
+        let count = self.count;
         if total == self.len() {
             // The part takes over our count.
             let block = self.block.take();
             self.len = 0;
-            return Chunk { ptr, len: len as u32, is_foreign, block };
+            return Chunk { ptr, len: len as u32, count, block };
         }
         let block = self.clone_block();
         // SAFETY: as above. (test: `slicing_agrees_with_slices`)
         self.ptr = unsafe { self.ptr.add(total) };
         self.len -= total as u32;
-        Chunk { ptr, len: len as u32, is_foreign, block }
+        Chunk { ptr, len: len as u32, count, block }
     }
 
     /// Cuts a frame off the front: `skip` bytes, `N` bytes, `len` bytes, and what fills the last up to a
@@ -161,7 +172,7 @@ impl Chunk {
             let front = unsafe { front.read() };
             return (front, self.cut(total as usize, 0, 0));
         }
-        let (is_foreign, block) = (self.is_foreign, self.block);
+        let (count, block) = (self.count, self.block);
         if total as u32 == self.len {
             // The part takes over our count.
             self.block = None;
@@ -174,16 +185,15 @@ impl Chunk {
         }
         // Read last, so that it goes straight to where it is wanted.
         // SAFETY: within the chunk as it was, of which the part holds a count. (test: `slicing_agrees_with_slices`)
-        (unsafe { front.read() }, Chunk { ptr, len, is_foreign, block })
+        (unsafe { front.read() }, Chunk { ptr, len, count, block })
     }
 
     #[inline]
     fn clone_block(&self) -> Option<Block> {
         if let Some(block) = self.block {
-            if self.is_foreign {
-                block.retain_shared();
-            } else {
-                block.retain_local();
+            match self.count {
+                Count::Local => block.retain_local(),
+                Count::Shared => block.retain_shared(),
             }
         }
         self.block
@@ -230,7 +240,7 @@ impl Chunk {
         let behind = self.ptr.as_ptr().wrapping_add(self.len());
         if self.block.is_some()
             && self.block == next.block
-            && self.is_foreign == next.is_foreign
+            && self.count == next.count
             && behind == next.ptr.as_ptr()
         {
             self.len += next.len;
@@ -255,7 +265,7 @@ impl Clone for Chunk {
     #[inline]
     fn clone(&self) -> Chunk {
         let block = self.clone_block();
-        Chunk { ptr: self.ptr, len: self.len, is_foreign: self.is_foreign, block }
+        Chunk { ptr: self.ptr, len: self.len, count: self.count, block }
     }
 }
 
@@ -263,12 +273,11 @@ impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
         let Some(block) = self.block else { return };
-        if self.is_foreign {
-            // SAFETY: a foreign chunk owns one shared count. (test: `foreign_chunks_go_home`)
-            unsafe { block.release_shared() };
-        } else {
+        match self.count {
             // SAFETY: a chunk owns one local count and never leaves its thread. (test: `chunks_keep_their_bytes`)
-            unsafe { block.release_local() };
+            Count::Local => unsafe { block.release_local() },
+            // SAFETY: a foreign chunk owns one shared count. (test: `foreign_chunks_go_home`)
+            Count::Shared => unsafe { block.release_shared() },
         }
     }
 }
@@ -430,7 +439,12 @@ impl ChunkMut {
         self.check_owner();
         let this = core::mem::ManuallyDrop::new(self);
         // The chunk takes over our count.
-        Chunk { ptr: this.ptr, len: this.filled as u32, is_foreign: false, block: Some(this.block) }
+        Chunk {
+            ptr: this.ptr,
+            len: this.filled as u32,
+            count: Count::Local,
+            block: Some(this.block),
+        }
     }
 }
 

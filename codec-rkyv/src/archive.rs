@@ -5,7 +5,7 @@ use core::num::NonZeroUsize;
 
 use ringcall_buf::Full;
 use ringcall_core::frame::ArchiveFormat;
-use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, Writer};
+use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, Status, Writer};
 use rkyv::api::{access_with_context, serialize_using};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Failure, Strategy};
@@ -131,6 +131,14 @@ impl fmt::Display for Invalid {
 }
 
 impl core::error::Error for Invalid {}
+
+impl From<Invalid> for Status {
+    /// What a caller is told who has sent it.
+    #[inline]
+    fn from(_: Invalid) -> Status {
+        Status::BAD_BODY
+    }
+}
 
 /// The global layout options of rkyv in this program. Any dependency may flip them by a feature, so
 /// they are measured, not assumed, and they are a part of every shape.

@@ -1,6 +1,7 @@
 //! What typed clients are built on: somewhere to send a call.
 
 use core::future::Future;
+use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
@@ -32,6 +33,17 @@ pub trait Channel {
         call: Outgoing,
         payload: P,
     ) -> Self::Pending<'a, P>;
+
+    /// The answer of a call that has been polled, if it is at hand: then the call is over. `None` says nothing, poll
+    /// it. An answer is large to move, and this takes it from where it lies straight to whoever asked for it.
+    #[inline]
+    fn take_answer<'a, P>(_: Pin<&mut Self::Pending<'a, P>>) -> Option<Answer<Self::Body>>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a,
+    {
+        None
+    }
 }
 
 /// A channel whose calls keep it: for whoever has many channels, and may let go of one while there are calls on
@@ -190,6 +202,15 @@ impl<C: Channel> Channel for &C {
         payload: P,
     ) -> Self::Pending<'a, P> {
         (**self).call(call, payload)
+    }
+
+    #[inline]
+    fn take_answer<'a, P>(pending: Pin<&mut Self::Pending<'a, P>>) -> Option<Answer<Self::Body>>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a,
+    {
+        C::take_answer(pending)
     }
 }
 

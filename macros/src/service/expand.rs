@@ -545,6 +545,7 @@ fn client_method(service: &Service, method: &Method, index: usize) -> TokenStrea
         #(#docs)*
         #doc
         #(#deprecated)*
+        #[inline]
         #visibility fn #name<'a>(&'a self #parameter) -> #ringcall::#made<'a, __C, #argument #types>
         #bound
         {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 
-use ringcall_core::{Channel, Chunk, Counters, Outgoing, Payload};
+use ringcall_core::{Answer, Channel, Chunk, Counters, Outgoing, Payload};
 
 use super::{BlockOn, ConnectionState, LocalClient, ToAddress};
 use crate::shard::{Shard, ShardConfig, TransportInfo};
@@ -126,6 +127,15 @@ impl Channel for BlockingClient {
         payload: P,
     ) -> Self::Pending<'a, P> {
         self.client.call(call, payload)
+    }
+
+    #[inline]
+    fn take_answer<'a, P>(pending: Pin<&mut Self::Pending<'a, P>>) -> Option<Answer<Self::Body>>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a,
+    {
+        LocalClient::take_answer(pending)
     }
 }
 

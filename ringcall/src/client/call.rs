@@ -12,7 +12,8 @@ use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
 use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
 use ringcall_core::{
-    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
+    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, Status,
+    StatusClass,
 };
 
 use super::{Client, LocalClient, Peer, WithMetadata};
@@ -25,6 +26,8 @@ use crate::serve::MethodTable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
+    /// Whether one of the next four is there. Mostly none is: then what the method says is moved as a whole.
+    are_stated: bool,
     deadline: Option<Duration>,
     priority: Option<u8>,
     wait_for_ready: Option<bool>,
@@ -37,6 +40,7 @@ impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
         CallOptions {
+            are_stated: false,
             deadline: None,
             priority: None,
             wait_for_ready: None,
@@ -49,6 +53,7 @@ impl CallOptions {
     /// left, and stops working on a call that nobody waits for.
     pub const fn deadline(mut self, deadline: Duration) -> CallOptions {
         self.deadline = Some(deadline);
+        self.are_stated = true;
         self
     }
 
@@ -74,6 +79,7 @@ impl CallOptions {
     /// claim it.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
         self.priority = Some(priority);
+        self.are_stated = true;
         self
     }
 
@@ -85,6 +91,7 @@ impl CallOptions {
     /// [`CompressionConfig`](crate::CompressionConfig).
     pub const fn compression(mut self, compression: Option<Compression>) -> CallOptions {
         self.compression = Some(compression);
+        self.are_stated = true;
         self
     }
 
@@ -94,6 +101,7 @@ impl CallOptions {
     /// server asks to leave.
     pub const fn wait_for_ready(mut self, wait: bool) -> CallOptions {
         self.wait_for_ready = Some(wait);
+        self.are_stated = true;
         self
     }
 }
@@ -218,9 +226,11 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Client, A, R, E> {
         let extensions = self.extensions.finish();
         let payload = Extended { payload: Typed(self.argument), extensions };
         self.channel.call_with(self.outgoing, &payload, move |outcome| {
-            callback(outcome.map_err(CallError::Failed).and_then(|answer| {
-                receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
-            }));
+            callback(
+                outcome
+                    .map_err(CallError::Failed)
+                    .and_then(|answer| receive::<R, E, SharedChunk>(answer, out_signature)),
+            );
         });
     }
 }
@@ -233,9 +243,11 @@ impl<'a, A: Message, R: Message, E: Message + Send> Call<'a, Peer, A, R, E> {
         let extensions = self.extensions.finish();
         let payload = Extended { payload: Typed(self.argument), extensions };
         self.channel.call_with(self.outgoing, &payload, move |outcome| {
-            callback(outcome.map_err(CallError::Failed).and_then(|answer| {
-                receive::<R, E, SharedChunk>(answer, out_signature, E::into_owned_shared)
-            }));
+            callback(
+                outcome
+                    .map_err(CallError::Failed)
+                    .and_then(|answer| receive::<R, E, SharedChunk>(answer, out_signature)),
+            );
         });
     }
 }
@@ -250,9 +262,11 @@ impl<'a, A: Message, R: Message, E: Message> Call<'a, LocalClient, A, R, E> {
         let limit = self.channel.message_bytes_max();
         self.channel.call_with(self.outgoing, &payload, move |outcome: Outcome| {
             let answered = inflate_answer(outcome.into_answer().map(Answer::from), limit);
-            callback(answered.map_err(CallError::Failed).and_then(|answer| {
-                receive::<R, E, ringcall_core::Chunk>(answer, out_signature, E::into_owned)
-            }));
+            callback(
+                answered.map_err(CallError::Failed).and_then(|answer| {
+                    receive::<R, E, ringcall_core::Chunk>(answer, out_signature)
+                }),
+            );
         });
     }
 }
@@ -309,9 +323,12 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.pending.poll(cx))?;
-        Poll::Ready(receive::<R, E, C::Body>(answer, *this.out_signature, C::Body::into_owned::<E>))
+        let mut this = self.project();
+        if let Some(answer) = C::take_answer(this.pending.as_mut()) {
+            return Poll::Ready(receive::<R, E, C::Body>(answer, *this.out_signature));
+        }
+        let ended = ready!(this.pending.poll(cx));
+        Poll::Ready(receive_ended::<R, E, C::Body>(ended, *this.out_signature))
     }
 }
 
@@ -351,33 +368,36 @@ impl IntoOwned for SharedChunk {
 }
 
 /// Checks an answer and makes what the caller asked for of it.
-#[inline]
-pub(super) fn receive<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
+#[inline(always)]
+pub(super) fn receive<R: Message, E: Message, B: IntoOwned>(
     answer: Answer<B>,
     out_signature: u64,
-    into_owned: impl FnOnce(E::Received<B>) -> E,
 ) -> CallResult<R, E, B> {
     let header = &answer.header;
-    let bad = CallError::Failed(Failure::unknown(Cause::BadReply));
-    let is_error = header.status.class() == StatusClass::Application;
-    let codec = if is_error { E::CODEC } else { R::CODEC };
-    if header.signature != out_signature || header.codec != codec || header.compression != 0 {
+    let is_plain = header.status == Status::OK
+        && header.signature == out_signature
+        && header.codec == R::CODEC
+        && header.compression == 0;
+    if !is_plain {
         return receive_other::<R, E, B>(answer, out_signature);
     }
     let Answer { body, attached, .. } = answer;
-    if is_error {
-        return match E::receive(body) {
-            Ok(error) => Err(CallError::App(into_owned(error))),
-            Err(_) => Err(bad),
-        };
-    }
-    R::receive_with(body, attached).map_err(|_| bad)
+    R::receive_with(body, attached)
+        .map_err(|_| CallError::Failed(Failure::unknown(Cause::BadReply)))
 }
 
-/// The same for an answer that is not in the layout that was asked for. One in a codec with names says by
-/// itself what it is; any other is not for this caller.
+/// The same, if there is an answer: for calls whose answer is [not at hand](Channel::take_answer).
+fn receive_ended<R: Message, E: Message, B: IntoOwned>(
+    ended: Result<Answer<B>, Failure>,
+    out_signature: u64,
+) -> CallResult<R, E, B> {
+    receive::<R, E, B>(ended?, out_signature)
+}
+
+/// The same for an error, and for an answer that is not in the layout that was asked for. One in a codec with names
+/// says by itself what it is; any other is not for this caller.
 #[cold]
-fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
+fn receive_other<R: Message, E: Message, B: IntoOwned>(
     answer: Answer<B>,
     out_signature: u64,
 ) -> CallResult<R, E, B> {
@@ -388,6 +408,12 @@ fn receive_other<R: Message, E: Message, B: Frozen + From<SharedChunk>>(
     }
     let form = Form::of_codec(header.codec);
     if header.status.class() == StatusClass::Application {
+        if header.signature == out_signature && header.codec == E::CODEC {
+            return match E::receive(body) {
+                Ok(error) => Err(CallError::App(B::into_owned::<E>(error))),
+                Err(_) => Err(bad),
+            };
+        }
         return match E::decode_as(form, body.as_ref()) {
             Ok(error) if header.codec.has_names() => Err(CallError::App(error)),
             _ => Err(bad),
@@ -494,22 +520,22 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
 /// What is said of a call with these options.
 #[inline]
 pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
-    let mut outgoing = *method.outgoing();
-    let CallOptions { deadline, priority, wait_for_ready, compression, .. } = options;
-    // Most say nothing: then the method's is moved as a whole.
-    if let Some(deadline) = *deadline {
-        outgoing.timeout = deadline;
+    match options.are_stated {
+        false => *method.outgoing(),
+        true => stated(method.outgoing(), options),
     }
-    if let Some(priority) = *priority {
-        outgoing.priority = priority;
+}
+
+#[cold]
+fn stated(method: &Outgoing, options: &CallOptions) -> Outgoing {
+    let CallOptions { deadline, priority, wait_for_ready, compression, .. } = *options;
+    Outgoing {
+        timeout: deadline.unwrap_or(method.timeout),
+        priority: priority.unwrap_or(method.priority),
+        wait_for_ready: wait_for_ready.unwrap_or(method.wait_for_ready),
+        compression: compression.map_or(method.compression, wish),
+        ..*method
     }
-    if let Some(wait_for_ready) = *wait_for_ready {
-        outgoing.wait_for_ready = wait_for_ready;
-    }
-    if let Some(compression) = *compression {
-        outgoing.compression = wish(compression);
-    }
-    outgoing
 }
 
 const _: () = assert!(mem::size_of::<Outgoing>() <= 64);

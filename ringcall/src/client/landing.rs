@@ -151,8 +151,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.pending.poll(cx))?;
-        let owned = C::Body::into_owned::<E>;
-        Poll::Ready(receive::<WithAttachment<R>, E, C::Body>(answer, *this.out_signature, owned))
+        Poll::Ready(receive::<WithAttachment<R>, E, C::Body>(answer, *this.out_signature))
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Config,
+    Address, Answer, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Config,
     Entropy, Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing, OwnedChannel,
     Payload, Refused, Status, TransportError,
 };
@@ -623,6 +623,15 @@ impl Channel for LocalClient {
         payload: P,
     ) -> LocalCall<&'a LocalClient, P> {
         LocalCall::new(self, call, payload)
+    }
+
+    #[inline(always)]
+    fn take_answer<'a, P>(pending: Pin<&mut Self::Pending<'a, P>>) -> Option<Answer<Self::Body>>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a,
+    {
+        pending.get_mut().take_answer()
     }
 }
 

@@ -151,8 +151,6 @@ where
         let this = self.project();
         let answer = ready!(this.pending.poll(cx));
         let out_signature = *this.out_signature;
-        Poll::Ready(Reply::of(answer, |answer| {
-            receive::<R, E, C::Body>(answer, out_signature, C::Body::into_owned::<E>)
-        }))
+        Poll::Ready(Reply::of(answer, |answer| receive::<R, E, C::Body>(answer, out_signature)))
     }
 }

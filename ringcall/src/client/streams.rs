@@ -335,10 +335,7 @@ impl<S: StreamCall<Body: IntoOwned>, R: Message, E: Message> ReplyItems<S, R, E>
             Err(failure) => Some(CallError::Failed(failure)),
             // The end of the items, which has no body.
             Ok(answer) if answer.header.status.class() == StatusClass::Ok => None,
-            Ok(answer) => {
-                let owned = S::Body::into_owned::<E>;
-                receive::<R, E, S::Body>(answer, self.out_signature, owned).err()
-            }
+            Ok(answer) => receive::<R, E, S::Body>(answer, self.out_signature).err(),
         }
     }
 }
@@ -523,9 +520,7 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
         self.call.end_items();
         let out_signature = self.out_signature;
         let end = self.end_of_call().await;
-        Reply::of(end, |answer| {
-            receive::<R, E, S::Body>(answer, out_signature, S::Body::into_owned::<E>)
-        })
+        Reply::of(end, |answer| receive::<R, E, S::Body>(answer, out_signature))
     }
 
     /// [`send`](Upload::send), waited for.
@@ -554,7 +549,7 @@ impl<S: StreamCall<Body: IntoOwned>, I: Message, R: Message, E: Message> Upload<
 
     async fn answer(&mut self) -> CallResult<R, E, S::Body> {
         let answer = self.end_of_call().await?;
-        receive::<R, E, S::Body>(answer, self.out_signature, S::Body::into_owned::<E>)
+        receive::<R, E, S::Body>(answer, self.out_signature)
     }
 
     async fn end_of_call(&mut self) -> Result<Answer<S::Body>, Failure> {

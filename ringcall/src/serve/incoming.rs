@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
-use ringcall_codec_rkyv::{Form, FromBody, Message};
+use ringcall_codec_rkyv::{Form, FromBody, Invalid, Message};
 use ringcall_core::frame::{ExtensionWriter, Extensions, request_flags, tag};
 use ringcall_core::{
     Attached, Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status,
@@ -230,15 +230,15 @@ impl Incoming {
     }
 
     /// Takes the argument out of the body.
+    // An error without bytes: a status would lie where the argument does, which then is moved in odd pieces.
     #[doc(hidden)]
     #[inline]
-    pub fn argument<X: FromBody>(&mut self) -> Result<X, Status> {
+    pub fn argument<X: FromBody>(&mut self) -> Result<X, Invalid> {
         let (body, attached, form) = self.take_body();
-        let argument = match form == Form::PLAIN {
+        match form == Form::PLAIN {
             true => X::from_body_with(body, attached),
             false => X::from_other(form, body, attached),
-        };
-        argument.map_err(|_| Status::BAD_BODY)
+        }
     }
 
     #[inline]

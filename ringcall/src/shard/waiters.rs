@@ -47,9 +47,6 @@ pub(crate) enum Sleeper {
 /// What has become of a waiter.
 pub(crate) enum Waited {
     Pending,
-    /// The answer that it waited for, as a handler gave it.
-    Answered(Answer<Chunk>),
-    /// Anything else.
     Ended(Outcome),
 }
 
@@ -101,8 +98,26 @@ impl Waiters {
         sleeper
     }
 
+    /// The answer, if it is there and a value as a handler gave it, not compressed; the waiter is free then.
+    /// Everything else is for [`poll`](Self::poll).
+    #[inline(always)]
+    pub(crate) fn take_plain(&self, index: u32) -> Option<Answer<Chunk>> {
+        let mut state = self.0.borrow_mut();
+        let state = &mut *state;
+        let waiter = &mut state.waiters[index as usize];
+        let Waiter::Done(Outcome::Reply(reply)) = waiter else { return None };
+        if reply.header.status != Status::OK || reply.header.compression != 0 {
+            return None;
+        }
+        let body = std::mem::take(&mut reply.body);
+        let extensions = std::mem::take(&mut reply.extensions);
+        let (header, attached) = (reply.header, reply.attached);
+        put(waiter, Waiter::Free);
+        state.free.push(index);
+        Some(Answer { header, body, attached, extensions })
+    }
+
     /// The result, if it is there; the waiter is free then. Otherwise keeps whom to wake.
-    #[inline]
     pub(crate) fn poll(
         &self,
         index: u32,
@@ -112,17 +127,6 @@ impl Waiters {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
         let waiter = &mut state.waiters[index as usize];
-        // What is ordinary is moved once, from here to whoever asked for it.
-        if let Waiter::Done(Outcome::Reply(reply)) = waiter
-            && reply.header.status == Status::OK
-        {
-            let body = std::mem::take(&mut reply.body);
-            let extensions = std::mem::take(&mut reply.extensions);
-            let (header, attached) = (reply.header, reply.attached);
-            put(waiter, Waiter::Free);
-            state.free.push(index);
-            return Waited::Answered(Answer { header, body, attached, extensions });
-        }
         match std::mem::replace(waiter, Waiter::Free) {
             Waiter::Done(outcome) => {
                 state.free.push(index);

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use ringcall_core::{
     Answer, Attached, CallId, Cause, Chunk, Failure, Handle, Instant, Outcome, Outgoing, Payload,
@@ -19,9 +19,12 @@ use crate::serve::is_control;
 use crate::shard::{Due, SleepUntil, Ticket, Waited};
 
 /// A call made on the shard, which borrows its client or keeps it.
+// In this order, since it is moved before it begins: next to what has bytes that nobody wrote yet is something small,
+// with which these are not moved.
+#[repr(C)]
 pub struct LocalCall<C: Borrow<LocalClient>, P> {
-    client: C,
     call: Outgoing,
+    client: C,
     payload: P,
     stage: Stage,
     /// What it tries again with when it may be taken, apart: few calls wait, and each would be moved with room for it.
@@ -196,34 +199,44 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
 }
 
 impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// The answer, if it is there and nobody has to look at it first.
+    #[inline(always)]
+    pub(super) fn take_answer(&mut self) -> Option<Answer<Chunk>> {
+        let Stage::Sent { waiter, .. } = self.stage else { return None };
+        if self.begun.is_some() {
+            return None;
+        }
+        let answer = self.client.borrow().0.shard.waiters.take_plain(waiter)?;
+        self.stage = Stage::Ended;
+        Some(answer)
+    }
+
     #[inline]
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        let local = &self.client.borrow().0;
+        let due = local.shard.due_in(self.call.timeout);
+        if local.connection.audience().is_some() {
+            self.watch_begin(due.now);
+        }
+        self.send(due, cx).map(|failure| self.finish(Err(failure)))
+    }
+
+    /// It waits, or has ended otherwise than most do, or is observed.
+    #[cold]
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
-        let this = self;
-        let shard = &this.client.borrow().0.shard;
-        match &mut this.stage {
-            Stage::Unsent => {
-                if this.waiting.is_some() {
-                    return this.try_again(cx).map(Err);
-                }
-                let due = shard.due_in(this.call.timeout);
-                if this.client.borrow().0.connection.audience().is_some() {
-                    this.watch_begin(due.now);
-                }
-                this.send(due, cx).map(Err)
-            }
+        let shard = &self.client.borrow().0.shard;
+        let result = match &self.stage {
+            Stage::Unsent => ready!(self.try_again(cx).map(Err)),
             Stage::Sent { waiter, .. } => {
                 let task = || shard.executor.task_of(cx.waker());
                 match shard.waiters.poll(*waiter, task, cx.waker()) {
-                    Waited::Pending => Poll::Pending,
-                    Waited::Answered(answer) => {
-                        this.stage = Stage::Ended;
-                        Poll::Ready(Ok(answer))
-                    }
-                    Waited::Ended(outcome) => this.ended(outcome, cx),
+                    Waited::Pending => return Poll::Pending,
+                    Waited::Ended(outcome) => ready!(self.ended(outcome, cx)),
                 }
             }
-            Stage::Ended => Poll::Ready(Err(Failure::unknown(Cause::Cancelled))),
-        }
+            Stage::Ended => Err(Failure::unknown(Cause::Cancelled)),
+        };
+        Poll::Ready(self.finish(result))
     }
 }
 
@@ -264,13 +277,13 @@ impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let polled = this.go_on(cx);
-        let is_packed = matches!(&polled, Poll::Ready(Ok(whole)) if whole.header.compression != 0);
-        // An ordinary one is passed on as it is, since it is large.
-        if this.begun.is_none() && !is_packed {
-            return polled;
+        if let Some(answer) = this.take_answer() {
+            return Poll::Ready(Ok(answer));
         }
-        polled.map(|result| this.finish(result))
+        match this.stage {
+            Stage::Unsent if this.waiting.is_none() => this.begin(cx),
+            _ => this.go_on(cx),
+        }
     }
 }
 
