@@ -29,7 +29,12 @@ impl Arena {
     #[must_use]
     pub fn new(pool: &Pool, block_bytes: usize) -> Arena {
         let kept_bytes_max = block_bytes.max(4096);
-        Arena { block_bytes, kept_bytes_max, writer: Writer::local(pool), spare_skip: None }
+        Arena {
+            block_bytes,
+            kept_bytes_max,
+            writer: Writer::local(pool, block_bytes),
+            spare_skip: None,
+        }
     }
 
     /// An arena that gives every frame and every range a block of its own, so that none lies behind another.

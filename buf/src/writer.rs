@@ -35,15 +35,27 @@ pub struct Writer {
 }
 
 pub(crate) enum Source {
-    Local(Pool),
+    Local {
+        pool: Pool,
+        /// Others follow a message that moves to the next block: it has room for them as well.
+        block_bytes: usize,
+    },
     Shared(SharedPool),
 }
 
 impl Source {
     fn lend(&self, min: usize) -> Block {
         match self {
-            Source::Local(pool) => pool.lend(min),
+            Source::Local { pool, .. } => pool.lend(min),
             Source::Shared(pool) => pool.lend(min),
+        }
+    }
+
+    /// What a block has at least into which a message moves.
+    fn block_bytes(&self) -> usize {
+        match self {
+            Source::Local { block_bytes, .. } => *block_bytes,
+            Source::Shared(_) => 0,
         }
     }
 
@@ -52,7 +64,7 @@ impl Source {
     unsafe fn release(&self, block: Block) {
         match self {
             // SAFETY: the caller's promise; a writer does not leave its thread. (test: `an_abandoned_frame_changes_nothing`)
-            Source::Local(_) => unsafe { block.release_local() },
+            Source::Local { .. } => unsafe { block.release_local() },
             // SAFETY: the caller's promise. (test: `an_abandoned_writer_gives_its_block_back`)
             Source::Shared(_) => unsafe { block.release_shared() },
         }
@@ -76,7 +88,7 @@ impl core::error::Error for Full {}
 
 impl Writer {
     /// The writer of an arena, without a block.
-    pub(crate) fn local(pool: &Pool) -> Writer {
+    pub(crate) fn local(pool: &Pool, block_bytes: usize) -> Writer {
         Writer {
             ptr: NonNull::dangling(),
             space: 0,
@@ -90,7 +102,7 @@ impl Writer {
             within: None,
             within_len: 0,
             may_attach_within: true,
-            source: Source::Local(pool.clone()),
+            source: Source::Local { pool: pool.clone(), block_bytes },
         }
     }
 
@@ -419,7 +431,8 @@ impl Writer {
         if needed > self.limit {
             return Err(full);
         }
-        let block = self.source.lend(needed.saturating_mul(2).min(self.limit.max(needed)));
+        let enough = needed.saturating_mul(2).min(self.limit.max(needed));
+        let block = self.source.lend(enough.max(self.source.block_bytes()));
         // SAFETY: both ranges hold `len` bytes and lie in different blocks. (test: `writing_agrees_with_a_vec`)
         unsafe { block.data().copy_from_nonoverlapping(self.ptr, self.len) };
         if let Some(outgrown) = self.block.replace(block) {

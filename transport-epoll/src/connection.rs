@@ -1,12 +1,29 @@
 //! One socket: what is received into, what waits to be sent.
 
-use ringcall_buf::{Arena, BLOCK_BYTES, Chunk, ChunkMut};
+use ringcall_buf::{Arena, Chunk, ChunkMut, Pool};
 use ringcall_core::{Batch, Receive, TransportError};
 use ringcall_net::{Tally, Unsent, Window, receive_some, send_some};
 use socket2::Socket;
 
-/// A receive is worth its system call only with at least this much room.
-const ROOM_MIN: usize = BLOCK_BYTES / 4;
+/// How many blocks in one are received into when much comes.
+const WIDE: usize = 4;
+
+/// What is received into.
+#[derive(Debug)]
+pub(crate) struct Room {
+    block_bytes: usize,
+    usual: Arena,
+    /// For connections by which more comes at a time than fits. Of its own, since a message that somebody keeps
+    /// holds all of its block.
+    wide: Arena,
+}
+
+impl Room {
+    pub(crate) fn new(pool: &Pool, block_bytes: usize) -> Room {
+        let [usual, wide] = [1, WIDE].map(|blocks| Arena::new(pool, blocks * block_bytes));
+        Room { block_bytes, usual, wide }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -20,6 +37,8 @@ pub(crate) struct Connection {
     disturbed: bool,
     /// Both directions have ended, which epoll reports whether asked or not.
     hung_up: bool,
+    /// The last receive brought as much as there was room for.
+    is_flooded: bool,
     /// Bytes received so far, for the alignment of what comes next.
     received: u64,
     window: Window,
@@ -61,6 +80,7 @@ impl Connection {
             watching: Watching::default(),
             disturbed: false,
             hung_up: false,
+            is_flooded: false,
             received: 0,
             window: Window::default(),
             unsent: Unsent::new(),
@@ -86,6 +106,8 @@ impl Connection {
     pub(crate) fn set_receiving(&mut self, how: Receive) {
         if let Receive::Land(_, len) = &how {
             self.window.expect(&self.socket, *len);
+            // What of the next body comes before it lands is copied.
+            self.is_flooded = false;
         }
         self.receiving = how;
         self.disturbed = false;
@@ -113,19 +135,26 @@ impl Connection {
     /// Receives once.
     pub(crate) fn receive(
         &mut self,
-        arena: &mut Arena,
+        room: &mut Room,
         tally: &Tally,
     ) -> Result<Input, TransportError> {
         match &mut self.receiving {
             Receive::Pause => Ok(Input::Nothing),
             Receive::More => {
                 let phase = (self.received.wrapping_add(8) % 16) as usize;
-                let room = arena.spare(ROOM_MIN, phase);
-                match receive_some(&self.socket, room, tally)? {
+                // With less room a receive is not worth its system call.
+                let (arena, min) = match self.is_flooded {
+                    false => (&mut room.usual, room.block_bytes / 4),
+                    true => (&mut room.wide, room.block_bytes),
+                };
+                let spare = arena.spare(min, phase);
+                let spare_len = spare.len();
+                match receive_some(&self.socket, spare, tally)? {
                     None => Ok(Input::Nothing),
                     Some(0) => Ok(Input::End),
                     Some(n) => {
                         self.received += n as u64;
+                        self.is_flooded = n == spare_len || n >= room.block_bytes;
                         Ok(Input::Chunk(arena.commit(n)))
                     }
                 }

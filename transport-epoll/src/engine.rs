@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringcall_buf::{Arena, BLOCK_BYTES};
+use ringcall_buf::BLOCK_BYTES;
 use ringcall_core::{
     Address, Batch, CloseReason, Handle, Listener, Memory, Park, Receive, Transport,
     TransportError, TransportEvent,
@@ -18,7 +18,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use socket2::Socket;
 
-use crate::connection::{Connection, Input, Stage, Watching};
+use crate::connection::{Connection, Input, Room, Stage, Watching};
 
 type Event = TransportEvent<Socket>;
 
@@ -36,7 +36,8 @@ const BELL: u64 = u64::MAX;
 pub struct EpollConfig {
     /// How to listen.
     pub listen: ListenOptions,
-    /// Size of a receive block: at most so much is received in one call. 64 KiB by default.
+    /// Size of a receive block: at most so much is received in one call, four times as much from a connection that fills
+    /// it. 64 KiB by default.
     pub receive_bytes: usize,
 }
 
@@ -52,7 +53,7 @@ pub struct Epoll {
     epoll: OwnedFd,
     bell: Doorbell,
     config: EpollConfig,
-    arena: Arena,
+    room: Room,
     connections: Slots<Connection>,
     listeners: Listeners<()>,
     tally: Arc<Tally>,
@@ -91,7 +92,7 @@ impl Epoll {
             epoll,
             bell,
             config,
-            arena: Arena::new(memory.pool(), config.receive_bytes),
+            room: Room::new(memory.pool(), config.receive_bytes),
             connections: Slots::new(),
             listeners: Listeners::new(Arc::clone(&tally)),
             tally,
@@ -219,7 +220,7 @@ impl Epoll {
 
     fn readable(&mut self, handle: Handle, flags: epoll::EventFlags, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
-        match connection.receive(&mut self.arena, &self.tally) {
+        match connection.receive(&mut self.room, &self.tally) {
             Ok(Input::Chunk(chunk)) => {
                 self.hot.received(chunk.len());
                 events.push(Event::Received(handle, chunk));
