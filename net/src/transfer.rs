@@ -174,18 +174,34 @@ fn send_file(socket: &Socket, range: &External, tally: &Tally) -> Result<usize, 
     }
 }
 
+const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
 /// Sends the first segments that are in memory in one call; how many bytes the kernel took.
 ///
 /// # Errors
 /// When the connection is broken.
 pub fn send_some<'a>(
     socket: &Socket,
+    mut segments: impl Iterator<Item = &'a Segment> + Clone,
+    tally: &Tally,
+) -> Result<usize, TransportError> {
+    let all = segments.clone();
+    if let (Some(Some(one)), None) = (segments.next().map(Segment::as_slice), segments.next()) {
+        return taken(one.len(), tally, || send(socket, one, FLAGS));
+    }
+    send_many(socket, all, tally)
+}
+
+// Apart: there is room for many to be filled first.
+#[inline(never)]
+fn send_many<'a>(
+    socket: &Socket,
     segments: impl Iterator<Item = &'a Segment>,
     tally: &Tally,
 ) -> Result<usize, TransportError> {
     let mut slices = [IoSlice::new(&[]); IOVECS];
     let (mut count, mut len) = (0, 0);
-    let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut flags = FLAGS;
     for (slice, segment) in slices.iter_mut().zip(segments) {
         let Some(bytes) = segment.as_slice() else {
             // What is in a file goes into the same packet.
@@ -196,12 +212,20 @@ pub fn send_some<'a>(
         count += 1;
         len += bytes.len();
     }
+    taken(len, tally, || match &slices[..count] {
+        [one] => send(socket, one, flags),
+        many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
+    })
+}
+
+/// Sends, and says how many of `len` bytes the kernel took.
+fn taken(
+    len: usize,
+    tally: &Tally,
+    mut send: impl FnMut() -> Result<usize, Errno>,
+) -> Result<usize, TransportError> {
     loop {
-        let sent = match &slices[..count] {
-            [one] => send(socket, one, flags),
-            many => sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
-        };
-        match sent {
+        match send() {
             Ok(n) => {
                 if n < len {
                     tally.short_sends.add();

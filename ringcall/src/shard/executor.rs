@@ -51,6 +51,8 @@ pub(crate) struct Executor {
     remote: Arc<Remote>,
     /// How many times it is entered.
     depth: Cell<u32>,
+    /// What stands for it among those that are driven, while it is not entered: made once.
+    entry: Cell<Option<Driven>>,
     /// The slot of the task that is being polled, innermost.
     polled: Cell<u32>,
 }
@@ -167,9 +169,11 @@ pub(crate) struct Entered<'a>(&'a Executor);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let depth = &self.0.depth;
+        let Executor { depth, entry, .. } = self.0;
         depth.set(depth.get() - 1);
-        let _ending = CURRENT.try_with(|current| current.0.borrow_mut().pop());
+        if let Ok(left) = CURRENT.try_with(|current| current.0.borrow_mut().pop()) {
+            entry.set(left);
+        }
     }
 }
 
@@ -182,12 +186,14 @@ impl Executor {
             ready: Rc::default(),
             remote: Arc::clone(remote),
             depth: Cell::new(0),
+            entry: Cell::new(None),
             polled: Cell::new(NONE),
         }
     }
 
     pub(crate) fn enter(&self) -> Entered<'_> {
-        let entry = (Arc::clone(&self.remote), Rc::clone(&self.ready));
+        let entry = self.entry.take();
+        let entry = entry.unwrap_or_else(|| (Arc::clone(&self.remote), Rc::clone(&self.ready)));
         // A shard may be dropped by a thread that ends.
         let _ending = CURRENT.try_with(|current| current.0.borrow_mut().push(entry));
         self.depth.set(self.depth.get() + 1);

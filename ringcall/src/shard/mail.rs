@@ -253,8 +253,10 @@ impl Remote {
         engine.park(if self.has_mail() { Some(Duration::ZERO) } else { timeout });
     }
 
+    // To look for something in vain is a fence, and there is hardly ever something. What is missed is seen before the
+    // shard waits.
     pub(crate) fn next_call(&self) -> Option<RemoteCall> {
-        self.calls.pop()
+        if self.calls.is_empty() { None } else { self.calls.pop() }
     }
 
     /// There is room for calls again.
@@ -267,7 +269,7 @@ impl Remote {
     }
 
     pub(crate) fn next_notice(&self) -> Option<Notice> {
-        self.notices.pop()
+        if self.notices.is_empty() { None } else { self.notices.pop() }
     }
 
     pub(crate) fn has_woken(&self) -> bool {
@@ -276,7 +278,7 @@ impl Remote {
 
     /// A task that another thread has woken.
     pub(crate) fn next_woken(&self) -> Option<u32> {
-        self.woken.pop()
+        if self.has_woken() { self.woken.pop() } else { None }
     }
 
     pub(crate) fn take_root_woken(&self) -> bool {
