@@ -334,6 +334,16 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
     }
 
+    /// Whether [`poll_event`](Self::poll_event) might give something.
+    #[inline]
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.readable.is_empty()
+            || !self.slow.is_empty()
+            || !self.accepted.is_empty()
+            || self.memory.is_full()
+    }
+
     /// Whether something is left to do without anything new happening.
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -864,10 +874,14 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                 break;
             }
             any = true;
-            if self.transport.send(link.handle, &mut self.batch) {
-                link.connection.handle_transmitted(now, plain);
-            } else {
+            if !self.transport.send(link.handle, &mut self.batch) {
                 link.sending = Some(plain);
+                break;
+            }
+            link.connection.handle_transmitted(now, plain);
+            let is_more = link.connection.wants_transmit() || link.layer.wants_seal();
+            if !is_more && !link.connection.is_finished() {
+                break;
             }
         }
         let handle = link.handle;

@@ -32,6 +32,8 @@ const NEVER: u64 = u64::MAX;
 pub struct Wheel {
     /// The tick up to which everything has been expired.
     elapsed: u64,
+    /// That is all of it: nothing was listed since.
+    is_expired: bool,
     armed: usize,
     nodes: Vec<Node>,
     /// First key of each slot's list, level by level; absent until the first timer is armed.
@@ -62,6 +64,7 @@ impl Wheel {
     pub fn new(now: Instant) -> Wheel {
         Wheel {
             elapsed: now.as_nanos() >> TICK_LOG2,
+            is_expired: false,
             armed: 0,
             nodes: Vec::new(),
             heads: None,
@@ -135,8 +138,18 @@ impl Wheel {
     }
 
     /// Takes one key whose time has come; call again until `None`.
+    #[inline]
     pub fn expire(&mut self, now: Instant) -> Option<u32> {
         let now = now.as_nanos() >> TICK_LOG2;
+        // A tick has hundreds of turns.
+        if self.is_expired && now <= self.elapsed {
+            return None;
+        }
+        self.expire_until(now)
+    }
+
+    fn expire_until(&mut self, now: u64) -> Option<u32> {
+        self.is_expired = false;
         while let Some((list, tick)) = self.next_list() {
             if tick > now {
                 break;
@@ -162,6 +175,7 @@ impl Wheel {
             }
         }
         self.elapsed = self.elapsed.max(now);
+        self.is_expired = true;
         None
     }
 
@@ -199,6 +213,7 @@ impl Wheel {
     }
 
     fn link(&mut self, key: u32, tick: u64) {
+        self.is_expired = false;
         // At the rim at most; when it comes near, `cascade` places the timer again. The rim is the
         // end of the last coarse slot that is not the current one's next turn.
         let coarse = REACH / SLOTS as u64;

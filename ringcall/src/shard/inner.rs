@@ -353,7 +353,9 @@ impl Inner {
                 break;
             }
             any = true;
-            if delivered == Delivered::Some {
+            // To look for more in vain would cost those whose calls and answers are ready.
+            let is_more = self.executor.has_ready() || self.endpoint.borrow().has_events();
+            if delivered == Delivered::Some || !is_more {
                 break;
             }
         }
