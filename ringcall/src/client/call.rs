@@ -12,8 +12,7 @@ use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
 use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
 use ringcall_core::{
-    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, Status,
-    StatusClass,
+    Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
 
 use super::{Client, LocalClient, Peer, WithMetadata};
@@ -374,7 +373,7 @@ pub(super) fn receive<R: Message, E: Message, B: IntoOwned>(
     out_signature: u64,
 ) -> CallResult<R, E, B> {
     let header = &answer.header;
-    let is_plain = header.status == Status::OK
+    let is_plain = header.status.class() == StatusClass::Ok
         && header.signature == out_signature
         && header.codec == R::CODEC
         && header.compression == 0;
