@@ -205,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn frames_follow_one_that_moved_to_the_next_block() {
+        let pool = Pool::new(1 << 20);
+        let mut arena = Arena::new(&pool, 64 * 1024);
+        let (mut run, mut runs) = (Chunk::empty(), Vec::new());
+        for _ in 0..60 {
+            arena.begin(48, 1 << 20).put(&[7; 4112]).unwrap();
+            runs.extend(arena.finish_onto(&mut run));
+        }
+        // The first run is the empty one, and a block has room for fifteen frames.
+        assert!(runs.len() <= 5, "{runs:?}");
+    }
+
+    #[test]
     fn held_chunks_are_never_overwritten() {
         let (_pool, mut arena) = arena();
         let mut held: Vec<(u8, Chunk)> = Vec::new();

@@ -65,6 +65,36 @@ fn e01_short_writes_go_on_where_they_stopped() {
     }
 }
 
+/// More at a time from a connection by which more comes than fits, and no more than usual from it afterwards.
+#[test]
+fn a_flood_is_received_in_larger_pieces() {
+    const BLOCK: usize = 4096;
+    let mut config = EpollConfig::default();
+    config.receive_bytes = BLOCK;
+    let mut engine = Epoll::new(&Memory::new(MemoryLimits::default()), config).unwrap();
+    let (near, mut far) = pair();
+    let flooded = engine.adopt(near).unwrap();
+    let mut receive = |bytes: usize| {
+        let sent: Vec<u8> = (0..bytes).map(|i| (i / 7) as u8).collect();
+        std::io::Write::write_all(&mut far, &sent).unwrap();
+        let (mut received, mut pieces) = (Vec::new(), Vec::new());
+        while received.len() < bytes {
+            for event in reap(&mut engine) {
+                let TransportEvent::Received(handle, chunk) = event else { panic!("{event:?}") };
+                assert_eq!(handle, flooded);
+                pieces.push(chunk.len());
+                received.extend_from_slice(&chunk);
+            }
+        }
+        assert!(received == sent);
+        pieces
+    };
+    let pieces = receive(10 * BLOCK);
+    assert!(pieces[0] <= BLOCK && pieces[1..].iter().any(|len| *len > 2 * BLOCK), "{pieces:?}");
+    assert_eq!(receive(10), [10]);
+    assert!(receive(3 * BLOCK)[0] <= BLOCK, "that was enough for little");
+}
+
 #[test]
 fn e22_a_stale_event_finds_nothing() {
     let mut engine = engine();
