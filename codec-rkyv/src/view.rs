@@ -19,7 +19,8 @@ use crate::archive::{Archivable, Invalid, check, deserialize};
 ///
 /// A view of a [`Chunk`] stays on its thread and is counted without atomics; [`share`](View::share)
 /// makes one that may go anywhere. Either keeps the memory that it landed in from being used again,
-/// up to 64 KiB for a small message, and 256 KiB where much comes at a time: to keep one for long, [`detach`](View::detach) it.
+/// up to 64 KiB for a small message, and 256 KiB where much comes at a time: to keep one for long,
+/// [`detach`](View::detach) it.
 pub struct View<T: Archivable, B: Frozen = Chunk> {
     body: B,
     message: PhantomData<fn() -> T>,

@@ -25,34 +25,39 @@ use crate::serve::MethodTable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct CallOptions {
-    /// Whether one of the next four is there. Mostly none is: then what the method says is moved as a whole.
-    are_stated: bool,
+    /// What they say in place of the methods. Mostly nothing: then what a method says is moved as a whole.
+    stated: Option<Stated>,
+    /// Metadata and context, in front of those of the call.
+    extensions: ExtensionWriter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stated {
     deadline: Option<Duration>,
     priority: Option<u8>,
     wait_for_ready: Option<bool>,
-    /// Metadata and context, in front of those of the call.
-    extensions: ExtensionWriter,
     compression: Option<Option<Compression>>,
 }
 
 impl CallOptions {
     /// As the methods say.
     pub const fn new() -> CallOptions {
-        CallOptions {
-            are_stated: false,
-            deadline: None,
-            priority: None,
-            wait_for_ready: None,
-            extensions: ExtensionWriter::new(),
-            compression: None,
+        CallOptions { stated: None, extensions: ExtensionWriter::new() }
+    }
+
+    const fn stated(&self) -> Stated {
+        const NOTHING: Stated =
+            Stated { deadline: None, priority: None, wait_for_ready: None, compression: None };
+        match self.stated {
+            Some(stated) => stated,
+            None => NOTHING,
         }
     }
 
     /// How long to wait: a second, unless the method says otherwise. The server is told how much is
     /// left, and stops working on a call that nobody waits for.
     pub const fn deadline(mut self, deadline: Duration) -> CallOptions {
-        self.deadline = Some(deadline);
-        self.are_stated = true;
+        self.stated = Some(Stated { deadline: Some(deadline), ..self.stated() });
         self
     }
 
@@ -69,7 +74,7 @@ impl CallOptions {
 
     /// How long to wait, if these options or the method say it.
     pub(super) fn stated_deadline(&self, method: &MethodTable) -> Option<Duration> {
-        self.deadline.or(method.default_deadline())
+        self.stated().deadline.or(method.default_deadline())
     }
 
     /// How important the call is: 0 is the most ordinary, and by default what the handler's call has of which this is
@@ -77,8 +82,7 @@ impl CallOptions {
     /// ones first and refuses those of lower ones first, unless this caller [may not](crate::Server::priority_max)
     /// claim it.
     pub const fn priority(mut self, priority: u8) -> CallOptions {
-        self.priority = Some(priority);
-        self.are_stated = true;
+        self.stated = Some(Stated { priority: Some(priority), ..self.stated() });
         self
     }
 
@@ -89,8 +93,7 @@ impl CallOptions {
     /// Do not compress messages that hold secrets beside text of somebody else's choice: see
     /// [`CompressionConfig`](crate::CompressionConfig).
     pub const fn compression(mut self, compression: Option<Compression>) -> CallOptions {
-        self.compression = Some(compression);
-        self.are_stated = true;
+        self.stated = Some(Stated { compression: Some(compression), ..self.stated() });
         self
     }
 
@@ -99,8 +102,7 @@ impl CallOptions {
     /// attempt that follows a connection which was there: the first one, one after a loss, or one because the
     /// server asks to leave.
     pub const fn wait_for_ready(mut self, wait: bool) -> CallOptions {
-        self.wait_for_ready = Some(wait);
-        self.are_stated = true;
+        self.stated = Some(Stated { wait_for_ready: Some(wait), ..self.stated() });
         self
     }
 }
@@ -519,21 +521,23 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
 /// What is said of a call with these options.
 #[inline]
 pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
-    match options.are_stated {
-        false => *method.outgoing(),
-        true => stated(method.outgoing(), options),
+    match options.stated {
+        None => *method.outgoing(),
+        Some(stated) => stated.over(method.outgoing()),
     }
 }
 
-#[cold]
-fn stated(method: &Outgoing, options: &CallOptions) -> Outgoing {
-    let CallOptions { deadline, priority, wait_for_ready, compression, .. } = *options;
-    Outgoing {
-        timeout: deadline.unwrap_or(method.timeout),
-        priority: priority.unwrap_or(method.priority),
-        wait_for_ready: wait_for_ready.unwrap_or(method.wait_for_ready),
-        compression: compression.map_or(method.compression, wish),
-        ..*method
+impl Stated {
+    // Apart, so that what says nothing is short.
+    #[inline(never)]
+    fn over(self, method: &Outgoing) -> Outgoing {
+        Outgoing {
+            timeout: self.deadline.unwrap_or(method.timeout),
+            priority: self.priority.unwrap_or(method.priority),
+            wait_for_ready: self.wait_for_ready.unwrap_or(method.wait_for_ready),
+            compression: self.compression.map_or(method.compression, wish),
+            ..*method
+        }
     }
 }
 

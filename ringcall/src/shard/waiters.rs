@@ -91,10 +91,7 @@ impl Waiters {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
         let sleeper = waiter.sleeper();
-        let body = std::mem::take(&mut reply.body);
-        let extensions = std::mem::take(&mut reply.extensions);
-        let Reply { header, attached, .. } = *reply;
-        put(waiter, Waiter::Done(Outcome::Reply(Reply { header, body, attached, extensions })));
+        put(waiter, Waiter::Done(Outcome::Reply(take(reply))));
         sleeper
     }
 
@@ -109,12 +106,10 @@ impl Waiters {
         if reply.header.status != Status::OK || reply.header.compression != 0 {
             return None;
         }
-        let body = std::mem::take(&mut reply.body);
-        let extensions = std::mem::take(&mut reply.extensions);
-        let (header, attached) = (reply.header, reply.attached);
+        let answer = take(reply).into();
         put(waiter, Waiter::Free);
         state.free.push(index);
-        Some(Answer { header, body, attached, extensions })
+        Some(answer)
     }
 
     /// The result, if it is there; the waiter is free then. Otherwise keeps whom to wake.
@@ -149,6 +144,15 @@ impl Waiters {
         drop(state);
         drop(gone);
     }
+}
+
+/// The reply with its bytes; what stays has none.
+#[inline(always)]
+fn take(reply: &mut Reply) -> Reply {
+    let body = std::mem::take(&mut reply.body);
+    let extensions = std::mem::take(&mut reply.extensions);
+    let Reply { header, attached, .. } = *reply;
+    Reply { header, body, attached, extensions }
 }
 
 /// Writes over a waiter that holds nothing to drop, which the compiler cannot know.

@@ -202,10 +202,15 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// The answer, if it is there and nobody has to look at it first.
     #[inline(always)]
     pub(super) fn take_answer(&mut self) -> Option<Answer<Chunk>> {
-        let Stage::Sent { waiter, .. } = self.stage else { return None };
-        if self.begun.is_some() {
-            return None;
+        match self.begun {
+            None => self.take_plain(),
+            Some(_) => None,
         }
+    }
+
+    #[inline(always)]
+    fn take_plain(&mut self) -> Option<Answer<Chunk>> {
+        let Stage::Sent { waiter, .. } = self.stage else { return None };
         let answer = self.client.borrow().0.shard.waiters.take_plain(waiter)?;
         self.stage = Stage::Ended;
         Some(answer)
@@ -222,8 +227,11 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     }
 
     /// It waits, or has ended otherwise than most do, or is observed.
-    #[cold]
+    #[inline(never)]
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+        if let Some(answer) = self.take_plain() {
+            return Poll::Ready(self.finish(Ok(answer)));
+        }
         let shard = &self.client.borrow().0.shard;
         let result = match &self.stage {
             Stage::Unsent => ready!(self.try_again(cx).map(Err)),
@@ -263,7 +271,7 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     }
 
     /// What few calls need behind their end.
-    #[cold]
+    #[inline(never)]
     fn finish(&mut self, result: Result<Answer<Chunk>, Failure>) -> Result<Answer<Chunk>, Failure> {
         let result = inflate_answer(result, self.client.borrow().message_bytes_max());
         self.watch_end(&result);
