@@ -1,10 +1,12 @@
 //! Why calls fail and connections end.
 
 use core::fmt;
+use core::time::Duration;
 
 use ringcall_buf::ObjectError;
 
 use crate::EncodeError;
+use crate::status::{NO_RETRY, write_advice};
 use crate::{Status, StatusClass};
 
 /// Why a connection ended. `Copy`, so that every call that it takes along can say it.
@@ -574,6 +576,40 @@ impl Failure {
     pub const fn is_safe_to_retry(&self) -> bool {
         !matches!(self.class, FailureClass::Unknown)
     }
+
+    /// How long the server advises to wait before the call is made again; `None` if it says nothing, or
+    /// [not at all](Failure::forbids_retry).
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self.retry_after_ms {
+            0 | NO_RETRY => None,
+            ms => Some(Duration::from_millis(ms as u64)),
+        }
+    }
+
+    /// Whether the server advises not to make the call again. Where that is safe it is advice all the same.
+    #[must_use]
+    pub const fn forbids_retry(&self) -> bool {
+        self.retry_after_ms == NO_RETRY
+    }
+
+    /// The status of the answer, if the other side gave one.
+    #[must_use]
+    pub const fn status(&self) -> Option<Status> {
+        match self.cause {
+            Cause::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Whether the call's time was over, at either side.
+    #[must_use]
+    pub const fn is_expired(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::Expired | Cause::Status(Status::EXPIRED | Status::EXPIRED_RUNNING)
+        )
+    }
 }
 
 impl fmt::Display for Failure {
@@ -583,7 +619,8 @@ impl fmt::Display for Failure {
             FailureClass::Refused => "refused",
             FailureClass::Unknown => "may have run",
         };
-        write!(f, "{} ({class})", self.cause)
+        write!(f, "{} ({class})", self.cause)?;
+        write_advice(f, self.retry_after_ms)
     }
 }
 

@@ -68,7 +68,7 @@ pub use payload::{
     Transcode,
 };
 pub use retry_budget::RetryBudget;
-pub use status::{Status, StatusClass};
+pub use status::{Refusal, Status, StatusClass};
 pub use time::{Clock, Entropy, Instant, SplitMix64};
 pub use transport::{
     Address, BadAddress, Batch, Bell, ByteLayer, Handle, Listener, Park, Plain, Receive, Transport,

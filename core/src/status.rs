@@ -1,6 +1,7 @@
 //! How a call ended, as it stands on the wire.
 
 use core::fmt;
+use core::time::Duration;
 
 /// What a caller may conclude from the end of a call. The class is the top two bits of a [`Status`],
 /// so that an old client understands a new code.
@@ -113,6 +114,103 @@ impl Status {
             2 => StatusClass::Application,
             _ => StatusClass::Unknown,
         }
+    }
+}
+
+/// A server's word that it did not do what a call asked for, so that the call may be made again, here or elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    status: Status,
+    retry_after_ms: u16,
+}
+
+impl Refusal {
+    /// With a status of the class [`Refused`](StatusClass::Refused), one of those here or one of your own; `None` if it is
+    /// of another, which would not say that the call did not run.
+    #[must_use]
+    pub const fn new(status: Status) -> Option<Refusal> {
+        match status.class() {
+            StatusClass::Refused => Some(Refusal { status, retry_after_ms: 0 }),
+            _ => None,
+        }
+    }
+
+    /// There is too much to do: [`Status::OVERLOADED`].
+    #[must_use]
+    pub const fn overloaded() -> Refusal {
+        Refusal { status: Status::OVERLOADED, retry_after_ms: 0 }
+    }
+
+    /// The caller makes more calls than it may: [`Status::RATE_LIMITED`].
+    #[must_use]
+    pub const fn rate_limited() -> Refusal {
+        Refusal { status: Status::RATE_LIMITED, retry_after_ms: 0 }
+    }
+
+    /// The caller may not do this: [`Status::FORBIDDEN`].
+    #[must_use]
+    pub const fn forbidden() -> Refusal {
+        Refusal { status: Status::FORBIDDEN, retry_after_ms: 0 }
+    }
+
+    /// Credentials are missing or wrong: [`Status::UNAUTHENTICATED`].
+    #[must_use]
+    pub const fn unauthenticated() -> Refusal {
+        Refusal { status: Status::UNAUTHENTICATED, retry_after_ms: 0 }
+    }
+
+    /// This server does not do what the call asks for: [`Status::UNSUPPORTED`].
+    #[must_use]
+    pub const fn unsupported() -> Refusal {
+        Refusal { status: Status::UNSUPPORTED, retry_after_ms: 0 }
+    }
+
+    /// With advice not to try again sooner than this: whole milliseconds, rounded up, 65 534 at most.
+    #[must_use]
+    pub const fn retry_after(self, time: Duration) -> Refusal {
+        let ms = time.as_nanos().div_ceil(1_000_000);
+        let most = NO_RETRY - 1;
+        let retry_after_ms = if ms < most as u128 { ms as u16 } else { most };
+        Refusal { retry_after_ms, ..self }
+    }
+
+    /// With advice not to try again at all.
+    #[must_use]
+    pub const fn do_not_retry(self) -> Refusal {
+        Refusal { retry_after_ms: NO_RETRY, ..self }
+    }
+
+    /// What the caller is told.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The advice as it stands in a header, see [`ReplyHeader`](crate::frame::ReplyHeader::retry_after_ms).
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> u16 {
+        self.retry_after_ms
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        write_advice(f, self.retry_after_ms)
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// As advice: not to try again.
+pub(crate) const NO_RETRY: u16 = u16::MAX;
+
+/// Advice when to try again, behind what it is about.
+pub(crate) fn write_advice(f: &mut fmt::Formatter<'_>, retry_after_ms: u16) -> fmt::Result {
+    match retry_after_ms {
+        0 => Ok(()),
+        NO_RETRY => f.write_str(", and advises not to try again"),
+        ms => write!(f, ", and advises to try again after {ms} ms"),
     }
 }
 

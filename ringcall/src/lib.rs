@@ -56,7 +56,7 @@
 //! * [`LocalClient`] is for code that runs on a shard: handlers, and tasks of your own loop.
 //! * [`Shard`] itself is for your own loop: [`Shard::turn`].
 //! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
-//!   `tokio` and `async-io` a shard is a future there: `ringcall::host`.
+//!   `tokio`, `async-io` and `monoio` a shard is a future there: [`host`].
 //!
 //! # Streams
 //!
@@ -140,7 +140,6 @@ mod client;
 pub mod cluster;
 mod error;
 pub mod filter;
-#[cfg(any(feature = "tokio", feature = "async-io"))]
 pub mod host;
 mod metadata;
 pub mod observe;

@@ -1,6 +1,6 @@
 //! A shard as a future of somebody else's runtime: no thread of ours, no hop between threads.
 //!
-//! Each runtime has a feature of its name and a module here: `tokio`, for runtimes of one thread and
+//! Each runtime has a feature of its name (`-` for `_`), and with it a module here: `tokio`, for runtimes of one thread and
 //! for a `LocalSet`, `async_io`, for smol, async-std and anything else with that reactor, and `monoio`. A
 //! runtime that has none is served by hand: see [`HostedShard`](crate::HostedShard).
 //!

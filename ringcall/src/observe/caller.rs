@@ -48,7 +48,7 @@ impl Audience {
             role: Role::Caller,
             method: call.method,
             peer: self.peer.as_ref(),
-            attempt: 0,
+            attempt: call.attempt,
             priority: call.priority,
             flags: call.flags,
             codec: call.codec,

@@ -205,7 +205,7 @@ impl Server {
         self
     }
 
-    /// How shards wait for something to do; they sleep by default.
+    /// How shards wait for something to do: [`WaitPolicy::Adaptive`] by default.
     pub fn wait(mut self, wait: WaitPolicy) -> Server {
         self.config.wait = wait;
         self

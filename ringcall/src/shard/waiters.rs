@@ -5,9 +5,9 @@ use std::task::Waker;
 
 use ringcall_core::{Answer, Chunk, Outcome, Reply, Status};
 
-/// Waiters by number. A number is free again when its future has taken the result or was dropped, not
-/// when the result arrives: otherwise another call could get the number meanwhile, and with it somebody
-/// else's result.
+/// Waiters by number. A number is free again when its future has taken the result, not when the result arrives; and
+/// when the future was dropped, not before the connection has given the number back: otherwise another call could get
+/// it meanwhile, and with it somebody else's result.
 pub(crate) struct Waiters(RefCell<State>);
 
 #[derive(Default)]
@@ -22,10 +22,12 @@ enum Waiter {
     Task(u32),
     Waiting(Waker),
     Done(Outcome),
+    /// Its future is gone, and its result on its way.
+    Gone,
 }
 
 impl Waiter {
-    /// Whom to wake. Nothing that would have to be dropped is left of it.
+    /// Whom to wake; `None` if its future is gone. Nothing that would have to be dropped is left of it.
     #[inline]
     fn sleeper(&mut self) -> Option<Sleeper> {
         if let Waiter::Task(task) = *self {
@@ -80,9 +82,12 @@ impl Waiters {
     pub(crate) fn complete(&self, index: u32, outcome: Outcome) -> Option<Sleeper> {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
-        let sleeper = waiter.sleeper();
+        let Some(sleeper) = waiter.sleeper() else {
+            state.free.push(index);
+            return None;
+        };
         put(waiter, Waiter::Done(outcome));
-        sleeper
+        Some(sleeper)
     }
 
     /// The call is answered: the same, which takes the bytes of the reply.
@@ -90,9 +95,12 @@ impl Waiters {
     pub(crate) fn answer(&self, index: u32, reply: &mut Reply) -> Option<Sleeper> {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
-        let sleeper = waiter.sleeper();
+        let Some(sleeper) = waiter.sleeper() else {
+            state.free.push(index);
+            return None;
+        };
         put(waiter, Waiter::Done(Outcome::Reply(take(reply))));
-        sleeper
+        Some(sleeper)
     }
 
     /// The answer, if it is there and a value as a handler gave it, not compressed; the waiter is free then.
@@ -127,7 +135,7 @@ impl Waiters {
                 state.free.push(index);
                 Waited::Ended(outcome)
             }
-            Waiter::Free => Waited::Pending,
+            Waiter::Free | Waiter::Gone => Waited::Pending,
             Waiter::Task(_) | Waiter::Waiting(_) => {
                 *waiter = task().map_or_else(|| Waiter::Waiting(waker.clone()), Waiter::Task);
                 Waited::Pending
@@ -135,12 +143,24 @@ impl Waiters {
         }
     }
 
-    /// Its future is gone.
+    /// Its call was not made, or given up: nothing will come for it.
     pub(crate) fn remove(&self, index: u32) {
         let mut state = self.0.borrow_mut();
-        // A late result is dropped with it.
         let gone = std::mem::replace(&mut state.waiters[index as usize], Waiter::Free);
         state.free.push(index);
+        drop(state);
+        drop(gone);
+    }
+
+    /// Its future is gone, while its call has ended, or ends without being given up: the result, which is here or on
+    /// its way, is dropped.
+    pub(crate) fn leave(&self, index: u32) {
+        let mut state = self.0.borrow_mut();
+        let gone = std::mem::replace(&mut state.waiters[index as usize], Waiter::Gone);
+        if let Waiter::Done(_) = gone {
+            state.waiters[index as usize] = Waiter::Free;
+            state.free.push(index);
+        }
         drop(state);
         drop(gone);
     }

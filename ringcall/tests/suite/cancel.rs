@@ -251,6 +251,40 @@ fn d02_an_expired_body_is_not_decoded() {
     });
 }
 
+/// That it was sent is told later, to nobody; least of all to the call that is made next.
+#[test]
+fn b12_the_end_of_a_call_that_was_dropped_is_nobody_elses() {
+    #[ringcall::service(name = "test.Parrot")]
+    trait Parrot {
+        #[method(one_way)]
+        async fn tell(&self, word: Bytes);
+        async fn repeat(&self, word: Bytes) -> Bytes;
+    }
+    struct Ara;
+    impl Parrot for Ara {
+        async fn tell(&self, _: Bytes) {}
+
+        async fn repeat(&self, word: Bytes) -> Bytes {
+            word
+        }
+    }
+    over_every_pair(|pair| {
+        let server = pair.start(pair.bind().service(Ara.into_parrot()));
+        let own = pair.blocking(&server);
+        let client = ParrotClient::new(&own);
+        let word = Bytes::from_static(b"unheard");
+        for _ in 0..3 {
+            drop(begin(client.tell(&word).into_future()));
+            let words = ["one", "two", "three"].map(|word| Bytes::from_static(word.as_bytes()));
+            let calls: Vec<_> =
+                words.iter().map(|word| begin(client.repeat(word).into_future())).collect();
+            for (word, call) in words.iter().zip(calls) {
+                assert_eq!(&client.channel().block_on(call).unwrap()[..], &word[..]);
+            }
+        }
+    });
+}
+
 #[test]
 fn b12_a_call_that_is_dropped_while_it_waits_for_room_is_not_sent() {
     over_every_pair(|pair| {

@@ -18,8 +18,9 @@ use ringcall::cluster::route::{
     Action, By, Fields, Groups, Match, Route, Rule, Rules, Sample, Subset,
 };
 use ringcall::cluster::{Balanced, Clients, Instant, LocalClients, Settings, Watch};
-use ringcall::filter::{ClientCall, FilterExt, Filtered};
+use ringcall::filter::{ClientCall, FilterExt, Filtered, ServerCall};
 use ringcall::limits::Limits;
+use ringcall::observe::{Event, Observer};
 use ringcall::{
     Address, CallError, Cause, Client, CloseReason, Context, Expected, Failure, FailureClass,
     Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, method_id,
@@ -171,6 +172,34 @@ fn a_filter_beneath_sees_attempts_and_one_around_sees_calls() {
     }
     // What a filter ends at a client it does not tell.
     assert_eq!(*ended.lock().unwrap(), [Some(Status::OK); 3]);
+}
+
+#[test]
+fn an_observer_can_tell_a_retry_from_a_first_attempt() {
+    struct Attempts(Mutex<Vec<(u8, Option<Status>)>>);
+    impl Observer for Attempts {
+        fn observe(&self, event: &Event<'_>) {
+            if let Event::CallEnded(call, end) = event {
+                self.0.lock().unwrap().push((call.attempt, end.end.status()));
+            }
+        }
+    }
+    let is_first = Arc::new(AtomicBool::new(true));
+    let busy_once = move |call: ServerCall| {
+        let is_first = is_first.swap(false, Ordering::SeqCst);
+        std::future::ready(if is_first { Err(Status::OVERLOADED) } else { Ok(call) })
+    };
+    let till = Drawer { number: 0, paid: Paid::default() };
+    let server = Server::bind("127.0.0.1:0").service(till.into_till()).filter(busy_once).start().unwrap();
+    let told = Arc::new(Attempts(Mutex::default()));
+    let observer: Arc<dyn Observer> = Arc::clone(&told) as _;
+    let clients = Clients::new().unwrap().with(move |connect| connect.observer(Arc::clone(&observer)));
+    let balanced = Balanced::new(clients, in_turn(), 1).unwrap();
+    balanced.apply(&Listing::of(1, [instance(0, &server)]));
+    until_ready(&balanced, 1);
+    assert_eq!(who(&TillClient::new(balanced)), Ok(0));
+    let ends = [(0, Some(Status::OVERLOADED)), (1, Some(Status::OK))];
+    assert_eq!(*told.0.lock().unwrap(), ends);
 }
 
 #[test]

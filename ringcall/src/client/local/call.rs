@@ -333,9 +333,11 @@ impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
         }
         let Stage::Sent { waiter, handle, id, .. } = self.stage else { return };
         let shard = &self.client.borrow().0.shard;
-        // Without a ticket the call has ended meanwhile, and its result is with the waiter.
-        drop(shard.cancel(handle, id));
-        shard.waiters.remove(waiter);
+        match shard.cancel(handle, id) {
+            Some(_) => shard.waiters.remove(waiter),
+            // It has ended meanwhile, or is a one-way call, which ends when it is sent.
+            None => shard.waiters.leave(waiter),
+        }
     }
 }
 

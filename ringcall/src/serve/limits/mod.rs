@@ -1,7 +1,7 @@
 //! How much a server takes on, and what it refuses.
 //!
 //! ```no_run
-//! # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+//! # #[ringcall::service(name = "demo.Echo")] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
 //! # struct Mirror;
 //! # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
 //! use ringcall::limits::{AdaptiveConfig, Limits};
