@@ -685,7 +685,7 @@ impl LocalConnect {
     }
 
     /// Offers a service to the server, on this connection and those that replace it. Without, they offer
-    /// what the shard serves.
+    /// what the shard serves, or nothing if it is [asked](crate::Server::authorize) there who may call.
     pub fn service<S: Service>(mut self, service: S) -> LocalConnect {
         let services = self.services.unwrap_or_else(|| Ok(Mount::apart(&self.shard)));
         self.services = Some(services.and_then(|mut mount| mount.add(service).map(|()| mount)));

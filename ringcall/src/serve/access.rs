@@ -161,6 +161,11 @@ impl Gate {
         connections.is_none() && calls.is_none() && priorities.is_none() && group.is_none()
     }
 
+    /// Whether it is asked who connects or calls.
+    pub(crate) fn asks_callers(&self) -> bool {
+        self.authority.connections.is_some() || self.authority.calls.is_some()
+    }
+
     /// Whether a call was routed to this server's group, or to none.
     pub(crate) fn is_of_group(&self, extensions: &[u8]) -> bool {
         let Some(own) = &self.authority.group else { return true };

@@ -295,7 +295,8 @@ impl Server {
 
     /// Asks about every connection, once, when the client has said who it is: by its certificate, by
     /// [credentials](crate::Connect::credentials), or not at all. One that is denied is closed, with code 29,
-    /// before any of its calls run.
+    /// before any of its calls run. Servers that a handler connects to are not asked about, and may call
+    /// [what is offered](crate::LocalConnect::service) to them, nothing else.
     ///
     /// The hook runs on the shard, so it should look things up in memory. If it panics, nobody gets in.
     pub fn authorize(
@@ -308,7 +309,8 @@ impl Server {
 
     /// Asks about every call, before its argument is looked at: what was right when the connection began,
     /// such as a token, need not be right for ever. One that is refused did not run. A connection with more
-    /// than 64 refused calls in 10 seconds is closed, with code 29.
+    /// than 64 refused calls in 10 seconds is closed, with code 29. As for [`authorize`](Server::authorize), this is
+    /// about connections that were accepted.
     ///
     /// The hook runs on the shard, for each call: it should be fast. If it panics, the call is refused.
     pub fn authorize_calls(

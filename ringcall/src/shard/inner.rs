@@ -141,6 +141,9 @@ pub(crate) struct Inner {
     gate: RefCell<Gate>,
     /// Whether the gate wants to hear of connections, and perhaps of calls.
     is_guarded: bool,
+    /// Whether it is asked who calls. Those that this shard connects to are not: they are offered what was meant for
+    /// them, and nothing else.
+    asks_callers: bool,
     /// Which instance its server says it is.
     identity: Option<Identity>,
     /// Whether, and how far, it ends its service.
@@ -290,6 +293,7 @@ impl Inner {
             connections_max: config.connections_max,
             layers: config.layers,
             is_guarded: !gate.is_open(),
+            asks_callers: gate.asks_callers(),
             identity: config.identity,
             gate: RefCell::new(gate),
             drain: RefCell::default(),

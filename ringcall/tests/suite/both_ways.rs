@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::common::{Pair, block, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters, Failure,
+    Access, BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters, Failure,
     FailureClass, Handlers, IntoOwned, Items, LocalClient, Peer, RunningServer, SendContext, Shard,
     ShardConfig, Status, Stream, Wait,
 };
@@ -330,6 +330,44 @@ fn handlers_of_a_client_can_be_offloaded() {
         let connect = connect.service(Trader::new(3).into_desk()).handlers(Handlers::Offload);
         let exchange = connect.wait().unwrap();
         assert_eq!(exchange.trade(&7).wait().unwrap().to_native(), 21);
+    });
+}
+
+/// Nobody is asked about who answers where such a shard connects to, so what it serves is not for them.
+#[test]
+fn h05_a_guarded_shard_serves_nobody_that_it_connects_to() {
+    over_every_pair(|pair| {
+        let (server, _) = open(pair);
+        let guarded = |guard: fn(&mut ShardConfig)| {
+            let mut config = pair.connecting(ShardConfig::default());
+            guard(&mut config);
+            let shard = Shard::new(config).unwrap();
+            shard.serve(Trader::new(3).into_desk()).unwrap();
+            shard
+        };
+        let guards: [fn(&mut ShardConfig); 3] = [
+            |_| {},
+            |config| config.authorize(|_| Access::unauthenticated("never")),
+            |config| config.authorize_calls(|_| Access::unauthenticated("never")),
+        ];
+        let [open, hidden, asked] = guards.map(guarded);
+        let trade = |shard: &Shard, services: Option<Trader>| {
+            let connect = shard.connect(server.address());
+            let connect = match services {
+                Some(trader) => connect.service(trader.into_desk()),
+                None => connect,
+            };
+            let exchange = ExchangeClient::new(shard.block_on(connect).unwrap());
+            let trade = |of: u64| shard.block_on(exchange.trade(&of).into_future());
+            // Those that were offered on purpose are for whoever is there, as often as they like.
+            (0..3).map(|of| trade(of).map(|got| got.to_native())).collect::<Result<Vec<_>, _>>()
+        };
+        assert_eq!(trade(&open, None).unwrap(), [0, 3, 6]);
+        for shard in [&hidden, &asked] {
+            let refused = trade(shard, None).unwrap_err().to_string();
+            assert!(refused.contains("no such method"), "{refused}");
+            assert_eq!(trade(shard, Some(Trader::new(2))).unwrap(), [0, 2, 4]);
+        }
     });
 }
 

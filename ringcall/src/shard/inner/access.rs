@@ -67,6 +67,10 @@ impl Inner {
     fn is_allowed(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
         let asked = self.gate.borrow().calls(handle);
         let Some((hook, info)) = asked else { return true };
+        if self.client(handle).is_some() {
+            // It did not connect: it is called what this shard has offered it.
+            return true;
+        }
         let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
         let Some((status, reason)) = ask(|| hook(&call)) else { return true };
         log::debug!("a call of {} was refused: {reason}", method);

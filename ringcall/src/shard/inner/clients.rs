@@ -64,8 +64,9 @@ impl Inner {
                     records.begin(endpoint, handle, Side::Client, Some(peer));
                 }
                 self.introduce(handle, client);
-                if let Some(router) = client.services() {
-                    self.routers.borrow_mut().offer(handle, Rc::clone(router));
+                let own = client.services().cloned();
+                if let Some(router) = own.or_else(|| self.asks_callers.then(Rc::default)) {
+                    self.routers.borrow_mut().offer(handle, router);
                 }
                 client.opens(handle);
                 self.clients.borrow_mut().insert(handle, Rc::clone(client));

@@ -17,8 +17,9 @@ use crate::serve::Router;
 impl Inner {
     pub(crate) fn set_router(&self, router: Router) {
         let rows = Rc::clone(router.rows());
-        for config in [&self.server_config, &self.client_config] {
-            config.replace_with(|config| offering(config, &rows));
+        self.server_config.replace_with(|config| offering(config, &rows));
+        if !self.asks_callers {
+            self.client_config.replace_with(|config| offering(config, &rows));
         }
         let before = std::mem::replace(&mut self.routers.borrow_mut().shared, Rc::new(router));
         drop(before);
