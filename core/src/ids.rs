@@ -1,6 +1,7 @@
 //! Names of calls and methods.
 
 use core::fmt;
+use core::num::NonZeroU32;
 
 /// Which end of a connection opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,8 +112,29 @@ pub struct CallId(pub(crate) MessageId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     pub(crate) id: MessageId,
-    /// For one-way calls, which hold no slot: how many body bytes are charged for it.
-    pub(crate) one_way: Option<u32>,
+    /// For one-way calls, which hold no slot.
+    pub(crate) one_way: Option<OneWay>,
+}
+
+/// What a one-way call has instead of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OneWay {
+    /// How many body bytes are charged for it.
+    pub(crate) charged: u32,
+    /// Tells it from others that the peer has given the same message id, as it may.
+    pub(crate) number: NonZeroU32,
+}
+
+impl OneWay {
+    /// As it is recorded.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.number.get()) << 32 | u64::from(self.charged)
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> OneWay {
+        let number = NonZeroU32::new((bits >> 32) as u32).unwrap_or(NonZeroU32::MIN);
+        OneWay { charged: bits as u32, number }
+    }
 }
 
 /// The streams of a call, whichever side made it.

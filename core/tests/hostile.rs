@@ -521,6 +521,18 @@ fn b06_ids_are_checked() {
     cases.iter().for_each(|(frames, reason)| closes(frames, *reason));
 }
 
+/// They hold no slot, so a peer may call all of them the same.
+#[test]
+fn one_way_calls_of_one_message_id_are_told_apart() {
+    let mut raw = server();
+    let same = request(3, b"any").flags(ONE_WAY);
+    raw.send(&[same.clone(), same.clone(), same]);
+    let mut ids: Vec<_> = raw.requests.iter().map(|request| request.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+}
+
 #[test]
 fn b07_any_slot_and_generation_below_the_limit() {
     let mut raw = server();

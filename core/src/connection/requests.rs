@@ -48,8 +48,7 @@ impl<T> Connection<T> {
             request.extensions = self.keep(frame.slice(RequestHeader::LEN..header_len));
         }
         if head.flags & request_flags::ONE_WAY != 0 {
-            request.id.one_way = Some(u32::try_from(body_len).unwrap_or(u32::MAX));
-            self.served.one_ways = self.served.one_ways.saturating_add(1);
+            request.id.one_way = Some(self.served.one_way(body_len));
         } else {
             let slot = self.served.enter(head.id, &mut self.share);
             slot.charged = body_len;
@@ -191,8 +190,7 @@ impl<T> Connection<T> {
         if request.flags & request_flags::ONE_WAY != 0 {
             // A one-way call holds its slot only until it is complete.
             self.served.step(id.slot(), ServedInput::ReplyLast);
-            self.served.one_ways = self.served.one_ways.saturating_add(1);
-            request.id.one_way = Some(u32::try_from(arriving.charged).unwrap_or(u32::MAX));
+            request.id.one_way = Some(self.served.one_way(arriving.charged));
         }
         if request.deadline <= now && !bug!("expired_on_arrival_runs") {
             self.count_expired(true);

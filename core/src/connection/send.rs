@@ -16,6 +16,7 @@ use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
     Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
 };
+use crate::ids::OneWay;
 use crate::payload::Empty;
 use crate::{
     CallId, Cause, CloseCode, CloseReason, Codec, EncodeError, Failure, Instant, MessageId,
@@ -294,7 +295,7 @@ impl<T> Connection<T> {
         payload: &P,
     ) -> Result<(), ReplyError> {
         let id = request.id;
-        if let Some(charged) = request.one_way {
+        if let Some(OneWay { charged, .. }) = request.one_way {
             self.counters.requests_answered += 1;
             self.served.one_ways = self.served.one_ways.saturating_sub(1);
             self.credit.calls_in.release_at_most(charged as usize);

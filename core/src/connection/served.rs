@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use super::Request;
 use super::assembly::{Arriving, Assembly};
@@ -9,6 +10,7 @@ use super::state::{ServedInput, ServedState};
 use super::stream::{Late, Streams};
 use crate::frame::ItemHeader;
 use crate::memory::Share;
+use crate::ids::OneWay;
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Served {
     live: usize,
     /// One-way calls that the application has; they hold no slot.
     pub(super) one_ways: u32,
+    /// How many there have been, from 1 again after so many that none of the first is left.
+    one_way_number: NonZeroU32,
 }
 
 #[derive(Debug)]
@@ -44,7 +48,15 @@ const SLOT_BYTES: usize = size_of::<Slot>() + 64;
 
 impl Served {
     pub(super) fn new() -> Served {
-        Served { slots: Vec::new(), live: 0, one_ways: 0 }
+        Served { slots: Vec::new(), live: 0, one_ways: 0, one_way_number: NonZeroU32::MIN }
+    }
+
+    /// The application gets a one-way call, with so many bytes.
+    pub(super) fn one_way(&mut self, charged: usize) -> OneWay {
+        let number = self.one_way_number;
+        self.one_way_number = number.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.one_ways = self.one_ways.saturating_add(1);
+        OneWay { charged: u32::try_from(charged).unwrap_or(u32::MAX), number }
     }
 
     /// How many calls are not answered yet.

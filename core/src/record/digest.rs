@@ -150,7 +150,7 @@ impl Digest {
         self.numbers([
             1,
             request.id.id.to_wire(),
-            request.id.one_way.map_or(0, |charged| u64::from(charged) + 1),
+            request.id.one_way.map_or(0, |it| u64::from(it.charged) + 1),
             request.method,
             request.in_signature,
             request.out_signature,

@@ -12,6 +12,7 @@ use core::time::Duration;
 use ringcall_buf::ObjectError;
 
 use crate::frame::{ArchiveFormat, CancelReason, InstanceId, ReplyHeader};
+use crate::ids::OneWay;
 use crate::{
     CallId, CloseCode, CloseReason, Codec, EncodeError, Encoding, Instant, MessageId, RequestId,
     Side, StreamId, TlsFault, TransportError,
@@ -111,6 +112,7 @@ wrapped! {
     MessageId: u64, |id| id.to_wire(), |wire| Some(MessageId::from_wire(wire));
     CallId: MessageId, |id| id.0, |id| Some(CallId(id));
     StreamId: MessageId, |id| id.0, |id| Some(StreamId(id));
+    OneWay: u64, |it| it.to_bits(), |bits| Some(OneWay::from_bits(bits));
     Codec: u8, |codec| codec.0, |number| Some(Codec(number));
     CloseCode: u16, |code| code.0, |number| Some(CloseCode(number));
     ArchiveFormat: u8, |format| format.0, |bits| Some(ArchiveFormat(bits));

@@ -494,6 +494,36 @@ fn d08_a_server_that_ignores_cancels_keeps_its_slot_and_nobody() {
     });
 }
 
+/// A peer may give all of them one id, since they hold no slot: none is forgotten for another one.
+#[test]
+fn one_way_calls_of_one_id_are_all_cancelled() {
+    #[ringcall::service(name = "test.Sink")]
+    trait Sink {
+        #[method(one_way)]
+        async fn keep(&self, cx: &Context, body: Bytes);
+    }
+    #[derive(Clone, Default)]
+    struct Tub(Arc<AtomicU64>);
+    impl Sink for Tub {
+        async fn keep(&self, cx: &Context, _: Bytes) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            cx.sleep(Duration::from_secs(60)).await;
+        }
+    }
+    over_one_pair(|pair| {
+        let tub = Tub::default();
+        let server = pair.bind().service(tub.clone().into_sink());
+        let server = pair.start(server.drain_timeout(Duration::from_millis(20)));
+        let mut wire = raw::dial_open(server.address());
+        let mut same = raw::request(0, "test.Sink/keep", b"x");
+        same[5] = request_flags::ONE_WAY;
+        wire.write_all(&same.repeat(5)).unwrap();
+        eventually("all of them run", || tub.0.load(Ordering::SeqCst) == 5);
+        let report = server.drain();
+        assert_eq!(report.cancelled, 5, "{report}");
+    });
+}
+
 #[test]
 fn f06_a_responder_may_answer_when_nobody_waits_or_its_connection_is_gone() {
     over_every_pair(|pair| {

@@ -106,8 +106,6 @@ pub(crate) struct Taken<K> {
     kept: Reserves,
     callers: Option<Callers>,
     calls: HashMap<K, Call>,
-    /// Further calls of the same key: one-way calls hold no slot, so a peer may give several of them one id.
-    twins: HashMap<K, Vec<Call>>,
 }
 
 /// The calls of each caller, of those who have any: there are never more callers than calls.
@@ -153,8 +151,6 @@ struct Call {
     /// The number of its caller, if that matters.
     caller: Option<u64>,
     arrived: Instant,
-    /// Whether it was taken, not only told that there is no room.
-    is_counted: bool,
 }
 
 impl<K: Hash + Eq + Copy> Taken<K> {
@@ -170,7 +166,6 @@ impl<K: Hash + Eq + Copy> Taken<K> {
             kept,
             callers: of_each.map(|max| Callers { max, calls: HashMap::new() }),
             calls: HashMap::new(),
-            twins: HashMap::new(),
         }
     }
 
@@ -201,15 +196,9 @@ impl<K: Hash + Eq + Copy> Taken<K> {
             Some((callers, caller)) if !callers.has_room(caller) => Room::CallerFull,
             _ => self.room(method.map(|index| &self.methods[index].1), class),
         };
-        let is_counted = room == Room::Taken;
-        if is_counted {
+        if room == Room::Taken {
             self.count(method, caller);
-        }
-        let call = Call { of, method, caller, arrived, is_counted };
-        match self.calls.entry(key) {
-            Entry::Vacant(entry) if is_counted => drop(entry.insert(call)),
-            Entry::Vacant(_) => {}
-            Entry::Occupied(_) => self.twins.entry(key).or_default().push(call),
+            self.calls.insert(key, Call { of, method, caller, arrived });
         }
         room
     }
@@ -218,7 +207,7 @@ impl<K: Hash + Eq + Copy> Taken<K> {
     /// may be. Adaptive limits that are the same go on from what they have found. Callers are numbered as before, or else
     /// the calls that there are belong to nobody.
     pub(crate) fn take_over(&mut self, before: Taken<K>, are_callers_same: bool) {
-        let Taken { all, methods, calls, twins, .. } = before;
+        let Taken { all, methods, mut calls, .. } = before;
         if let Some((all, before)) = self.all.as_mut().zip(all) {
             all.learn_from(before);
         }
@@ -227,15 +216,12 @@ impl<K: Hash + Eq + Copy> Taken<K> {
                 self.methods[place].1.learn_from(before);
             }
         }
-        let (mut calls, mut twins) = (calls, twins);
-        for call in calls.values_mut().chain(twins.values_mut().flatten()) {
+        for call in calls.values_mut() {
             call.method = self.place(call.of);
             call.caller = call.caller.filter(|_| are_callers_same);
-            if call.is_counted {
-                self.count(call.method, call.caller);
-            }
+            self.count(call.method, call.caller);
         }
-        (self.calls, self.twins) = (calls, twins);
+        self.calls = calls;
     }
 
     /// Where the limit of a method is, if it has one.
@@ -262,20 +248,6 @@ impl<K: Hash + Eq + Copy> Taken<K> {
         }
     }
 
-    /// Takes out the last of those that have this key.
-    fn remove(&mut self, key: &K) -> Option<Call> {
-        if !self.twins.is_empty()
-            && let Some(twins) = self.twins.get_mut(key)
-        {
-            let twin = twins.pop();
-            if twins.is_empty() {
-                self.twins.remove(key);
-            }
-            return twin;
-        }
-        self.calls.remove(key)
-    }
-
     /// Whether the time at which calls end matters.
     pub(crate) fn is_adaptive(&self) -> bool {
         let mut limits = self.all.iter().chain(self.methods.iter().map(|(_, limit)| limit));
@@ -285,8 +257,7 @@ impl<K: Hash + Eq + Copy> Taken<K> {
     /// A call has ended, whichever way; one that was not taken changes nothing. What did not run says nothing of how
     /// long calls take.
     pub(crate) fn end(&mut self, now: Instant, key: &K, status: Status, rng: &mut dyn Entropy) {
-        let ended = self.remove(key).filter(|call| call.is_counted);
-        let Some(Call { method, caller, arrived, .. }) = ended else { return };
+        let Some(Call { method, caller, arrived, .. }) = self.calls.remove(key) else { return };
         if let Some((callers, caller)) = self.callers.as_mut().zip(caller) {
             callers.end(caller);
         }
@@ -344,29 +315,6 @@ mod tests {
         assert!(taken.calls.is_empty());
         assert!(taken.methods.iter().all(|(_, limit)| limit.calls == 0));
         assert_eq!(taken.all.map(|limit| limit.calls), Some(0));
-    }
-
-    #[test]
-    fn calls_of_one_key_are_counted_each_for_its_own_method() {
-        let mut rng = SplitMix64::new(1);
-        let mut taken = taken(0, &[(2, 1)]);
-        let now = Instant::from_nanos(1);
-        // One of a method without a limit, one of a method with one, one that there is no room for.
-        assert_eq!(taken.begin(7, (1, 0), None, now), Room::Taken);
-        assert_eq!(taken.begin(7, (2, 0), None, now), Room::Taken);
-        assert!(Room::Taken != taken.begin(7, (2, 0), None, now));
-        taken.end(now, &7, Status::OVERLOADED, &mut rng);
-        assert!(
-            Room::Taken != taken.begin(8, (2, 0), None, now),
-            "what was refused gives no place back"
-        );
-        taken.end(now, &8, Status::OVERLOADED, &mut rng);
-        taken.end(now, &7, Status::OK, &mut rng);
-        taken.end(now, &7, Status::OK, &mut rng);
-        taken.end(now, &7, Status::OK, &mut rng);
-        assert_eq!(taken.methods[0].1.calls, 0);
-        assert!(taken.calls.is_empty() && taken.twins.is_empty());
-        assert_eq!(taken.begin(9, (2, 0), None, now), Room::Taken);
     }
 
     #[test]
