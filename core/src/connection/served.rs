@@ -9,8 +9,8 @@ use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
 use super::stream::{Late, Streams};
 use crate::frame::ItemHeader;
-use crate::memory::Share;
 use crate::ids::OneWay;
+use crate::memory::Share;
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]

@@ -97,8 +97,8 @@ impl Context {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         match &self.home {
-            Home::Shard(_) => self.facts.deadline <= self.now(),
-            Home::Elsewhere(_, flag) => flag.is_cancelled(self.facts.deadline <= self.now()),
+            Home::Shard(_) => self.facts.has_expired(self.now()),
+            Home::Elsewhere(_, flag) => flag.is_cancelled(self.facts.has_expired(self.now())),
         }
     }
 
@@ -221,7 +221,7 @@ impl SendContext {
     /// Whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let has_expired = self.remaining().is_zero();
+        let has_expired = self.facts.has_expired(MachineClock.now());
         match self.is_elsewhere {
             true => self.flag.is_cancelled(has_expired),
             false => has_expired,

@@ -119,7 +119,11 @@ impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
             Ok(Ok(())) => {}
             Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
             // Its responder was dropped by that, which answers.
-            Err(_) => log::error!("the handler of {} panicked", facts.method),
+            Err(_) if shard.is_running(facts.handle, facts.request) => {
+                log::error!("the handler of {} panicked", facts.method);
+            }
+            // There was none yet: it was somebody's code that makes the argument of what has arrived.
+            Err(_) => panicked(&shard, &facts),
         }
     }
 }
@@ -207,13 +211,18 @@ where
         offload(call, &self.pool, move |call| {
             let facts = call.facts;
             let Origin::Elsewhere(remote, flag) = &call.origin else { return };
-            let (remote, _entered) = (Arc::clone(remote), flag.enter());
-            match catch_unwind(AssertUnwindSafe(|| handler(call))) {
+            let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
+            let _entered = flag.enter();
+            let ran = catch_unwind(AssertUnwindSafe(|| handler(call)));
+            if ran.is_err() {
+                log::error!("the handler of {} panicked", facts.method);
+            }
+            match ran {
+                // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => {}
-                Ok(Err(status)) => {
-                    Away::without(remote, facts).status(status);
-                }
-                Err(_) => log::error!("the handler of {} panicked", facts.method),
+                Err(_) if flag.has_responder() => {}
+                Ok(Err(status)) => Away::without(remote, facts).status(status),
+                Err(_) => Away::without(remote, facts).status(Status::INTERNAL),
             }
         });
     }
@@ -358,18 +367,20 @@ where
     fn start(&self, call: &mut Incoming) {
         let handler = Arc::clone(&self.handler);
         spawn(call, &self.spawn, move |call, mut owed| async move {
+            let flag = Arc::clone(&call.flag);
             let ran = {
-                let _entered = call.flag.enter();
+                let _entered = flag.enter();
                 catch_unwind(AssertUnwindSafe(|| handler(&mut call.into_incoming())))
             };
             match ran {
                 Ok(Err(status)) => owed.status(status),
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => drop(owed.answer.take()),
-                Err(_) => {
+                Err(_) if flag.has_responder() => {
                     log::error!("the handler of a call panicked");
                     drop(owed.answer.take());
                 }
+                Err(_) => owed.panicked(),
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
@@ -54,6 +54,8 @@ pub(crate) struct Facts {
     pub(crate) queue_us: u32,
     /// The call is a retry already.
     pub(crate) is_retried: bool,
+    /// It runs to its end, also when its caller does not wait any more: its answer is for others, too.
+    pub(crate) outlasts_caller: bool,
     pub(crate) method: &'static str,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
@@ -62,6 +64,11 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Whether its time is over.
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        self.deadline <= now && !self.outlasts_caller
+    }
+
     /// In which form the caller reads what a method answers with that status.
     pub(crate) fn form_of<M: Message>(&self, status: Status) -> Form {
         let [reply, error, _] = self.out_forms;
@@ -102,6 +109,8 @@ pub(crate) struct CancelFlag {
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     status: AtomicU16,
+    /// There is a responder, which answers.
+    has_responder: AtomicBool,
     /// Of the handler, while it awaits something.
     waker: AtomicWaker,
     /// Metadata for the answer.
@@ -115,6 +124,7 @@ impl CancelFlag {
         CancelFlag {
             caller,
             status: AtomicU16::new(0),
+            has_responder: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             metadata: Mutex::default(),
             scope: None,
@@ -143,6 +153,16 @@ impl CancelFlag {
     /// What was added since it was asked last.
     pub(crate) fn take_metadata(&self) -> Vec<u8> {
         std::mem::take(&mut *self.metadata.lock()).finish()
+    }
+
+    /// From now on a responder answers.
+    pub(crate) fn give_to_responder(&self) {
+        self.has_responder.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a responder has answered, or will. For the thread that the handler is called on.
+    pub(crate) fn has_responder(&self) -> bool {
+        self.has_responder.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cancel(&self, status: Status) {
@@ -194,6 +214,7 @@ impl Incoming {
                 attempt: request.attempt,
                 queue_us: 0,
                 is_retried: request.flags & request_flags::RETRIED != 0,
+                outlasts_caller: false,
                 method,
                 out_signature: admitted.out_signature,
                 out_forms: admitted.out_forms,

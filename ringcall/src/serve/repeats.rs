@@ -26,7 +26,11 @@ impl Handler for Deduplicated {
         let Origin::Shard(shard) = &call.origin else { return };
         let (shard, facts) = (Rc::clone(shard), call.facts);
         match shard.begin_keyed(self.method, &facts, &call.extensions) {
-            None | Some(Begun::First) => self.handler.start(call),
+            None => self.handler.start(call),
+            Some(Begun::First) => {
+                call.facts.outlasts_caller = true;
+                self.handler.start(call);
+            }
             Some(Begun::Waits(waiting)) => match self.repeats.build(|| Ok(waiting)) {
                 Ok(slot) => self.repeats.start(slot, &shard, &facts, Repeat),
                 Err(unbuilt) => unbuilt.answer(&shard, &facts),

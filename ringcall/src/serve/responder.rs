@@ -102,7 +102,10 @@ impl<V: Message, E: Message> Responds for Responder<V, E> {
                 (Arc::clone(&shard.remote), flag)
             }
             // The pool has made one already.
-            Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Arc::clone(flag)),
+            Origin::Elsewhere(remote, flag) => {
+                flag.give_to_responder();
+                (Arc::clone(remote), Arc::clone(flag))
+            }
         };
         Responder { call: Some((remote, facts)), flag, answer: PhantomData }
     }

@@ -746,6 +746,11 @@ impl Inner {
         }
     }
 
+    /// Whether somebody was told of it.
+    pub(crate) fn is_running(&self, handle: Handle, request: RequestId) -> bool {
+        self.running.borrow().contains_key(&(handle, request))
+    }
+
     pub(crate) fn ended_running(&self, handle: Handle, request: RequestId) {
         self.running.borrow_mut().remove(&(handle, request));
     }

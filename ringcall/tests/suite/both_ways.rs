@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use crate::common::{Pair, block, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    Access, BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters, Failure,
-    FailureClass, Handlers, IntoOwned, Items, LocalClient, Peer, RunningServer, SendContext, Shard,
-    ShardConfig, Status, Stream, Wait,
+    Access, BlockOn, BlockingClient, CallError, Cause, Channel, Client, Config, Context, Counters,
+    Failure, FailureClass, Handlers, IntoOwned, Items, LocalClient, Peer, RunningServer,
+    SendContext, Shard, ShardConfig, Status, Stream, Wait,
 };
 
 /// What a client offers.

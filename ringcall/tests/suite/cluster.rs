@@ -190,10 +190,12 @@ fn an_observer_can_tell_a_retry_from_a_first_attempt() {
         std::future::ready(if is_first { Err(Status::OVERLOADED) } else { Ok(call) })
     };
     let till = Drawer { number: 0, paid: Paid::default() };
-    let server = Server::bind("127.0.0.1:0").service(till.into_till()).filter(busy_once).start().unwrap();
+    let server =
+        Server::bind("127.0.0.1:0").service(till.into_till()).filter(busy_once).start().unwrap();
     let told = Arc::new(Attempts(Mutex::default()));
     let observer: Arc<dyn Observer> = Arc::clone(&told) as _;
-    let clients = Clients::new().unwrap().with(move |connect| connect.observer(Arc::clone(&observer)));
+    let clients =
+        Clients::new().unwrap().with(move |connect| connect.observer(Arc::clone(&observer)));
     let balanced = Balanced::new(clients, in_turn(), 1).unwrap();
     balanced.apply(&Listing::of(1, [instance(0, &server)]));
     until_ready(&balanced, 1);

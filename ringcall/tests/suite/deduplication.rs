@@ -24,7 +24,7 @@ trait Shop {
     /// These give it when the shop is open.
     async fn wait(&self, cx: &Context) -> u64;
     #[method(offload)]
-    async fn wait_apart(&self) -> u64;
+    async fn wait_apart(&self, cx: &Context) -> u64;
     fn order(&self, responder: Responder<u64>);
     async fn wrap(&self, bytes: u64) -> Bytes;
     /// Nothing is kept of these.
@@ -86,15 +86,15 @@ impl Shop for Counter {
     async fn wait(&self, cx: &Context) -> u64 {
         let _gone = Gone(&self.0);
         let number = self.0.run();
-        while !self.0.is_open() {
+        while !self.0.is_open() && !cx.is_cancelled() {
             cx.sleep(MS).await;
         }
         number
     }
 
-    async fn wait_apart(&self) -> u64 {
+    async fn wait_apart(&self, cx: &Context) -> u64 {
         let number = self.0.run();
-        while !self.0.is_open() {
+        while !self.0.is_open() && !cx.is_cancelled() {
             block(MS);
         }
         number
@@ -103,7 +103,7 @@ impl Shop for Counter {
     fn order(&self, responder: Responder<u64>) {
         let (shop, number) = (self.0.clone(), self.0.run());
         std::thread::spawn(move || {
-            while !shop.is_open() {
+            while !shop.is_open() && !responder.is_cancelled() {
                 block(MS);
             }
             responder.send(Ok(number));

@@ -190,3 +190,68 @@ fn a_call_that_the_executor_drops_is_answered() {
         server.stop();
     });
 }
+
+/// Two builds of one service, of which the newer one makes its argument of the older one's by code of its own.
+macro_rules! readers {
+    ($($build:ident: $note:item;)*) => {
+        $(#[allow(dead_code, reason = "nobody serves the older one")]
+        mod $build {
+            use ringcall::Responder;
+
+            #[ringcall::service(name = "test.Reader", send)]
+            pub(super) trait Reader {
+                fn read(&self, note: Note, responder: Responder<u64>);
+            }
+
+            $note
+
+            pub(super) struct Clerk;
+
+            impl Reader for Clerk {
+                fn read(&self, _: Note, responder: Responder<u64>) {
+                    responder.send(Ok(1));
+                }
+            }
+        })*
+    };
+}
+
+readers! {
+    old: #[ringcall::message] pub(super) struct Note { pub(super) size: u32 };
+    new: #[ringcall::message(also = super::old::Note)] pub(super) struct Note { pub(super) size: u64 };
+}
+
+impl From<old::Note> for new::Note {
+    fn from(old: old::Note) -> new::Note {
+        assert_ne!(old.size, 13, "as asked");
+        new::Note { size: old.size.into() }
+    }
+}
+
+/// There is no responder yet that could answer.
+#[test]
+fn an_argument_that_cannot_be_made_is_answered_wherever_its_handler_runs() {
+    use new::Reader as _;
+    let executor = executor();
+    over_every_pair(|pair| {
+        let spawned = |server: ringcall::Server| {
+            let tokio = executor.clone();
+            server.service_spawned(new::Clerk.into_reader(), move |call| drop(tokio.spawn(call)))
+        };
+        let here = |server: ringcall::Server| server.service(new::Clerk.into_reader());
+        for server in [
+            here(pair.bind()),
+            here(pair.bind()).handlers(ringcall::Handlers::Offload),
+            spawned(pair.bind()),
+        ] {
+            let server = pair.start(server);
+            let reader = pair.secured(old::ReaderClient::connect(server.address())).wait().unwrap();
+            let reader = reader.with_options(PATIENT);
+            let read = |size| reader.read(&old::Note { size }).wait();
+            assert_eq!(read(12).unwrap(), 1);
+            assert_eq!(status(&read(13).unwrap_err()), Cause::Status(Status::INTERNAL));
+            assert_eq!(read(14).unwrap(), 1);
+            assert!(server.drain().is_clean());
+        }
+    });
+}
