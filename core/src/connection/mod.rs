@@ -945,6 +945,17 @@ impl<T> Connection<T> {
         (self.credit.call_items_in.held(), self.credit.reply_items_in.held())
     }
 
+    /// How many more calls may be made now: as the other side accepts, and none while too much waits to be sent
+    /// ([`Config::send_queue_max`](crate::Config::send_queue_max)). There is room again when some of that was sent, which a
+    /// step does.
+    #[must_use]
+    pub fn calls_room(&self) -> u32 {
+        match self.outbound.queued() >= self.bounds.queue_max {
+            true => 0,
+            false => self.in_flight_limit().saturating_sub(self.calls_in_flight() as u32),
+        }
+    }
+
     /// How many calls the other side accepts at once; zero before its HELLO.
     #[must_use]
     pub fn in_flight_limit(&self) -> u32 {

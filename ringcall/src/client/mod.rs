@@ -16,6 +16,7 @@ mod shared;
 mod skew;
 mod state;
 mod streams;
+mod wakers;
 mod within;
 
 pub use address::ToAddress;

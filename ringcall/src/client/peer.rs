@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payload, SharedChunk};
 
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
+use super::wakers::Wakers;
 use super::{BlockOn, ConnectionState, Watched};
 use crate::block_on::block_on;
 use crate::observe::Audience;
@@ -150,8 +151,7 @@ pub(crate) struct PeerShared {
 #[derive(Default)]
 struct End {
     reason: Option<CloseReason>,
-    /// Who wants to be told, by place.
-    waiting: Vec<Option<Waker>>,
+    waiting: Wakers,
 }
 
 impl PeerShared {
@@ -175,9 +175,9 @@ impl PeerShared {
         let waiting = {
             let mut end = self.end.lock();
             end.reason.get_or_insert(reason);
-            std::mem::take(&mut end.waiting)
+            end.waiting.all()
         };
-        waiting.into_iter().flatten().for_each(Waker::wake);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -194,33 +194,16 @@ impl Future for Closed {
         let this = &mut *self;
         let mut end = this.shared.end.lock();
         if let Some(reason) = end.reason {
-            this.place = None;
             return Poll::Ready(reason);
         }
-        let waker = cx.waker();
-        match this.place {
-            Some(place) => end.waiting[place] = Some(waker.clone()),
-            None => {
-                let free = end.waiting.iter().position(Option::is_none);
-                let place = free.unwrap_or(end.waiting.len());
-                if free.is_none() {
-                    end.waiting.push(None);
-                }
-                end.waiting[place] = Some(waker.clone());
-                this.place = Some(place);
-            }
-        }
+        end.waiting.keep(&mut this.place, cx.waker());
         Poll::Pending
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        // Nobody waits any more once the end was told.
-        if let Some(place) = self.place
-            && let Some(waiting) = self.shared.end.lock().waiting.get_mut(place)
-        {
-            *waiting = None;
-        }
+        let this = &mut *self;
+        this.shared.end.lock().waiting.leave(&mut this.place);
     }
 }

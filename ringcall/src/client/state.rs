@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use ringcall_core::{Cause, CloseReason, Failure, Mismatch};
+
+use super::wakers::Wakers;
 
 /// How a client's connection is doing.
 ///
@@ -53,7 +56,7 @@ struct Seen {
     compressions: u8,
     /// Whom the last connection met that met somebody else than was expected.
     mismatch: Option<Box<Mismatch>>,
-    waiting: Vec<Waker>,
+    waiting: Wakers,
 }
 
 impl Watched {
@@ -63,7 +66,7 @@ impl Watched {
             is_final: false,
             compressions: 0,
             mismatch: None,
-            waiting: Vec::new(),
+            waiting: Wakers::default(),
         })))
     }
 
@@ -111,7 +114,7 @@ impl Watched {
                 return;
             }
             (seen.state, seen.is_final) = (state, is_final);
-            std::mem::take(&mut seen.waiting)
+            seen.waiting.all()
         };
         waiting.into_iter().for_each(Waker::wake);
     }
@@ -121,34 +124,75 @@ impl Watched {
         &self,
         from: ConnectionState,
     ) -> impl Future<Output = ConnectionState> + Send + use<> {
-        let watched = self.clone();
-        std::future::poll_fn(move |cx| watched.poll(cx.waker(), |state| state != from))
+        self.until(move |state| state != from)
     }
 
     /// Waits until calls can be made, or never can be.
     pub(crate) fn ready(&self) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
-        let watched = self.clone();
-        std::future::poll_fn(move |cx| {
-            let ready = |state| state == ConnectionState::Ready;
-            watched.poll(cx.waker(), ready).map(|state| match state {
+        let ready = self.until(|state| state == ConnectionState::Ready);
+        async move {
+            match ready.await {
                 ConnectionState::Ready => Ok(()),
                 _ => Err(Failure::not_sent(Cause::Shutdown)),
-            })
-        })
+            }
+        }
     }
 
-    fn poll(
-        &self,
-        waker: &Waker,
-        is_enough: impl FnOnce(ConnectionState) -> bool,
-    ) -> Poll<ConnectionState> {
-        let mut seen = self.0.lock();
-        if seen.is_final || is_enough(seen.state) {
+    /// Waits until the state is such a one, or will not change any more.
+    fn until<F: Fn(ConnectionState) -> bool>(&self, is_enough: F) -> Until<F> {
+        Until { watched: self.clone(), is_enough, place: None }
+    }
+}
+
+struct Until<F> {
+    watched: Watched,
+    is_enough: F,
+    place: Option<usize>,
+}
+
+impl<F> Unpin for Until<F> {}
+
+impl<F: Fn(ConnectionState) -> bool> Future for Until<F> {
+    type Output = ConnectionState;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionState> {
+        let this = &mut *self;
+        let mut seen = this.watched.0.lock();
+        if seen.is_final || (this.is_enough)(seen.state) {
             return Poll::Ready(seen.state);
         }
-        if !seen.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-            seen.waiting.push(waker.clone());
-        }
+        seen.waiting.keep(&mut this.place, cx.waker());
         Poll::Pending
+    }
+}
+
+impl<F> Drop for Until<F> {
+    fn drop(&mut self) {
+        self.watched.0.lock().waiting.leave(&mut self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn futures_that_are_given_up_leave_nothing_behind() {
+        let watched = Watched::new(ConnectionState::Ready);
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        for _ in 0..100 {
+            let waker = Waker::from(Arc::new(Task));
+            let mut cx = Context::from_waker(&waker);
+            let waits = || Box::pin(watched.changed(ConnectionState::Ready));
+            let (mut first, mut second) = (waits(), waits());
+            assert!(first.as_mut().poll(&mut cx).is_pending());
+            assert!(second.as_mut().poll(&mut cx).is_pending());
+            assert!(first.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(watched.0.lock().waiting.len(), 2);
+        }
+        assert_eq!(watched.0.lock().waiting.len(), 0);
     }
 }

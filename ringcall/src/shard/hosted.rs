@@ -175,8 +175,6 @@ impl HostedShard {
         let inner = &self.shard.inner;
         inner.endpoint.borrow_mut().transport_mut().wake();
         inner.resting.turned();
-        // Of a `block_on` that is over: nobody would ever poll it.
-        inner.remote.take_root_woken();
         let turn = self.shard.turn(Wait::Now);
         let was_busy = inner.was_busy();
         if was_busy {

@@ -50,6 +50,8 @@ pub(crate) struct Remote {
     pub(super) crowds: Crowds,
     /// The future that drives the shard wants to be polled.
     root_woken: AtomicBool,
+    /// How many drive it, one within another. Changed on its thread only.
+    roots: AtomicUsize,
     /// The connections of which somebody holds a [`Peer`](crate::Peer).
     peers: Mutex<HashMap<Handle, Arc<PeerShared>>>,
     /// What their calls are made of.
@@ -154,6 +156,7 @@ impl Remote {
             woken: SegQueue::new(),
             crowds: Crowds::default(),
             root_woken: AtomicBool::new(false),
+            roots: AtomicUsize::new(0),
             peers: Mutex::default(),
             outbox: OnceLock::new(),
             connections: AtomicUsize::new(0),
@@ -243,7 +246,20 @@ impl Remote {
         !self.calls.is_empty()
             || !self.notices.is_empty()
             || !self.woken.is_empty()
-            || self.root_woken.load(Ordering::Acquire)
+            // One that has ended can be woken for ever, and nobody would poll it.
+            || (self.root_woken.load(Ordering::Acquire) && self.roots.load(Ordering::Relaxed) > 0)
+    }
+
+    /// A future begins to drive the shard: it is polled first.
+    pub(crate) fn enter_root(&self) {
+        self.roots.fetch_add(1, Ordering::Relaxed);
+        self.wake_root();
+    }
+
+    /// It has ended. What it was woken for may have been for the one around it.
+    pub(crate) fn leave_root(&self) {
+        self.roots.fetch_sub(1, Ordering::Relaxed);
+        self.wake_root();
     }
 
     /// Waits, unless there is mail.

@@ -274,6 +274,22 @@ impl Drop for Driver {
     }
 }
 
+/// A shard while a future drives it.
+struct Driven<'a>(&'a Remote);
+
+impl Driven<'_> {
+    fn by_future(remote: &Remote) -> Driven<'_> {
+        remote.enter_root();
+        Driven(remote)
+    }
+}
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        self.0.leave_root();
+    }
+}
+
 /// Wakes the future that drives a shard.
 struct RootWake(Arc<Remote>);
 
@@ -437,7 +453,7 @@ impl Shard {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut context = Context::from_waker(&self.driver.root);
-        self.inner.remote.wake_root();
+        let _driven = Driven::by_future(&self.inner.remote);
         self.inner.stalls.forget();
         loop {
             if self.inner.remote.take_root_woken() {

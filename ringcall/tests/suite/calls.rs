@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, IntoFuture};
+use std::io::Write;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,12 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::common::{
-    Cook, Kitchen, KitchenClient, Rejected, SOON, Socket, eventually, order, over_every_engine,
-    over_every_pair, over_one_pair,
+    Cook, Kitchen, KitchenClient, Rejected, SOON, Socket, block, eventually, order,
+    over_every_engine, over_every_pair, over_one_pair, raw,
 };
 use ringcall::{
     BlockOn, BlockingClient, Bytes, CallError, CallOptions, Cause, Failure, FailureClass, Handlers,
-    Server, ShardConfig, Status, Wait, WaitPolicy,
+    Server, Shard, ShardConfig, Status, Wait, WaitPolicy,
 };
 
 fn failure<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Failure {
@@ -331,6 +332,84 @@ fn a_task_that_yields_lets_the_shard_look_for_what_has_arrived() {
         // And its own calls are answered beside it.
         let client = KitchenClient::new(&blocking);
         client.nothing().wait().unwrap();
+    });
+}
+
+/// Its waker may be anywhere, and be used at any time.
+#[test]
+fn a_future_that_has_ended_wakes_its_shard_no_more() {
+    over_one_pair(|pair| {
+        let shard = pair.shard();
+        let waker = shard.block_on(std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())));
+        waker.wake();
+        let turns = |_| shard.turn(Wait::Now) == ringcall::Turn::Idle;
+        assert!((0..8).any(turns), "there is always something to do");
+    });
+}
+
+#[test]
+fn a_future_that_drives_its_shard_within_another_leaves_that_one_its_wake() {
+    over_one_pair(|pair| {
+        let shard = pair.shard();
+        let is_done = Rc::new(Cell::new(false));
+        let mut is_first = true;
+        let outer = std::future::poll_fn(|cx| {
+            if is_done.get() {
+                return Poll::Ready(());
+            }
+            if std::mem::take(&mut is_first) {
+                let (is_done, waker) = (Rc::clone(&is_done), cx.waker().clone());
+                let sleep = shard.sleep(Duration::from_millis(5));
+                shard.spawn(async move {
+                    sleep.await;
+                    is_done.set(true);
+                    waker.wake();
+                });
+                shard.block_on(shard.sleep(Duration::from_millis(30)));
+            }
+            Poll::Pending
+        });
+        shard.block_on(outer);
+    });
+}
+
+/// Whoever waits is let in when there is room, and not asked all the time whether there is.
+#[test]
+fn a_shard_sleeps_while_its_calls_wait_for_room_to_be_sent() {
+    over_one_pair(|pair| {
+        let listening = raw::Listening::new(pair.socket);
+        let mut config = ShardConfig::default();
+        config.transport = pair.client;
+        config.client =
+            ringcall::Config::new().send_queue_soft(256 << 10).send_queue_max(512 << 10);
+        let shard = Shard::new(config).unwrap();
+        let address = listening.address.clone();
+        let answers = std::thread::spawn(move || {
+            let mut wire = listening.accept();
+            raw::read_opening(&mut wire).expect("a HELLO");
+            wire.write_all(&raw::opening()).unwrap();
+            wire
+        });
+        let local = shard.block_on(shard.connect(&address)).unwrap();
+        let wire = answers.join().unwrap();
+        let done = Rc::new(Cell::new(0));
+        for _ in 0..8 {
+            let (client, done) = (KitchenClient::new(local.clone()), Rc::clone(&done));
+            shard.spawn(async move {
+                let long = Bytes::from(vec![7; 1 << 20]);
+                let lost = failure(client.raw(&long).deadline(Duration::from_secs(60)).await);
+                assert!(matches!(lost.cause, Cause::Closed(_)), "{lost}");
+                done.set(done.get() + 1);
+            });
+        }
+        // Nobody reads.
+        let rests = (0..200).any(|_| {
+            block(Duration::from_millis(1));
+            (0..3).all(|_| shard.turn(Wait::Now) == ringcall::Turn::Idle)
+        });
+        assert!(rests, "there is always something to do");
+        drop(wire);
+        shard.run(|| done.get() < 8);
     });
 }
 

@@ -221,9 +221,7 @@ impl Inner {
         for client in crowded {
             let endpoint = self.endpoint.borrow();
             let connection = endpoint.connection(client.handle());
-            let free = connection.map_or(usize::MAX, |connection| {
-                (connection.in_flight_limit() as usize).saturating_sub(connection.calls_in_flight())
-            });
+            let free = connection.map_or(usize::MAX, |connection| connection.calls_room() as usize);
             drop(endpoint);
             if !client.admit(free) {
                 self.crowded.borrow_mut().push(client);
