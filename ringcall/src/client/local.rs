@@ -166,6 +166,8 @@ impl ClientConnection {
 
     pub(crate) fn failed(&self, reason: CloseReason) {
         self.update(Backoff::failed);
+        // Who was asked on the last connection will not say: nobody is to wait for that.
+        self.skew.learn_table(None);
         self.change(ConnectionState::Broken(reason));
     }
 
@@ -219,6 +221,7 @@ impl ClientConnection {
 
     /// Nobody will open another one.
     pub(crate) fn end(&self) {
+        self.skew.learn_table(None);
         self.watched.end();
         self.wake();
     }

@@ -46,7 +46,9 @@ pub(crate) use shared::Line;
 #[cfg(feature = "cluster")]
 pub(crate) use shared::background;
 pub use shared::{Client, Connect};
-pub(crate) use shared::{ConnectSlot, Destination, Entry, Outbox, RemoteEnd, RemoteSlot, Services};
+pub(crate) use shared::{
+    ConnectSlot, Connecting, Destination, Entry, Outbox, RemoteEnd, RemoteSlot, Services,
+};
 #[cfg(feature = "sim")]
 pub(crate) use skew::Tables;
 pub(crate) use skew::{Called, Skew};

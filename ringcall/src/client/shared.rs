@@ -521,6 +521,10 @@ impl<P: Payload> RemoteFuture<'_, P> {
         if !left.is_zero() {
             // It certainly did not run, and there may be another connection.
             self.call.timeout = left;
+            if self.line.skew.is_none() {
+                // Perhaps its layout was refused: only the shard knows, and what is compressed it cannot say in another.
+                self.call.compression = 0;
+            }
             if let (Some(begun), Some(audience)) = (&self.begun, &self.line.audience) {
                 audience.repeat(&self.call, begun.number(), MachineClock.now());
             }
@@ -931,6 +935,29 @@ pub(crate) struct ConnectSlot {
     result: Mutex<Option<Connected>>,
     waker: AtomicWaker,
     is_lazy: bool,
+}
+
+/// A connection that is being made: dropped before it is there, because its shard ends, it fails.
+pub(crate) struct Connecting(Option<Arc<ConnectSlot>>);
+
+impl Connecting {
+    pub(crate) fn new(slot: Arc<ConnectSlot>) -> Connecting {
+        Connecting(Some(slot))
+    }
+
+    pub(crate) fn complete(mut self, connected: Connected) {
+        if let Some(slot) = self.0.take() {
+            slot.complete(connected);
+        }
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.shut_down();
+        }
+    }
 }
 
 impl ConnectSlot {

@@ -117,7 +117,15 @@ pub(crate) struct Drain {
     cut_at: Instant,
     before: Counters,
     report: DrainReport,
-    waiting: Option<Waker>,
+    /// Whoever waits for its end; the first of them takes the report.
+    waiting: Vec<Waker>,
+}
+
+impl Drop for Drain {
+    /// It is over, or given up.
+    fn drop(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
 }
 
 impl Drain {
@@ -151,7 +159,7 @@ impl Inner {
                 cut_at: Instant::FAR,
                 before: self.endpoint.borrow().counters(),
                 report: DrainReport { connections, ..DrainReport::default() },
-                waiting: None,
+                waiting: Vec::new(),
             });
         }
         if let Some(drain) = &mut *self.drain.borrow_mut() {
@@ -261,9 +269,7 @@ impl Inner {
             drain.report.cut = self.connections_served();
             drain.done(now, DrainStep::Closed);
             self.report(now, drain);
-            if let Some(waker) = drain.waiting.take() {
-                waker.wake();
-            }
+            drain.waiting.drain(..).for_each(Waker::wake);
         }
     }
 
@@ -287,8 +293,9 @@ impl Inner {
         if !self.is_drained() {
             return None;
         }
-        let drain = self.drain.borrow_mut().take()?;
-        Some(DrainReport { counters: self.endpoint.borrow().counters(), ..drain.report })
+        let mut drain = self.drain.borrow_mut().take()?;
+        let report = std::mem::take(&mut drain.report);
+        Some(DrainReport { counters: self.endpoint.borrow().counters(), ..report })
     }
 
     /// Waits until a drain has come to its end.
@@ -298,8 +305,12 @@ impl Inner {
                 return Poll::Ready(report);
             }
             match &mut *self.drain.borrow_mut() {
-                Some(drain) => drain.waiting = Some(cx.waker().clone()),
-                // Somebody else has taken the report.
+                Some(drain) => {
+                    if !drain.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                        drain.waiting.push(cx.waker().clone());
+                    }
+                }
+                // Somebody else has taken the report, or a new service has begun.
                 None => return Poll::Ready(DrainReport::default()),
             }
             Poll::Pending

@@ -959,6 +959,10 @@ impl Inner {
         self.deliver_all();
         let redials = std::mem::take(&mut *self.redials.borrow_mut());
         redials.into_iter().for_each(|(_, client)| client.end());
+        // Also those that have never connected.
+        let remote = std::mem::take(&mut *self.remote_clients.borrow_mut());
+        remote.iter().flatten().for_each(|client| client.connection().end());
+        drop(remote);
         self.refuse_waiting(Status::DRAINING);
         // Dropping tasks may give up calls, which are over.
         self.executor.clear();

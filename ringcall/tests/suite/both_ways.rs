@@ -716,3 +716,65 @@ fn calls_to_a_peer_wait_for_room_if_they_may() {
         game.stop();
     });
 }
+
+/// What a client offers that keeps who has called it.
+#[ringcall::service]
+trait Guest {
+    async fn visit(&self, cx: &Context);
+}
+
+#[derive(Clone, Default)]
+struct Visited(Rc<std::cell::RefCell<Option<(LocalClient, Peer)>>>);
+
+impl Guest for Visited {
+    async fn visit(&self, cx: &Context) {
+        *self.0.borrow_mut() = Some((cx.local_peer(), cx.peer()));
+    }
+}
+
+#[ringcall::service]
+trait Host {
+    async fn invite(&self, cx: &Context);
+    async fn number(&self) -> u64;
+}
+
+struct Numbered(u64);
+
+impl Host for Numbered {
+    async fn invite(&self, cx: &Context) {
+        GuestClient::new(cx.local_peer()).visit().await.expect("it is at home");
+    }
+
+    async fn number(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A client has another connection by then, perhaps to another server.
+#[test]
+fn the_peer_of_a_connection_that_was_replaced_is_nobody_else() {
+    over_every_pair(|pair| {
+        let serve = |server: ringcall::Server, number| {
+            pair.start(server.service(Numbered(number).into_host()))
+        };
+        let first = serve(pair.bind(), 1);
+        let address = first.address().to_string();
+        let (shard, visited) = (pair.shard(), Visited::default());
+        let connect = shard.connect(&*address).service(visited.clone().into_guest());
+        let host = HostClient::new(shard.block_on(connect).unwrap());
+        shard.block_on(host.invite().into_future()).unwrap();
+        let (local, peer) = visited.0.borrow_mut().take().expect("it has visited");
+        let (local, peer) = (HostClient::new(local), HostClient::new(peer));
+        assert_eq!(shard.block_on(local.number().into_future()).unwrap(), 1);
+        assert_eq!(shard.block_on(peer.number().into_future()).unwrap(), 1);
+        first.stop();
+        let _second = serve(pair.bind_at(&*address), 2);
+        let patient = host.number().wait_for_ready(true).deadline(PATIENCE);
+        assert_eq!(shard.block_on(patient.into_future()).unwrap(), 2);
+        let left = |end: Result<u64, CallError>| failure(end.map(drop)).class;
+        let late = shard.block_on(local.number().into_future()).map(|it| it.to_native());
+        assert_eq!(left(late), FailureClass::NotSent);
+        let late = shard.block_on(peer.number().into_future()).map(|it| it.to_native());
+        assert_eq!(left(late), FailureClass::NotSent);
+    });
+}

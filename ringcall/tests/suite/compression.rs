@@ -427,3 +427,67 @@ fn a10_a_caller_is_not_bombed_either() {
         server.join().unwrap();
     });
 }
+
+/// A layout of its own, and a method to be called back with it.
+macro_rules! layouts {
+    ($($build:ident { $($field:ident: $type:ty),* })*) => {
+        $(#[allow(dead_code, reason = "one of them is served, the other one called")]
+        mod $build {
+            #[ringcall::message]
+            pub(super) struct Story {
+                $(pub(super) $field: $type,)*
+            }
+
+            #[ringcall::service(name = "test.Reader")]
+            pub(super) trait Reader {
+                async fn read(&self, story: ringcall::View<Story>) -> u64;
+            }
+
+            pub(super) struct Child;
+
+            impl Reader for Child {
+                async fn read(&self, story: ringcall::View<Story>) -> u64 {
+                    story.text.len() as u64 + u64::from(story.age.to_native())
+                }
+            }
+        })*
+    };
+}
+
+layouts! {
+    here { age: u32, text: String }
+    away { text: String, age: u32 }
+}
+
+#[ringcall::service(name = "test.Door")]
+trait Door {
+    async fn open(&self, cx: &Context);
+}
+
+#[derive(Clone, Default)]
+struct Hall(Arc<Mutex<Option<Peer>>>);
+
+impl Door for Hall {
+    async fn open(&self, cx: &Context) {
+        *self.0.lock().unwrap() = Some(cx.peer());
+    }
+}
+
+#[test]
+fn what_was_compressed_in_another_layout_goes_by_names() {
+    use away::Reader as _;
+    over_every_pair(|pair| {
+        let hall = Hall::default();
+        let server = pair.start(pair.bind().service(hall.clone().into_door()));
+        let connect = pair.secured(DoorClient::connect(server.address()));
+        let door = connect.service(away::Child.into_reader()).wait().unwrap();
+        door.open().wait().unwrap();
+        let peer = hall.0.lock().unwrap().take().expect("it has opened");
+        let reader = here::ReaderClient::new(peer);
+        let story = here::Story { age: 7, text: text(8192) };
+        for _ in 0..3 {
+            let call = reader.read(&story).compression(Some(Compression::Lz4));
+            assert_eq!(call.deadline(Duration::from_secs(60)).wait().unwrap(), 8199);
+        }
+    });
+}

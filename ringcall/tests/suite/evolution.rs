@@ -595,3 +595,49 @@ fn callers_without_types_are_answered_in_their_codec() {
         assert_eq!(counters.fallback_decoded, 5 * codecs.len() as u64);
     });
 }
+
+/// It was asked for its table of methods, and is gone: nobody is to wait for the answer.
+#[test]
+fn a_call_that_cannot_be_repeated_does_not_wait_for_the_table_of_who_has_left() {
+    use crate::common::raw;
+    use ringcall_core::frame::{ArchiveFormat, Hello, InstanceId, Kind, PREFACE, features};
+    use std::io::Write;
+    over_one_pair(|pair| {
+        let listening = raw::Listening::new(pair.socket);
+        let address = listening.address.clone();
+        let server = std::thread::spawn(move || {
+            let mut wire = listening.accept();
+            raw::read_opening(&mut wire).expect("a HELLO");
+            let hello = Hello {
+                version_min: 1,
+                version_max: 1,
+                archive: ArchiveFormat::STANDARD,
+                compressions: 0,
+                in_flight_max: 1024,
+                features: features::CONTROL_METHODS,
+                codecs: 0b111,
+                message_bytes_max: 4 << 20,
+                calls_window: 8 << 20,
+                replies_window: 8 << 20,
+                stream_window: 1 << 20,
+                table_digest: 0x1234_5678,
+                instance: InstanceId::default(),
+            };
+            let hello = raw::frame(Kind::Hello, 0, 0, &hello.encode(), b"");
+            wire.write_all(&[&PREFACE[..], &hello].concat()).unwrap();
+            raw::read_frame(&mut wire).expect("it asks");
+        });
+        let mut config = ringcall::ShardConfig::default();
+        config.transport = pair.client;
+        let shard = ringcall::Shard::new(config).unwrap();
+        let client = shard.block_on(shard.connect(&address)).unwrap();
+        let desk = original::DeskClient::new(client.clone());
+        shard.run(|| !matches!(client.state(), ringcall::ConnectionState::Broken(_)));
+        server.join().unwrap();
+        let order = first();
+        let toss = desk.toss(&order).deadline(Duration::from_secs(5));
+        let end = shard.block_on(std::future::IntoFuture::into_future(toss));
+        let lost = *end.unwrap_err().failure().expect("nobody answers");
+        assert!(matches!(lost.cause, Cause::Closed(_)), "{lost}");
+    });
+}

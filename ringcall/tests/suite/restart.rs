@@ -333,6 +333,26 @@ fn a_drain_that_nobody_waits_for_ends_with_the_next_service() {
     });
 }
 
+/// Whoever asks first gets the report; nobody waits for ever.
+#[test]
+fn two_that_wait_for_a_drain_both_hear_of_its_end() {
+    for engine in engines() {
+        let pair = Pair { server: engine, client: engine, socket: Socket::Tcp, is_secured: false };
+        let shard = pair.shard();
+        shard.serve(Cook::default().into_kitchen()).unwrap();
+        shard.listen(crate::common::address(pair.socket).as_str()).unwrap();
+        let ended = std::rc::Rc::new(std::cell::Cell::new(0));
+        for _ in 0..2 {
+            let (draining, ended) = (shard.clone(), std::rc::Rc::clone(&ended));
+            shard.spawn(async move {
+                draining.drain(Duration::from_secs(20)).await;
+                ended.set(ended.get() + 1);
+            });
+        }
+        shard.run(|| ended.get() < 2);
+    }
+}
+
 #[test]
 fn f09_a_drain_keeps_its_order() {
     for engine in engines() {

@@ -155,11 +155,11 @@ impl Inner {
         if let Some(connection) = self.peers.borrow().get(&handle) {
             return Rc::clone(connection);
         }
-        if let Some(client) = self.client(handle) {
-            return client;
-        }
-        let peer = self.seen_peer(handle);
-        let audience = self.audience(&Observers::default(), peer.as_ref());
+        // One that a client has opened: the client may have another one by the time it is called back.
+        let audience = match self.client(handle) {
+            Some(client) => client.audience().clone(),
+            None => self.audience(&Observers::default(), self.seen_peer(handle).as_ref()),
+        };
         let connection = Rc::new(ClientConnection::accepted(handle, audience));
         connection.watched().reads(self.compressions(handle));
         // Calls on one that is over fail by themselves.

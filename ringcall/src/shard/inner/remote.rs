@@ -11,8 +11,8 @@ use ringcall_core::{
 
 use super::{Due, Inner, Ticket};
 use crate::client::{
-    Called, ConnectSlot, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot, Security,
-    Services, Skew, Waits, Watched,
+    Called, ConnectSlot, Connecting, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot,
+    Security, Services, Skew, Waits, Watched,
 };
 use crate::serve::{Mount, Router};
 use crate::shard::SleepUntil;
@@ -165,6 +165,11 @@ impl Inner {
         let is_other = matches!(entry.to, Destination::Client(_))
             && client.connection().may_repeat(entry.handle, failure);
         if !is_other && !client.connection().skew().learn(failure, entry.called) {
+            return false;
+        }
+        // What is compressed cannot be said in another codec: it would be refused again.
+        let is_stuck = |(_, payload): &(Outgoing, Encoded)| payload.transcode().is_none();
+        if !is_other && entry.again.as_ref().is_some_and(is_stuck) {
             return false;
         }
         let deadline = entry.deadline;
@@ -374,9 +379,10 @@ impl Inner {
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }
+        let connecting = Connecting::new(slot);
         self.spawn(async move {
             let connected = client.first().await;
-            slot.complete(connected.map(|()| shard.enter_remote(client)));
+            connecting.complete(connected.map(|()| shard.enter_remote(client)));
         });
     }
 
