@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -387,19 +387,38 @@ impl Future for Sleep {
 pub(crate) struct RemoteSleep {
     remote: Arc<Remote>,
     time: Option<Duration>,
-    shared: Arc<SleepShared>,
+    shared: Arc<Sleeper>,
 }
 
+/// What somebody who sleeps shares with the timer.
 #[derive(Default)]
-struct SleepShared {
+pub(crate) struct Sleeper {
     is_over: AtomicBool,
     waker: AtomicWaker,
+    /// Nobody waits for the timer any more: its task is to end.
+    is_gone: AtomicBool,
+    timer: AtomicWaker,
 }
 
-impl Wake for SleepShared {
-    fn wake(self: Arc<Self>) {
+impl Sleeper {
+    /// The time is over, or nobody counts it any more.
+    pub(crate) fn wake(&self) {
         self.is_over.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Ready when nobody waits any more; for the task that counts the time.
+    pub(crate) fn poll_gone(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        self.timer.register(cx.waker());
+        match self.is_gone.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn leave(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.timer.wake();
     }
 }
 
@@ -415,12 +434,20 @@ impl Future for RemoteSleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         self.shared.waker.register(cx.waker());
         if let Some(time) = self.time.take() {
-            let waker = Waker::from(Arc::clone(&self.shared));
-            self.remote.notify(Notice::Timer(time, waker));
+            self.remote.notify(Notice::Timer(time, Arc::clone(&self.shared)));
         }
         match self.shared.is_over.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for RemoteSleep {
+    fn drop(&mut self) {
+        let is_counted = self.time.is_none() && !self.shared.is_over.load(Ordering::Relaxed);
+        if is_counted {
+            self.shared.leave();
         }
     }
 }

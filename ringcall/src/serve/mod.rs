@@ -23,9 +23,9 @@ mod table;
 
 pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
 pub use caller_key::CallerKey;
-#[cfg(feature = "cluster")]
-pub(crate) use context::RemoteSleep;
 pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
+#[cfg(feature = "cluster")]
+pub(crate) use context::{RemoteSleep, Sleeper};
 pub use deduplication::Deduplication;
 pub(crate) use deduplication::{Begun, KeptReplies, KeptReply, KeyDigest};
 pub use filter::ServerCall;

@@ -23,8 +23,8 @@ use crate::client::{
 };
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
-use crate::serve::Tie;
 use crate::serve::limits::{Limits, Rates};
+use crate::serve::{Sleeper, Tie};
 use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Mutex, Ordering, SegQueue, fence};
 
 /// How many calls of other threads may wait for their shard; more wait with their callers.
@@ -123,7 +123,7 @@ pub(crate) enum Notice {
     /// A handler on another thread begins with a tied call.
     Begun(Handle, Tie),
     /// Wake somebody on another thread after a while.
-    Timer(Duration, Waker),
+    Timer(Duration, Arc<Sleeper>),
     /// End the service; and say when that has begun.
     Goodbye(Goodbye, Option<SyncSender<()>>),
     /// Listen there, and nowhere else; and say where that is.
@@ -332,7 +332,7 @@ impl Remote {
                 Notice::Connect(_, _, _, slot) => slot.shut_down(),
                 Notice::Open(opening) => opening.bridge.shut_down(),
                 // There is no time here any more: what was to be waited for is over.
-                Notice::Timer(_, waker) => waker.wake(),
+                Notice::Timer(_, sleeper) => sleeper.wake(),
                 _ => {}
             }
         }

@@ -17,7 +17,7 @@ use ringcall::cluster::fleet::{self, FleetEvent, Readiness};
 use ringcall::cluster::route::{
     Action, By, Fields, Groups, Match, Route, Rule, Rules, Sample, Subset,
 };
-use ringcall::cluster::{Balanced, Clients, Instant, LocalClients, Settings, Watch};
+use ringcall::cluster::{Balanced, Clients, Connector, Instant, LocalClients, Settings, Watch};
 use ringcall::filter::{ClientCall, FilterExt, Filtered, ServerCall};
 use ringcall::limits::Limits;
 use ringcall::observe::{Event, Observer};
@@ -202,6 +202,24 @@ fn an_observer_can_tell_a_retry_from_a_first_attempt() {
     assert_eq!(who(&TillClient::new(balanced)), Ok(0));
     let ends = [(0, Some(Status::OVERLOADED)), (1, Some(Status::OK))];
     assert_eq!(*told.0.lock().unwrap(), ends);
+}
+
+/// A call that had a hedge to wait for, and was answered before: the shard is not to keep it in mind until then.
+#[test]
+fn a_sleep_that_is_given_up_is_forgotten() {
+    struct Waiting;
+    impl std::task::Wake for Waiting {
+        fn wake(self: Arc<Self>) {}
+    }
+    let (clients, waiting) = (Clients::new().unwrap(), Arc::new(Waiting));
+    let waker = std::task::Waker::from(Arc::clone(&waiting));
+    for _ in 0..100 {
+        let mut sleep = std::pin::pin!(Connector::sleep(&clients, Duration::from_secs(600)));
+        let mut cx = std::task::Context::from_waker(&waker);
+        assert!(std::future::Future::poll(sleep.as_mut(), &mut cx).is_pending());
+    }
+    drop(waker);
+    eventually("nobody has it", || Arc::strong_count(&waiting) == 1);
 }
 
 #[test]

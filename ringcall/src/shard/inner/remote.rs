@@ -1,8 +1,10 @@
 //! What other threads leave for a shard: their calls, and everything else that they have to say.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::Poll;
 
 use ringcall_core::{
     Address, CallId, Cause, CloseReason, Encoded, Failure, Handle, Instant, Outcome, Outgoing,
@@ -14,7 +16,7 @@ use crate::client::{
     Called, ConnectSlot, Connecting, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot,
     Security, Services, Skew, Waits, Watched,
 };
-use crate::serve::{Mount, Router};
+use crate::serve::{Mount, Router, Sleeper};
 use crate::shard::SleepUntil;
 use crate::shard::mail::{Notice, RemoteCall, RemoteOpening};
 
@@ -83,11 +85,11 @@ impl RemoteCalls {
 }
 
 /// Somebody on another thread, who is woken when the time has come, or the shard ends.
-struct Sleeper(Option<Waker>);
+struct Counting(Arc<Sleeper>);
 
-impl Drop for Sleeper {
+impl Drop for Counting {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Waker::wake);
+        self.0.wake();
     }
 }
 
@@ -292,13 +294,13 @@ impl Inner {
                     }
                 }
                 Notice::Begun(handle, tie) => self.tell_begun(handle, tie),
-                Notice::Timer(after, waker) => {
-                    let sleep = SleepUntil::new(self, self.now() + after);
-                    let sleeper = Sleeper(Some(waker));
-                    self.spawn(async move {
-                        sleep.await;
-                        drop(sleeper);
-                    });
+                Notice::Timer(after, sleeper) => {
+                    let mut sleep = SleepUntil::new(self, self.now() + after);
+                    let counting = Counting(sleeper);
+                    self.spawn(poll_fn(move |cx| match counting.0.poll_gone(cx) {
+                        Poll::Ready(()) => Poll::Ready(()),
+                        Poll::Pending => Pin::new(&mut sleep).poll(cx),
+                    }));
                 }
                 Notice::Goodbye(how, begun) => {
                     self.say_goodbye(how);
