@@ -34,7 +34,7 @@ pub use form::Previous;
 pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
-pub use message::{FromBody, IntoReply, Message, Typed};
+pub use message::{FromBody, HandlerError, IntoError, IntoReply, Message, Typed};
 #[doc(hidden)]
 pub use relayed::Relayed;
 #[doc(hidden)]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
-use ringcall_core::{Attached, Codec, EncodeError, Payload, Transcode, Writer};
+use ringcall_core::{Attached, Codec, EncodeError, Payload, Refusal, Transcode, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
 use crate::form;
@@ -438,8 +438,89 @@ impl<T: Archivable + Message> SendArgument for View<T, SharedChunk> {}
 
 impl SendArgument for SharedChunk {}
 
-/// What a handler may return: a message, or a `Result` of two. A message that was received may be returned as
-/// the [`View`] that it is.
+/// What a handler may fail with: a message, which its caller gets as it is, a [`Refusal`], or either of them, a
+/// [`HandlerError`].
+#[diagnostic::on_unimplemented(
+    message = "a method cannot fail with `{Self}`",
+    label = "neither a message nor a refusal",
+    note = "an error is a type with `#[ringcall::message]`, `Refusal`, or `HandlerError` of a message"
+)]
+pub trait IntoError {
+    /// What callers know it as.
+    type Error: Message;
+
+    /// The message, or that the handler has not done anything.
+    ///
+    /// # Errors
+    /// If it has not.
+    fn into_error(self) -> Result<Self::Error, Refusal>;
+}
+
+impl<E: Message> IntoError for E {
+    type Error = E;
+
+    #[inline]
+    fn into_error(self) -> Result<E, Refusal> {
+        Ok(self)
+    }
+}
+
+impl IntoError for Refusal {
+    type Error = Infallible;
+
+    fn into_error(self) -> Result<Infallible, Refusal> {
+        Err(self)
+    }
+}
+
+/// How a handler fails that has an error of its own, and may also refuse a call: it has not done anything then, and its
+/// caller may try again, here or at another server. Callers see an ordinary failure of that kind, and otherwise the error.
+///
+/// Both sorts become one with `?` or `into`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerError<E> {
+    /// The call was done, and this came of it.
+    App(E),
+    /// It was not.
+    Refused(Refusal),
+}
+
+impl<E: Message> From<E> for HandlerError<E> {
+    fn from(error: E) -> HandlerError<E> {
+        HandlerError::App(error)
+    }
+}
+
+impl<E> From<Refusal> for HandlerError<E> {
+    fn from(refusal: Refusal) -> HandlerError<E> {
+        HandlerError::Refused(refusal)
+    }
+}
+
+impl<E: fmt::Debug> fmt::Display for HandlerError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandlerError::App(error) => write!(f, "{error:?}"),
+            HandlerError::Refused(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> std::error::Error for HandlerError<E> {}
+
+impl<E: Message> IntoError for HandlerError<E> {
+    type Error = E;
+
+    fn into_error(self) -> Result<E, Refusal> {
+        match self {
+            HandlerError::App(error) => Ok(error),
+            HandlerError::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// What a handler may return: a message, or a `Result` of one and [an error](IntoError). A message that was received may
+/// be returned as the [`View`] that it is.
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "neither a message nor a `Result` of messages",
@@ -449,19 +530,23 @@ impl SendArgument for SharedChunk {}
 pub trait IntoReply {
     /// What it returns if all is well.
     type Value: Message;
-    /// What it returns otherwise.
+    /// What its caller gets otherwise.
     type Error: Message;
+    /// What it returns otherwise.
+    #[doc(hidden)]
+    type Failure: IntoError<Error = Self::Error>;
     /// How the value is sent.
     #[doc(hidden)]
     type Sent: Message;
 
     /// The same as a result.
-    fn into_reply(self) -> Result<Self::Sent, Self::Error>;
+    fn into_reply(self) -> Result<Self::Sent, Self::Failure>;
 }
 
 impl<M: Message> IntoReply for M {
     type Value = M;
     type Error = Infallible;
+    type Failure = Infallible;
     type Sent = M;
 
     #[inline]
@@ -470,9 +555,10 @@ impl<M: Message> IntoReply for M {
     }
 }
 
-impl<M: Message, E: Message> IntoReply for Result<M, E> {
+impl<M: Message, E: IntoError> IntoReply for Result<M, E> {
     type Value = M;
-    type Error = E;
+    type Error = E::Error;
+    type Failure = E;
     type Sent = M;
 
     #[inline]
@@ -485,6 +571,7 @@ impl<M: Message, E: Message> IntoReply for Result<M, E> {
 impl<T: Archivable + Message> IntoReply for View<T, Chunk> {
     type Value = T;
     type Error = Infallible;
+    type Failure = Infallible;
     type Sent = Relayed<T, Chunk>;
 
     #[inline]
@@ -496,6 +583,7 @@ impl<T: Archivable + Message> IntoReply for View<T, Chunk> {
 impl<T: Archivable + Message> IntoReply for View<T, SharedChunk> {
     type Value = T;
     type Error = Infallible;
+    type Failure = Infallible;
     type Sent = Relayed<T, SharedChunk>;
 
     #[inline]
@@ -504,9 +592,10 @@ impl<T: Archivable + Message> IntoReply for View<T, SharedChunk> {
     }
 }
 
-impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, Chunk>, E> {
+impl<T: Archivable + Message, E: IntoError> IntoReply for Result<View<T, Chunk>, E> {
     type Value = T;
-    type Error = E;
+    type Error = E::Error;
+    type Failure = E;
     type Sent = Relayed<T, Chunk>;
 
     #[inline]
@@ -515,9 +604,10 @@ impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, Chunk>, E
     }
 }
 
-impl<T: Archivable + Message, E: Message> IntoReply for Result<View<T, SharedChunk>, E> {
+impl<T: Archivable + Message, E: IntoError> IntoReply for Result<View<T, SharedChunk>, E> {
     type Value = T;
-    type Error = E;
+    type Error = E::Error;
+    type Failure = E;
     type Sent = Relayed<T, SharedChunk>;
 
     #[inline]

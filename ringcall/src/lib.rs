@@ -131,6 +131,34 @@
 //!
 //! A call ends exactly once, with the handler's answer or a [`CallError`] that says whether the call may
 //! have run: [`CallError::is_safe_to_retry`].
+//!
+//! A handler fails with a message of its own, `Result<Quote, NoSuch>`. One that has not done anything may say so instead
+//! with a [`Refusal`], and when it makes sense to come again; then a balanced channel asks another server:
+//!
+//! ```
+//! use std::time::Duration;
+//! use ringcall::{HandlerError, Refusal};
+//!
+//! #[ringcall::message]
+//! struct NoSuch;
+//!
+//! #[ringcall::service]
+//! trait Store {
+//!     async fn read(&self, key: String) -> Result<String, HandlerError<NoSuch>>;
+//! }
+//!
+//! struct Shelf { is_full: bool }
+//!
+//! impl Store for Shelf {
+//!     async fn read(&self, key: String) -> Result<String, HandlerError<NoSuch>> {
+//!         if self.is_full {
+//!             Err(Refusal::overloaded().retry_after(Duration::from_millis(20)))?;
+//!         }
+//!         if key.is_empty() { Err(NoSuch)? }
+//!         Ok(key)
+//!     }
+//! }
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -184,16 +212,16 @@ pub use bytes::Bytes;
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
-    Attachment, FromBody, IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView,
-    Signatures, View, WireType, WireWith, WithAttachment,
+    Attachment, FromBody, HandlerError, IntoError, IntoReply, Invalid, Message, ReceivedAttachment,
+    Shape, SharedView, Signatures, View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
     Address, Answer, Arrived, BadIdentity, Cause, Channel, Chunk as Body, CloseCode, CloseReason,
     Codec, Config, ConfigError, Counters, EncodeError, Encoding, Expected, External as FileRange,
     Failure, FailureClass, Frozen, Identity, MemoryLimits, Mismatch, ObjectError, Outgoing,
-    RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall, StreamChannel,
-    TlsFault, TransportError, Writer, method_id,
+    Refusal, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
+    StreamChannel, TlsFault, TransportError, Writer, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

@@ -1,7 +1,7 @@
 //! Headers of frames that carry messages: REQUEST, REPLY, DATA, ITEM, END.
 
 use super::{Fields, Reader, fixed};
-use crate::{Codec, Encoding, Status};
+use crate::{Codec, Encoding, Refusal, Status};
 
 /// Flags of a REQUEST.
 pub mod request_flags {
@@ -112,6 +112,13 @@ pub struct ReplyHeader {
     pub retry_after_ms: u16,
     /// The lowest priority class that the server admits at the moment.
     pub admission: u8,
+}
+
+impl From<Refusal> for ReplyHeader {
+    fn from(refusal: Refusal) -> ReplyHeader {
+        let retry_after_ms = refusal.retry_after_ms();
+        ReplyHeader { retry_after_ms, ..ReplyHeader::new(refusal.status()) }
+    }
 }
 
 impl ReplyHeader {

@@ -164,10 +164,7 @@ fn messages(service: &Service, method: &Method) -> (TokenStream, TokenStream, To
         None => quote!(()),
     };
     let (value, error) = match &method.answer {
-        Answer::Items(reply) => {
-            let error = reply.error.as_ref().map(|error| quote!(#error));
-            (quote!(()), error.unwrap_or_else(|| quote!(::core::convert::Infallible)))
-        }
+        Answer::Items(reply) => (quote!(()), stream_error(service, reply)),
         Answer::Returned(ty) => (
             quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Value),
             quote_spanned!(ty.span()=> <#ty as #ringcall::__private::codec::IntoReply>::Error),
@@ -178,6 +175,17 @@ fn messages(service: &Service, method: &Method) -> (TokenStream, TokenStream, To
         ),
     };
     (argument, value, error)
+}
+
+/// What the caller of a method gets whose stream does not begin, or ends too early.
+fn stream_error(service: &Service, reply: &ReplyStream) -> TokenStream {
+    let ringcall = &service.ringcall;
+    match &reply.error {
+        Some(error) => {
+            quote_spanned!(error.span()=> <#error as #ringcall::__private::codec::IntoError>::Error)
+        }
+        None => quote!(::core::convert::Infallible),
+    }
 }
 
 /// The message of the stream that is sent.
@@ -419,10 +427,7 @@ fn run(service: &Service, method: &Method, variables: &Variables) -> TokenStream
 fn pump(service: &Service, reply: &ReplyStream, sink: &Ident) -> TokenStream {
     let ringcall = &service.ringcall;
     let item = &reply.item;
-    let error = match &reply.error {
-        Some(error) => quote!(#error),
-        None => quote!(::core::convert::Infallible),
-    };
+    let error = stream_error(service, reply);
     let verb = if reply.may_end_with_error { quote!(results) } else { quote!(items) };
     let send = quote!(#sink.#verb::<#item, #error>(items).await);
     if !reply.may_fail {
@@ -431,7 +436,7 @@ fn pump(service: &Service, reply: &ReplyStream, sink: &Ident) -> TokenStream {
     quote! {
         match answer {
             ::core::result::Result::Ok(items) => #send,
-            ::core::result::Result::Err(error) => #ringcall::__private::Ending::Error(error),
+            ::core::result::Result::Err(error) => #ringcall::__private::Ending::failed(error),
         }
     }
 }

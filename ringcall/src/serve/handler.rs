@@ -7,10 +7,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use ringcall_codec_rkyv::{Form, Formed, Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, IntoError, Message, Typed};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Attached, Clock, Encoded, Payload, SharedChunk, SharedPool, Status};
+use ringcall_core::{Attached, Clock, Encoded, Payload, Refusal, SharedChunk, SharedPool, Status};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running, tie_of};
 use super::slots::{Slots, Work};
@@ -46,7 +47,7 @@ where
     F: Fn(&mut Incoming) -> Result<Fut, Status>,
     Fut: Future<Output = Result<V, E>> + 'static,
     V: Message,
-    E: Message,
+    E: IntoError,
 {
     #[inline]
     fn start(&self, call: &mut Incoming) {
@@ -60,12 +61,13 @@ where
     }
 }
 
-impl<V: Message, E: Message> Work<Result<V, E>> for Served {
+impl<V: Message, E: IntoError> Work<Result<V, E>> for Served {
     #[inline]
     fn ended(self, shard: &Rc<Inner>, facts: &Facts, output: Result<V, E>) {
-        match output {
+        match output.map_err(E::into_error) {
             Ok(value) => answer(shard, facts, Status::OK, &value),
-            Err(error) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
+            Err(Ok(error)) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
+            Err(Err(refusal)) => shard.refuse_until(facts.handle, facts.request, refusal),
         }
     }
 }
@@ -154,7 +156,7 @@ where
     F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
     Fut: Future<Output = Result<V, E>>,
     V: Message,
-    E: Message,
+    E: IntoError,
 {
     fn start(&self, call: &mut Incoming) {
         let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
@@ -169,8 +171,7 @@ where
             let answer = Away { remote, facts, replies, extensions };
             match (ran, flag.cancelled()) {
                 (_, Some(status)) => answer.status(status),
-                (Ok(Ok(Ok(value))), None) => answer.message(Status::OK, &value),
-                (Ok(Ok(Err(error))), None) => answer.message(Status::APPLICATION_ERROR, &error),
+                (Ok(Ok(result)), None) => answer.result(result),
                 (Ok(Err(status)), None) => answer.status(status),
                 (Err(_), None) => {
                     log::error!("the handler of {} panicked", facts.method);
@@ -268,7 +269,8 @@ fn offload(
         }
         if let Some(retry_after_ms) = refused {
             remote.register.waited_too_long.add();
-            return Away::without(remote, facts).overloaded(retry_after_ms);
+            let later = Duration::from_millis(retry_after_ms.into());
+            return Away::without(remote, facts).refuse(Refusal::overloaded().retry_after(later));
         }
         let queue_us = facts.queue_us.saturating_add(now.micros_since(queued));
         let facts = Facts { queue_us, ..facts };
@@ -314,7 +316,7 @@ where
     F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
     Fut: Future<Output = Result<V, E>> + Send + 'static,
     V: Message,
-    E: Message,
+    E: IntoError,
 {
     fn start(&self, call: &mut Incoming) {
         let (handler, replies) = (Arc::clone(&self.handler), self.replies.clone());
@@ -340,8 +342,7 @@ where
             });
             match (ran.await, flag.cancelled()) {
                 (_, Some(status)) | (Ok(Err(status)), None) => owed.status(status),
-                (Ok(Ok(Ok(value))), None) => owed.message(Status::OK, &value),
-                (Ok(Ok(Err(error))), None) => owed.message(Status::APPLICATION_ERROR, &error),
+                (Ok(Ok(result)), None) => owed.result(result),
                 (Err(_), None) => owed.panicked(),
             }
         });
@@ -416,8 +417,10 @@ impl Owed {
         Some(Away { remote, facts, replies: self.replies.clone(), extensions })
     }
 
-    fn message<M: Message>(mut self, status: Status, message: &M) {
-        self.take().into_iter().for_each(|away| away.message(status, message));
+    fn result<V: Message, E: IntoError>(mut self, result: Result<V, E>) {
+        if let Some(away) = self.take() {
+            away.result(result);
+        }
     }
 
     fn status(mut self, status: Status) {
@@ -496,7 +499,16 @@ impl Away {
         Away { remote, facts, replies: SharedPool::new(0), extensions: Vec::new() }
     }
 
-    pub(crate) fn message<M: Message>(mut self, status: Status, message: &M) {
+    /// What a handler came to.
+    pub(crate) fn result<V: Message, E: IntoError>(self, result: Result<V, E>) {
+        match result.map_err(E::into_error) {
+            Ok(value) => self.message(Status::OK, &value),
+            Err(Ok(error)) => self.message(Status::APPLICATION_ERROR, &error),
+            Err(Err(refusal)) => self.refuse(refusal),
+        }
+    }
+
+    fn message<M: Message>(mut self, status: Status, message: &M) {
         let mut writer = self.replies.writer(64 << 20);
         let form = self.facts.form_of::<M>(status);
         let header = header::<M>(status, &self.facts, form);
@@ -513,16 +525,17 @@ impl Away {
         }
     }
 
-    pub(crate) fn status(mut self, status: Status) {
-        let header = ReplyHeader::new(status);
-        let extensions = std::mem::take(&mut self.extensions).into();
-        self.send(header, Encoded { extensions, ..Encoded::empty(header.codec) });
+    pub(crate) fn status(self, status: Status) {
+        self.bare(ReplyHeader::new(status));
     }
 
-    fn overloaded(self, retry_after_ms: u16) {
-        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(Status::OVERLOADED) };
-        let payload = Encoded::empty(header.codec);
-        self.send(header, payload);
+    pub(crate) fn refuse(self, refusal: Refusal) {
+        self.bare(refusal.into());
+    }
+
+    fn bare(mut self, header: ReplyHeader) {
+        let extensions = std::mem::take(&mut self.extensions).into();
+        self.send(header, Encoded { extensions, ..Encoded::empty(header.codec) });
     }
 
     fn send(self, header: ReplyHeader, payload: Encoded) {

@@ -23,9 +23,10 @@ mod table;
 
 pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
 pub use caller_key::CallerKey;
-pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 #[cfg(feature = "cluster")]
-pub(crate) use context::{RemoteSleep, Sleeper};
+pub(crate) use context::RemoteSleep;
+pub(crate) use context::Sleeper;
+pub use context::{CallInfo, Context, FromCall, SendContext, ShardClock};
 pub use deduplication::Deduplication;
 pub(crate) use deduplication::{Begun, KeptReplies, KeptReply, KeyDigest};
 pub use filter::ServerCall;

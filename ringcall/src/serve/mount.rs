@@ -7,7 +7,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringcall_codec_rkyv::Message;
+use ringcall_codec_rkyv::{IntoError, Message};
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, Request, Status};
 
@@ -278,7 +278,7 @@ impl Mount {
         F: Fn(&mut Incoming) -> Result<Fut, Status> + 'static,
         Fut: Future<Output = Result<V, E>> + 'static,
         V: Message,
-        E: Message,
+        E: IntoError,
     {
         self.insert(index, Box::new(OnShard::new(handler)));
     }
@@ -305,7 +305,7 @@ impl Mount {
         F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
         Fut: Future<Output = Result<V, E>> + 'static,
         V: Message,
-        E: Message,
+        E: IntoError,
     {
         let pool = Arc::clone(&self.pool);
         self.insert(index, Box::new(Offloaded::new(handler, pool)));
@@ -318,7 +318,7 @@ impl Mount {
         F: Fn(&mut Incoming) -> Result<Fut, Status> + Send + Sync + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         V: Message,
-        E: Message,
+        E: IntoError,
     {
         let Some(spawner) = self.spawner.clone() else { return };
         self.insert(index, Box::new(Spawned::new(handler, spawner)));

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use ringcall_codec_rkyv::Message;
-use ringcall_core::{SharedPool, Status};
+use ringcall_core::{Refusal, SharedPool, Status};
 
 use super::handler::Away;
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
@@ -26,10 +26,19 @@ impl<V: Message, E: Message> Responder<V, E> {
     /// Answers the call.
     pub fn send(mut self, answer: Result<V, E>) {
         if let Some(away) = self.take() {
-            match (self.flag.cancelled(), answer) {
-                (Some(status), _) => away.status(status),
-                (None, Ok(value)) => away.message(Status::OK, &value),
-                (None, Err(error)) => away.message(Status::APPLICATION_ERROR, &error),
+            match self.flag.cancelled() {
+                Some(status) => away.status(status),
+                None => away.result(answer),
+            }
+        }
+    }
+
+    /// Refuses the call: nothing was done for it, and its caller may try again, here or at another server.
+    pub fn refuse(mut self, refusal: Refusal) {
+        if let Some(away) = self.take() {
+            match self.flag.cancelled() {
+                Some(status) => away.status(status),
+                None => away.refuse(refusal),
             }
         }
     }

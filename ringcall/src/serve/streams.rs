@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Form, Formed, FromBody, Invalid, Message};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, IntoError, Invalid, Message};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, Refusal, ReplyError, Status};
 
 use super::MethodTable;
 use super::handler::{Handler, answer, header, panicked};
@@ -128,16 +128,22 @@ pub enum Ending<V, E> {
     Items(Codec),
     /// With its own error.
     Error(E),
+    /// Before it did anything.
+    Refused(Refusal),
     /// Without an answer.
     Status(Status),
 }
 
-impl<V, E> From<Result<V, E>> for Ending<V, E> {
-    fn from(result: Result<V, E>) -> Ending<V, E> {
-        match result {
-            Ok(value) => Ending::Value(value),
-            Err(error) => Ending::Error(error),
-        }
+impl<V, E> Ending<V, E> {
+    /// With what a handler has failed with.
+    pub fn failed(failure: impl IntoError<Error = E>) -> Ending<V, E> {
+        failure.into_error().map_or_else(Ending::Refused, Ending::Error)
+    }
+}
+
+impl<V, F: IntoError> From<Result<V, F>> for Ending<V, F::Error> {
+    fn from(result: Result<V, F>) -> Ending<V, F::Error> {
+        result.map_or_else(Ending::failed, Ending::Value)
     }
 }
 
@@ -347,6 +353,7 @@ where
                 Ok(Poll::Ready(Ending::Error(error))) => {
                     answer(shard, facts, Status::APPLICATION_ERROR, &error);
                 }
+                Ok(Poll::Ready(Ending::Refused(it))) => shard.refuse_until(handle, request, it),
                 Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
                 Err(_) => panicked(shard, facts),
             }

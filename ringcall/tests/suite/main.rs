@@ -32,6 +32,7 @@ mod overload;
 mod python;
 mod reconnect;
 mod record;
+mod refusals;
 mod restart;
 mod settings;
 mod shapes;

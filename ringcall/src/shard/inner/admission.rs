@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{CancelReason, ReplyHeader, request_flags};
-use ringcall_core::{Cancellation, Empty, Handle, Instant, Request, RequestId, Status};
+use ringcall_core::{Cancellation, Handle, Instant, Refusal, Request, RequestId, Status};
 
 use super::Inner;
 use crate::serve::access::Caller;
@@ -119,8 +119,8 @@ impl Admission {
     }
 
     /// In milliseconds, for those that the rule refuses.
-    fn retry_after_ms(&self) -> u16 {
-        self.waiting.borrow().retry_after_ms()
+    fn retry_after(&self) -> Duration {
+        Duration::from_millis(self.waiting.borrow().retry_after_ms().into())
     }
 
     /// Nobody waits for this call any more; says whether it had not begun. Then it is answered when it is its turn, so
@@ -194,10 +194,8 @@ impl Inner {
         method: Rc<Method>,
     ) {
         let Some(admission) = self.admission.get() else { return };
-        if let Some((status, retry_after_ms)) =
-            self.has_too_many(admission, handle, request, &method)
-        {
-            return self.refuse_until(handle, request.id, status, retry_after_ms);
+        if let Some(refusal) = self.has_too_many(admission, handle, request, &method) {
+            return self.refuse_until(handle, request.id, refusal);
         }
         // Items would not find a call that has not begun.
         if !admission.has_rule() || request.flags & WITH_ITEMS != 0 {
@@ -216,7 +214,7 @@ impl Inner {
         handle: Handle,
         request: &Request,
         method: &Method,
-    ) -> Option<(Status, u16)> {
+    ) -> Option<Refusal> {
         let register = &self.remote.register;
         let caller = || self.caller(handle);
         let number = admission.number(caller, &request.extensions);
@@ -229,17 +227,15 @@ impl Inner {
                 admission.level.borrow_mut().refused(self.now(), request.priority);
             }
             let is_callers = room == Room::CallerFull;
-            let status = if is_callers { Status::RATE_LIMITED } else { Status::OVERLOADED };
-            return Some((status, 0));
+            return Some(if is_callers { Refusal::rate_limited() } else { Refusal::overloaded() });
         }
         let of = (request.method, method.full_name());
         let rates = admission.rates.borrow();
         let rates = rates.as_ref()?;
         let wait = rates.refuses(self.now(), of, caller, &request.extensions)?;
         register.over_rate.add();
-        // Rounded up: a moment earlier it would be refused again. The largest number would be: never.
-        let wait_ms = wait.as_nanos().div_ceil(1_000_000).clamp(1, u128::from(u16::MAX - 1));
-        Some((Status::RATE_LIMITED, u16::try_from(wait_ms).unwrap_or(u16::MAX - 1)))
+        // Rounded up: a moment earlier it would be refused again.
+        Some(Refusal::rate_limited().retry_after(wait.max(Duration::from_nanos(1))))
     }
 
     /// A call of a lower class that waits gives up its place, the first of the lowest; says whether there was one.
@@ -307,7 +303,8 @@ impl Inner {
             _ if is_refused => {
                 self.remote.register.waited_too_long.add();
                 admission.level.borrow_mut().refused(now, next.request.priority);
-                self.refuse_until(handle, id, Status::OVERLOADED, admission.retry_after_ms());
+                let refusal = Refusal::overloaded().retry_after(admission.retry_after());
+                self.refuse_until(handle, id, refusal);
             }
             _ => {
                 if self.watch.is_some() {
@@ -355,18 +352,6 @@ impl Inner {
             refused += 1;
         }
         refused
-    }
-
-    /// Refuses a call, with advice when to come again.
-    fn refuse_until(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        status: Status,
-        retry_after_ms: u16,
-    ) {
-        let header = ReplyHeader { retry_after_ms, ..ReplyHeader::new(status) };
-        self.answer_with(handle, request, header, &Empty);
     }
 
     /// A call has its answer: it is not counted any more, and its caller hears how busy this shard is.

@@ -1,7 +1,9 @@
 //! Answers to calls of others, from what a handler gives to the connection.
 
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Empty, Extended, Handle, Payload, ReplyError, RequestId, Status, StatusClass};
+use ringcall_core::{
+    Empty, Extended, Handle, Payload, Refusal, ReplyError, RequestId, Status, StatusClass,
+};
 
 use super::Inner;
 use crate::observe::Measured;
@@ -11,6 +13,11 @@ impl Inner {
     /// Answers without a handler.
     pub(crate) fn refuse(&self, handle: Handle, request: RequestId, status: Status) {
         self.answer_with(handle, request, ReplyHeader::new(status), &Empty);
+    }
+
+    /// The same, perhaps with advice when to come again.
+    pub(crate) fn refuse_until(&self, handle: Handle, request: RequestId, refusal: Refusal) {
+        self.answer_with(handle, request, refusal.into(), &Empty);
     }
 
     /// A call's time was over before its handler could start.
