@@ -118,6 +118,10 @@ fn connect_out(engine: &mut Uring, to: &UnixListener, address: &Address) -> (Han
     (handle, to.accept().unwrap().0)
 }
 
+fn is_received(event: &TransportEvent<Socket>, by: Handle) -> Option<()> {
+    matches!(event, TransportEvent::Received(handle, _) if *handle == by).then_some(())
+}
+
 fn addresses() -> [Address; 2] {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -400,6 +404,41 @@ fn whoever_looks_on_receives_from_the_only_busy_connection_without_entering_the_
             engine.reap(&mut events);
         }
         assert!(events.is_empty(), "{events:?}");
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn e22_the_place_of_one_that_left_is_the_next_ones_while_another_is_busy() {
+    with_every_mask(|features| {
+        let (_memory, mut engine) = engine(features, UringConfig::default());
+        let [_, address] = addresses();
+        let Address::Unix(path) = &address else { panic!("the second one is") };
+        let listener = UnixListener::bind(path).unwrap();
+        let (busy, mut to_busy) = connect_out(&mut engine, &listener, &address);
+        let (left, to_left) = connect_out(&mut engine, &listener, &address);
+        let mut events = Vec::new();
+        // A preface, and then frames.
+        to_busy.write_all(&[0; 8]).unwrap();
+        wait(&mut engine, &mut events, |event| is_received(event, busy));
+        let mut until = |engine: &mut Uring, is_it: fn(&TransportEvent<Socket>) -> bool| {
+            for _ in 0..1000 {
+                to_busy.write_all(&[7; 32]).unwrap();
+                engine.reap(&mut events);
+                if events.drain(..).filter(is_it).count() > 0 {
+                    return;
+                }
+            }
+            panic!("it never happened");
+        };
+        // By now everything comes from the busy one.
+        (0..20).for_each(|_| until(&mut engine, |_| true));
+        drop(to_left);
+        until(&mut engine, |event| matches!(event, TransportEvent::InputEnd(_)));
+        engine.close(left);
+        until(&mut engine, |event| matches!(event, TransportEvent::Released(_)));
+        let next = engine.adopt(UnixStream::pair().unwrap().0.into()).unwrap();
+        assert!(next.index == left.index && next != left, "{next:?} after {left:?}");
         std::fs::remove_file(path).unwrap();
     });
 }

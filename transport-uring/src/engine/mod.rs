@@ -279,6 +279,15 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
+    /// Lets the places of those of whom these tell that they are released be used again.
+    fn reuse_released(&mut self, told: &[Event]) {
+        for event in told {
+            if let Event::Released(handle) = event {
+                self.connections.reuse(*handle);
+            }
+        }
+    }
+
     /// Cancels everything and waits, for a bounded time, until the kernel has given it back.
     fn end(&mut self) {
         let tokens: Vec<Token> =
@@ -424,7 +433,9 @@ impl<K: Kernel> Transport for Uring<K> {
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) {
+        let told = events.len();
         events.append(&mut self.done);
+        self.reuse_released(&events[told..]);
         self.sends_before = std::mem::take(&mut self.sends);
         self.prepare(events);
         if self.receive_directly(events) {
@@ -450,11 +461,7 @@ impl<K: Kernel> Transport for Uring<K> {
             });
         }
         self.choose_hot(&events[before..]);
-        for event in events.iter() {
-            if let Event::Released(handle) = event {
-                self.connections.reuse(*handle);
-            }
-        }
+        self.reuse_released(&events[before..]);
     }
 }
 
