@@ -23,6 +23,8 @@ pub struct Arena {
 
 /// Room that a frame finds when it begins, so that most never move to another block.
 const FRAME_ROOM: usize = 512;
+/// How many of that may be left to be filled in later.
+const FRONT_MAX: usize = 256;
 
 impl Arena {
     /// An arena whose blocks have at least `block_bytes`.
@@ -81,11 +83,16 @@ impl Arena {
 
     /// Begins a frame at a multiple of 16, with `front` bytes (at most 256) that are filled in later, by
     /// [`Writer::written`]: until then they are what was there before. At most `limit` bytes will be
-    /// accepted, these among them. A frame that was begun and not finished is forgotten.
+    /// accepted, these among them: none, if there are more in front. A frame that was begun and not finished is
+    /// forgotten.
+    ///
+    /// # Panics
+    /// When there are more than 256 bytes in front.
     #[inline(always)]
     #[must_use]
     pub fn begin(&mut self, front: usize, limit: usize) -> &mut Writer {
-        debug_assert!(front <= 256 && front <= limit);
+        // Known to whoever compiles a call, as a rule. That it is below the limit is nothing to rely on: see `put`.
+        assert!(front <= FRONT_MAX, "a frame has at most 256 bytes in front");
         if !self.writer.has_room(FRAME_ROOM) {
             self.reserve(FRAME_ROOM, 0);
         }
@@ -166,6 +173,7 @@ impl fmt::Debug for Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Full;
     use alloc::vec::Vec;
 
     fn arena() -> (Pool, Arena) {
@@ -262,6 +270,30 @@ mod tests {
         arena.begin(0, 64).put(&[3; 32]).unwrap();
         assert!(arena.finish_onto(&mut rest).is_none());
         assert_eq!((&rest[..32], &rest[32..]), (&[2; 32][..], &[3; 32][..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "at most 256 bytes")]
+    fn a_front_that_may_not_fit_is_refused() {
+        let (_pool, mut arena) = arena();
+        let _ = arena.begin(300, 1 << 20);
+    }
+
+    /// Or it would write beyond its block.
+    #[test]
+    fn a_limit_below_the_front_accepts_nothing() {
+        let (pool, mut arena) = arena();
+        let writer = arena.begin(250, 100);
+        assert_eq!(writer.put(&[7; 16]), Err(Full { limit: 100 }));
+        assert_eq!(writer.put(&[7; 5000]), Err(Full { limit: 100 }));
+        assert_eq!(writer.len(), 250);
+        writer.written()[240..].fill(7);
+        assert_eq!(writer.pad_to(16), Err(Full { limit: 100 }));
+        for attach in [Writer::attach, Writer::attach_within] {
+            let part = pool.copy(&[7; 16]).into();
+            assert_eq!(attach(writer, part), Err(Full { limit: 100 }));
+        }
+        assert_eq!(arena.finish().len(), 250);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Writer {
     /// How many bytes of the block are behind `ptr`.
     space: usize,
     len: usize,
-    /// How many bytes fit without growing, never more than `limit` and `space`.
+    /// So long it may be without growing, never more than `limit` and `space`.
     room: usize,
     limit: usize,
     /// One count of the kind that `source` says.
@@ -188,7 +188,7 @@ impl Writer {
         (self.len, self.room) = (0, 0);
     }
 
-    /// Begins a message where the last one ended.
+    /// Begins a message where the last one ended, with `front` bytes that the block must have.
     #[inline(always)]
     pub(crate) fn begin(&mut self, front: usize, limit: usize) {
         debug_assert!(front <= self.space && self.skip_to(0) == 0);
@@ -221,7 +221,7 @@ impl Writer {
                 let start = self.offset(block);
                 block.ledger().hand_out(start, start + self.len);
             }
-            // `len` never exceeds `room`, nor that `space`.
+            // `len` never exceeds `space`: neither does `room`, nor what a message begins with.
             self.pass(self.len);
         }
         is_next
@@ -298,15 +298,17 @@ impl Writer {
     /// [`Full`] when the message would exceed its limit; nothing is written then.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        if bytes.len() > self.room - self.len {
+        // Both lie in memory, so this cannot wrap.
+        let len = self.len + bytes.len();
+        if len > self.room {
             self.grow(bytes.len())?;
         }
-        // SAFETY: `len <= room <= capacity - start`. (test: `writing_agrees_with_a_vec`)
+        // SAFETY: `len <= room <= capacity - start` with what follows. (test: `writing_agrees_with_a_vec`)
         let end = unsafe { self.ptr.add(self.len) };
         // SAFETY: the room was checked above, and nobody else can reach memory behind `start` while
         // the writer owns the block. (test: `writing_agrees_with_a_vec`)
         unsafe { end.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.len += bytes.len();
+        self.len = len;
         Ok(())
     }
 
@@ -321,11 +323,11 @@ impl Writer {
         if missing == 0 {
             return Ok(());
         }
-        if missing <= 16 && self.room - self.len >= 16 {
+        if missing <= 16 && self.len + 16 <= self.room {
             // More than is asked for, which the next bytes overwrite: one store in place of a call.
-            // SAFETY: `len <= room`, within the block. (test: `writing_agrees_with_a_vec`)
+            // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
             let end = unsafe { self.ptr.add(self.len) };
-            // SAFETY: `len + 16 <= room`, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+            // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
             unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
             self.len += missing;
             return Ok(());
@@ -347,7 +349,7 @@ impl Writer {
     /// # Errors
     /// [`Full`] as for [`put`](Writer::put), or when something is attached already.
     pub fn attach(&mut self, segment: Segment) -> Result<(), Full> {
-        if self.attached.is_some() || segment.len() > self.limit - self.len {
+        if self.attached.is_some() || !self.may_have(segment.len()) {
             return Err(self.full());
         }
         if segment.is_empty() {
@@ -378,7 +380,7 @@ impl Writer {
     /// # Errors
     /// [`Full`] as for [`put`](Writer::put), or when it cannot be.
     pub fn attach_within(&mut self, segment: Segment) -> Result<(), Full> {
-        if !self.can_attach_within() || segment.len() > self.limit - self.len {
+        if !self.can_attach_within() || !self.may_have(segment.len()) {
             return Err(self.full());
         }
         if segment.is_empty() {
@@ -417,6 +419,11 @@ impl Writer {
     pub fn take_within(&mut self) -> Option<(usize, Segment)> {
         self.within_len = 0;
         self.within.take()
+    }
+
+    /// Whether so many bytes more are within the limit, which may be below what a message began with.
+    fn may_have(&self, more: usize) -> bool {
+        self.limit.checked_sub(self.len).is_some_and(|left| more <= left)
     }
 
     #[cold]
