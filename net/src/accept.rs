@@ -1,4 +1,4 @@
-//! What to do when accepting fails because file descriptors ran out.
+//! What to do when accepting fails because file descriptors ran out, or because nobody may be accepted.
 //!
 //! The listener stays readable, so a loop that just tries again spins; a multishot accept that is just
 //! armed again does so a million times a second. So accepting pauses, longer each time, and one
@@ -52,16 +52,32 @@ impl AcceptGate {
         let was_shed = self.reserve.take().is_some() && listener.accept().is_ok();
         self.shed += u64::from(was_shed);
         self.reserve = reserve();
-        self.until = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        if self.logged.is_none_or(|logged| now - logged >= LOG_EVERY) {
-            self.logged = Some(now);
+        if self.close(now) {
             log::warn!(
                 "cannot accept connections: {error}; {} shed so far. Raise `ulimit -n` or lower `connections_max`.",
                 self.shed
             );
         }
         was_shed
+    }
+
+    /// Accepting failed, and will again, for a reason of the listener's own: it was shut down by somebody who
+    /// shares it, or a policy forbids to accept. Closes the gate for a while and says so, at most once a second.
+    pub fn failed(&mut self, now: Instant, error: &std::io::Error) {
+        if self.close(now) {
+            log::warn!("cannot accept connections: {error}");
+        }
+    }
+
+    /// For longer each time. Says whether it is time to say so.
+    fn close(&mut self, now: Instant) -> bool {
+        self.until = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        let is_time = self.logged.is_none_or(|logged| now - logged >= LOG_EVERY);
+        if is_time {
+            self.logged = Some(now);
+        }
+        is_time
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ringcall_core::{Address, Listener, TransportError};
 use socket2::Socket;
 
+use crate::socket::is_of_one_connection;
 use crate::{AcceptGate, ListenSocket, Tally, set_up_accepted, transport_error};
 
 /// Listening sockets by listener, each with a state `S` of its engine. The place of one that is gone is
@@ -92,7 +93,7 @@ impl<S> Listeners<S> {
     }
 
     /// What to make of the system's answer to an accept. Closes the gate when descriptors or memory ran
-    /// out.
+    /// out, and for whatever else is not the fault of one connection: the next accept would find the same.
     pub fn accepted(
         &mut self,
         listener: Listener,
@@ -105,24 +106,34 @@ impl<S> Listeners<S> {
         let error = match accepted {
             Ok(socket) => {
                 listening.gate.accepted();
-                match set_up_accepted(&socket, &listening.socket) {
-                    Ok(()) => return Accepted::Connection(socket),
-                    Err(error) => error,
+                if set_up_accepted(&socket, &listening.socket).is_ok() {
+                    return Accepted::Connection(socket);
                 }
+                self.tally.accept_errors.add();
+                return Accepted::Useless;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
             Err(error) => error,
         };
         self.tally.accept_errors.add();
-        if transport_error(&error) != TransportError::Exhausted {
+        if is_of_one_connection(&error) {
             return Accepted::Useless;
         }
-        if listening.gate.exhausted(listening.socket.socket(), now, &error) {
+        if transport_error(&error) != TransportError::Exhausted {
+            listening.gate.failed(now, &error);
+        } else if listening.gate.exhausted(listening.socket.socket(), now, &error) {
             self.tally.shed.add();
         }
         listening.is_closed = true;
         self.any_closed = true;
         Accepted::Closed
+    }
+
+    /// Whether it may accept.
+    #[must_use]
+    pub fn is_open(&self, listener: Listener) -> bool {
+        let listening = self.slots.get(listener.0 as usize).and_then(Option::as_ref);
+        listening.is_some_and(|listening| !listening.is_closed)
     }
 
     /// Whether [`reopened`](Listeners::reopened) has to be asked.
@@ -188,6 +199,44 @@ mod tests {
         assert!(!listeners.any_closed());
         let died = Err(io::Error::from(rustix::io::Errno::CONNABORTED));
         assert!(matches!(listeners.accepted(first, died, now), Accepted::Useless));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+    fn e07_what_ails_the_listener_closes_it_and_what_ails_a_connection_does_not() {
+        use rustix::io::Errno;
+        let mut listeners = Listeners::new(Arc::default());
+        let address = "127.0.0.1:0".parse().unwrap();
+        let socket = ListenSocket::bind(&address, ListenOptions::default()).unwrap();
+        let Address::Tcp(to) = *socket.address() else { panic!("it is tcp") };
+        let _waits = std::net::TcpStream::connect(to).unwrap();
+        let listener = listeners.add(socket, ());
+        let mut now = Instant::now();
+        for errno in [Errno::INVAL, Errno::PERM, Errno::ACCESS, Errno::NOTSOCK, Errno::IO] {
+            let failed = listeners.accepted(listener, Err(errno.into()), now);
+            assert!(matches!(failed, Accepted::Closed), "{errno}");
+            now += listeners.timeout(now).unwrap();
+            assert_eq!(listeners.reopened(now), Some(listener));
+        }
+        assert_eq!(listeners.tally.shed.get(), 0, "nobody is shed for that");
+        let waiting = listeners.get(listener).unwrap().socket.accept_waiting();
+        assert!(waiting.is_some());
+        // As accept(2) lists them.
+        for errno in [
+            [Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::NONET],
+            [
+                Errno::HOSTUNREACH,
+                Errno::OPNOTSUPP,
+                Errno::NETUNREACH,
+                Errno::CONNABORTED,
+                Errno::INTR,
+            ],
+        ]
+        .concat()
+        {
+            let failed = listeners.accepted(listener, Err(errno.into()), now);
+            assert!(matches!(failed, Accepted::Useless), "{errno}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringcall_core::{Address, TransportError};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -178,9 +179,7 @@ pub fn connect(address: &Address) -> Result<(Socket, bool), TransportError> {
     set_up(&socket, address);
     match socket.connect(&to) {
         Ok(()) => Ok((socket, true)),
-        Err(error)
-            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-        {
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
             Ok((socket, false))
         }
         Err(error) => Err(transport_error(&error)),
@@ -245,17 +244,26 @@ pub fn transport_error(error: &io::Error) -> TransportError {
     }
 }
 
-/// Whether accepting failed because of the connection, so that the next one may be accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether accepting failed because of the connection, so that the next one may be accepted: accept(2) passes on
+/// what is wrong with its network. That a firewall or a policy says no (EPERM, EACCES) is said before one is taken.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     let reason = transport_error(error);
+    let network =
+        [Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::NONET, Errno::OPNOTSUPP];
     error.kind() == io::ErrorKind::Interrupted
-        || matches!(reason, TransportError::Reset | TransportError::Unreachable)
+        || matches!(
+            reason,
+            TransportError::Reset | TransportError::Unreachable | TransportError::TimedOut
+        )
+        || is_one_of(error, &network)
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
+}
+
+fn is_one_of(error: &io::Error, numbers: &[Errno]) -> bool {
+    numbers.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// How many connections a process should have at most: half of the file descriptors it may open.

@@ -29,6 +29,8 @@ const ACCEPTS: usize = 64;
 /// Set in the data of an epoll event that is about a listener; all bits set: the bell.
 const LISTENER: u64 = 1 << 63;
 const BELL: u64 = u64::MAX;
+/// What listeners are watched for: connections, and that there will be none.
+const LISTENING: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
 
 /// Settings of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +169,7 @@ impl Epoll {
             return;
         }
         if data & LISTENER != 0 {
-            return self.accept(Listener(data as u32), events);
+            return self.accept(Listener(data as u32), flags, events);
         }
         let handle = handle_of(event);
         // A stale event for a handle that was closed earlier in this turn finds nothing.
@@ -246,10 +248,18 @@ impl Epoll {
         }
     }
 
-    fn accept(&mut self, listener: Listener, events: &mut Vec<Event>) {
+    fn accept(&mut self, listener: Listener, flags: epoll::EventFlags, events: &mut Vec<Event>) {
+        if !self.listeners.is_open(listener) {
+            return;
+        }
         for _ in 0..ACCEPTS {
             let Some(listening) = self.listeners.get(listener) else { return };
             let accepted = listening.socket.socket().accept().map(|(socket, _)| socket);
+            // A unix socket that was shut down says that nobody waits, and is readable for ever.
+            let accepted = match accepted {
+                Err(_) if flags.contains(epoll::EventFlags::RDHUP) => Err(Errno::INVAL.into()),
+                accepted => accepted,
+            };
             match self.listeners.accepted(listener, accepted, now()) {
                 Accepted::Connection(socket) => events.push(Event::Accepted(listener, socket)),
                 Accepted::Useless => {}
@@ -307,7 +317,8 @@ impl Epoll {
 
     fn watch_listener(&mut self, listener: Listener, is_watched: bool) {
         let Some(listening) = self.listeners.get(listener) else { return };
-        let flags = if is_watched { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        // That a listener was shut down is told whether it was asked for or not; once, like this.
+        let flags = if is_watched { LISTENING } else { epoll::EventFlags::ONESHOT };
         let socket = listening.socket.socket();
         let _ = epoll::modify(&self.epoll, socket, listener_data(listener), flags);
     }
@@ -316,7 +327,7 @@ impl Epoll {
         let listener = self.listeners.add(socket, ());
         let added = self.listeners.get(listener).map(|listening| {
             let (socket, data) = (listening.socket.socket(), listener_data(listener));
-            epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN)
+            epoll::add(&self.epoll, socket, data, LISTENING)
         });
         if let Some(Err(errno)) = added {
             self.listeners.remove(listener);

@@ -1,13 +1,17 @@
 //! The engine by itself, over pairs of sockets.
 
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringcall_core::{
-    Batch, Handle, Memory, MemoryLimits, Receive, Segment, SendQueue, Transport, TransportEvent,
+    Batch, Handle, Memory, MemoryLimits, Park as _, Receive, Segment, SendQueue, Transport,
+    TransportEvent,
 };
 use ringcall_epoll::{Epoll, EpollConfig};
+use ringcall_net::Handover as _;
 use socket2::Socket;
 
 fn engine() -> Epoll {
@@ -93,6 +97,35 @@ fn a_flood_is_received_in_larger_pieces() {
     assert!(pieces[0] <= BLOCK && pieces[1..].iter().any(|len| *len > 2 * BLOCK), "{pieces:?}");
     assert_eq!(receive(10), [10]);
     assert!(receive(3 * BLOCK)[0] <= BLOCK, "that was enough for little");
+}
+
+/// Whoever shares the socket may end it for all.
+#[test]
+fn e07_a_listener_that_accepts_nobody_any_more_is_asked_seldom() {
+    let path = std::env::temp_dir().join(format!("ringcall-epoll-{}.sock", std::process::id()));
+    for address in ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())] {
+        let mut engine = engine();
+        let listener = engine.listen(&address.parse().unwrap()).unwrap();
+        let shared = engine.share(listener).unwrap();
+        shared.shutdown(Shutdown::Both).unwrap();
+        let (until, mut turns) = (now() + Duration::from_millis(100), 0);
+        while now() < until {
+            engine.park(Some(Duration::from_millis(50)));
+            assert!(reap(&mut engine).is_empty());
+            turns += 1;
+        }
+        let (errors, shed) = (engine.tally().accept_errors.get(), engine.tally().shed.get());
+        // It pauses for 10 ms, and for longer each time.
+        assert!((1..=10).contains(&errors) && turns <= 30, "{errors} in {turns} turns");
+        assert_eq!(shed, 0);
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+/// How long a test goes on, not what it asserts.
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[test]

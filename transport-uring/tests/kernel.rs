@@ -2,13 +2,15 @@
 #![allow(clippy::print_stderr, reason = "what is skipped says why")]
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringcall_core::{
     Address, Batch, Handle, Memory, MemoryLimits, Park, Receive, Segment, SendQueue, Transport,
     TransportEvent,
 };
+use ringcall_net::Handover as _;
 use ringcall_uring::{Features, Refusal, Uring, UringConfig};
 use socket2::Socket;
 
@@ -459,6 +461,38 @@ fn a_bell_wakes_a_parked_ring() {
             assert!(events.is_empty());
         }
     });
+}
+
+/// Whoever shares the socket may end it for all.
+#[test]
+fn e07_a_listener_that_accepts_nobody_any_more_is_asked_seldom() {
+    with_every_mask(|features| {
+        let (_memory, mut engine) = engine(features, UringConfig::default());
+        for address in addresses() {
+            let listener = engine.listen(&address).unwrap();
+            let shared = engine.share(listener).unwrap();
+            shared.shutdown(Shutdown::Both).unwrap();
+            let before = engine.tally().accept_errors.get();
+            let (until, mut turns, mut events) =
+                (now() + Duration::from_millis(100), 0, Vec::new());
+            while now() < until {
+                engine.park(Some(Duration::from_millis(50)));
+                engine.reap(&mut events);
+                turns += 1;
+            }
+            let errors = engine.tally().accept_errors.get() - before;
+            // It pauses for 10 ms, and for longer each time.
+            assert!(errors <= 10 && turns <= 30, "{address}: {errors} in {turns} turns");
+            assert_eq!((engine.tally().shed.get(), events.len()), (0, 0));
+            engine.unlisten(listener);
+        }
+    });
+}
+
+/// How long a test goes on, not what it asserts.
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[test]

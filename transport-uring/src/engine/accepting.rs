@@ -1,5 +1,6 @@
 //! Accepting: an operation for each listener, as long as its gate is open.
 
+use std::io::{Error, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl<K: Kernel> Uring<K> {
         let accepted = match completion.result {
             // SAFETY: the kernel has just made this descriptor for us; nobody else knows it. (test: `the_kernel_agrees`)
             fd @ 0.. => Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(fd) })),
-            error => Err(std::io::Error::from_raw_os_error(-error)),
+            error => Err(Error::from_raw_os_error(-error)),
         };
         let listener = Listener(listener);
         let listening = self.listeners.get(listener);
@@ -74,7 +75,7 @@ impl<K: Kernel> Uring<K> {
         // Whoever was accepted before it ended is served; its own end is no failure.
         let outcome = match accepted {
             Err(_) if is_leaving => Accepted::Nobody,
-            accepted => self.listeners.accepted(listener, accepted, now()),
+            accepted => self.what_came_of_it(listener, accepted),
         };
         match outcome {
             Accepted::Connection(socket) => events.push(Event::Accepted(listener, socket)),
@@ -86,6 +87,24 @@ impl<K: Kernel> Uring<K> {
             true => {}
             false => self.accept_on(listener),
         }
+    }
+
+    fn what_came_of_it(
+        &mut self,
+        listener: Listener,
+        accepted: std::io::Result<Socket>,
+    ) -> Accepted {
+        let accepted = match accepted {
+            // The operation was given up, whatever waits there.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => return Accepted::Nobody,
+            // An operation waits, unless it finds nobody however often it is told that somebody is there: a unix
+            // socket that was shut down is readable for ever.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Error::from_raw_os_error(libc::EINVAL))
+            }
+            accepted => accepted,
+        };
+        self.listeners.accepted(listener, accepted, now())
     }
 
     fn accept_on(&mut self, listener: Listener) {
