@@ -7,21 +7,39 @@ use socket2::Socket;
 
 /// How many blocks in one are received into when much comes.
 const WIDE: usize = 4;
+/// So much comes in such pieces between two looks at memory, and no more than this part of its bound: others would be
+/// closed for what has come by then.
+const WIDE_BYTES_MAX: usize = 4 << 20;
+const WIDE_PART: usize = 16;
 
 /// What is received into.
 #[derive(Debug)]
 pub(crate) struct Room {
+    pool: Pool,
     block_bytes: usize,
     usual: Arena,
     /// For connections by which more comes at a time than fits. Of its own, since a message that somebody keeps
     /// holds all of its block.
     wide: Arena,
+    /// What has come by it in this reap.
+    wide_bytes: usize,
 }
 
 impl Room {
     pub(crate) fn new(pool: &Pool, block_bytes: usize) -> Room {
         let [usual, wide] = [1, WIDE].map(|blocks| Arena::new(pool, blocks * block_bytes));
-        Room { block_bytes, usual, wide }
+        Room { pool: pool.clone(), block_bytes, usual, wide, wide_bytes: 0 }
+    }
+
+    /// A reap begins.
+    pub(crate) fn begin(&mut self) {
+        self.wide_bytes = 0;
+    }
+
+    /// Whether the next receive may be a large one.
+    fn may_be_wide(&self) -> bool {
+        let most = WIDE_BYTES_MAX.min(self.pool.bound().full / WIDE_PART);
+        self.wide_bytes < most && !self.pool.is_short()
     }
 }
 
@@ -142,8 +160,9 @@ impl Connection {
             Receive::Pause => Ok(Input::Nothing),
             Receive::More => {
                 let phase = (self.received.wrapping_add(8) % 16) as usize;
+                let is_wide = self.is_flooded && room.may_be_wide();
                 // With less room a receive is not worth its system call.
-                let (arena, min) = match self.is_flooded {
+                let (arena, min) = match is_wide {
                     false => (&mut room.usual, room.block_bytes / 4),
                     true => (&mut room.wide, room.block_bytes),
                 };
@@ -155,6 +174,7 @@ impl Connection {
                     Some(n) => {
                         self.received += n as u64;
                         self.is_flooded = n == spare_len || n >= room.block_bytes;
+                        room.wide_bytes += if is_wide { n } else { 0 };
                         Ok(Input::Chunk(arena.commit(n)))
                     }
                 }

@@ -39,7 +39,7 @@ pub struct EpollConfig {
     /// How to listen.
     pub listen: ListenOptions,
     /// Size of a receive block: at most so much is received in one call, four times as much from a connection that fills
-    /// it. 64 KiB by default.
+    /// it, within a part of what memory there may be. 64 KiB by default.
     pub receive_bytes: usize,
 }
 
@@ -444,6 +444,7 @@ impl Transport for Epoll {
 
     fn reap(&mut self, events: &mut Vec<Event>) {
         self.reopen();
+        self.room.begin();
         if !self.has_ready && !self.receive_directly(events) {
             self.wait(Some(Duration::ZERO));
         }

@@ -99,6 +99,47 @@ fn a_flood_is_received_in_larger_pieces() {
     assert!(receive(3 * BLOCK)[0] <= BLOCK, "that was enough for little");
 }
 
+/// Nobody looks at memory in the middle of a reap.
+#[test]
+fn e26_floods_are_received_in_larger_pieces_within_a_part_of_memory() {
+    const BLOCK: usize = 4096;
+    const BOUND: usize = 1 << 20;
+    let mut config = EpollConfig::default();
+    config.receive_bytes = BLOCK;
+    let mut limits = MemoryLimits::default();
+    limits.total_bytes = Some(BOUND);
+    let memory = Memory::new(limits);
+    let mut engine = Epoll::new(&memory, config).unwrap();
+    let mut far: Vec<_> = (0..32)
+        .map(|_| {
+            let (near, far) = pair();
+            engine.adopt(near).unwrap();
+            far
+        })
+        .collect();
+    let mut flood = |engine: &mut Epoll| {
+        far.iter_mut().for_each(|far| std::io::Write::write_all(far, &[7; 20 * BLOCK]).unwrap());
+        let (mut left, mut most) = (far.len() * 20 * BLOCK, 0);
+        while left > 0 {
+            let mut in_larger = 0;
+            for event in reap(engine) {
+                let TransportEvent::Received(_, chunk) = event else { panic!("{event:?}") };
+                left -= chunk.len();
+                in_larger += if chunk.len() > BLOCK { chunk.len() } else { 0 };
+            }
+            most = most.max(in_larger);
+        }
+        most
+    };
+    let most = flood(&mut engine);
+    // The last of these pieces may reach beyond it.
+    assert!((1..BOUND / 16 + 4 * BLOCK).contains(&most), "{most} bytes in larger pieces");
+    let held = memory.pool().reserve(BOUND);
+    assert_eq!(flood(&mut engine), 0, "memory is short");
+    drop(held);
+    assert!(flood(&mut engine) > 0);
+}
+
 /// Whoever shares the socket may end it for all.
 #[test]
 fn e07_a_listener_that_accepts_nobody_any_more_is_asked_seldom() {
