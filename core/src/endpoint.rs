@@ -947,6 +947,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.links.resize_with(index + 1, || None);
         }
         let connection = Connection::new(side, Rc::clone(config), self.memory.clone(), now);
+        if !layer.can_land() {
+            self.transport.receive_unaligned(handle);
+        }
         self.links[index] = Some(Link {
             handle,
             connection,

@@ -68,6 +68,10 @@ pub trait Transport {
         Some(write.done(result))
     }
 
+    /// What this connection receives need not lie aligned, since whoever takes it copies it: a transport that
+    /// would go to some length for that need not. Said at once or never.
+    fn receive_unaligned(&mut self, _handle: Handle) {}
+
     /// How to receive from now on. `More` is what every connection starts with.
     fn receive(&mut self, handle: Handle, how: Receive);
 

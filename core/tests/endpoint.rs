@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use harness::{Peer, raw_call};
+use ringcall_buf::Chunk;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{
-    Address, Batch, Config, Endpoint, EndpointEvent, Event, Handle, Instant, Listener, Memory,
-    MemoryLimits, Plain, Receive, Segment, SendQueue, Side, SplitMix64, Status, Transport,
-    TransportError, TransportEvent,
+    Address, Batch, ByteLayer, CloseReason, Config, Endpoint, EndpointEvent, Event, Handle,
+    Instant, Listener, Memory, MemoryLimits, Plain, Receive, Segment, SendQueue, Side, SplitMix64,
+    Status, Transport, TransportError, TransportEvent,
 };
 
 const HANDLE: Handle = Handle { index: 0, generation: 1 };
@@ -23,6 +24,8 @@ struct Scripted {
     adopted: u32,
     events: VecDeque<TransportEvent<()>>,
     is_paused: bool,
+    /// Those that need not receive aligned.
+    unaligned: Vec<Handle>,
 }
 
 impl Transport for Scripted {
@@ -53,6 +56,10 @@ impl Transport for Scripted {
         batch.drain_into(&mut segments);
         self.sent.extend(segments.into_iter().map(|segment| (handle.index, segment)));
         true
+    }
+
+    fn receive_unaligned(&mut self, handle: Handle) {
+        self.unaligned.push(handle);
     }
 
     fn receive(&mut self, _: Handle, how: Receive) {
@@ -125,6 +132,48 @@ fn reading_goes_on_when_a_one_way_call_ends() {
     end.flush(now);
     turn(&mut end, now);
     assert!(!end.transport().is_paused);
+}
+
+/// Takes and gives the bytes as they are, but copies what it takes, as encryption does.
+struct Copying;
+
+impl ByteLayer for Copying {
+    fn open(&mut self, chunk: Chunk, plain: &mut dyn FnMut(Chunk)) -> Result<(), CloseReason> {
+        plain(chunk);
+        Ok(())
+    }
+
+    fn seal(&mut self, _: &mut Batch) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    fn wants_seal(&self) -> bool {
+        false
+    }
+
+    fn can_land(&self) -> bool {
+        false
+    }
+
+    fn can_file(&self) -> bool {
+        false
+    }
+}
+
+/// A transport goes to some length for that.
+#[test]
+fn what_a_layer_copies_need_not_lie_aligned() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let config = Rc::new(Config::new().validate().unwrap());
+    let address: Address = "127.0.0.1:1".parse().unwrap();
+    let mut end = Endpoint::<_, Copying, u64>::new(Scripted::default(), Memory::default(), now);
+    let adopted = end.adopt(now, (), &config, Copying).unwrap();
+    let connected = end.connect(now, &address, &config, Copying).unwrap();
+    assert_eq!(end.transport().unaligned, [adopted, connected]);
+    let mut end = End::new(Scripted::default(), Memory::default(), now);
+    end.adopt(now, (), &config, Plain).unwrap();
+    end.connect(now, &address, &config, Plain).unwrap();
+    assert!(end.transport().unaligned.is_empty());
 }
 
 /// Two accepted connections, and who is at the other end of each.

@@ -16,8 +16,8 @@ const IOVECS: usize = 64;
 /// How many receives a connection stays with single shots after a body landed: the next body can then
 /// land at once, without cancelling what receives by itself.
 const BULK_RECEIVES: u32 = 32;
-/// After so many chunks in a row that did not begin at a multiple of 16 of their stream, single shots
-/// into memory with the right offset bring it back.
+/// After so many chunks in a row that did not begin at a multiple of 16 of their stream, receives into memory with
+/// the right offset bring it back.
 const MISALIGNED_MAX: u32 = 4;
 
 #[derive(Debug)]
@@ -36,11 +36,11 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// Bytes received so far, for the alignment of what comes next.
     received: u64,
+    /// The bits of that which matter: none, if what comes is copied anyway.
+    phase_mask: u64,
     pub(crate) window: Window,
     bulk: u32,
     misaligned: u32,
-    /// The last receive into memory of its own had at least as much to bring as it usually may.
-    pub(crate) brings_much: bool,
     /// Whether it is in the list of those that may have to receive.
     pub(crate) is_listed: bool,
     /// What the kernel has not sent yet. While a send is in flight nothing is added or taken.
@@ -72,18 +72,17 @@ pub(crate) enum Receiving {
     Multishot,
     /// Once, into a provided buffer.
     Provided,
-    /// Once, into memory with the right offset.
-    Own(ChunkMut),
     /// Once, into the memory of a body; so many bytes are wanted there.
     Landing(ChunkMut, usize),
-    /// Tells when there is something.
+    /// Tells when there is something, which is received by a system call then: into memory with the right offset,
+    /// of which nothing is held while nothing comes.
     Poll,
 }
 
 impl Receiving {
     /// The operation has ended: its memory is the driver's again.
     pub(crate) fn take_back(&mut self) {
-        if let Receiving::Own(buffer) | Receiving::Landing(buffer, _) = self {
+        if let Receiving::Landing(buffer, _) = self {
             buffer.take_back();
         }
     }
@@ -120,10 +119,10 @@ impl Connection {
             backlog: VecDeque::new(),
             input: Input::Open,
             received: 0,
+            phase_mask: 15,
             window: Window::default(),
             bulk: 0,
             misaligned: 0,
-            brings_much: false,
             is_listed: false,
             unsent: Unsent::new(),
             is_sending: false,
@@ -148,7 +147,12 @@ impl Connection {
 
     /// The offset, modulo 16, at which the next bytes lie aligned.
     pub(crate) fn phase(&self) -> usize {
-        (self.received.wrapping_add(8) % 16) as usize
+        (self.received.wrapping_add(8) & self.phase_mask) as usize
+    }
+
+    /// They may lie anywhere.
+    pub(crate) fn be_unaligned(&mut self) {
+        self.phase_mask = 0;
     }
 
     pub(crate) fn count(&mut self, n: usize) {

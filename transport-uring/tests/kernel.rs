@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use ringcall_buf::BLOCK_BYTES;
 use ringcall_core::{
     Address, Batch, Handle, Memory, MemoryLimits, Park, Receive, Segment, SendQueue, Transport,
     TransportEvent,
@@ -122,6 +123,13 @@ fn connect_out(engine: &mut Uring, to: &UnixListener, address: &Address) -> (Han
 
 fn is_received(event: &TransportEvent<Socket>, by: Handle) -> Option<()> {
     matches!(event, TransportEvent::Received(handle, _) if *handle == by).then_some(())
+}
+
+/// A connection to somebody who uses the socket as it is, and who was accepted elsewhere.
+fn adopt(engine: &mut Uring) -> (Handle, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    (engine.adopt(near.into()).unwrap(), far)
 }
 
 fn addresses() -> [Address; 2] {
@@ -459,6 +467,45 @@ fn a_bell_wakes_a_parked_ring() {
             let mut events = Vec::new();
             engine.reap(&mut events);
             assert!(events.is_empty());
+        }
+    });
+}
+
+#[test]
+fn e26_connections_that_say_nothing_hold_no_receive_memory() {
+    with_every_mask(|features| {
+        for are_unaligned in [false, true] {
+            let (memory, mut engine) = engine(features, UringConfig::default());
+            let before = memory.pool().stats().lent_bytes;
+            let mut all: Vec<_> = (0..200).map(|_| adopt(&mut engine)).collect();
+            if are_unaligned {
+                all.iter().for_each(|(handle, _)| engine.receive_unaligned(*handle));
+            }
+            // Before the preface, in the middle of a frame, and behind as many pieces as bring receiving by itself
+            // to an end.
+            for len in [0, 8 + 20, 3, 100, 17, 1, 1, 21, 64] {
+                for (handle, far) in &mut all {
+                    far.write_all(&vec![7; len]).unwrap();
+                    let mut left = len;
+                    while left > 0 {
+                        wait(&mut engine, &mut Vec::new(), |event| {
+                            let TransportEvent::Received(by, chunk) = event else { return None };
+                            assert_eq!(by, handle);
+                            left -= chunk.len();
+                            Some(())
+                        });
+                    }
+                }
+                let mut events = Vec::new();
+                for _ in 0..3 {
+                    engine.park(Some(Duration::from_millis(1)));
+                    engine.reap(&mut events);
+                }
+                assert!(events.is_empty(), "{events:?}");
+                // What is received into by system calls is the engine's own, once.
+                let held = memory.pool().stats().lent_bytes - before;
+                assert!(held <= BLOCK_BYTES, "{held} bytes are held behind {len} more");
+            }
         }
     });
 }

@@ -168,6 +168,10 @@ impl Transport for Engine {
         either!(self, engine => engine.write(handle, write))
     }
 
+    fn receive_unaligned(&mut self, handle: Handle) {
+        either!(self, engine => engine.receive_unaligned(handle))
+    }
+
     #[inline]
     fn receive(&mut self, handle: Handle, how: Receive) {
         either!(self, engine => engine.receive(handle, how))

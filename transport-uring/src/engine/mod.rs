@@ -384,6 +384,12 @@ impl<K: Kernel> Transport for Uring<K> {
         self.begin_write(handle, write)
     }
 
+    fn receive_unaligned(&mut self, handle: Handle) {
+        if let Some(connection) = self.connections.get(handle) {
+            connection.be_unaligned();
+        }
+    }
+
     fn receive(&mut self, handle: Handle, how: Receive) {
         if let Some(connection) = self.connections.get(handle) {
             if connection.input == Input::Told && !matches!(how, Receive::Pause) {

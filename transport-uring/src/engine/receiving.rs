@@ -8,10 +8,6 @@ use super::{Event, Uring, os_error};
 use crate::connection::{Input, Receiving, Stage};
 use crate::{Completion, Kernel, Op, Token};
 
-/// How much a single receive into memory of its own may bring.
-const OWN_BYTES: usize = 16 * 1024 - 16;
-/// The same, after one that brought as much as it could: a whole block.
-const OWN_BYTES_MAX: usize = BLOCK_BYTES - 16;
 /// How much of a body is received at once: its progress is watched.
 const LAND_BYTES: usize = 256 * 1024;
 
@@ -39,10 +35,12 @@ impl<K: Kernel> Uring<K> {
         let (fd, phase) = (connection.fd(), connection.phase());
         let (receiving, op) = match &mut connection.want {
             Receive::Pause => return,
-            _ if !features.provided_buffers => {
-                (Receiving::Poll, Op::PollIn { fd, multishot: false })
+            Receive::More if features.provided_buffers && phase == 0 => {
+                let multishot = features.multishot_receive && !connection.is_bulk();
+                let receiving = if multishot { Receiving::Multishot } else { Receiving::Provided };
+                (receiving, Op::ReceiveProvided { fd, multishot })
             }
-            Receive::Land(..) => {
+            Receive::Land(..) if features.provided_buffers => {
                 let want = std::mem::replace(&mut connection.want, Receive::Pause);
                 let Receive::Land(mut buffer, len) = want else { return };
                 connection.begin_bulk();
@@ -50,18 +48,7 @@ impl<K: Kernel> Uring<K> {
                 let now = room.min(len).min(LAND_BYTES) as u32;
                 (Receiving::Landing(buffer, len), Op::Receive { fd, into, len: now })
             }
-            Receive::More if phase != 0 => {
-                let most = if connection.brings_much { OWN_BYTES_MAX } else { OWN_BYTES };
-                let mut buffer = self.arena.allot(most, phase);
-                let (into, room) = buffer.lend();
-                let op = Op::Receive { fd, into, len: room as u32 };
-                (Receiving::Own(buffer), op)
-            }
-            Receive::More => {
-                let multishot = features.multishot_receive && !connection.is_bulk();
-                let receiving = if multishot { Receiving::Multishot } else { Receiving::Provided };
-                (receiving, Op::ReceiveProvided { fd, multishot })
-            }
+            _ => (Receiving::Poll, Op::PollIn { fd, multishot: false }),
         };
         connection.receiving = receiving;
         self.begin(Token::Receive(handle), op);
@@ -94,12 +81,6 @@ impl<K: Kernel> Uring<K> {
                 buffer.fill(n);
                 connection.count(n);
                 events.push(Event::Landed(handle, buffer, n));
-            }
-            (1.., Some(Receiving::Own(mut buffer))) => {
-                let n = (completion.result as usize).min(buffer.missing());
-                connection.brings_much = n >= OWN_BYTES;
-                buffer.fill(n);
-                self.deliver(handle, buffer.freeze(), events);
             }
             (1.., _) => {
                 if let Some(chunk) = chunk {
@@ -194,7 +175,7 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
-    /// There is something to receive, and no buffer is with the kernel.
+    /// There is something to receive, and no buffer of this connection is with the kernel.
     fn receive_now(&mut self, handle: Handle, events: &mut Vec<Event>) {
         let Some(connection) = self.connections.get(handle) else { return };
         let phase = connection.phase();

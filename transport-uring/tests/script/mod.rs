@@ -8,10 +8,13 @@
 pub mod world;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use ringcall_uring::{Completion, Features, Kernel, Op, Token};
+use socket2::Socket;
 
 /// Where decisions come from: a seed, or the bytes of a fuzzer.
 pub trait Decide {
@@ -57,6 +60,8 @@ pub struct Peer {
     pub has_ended: bool,
     /// Connections that wait to be accepted.
     pub waiting: VecDeque<RawFd>,
+    /// The socket's other end, for what the driver receives by system calls.
+    pub far: Option<Socket>,
 }
 
 #[derive(Debug)]
@@ -86,6 +91,8 @@ pub struct Script<D> {
 
 /// How long the completion queue is.
 const QUEUE: usize = 4;
+/// So much is in a socket that was polled, and less than the driver has room for.
+const POLLED_BYTES: u32 = 4096;
 
 impl<D: Decide> Script<D> {
     pub fn new(decide: D, features: Features) -> Script<D> {
@@ -165,9 +172,10 @@ impl<D: Decide> Script<D> {
                 self.tell(token, accepted, None, more);
             }
             Op::PollIn { fd, multishot: false } => {
-                let (n, is_over) = self.available(fd, 1, false);
+                let (n, is_over) = self.available(fd, POLLED_BYTES, goes_wrong);
                 if n > 0 || is_over {
                     self.outstanding.swap_remove(index);
+                    self.hand_over(fd, n, is_over);
                     self.tell(token, i32::from(libc::POLLIN), None, false);
                 }
             }
@@ -186,6 +194,7 @@ impl<D: Decide> Script<D> {
 
     /// How much arrives now, and whether nothing will any more.
     fn available(&mut self, fd: RawFd, len: u32, goes_wrong: bool) -> (usize, bool) {
+        self.take_back(fd);
         let peer = self.peers.entry(fd).or_default();
         let most = peer.incoming.len().min(len as usize) as u32;
         let is_over = peer.has_ended && most == 0;
@@ -197,6 +206,32 @@ impl<D: Decide> Script<D> {
             most => 1 + self.decide.below(most),
         };
         (n as usize, is_over)
+    }
+
+    /// Puts what arrives into the socket, where a system call finds it.
+    fn hand_over(&mut self, fd: RawFd, n: usize, is_over: bool) {
+        let peer = self.peers.entry(fd).or_default();
+        let bytes: Vec<u8> = peer.incoming.drain(..n).collect();
+        let Some(mut far) = peer.far.as_ref() else { return };
+        far.write_all(&bytes).expect("a socket has room for so little");
+        if is_over {
+            far.shutdown(Shutdown::Write).expect("it is connected");
+        }
+    }
+
+    /// Takes back what was put there and not taken: operations for the same socket begin with it.
+    fn take_back(&mut self, fd: RawFd) {
+        let peer = self.peers.entry(fd).or_default();
+        if peer.far.is_none() {
+            return;
+        }
+        let mut bytes = [0u8; POLLED_BYTES as usize];
+        // SAFETY: the memory is ours, and the driver keeps the socket while an operation is on it.
+        let n =
+            unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+        for &byte in bytes[..n.max(0) as usize].iter().rev() {
+            peer.incoming.push_front(byte);
+        }
     }
 
     fn fill(&mut self, fd: RawFd, into: *mut u8, n: usize) {

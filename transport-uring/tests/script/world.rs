@@ -94,7 +94,8 @@ impl<D: Decide + Debug> World<D> {
         other.set_nonblocking(true).unwrap();
         let fd = ours.as_raw_fd();
         // The number may have been another connection's.
-        self.engine.kernel_mut().peers.insert(fd, Peer::default());
+        let far = Some(other.try_clone().unwrap());
+        self.engine.kernel_mut().peers.insert(fd, Peer { far, ..Peer::default() });
         let handle = self.engine.adopt(ours).unwrap();
         assert!(self.users.iter().all(|user| user.is_released || user.handle != handle));
         self.users.push(User {
