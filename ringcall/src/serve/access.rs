@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,6 @@ impl Access {
 /// What is known about who has connected.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionInfo {
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
     pub(crate) caller: Caller,
     pub(crate) credentials: Option<Credentials>,
 }
@@ -70,7 +70,13 @@ impl ConnectionInfo {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn peer_identity(&self) -> Option<&PeerIdentity> {
-        self.caller.0.as_deref()
+        self.caller.identity.as_deref()
+    }
+
+    /// Where it comes from: of a proxy, if there is one in front; `None` over a unix socket.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.caller.address
     }
 
     /// What it showed to prove who it is, which nobody has checked yet.
@@ -109,9 +115,14 @@ impl<'a> CallerInfo<'a> {
     }
 }
 
-/// Whom a connection's certificate names.
+/// Who is at the other side of a connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Caller(#[cfg(feature = "tls")] pub(crate) Option<Arc<PeerIdentity>>);
+pub(crate) struct Caller {
+    pub(crate) address: Option<SocketAddr>,
+    /// Whom its certificate names.
+    #[cfg(feature = "tls")]
+    pub(crate) identity: Option<Arc<PeerIdentity>>,
+}
 
 type ConnectionHook = Arc<dyn Fn(&ConnectionInfo) -> Access + Send + Sync>;
 type CallHook = Arc<dyn Fn(&CallerInfo<'_>) -> Access + Send + Sync>;

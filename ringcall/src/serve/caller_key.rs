@@ -16,6 +16,9 @@ pub enum CallerKey {
     /// that one that was renewed is still the same caller. Read from the certificate for every call.
     #[cfg(feature = "tls")]
     Certificate,
+    /// The IP address that its connection comes from. Many callers may share one behind a proxy or a router, and all of a
+    /// unix socket are one.
+    Address,
     /// The first value of a key of metadata, such as a tenant. A caller may say what it likes, and be another one with
     /// each call, unless [`authorize_calls`](crate::Server::authorize_calls) sees to it.
     Metadata(String),
@@ -31,6 +34,7 @@ impl CallerKey {
         match self {
             #[cfg(feature = "tls")]
             CallerKey::Certificate => true,
+            CallerKey::Address => true,
             CallerKey::Metadata(key) => is_metadata_key(key),
         }
     }
@@ -46,14 +50,11 @@ impl CallerKey {
         match self {
             #[cfg(feature = "tls")]
             CallerKey::Certificate => {
-                let Caller(identity) = caller();
-                let names = identity.map(|of| (of.subject(), of.dns_names(), of.uris()));
+                let names = caller().identity.map(|of| (of.subject(), of.dns_names(), of.uris()));
                 random.hash_one(names)
             }
-            CallerKey::Metadata(key) => {
-                let _ = caller;
-                random.hash_one(Metadata::new(extensions).get(key))
-            }
+            CallerKey::Address => random.hash_one(caller().address.map(|address| address.ip())),
+            CallerKey::Metadata(key) => random.hash_one(Metadata::new(extensions).get(key)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,8 +81,18 @@ impl Context {
     #[must_use]
     pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
         match &self.home {
-            Home::Shard(shard) => shard.caller(self.facts.handle).0,
-            Home::Elsewhere(_, flag) => flag.caller.0.clone(),
+            Home::Shard(shard) => shard.peer_identity(self.facts.handle),
+            Home::Elsewhere(_, flag) => flag.caller.identity.clone(),
+        }
+    }
+
+    /// Where the call comes from: from a proxy, if there is one in front; `None` over a unix socket, and on a connection
+    /// that was opened here.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.home {
+            Home::Shard(shard) => shard.peer_address(self.facts.handle),
+            Home::Elsewhere(_, flag) => flag.caller.address,
         }
     }
 
@@ -193,7 +204,6 @@ pub struct SendContext {
     is_elsewhere: bool,
     flag: Arc<CancelFlag>,
     metadata: Metadata<SharedChunk>,
-    #[cfg(feature = "tls")]
     caller: super::access::Caller,
 }
 
@@ -209,7 +219,13 @@ impl SendContext {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
-        self.caller.0.clone()
+        self.caller.identity.clone()
+    }
+
+    /// Where the call comes from, see [`Context::peer_address`].
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.caller.address
     }
 
     /// How long the caller still waits.
@@ -358,7 +374,6 @@ impl FromCall for SendContext {
             is_elsewhere,
             flag,
             metadata,
-            #[cfg(feature = "tls")]
             caller: match &call.origin {
                 Origin::Shard(shard) => shard.caller(call.facts.handle),
                 Origin::Elsewhere(_, flag) => flag.caller.clone(),

@@ -105,8 +105,7 @@ pub(crate) enum Running {
 /// What a handler on another thread shares with its call: tells it that nobody waits any more, and with which
 /// status it ends then.
 pub(crate) struct CancelFlag {
-    /// Whom the certificate of the connection names.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody has a certificate"))]
+    /// Who is at the other side of the connection.
     pub(crate) caller: Caller,
     status: AtomicU16,
     /// There is a responder, which answers.

@@ -7,6 +7,7 @@ mod clients;
 mod control;
 mod keeping;
 mod listening;
+mod origins;
 mod records;
 mod remote;
 mod watch;
@@ -31,6 +32,7 @@ use slab::Slab;
 use admission::Admission;
 use control::spoken;
 use keeping::Keeping;
+use origins::Origins;
 use records::Records;
 use remote::RemoteCalls;
 use watch::{Change, Watch};
@@ -139,6 +141,7 @@ pub(crate) struct Inner {
     connections_max: usize,
     layers: Layers,
     gate: RefCell<Gate>,
+    origins: Rc<Origins>,
     /// Whether the gate wants to hear of connections, and perhaps of calls.
     is_guarded: bool,
     /// Whether it is asked who calls. Those that this shard connects to are not: they are offered what was meant for
@@ -257,7 +260,8 @@ impl Inner {
     ) -> Inner {
         let now = clock.now();
         let gate = Gate::new(config.authority);
-        let watch = Watch::new(&config.observers);
+        let origins = Rc::<Origins>::default();
+        let watch = Watch::new(&config.observers, &origins);
         Inner {
             endpoint: RefCell::new(Endpoint::new(engine, memory.clone(), now)),
             memory,
@@ -296,6 +300,7 @@ impl Inner {
             asks_callers: gate.asks_callers(),
             identity: config.identity,
             gate: RefCell::new(gate),
+            origins,
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             redials: RefCell::default(),

@@ -4,6 +4,7 @@
 //! time. What changes its process for good, or counts all that happens in it, is in a program of its own beside this
 //! folder, or in a [process of its own](alone).
 
+mod access;
 mod alone;
 mod common;
 

@@ -1,5 +1,9 @@
 //! Who may connect to a shard and call on it.
 
+use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
 use ringcall_core::{CloseReason, Handle, Request, Status};
 
 use super::Inner;
@@ -7,16 +11,25 @@ use crate::client::Credentials;
 use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask, ask_or};
 
 impl Inner {
-    /// Whom the certificate of the other side names.
-    #[cfg(feature = "tls")]
+    /// Who is at the other side.
     pub(crate) fn caller(&self, handle: Handle) -> Caller {
-        let endpoint = self.endpoint.borrow();
-        Caller(endpoint.layer(handle).and_then(|layer| layer.peer().cloned()))
+        Caller {
+            address: self.peer_address(handle),
+            #[cfg(feature = "tls")]
+            identity: self.peer_identity(handle),
+        }
     }
 
-    #[cfg(not(feature = "tls"))]
-    pub(crate) fn caller(&self, _: Handle) -> Caller {
-        Caller::default()
+    /// Where a connection comes from that was accepted.
+    pub(crate) fn peer_address(&self, handle: Handle) -> Option<SocketAddr> {
+        self.origins.address(handle)
+    }
+
+    /// Whom the certificate of the other side names.
+    #[cfg(feature = "tls")]
+    pub(crate) fn peer_identity(&self, handle: Handle) -> Option<Arc<crate::PeerIdentity>> {
+        let endpoint = self.endpoint.borrow();
+        endpoint.layer(handle).and_then(|layer| layer.peer().cloned())
     }
 
     /// Somebody has connected and said who it is: may it?

@@ -158,7 +158,10 @@ impl Inner {
         // One that a client has opened: the client may have another one by the time it is called back.
         let audience = match self.client(handle) {
             Some(client) => client.audience().clone(),
-            None => self.audience(&Observers::default(), self.seen_peer(handle).as_ref()),
+            None => self.audience(
+                &Observers::default(),
+                self.origins.of(handle).and_then(|origin| origin.1.clone()).as_ref(),
+            ),
         };
         let connection = Rc::new(ClientConnection::accepted(handle, audience));
         connection.watched().reads(self.compressions(handle));
@@ -183,6 +186,7 @@ impl Inner {
         if self.is_guarded {
             self.gate.borrow_mut().forget(handle);
         }
+        self.origins.leave(handle);
         let client = self.clients.borrow_mut().remove(&handle);
         // What ends with it is somebody's code, and so is who is told.
         let told = catch_unwind(AssertUnwindSafe(|| {

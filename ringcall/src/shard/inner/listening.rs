@@ -11,7 +11,7 @@ use super::super::engine::Socket;
 use super::super::mail::{Notice, Place, Remote};
 use super::Inner;
 use super::control::offering;
-use super::records::Records;
+use super::origins::peer_of;
 use crate::serve::Router;
 
 impl Inner {
@@ -122,8 +122,7 @@ impl Inner {
             return self.turn_away(socket);
         }
         let now = self.now();
-        let peer = self.peer_of(&socket);
-        let recorded = self.records.as_ref().map(|records| (records, Records::peer_of(&socket)));
+        let peer = peer_of(&socket);
         let Ok(layer) = self.layers.accept() else {
             self.remote.connections.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -137,9 +136,10 @@ impl Inner {
                 return log::warn!("an accepted connection could not be used: {error}");
             }
         };
-        if let Some((records, peer)) = recorded {
-            records.begin(&mut endpoint, handle, Side::Server, peer);
+        if let Some(records) = &self.records {
+            records.begin(&mut endpoint, handle, Side::Server, peer.clone());
         }
+        self.origins.enter(handle, peer);
         if let Some(identity) = &self.identity
             && let Some(connection) = endpoint.connection_mut(handle)
         {
@@ -153,7 +153,7 @@ impl Inner {
         }
         drop(endpoint);
         if self.watch.is_some() {
-            self.watch_accepted(handle, peer);
+            self.watch_accepted(handle);
         }
         self.drain_counts();
     }

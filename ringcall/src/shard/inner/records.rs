@@ -8,7 +8,6 @@ use ringcall_core::{Address, CloseReason, Handle, Side};
 
 use super::{Inner, ShardEndpoint};
 use crate::record::{ConnectionRecord, ConnectionRecorder, is_error};
-use crate::shard::engine::Socket;
 
 /// What a shard knows of the connections that it records.
 pub(super) struct Records {
@@ -36,11 +35,6 @@ impl Known {
 impl Records {
     pub(super) fn new(recorder: Option<ConnectionRecorder>) -> Option<Box<Records>> {
         recorder.map(|recorder| Box::new(Records { recorder, known: RefCell::default() }))
-    }
-
-    /// The other end of a connection, before anybody has it.
-    pub(super) fn peer_of(socket: &Socket) -> Option<Address> {
-        socket.peer_addr().ok()?.as_socket().map(Address::Tcp)
     }
 
     /// A connection is new.

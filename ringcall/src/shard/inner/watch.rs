@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ringcall_core::{
 };
 
 use super::Inner;
+use super::origins::Origins;
 use crate::client::ClientConnection;
 use crate::observe::{
     Audience, Call, CallEnd, Connection, End, Entered, Event, Observers, Role, Scope, enter,
@@ -17,7 +19,6 @@ use crate::observe::{
 };
 use crate::serve::{Facts, is_control};
 use crate::shard::drain::DrainStep;
-use crate::shard::engine::Socket;
 
 /// How long after something happened the counters are told.
 const COUNTED_AFTER: Duration = Duration::from_secs(1);
@@ -25,8 +26,7 @@ const COUNTED_AFTER: Duration = Duration::from_secs(1);
 /// What is kept for observers; only a shard that is observed has it.
 pub(super) struct Watch {
     observers: Observers,
-    /// Where the connections that were accepted come from, by their index.
-    peers: RefCell<Vec<Option<Peer>>>,
+    origins: Rc<Origins>,
     /// Calls that have begun and not ended: each is told once, whichever way it ends.
     served: RefCell<HashMap<(Handle, RequestId), Served>>,
     /// Whether any of them ever had a scope.
@@ -70,10 +70,10 @@ struct Served {
 }
 
 impl Watch {
-    pub(super) fn new(observers: &Observers) -> Option<Box<Watch>> {
+    pub(super) fn new(observers: &Observers, origins: &Rc<Origins>) -> Option<Box<Watch>> {
         let watch = || Watch {
             observers: observers.for_shard(),
-            peers: RefCell::default(),
+            origins: Rc::clone(origins),
             served: RefCell::default(),
             has_scopes: Cell::new(false),
             counted_at: Cell::new(Instant::FAR),
@@ -82,24 +82,11 @@ impl Watch {
         (!observers.is_empty()).then(|| Box::new(watch()))
     }
 
-    fn opened(&self, handle: Handle, peer: Option<Address>) {
-        {
-            let mut peers = self.peers.borrow_mut();
-            let index = handle.index as usize;
-            if index >= peers.len() {
-                peers.resize_with(index + 1, || None);
-            }
-            peers[index] = Some((handle, peer));
-        }
-        self.tell_of(handle, Change::Opened);
-    }
-
     /// Tells something of a connection that was accepted; nothing of others.
     fn tell_of(&self, handle: Handle, change: Change) {
-        let peers = self.peers.borrow();
-        if let Some((_, peer)) = entry(&peers, handle) {
-            let number = number(handle);
-            let connection = Connection { number, side: Side::Server, peer: peer.as_ref() };
+        if let Some(origin) = self.origins.of(handle) {
+            let (number, peer) = (number(handle), origin.1.as_ref());
+            let connection = Connection { number, side: Side::Server, peer };
             self.observers.tell(&change.of(connection));
         }
     }
@@ -120,9 +107,10 @@ impl Watch {
             request_bytes: request.body.len(),
             scope: None,
         };
-        let peers = self.peers.borrow();
+        let origin = self.origins.of(handle);
         let trace_context = trace_context_of(&request.extensions);
-        let call = Call { trace_context, ..served.call(peer(&peers, handle), now) };
+        let peer = origin.as_ref().and_then(|origin| origin.1.as_ref());
+        let call = Call { trace_context, ..served.call(peer, now) };
         self.observers.tell(&Event::CallBegun(call));
         served.scope = self.observers.scope(served.number);
         self.has_scopes.set(self.has_scopes.get() || served.scope.is_some());
@@ -145,8 +133,9 @@ impl Watch {
             request_bytes: call.request_bytes,
             reply_bytes,
         };
-        let peers = self.peers.borrow();
-        self.observers.tell(&Event::CallEnded(call.call(peer(&peers, handle), now), end));
+        let origin = self.origins.of(handle);
+        let peer = origin.as_ref().and_then(|origin| origin.1.as_ref());
+        self.observers.tell(&Event::CallEnded(call.call(peer, now), end));
     }
 
     /// A connection is over, and with it the calls that were not answered.
@@ -159,9 +148,6 @@ impl Watch {
             self.end(handle, request, now, end, 0);
         }
         self.tell_of(handle, Change::Closed(reason));
-        if let Some(entry) = self.peers.borrow_mut().get_mut(handle.index as usize) {
-            entry.take_if(|(of, _)| *of == handle);
-        }
     }
 }
 
@@ -180,18 +166,6 @@ impl Served {
             at,
         }
     }
-}
-
-/// A connection, and where it comes from.
-type Peer = (Handle, Option<Address>);
-
-fn entry(peers: &[Option<Peer>], handle: Handle) -> Option<&Peer> {
-    let entry = peers.get(handle.index as usize)?.as_ref();
-    entry.filter(|(of, _)| *of == handle)
-}
-
-fn peer(peers: &[Option<Peer>], handle: Handle) -> Option<&Address> {
-    entry(peers, handle)?.1.as_ref()
 }
 
 fn number(handle: Handle) -> u64 {
@@ -213,21 +187,10 @@ impl Inner {
         }
     }
 
-    /// The address of whoever calls by this connection, for those who observe.
-    pub(super) fn seen_peer(&self, handle: Handle) -> Option<Address> {
-        peer(&self.watch.as_ref()?.peers.borrow(), handle).cloned()
-    }
-
-    /// Where an accepted socket comes from, if somebody wants to know.
-    pub(super) fn peer_of(&self, socket: &Socket) -> Option<Address> {
-        self.watch.as_ref()?;
-        socket.peer_addr().ok()?.as_socket().map(Address::Tcp)
-    }
-
     #[cold]
-    pub(super) fn watch_accepted(&self, handle: Handle, peer: Option<Address>) {
+    pub(super) fn watch_accepted(&self, handle: Handle) {
         if let Some(watch) = &self.watch {
-            watch.opened(handle, peer);
+            watch.tell_of(handle, Change::Opened);
         }
     }
 
