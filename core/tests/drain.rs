@@ -5,7 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::raw::*;
-use harness::{Pair, bytes};
+use harness::{Batch, Pair, bytes};
 use ringcall_core::frame::{FLAG_ACK, GoAway, Kind, request_flags};
 use ringcall_core::{
     Cause, CloseReason, Config, Entropy, Failure, Instant, Outcome, Side, SplitMix64, Status,
@@ -114,6 +114,53 @@ fn f07_who_does_not_answer_is_refused_after_a_second() {
     raw.answer_all();
     raw.sent();
     assert_eq!(raw.closed, Some(CloseReason::Local));
+}
+
+/// An answer that the transport has, and that its reader takes slowly, is not over: what says so is cut off a second
+/// later, with what was not sent.
+#[test]
+fn f09_the_last_answer_leaves_at_the_pace_of_its_reader() {
+    for is_drained in [true, false] {
+        let mut raw = server(Config::new());
+        raw.send(&[request(0, &bytes(1, 300 << 10)).deadline(60_000_000)]);
+        if is_drained {
+            raw.peer.connection.drain(raw.now);
+            let limits = raw.sent().remove(1);
+            raw.send(&[confirmed(&limits)]);
+            raw.sent();
+        } else {
+            raw.end_input();
+        }
+        raw.answer_all();
+        let mut batch = Batch::new(usize::MAX);
+        raw.peer.connection.poll_transmit(raw.now, &mut batch);
+        let mut left = batch.bytes.len();
+        assert!(left > 300 << 10);
+        while left > 0 {
+            assert_eq!((raw.closed, raw.connection.is_lost()), (None, false), "{left}");
+            raw.pass(SECOND * 2);
+            let now = raw.now;
+            raw.connection.handle_transmitted(now, left.min(50 << 10));
+            left = left.saturating_sub(50 << 10);
+            raw.send_bytes(&[]);
+        }
+        let expected = if is_drained { CloseReason::Local } else { CloseReason::PeerClosed };
+        assert_eq!(raw.closed, Some(expected));
+        assert!(raw.sent().pop().is_some_and(|frame| frame.is(Kind::GoAway)));
+    }
+}
+
+/// Nor is it waited for when nothing of it is taken.
+#[test]
+fn f09_a_last_answer_that_nobody_reads_is_given_up() {
+    let mut raw = server(Config::new());
+    raw.send(&[request(0, &bytes(1, 300 << 10))]);
+    raw.end_input();
+    raw.answer_all();
+    let now = raw.now;
+    raw.connection.poll_transmit(now, &mut Batch::new(usize::MAX));
+    raw.pass(SECOND * 11);
+    assert_eq!(raw.closed, Some(CloseReason::SendStalled));
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl<T> Connection<T> {
     pub(super) fn after_input(&mut self, now: Instant) -> Option<Event<T>> {
         if self.input_ended {
             self.after_input_end(now);
-        } else if self.state == ConnectionState::Draining && self.is_idle() {
+        } else if self.state == ConnectionState::Draining && self.is_idle() && !self.is_sending() {
             // Whoever refuses further calls may go when the last one is answered, and whoever was
             // asked to stop may go when its own are.
             let refuses = self.goaway_sent.is_some_and(|accepted| accepted != GoAway::SOON);
@@ -207,7 +207,7 @@ impl<T> Connection<T> {
         self.end_own_calls(CloseReason::PeerClosed);
         self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
-        if is_waiting || !self.events.is_empty() {
+        if is_waiting || self.is_sending() || !self.events.is_empty() {
             return;
         }
         // What is left waits for a body or for credit that cannot come.
@@ -239,6 +239,12 @@ impl<T> Connection<T> {
                 self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
             }
         }
+    }
+
+    /// Whether the transport has something that it has not sent. At the end that has the time of a last word only, and
+    /// is cut off then: the last answer, if its reader is slow. Before, `stall_timeout` bounds it.
+    fn is_sending(&self) -> bool {
+        self.watch.unsent > 0
     }
 
     pub(super) fn is_idle(&self) -> bool {
