@@ -229,8 +229,9 @@ impl Config {
         self
     }
 
-    /// How long the other side may stop inside a body, or not read: 10 s by default. Inside a body a tenth of that
-    /// while others wait for its memory, see [`MemoryLimits::landing_bytes`](crate::MemoryLimits::landing_bytes).
+    /// How long the other side may stop inside a frame, bring nothing of any body that it has begun, or not read: 10 s by
+    /// default. Inside a body a tenth of that while others wait for its memory, see
+    /// [`MemoryLimits::landing_bytes`](crate::MemoryLimits::landing_bytes).
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Config {
         self.stall_timeout = timeout;

@@ -594,6 +594,60 @@ fn c09_a_trickle_is_no_reading() {
     assert_eq!(raw.closed, None);
 }
 
+/// One frame that takes far longer to arrive than a body may stand still, received into its own memory or not.
+#[test]
+fn c10_a_long_frame_on_a_slow_link_arrives() {
+    for len in [60_000, 1 << 20] {
+        let mut raw = open(Side::Server, Config::new());
+        let frame = request(0, &vec![7; len]).deadline(u32::MAX - 1).bytes();
+        for part in frame.chunks(len / 50) {
+            raw.send_bytes(part);
+            raw.pass(SECOND);
+            assert_eq!(raw.closed, None, "{len}");
+        }
+        assert_eq!(raw.requests[0].body.len(), len);
+    }
+}
+
+/// Bodies that take turns on a slow link, so that the next part of each is far away.
+#[test]
+fn c10_many_bodies_on_a_slow_link_arrive() {
+    let mut raw = open(Side::Server, Config::new());
+    let frames: Vec<_> = (0..64).map(|slot| in_parts(slot, 4096, 1024)).collect();
+    for turn in 0..4 {
+        for frames in &frames {
+            raw.send(&frames[turn..=turn]);
+            raw.pass(Duration::from_millis(300));
+            assert_eq!(raw.closed, None, "{turn}");
+        }
+    }
+    assert_eq!(raw.connection.counters().requests_expired, 64, "they are here, too late");
+    // One that has stopped does not live on what the others brought.
+    raw.send(&in_parts(64, 4096, 1024)[..1]);
+    raw.pass(9 * SECOND);
+    assert_eq!(raw.closed, None);
+    raw.pass(2 * SECOND);
+    assert_eq!(raw.closed, Some(End::BodyStalled));
+}
+
+/// While this side does not read, it is not the other side's body that does not go on.
+#[test]
+fn c10_who_is_not_read_does_not_stall() {
+    let mut raw = open(Side::Server, off().in_flight_max(2));
+    raw.send(&[request(0, &[7; 16]).cut(32)]);
+    for generation in 1..=2 {
+        raw.send(&[request(1, b"").id(nth_id(1, generation)).flags(request_flags::ONE_WAY)]);
+    }
+    assert!(raw.is_paused());
+    raw.pass(MINUTE);
+    assert_eq!(raw.closed, None);
+    raw.answer_all();
+    raw.pass(9 * SECOND);
+    assert_eq!(raw.closed, None);
+    raw.pass(11 * SECOND);
+    assert_eq!(raw.closed, Some(End::BodyStalled));
+}
+
 #[test]
 fn c11_whoever_connects_and_never_speaks_has_five_seconds() {
     for first in [&[][..], &PREFACE[..3], &PREFACE] {

@@ -25,8 +25,6 @@ pub(super) struct Arriving<H> {
     announced: u64,
     /// It counts only when its sender has confirmed it.
     awaits_confirmation: bool,
-    /// When it last went on.
-    pub(super) progress: Instant,
     /// What of it is beside the message.
     pub(super) attached: Attached,
     /// This itself: also a body that is ignored is remembered until its last byte is here.
@@ -39,7 +37,6 @@ impl<H> Arriving<H> {
         assembly: Option<Assembly>,
         total: usize,
         first: usize,
-        now: Instant,
         memory: &Memory,
     ) -> Arriving<H> {
         let announced = first as u64;
@@ -50,7 +47,6 @@ impl<H> Arriving<H> {
             total: total as u64,
             announced,
             awaits_confirmation: false,
-            progress: now,
             attached: Attached::Nothing,
             _reserved: memory.pool().reserve(size_of::<Arriving<H>>()),
         }
@@ -64,12 +60,7 @@ impl<H> Arriving<H> {
     }
 
     /// A frame's head says that `len` bytes follow, at `offset`.
-    pub(super) fn announce(
-        &mut self,
-        offset: u64,
-        len: usize,
-        now: Instant,
-    ) -> Result<(), CloseReason> {
+    pub(super) fn announce(&mut self, offset: u64, len: usize) -> Result<(), CloseReason> {
         if len == 0 && !(self.awaits_confirmation && self.is_all()) {
             return Err(CloseReason::BadLength);
         }
@@ -79,7 +70,6 @@ impl<H> Arriving<H> {
         let end = self.announced.checked_add(len as u64).filter(|&end| end <= self.total);
         self.announced = end.ok_or(CloseReason::BadLength)?;
         self.awaits_confirmation &= len > 0;
-        self.progress = now;
         Ok(())
     }
 
@@ -96,11 +86,6 @@ impl<H> Arriving<H> {
     /// Whether the body is here whole, and counts.
     pub(super) fn is_complete(&self) -> bool {
         self.is_announced() && self.assembly.as_ref().is_some_and(Assembly::is_complete)
-    }
-
-    /// Whether all that is missing is that bytes are written to their place.
-    pub(super) fn is_being_written(&self) -> bool {
-        self.is_announced() && self.assembly.as_ref().is_some_and(Assembly::is_being_written)
     }
 
     /// Its memory, unless nobody wants it.
@@ -262,10 +247,6 @@ impl Assembly {
     fn is_complete(&self) -> bool {
         let is_written = |landing: &Landing| landing.writes == 0 && landing.failure.is_none();
         self.has_arrived() && self.landing.as_deref().is_none_or(is_written)
-    }
-
-    fn is_being_written(&self) -> bool {
-        self.has_arrived() && self.landing.as_ref().is_some_and(|landing| landing.writes > 0)
     }
 
     fn has_arrived(&self) -> bool {

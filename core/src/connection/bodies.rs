@@ -54,7 +54,7 @@ impl<T> Connection<T> {
         }
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
-        arriving.announce(header.offset, len, now)?;
+        arriving.announce(header.offset, len)?;
         let is_small = len < SMALL_PART && !arriving.is_all();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Reply(id);
@@ -86,7 +86,7 @@ impl<T> Connection<T> {
             };
         };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
-        arriving.announce(header.offset, len, now)?;
+        arriving.announce(header.offset, len)?;
         let is_small = len < SMALL_PART && !arriving.is_all();
         if arriving.assembly.is_some() {
             self.body_target = BodyTarget::Request(id);
@@ -111,7 +111,7 @@ impl<T> Connection<T> {
             && let Some(arriving) = streams.input.as_mut().and_then(|input| input.arriving.as_mut())
         {
             streams.touched = now;
-            let announced = arriving.announce(header.offset, len, now);
+            let announced = arriving.announce(header.offset, len);
             self.body_target = BodyTarget::Item(id);
             return Some(announced);
         }
@@ -120,6 +120,9 @@ impl<T> Connection<T> {
 
     /// Bytes of a body whose frame was announced.
     pub(super) fn part(&mut self, now: Instant, part: Chunk) -> Option<Event<T>> {
+        if !part.is_empty() {
+            self.watch.bodies = now;
+        }
         let owner = match self.body_target {
             BodyTarget::Nothing => return None,
             BodyTarget::Request(id) | BodyTarget::Reply(id) | BodyTarget::Item(id) => id.to_wire(),
@@ -240,6 +243,9 @@ impl<T> Connection<T> {
 
     /// The same, when the transport has put them into the body's own memory.
     pub(super) fn body_landed(&mut self, now: Instant, buffer: ChunkMut, n: usize) {
+        if n > 0 {
+            self.watch.bodies = now;
+        }
         // The call may be gone; then the buffer ends here.
         if let Some(assembly) = self.body_assembly() {
             assembly.restore(buffer);

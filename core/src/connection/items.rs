@@ -77,7 +77,7 @@ impl<T> Connection<T> {
             return Ok(false);
         };
         self.charge_item(is_own, total)?;
-        let arriving = Arriving::new(header, Some(assembly), total, body_len, now, &self.memory)
+        let arriving = Arriving::new(header, Some(assembly), total, body_len, &self.memory)
             .with(awaits_confirmation(head), announced.attached());
         if let Some(input) = self.input(head.id) {
             input.charge(total)?;
@@ -85,7 +85,7 @@ impl<T> Connection<T> {
         }
         self.counters.items_received = self.counters.items_received.wrapping_add(1);
         self.body_target = BodyTarget::Item(head.id);
-        self.look_after_by(now + self.config.stall_timeout);
+        self.body_begins(now);
         Ok(true)
     }
 

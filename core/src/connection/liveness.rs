@@ -87,12 +87,6 @@ impl<T> Connection<T> {
         let Some(pace) = self.pace().filter(|_| self.peer.is_some() && !self.input_ended) else {
             return Ok(());
         };
-        if self.is_paused() || self.liveness.was_paused {
-            self.liveness.was_paused = self.is_paused();
-            self.liveness.asked = None;
-            self.liveness.misses = 0;
-            self.watch.received = now;
-        }
         let heard = self.watch.received.max(self.moved());
         match self.unanswered() {
             None => {
@@ -120,6 +114,17 @@ impl<T> Connection<T> {
         self.ask(now);
         self.look_after_by(now + pace.answer);
         Ok(())
+    }
+
+    /// Whether this side has not read since it was last looked at: then the other one's silence says nothing.
+    pub(super) fn is_not_read(&mut self) -> bool {
+        let is_paused = self.is_paused();
+        let was_paused = core::mem::replace(&mut self.liveness.was_paused, is_paused);
+        if is_paused || was_paused {
+            self.liveness.asked = None;
+            self.liveness.misses = 0;
+        }
+        is_paused || was_paused
     }
 
     /// `None` if nobody wants signs of life.

@@ -286,6 +286,7 @@ impl<T> Connection<T> {
                 backlog: now,
                 paced: now,
                 paced_sent: 0,
+                bodies: now,
                 denied: None,
                 every: config.look_after_every(),
             },

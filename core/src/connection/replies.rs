@@ -145,7 +145,7 @@ impl<T> Connection<T> {
         let extensions = self.reply_extensions(header_bytes, &announced);
         let reply = Reply { header, body: Chunk::empty(), attached, extensions };
         let expected = ExpectedReply { reply, unreadable };
-        let mut arriving = Arriving::new(expected, assembly, total, body_len, now, &self.memory)
+        let mut arriving = Arriving::new(expected, assembly, total, body_len, &self.memory)
             .with(awaits_confirmation(head), attached);
         if !is_wanted {
             self.credit.replies_in.release(arriving.ignore());
@@ -159,7 +159,7 @@ impl<T> Connection<T> {
         }
         if is_wanted {
             self.body_target = BodyTarget::Reply(head.id);
-            self.look_after_by(now + self.config.stall_timeout);
+            self.body_begins(now);
         } else if is_announced {
             self.ignored_reply_ends(head.id);
         }

@@ -137,7 +137,7 @@ impl<T> Connection<T> {
         }
         let body_len = head.body_len().unwrap_or(0);
         let is_ignored = assembly.is_none();
-        let mut arriving = Arriving::new(request, assembly, total, body_len, now, &self.memory)
+        let mut arriving = Arriving::new(request, assembly, total, body_len, &self.memory)
             .with(awaits_confirmation(head), announced.attached());
         if is_ignored {
             self.credit.calls_in.release(arriving.ignore());
@@ -154,7 +154,7 @@ impl<T> Connection<T> {
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
         if !is_ignored {
             self.body_target = BodyTarget::Request(head.id);
-            self.look_after_by(now + self.config.stall_timeout);
+            self.body_begins(now);
             return Ok(true);
         }
         self.refused_items(head);

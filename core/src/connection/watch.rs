@@ -33,6 +33,8 @@ pub(super) struct Watch {
     /// When its pace was last looked at, and how much it had sent by then.
     pub(super) paced: Instant,
     pub(super) paced_sent: u64,
+    /// When bytes of bodies that come in parts last arrived, of whichever.
+    pub(super) bodies: Instant,
     /// Since when the landing budget has denied something, see `budget`.
     pub(super) denied: Option<Instant>,
     /// How soon to look after something was sent.
@@ -126,21 +128,16 @@ impl<T> Connection<T> {
             self.watch.received = now;
             return self.look_after_by(now + Wheel::TICK);
         }
-        if self.writes_bytes > 0 {
-            // It is this side's disk that is slow.
-            self.watch.received = now;
+        if self.is_not_read() || self.writes_bytes > 0 {
+            // It is this side, or its disk, that is slow.
+            (self.watch.received, self.watch.bodies) = (now, now);
         }
         let mut oldest = Instant::FAR;
         if self.inbound.is_inside_frame() {
             oldest = self.watch.received;
         }
         if self.landing.any() {
-            let requests = self.served.arriving().map(|arriving| arriving.progress);
-            let replies = self.calls.arriving().filter(|arriving| !arriving.is_being_written());
-            let replies = replies.map(|arriving| arriving.progress);
-            let items = self.served.arriving_items().chain(self.calls.arriving_items());
-            let items = items.map(|arriving| arriving.progress);
-            oldest = requests.chain(replies).chain(items).fold(oldest, Instant::min);
+            oldest = oldest.min(self.watch.bodies);
         }
         if oldest + stall <= now && !bug!("a04") {
             return self.fail(now, CloseReason::BodyStalled);
@@ -149,6 +146,18 @@ impl<T> Connection<T> {
         if let Err(reason) = self.keep_alive(now) {
             self.fail(now, reason);
         }
+    }
+
+    /// A body that comes in parts begins: from now on it must go on, or others must.
+    ///
+    /// Of each the next part may be far away, since a sender with many lets them take turns, on a link as slow as it is.
+    /// Who lets one rest, and feeds another with a few bytes now and then, holds what its window allows, and not a byte
+    /// more; and when others wait for that memory, each body has a time for all of it, see [`holds_back`].
+    ///
+    /// [`holds_back`]: Connection::holds_back
+    pub(super) fn body_begins(&mut self, now: Instant) {
+        self.watch.bodies = now;
+        self.look_after_by(now + self.config.stall_timeout);
     }
 
     /// Whether the transport could send less than a trickle for a whole `stall_timeout`.
