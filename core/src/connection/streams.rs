@@ -242,8 +242,7 @@ impl<T> Connection<T> {
         output.is_blocked = true;
         // Otherwise its own credit, or the end of what it is sending, brings it back.
         if may_send && !core::mem::replace(&mut output.is_listed, true) {
-            let pool = self.pool_of_output(id);
-            self.crowded.push(pool, id);
+            self.join_the_crowd(id);
         }
         Ok(false)
     }
@@ -493,8 +492,7 @@ impl<T> Connection<T> {
 
     /// A stream may have become able to send: tells its application, if that waits.
     pub(super) fn wake(&mut self, id: MessageId) {
-        let pool = self.pool_of_output(id);
-        let is_crowded = self.is_crowded(pool);
+        let is_crowded = self.is_crowded(self.pool_of_output(id));
         let Some(output) = self.output(id) else { return };
         if !output.is_blocked || !output.may_send() {
             return;
@@ -503,8 +501,25 @@ impl<T> Connection<T> {
             output.is_blocked = false;
             self.events.push_back(Event::Writable(StreamId(id)));
         } else if !core::mem::replace(&mut output.is_listed, true) {
-            self.crowded.push(pool, id);
+            self.join_the_crowd(id);
         }
+    }
+
+    /// A stream that waits for the connection is listed. Those whose calls have ended stay in the list until their turn
+    /// comes, which is never while their pool stays empty: so they are sorted out when they may be half of it.
+    #[cold]
+    fn join_the_crowd(&mut self, id: MessageId) {
+        let pool = self.pool_of_output(id);
+        let slots = match pool {
+            Pool::Calls => self.calls.slots(),
+            Pool::Replies => self.served.slots(),
+        };
+        let mut crowded = core::mem::take(&mut self.crowded);
+        if crowded.of(pool).len() >= slots as usize * 2 {
+            crowded.retain(pool, |id| self.output(id).is_some_and(|output| output.is_listed));
+        }
+        crowded.push(pool, id);
+        self.crowded = crowded;
     }
 
     /// The transport has taken something, or there is credit again: streams may go on, in the order in
@@ -516,6 +531,7 @@ impl<T> Connection<T> {
         }
     }
 
+    /// Those that have ended are passed over, of which there are no more than twice as many as the table has slots.
     #[cold]
     fn wake_some(&mut self) {
         for pool in [Pool::Calls, Pool::Replies] {
@@ -552,6 +568,13 @@ impl Crowded {
     fn push(&mut self, pool: Pool, id: MessageId) {
         self.len += 1;
         self.of(pool).push_back(id);
+    }
+
+    fn retain(&mut self, pool: Pool, mut is_kept: impl FnMut(MessageId) -> bool) {
+        let listed = self.of(pool);
+        let before = listed.len();
+        listed.retain(|id| is_kept(*id));
+        self.len -= before - self.of(pool).len();
     }
 
     fn pop(&mut self, pool: Pool) -> Option<MessageId> {
