@@ -602,6 +602,37 @@ fn c17_nothing_waits_for_credit_that_is_only_kept_back() {
     }
 }
 
+/// Found: What was kept back of a pool's items was looked at only when something was given back, and not when others had
+/// taken the rest of the pool and held it. A stream that was read then waited for ever.
+#[test]
+fn c17_items_that_are_kept_back_come_when_others_have_taken_the_rest() {
+    for aligned in [true, false] {
+        // 64 items, of which up to four are kept back while the other side has enough.
+        let small = Config::new().message_bytes_max(1024).replies_window(2048);
+        let mut pair = Pair::with(18, small, Config::new()).open();
+        (pair.server.echo, pair.net.aligned) = (false, aligned);
+        let requests: Vec<_> = (0..5).map(|ticket| open(&mut pair, ticket, OUT).1).collect();
+        for request in &requests {
+            pair.server.begin(pair.now, *request).unwrap();
+        }
+        for _ in 0..3 {
+            pair.server.item(pair.now, requests[0], b"").unwrap();
+            pair.run();
+        }
+        pair.client.hold_items = true;
+        for n in 0..61 {
+            pair.server.item(pair.now, requests[1 + n / 16], b"").unwrap();
+            pair.run();
+        }
+        pair.client.hold_items = false;
+        for n in 0..50 {
+            pair.server.item(pair.now, requests[0], b"").expect("it is read");
+            pair.run();
+            assert_eq!(pair.client.items.len(), 65 + n);
+        }
+    }
+}
+
 #[test]
 fn c17_a_stream_that_waits_to_begin_can_end_and_holds_up_nobody() {
     let mut pair = pair(24);

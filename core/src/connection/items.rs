@@ -207,7 +207,18 @@ impl<T> Connection<T> {
     fn charge_item(&mut self, is_own: bool, bytes: usize) -> Result<(), CloseReason> {
         let (pool, items) = self.item_windows(is_own);
         pool.charge(bytes)?;
-        items.charge(1)
+        items.charge(1)?;
+        self.note_item_credit();
+        Ok(())
+    }
+
+    /// Credit in items falls due by what is taken, too, and not only by what is given back: when little is left,
+    /// somebody may wait for what is kept back.
+    #[inline]
+    pub(super) fn note_item_credit(&mut self) {
+        let super::Credit { call_items_in, reply_items_in, .. } = &self.credit;
+        let is_due = call_items_in.is_grant_due() || reply_items_in.is_grant_due();
+        self.control.has_stream_credit |= is_due;
     }
 
     pub(super) fn release_item(&mut self, is_own: bool, bytes: usize) {
@@ -218,8 +229,7 @@ impl<T> Connection<T> {
         let (pool, counted) = self.item_windows(is_own);
         pool.release_at_most(bytes);
         counted.release_at_most(items);
-        let is_due = counted.is_grant_due();
-        self.control.has_stream_credit |= is_due;
+        self.note_item_credit();
     }
 
     // ---- what nobody wants ----

@@ -122,6 +122,9 @@ impl<T> Connection<T> {
             taken = taken.saturating_add(1);
         }
         let n = u64::from(taken);
+        if taken > 0 {
+            self.note_item_credit();
+        }
         self.counters.items_received = self.counters.items_received.wrapping_add(n);
         self.counters.frames_received = self.counters.frames_received.wrapping_add(n);
         taken
