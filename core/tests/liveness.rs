@@ -10,7 +10,9 @@ use harness::{Batch, Pair, raw_call};
 use ringcall_core::frame::{
     Cancel, CancelReason, CreditPool, FLAG_ACK, FLAG_MORE, Hello, Kind, PREFACE, request_flags,
 };
-use ringcall_core::{Cancellation, Cause, CloseReason as End, Config, Failure, Outcome, Side};
+use ringcall_core::{
+    Cancellation, Cause, CloseReason as End, Config, Failure, Outcome, Side, Status,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -369,6 +371,35 @@ fn c01_rapid_resets_close() {
     let mut raw = open(Side::Server, Config::new());
     raw.send(&vec![cancel(id(7)); 1025]);
     assert_eq!(raw.closed, Some(End::TooManyCancels));
+}
+
+/// Found: A call that END breaks off is one that is cancelled, and was counted nowhere.
+#[test]
+fn c01_rapid_resets_by_end_close() {
+    let broken_off = |n: u32, is_in_an_item: bool, age: Duration| {
+        let mut raw = open(Side::Server, Config::new());
+        for n in 1..=n {
+            let id = nth_id(0, n);
+            raw.send(&[request(0, b"").id(id).flags(request_flags::ITEMS_IN).deadline(5_000_000)]);
+            raw.pass(age);
+            let item = plain(Kind::Item).id(id).body(&[7; 16]).cut(100);
+            let end = plain(Kind::End).id(id);
+            let failed = Status::CANCELLED_RUNNING.to_wire().to_le_bytes();
+            match is_in_an_item {
+                true => raw.send(&[item, end]),
+                false => raw.send(&[end.patch(8, &failed)]),
+            }
+            raw.sent();
+        }
+        raw.closed
+    };
+    for is_in_an_item in [true, false] {
+        assert_eq!(broken_off(1024, is_in_an_item, Duration::ZERO), None);
+        let end = broken_off(1025, is_in_an_item, Duration::ZERO);
+        assert_eq!(end, Some(End::TooManyCancels), "{is_in_an_item}");
+        // Those that were there for a while are no quick ones.
+        assert_eq!(broken_off(3000, is_in_an_item, SECOND), None);
+    }
 }
 
 #[test]

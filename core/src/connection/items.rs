@@ -144,10 +144,17 @@ impl<T> Connection<T> {
             let request = RequestId { id: head.id, one_way: None };
             return Ok(Some(Event::ItemsEnd(request)));
         }
-        // Broken off: nobody can use the rest.
-        self.stop_streams(head.id);
-        let is_running = self.served.step(head.id.slot(), ServedInput::Cancel);
-        let id = RequestId { id: head.id, one_way: None };
+        self.broken_off(now, head.id)
+    }
+
+    /// The caller's END says that nobody can use the rest: a CANCEL by another name.
+    fn broken_off(&mut self, now: Instant, id: MessageId) -> Received<T> {
+        let times = self.served.find(id).map(|slot| (slot.received, slot.deadline));
+        self.count_cancel(now, CancelReason::Dropped, times)?;
+        self.counters.requests_cancelled = self.counters.requests_cancelled.wrapping_add(1);
+        self.stop_streams(id);
+        let is_running = self.served.step(id.slot(), ServedInput::Cancel);
+        let id = RequestId { id, one_way: None };
         let event = Event::Cancelled(id, Cancellation::Caller(CancelReason::Dropped));
         Ok(is_running.then_some(event))
     }
