@@ -558,6 +558,47 @@ fn c06_bodies_in_tiny_parts_close() {
     assert_eq!(raw.closed, Some(End::SmallParts));
 }
 
+/// Found: Only parts of requests and replies that somebody waits for were counted.
+#[test]
+fn c06_tiny_parts_of_anything_close() {
+    let total = 1 << 20;
+    let tiny =
+        |id, total: usize| (16..total).step_by(16).map(move |at| data(id, at as u64, &[0; 16]));
+    // A request that is refused, so that its body is ignored.
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&[request(0, &[0; 16]).cut(total as u64).deadline(0)]);
+    raw.send(&tiny(id(0), total).collect::<Vec<_>>());
+    assert_eq!(raw.closed, Some(End::SmallParts));
+    // A reply to a call that was given up.
+    let mut raw = open(Side::Client, Config::new());
+    let call = raw.call(1, b"x", 0).unwrap();
+    raw.sent();
+    raw.send(&[reply(id(0), &[0; 16]).cut(total as u64)]);
+    let now = raw.now;
+    raw.connection.cancel(now, call, CancelReason::Dropped).unwrap();
+    raw.send(&tiny(id(0), total).collect::<Vec<_>>());
+    assert_eq!(raw.closed, Some(End::SmallParts));
+    // An item.
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&[request(0, b"").flags(request_flags::ITEMS_IN)]);
+    raw.send(&[plain(Kind::Item).id(id(0)).body(&[0; 16]).cut(total as u64)]);
+    raw.send(&tiny(id(0), total).collect::<Vec<_>>());
+    assert_eq!(raw.closed, Some(End::SmallParts));
+}
+
+/// Items whose last part is small, in any number.
+#[test]
+fn c06_honest_items_in_parts_pass() {
+    let mut raw = open(Side::Server, Config::new());
+    raw.send(&[request(0, b"").flags(request_flags::ITEMS_IN)]);
+    for n in 0..20_000 {
+        let item = plain(Kind::Item).id(id(0)).body(&[0; 256]);
+        raw.send(&[item.cut(513), data(id(0), 256, &[0; 256]), data(id(0), 512, &[0; 1])]);
+        assert_eq!((raw.closed, raw.items.len()), (None, n + 1));
+        raw.sent();
+    }
+}
+
 #[test]
 fn c06_honest_small_frames_pass() {
     // Bodies whose last part is small, in any number.

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use ringcall_buf::{Chunk, ChunkMut, External, Object, ObjectError, Reservation};
 
+use super::floods::SMALL_PART;
 use crate::record::Input;
 use crate::{Attached, CloseReason, Instant, Memory};
 
@@ -71,6 +72,11 @@ impl<H> Arriving<H> {
         self.announced = end.ok_or(CloseReason::BadLength)?;
         self.awaits_confirmation &= len > 0;
         Ok(())
+    }
+
+    /// Whether a part of this length, which was just announced, is hardly more than its head, and not the last.
+    pub(super) fn is_small(&self, len: usize) -> bool {
+        len < SMALL_PART && !self.is_all()
     }
 
     /// Whether all of the body has been announced, its confirmation perhaps not.

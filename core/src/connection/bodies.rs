@@ -9,7 +9,6 @@
 use ringcall_buf::{Chunk, ChunkMut, ObjectError};
 
 use super::assembly::{Arriving, Assembly, Write, Written};
-use super::floods::SMALL_PART;
 use super::outbound::Part;
 use super::receive::{Received, plain_header};
 use super::state::{ServedInput, ServedState};
@@ -55,12 +54,14 @@ impl<T> Connection<T> {
         let Some(entry) = self.calls.find(id) else { return self.ignore(now, len) };
         let Some(arriving) = &mut entry.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len)?;
-        let is_small = len < SMALL_PART && !arriving.is_all();
-        if arriving.assembly.is_some() {
+        let is_small = arriving.is_small(len);
+        let (is_wanted, is_announced) = (arriving.assembly.is_some(), arriving.is_announced());
+        self.count_if_small(now, is_small)?;
+        if is_wanted {
             self.body_target = BodyTarget::Reply(id);
-            return if is_small { self.count_small_part(now) } else { Ok(()) };
+            return Ok(());
         }
-        if arriving.is_announced() {
+        if is_announced {
             self.ignored_reply_ends(id);
         }
         self.count_ignored(len);
@@ -87,12 +88,14 @@ impl<T> Connection<T> {
         };
         let Some(arriving) = &mut slot.arriving else { return Err(CloseReason::BadLength) };
         arriving.announce(header.offset, len)?;
-        let is_small = len < SMALL_PART && !arriving.is_all();
-        if arriving.assembly.is_some() {
+        let is_small = arriving.is_small(len);
+        let (is_wanted, is_announced) = (arriving.assembly.is_some(), arriving.is_announced());
+        self.count_if_small(now, is_small)?;
+        if is_wanted {
             self.body_target = BodyTarget::Request(id);
-            return if is_small { self.count_small_part(now) } else { Ok(()) };
+            return Ok(());
         }
-        if arriving.is_announced() {
+        if is_announced {
             self.served.step(id.slot(), ServedInput::BodyEnds);
         }
         self.count_ignored(len);
@@ -112,8 +115,9 @@ impl<T> Connection<T> {
         {
             streams.touched = now;
             let announced = arriving.announce(header.offset, len);
+            let is_small = arriving.is_small(len);
             self.body_target = BodyTarget::Item(id);
-            return Some(announced);
+            return Some(announced.and_then(|()| self.count_if_small(now, is_small)));
         }
         self.take_late(id, len).then_some(Ok(()))
     }

@@ -192,8 +192,15 @@ impl<T> Connection<T> {
         }
     }
 
-    /// A part of a body that is hardly more than its head, and not the last.
-    pub(super) fn count_small_part(&mut self, now: Instant) -> Result<(), CloseReason> {
+    /// A part of a body, whether somebody wants it or not, that may be hardly more than its head, and not the last.
+    pub(super) fn count_if_small(
+        &mut self,
+        now: Instant,
+        is_small: bool,
+    ) -> Result<(), CloseReason> {
+        if !is_small {
+            return Ok(());
+        }
         let max = (self.config.calls_window >> 1).max(SMALL_PARTS_BUDGET_MIN);
         match self.floods.small_parts.add(now, SMALL_PART_CHARGE, max, 0) {
             true => Ok(()),
