@@ -339,7 +339,7 @@ impl Config {
     }
 
     /// How many bytes of [extensions](crate::Payload::extensions) a call or an answer of this side may have,
-    /// metadata and context among them: 16 336 at most, and by default, since headers end at 16 KiB.
+    /// metadata and context among them: 16 320 at most, and by default, since headers end at 16 KiB.
     #[must_use]
     pub fn extension_bytes_max(mut self, bytes: usize) -> Config {
         self.extension_bytes_max = bytes;
@@ -454,7 +454,7 @@ impl Config {
             ),
             (
                 "extension_bytes_max",
-                "at most 16336",
+                "at most 16320",
                 self.extension_bytes_max <= EXTENSION_BYTES_MAX,
             ),
             (
@@ -473,8 +473,8 @@ impl Config {
 /// How long a connection that was accepted may be idle unless said otherwise.
 const IDLE_CLOSE: Duration = Duration::from_secs(10 * 60);
 
-/// What a header has room for behind its fixed part and the length of the body.
-const EXTENSION_BYTES_MAX: usize = frame::HEADER_LEN_MAX - 3 * frame::ALIGN;
+/// What a header has room for behind its fixed part, and the lengths of the body and of what is beside it.
+const EXTENSION_BYTES_MAX: usize = frame::HEADER_LEN_MAX - 4 * frame::ALIGN;
 
 /// No window can hold more credit than this.
 pub(crate) const WINDOW_MAX: u64 = 1 << 48;

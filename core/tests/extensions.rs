@@ -153,35 +153,47 @@ fn beginnings_and_ends_of_streams_have_extensions() {
     }
 }
 
-/// A payload whose extensions are whatever somebody made them.
-struct Odd(Vec<u8>);
+/// A payload whose extensions are whatever somebody made them. Core adds its own of how long the body is and what is
+/// beside it, if that needs saying.
+struct Odd {
+    extensions: Vec<u8>,
+    beside: usize,
+}
 
 impl Payload for Odd {
-    fn encode(&self, _: Codec, _: u64, _: &mut Writer) -> Result<(), EncodeError> {
-        Ok(())
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        match self.beside {
+            0 => Ok(()),
+            len => Ok(out.attach_beside(Bytes::from(vec![7; len]).into())?),
+        }
     }
 
     fn extensions(&self) -> &[u8] {
-        &self.0
+        &self.extensions
     }
 }
 
 #[test]
 fn a07_extensions_that_do_not_fit_are_not_sent() {
-    let most = Config::new().extension_bytes_max(16_336);
-    assert!(Config::new().extension_bytes_max(16_352).validate().is_err());
-    for (config, len, fits) in [
-        (most.clone(), 16_336, true),
-        (most.clone(), 16_352, false),
-        (most, 17, false),
-        (Config::new().extension_bytes_max(32), 32, true),
-        (Config::new().extension_bytes_max(32), 48, false),
+    let most = Config::new().extension_bytes_max(16_320);
+    assert!(Config::new().extension_bytes_max(16_336).validate().is_err());
+    for (config, len, beside, fits) in [
+        (most.clone(), 16_320, 0, true),
+        (most.clone(), 16_320, 1000, true),
+        // What is sent in parts says how long it is, too.
+        (most.clone(), 16_320, 300_000, true),
+        (Config::new(), 16_320, 300_000, true),
+        (Config::new(), 16_336, 300_000, false),
+        (most.clone(), 16_336, 0, false),
+        (most, 17, 0, false),
+        (Config::new().extension_bytes_max(32), 32, 0, true),
+        (Config::new().extension_bytes_max(32), 48, 0, false),
     ] {
+        // Padding is as good as anything.
+        let odd = Odd { extensions: vec![0; len], beside };
         let mut pair = Pair::with(6, config.clone(), config).open();
         pair.server.echo = false;
-        // Padding is as good as anything.
-        let called =
-            pair.client.connection.call(pair.now, &raw_call(pair.now), &Odd(vec![0; len]), 1);
+        let called = pair.client.connection.call(pair.now, &raw_call(pair.now), &odd, 1);
         match called {
             Ok(_) => assert!(fits),
             Err(refused) => {
@@ -191,9 +203,10 @@ fn a07_extensions_that_do_not_fit_are_not_sent() {
         }
         pair.call(2, b"next").unwrap();
         pair.run();
-        let request = pair.server.requests.pop().expect("the connection goes on");
-        let ok = ReplyHeader::new(Status::OK);
-        let replied = pair.server.connection.reply(pair.now, request.id, ok, &Odd(vec![0; len]));
+        assert_eq!((pair.client.closed, pair.server.closed), (None, None));
+        let request = pair.server.requests.iter().find(|request| &request.body[..] == b"next");
+        let (request, ok) = (request.expect("it has arrived").id, ReplyHeader::new(Status::OK));
+        let replied = pair.server.connection.reply(pair.now, request, ok, &odd);
         assert_eq!(replied.is_ok(), fits);
         pair.run();
         let Outcome::Reply(reply) = pair.client.outcome(2) else { panic!("no answer") };
