@@ -633,6 +633,34 @@ fn c17_items_that_are_kept_back_come_when_others_have_taken_the_rest() {
     }
 }
 
+/// The credit of an item that was never sent is the next stream's, before anything else is sent.
+#[test]
+fn c17_a_stream_that_ends_lets_the_next_one_go_on() {
+    let mut raw = Raw::new(Side::Server, Config::new()).open_with(|hello| {
+        (hello.message_bytes_max, hello.replies_window) = (1024, 2048);
+    });
+    raw.send(&[0, 1, 2].map(|slot| request(slot, b"").flags(OUT)));
+    let streams: Vec<RequestId> = raw.requests.iter().map(|request| request.id).collect();
+    let now = raw.now;
+    for stream in &streams {
+        raw.peer.begin(now, *stream).unwrap();
+    }
+    raw.peer.item(now, streams[0], &[0; 1024]).unwrap();
+    (0..62).for_each(|_| raw.peer.item(now, streams[0], b"").unwrap());
+    raw.sent();
+    // The last of 64 waits for credit in bytes, and the next one for the last.
+    raw.peer.item(now, streams[1], &[0; 1000]).unwrap();
+    raw.sent();
+    assert_eq!(raw.peer.item(now, streams[2], b""), Err(ItemError::Blocked));
+    raw.peer.drain(now);
+    assert!(raw.writable.is_empty());
+    let failed = ReplyHeader::new(Status::INTERNAL);
+    raw.connection.reply(now, streams[1], failed, &bytes::Bytes::new()).unwrap();
+    raw.peer.drain(now);
+    assert_eq!(raw.writable, [streams[2].into()]);
+    raw.peer.item(now, streams[2], b"").unwrap();
+}
+
 #[test]
 fn c17_a_stream_that_waits_to_begin_can_end_and_holds_up_nobody() {
     let mut pair = pair(24);

@@ -489,7 +489,7 @@ impl<T> Connection<T> {
             return None;
         }
         while let Some(event) = self.events.pop_front() {
-            if self.events.is_empty() && self.ending.is_none() {
+            if self.events.is_empty() {
                 self.wake_crowded();
             }
             if !self.is_stale(&event) {

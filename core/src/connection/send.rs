@@ -275,6 +275,7 @@ impl<T> Connection<T> {
         }
         // Those that waited behind it may have their turn.
         self.fund();
+        self.wake_crowded();
     }
 
     /// Moves on what waits: for credit, or for other calls with streams to end.

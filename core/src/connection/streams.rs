@@ -434,6 +434,7 @@ impl<T> Connection<T> {
             // Those that waited behind it may have their turn.
             self.fund();
         }
+        self.wake_crowded();
     }
 
     fn stop_input(&mut self, id: MessageId) {
@@ -534,6 +535,10 @@ impl<T> Connection<T> {
     /// Those that have ended are passed over, of which there are no more than twice as many as the table has slots.
     #[cold]
     fn wake_some(&mut self) {
+        if self.ending.is_some() {
+            // They have all ended, told or not.
+            return;
+        }
         for pool in [Pool::Calls, Pool::Replies] {
             while self.events.len() < WAKES_MAX && !self.is_crowded(pool) {
                 let Some(id) = self.crowded.pop(pool) else { break };
