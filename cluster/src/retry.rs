@@ -60,7 +60,7 @@ pub enum Verdict {
 ///
 /// It is asked of calls that may have run as well: one that is not [idempotent](request_flags::IDEMPOTENT) then runs twice if
 /// it is made again, unless the failure is [safe to retry](Failure::is_safe_to_retry). Deadline and budget hold whatever it
-/// says, and eight attempts.
+/// says, and eight attempts: a wait that is not over before the deadline ends the call at once.
 pub trait RetryPolicy: Send + Sync + fmt::Debug {
     /// What becomes of the call. Whether the budget allows it, and where the next attempt goes, is not its business.
     fn decide(&self, rng: &mut dyn Entropy, attempted: &Attempted<'_>) -> Verdict;

@@ -797,6 +797,8 @@ impl<T: Clone> Fleet<T> {
             false => Verdict::End,
         };
         match verdict {
+            // A policy of somebody's may say so. Whoever waits until the deadline has no time left for an attempt.
+            Verdict::Again(wait) if wait >= attempted.left => Verdict::End,
             Verdict::Again(_) if !self.withdraw(now, call) => Verdict::End,
             verdict => verdict,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ringcall_cluster::breaker::{BreakerPolicy, BreakerState, CustomBreaker, Pass};
@@ -46,6 +47,33 @@ fn a_retry_policy_decides_within_the_budget() {
     world.all_do("abc", Does::Fails(refused()));
     assert_eq!(call(&without, &world, 0), Err(refused()));
     assert_eq!(world.take_made().len(), 1);
+}
+
+/// Again, after this.
+#[derive(Debug)]
+struct After(Duration);
+
+impl RetryPolicy for After {
+    fn decide(&self, _rng: &mut dyn Entropy, _attempted: &Attempted<'_>) -> Verdict {
+        Verdict::Again(self.0)
+    }
+}
+
+#[test]
+fn a_retry_policy_that_would_wait_beyond_the_deadline_ends_the_call() {
+    // A call has a second.
+    for wait in [Duration::from_secs(1), Duration::from_secs(10), Duration::MAX] {
+        let mut settings = generous();
+        settings.method.custom_retry = Some(Arc::new(After(wait)));
+        let (balanced, world) = balanced("abc", settings);
+        world.all_do("abc", Does::Fails(refused()));
+        let budget = || balanced.explain(7).budget;
+        let before = budget();
+        let mut call = balanced.call(outgoing(0), Empty);
+        assert_eq!(poll(&mut call), Poll::Ready(Err(refused())), "after {wait:?}");
+        assert_eq!((world.take_made().len(), budget()), (1, before), "and nothing is paid for");
+        assert_eq!(balanced.counts().over_budget, 0);
+    }
 }
 
 /// Nothing passes behind a failure, until a second has gone.
