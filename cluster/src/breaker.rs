@@ -83,7 +83,8 @@ pub trait BreakerPolicy: Send + fmt::Debug {
     /// A call that passed has ended: well, badly, or (`None`) without saying anything.
     fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>);
 
-    /// What it does at the moment: whoever is not closed is looked at before each call.
+    /// What it does at the moment: whoever is not closed is looked at before each call. Looked at behind each `pass` and `end`,
+    /// in either of which it may change.
     fn state(&self) -> BreakerState;
 
     /// Whether it knows nothing that a new one does not, so that it need not be kept. No by default.

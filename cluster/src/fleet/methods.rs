@@ -36,11 +36,11 @@ struct Method {
     name: Box<str>,
     settings: MethodSettings,
     /// Of all calls.
-    breaker: Option<AnyBreaker>,
+    breaker: Option<Noted>,
     /// Of those to the instance at a place, made when one of them fails: most never have one, and methods times
     /// instances would be many.
-    host_breakers: BTreeMap<u32, AnyBreaker>,
-    /// How many of `host_breakers` are not closed.
+    host_breakers: BTreeMap<u32, Noted>,
+    /// How many of `host_breakers` were noted as not closed.
     open: u32,
     hedging: Option<(AnyHedging, RetryBudget)>,
     limiter: Limiter,
@@ -52,7 +52,7 @@ impl Method {
             id,
             name,
             settings: settings.clone(),
-            breaker: settings.new_breaker(),
+            breaker: settings.new_breaker().map(Noted::new),
             host_breakers: BTreeMap::new(),
             open: 0,
             hedging: settings.new_hedging(now).map(|(hedging, extra_percent)| {
@@ -60,6 +60,54 @@ impl Method {
             }),
             limiter: Limiter::new(settings.limit),
         }
+    }
+
+    /// A breaker of an instance has opened or closed, or neither.
+    #[inline]
+    fn count_open(&mut self, changed: Option<bool>) {
+        match changed {
+            Some(true) => self.open += 1,
+            Some(false) => self.open -= 1,
+            None => {}
+        }
+    }
+}
+
+/// A breaker, and whether it was open when that was last looked at. One of a user's may open and close whenever it is
+/// asked something, so what is counted and told is what was noted, and not what it says a moment later.
+#[derive(Debug)]
+struct Noted {
+    breaker: AnyBreaker,
+    is_open: bool,
+}
+
+impl Noted {
+    fn new(breaker: AnyBreaker) -> Noted {
+        Noted { breaker, is_open: false }
+    }
+
+    #[inline]
+    fn pass(&mut self, now: Instant) -> (Option<Pass>, Option<bool>) {
+        let pass = self.breaker.pass(now);
+        // Ordinary ones open and close when calls end, and at no other time.
+        let changed = match &self.breaker {
+            AnyBreaker::Ordinary(_) => None,
+            AnyBreaker::Custom(_) => self.note(),
+        };
+        (pass, changed)
+    }
+
+    #[inline]
+    fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>) -> Option<bool> {
+        self.breaker.end(now, pass, is_good);
+        self.note()
+    }
+
+    /// Says whether it is open now, if that has changed.
+    #[inline]
+    fn note(&mut self) -> Option<bool> {
+        let is_open = self.breaker.state() != BreakerState::Closed;
+        (std::mem::replace(&mut self.is_open, is_open) != is_open).then_some(is_open)
     }
 }
 
@@ -105,7 +153,7 @@ impl Methods {
     pub(super) fn forget(&mut self, place: u32) {
         for method in &mut self.methods {
             if let Some(breaker) = method.host_breakers.remove(&place) {
-                method.open -= u32::from(is_open(&breaker));
+                method.open -= u32::from(breaker.is_open);
             }
         }
         self.count();
@@ -114,7 +162,12 @@ impl Methods {
     /// Lets go of the breakers of instances at which no call fails any more.
     pub(super) fn sweep(&mut self, now: Instant) {
         for method in self.methods.iter_mut().filter(|method| !method.host_breakers.is_empty()) {
-            method.host_breakers.retain(|_, breaker| !breaker.is_idle(now));
+            let Method { host_breakers, open, .. } = method;
+            host_breakers.retain(|_, kept| {
+                let is_idle = kept.breaker.is_idle(now);
+                *open -= u32::from(is_idle && kept.is_open);
+                !is_idle
+            });
         }
         self.count();
     }
@@ -147,13 +200,19 @@ impl Methods {
 
     // ---- breakers ----
 
-    /// Lets a call of the method through, or not. Without a breaker there is nothing to give back.
+    /// Lets a call of the method through, or not; without a breaker there is nothing to give back. Says as well whether its
+    /// breaker is open now, if that has changed.
     #[inline]
-    pub(super) fn pass(&mut self, index: u32, now: Instant) -> Option<Option<Pass>> {
-        match &mut self.methods[index as usize].breaker {
-            None => Some(None),
-            Some(breaker) => breaker.pass(now).map(Some),
-        }
+    pub(super) fn pass(
+        &mut self,
+        index: u32,
+        now: Instant,
+    ) -> (Option<Option<Pass>>, Option<bool>) {
+        let Some(breaker) = &mut self.methods[index as usize].breaker else {
+            return (Some(None), None);
+        };
+        let (pass, changed) = breaker.pass(now);
+        (pass.map(Some), changed)
     }
 
     /// A call of the method has ended. Says whether its breaker is open now, if that has changed.
@@ -165,8 +224,7 @@ impl Methods {
         pass: Option<Pass>,
         is_good: Option<bool>,
     ) -> Option<bool> {
-        let breaker = self.methods[index as usize].breaker.as_mut()?;
-        end(breaker, now, pass?, is_good)
+        self.methods[index as usize].breaker.as_mut()?.end(now, pass?, is_good)
     }
 
     #[inline]
@@ -176,13 +234,23 @@ impl Methods {
 
     #[inline]
     pub(super) fn would_pass_host(&self, index: u32, place: u32, now: Instant) -> bool {
-        let breaker = self.methods[index as usize].host_breakers.get(&place);
-        breaker.is_none_or(|breaker| breaker.would_pass(now))
+        let kept = self.methods[index as usize].host_breakers.get(&place);
+        kept.is_none_or(|kept| kept.breaker.would_pass(now))
     }
 
+    /// A call to an instance begins. Says as well whether its breaker is open now, if that has changed.
     #[inline]
-    pub(super) fn pass_host(&mut self, index: u32, place: u32, now: Instant) -> Option<Pass> {
-        self.methods[index as usize].host_breakers.get_mut(&place)?.pass(now)
+    pub(super) fn pass_host(
+        &mut self,
+        index: u32,
+        place: u32,
+        now: Instant,
+    ) -> (Option<Pass>, Option<bool>) {
+        let method = &mut self.methods[index as usize];
+        let Some(breaker) = method.host_breakers.get_mut(&place) else { return (None, None) };
+        let (pass, changed) = breaker.pass(now);
+        method.count_open(changed);
+        (pass, changed)
     }
 
     /// A call to an instance has ended. Its breaker is made when it is first needed, so what passed without one
@@ -201,13 +269,13 @@ impl Methods {
             && self.host_breakers < HOST_BREAKERS_MAX
             && let Entry::Vacant(entry) = method.host_breakers.entry(place)
         {
-            entry.insert(method.settings.new_breaker()?);
+            entry.insert(Noted::new(method.settings.new_breaker()?));
             self.host_breakers += 1;
         }
         let breaker = method.host_breakers.get_mut(&place)?;
-        let is_open = end(breaker, now, pass.unwrap_or(Pass::Ordinary), is_good)?;
-        method.open = if is_open { method.open + 1 } else { method.open - 1 };
-        Some(is_open)
+        let changed = breaker.end(now, pass.unwrap_or(Pass::Ordinary), is_good);
+        method.count_open(changed);
+        changed
     }
 
     /// Of a method that was called: the state of its breaker, and of that of each place.
@@ -218,10 +286,10 @@ impl Methods {
         let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let method = &self.methods[self.ids[at].1 as usize];
         let of = |place: u32| {
-            let state = method.host_breakers.get(&place).map(AnyBreaker::state);
+            let state = method.host_breakers.get(&place).map(|kept| kept.breaker.state());
             method.breaker.as_ref().and(state.or(Some(BreakerState::Closed)))
         };
-        Some((method.breaker.as_ref().map(AnyBreaker::state), of))
+        Some((method.breaker.as_ref().map(|kept| kept.breaker.state()), of))
     }
 
     // ---- hedging ----
@@ -249,17 +317,4 @@ impl Methods {
     pub(super) fn hedge_budget(&mut self, index: u32) -> Option<&mut RetryBudget> {
         self.methods[index as usize].hedging.as_mut().map(|(_, budget)| budget)
     }
-}
-
-/// Says whether the breaker is open behind the end of a call, if that has changed.
-#[inline]
-fn end(breaker: &mut AnyBreaker, now: Instant, pass: Pass, is_good: Option<bool>) -> Option<bool> {
-    let was_open = is_open(breaker);
-    breaker.end(now, pass, is_good);
-    let is_open = is_open(breaker);
-    (is_open != was_open).then_some(is_open)
-}
-
-fn is_open(breaker: &AnyBreaker) -> bool {
-    breaker.state() != BreakerState::Closed
 }

@@ -409,13 +409,19 @@ impl<T: Clone> Fleet<T> {
             None => self.unrouted,
             Some(_) => self.find_path(index, asked)?,
         };
-        let pass = self.methods.pass(index, now).ok_or_else(|| {
+        let (pass, changed) = self.methods.pass(index, now);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, index, None);
+        }
+        let pass = pass.ok_or_else(|| {
             self.counts.stopped += 1;
             Failure::not_sent(Cause::BreakerOpen)
         })?;
         if !Limiter::begin([self.methods.limiter(index), &mut self.limiter], now) {
             self.counts.limited += 1;
-            let _unchanged = self.methods.end(index, now, pass, None);
+            if let Some(is_open) = self.methods.end(index, now, pass, None) {
+                self.breaker_is(is_open, index, None);
+            }
             return Err(Failure::not_sent(Cause::Limited));
         }
         Ok(CallState {
@@ -561,7 +567,10 @@ impl<T: Clone> Fleet<T> {
     ) -> (Attempt, T) {
         self.counts.attempts += 1;
         self.counts.panics += u64::from(self.hosts.is_panic());
-        let pass = self.methods.pass_host(call.method, place, now);
+        let (pass, changed) = self.methods.pass_host(call.method, place, now);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(place));
+        }
         let host = self.hosts.reference(place);
         self.hosts.picked(place, now, self.counts.attempts);
         call.tried[usize::from(call.attempts)] = host;
@@ -635,7 +644,10 @@ impl<T: Clone> Fleet<T> {
             self.probed(now, host.place(), Probed::GivenUp);
             self.refresh(now);
         }
-        let _unchanged = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        let changed = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(host.place()));
+        }
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }

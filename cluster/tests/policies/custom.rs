@@ -1,7 +1,9 @@
 //! Policies of the user's own, in place of those that are there.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,11 +14,12 @@ use ringcall_cluster::health::{Condition, HealthPolicy, Peers, Reason, Record};
 use ringcall_cluster::hedge::{CustomHedging, HedgePolicy};
 use ringcall_cluster::retry::{Attempted, RetryPolicy, Verdict};
 use ringcall_cluster::route::{Action, Match, Route, Rule, Rules, Subset};
-use ringcall_cluster::{AperturePolicy, Settings, WarmUpPolicy};
+use ringcall_cluster::{AperturePolicy, Balanced, Settings, WarmUpPolicy};
 use ringcall_core::{Cause, Channel, Clock, Empty, Entropy, Failure, Instant, Status};
 
 use crate::stubs::{
-    Does, IDEMPOTENT, balanced, call, generous, listing, lost, outgoing, poll, refused,
+    Does, IDEMPOTENT, Stubs, World, balanced, call, generous, listing, lost, outgoing, poll,
+    refused,
 };
 
 /// Again at once, and only twice.
@@ -122,6 +125,95 @@ fn a_breaker_of_ones_own_stops_calls() {
     let (opened, closed): (Vec<_>, Vec<_>) =
         told.into_iter().partition(|event| matches!(event, FleetEvent::BreakerOpened { .. }));
     assert_eq!((opened.len(), closed.len()), (2, 2), "the method's, and that of its instance");
+}
+
+/// Lets one call in, and is open while that is under way and once it has failed.
+#[derive(Debug, Default)]
+struct OneAtATime {
+    is_open: bool,
+}
+
+impl BreakerPolicy for OneAtATime {
+    fn would_pass(&self, _now: Instant) -> bool {
+        !self.is_open
+    }
+
+    fn pass(&mut self, _now: Instant) -> Option<Pass> {
+        let is_let_in = !self.is_open;
+        self.is_open = true;
+        is_let_in.then_some(Pass::Ordinary)
+    }
+
+    fn end(&mut self, _now: Instant, _pass: Pass, _is_good: Option<bool>) {
+        self.is_open = false;
+    }
+
+    fn state(&self) -> BreakerState {
+        match self.is_open {
+            true => BreakerState::HalfOpen { successes: 0, is_under_way: true },
+            false => BreakerState::Closed,
+        }
+    }
+}
+
+/// A balanced channel to these, with such breakers at all of them; those come with the first failure.
+fn one_at_a_time(names: &str) -> (Balanced<Stubs>, Rc<World>) {
+    let mut settings = generous();
+    settings.method.retry.attempts = 1;
+    settings.method.breaker = None;
+    // The method's own lets everything through.
+    let made = AtomicUsize::new(0);
+    let make = move || -> Box<dyn BreakerPolicy> {
+        match made.fetch_add(1, Ordering::Relaxed) {
+            0 => Box::<OneStrike>::default(),
+            _ => Box::<OneAtATime>::default(),
+        }
+    };
+    settings.method.custom_breaker = Some(CustomBreaker::new(make));
+    let (balanced, world) = balanced(names, settings);
+    for name in names.chars() {
+        world.does(&name.to_string(), Does::Fails(lost()));
+        assert_eq!(call(&balanced, &world, 0), Err(lost()));
+        world.pass(Duration::from_secs(2));
+        world.does(&name.to_string(), Does::Answers);
+    }
+    while balanced.poll_event().is_some() {}
+    (balanced, world)
+}
+
+#[test]
+fn a_breaker_that_opens_when_it_lets_a_call_in_is_counted() {
+    let (balanced, world) = one_at_a_time("a");
+    for _ in 0..3 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    world.does("a", Does::Hangs);
+    let mut hangs = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut hangs).is_pending());
+    let stopped = Failure::not_sent(Cause::BreakerOpen);
+    assert_eq!(call(&balanced, &world, 0), Err(stopped), "one is under way");
+    drop(hangs);
+    world.does("a", Does::Answers);
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    let of_instances = |event| match event {
+        FleetEvent::BreakerOpened { instance: Some(_), .. } => Some(true),
+        FleetEvent::BreakerClosed { instance: Some(_), .. } => Some(false),
+        _ => None,
+    };
+    let told = std::iter::from_fn(|| balanced.poll_event());
+    let opened: Vec<bool> = told.filter_map(of_instances).collect();
+    assert_eq!(opened, [true, false].repeat(5), "each time that it opens and closes is told");
+}
+
+#[test]
+fn an_instance_that_goes_takes_its_open_breaker_along() {
+    let (balanced, world) = one_at_a_time("a");
+    world.does("a", Does::Hangs);
+    let mut hangs = balanced.call(outgoing(0), Empty);
+    assert!(poll(&mut hangs).is_pending());
+    balanced.apply(&listing(2, "b"));
+    drop(hangs);
+    assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
 }
 
 /// One failure is too much.
