@@ -43,7 +43,8 @@ fn describe_variants(data: &DataEnum) -> TokenStream {
     let (mut base, mut since) = (quote!(0), 0_usize);
     let variants = data.variants.iter().map(|variant| {
         if let Some((_, discriminant)) = &variant.discriminant {
-            base = quote!({ const TAG: u8 = #discriminant; TAG as usize });
+            // What it is said with are names of the user's, of which none may be this one.
+            base = quote!({ const __RINGCALL_TAG: u8 = #discriminant; __RINGCALL_TAG as usize });
             since = 0;
         }
         let text = variant.ident.unraw().to_string();

@@ -241,14 +241,14 @@ fn wrapper(service: &Service) -> TokenStream {
             }
         }
 
-        impl<S: #name> #service_name<S> {
+        impl<__S: #name> #service_name<__S> {
             /// Wraps an implementation.
-            #visibility fn new(service: S) -> Self {
+            #visibility fn new(service: __S) -> Self {
                 #service_name(::std::sync::Arc::new(service))
             }
 
             /// The implementation.
-            #visibility fn get(&self) -> &S {
+            #visibility fn get(&self) -> &__S {
                 &self.0
             }
         }

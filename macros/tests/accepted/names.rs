@@ -99,6 +99,47 @@ mod keyword {
     }
 }
 
+/// What variants are told apart by may have any name.
+mod tags {
+    const TAG: u8 = b'B';
+    const SHAPE: u8 = TAG + 1;
+
+    #[ringcall::message]
+    #[repr(u8)]
+    pub(crate) enum Side {
+        Buy = TAG,
+        Sell,
+        Short = SHAPE + 8,
+    }
+}
+
+/// Services that have the names of type parameters.
+mod parameters {
+    #[ringcall::service]
+    pub(crate) trait S {
+        async fn s(&self, side: super::tags::Side) -> bool;
+    }
+
+    #[ringcall::service(send)]
+    pub(crate) trait C {
+        async fn c(&self);
+        #[method(offload)]
+        async fn offloaded(&self);
+    }
+
+    impl S for super::Book {
+        async fn s(&self, _: super::tags::Side) -> bool {
+            true
+        }
+    }
+
+    impl C for super::Book {
+        async fn c(&self) {}
+
+        async fn offloaded(&self) {}
+    }
+}
+
 #[test]
 fn it_is_accepted() {
     let service = Book.into_letters();
@@ -108,4 +149,8 @@ fn it_is_accepted() {
     let table = ringcall::Service::table(&service);
     assert!(table.methods()[0].full_name().ends_with(".type/fn"));
     let _ = LettersClient::<ringcall::Client>::r#type;
+    let service = parameters::S::into_s(Book);
+    let table = ringcall::Service::table(&service);
+    assert!(table.methods()[0].full_name().ends_with(".S/s"));
+    let _ = (service.get(), parameters::C::into_c(Book).get());
 }
