@@ -261,7 +261,7 @@ fn call(shop: &ShopClient<Balanced<Clients>>, tally: &Mutex<Tally>, stop: &Atomi
 fn call_those_of(file: &Path, warm_up: Duration) -> Result<(), Error> {
     let mut settings = Settings::new();
     settings.warm_up = warm_up;
-    let balanced = Balanced::new(Clients::new()?, settings, u64::from(std::process::id()))?;
+    let balanced = Balanced::new(Clients::new()?, settings)?;
     let _watching =
         Watch::new(Wanted::service("shop")).start(FileSource::new(file), balanced.clone())?;
     let is_ready = |host: &HostReport| host.readiness == Readiness::Ready;

@@ -1,7 +1,8 @@
 //! Calls to many instances of a service.
 //!
 //! Every policy is without clock, I/O or randomness of its own: the time, random numbers and what was seen are
-//! arguments, so that a run can be repeated. Only `FileSource`, `write_list` and `DiskCache` (feature `file`)
+//! arguments, so that a run can be repeated. What chance begins with is the connector's, and that of a `DnsSource` the
+//! operating system's unless it is given. Only `FileSource`, `write_list` and `DiskCache` (feature `file`)
 //! touch the machine: files, and its wall clock. What chooses an instance ([`balance::Balance`]) and what
 //! says which there are ([`discovery::Source`]) may be yours.
 //!

@@ -92,6 +92,10 @@ impl Connector for Stubs {
         Readiness::Ready
     }
 
+    fn seed(&self) -> u64 {
+        1
+    }
+
     fn sleep(&self, _: Duration) -> Ready<()> {
         ready(())
     }
@@ -133,7 +137,7 @@ impl Hundred {
     pub fn new() -> Hundred {
         let stubs = Stubs { now: Rc::new(Cell::new(1_000_000_000)), calls: Rc::default() };
         let direct = Stub(Rc::clone(&stubs.calls));
-        let balanced = Balanced::new(stubs, Settings::new(), 1).expect("the defaults make sense");
+        let balanced = Balanced::seeded(stubs, Settings::new(), 1).expect("the defaults make sense");
         balanced.apply(&Listing::of(1, (0..100).map(instance)));
         let name = "bench.Orders/place";
         let call = Outgoing {

@@ -333,7 +333,7 @@ pub(crate) async fn balance<N: Connector>(
     connector: N,
     servers: &[SocketAddr],
 ) -> Result<Balanced<N>> {
-    let balanced = Balanced::new(connector, Settings::new(), 1)?;
+    let balanced = Balanced::seeded(connector, Settings::new(), 1)?;
     let instances = servers.iter().map(|&server| Instance::new("echo", server.to_string(), server));
     balanced.apply(&Listing::of(1, instances));
     let is_ready = |host: &HostReport| host.readiness == Readiness::Ready;

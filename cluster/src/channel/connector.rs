@@ -10,7 +10,7 @@ use ringcall_core::{Clock, Mismatch, OwnedChannel};
 use crate::discovery::Instance;
 use crate::fleet::Readiness;
 
-/// Opens connections, and knows the time. `ringcall::cluster` has two: for clients of a shard, and for those of
+/// Opens connections, and knows the time and what is chance. `ringcall::cluster` has two: for clients of a shard, and for those of
 /// any thread.
 pub trait Connector: Clock {
     /// A connection to an instance. Clones are the same one; it ends with the last of them.
@@ -36,6 +36,10 @@ pub trait Connector: Clock {
         let _ = channel;
         None
     }
+
+    /// A number that nobody can know beforehand, another one each time: what chance does comes from it. Where a run is to be
+    /// repeated it is the run's.
+    fn seed(&self) -> u64;
 
     /// Ready after a while.
     fn sleep(&self, time: Duration) -> Self::Sleep;

@@ -52,12 +52,22 @@ struct Shared<N: Connector> {
 }
 
 impl<N: Connector> Balanced<N> {
-    /// A channel without instances: calls fail until there is a listing. The seed decides what chance does;
-    /// clients of one service should not have the same.
+    /// A channel without instances: calls fail until there is a listing. What chance does comes from the connector, so
+    /// that clients of one service do not all choose the same instance at the same time.
     ///
     /// # Errors
     /// When a setting makes no sense.
-    pub fn new(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
+    pub fn new(connector: N, settings: Settings) -> Result<Balanced<N>, BadSetting> {
+        let seed = connector.seed();
+        Balanced::seeded(connector, settings, seed)
+    }
+
+    /// The same, where a seed decides what chance does: for tests. Two channels with the same seed, settings and calls make
+    /// the same choices, so no two clients of one service should have the same.
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub fn seeded(connector: N, settings: Settings, seed: u64) -> Result<Balanced<N>, BadSetting> {
         let fleet = N::Guard::new(Fleet::new(settings, seed, connector.now())?);
         Ok(Balanced {
             shared: Arc::new(Shared {

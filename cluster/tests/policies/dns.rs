@@ -84,12 +84,12 @@ impl Resolve for Script {
 
 fn host(config: DnsConfig) -> (DnsSource<Script>, Script) {
     let script = Script::default();
-    (DnsSource::host("s", "h", 7000, config, script.clone(), 1).unwrap(), script)
+    (DnsSource::host("s", "h", 7000, config, script.clone()).unwrap().with_seed(1), script)
 }
 
 fn srv() -> (DnsSource<Script>, Script) {
     let script = Script::default();
-    (DnsSource::srv("s", "_s", DnsConfig::default(), script.clone(), 1).unwrap(), script)
+    (DnsSource::srv("s", "_s", DnsConfig::default(), script.clone()).unwrap().with_seed(1), script)
 }
 
 fn family(family: DnsFamily) -> DnsConfig {
@@ -141,9 +141,9 @@ fn g17_names_are_asked_for_by_their_ttl_within_bounds() {
         now += latest;
     }
     // Many callers do not ask at once.
-    let mut first = |seed| {
+    let mut first = |_| {
         let mut source =
-            DnsSource::host("s", "h", 1, DnsConfig::default(), script.clone(), seed).unwrap();
+            DnsSource::host("s", "h", 1, DnsConfig::default(), script.clone()).unwrap();
         script.hosts("h", 100, &["10.0.0.1"]);
         source.poll_update(at(1));
         script.asked();
@@ -153,7 +153,7 @@ fn g17_names_are_asked_for_by_their_ttl_within_bounds() {
         };
         (101..112).find(is_asked).unwrap()
     };
-    let mut moments: Vec<u64> = (0..50).map(&mut first).collect();
+    let mut moments: Vec<u64> = (0..100).map(&mut first).collect();
     moments.sort_unstable();
     moments.dedup();
     assert!(moments.len() >= 8, "{moments:?}");
@@ -333,7 +333,7 @@ fn bounds_that_make_no_sense_are_told() {
     let bad = |change: fn(&mut DnsConfig)| {
         let mut config = DnsConfig::default();
         change(&mut config);
-        let source = DnsSource::host("s", "h", 1, config, Script::default(), 1);
+        let source = DnsSource::host("s", "h", 1, config, Script::default());
         source.err().map(|error| error.name)
     };
     assert_eq!(bad(|_| {}), None);

@@ -101,7 +101,7 @@ fn resolver() -> HickoryResolver {
 #[test]
 fn g17_a_service_is_found_by_a_name_server() {
     let config = DnsConfig::default();
-    let mut source = DnsSource::srv("quotes", "_quotes._tcp.test.", config, resolver(), 1).unwrap();
+    let mut source = DnsSource::srv("quotes", "_quotes._tcp.test.", config, resolver()).unwrap();
     let Update::Snapshot { snapshot, .. } = first(&mut source) else { panic!("no list") };
     let said = |it: &Instance| (it.name.clone(), it.priority, it.tags["host"].clone());
     let said: Vec<_> = snapshot.instances.iter().map(said).collect();
@@ -115,6 +115,6 @@ fn g17_a_service_is_found_by_a_name_server() {
 #[test]
 fn g17_a_name_that_is_not_there_is_an_outage() {
     let config = DnsConfig::default();
-    let mut source = DnsSource::host("quotes", "none.test.", 1, config, resolver(), 1).unwrap();
+    let mut source = DnsSource::host("quotes", "none.test.", 1, config, resolver()).unwrap();
     assert_eq!(first(&mut source), Update::Outage("none.test.: there are no addresses".into()));
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -104,6 +105,10 @@ impl Connector for Clients {
         client.mismatch()
     }
 
+    fn seed(&self) -> u64 {
+        seed()
+    }
+
     fn sleep(&self, time: Duration) -> Sleep {
         Sleep(RemoteSleep::new(&self.remote, time))
     }
@@ -132,6 +137,15 @@ fn readiness(state: ConnectionState) -> Readiness {
         ConnectionState::Broken(_) => Readiness::Broken,
         _ => Readiness::Connecting,
     }
+}
+
+/// By the operating system, which the standard library asks for its maps; of a simulation, by its seed.
+fn seed() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(random) = crate::sim::random() {
+        return random;
+    }
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Ready after a while, on any thread.
@@ -216,6 +230,10 @@ impl Connector for LocalClients {
         client.mismatch()
     }
 
+    fn seed(&self) -> u64 {
+        seed()
+    }
+
     fn sleep(&self, time: Duration) -> LocalSleep {
         LocalSleep(SleepUntil::new(&self.shard, self.shard.now() + time))
     }
@@ -281,6 +299,10 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
 
     fn mismatch(&self, filtered: &Self::Channel) -> Option<Mismatch> {
         self.connector.mismatch(filtered.channel())
+    }
+
+    fn seed(&self) -> u64 {
+        self.connector.seed()
     }
 
     fn sleep(&self, time: Duration) -> N::Sleep {

@@ -10,7 +10,7 @@
 //! use ringcall::cluster::discovery::{FileSource, Wanted};
 //! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 //!
-//! let balanced = Balanced::new(Clients::new()?, Settings::new(), 1)?;
+//! let balanced = Balanced::new(Clients::new()?, Settings::new())?;
 //! let source = FileSource::new("instances.txt"); // quotes a1 127.0.0.1:7001 weight=200
 //! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
 //!

@@ -73,7 +73,7 @@ fn in_turn() -> Settings {
 }
 
 fn balanced() -> Balanced<Clients> {
-    Balanced::new(Clients::new().unwrap(), in_turn(), 1).unwrap()
+    Balanced::new(Clients::new().unwrap(), in_turn()).unwrap()
 }
 
 fn who(till: &TillClient<Balanced<Clients>>) -> Result<u64, CallError> {
@@ -123,6 +123,31 @@ fn calls_are_shared_out_and_a_lost_server_is_left() {
     assert!(explained.to_string().contains("SmoothRoundRobin"), "{explained}");
 }
 
+/// To which of eight instances, chosen by chance, calls go that are made one after the other.
+fn chosen(balanced: Balanced<Clients>, server: &RunningServer) -> Vec<String> {
+    balanced.apply(&Listing::of(1, (0..8).map(|number| instance(number, server))));
+    until_ready(&balanced, 8);
+    let till = TillClient::new(balanced.reporting());
+    let mut chosen = Vec::new();
+    for _ in 0..30 {
+        assert_eq!(who(&till), Ok(1));
+        let report = balanced.poll_report().expect("the call is reported");
+        chosen.push(report.attempts[0].instance.clone());
+    }
+    chosen
+}
+
+#[test]
+fn channels_that_are_made_alike_do_not_choose_alike_unless_they_are_told_to() {
+    let server = serve(1, &Paid::default());
+    let mut settings = Settings::new();
+    settings.balancing = Balancing::WeightedRandom;
+    let new = || Balanced::new(Clients::new().unwrap(), settings.clone()).unwrap();
+    assert_ne!(chosen(new(), &server), chosen(new(), &server));
+    let seeded = || Balanced::seeded(Clients::new().unwrap(), settings.clone(), 1).unwrap();
+    assert_eq!(chosen(seeded(), &server), chosen(seeded(), &server));
+}
+
 #[test]
 fn a_filter_beneath_sees_attempts_and_one_around_sees_calls() {
     let paid = Paid::default();
@@ -158,7 +183,7 @@ fn a_filter_beneath_sees_attempts_and_one_around_sees_calls() {
             std::future::ready(Ok::<_, Status>(call))
         }
     };
-    let balanced = Balanced::new(Clients::new().unwrap().filter(beneath), in_turn(), 1).unwrap();
+    let balanced = Balanced::new(Clients::new().unwrap().filter(beneath), in_turn()).unwrap();
     let instances = servers.iter().zip(0..).map(|(server, number)| instance(number, server));
     balanced.apply(&Listing::of(1, instances));
     let ready = |host: &fleet::HostReport| host.readiness == Readiness::Ready;
@@ -196,7 +221,7 @@ fn an_observer_can_tell_a_retry_from_a_first_attempt() {
     let observer: Arc<dyn Observer> = Arc::clone(&told) as _;
     let clients =
         Clients::new().unwrap().with(move |connect| connect.observer(Arc::clone(&observer)));
-    let balanced = Balanced::new(clients, in_turn(), 1).unwrap();
+    let balanced = Balanced::new(clients, in_turn()).unwrap();
     balanced.apply(&Listing::of(1, [instance(0, &server)]));
     until_ready(&balanced, 1);
     assert_eq!(who(&TillClient::new(balanced)), Ok(0));
@@ -298,7 +323,7 @@ fn d11_a_failure_three_tiers_down_is_not_multiplied() {
         let mut settings = Settings::new();
         settings.retry_floor_per_s = 100;
         settings.method.retry.backoff = Duration::from_millis(1);
-        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
         balanced.apply(&Listing::of(1, [instance(1, server)]));
         balanced
     };
@@ -440,7 +465,7 @@ fn a_server_says_how_busy_it_is_when_it_is_asked_if_it_has_limits() {
         (config.probe_percent, config.age_max) = (100, Duration::from_millis(1));
         let mut settings = Settings::new();
         settings.balancing = Balancing::Prequal(config);
-        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
         balanced.apply(&Listing::of(1, [instance(1, server)]));
         let till = TillClient::new(balanced.clone());
         eventually("it is asked", || {
@@ -466,7 +491,7 @@ fn a_channel_with_a_filter_is_watched_like_any_other() {
         count.fetch_add(1, Ordering::SeqCst);
         std::future::ready(Ok::<_, Status>(call))
     };
-    let balanced = Balanced::new(Clients::new().unwrap().filter(filter), in_turn(), 1).unwrap();
+    let balanced = Balanced::new(Clients::new().unwrap().filter(filter), in_turn()).unwrap();
     let source = StaticSource::new([instance(4, &server)]);
     let watch = Watch::new(Wanted::service("till"));
     let watching = watch.clone().start(source.clone(), balanced.clone()).unwrap();
@@ -534,7 +559,7 @@ fn on_a_shard_calls_do_not_leave_the_thread() {
     let paid = Paid::default();
     let (one, two) = (serve(1, &paid), serve(2, &paid));
     let shard = Shard::new(ShardConfig::default()).unwrap();
-    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn()).unwrap();
     balanced.apply(&Listing::of(1, [instance(1, &one), instance(2, &two)]));
     let till = TillClient::new(balanced.clone());
     let counts = shard.block_on(async {
@@ -649,7 +674,7 @@ fn calls_of_a_shard_are_copied_once_each() {
     let (paid, copied) = (Paid::default(), Paid::default());
     let (one, two) = (serve(1, &paid), serve(2, &copied));
     let shard = Shard::new(ShardConfig::default()).unwrap();
-    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn()).unwrap();
     balanced.apply(&Listing::of(1, [instance(1, &one), instance(2, &two)]));
     let till = TillClient::new(balanced.clone());
     let is_ready = || {
@@ -699,7 +724,7 @@ fn grouped(own: Groups, instances: Vec<Instance>) -> Balanced<Clients> {
     let count = instances.len();
     let mut settings = in_turn();
     settings.groups = Some(own);
-    let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+    let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
     balanced.apply(&Listing::of(9, instances));
     until_ready(&balanced, count);
     balanced
@@ -756,7 +781,7 @@ fn rules_see_metadata_and_arguments_of_typed_calls() {
     settings.fields = Fields::new()
         .text("user", |parcel: &Parcel| &parcel.user)
         .number("grams", |parcel: &Parcel| parcel.grams.into());
-    let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+    let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
     balanced.apply(&Listing::of(1, [versioned("old", &old), versioned("new", &new)]));
     until_ready(&balanced, 2);
     let to = |version: &str| Action::route(Route::to(Subset::all().version(version)));
@@ -828,7 +853,7 @@ fn g07_an_address_that_is_another_instances_by_now_gets_no_calls() {
         let list = |version| {
             Listing::of(version, [first.clone(), instance(2, &two).with_identity(expected("a2"))])
         };
-        let watched = Balanced::new(Clients::over(choice).unwrap(), in_turn(), 1).unwrap();
+        let watched = Balanced::new(Clients::over(choice).unwrap(), in_turn()).unwrap();
         watched.apply(&list(1));
         until_ready(&watched, 2);
         let till = TillClient::new(watched.clone());
@@ -850,7 +875,7 @@ fn g07_an_address_that_is_another_instances_by_now_gets_no_calls() {
         assert_eq!(watched.poll_event(), None, "told once");
 
         // Whoever begins with such a list has calls that wait for the connection: they go elsewhere.
-        let later = Balanced::new(Clients::over(choice).unwrap(), in_turn(), 1).unwrap();
+        let later = Balanced::new(Clients::over(choice).unwrap(), in_turn()).unwrap();
         later.apply(&list(1));
         let waiting = TillClient::new(later.clone());
         for id in 0..20 {
@@ -879,7 +904,7 @@ fn g07_an_address_that_is_another_instances_by_now_gets_no_calls() {
 fn g07_a_server_that_says_nothing_is_taken_unless_it_has_to() {
     let server = serve(1, &Paid::default());
     let shard = Shard::new(ShardConfig::default()).unwrap();
-    let balanced = Balanced::new(LocalClients::new(&shard), in_turn(), 1).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn()).unwrap();
     let till = TillClient::new(balanced.clone());
     balanced.apply(&Listing::of(1, [instance(1, &server).with_identity(expected("a1"))]));
     let answer = shard.block_on(async { till.who().await });

@@ -236,7 +236,7 @@ fn a_method_that_a_rule_denies_is_switched_off_at_once() -> Failed {
     over_one_pair(|pair| {
         let pair = Pair { is_secured: false, ..pair };
         let (server, clerk) = serve(pair);
-        let balanced = Balanced::new(Clients::new().unwrap(), Settings::new(), 1).unwrap();
+        let balanced = Balanced::new(Clients::new().unwrap(), Settings::new()).unwrap();
         balanced.apply(&Listing::of(1, [Instance::new("desk", "a", server.address().clone())]));
         let desk = DeskClient::new(WithFallbacks::new(balanced.clone(), fallbacks.clone()));
         let desk = desk.with_options(PATIENT);

@@ -360,11 +360,10 @@ mod cluster {
             }
             let instances =
                 ["a", "b", "c"].map(|name| Instance::new("till", name, world.address(name)));
-            let seed = world.seed();
             let unknown = Rc::clone(&unknown);
             world.client("desk", move |shard| async move {
                 let connector = LocalClients::new(&shard);
-                let balanced = Balanced::new(connector, Settings::new(), seed).expect("defaults");
+                let balanced = Balanced::new(connector, Settings::new()).expect("defaults");
                 balanced.apply(&Listing::of(1, instances));
                 let till = TillClient::new(balanced);
                 for id in 0..100 {

@@ -112,7 +112,7 @@ fn listing(servers: [&RunningServer; 2]) -> Listing {
 #[test]
 fn d12_the_server_that_begins_first_keeps_a_tied_call_and_the_other_never_begins() {
     let (workers, servers): (Vec<_>, Vec<_>) = (0..2).map(Worker::serve).unzip();
-    let balanced = Balanced::new(Clients::new().unwrap(), tied(), 1).unwrap();
+    let balanced = Balanced::new(Clients::new().unwrap(), tied()).unwrap();
     balanced.apply(&listing([&servers[0], &servers[1]]));
     let is_ready = |host: &ringcall::cluster::fleet::HostReport| host.readiness == Readiness::Ready;
     eventually("there are connections", || balanced.explain(0).hosts.iter().all(is_ready));
@@ -160,7 +160,7 @@ fn d12_a_tied_call_that_begins_at_once_goes_to_one_server() {
     let shard = Shard::new(ShardConfig::default()).unwrap();
     let mut settings = tied();
     settings.method.hedge.as_mut().unwrap().tied = Some(LATER);
-    let balanced = Balanced::new(LocalClients::new(&shard), settings, 1).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), settings).unwrap();
     balanced.apply(&listing([&servers[0], &servers[1]]));
     let queue = QueueClient::new(balanced.clone());
     shard.block_on(async {

@@ -9,6 +9,7 @@ mod hickory;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -200,7 +201,7 @@ struct Round {
 }
 
 impl<R: Resolve> DnsSource<R> {
-    /// Instances of `service` at the addresses of a host, all at one port. The seed decides when exactly it is asked for.
+    /// Instances of `service` at the addresses of a host, all at one port.
     ///
     /// # Errors
     /// When a setting makes no sense.
@@ -210,9 +211,8 @@ impl<R: Resolve> DnsSource<R> {
         port: u16,
         config: DnsConfig,
         resolver: R,
-        seed: u64,
     ) -> Result<DnsSource<R>, BadSetting> {
-        DnsSource::new(service.into(), Of::Host(name.into(), port), config, resolver, seed)
+        DnsSource::new(service.into(), Of::Host(name.into(), port), config, resolver)
     }
 
     /// Instances of `service` where the SRV records of a name say: `_quotes._tcp.example.com`.
@@ -224,9 +224,8 @@ impl<R: Resolve> DnsSource<R> {
         name: impl Into<String>,
         config: DnsConfig,
         resolver: R,
-        seed: u64,
     ) -> Result<DnsSource<R>, BadSetting> {
-        DnsSource::new(service.into(), Of::Service(name.into()), config, resolver, seed)
+        DnsSource::new(service.into(), Of::Service(name.into()), config, resolver)
     }
 
     fn new(
@@ -234,7 +233,6 @@ impl<R: Resolve> DnsSource<R> {
         of: Of,
         config: DnsConfig,
         resolver: R,
-        seed: u64,
     ) -> Result<DnsSource<R>, BadSetting> {
         config.check()?;
         Ok(DnsSource {
@@ -242,7 +240,7 @@ impl<R: Resolve> DnsSource<R> {
             of,
             config,
             resolver,
-            rng: SplitMix64::new(seed),
+            rng: SplitMix64::new(RandomState::new().hash_one(0)),
             services: Vec::new(),
             addresses: Addresses::new(config.family),
             round: None,
@@ -253,6 +251,12 @@ impl<R: Resolve> DnsSource<R> {
             number: 0,
             updates: VecDeque::new(),
         })
+    }
+
+    /// The same, where a seed decides when exactly it is asked for, and not the operating system: for tests.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> DnsSource<R> {
+        DnsSource { rng: SplitMix64::new(seed), ..self }
     }
 
     fn begin(&mut self) {

@@ -200,6 +200,10 @@ impl Connector for Stubs {
         readiness.get(&*stub.1).copied().unwrap_or(Readiness::Ready)
     }
 
+    fn seed(&self) -> u64 {
+        1
+    }
+
     fn sleep(&self, time: Duration) -> StubSleep {
         StubSleep(Rc::clone(&self.0), self.0.now.get() + time.as_nanos() as u64)
     }
@@ -217,7 +221,7 @@ pub(crate) fn listing(version: u64, names: &str) -> Listing {
 pub(crate) fn balanced(names: &str, settings: Settings) -> (Balanced<Stubs>, Rc<World>) {
     let world = Rc::new(World::default());
     world.pass(Duration::from_secs(1));
-    let balanced = Balanced::new(Stubs(Rc::clone(&world)), settings, 1).unwrap();
+    let balanced = Balanced::new(Stubs(Rc::clone(&world)), settings).unwrap();
     balanced.apply(&listing(1, names));
     (balanced, world)
 }
