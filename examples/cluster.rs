@@ -30,7 +30,7 @@ use std::{env, fs, io, thread};
 use ringcall::cluster::discovery::{FileSource, Instance, Wanted, write_list};
 use ringcall::cluster::fleet::{HostReport, Readiness};
 use ringcall::cluster::{Balanced, Clients, Settings, Watch};
-use ringcall::{Address, CallError, CallOptions, Context, FailureClass, Server, method_id};
+use ringcall::{Address, CallError, CallOptions, Context, FailureClass, Server};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[ringcall::service(name = "example.Shop")]
@@ -289,7 +289,7 @@ fn call_those_of(file: &Path, warm_up: Duration) -> Result<(), Error> {
         stop.store(true, Ordering::Relaxed);
         answered
     })?;
-    print!("{}", balanced.explain(method_id("example.Shop/order")));
+    print!("{}", balanced.explain("example.Shop/order"));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! All that can be set, in one place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::custom::Custom;
 use crate::health::{HealthConfig, HealthPolicy};
 use crate::hedge::{AnyHedging, CustomHedging, HedgeConfig, Hedging};
 use crate::limit::CallLimit;
+use crate::method::MethodKey;
 use crate::ramp::WarmUpPolicy;
 use crate::recovery::RecoveryConfig;
 use crate::retry::{RetryConfig, RetryPolicy};
@@ -63,8 +64,8 @@ pub struct Settings {
     pub report_one_in: u32,
     /// For methods that have no settings of their own.
     pub method: MethodSettings,
-    /// For others, by [`method_id`](ringcall_core::method_id).
-    pub methods: BTreeMap<u64, MethodSettings>,
+    /// For others.
+    pub methods: BTreeMap<MethodKey, MethodSettings>,
 }
 
 impl Default for Settings {
@@ -210,11 +211,26 @@ impl Settings {
         Settings::default()
     }
 
-    /// The same, with settings of one method.
+    /// The same, with settings of one method: `"package.Service/method"`, or its number.
     #[must_use]
-    pub fn with_method(mut self, id: u64, settings: MethodSettings) -> Settings {
-        self.methods.insert(id, settings);
+    pub fn with_method(
+        mut self,
+        method: impl Into<MethodKey>,
+        settings: MethodSettings,
+    ) -> Settings {
+        self.methods.insert(method.into(), settings);
         self
+    }
+
+    /// Of the methods that have settings of their own, those that are none of these: they were renamed, or written wrongly,
+    /// and nothing comes of their settings. With `ringcall`, `service_table().methods()` of a client are those that it may call.
+    #[must_use]
+    pub fn unknown_methods<M: Into<MethodKey>>(
+        &self,
+        known: impl IntoIterator<Item = M>,
+    ) -> Vec<MethodKey> {
+        let known: BTreeSet<MethodKey> = known.into_iter().map(Into::into).collect();
+        self.methods.keys().filter(|method| !known.contains(*method)).cloned().collect()
     }
 
     pub(crate) fn health_policy(&self) -> &dyn HealthPolicy {
@@ -280,6 +296,9 @@ impl Settings {
         for name in names {
             within("groups", name.len() as u32, 0..=256, "names of 256 bytes at most")?;
         }
+        let is_name = |method: &MethodKey| method.name().is_none_or(|name| name.contains('/'));
+        let unnamed = self.methods.keys().filter(|method| !is_name(method)).count() as u32;
+        within("methods", unnamed, 0..=0, "named like package.Service/method")?;
         std::iter::once(&self.method).chain(self.methods.values()).try_for_each(check_method)
     }
 }
@@ -364,6 +383,8 @@ mod tests {
         method.retry.attempts = 0;
         let settings = Settings::new().with_method(7, method);
         assert_eq!(settings.check().unwrap_err().name, "retry.attempts");
+        let settings = Settings::new().with_method("quotes.Quotes.last", MethodSettings::default());
+        assert_eq!(settings.check().unwrap_err().name, "methods");
     }
 
     #[test]

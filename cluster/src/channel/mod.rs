@@ -22,6 +22,7 @@ use probing::Probing;
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{CallReport, Explanation, Fleet, FleetCounts, FleetEvent};
 use crate::limit::LimitLease;
+use crate::method::MethodKey;
 use crate::route::{BadRules, Rules, Sample};
 use crate::settings::{BadSetting, Settings};
 
@@ -172,10 +173,11 @@ impl<N: Connector> Balanced<N> {
         self.shared.fleet.with(|fleet| fleet.route(rules))
     }
 
-    /// How a call of this method would be decided at the moment, and why: one with nothing that rules could see. Use
+    /// How a call of this method (`"package.Service/method"`, or its number) would be decided at the moment, and why: one with
+    /// nothing that rules could see. Use
     /// [`explain_call`](Balanced::explain_call) for others.
     #[must_use]
-    pub fn explain(&self, method: u64) -> Explanation {
+    pub fn explain(&self, method: impl Into<MethodKey>) -> Explanation {
         let connector = &self.shared.connector;
         let now = connector.now();
         let readiness = |channel: &N::Channel| connector.readiness(channel);

@@ -8,6 +8,7 @@ use super::{Fleet, FleetCounts, Readiness};
 use crate::aperture::Aperture;
 use crate::breaker::BreakerState;
 use crate::health::HealthState;
+use crate::method::MethodKey;
 use crate::recovery::Recovering;
 use crate::route::{Asked, Dropped, Trace};
 
@@ -66,16 +67,18 @@ pub struct HostReport {
 }
 
 impl<T: Clone> Fleet<T> {
-    /// How a call of this method with nothing else would be decided. Its name is known to rules once it was called.
+    /// How a call of this method with nothing else would be decided. If it is said by number, rules know its name once it was
+    /// called.
     #[must_use]
     pub fn explain(
         &self,
         now: Instant,
-        method: u64,
+        method: impl Into<MethodKey>,
         readiness: impl Fn(&T) -> Readiness,
     ) -> Explanation {
-        let name = self.methods.name(method).unwrap_or_default();
-        self.explain_call(now, &Asked { method, ..Asked::new(name) }, readiness)
+        let key = method.into();
+        let name = key.name().or_else(|| self.methods.name(key.id())).unwrap_or_default();
+        self.explain_call(now, &Asked { method: key.id(), ..Asked::new(name) }, readiness)
     }
 
     /// How a call would be decided.

@@ -7,8 +7,8 @@ use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, FleetEvent, HostReport, Readiness};
 use ringcall_cluster::health::{HealthState, Reason};
-use ringcall_cluster::route::Asked;
-use ringcall_cluster::{CallLimit, LimitLease, Settings};
+use ringcall_cluster::route::{Action, Asked, Match, Route, Rule, Rules, Subset};
+use ringcall_cluster::{CallLimit, LimitLease, MethodKey, Settings};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Cause, CloseReason, Failure, Instant, Status};
 
@@ -454,6 +454,36 @@ fn no_more_calls_are_made_than_settings_allow() {
     end(&mut fleet, at(1004), (two.0, two.1), true);
     assert!(fleet.begin(at(1004), &ASKED, 0, SECOND).is_ok());
     assert_eq!(fleet.counts().limited, 3);
+}
+
+#[test]
+fn methods_have_settings_by_name_or_by_number() {
+    let name = "test.Quotes/last";
+    let asked = Asked::new(name);
+    let mut method = plain().method;
+    method.limit = CallLimit::in_flight(1);
+    for key in [MethodKey::from(name), asked.method.into()] {
+        let mut fleet = fleet("ab", plain().with_method(key, method.clone()));
+        let _call = fleet.begin(at(1001), &asked, 0, SECOND).unwrap();
+        let limited = Failure::not_sent(Cause::Limited);
+        assert_eq!(fleet.begin(at(1001), &asked, 0, SECOND).map(|_| ()), Err(limited));
+        assert!(fleet.begin(at(1001), &ASKED, 0, SECOND).is_ok(), "others have what all have");
+    }
+    let settings = plain().with_method("test.Quotes/lst", method.clone()).with_method(name, method);
+    let unknown = settings.unknown_methods([name, "test.Quotes/all"]);
+    assert_eq!(unknown, ["test.Quotes/lst".into()]);
+    assert_eq!(unknown[0].to_string(), "test.Quotes/lst");
+    assert_eq!(settings.unknown_methods(unknown.clone()), [name.into()]);
+}
+
+#[test]
+fn whoever_explains_a_method_by_its_name_need_not_have_called_it() {
+    let mut fleet = fleet("ab", plain());
+    let a = Route::to(Subset::named(["a"]));
+    let rule = Rule::new("last", Match::all().method("test.Quotes/last"), Action::route(a));
+    fleet.route(Rules::new(1).with(rule)).unwrap();
+    let explained = fleet.explain(at(1001), "test.Quotes/last", |_| Readiness::Ready);
+    assert_eq!(explained.trace.unwrap().met, ["last"]);
 }
 
 #[test]

@@ -18,6 +18,18 @@
 //! let last = quotes.last(&"ABC".to_owned()).wait()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Settings are a service's, and a method's where it needs others:
+//!
+//! ```
+//! # #[ringcall::service(name = "quotes.Quotes")] trait Quotes { async fn last(&self, symbol: String) -> u64; }
+//! use ringcall::cluster::{CallLimit, MethodSettings, Settings};
+//!
+//! let mut last = MethodSettings::default();
+//! last.limit = CallLimit::in_flight(100);
+//! let settings = Settings::new().with_method("quotes.Quotes/last", last);
+//! assert_eq!(settings.unknown_methods(QuotesClient::service_table().methods()), []);
+//! ```
 
 mod connectors;
 mod ties;
@@ -26,11 +38,18 @@ mod watch;
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
     Aperture, AperturePolicy, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts,
-    Guard, LimitLease, MethodSettings, MirrorConfig, Settings, Sign, WarmUpPolicy, balance,
-    breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
+    Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Settings, Sign, WarmUpPolicy,
+    balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
 };
 /// Time and chance, as policies and sources of your own are told them.
 pub use ringcall_core::{Entropy, Instant};
 pub use ties::Begun;
 pub(crate) use ties::begun;
 pub use watch::{Watch, Watching};
+
+/// Of a client's own table, which has no typing errors.
+impl From<&crate::MethodTable> for MethodKey {
+    fn from(method: &crate::MethodTable) -> MethodKey {
+        method.full_name().into()
+    }
+}

@@ -23,7 +23,7 @@ use ringcall::limits::Limits;
 use ringcall::observe::{Event, Observer};
 use ringcall::{
     Address, CallError, Cause, Client, CloseReason, Context, Expected, Failure, FailureClass,
-    Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, method_id,
+    Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice,
 };
 
 #[ringcall::service(name = "test.Till")]
@@ -118,7 +118,7 @@ fn calls_are_shared_out_and_a_lost_server_is_left() {
     for _ in 0..100 {
         assert_ne!(who(&till), Ok(0));
     }
-    let explained = balanced.explain(method_id("test.Till/who"));
+    let explained = balanced.explain("test.Till/who");
     assert_eq!(explained.hosts.len(), 3);
     assert!(explained.to_string().contains("SmoothRoundRobin"), "{explained}");
 }
