@@ -1,5 +1,6 @@
 //! A channel over many instances.
 
+mod at;
 mod call;
 mod carrying;
 mod connector;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringcall_core::{Channel, Outgoing, Payload};
 
+pub use at::{At, AtCall};
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
 use copies::Copies;
@@ -96,6 +98,19 @@ impl<N: Connector> Balanced<N> {
     #[must_use]
     pub fn reporting(&self) -> Balanced<N> {
         Balanced { is_reporting: true, ..self.clone() }
+    }
+
+    /// A channel to the instance with this name, whether it is in the list already or not: for calls that are about one of
+    /// them, and for those that all are to have, with [`names`](Balanced::names).
+    #[must_use]
+    pub fn at(&self, name: impl Into<Arc<str>>) -> At<N> {
+        At::new(self.clone(), name.into())
+    }
+
+    /// The names of the instances that this side has connections to, ejected ones among them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.shared.fleet.with(|fleet| fleet.names())
     }
 
     /// Replaces the instances. Connections to new ones are opened; those to instances that are gone end with

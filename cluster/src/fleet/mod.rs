@@ -715,6 +715,12 @@ impl<T: Clone> Fleet<T> {
         self.hosts.target_named(name)
     }
 
+    /// The names of all instances.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let named = |place: &u32| self.hosts.host(*place).listed.instance.name.clone();
+        self.hosts.live().iter().map(named).collect()
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn counts(&self) -> FleetCounts {

@@ -1,7 +1,9 @@
 //! A balanced channel over connections that do as they are told, in a time that passes when it is told.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::stubs::{
@@ -60,6 +62,33 @@ fn d09_a_call_may_have_run_if_one_of_its_attempts_may_have() {
     world.pass(Duration::from_millis(100));
     let Poll::Ready(Err(failure)) = poll(&mut one) else { panic!("it goes on") };
     assert_eq!((failure.cause, failure.class), (Cause::NoInstance, FailureClass::Unknown));
+}
+
+#[test]
+fn a_call_to_a_certain_instance_is_made_once_and_is_no_news_of_it() {
+    let (balanced, world) = balanced("ab", generous());
+    world.all_do("ab", Does::Fails(refused()));
+    let at = balanced.at("b");
+    for _ in 0..20 {
+        let end = Pin::new(&mut at.call(outgoing(IDEMPOTENT), Empty))
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(end, Poll::Ready(Err(failure)) if failure == refused()));
+    }
+    assert_eq!(world.names(), "b".repeat(20));
+    let explained = balanced.explain(7);
+    assert!(explained.hosts.iter().all(|host| host.health == HealthState::Healthy));
+    assert_eq!((explained.counts.attempts, balanced.names()), (0, vec!["a".into(), "b".into()]));
+    // Ordinary calls eject it, and it is reached all the same.
+    world.does("a", Does::Answers);
+    for _ in 0..50 {
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+    }
+    let is_out = |host: &HostReport| matches!(host.health, HealthState::Ejected { .. });
+    assert!(balanced.explain(7).hosts.iter().any(is_out));
+    world.take_made();
+    let _failed =
+        Pin::new(&mut at.call(outgoing(0), Empty)).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(world.names(), "b");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
-use ringcall_cluster::{Balanced, Connector};
+use ringcall_cluster::{At, Balanced, Connector};
 use ringcall_core::{Clock, CloseReason, Instant, Mismatch, TransportError};
 
 use super::ties::Begun;
@@ -125,6 +125,12 @@ impl fmt::Debug for Clients {
 }
 
 impl<N: Connector<Channel: BlockOn>> BlockOn for Balanced<N> {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+impl<N: Connector<Channel: BlockOn>> BlockOn for At<N> {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         block_on(future)
     }

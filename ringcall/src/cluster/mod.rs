@@ -37,9 +37,10 @@ mod watch;
 
 pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
 pub use ringcall_cluster::{
-    Aperture, AperturePolicy, BadSetting, Balanced, BalancedCall, CallLimit, Connector, Counts,
-    Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Settings, Sign, WarmUpPolicy,
-    balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route, sign_of,
+    Aperture, AperturePolicy, At, AtCall, BadSetting, Balanced, BalancedCall, CallLimit, Connector,
+    Counts, Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Settings, Sign,
+    WarmUpPolicy, balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route,
+    sign_of,
 };
 /// Time and chance, as policies and sources of your own are told them.
 pub use ringcall_core::{Entropy, Instant};

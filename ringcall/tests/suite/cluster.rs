@@ -123,6 +123,37 @@ fn calls_are_shared_out_and_a_lost_server_is_left() {
     assert!(explained.to_string().contains("SmoothRoundRobin"), "{explained}");
 }
 
+#[test]
+fn calls_to_a_certain_instance_go_there_and_all_can_be_told_something() {
+    let paid = Paid::default();
+    let mut servers: Vec<RunningServer> = (0..3).map(|number| serve(number, &paid)).collect();
+    let balanced = balanced();
+    assert_eq!(balanced.names(), [""; 0]);
+    let second = TillClient::new(balanced.at("1"));
+    let nobody = Err(CallError::Failed(Failure::not_sent(Cause::NoInstance)));
+    assert_eq!(second.who().wait().map(|number| number.to_native()), nobody);
+    let listed: Vec<_> =
+        servers.iter().zip(0..).map(|(server, number)| instance(number, server)).collect();
+    balanced.apply(&Listing::of(1, listed.clone()));
+    for _ in 0..20 {
+        assert_eq!(second.who().wait().map(|number| number.to_native()), Ok(1));
+    }
+    // Each hears it once.
+    for name in balanced.names() {
+        let till = TillClient::new(balanced.at(name.clone()));
+        let number = till.pay(&name.parse().unwrap()).wait().map(|number| number.to_native());
+        assert_eq!(number.map(|number| number.to_string()), Ok(name));
+    }
+    assert_eq!(*paid.lock().unwrap(), [(0, 1), (1, 1), (2, 1)].into());
+    // It goes nowhere else, and is no news of the instance.
+    servers.remove(1).stop();
+    assert!(second.who().wait().is_err());
+    assert_eq!(balanced.counts().calls, 0);
+    balanced.apply(&Listing::of(2, [listed[0].clone(), listed[2].clone()]));
+    assert_eq!(second.who().wait().map(|number| number.to_native()), nobody);
+    assert_eq!(balanced.names().len(), 2);
+}
+
 /// To which of eight instances, chosen by chance, calls go that are made one after the other.
 fn chosen(balanced: Balanced<Clients>, server: &RunningServer) -> Vec<String> {
     balanced.apply(&Listing::of(1, (0..8).map(|number| instance(number, server))));
