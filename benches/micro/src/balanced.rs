@@ -81,6 +81,7 @@ impl Connector for Stubs {
     type Channel = Stub;
     type Sleep = Ready<()>;
     type Begun = Pending<()>;
+    type Opening = Ready<bool>;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, _: &Instance) -> Option<Stub> {
@@ -90,6 +91,10 @@ impl Connector for Stubs {
     #[inline]
     fn readiness(&self, _: &Stub) -> Readiness {
         Readiness::Ready
+    }
+
+    fn opening(&self, _: &Stub) -> Ready<bool> {
+        ready(true)
     }
 
     fn seed(&self) -> u64 {
@@ -137,7 +142,8 @@ impl Hundred {
     pub fn new() -> Hundred {
         let stubs = Stubs { now: Rc::new(Cell::new(1_000_000_000)), calls: Rc::default() };
         let direct = Stub(Rc::clone(&stubs.calls));
-        let balanced = Balanced::seeded(stubs, Settings::new(), 1).expect("the defaults make sense");
+        let balanced =
+            Balanced::seeded(stubs, Settings::new(), 1).expect("the defaults make sense");
         balanced.apply(&Listing::of(1, (0..100).map(instance)));
         let name = "bench.Orders/place";
         let call = Outgoing {

@@ -19,6 +19,8 @@ pub trait Connector: Clock {
     type Sleep: Future<Output = ()> + Unpin;
     /// Ready when a server has begun with an attempt.
     type Begun: Future<Output = ()> + Unpin;
+    /// Ready when a connection can be used, with `true`; or when it never will be again.
+    type Opening: Future<Output = bool> + Unpin;
     /// What guards decisions: a cell where everything is on one thread, else a mutex.
     type Guard<S>: Guard<S>;
 
@@ -29,6 +31,9 @@ pub trait Connector: Clock {
 
     /// Whether calls can be made on it. Called for every attempt, under the guard.
     fn readiness(&self, channel: &Self::Channel) -> Readiness;
+
+    /// Ready when calls can be made on it, or never can be again: for whoever [waits](crate::Balanced::ready) for that.
+    fn opening(&self, channel: &Self::Channel) -> Self::Opening;
 
     /// Whom a connection met that met another instance than was [expected](Instance::identity), for people who are told
     /// of it. Nothing by default.

@@ -7,6 +7,7 @@ mod connector;
 mod copies;
 mod operations;
 mod probing;
+mod ready;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,8 @@ pub use connector::{Connector, Guard};
 use copies::Copies;
 use operations::Operations;
 use probing::Probing;
+pub use ready::Ready;
+use ready::Waiting;
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{CallReport, Explanation, Fleet, FleetCounts, FleetEvent};
@@ -51,11 +54,13 @@ struct Shared<N: Connector> {
     probing: N::Guard<Probing<N>>,
     /// The last listing, whole. Held while another one replaces it.
     listing: Mutex<Listing>,
+    waiting: N::Guard<Waiting>,
     operations: Operations,
 }
 
 impl<N: Connector> Balanced<N> {
-    /// A channel without instances: calls fail until there is a listing. What chance does comes from the connector, so
+    /// A channel without instances: calls fail until there is a listing, for which
+    /// [`ready`](Balanced::ready) waits. What chance does comes from the connector, so
     /// that clients of one service do not all choose the same instance at the same time.
     ///
     /// # Errors
@@ -79,6 +84,7 @@ impl<N: Connector> Balanced<N> {
                 copies: N::Guard::new(Copies::default()),
                 probing: N::Guard::new(Probing::default()),
                 listing: Mutex::default(),
+                waiting: N::Guard::new(Waiting::default()),
                 operations: Operations::default(),
             }),
             key: None,
@@ -98,6 +104,16 @@ impl<N: Connector> Balanced<N> {
     #[must_use]
     pub fn reporting(&self) -> Balanced<N> {
         Balanced { is_reporting: true, ..self.clone() }
+    }
+
+    /// Ends when a call can be made: there is an instance, and a connection to it. For a program that has nothing to do before,
+    /// since calls fail at once while there is no list. [`within`](Ready::within) says for how long. It does not look at
+    /// rules, ejections or breakers, which come and go with calls.
+    ///
+    /// # Errors
+    /// With [`Cause::NoInstance`](ringcall_core::Cause::NoInstance), when that takes longer than it may.
+    pub fn ready(&self) -> Ready<N> {
+        Ready::new(Arc::clone(&self.shared))
     }
 
     /// A channel to the instance with this name, whether it is in the list already or not: for calls that are about one of
@@ -148,6 +164,7 @@ impl<N: Connector> Balanced<N> {
             .fleet
             .with(|fleet| fleet.apply(now, listing, |instance| new.remove(&instance.name)));
         drop(gone);
+        shared.tell_of_list();
     }
 
     /// Replaces the settings. Another aperture opens and closes connections, as [`apply`](Balanced::apply) does.

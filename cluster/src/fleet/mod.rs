@@ -715,6 +715,13 @@ impl<T: Clone> Fleet<T> {
         self.hosts.target_named(name)
     }
 
+    /// What reaches those instances that may have calls.
+    pub(crate) fn targets(&self) -> Vec<T> {
+        let has_weight = |place: &&u32| self.hosts.stats()[**place as usize].full_weight > 0;
+        let live = self.hosts.live().iter().filter(has_weight);
+        live.map(|place| self.hosts.target(*place).clone()).collect()
+    }
+
     /// The names of all instances.
     pub(crate) fn names(&self) -> Vec<String> {
         let named = |place: &u32| self.hosts.host(*place).listed.instance.name.clone();

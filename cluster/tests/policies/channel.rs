@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::stubs::{
@@ -89,6 +91,38 @@ fn a_call_to_a_certain_instance_is_made_once_and_is_no_news_of_it() {
     let _failed =
         Pin::new(&mut at.call(outgoing(0), Empty)).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(world.names(), "b");
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whoever_waits_for_an_instance_is_woken_by_another_list() {
+    let (balanced, world) = balanced("", Settings::new());
+    let wakes = Arc::<Wakes>::default();
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut cx = Context::from_waker(&waker);
+    let mut ready = balanced.ready();
+    let mut limited = balanced.ready().within(Duration::from_secs(1));
+    assert!(Pin::new(&mut ready).poll(&mut cx).is_pending());
+    assert!(Pin::new(&mut limited).poll(&mut cx).is_pending());
+    world.readiness.borrow_mut().insert("a".into(), Readiness::Connecting);
+    balanced.apply(&listing(2, "a"));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "both");
+    assert!(Pin::new(&mut ready).poll(&mut cx).is_pending(), "it is being opened");
+    world.pass(Duration::from_secs(1));
+    let late = Err(Failure::not_sent(Cause::NoInstance));
+    assert_eq!(Pin::new(&mut limited).poll(&mut cx), Poll::Ready(late));
+    drop(limited);
+    balanced.apply(&listing(3, "ab"));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 3, "one waits no more");
+    assert_eq!(Pin::new(&mut ready).poll(&mut cx), Poll::Ready(Ok(())), "b is ready");
 }
 
 #[test]

@@ -101,6 +101,10 @@ impl CallOptions {
     /// attempt. Otherwise, as by default, it fails at once, and was not sent. Calls always wait for an
     /// attempt that follows a connection which was there: the first one, one after a loss, or one because the
     /// server asks to leave.
+    ///
+    /// Over a balanced channel it is about the connection of the instance that was chosen, which is a broken one only if
+    /// all are. While there is no list of instances, or none of them may have the call, it fails at once all the same:
+    /// `Balanced::ready` waits for a list.
     pub const fn wait_for_ready(mut self, wait: bool) -> CallOptions {
         self.stated = Some(Stated { wait_for_ready: Some(wait), ..self.stated() });
         self

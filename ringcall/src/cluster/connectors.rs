@@ -79,6 +79,7 @@ impl Connector for Clients {
     type Channel = Client;
     type Sleep = Sleep;
     type Begun = Begun;
+    type Opening = Opening;
     type Guard<S> = Mutex<S>;
 
     /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
@@ -99,6 +100,11 @@ impl Connector for Clients {
 
     fn readiness(&self, client: &Client) -> Readiness {
         readiness(client.state())
+    }
+
+    fn opening(&self, client: &Client) -> Opening {
+        let ready = client.ready();
+        Opening(Box::pin(async { ready.await.is_ok() }))
     }
 
     fn mismatch(&self, client: &Client) -> Option<Mismatch> {
@@ -171,6 +177,23 @@ impl fmt::Debug for Sleep {
     }
 }
 
+/// Ready when a connection is, on any thread.
+pub struct Opening(Pin<Box<dyn Future<Output = bool> + Send>>);
+
+impl Future for Opening {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").finish_non_exhaustive()
+    }
+}
+
 /// Connects by [`LocalClient`]s: for calls from code that runs on a shard. It and everything that uses it stay on
 /// that thread.
 #[derive(Clone)]
@@ -211,6 +234,7 @@ impl Connector for LocalClients {
     type Channel = LocalClient;
     type Sleep = LocalSleep;
     type Begun = Begun;
+    type Opening = LocalOpening;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<LocalClient> {
@@ -230,6 +254,11 @@ impl Connector for LocalClients {
     #[inline]
     fn readiness(&self, client: &LocalClient) -> Readiness {
         readiness(client.state())
+    }
+
+    fn opening(&self, client: &LocalClient) -> LocalOpening {
+        let ready = client.ready();
+        LocalOpening(Box::pin(async { ready.await.is_ok() }))
     }
 
     fn mismatch(&self, client: &LocalClient) -> Option<Mismatch> {
@@ -272,6 +301,23 @@ impl fmt::Debug for LocalSleep {
     }
 }
 
+/// Ready when a connection is, on a shard.
+pub struct LocalOpening(Pin<Box<dyn Future<Output = bool>>>);
+
+impl Future for LocalOpening {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for LocalOpening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalOpening").finish_non_exhaustive()
+    }
+}
+
 // ---- with filters ----
 
 /// A connector whose attempts pass a filter, made by [`Clients::filter`] or [`LocalClients::filter`].
@@ -292,6 +338,7 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
     type Channel = Filtered<N::Channel, F>;
     type Sleep = N::Sleep;
     type Begun = N::Begun;
+    type Opening = N::Opening;
     type Guard<S> = N::Guard<S>;
 
     fn connect(&self, instance: &Instance) -> Option<Self::Channel> {
@@ -301,6 +348,10 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
 
     fn readiness(&self, filtered: &Self::Channel) -> Readiness {
         self.connector.readiness(filtered.channel())
+    }
+
+    fn opening(&self, filtered: &Self::Channel) -> N::Opening {
+        self.connector.opening(filtered.channel())
     }
 
     fn mismatch(&self, filtered: &Self::Channel) -> Option<Mismatch> {

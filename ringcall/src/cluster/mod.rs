@@ -7,6 +7,9 @@
 //!
 //! ```no_run
 //! # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
+//! use std::time::Duration;
+//!
+//! use ringcall::BlockOn;
 //! use ringcall::cluster::discovery::{FileSource, Wanted};
 //! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 //!
@@ -14,7 +17,8 @@
 //! let source = FileSource::new("instances.txt"); // quotes a1 127.0.0.1:7001 weight=200
 //! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
 //!
-//! let quotes = QuotesClient::new(balanced);
+//! let quotes = QuotesClient::new(balanced.clone());
+//! balanced.block_on(balanced.ready().within(Duration::from_secs(10)))?;
 //! let last = quotes.last(&"ABC".to_owned()).wait()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -35,10 +39,10 @@ mod connectors;
 mod ties;
 mod watch;
 
-pub use connectors::{Clients, Filtering, LocalClients, LocalSleep, Sleep};
+pub use connectors::{Clients, Filtering, LocalClients, LocalOpening, LocalSleep, Opening, Sleep};
 pub use ringcall_cluster::{
     Aperture, AperturePolicy, At, AtCall, BadSetting, Balanced, BalancedCall, CallLimit, Connector,
-    Counts, Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Settings, Sign,
+    Counts, Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Ready, Settings, Sign,
     WarmUpPolicy, balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route,
     sign_of,
 };

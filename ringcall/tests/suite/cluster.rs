@@ -22,8 +22,8 @@ use ringcall::filter::{ClientCall, FilterExt, Filtered, ServerCall};
 use ringcall::limits::Limits;
 use ringcall::observe::{Event, Observer};
 use ringcall::{
-    Address, CallError, Cause, Client, CloseReason, Context, Expected, Failure, FailureClass,
-    Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice,
+    Address, BlockOn, CallError, Cause, Client, CloseReason, Context, Expected, Failure,
+    FailureClass, Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice,
 };
 
 #[ringcall::service(name = "test.Till")]
@@ -152,6 +152,54 @@ fn calls_to_a_certain_instance_go_there_and_all_can_be_told_something() {
     balanced.apply(&Listing::of(2, [listed[0].clone(), listed[2].clone()]));
     assert_eq!(second.who().wait().map(|number| number.to_native()), nobody);
     assert_eq!(balanced.names().len(), 2);
+}
+
+#[test]
+fn a_balanced_channel_is_waited_for_until_somebody_can_be_called() {
+    let balanced = balanced();
+    let source = Told::default();
+    let watch = Watch::new(Wanted::service("till"));
+    let _watching = watch.start(source.clone(), balanced.clone()).unwrap();
+    let nobody = Failure::not_sent(Cause::NoInstance);
+    let soon = balanced.ready().within(Duration::from_millis(50));
+    assert_eq!(balanced.block_on(soon), Err(nobody));
+    let waits = {
+        let balanced = balanced.clone();
+        thread::spawn(move || {
+            balanced.block_on(balanced.ready())?;
+            Ok::<_, Failure>(TillClient::new(balanced).who().wait().unwrap().to_native())
+        })
+    };
+    block(Duration::from_millis(100));
+    // A list with nobody who answers is none yet.
+    let server = serve(7, &Paid::default());
+    let address = server.address().clone();
+    server.stop();
+    source.has(vec![Instance::new("till", "7", address.clone())]);
+    block(Duration::from_millis(300));
+    assert!(!waits.is_finished(), "nobody is there");
+    let till = Drawer { number: 7, paid: Paid::default() }.into_till();
+    let _server = Server::bind(address).service(till).start().unwrap();
+    assert_eq!(waits.join().unwrap(), Ok(7));
+    assert_eq!(balanced.block_on(balanced.ready().within(Duration::ZERO)), Ok(()), "at once");
+}
+
+#[test]
+fn on_a_shard_a_balanced_channel_is_waited_for_as_well() {
+    let server = serve(3, &Paid::default());
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let balanced = Balanced::new(LocalClients::new(&shard), in_turn()).unwrap();
+    let (sleep, listed) = (shard.sleep(Duration::from_millis(50)), balanced.clone());
+    let listing = Listing::of(1, [instance(3, &server)]);
+    shard.spawn(async move {
+        sleep.await;
+        listed.apply(&listing);
+    });
+    let number = shard.block_on(async {
+        balanced.ready().await.unwrap();
+        TillClient::new(balanced.clone()).who().await.unwrap().to_native()
+    });
+    assert_eq!(number, 3);
 }
 
 /// To which of eight instances, chosen by chance, calls go that are made one after the other.

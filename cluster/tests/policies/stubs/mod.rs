@@ -179,6 +179,19 @@ impl Future for StubBegun {
     }
 }
 
+pub(crate) struct StubOpening(Stub);
+
+impl Future for StubOpening {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<bool> {
+        match Stubs(Rc::clone(&self.0.0)).readiness(&self.0) {
+            Readiness::Ready => Poll::Ready(true),
+            _ => Poll::Pending,
+        }
+    }
+}
+
 impl Clock for Stubs {
     fn now(&self) -> Instant {
         Instant::from_nanos(self.0.now.get())
@@ -189,6 +202,7 @@ impl Connector for Stubs {
     type Channel = Stub;
     type Sleep = StubSleep;
     type Begun = StubBegun;
+    type Opening = StubOpening;
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<Stub> {
@@ -198,6 +212,10 @@ impl Connector for Stubs {
     fn readiness(&self, stub: &Stub) -> Readiness {
         let readiness = self.0.readiness.borrow();
         readiness.get(&*stub.1).copied().unwrap_or(Readiness::Ready)
+    }
+
+    fn opening(&self, stub: &Stub) -> StubOpening {
+        StubOpening(stub.clone())
     }
 
     fn seed(&self) -> u64 {
