@@ -36,6 +36,9 @@ pub struct Instance {
     /// Who the process at the address says it is, if it is the right one; `None` if that is not looked at. Checked when a
     /// connection to it is opened.
     pub identity: Option<Expected>,
+    /// What its certificate says that it is called, for those who speak TLS and do not expect a name themselves: a DNS name or
+    /// an IP address. `None`: its address.
+    pub tls_name: Option<String>,
     /// How much it takes, relative to others; 100 is ordinary, 0 takes no calls, at most 10 000.
     pub weight: u32,
     /// Calls go to instances with the lowest number of which one can be called, within what rules and groups say; 0 is
@@ -60,6 +63,8 @@ pub enum Invalid {
     Text,
     /// Port 0, or an address that is nobody's: `0.0.0.0`, `::`, a multicast group.
     Address,
+    /// A name of a certificate that is empty, is longer than 256 bytes, or has characters that do not print.
+    TlsName,
     /// A weight above 10 000.
     Weight,
     /// More than 64 tags, or more than 8 KiB of them.
@@ -74,6 +79,7 @@ impl fmt::Display for Invalid {
             Invalid::Nameless => "it has no name, or no service",
             Invalid::Text => "a text has more than 256 bytes, or characters that do not print",
             Invalid::Address => "nobody can be reached at its address",
+            Invalid::TlsName => "its certificate cannot have this name",
             Invalid::Weight => "its weight is above 10000",
             Invalid::Tags => "it has more than 64 tags, or more than 8 KiB of them",
             Invalid::Shapes => "it has more than 1024 shapes",
@@ -99,6 +105,7 @@ impl Instance {
             zone: String::new(),
             address: address.into(),
             identity: None,
+            tls_name: None,
             weight: WEIGHT,
             priority: 0,
             registered_ms: None,
@@ -111,6 +118,12 @@ impl Instance {
     #[must_use]
     pub fn with_identity(self, expected: Expected) -> Instance {
         Instance { identity: Some(expected), ..self }
+    }
+
+    /// The same, for a process whose certificate is for this name.
+    #[must_use]
+    pub fn with_tls_name(self, name: impl Into<String>) -> Instance {
+        Instance { tls_name: Some(name.into()), ..self }
     }
 
     /// The same with another weight.
@@ -127,7 +140,9 @@ impl Instance {
 
     /// Whether another one is reached like this one: a connection to it is one to the other.
     pub(crate) fn is_reached_like(&self, other: &Instance) -> bool {
-        self.address == other.address && self.identity == other.identity
+        self.address == other.address
+            && self.identity == other.identity
+            && self.tls_name == other.tls_name
     }
 
     /// Whether it is what an instance may be.
@@ -141,6 +156,9 @@ impl Instance {
         let texts = [&self.name, &self.service, &self.version, &self.group, &self.zone];
         if !texts.iter().all(|text| is_text(text)) {
             return Err(Invalid::Text);
+        }
+        if self.tls_name.as_ref().is_some_and(|name| name.is_empty() || !is_text(name)) {
+            return Err(Invalid::TlsName);
         }
         if !is_reachable(&self.address) {
             return Err(Invalid::Address);
@@ -243,6 +261,7 @@ mod tests {
         assert_eq!(broken(|it| it.service.clear()), Invalid::Nameless);
         assert_eq!(broken(|it| it.zone = "z".repeat(257)), Invalid::Text);
         assert_eq!(broken(|it| it.name = "a\nb".into()), Invalid::Text);
+        assert_eq!(broken(|it| it.tls_name = Some(String::new())), Invalid::TlsName);
         assert_eq!(broken(|it| it.weight = 10_001), Invalid::Weight);
         assert_eq!(broken(|it| it.shapes = vec![1; 1025]), Invalid::Shapes);
         let many =

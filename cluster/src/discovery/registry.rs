@@ -50,6 +50,10 @@ pub struct Delta {
 
 /// A change of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most changes are the large one, and none lasts long"
+)]
 pub enum Change {
     /// It is there, and like this.
     Put(Instance),

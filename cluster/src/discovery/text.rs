@@ -4,6 +4,7 @@
 //! # service name address, and what else is to say
 //! quotes a1 127.0.0.1:7001 weight=200 zone=z1 group=blue version=1.2 tag.disk=fast
 //! quotes a2 unix:/run/quotes identity=a2-7f
+//! quotes a3 10.0.0.7:7001 tls_name=a3.example.com
 //! ```
 //!
 //! Spaces, `=`, `%`, `#` and what does not print are written as `%20`.
@@ -89,6 +90,7 @@ fn read_line(line: &str) -> Result<Instance, String> {
                 let is_required = key != "identity";
                 instance.identity = Some(Expected { identity, is_required });
             }
+            "tls_name" => instance.tls_name = Some(value),
             "registered_ms" => instance.registered_ms = Some(number(&value)?),
             "shapes" => {
                 let shapes = value.split(',').map(|it| u64::from_str_radix(it, 16));
@@ -124,6 +126,9 @@ pub fn format_list<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Str
         if let Some(Expected { identity, is_required }) = &it.identity {
             let key = if *is_required { "required_identity" } else { "identity" };
             let _ = write!(text, " {key}={}", escape(identity.as_str()));
+        }
+        if let Some(name) = &it.tls_name {
+            let _ = write!(text, " tls_name={}", escape(name));
         }
         if let Some(at) = it.registered_ms {
             let _ = write!(text, " registered_ms={at}");
@@ -205,11 +210,15 @@ mod tests {
     fn a_list_is_read_as_it_is_written() {
         let text = "\n# comment\nquotes a1 127.0.0.1:7001 weight=200 priority=1 zone=z1 tag.disk=very%20fast\n\
                     quotes a2 unix:/run/quotes group=blue version=2 registered_ms=17 shapes=1,ff\n\
-                    quotes a3 unix:/run/a3 identity=a%203\nquotes a4 unix:/run/a4 required_identity=a4\n";
+                    quotes a3 unix:/run/a3 identity=a%203 tls_name=a3.example\nquotes a4 unix:/run/a4 required_identity=a4\n";
         let list = read_list(text).unwrap();
         assert_eq!(list.len(), 4);
         assert_eq!((list[0].weight, list[0].priority, &list[0].zone[..]), (200, 1, "z1"));
         assert_eq!(list[0].tags["disk"], "very fast");
+        assert_eq!(
+            (list[1].tls_name.as_deref(), list[2].tls_name.as_deref()),
+            (None, Some("a3.example"))
+        );
         assert_eq!((list[1].registered_ms, &list[1].shapes[..]), (Some(17), &[1, 255][..]));
         let expected = |n: usize| list[n].identity.clone().unwrap();
         assert_eq!(expected(2), Expected::new(Identity::new("a 3").unwrap()));
@@ -243,7 +252,10 @@ mod tests {
             "unix:/a b=%#",
             "unix:x",
         ]);
-        let identity = proptest::option::of(("[a-z ]{1,5}", any::<bool>()));
+        let identity = (
+            proptest::option::of(("[a-z ]{1,5}", any::<bool>())),
+            proptest::option::of("[a-z. ]{0,5}"),
+        );
         let numbers = (0..10_002_u32, 0..3_u16, any::<Option<u64>>());
         let tags = proptest::collection::btree_map(text(), text(), 0..3);
         let shapes = proptest::collection::vec(any::<u64>(), 0..3);
@@ -254,7 +266,8 @@ mod tests {
                 (it.zone, it.group, it.version) = (zone, group, version);
                 (it.weight, it.priority, it.registered_ms) = numbers;
                 (it.tags, it.shapes) = (tags, shapes);
-                it.identity = identity.map(|(text, is_required)| Expected {
+                it.tls_name = identity.1;
+                it.identity = identity.0.map(|(text, is_required)| Expected {
                     identity: Identity::new(&text).unwrap(),
                     is_required,
                 });

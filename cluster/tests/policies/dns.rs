@@ -124,6 +124,7 @@ fn a_host_is_an_instance_for_each_address() {
     let names: Vec<&str> = found.iter().map(|it| &it.name[..]).collect();
     assert_eq!(names, ["10.0.0.1:7000", "10.0.0.2:7000"]);
     assert!(found.iter().all(|it| it.service == "s" && it.weight == 100 && it.check().is_ok()));
+    assert!(found.iter().all(|it| it.tls_name.as_deref() == Some("h")), "not the address");
     assert_eq!(script.asked(), ["h A"]);
 }
 

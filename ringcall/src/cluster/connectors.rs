@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::{At, Balanced, Connector};
-use ringcall_core::{Clock, CloseReason, Instant, Mismatch, TransportError};
+use ringcall_core::{Address, Clock, CloseReason, Instant, Mismatch, TransportError};
 
 use super::ties::Begun;
 use crate::block_on::block_on;
@@ -22,7 +22,8 @@ use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
 use crate::{
-    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, TransportChoice,
+    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, ToAddress,
+    TransportChoice,
 };
 
 /// Connects by [`Client`]s: for calls from any thread and any executor.
@@ -84,7 +85,7 @@ impl Connector for Clients {
 
     /// Waits for a moment until the shard has taken note, so not on the thread of that shard.
     fn connect(&self, instance: &Instance) -> Option<Client> {
-        let mut connect = (self.setup)(Client::connect(&instance.address));
+        let mut connect = (self.setup)(Client::connect(Whereabouts(instance)));
         if let Some(expected) = &instance.identity {
             connect = connect.expecting(expected.clone());
         }
@@ -139,6 +140,28 @@ impl<N: Connector<Channel: BlockOn>> BlockOn for Balanced<N> {
 impl<N: Connector<Channel: BlockOn>> BlockOn for At<N> {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         block_on(future)
+    }
+}
+
+/// Where an instance is, and what its certificate is for: written as people write both, the name in place of the address.
+struct Whereabouts<'a>(&'a Instance);
+
+impl ToAddress for Whereabouts<'_> {
+    fn to_text(&self) -> String {
+        let port = match &self.0.address {
+            Address::Tcp(address) => address.port(),
+            _ => 0,
+        };
+        match &self.0.tls_name {
+            None => self.0.address.to_string(),
+            Some(name) if name.contains(':') => format!("[{name}]:{port}"),
+            Some(name) => format!("{name}:{port}"),
+        }
+    }
+
+    /// The name is not looked up: the source has done so.
+    fn resolve(&self) -> Result<Address, String> {
+        Ok(self.0.address.clone())
     }
 }
 
@@ -238,7 +261,7 @@ impl Connector for LocalClients {
     type Guard<S> = RefCell<S>;
 
     fn connect(&self, instance: &Instance) -> Option<LocalClient> {
-        let mut connect = (self.setup)(LocalConnect::new(&self.shard, &instance.address));
+        let mut connect = (self.setup)(LocalConnect::new(&self.shard, Whereabouts(instance)));
         if let Some(expected) = &instance.identity {
             connect = connect.expecting(expected.clone());
         }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, thread};
 
+#[cfg(feature = "tls")]
+use crate::common::tls::{Authority, Validity};
 use crate::common::{block, eventually};
 use ringcall::cluster::balance::{Balancing, PrequalConfig};
 use ringcall::cluster::discovery::{
@@ -25,6 +27,9 @@ use ringcall::{
     Address, BlockOn, CallError, Cause, Client, CloseReason, Context, Expected, Failure,
     FailureClass, Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice,
 };
+
+#[cfg(feature = "tls")]
+use ringcall::{TlsClient, TlsFault, TlsServer};
 
 #[ringcall::service(name = "test.Till")]
 trait Till {
@@ -200,6 +205,75 @@ fn on_a_shard_a_balanced_channel_is_waited_for_as_well() {
         TillClient::new(balanced.clone()).who().await.unwrap().to_native()
     });
     assert_eq!(number, 3);
+}
+
+/// Calls all of these once, if they are who they are said to be; what is wrong with the connections to others.
+#[cfg(feature = "tls")]
+fn called(balanced: &Balanced<Clients>, instances: &[Instance]) -> Vec<Result<u64, Cause>> {
+    balanced.apply(&Listing::of(balanced.version() + 1, instances.to_vec()));
+    let one = |instance: &Instance| {
+        let till = TillClient::new(balanced.at(&instance.name[..]));
+        match till.who().wait() {
+            Ok(number) => Ok(number.to_native()),
+            Err(CallError::Failed(failure)) => Err(failure.cause),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    instances.iter().map(one).collect()
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn with_tls_each_instance_is_verified_by_its_own_name() {
+    let authority = Authority::new("ours");
+    let trusting = TlsClient::new(authority.roots()).unwrap();
+    let names = ["one.example", "two.example"];
+    let servers: Vec<RunningServer> = (0..2)
+        .map(|number| {
+            let identity = authority.sign(names[number], Validity::Now).identity();
+            let till = Drawer { number: number as u64, paid: Paid::default() }.into_till();
+            let server = Server::bind("127.0.0.1:0").tls(TlsServer::new(identity).unwrap());
+            server.service(till).start().unwrap()
+        })
+        .collect();
+    let listed = |named: [Option<&str>; 2]| {
+        let all = servers.iter().zip(0..).zip(named);
+        let said = |((server, number), name): ((&RunningServer, u64), Option<&str>)| {
+            let instance = instance(number, server);
+            name.map_or(instance.clone(), |name| instance.with_tls_name(name))
+        };
+        all.map(said).collect::<Vec<Instance>>()
+    };
+    let wrong = Err(Cause::Closed(CloseReason::Tls(TlsFault::CertificateWrongName)));
+    let with = |tls: &TlsClient| {
+        let tls = tls.clone();
+        let clients = Clients::new().unwrap().with(move |connect| connect.tls(tls.clone()));
+        Balanced::new(clients, in_turn()).unwrap()
+    };
+    let balanced = with(&trusting);
+    assert_eq!(called(&balanced, &listed([None, None])), [wrong; 2], "nobody has their addresses");
+    assert_eq!(called(&balanced, &listed(names.map(Some))), [Ok(0), Ok(1)]);
+    assert_eq!(called(&balanced, &listed([Some(names[0]); 2])), [Ok(0), wrong]);
+    // Who says which name it has to be means it.
+    let named = with(&trusting.clone().server_name(names[1]).unwrap());
+    assert_eq!(called(&named, &listed(names.map(Some))), [wrong, Ok(1)]);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn on_a_shard_each_instance_is_verified_by_its_own_name_as_well() {
+    let authority = Authority::new("ours");
+    let trusting = TlsClient::new(authority.roots()).unwrap();
+    let identity = authority.sign("one.example", Validity::Now).identity();
+    let till = Drawer { number: 5, paid: Paid::default() }.into_till();
+    let server = Server::bind("127.0.0.1:0").tls(TlsServer::new(identity).unwrap());
+    let server = server.service(till).start().unwrap();
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let clients = LocalClients::new(&shard).with(move |connect| connect.tls(trusting.clone()));
+    let balanced = Balanced::new(clients, in_turn()).unwrap();
+    balanced.apply(&Listing::of(1, [instance(5, &server).with_tls_name("one.example")]));
+    let till = TillClient::new(balanced);
+    assert_eq!(shard.block_on(async { till.who().await.unwrap().to_native() }), 5);
 }
 
 /// To which of eight instances, chosen by chance, calls go that are made one after the other.

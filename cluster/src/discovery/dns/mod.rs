@@ -156,7 +156,8 @@ impl DnsConfig {
 /// many callers do not ask at once. What cannot be resolved keeps its last good records, each name for itself: a name that
 /// there is no more is an outage, and takes nothing away. After failures in a row it is asked for less and less often.
 ///
-/// An instance is named by its address and port. With SRV it has the tag `host`, its priority, and its share of the
+/// An instance is named by its address and port, and its certificate is for the host: with SRV for the one that the record
+/// names, as far as that is believed. With SRV it has the tag `host`, its priority, and its share of the
 /// weights: 100 is what it has if all are alike, and a weight of 0 is the smallest that gets calls.
 #[derive(Debug)]
 pub struct DnsSource<R> {
@@ -377,7 +378,8 @@ impl<R: Resolve> DnsSource<R> {
                     continue;
                 }
                 let mut instance = Instance::new(&self.service[..], address.to_string(), address)
-                    .with_weight(weight);
+                    .with_weight(weight)
+                    .with_tls_name(service.host.trim_end_matches('.'));
                 if is_srv {
                     instance.priority = service.priority;
                     instance.tags.insert("host".to_owned(), service.host.clone());
