@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -20,7 +19,7 @@ use crate::block_on::block_on;
 use crate::client::background;
 use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
-use crate::shard::{Inner, MachineClock, Remote, SleepUntil};
+use crate::shard::{Inner, MachineClock, Remote, SleepUntil, random_seed};
 use crate::{
     BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, ToAddress,
     TransportChoice,
@@ -113,7 +112,7 @@ impl Connector for Clients {
     }
 
     fn seed(&self) -> u64 {
-        seed()
+        random_seed()
     }
 
     fn sleep(&self, time: Duration) -> Sleep {
@@ -172,15 +171,6 @@ fn readiness(state: ConnectionState) -> Readiness {
         ConnectionState::Broken(_) => Readiness::Broken,
         _ => Readiness::Connecting,
     }
-}
-
-/// By the operating system, which the standard library asks for its maps; of a simulation, by its seed.
-fn seed() -> u64 {
-    #[cfg(feature = "sim")]
-    if let Some(random) = crate::sim::random() {
-        return random;
-    }
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// Ready after a while, on any thread.
@@ -289,7 +279,7 @@ impl Connector for LocalClients {
     }
 
     fn seed(&self) -> u64 {
-        seed()
+        random_seed()
     }
 
     fn sleep(&self, time: Duration) -> LocalSleep {

@@ -990,12 +990,16 @@ pub(crate) fn instance_id() -> ringcall_core::frame::InstanceId {
     ringcall_core::frame::InstanceId(id)
 }
 
-/// The standard library's only source of random numbers.
 fn seeded() -> SplitMix64 {
+    SplitMix64::new(random_seed())
+}
+
+/// A number that nobody knows beforehand, by the standard library's only source of random numbers; of a simulation by its seed.
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     #[cfg(feature = "sim")]
     if let Some(random) = crate::sim::random() {
-        return SplitMix64::new(random);
+        return random;
     }
-    SplitMix64::new(RandomState::new().hash_one(std::process::id()))
+    RandomState::new().hash_one(std::process::id())
 }

@@ -43,6 +43,8 @@ pub use drain::{DrainReport, DrainStep};
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub use incidents::Incidents;
+#[cfg(feature = "cluster")]
+pub(crate) use inner::random_seed;
 pub(crate) use inner::{Due, Inner, Ticket};
 pub(crate) use mail::{Notice, Place, Remote, RemoteCall, RemoteOpening};
 pub(crate) use rousing::Crowd;

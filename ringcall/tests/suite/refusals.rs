@@ -201,7 +201,7 @@ fn what_one_server_refuses_is_asked_of_another() {
         let _ = pair;
         let mut settings = Settings::new();
         settings.balancing = ringcall::cluster::balance::Balancing::SmoothRoundRobin;
-        let balanced = Balanced::new(Clients::new().unwrap(), settings, 1).unwrap();
+        let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
         let instances = servers.iter().enumerate().map(|(number, server)| {
             Instance::new("counted", number.to_string(), server.address().clone())
         });
