@@ -140,6 +140,31 @@ pub struct FleetCounts {
     pub load_probes_failed: u64,
 }
 
+impl FleetCounts {
+    /// Every count with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        [
+            ("calls", self.calls),
+            ("attempts", self.attempts),
+            ("hedges", self.hedges),
+            ("untied", self.untied),
+            ("over_budget", self.over_budget),
+            ("ejections", self.ejections),
+            ("stopped", self.stopped),
+            ("limited", self.limited),
+            ("held_back", self.held_back),
+            ("denied", self.denied),
+            ("panics", self.panics),
+            ("mirrored", self.mirrored),
+            ("mirrors_dropped", self.mirrors_dropped),
+            ("mirrors_failed", self.mirrors_failed),
+            ("load_probes", self.load_probes),
+            ("load_probes_failed", self.load_probes_failed),
+        ]
+        .into_iter()
+    }
+}
+
 /// A call, as a fleet sees it from its begin to its end.
 #[derive(Clone, Debug)]
 pub struct CallState {

@@ -481,7 +481,7 @@ fn client_type(service: &Service) -> TokenStream {
 
         impl #client_name {
             /// Connects to a server: `127.0.0.1:7000`, `localhost:7000` or `unix:/path`. Await it, or
-            /// `.wait()` for it.
+            /// `.wait()` for it. A host name is looked up here and now, which may block, and once.
             #visibility fn connect(
                 address: impl #ringcall::ToAddress,
             ) -> #ringcall::Connect<Self> {

@@ -14,6 +14,20 @@
 //! println!("{}", metrics.snapshot());
 //! ```
 //!
+//! Whatever else counts something is named as a [source](Metrics::source), and read with each snapshot: what a server has
+//! met and got over, and what a balanced channel does.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let metrics = ringcall_metrics::Metrics::new();
+//! let server = ringcall::Server::bind("127.0.0.1:0").observer(metrics.observer()).start()?;
+//! let incidents = server.incidents_reader();
+//! metrics.source("server", move || incidents().iter().collect());
+//! // let balanced: ringcall::cluster::Balanced<_>
+//! // metrics.source("quotes", move || balanced.counts().iter().collect());
+//! # Ok(()) }
+//! ```
+//!
 //! # Memory and time
 //!
 //! Memory is bounded whatever peers do: each shard has room for [`MetricsConfig::series_max`] series of 2 KiB,
@@ -73,7 +87,18 @@ struct Registry {
     parts: Mutex<Vec<Weak<Part>>>,
     /// The peers that are told apart.
     peers: Peers,
+    sources: Mutex<Vec<Source>>,
 }
+
+/// What somebody else counts.
+#[derive(Clone)]
+struct Source {
+    name: Arc<str>,
+    counts: Arc<dyn Fn() -> Counts + Send + Sync>,
+}
+
+/// Counts by name.
+pub type Counts = Vec<(&'static str, u64)>;
 
 /// What one shard counts.
 #[derive(Default)]
@@ -115,7 +140,23 @@ impl Metrics {
             common: Part::new(&config),
             parts: Mutex::default(),
             peers: Peers::new(config.peers_max),
+            sources: Mutex::default(),
         }))
+    }
+
+    /// Reads these counts with each snapshot, in place of those that had this name before: a server's
+    /// [incidents](ringcall::RunningServer::incidents_reader), the counts of a balanced channel, or an application's own. They
+    /// are called by whoever takes the snapshot, and are to be quick.
+    pub fn source(
+        &self,
+        name: impl Into<Arc<str>>,
+        counts: impl Fn() -> Counts + Send + Sync + 'static,
+    ) {
+        let source = Source { name: name.into(), counts: Arc::new(counts) };
+        let mut sources = self.0.sources.lock();
+        sources.retain(|other| other.name != source.name);
+        sources.push(source);
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     /// To be named to whatever is to be counted.
@@ -134,6 +175,9 @@ impl Metrics {
         drop(parts);
         snapshot.series.sort_by(|a, b| a.labels().cmp(&b.labels()));
         snapshot.counters.sort_unstable();
+        let sources = self.0.sources.lock().clone();
+        // It is somebody's code, which may do anything.
+        snapshot.sources = sources.into_iter().map(|it| (it.name, (it.counts)())).collect();
         snapshot
     }
 }
@@ -282,7 +326,9 @@ pub struct Snapshot {
     /// Subscribers of topics that were closed because they were slow.
     pub subscribers_closed: u64,
     /// ringcall's own counters, as they were up to a second ago.
-    pub counters: Vec<(&'static str, u64)>,
+    pub counters: Counts,
+    /// What [sources](Metrics::source) have counted, by their names.
+    pub sources: Vec<(Arc<str>, Counts)>,
 }
 
 /// Connections, counted.

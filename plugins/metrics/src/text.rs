@@ -110,7 +110,18 @@ impl Snapshot {
         let mut counters = self.counters.iter();
         counters.try_for_each(|(name, value)| {
             writeln!(f, "ringcall_counter_total{{name=\"{name}\"}} {value}")
-        })
+        })?;
+        begin(f, "source_total", "counter", "What sources have counted.")?;
+        for (source, counts) in &self.sources {
+            let source = Escaped(source);
+            for (name, value) in counts {
+                writeln!(
+                    f,
+                    "ringcall_source_total{{source=\"{source}\",name=\"{name}\"}} {value}"
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -216,3 +216,31 @@ fn h08_bytes_one_by_one_win_no_time() {
     let bytes = trickle(&endpoint);
     assert!(bytes < MANY, "{bytes}");
 }
+
+#[test]
+fn what_others_count_is_read_with_each_snapshot() {
+    let metrics = Metrics::new();
+    let server = Server::bind("127.0.0.1:0").service(Clerk.into_desk()).start().unwrap();
+    let incidents = server.incidents_reader();
+    metrics.source("desk \"1\"", move || incidents().iter().collect());
+    metrics.source("another", || vec![("old", 1)]);
+    let again = metrics.clone();
+    metrics.source("another", move || {
+        again.source("third", Vec::new);
+        vec![("new", 2)]
+    });
+    let mut stranger = TcpStream::connect(server.address().to_string()).unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let of = |snapshot: &Snapshot, source: &str, name: &str| {
+        let counts = snapshot.sources.iter().find(|(of, _)| **of == *source);
+        counts.and_then(|(_, counts)| counts.iter().find(|it| it.0 == name)).map(|it| it.1)
+    };
+    let closed = "closed_for_protocol";
+    let snapshot = eventually(&metrics, |it| of(it, "desk \"1\"", closed) == Some(1));
+    assert_eq!((of(&snapshot, "another", "old"), of(&snapshot, "another", "new")), (None, Some(2)));
+    let line = "ringcall_source_total{source=\"desk \\\"1\\\"\",name=\"closed_for_protocol\"} 1";
+    assert!(snapshot.to_string().contains(line), "{snapshot}");
+    // What it has met stays when it has ended.
+    server.stop();
+    assert_eq!(of(&metrics.snapshot(), "desk \"1\"", closed), Some(1));
+}

@@ -75,6 +75,12 @@ impl Drop for Entry {
 
 impl Client {
     /// Connects to a server. Await it, or `.wait()` for it.
+    ///
+    /// A host name is looked up here and now, which may block, and once: the client stays with the first address that it has.
+    /// Where names move, or have several addresses, a balanced channel follows them (`ringcall::cluster`,
+    /// `DnsSource`). All clients of a process that make the same choice of [engine](Connect::transport) share one shard, which
+    /// is one thread; many cores' worth of calls are made on shards of one's own ([`Shard`](crate::Shard),
+    /// [`BlockingClient`](crate::BlockingClient), hosted ones).
     pub fn connect(address: impl ToAddress) -> Connect<Client> {
         Connect::new(address, |client| client)
     }

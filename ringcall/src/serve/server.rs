@@ -739,9 +739,17 @@ impl RunningServer {
     /// What has gone wrong on its shards so far, and was got over.
     #[must_use]
     pub fn incidents(&self) -> Incidents {
-        let mut sum = Incidents::default();
-        self.remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
-        sum
+        self.incidents_reader()()
+    }
+
+    /// Reads [that](RunningServer::incidents) from anywhere, also when the server has ended: for metrics.
+    pub fn incidents_reader(&self) -> impl Fn() -> Incidents + Send + Sync + 'static + use<> {
+        let remotes = self.remotes.clone();
+        move || {
+            let mut sum = Incidents::default();
+            remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
+            sum
+        }
     }
 
     /// What is [recorded](Server::record) of its connections that go on. Waits for each of its shards, for a
