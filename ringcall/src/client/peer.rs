@@ -196,14 +196,16 @@ impl Future for Closed {
         if let Some(reason) = end.reason {
             return Poll::Ready(reason);
         }
-        end.waiting.keep(&mut this.place, cx.waker());
+        let before = end.waiting.keep(&mut this.place, cx.waker());
+        drop(end);
+        drop(before);
         Poll::Pending
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        let this = &mut *self;
-        this.shared.end.lock().waiting.leave(&mut this.place);
+        let left = self.shared.end.lock().waiting.leave(&mut self.place);
+        drop(left);
     }
 }

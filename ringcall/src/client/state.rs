@@ -161,14 +161,17 @@ impl<F: Fn(ConnectionState) -> bool> Future for Until<F> {
         if seen.is_final || (this.is_enough)(seen.state) {
             return Poll::Ready(seen.state);
         }
-        seen.waiting.keep(&mut this.place, cx.waker());
+        let before = seen.waiting.keep(&mut this.place, cx.waker());
+        drop(seen);
+        drop(before);
         Poll::Pending
     }
 }
 
 impl<F> Drop for Until<F> {
     fn drop(&mut self) {
-        self.watched.0.lock().waiting.leave(&mut self.place);
+        let left = self.watched.0.lock().waiting.leave(&mut self.place);
+        drop(left);
     }
 }
 
