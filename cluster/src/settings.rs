@@ -218,7 +218,10 @@ impl Settings {
         method: impl Into<MethodKey>,
         settings: MethodSettings,
     ) -> Settings {
-        self.methods.insert(method.into(), settings);
+        let method = method.into();
+        // Inserting would keep a key that is the same, but has no name.
+        self.methods.remove(&method);
+        self.methods.insert(method, settings);
         self
     }
 

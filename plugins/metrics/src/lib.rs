@@ -146,7 +146,8 @@ impl Metrics {
 
     /// Reads these counts with each snapshot, in place of those that had this name before: a server's
     /// [incidents](ringcall::RunningServer::incidents_reader), the counts of a balanced channel, or an application's own. They
-    /// are called by whoever takes the snapshot, and are to be quick.
+    /// are called by whoever takes the snapshot, and are to be quick. They are kept for as long as this is, so they should not
+    /// hold it.
     pub fn source(
         &self,
         name: impl Into<Arc<str>>,
@@ -154,9 +155,13 @@ impl Metrics {
     ) {
         let source = Source { name: name.into(), counts: Arc::new(counts) };
         let mut sources = self.0.sources.lock();
-        sources.retain(|other| other.name != source.name);
+        let before = sources.iter().position(|other| other.name == source.name);
+        let before = before.map(|place| sources.remove(place));
         sources.push(source);
         sources.sort_by(|a, b| a.name.cmp(&b.name));
+        drop(sources);
+        // It holds what is somebody's, which may do anything when it ends.
+        drop(before);
     }
 
     /// To be named to whatever is to be counted.

@@ -467,11 +467,13 @@ impl LocalClient {
 
     /// How long a body may be that this side reads.
     pub(crate) fn message_bytes_max(&self) -> usize {
-        let own = self.0.connection.config();
-        own.map_or_else(
-            || self.0.shard.message_bytes_max(self.0.is_owner),
-            |config| config.largest_message(),
-        )
+        let Local { shard, connection, is_owner } = &*self.0;
+        match (connection.config(), is_owner) {
+            (Some(config), _) => config.largest_message(),
+            (None, true) => shard.message_bytes_max(true),
+            // A client may have opened it, with settings of its own.
+            (None, false) => shard.message_bytes_max_of(connection.handle()),
+        }
     }
 
     pub(crate) fn shard(&self) -> &Rc<Inner> {

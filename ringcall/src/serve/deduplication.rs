@@ -132,6 +132,8 @@ pub(crate) struct KeptReply {
     pub(crate) status: Status,
     signature: u64,
     codec: Codec,
+    /// As it stands in the header.
+    retry_after_ms: u16,
     body: Bytes,
     extensions: Bytes,
 }
@@ -139,19 +141,23 @@ pub(crate) struct KeptReply {
 impl KeptReply {
     /// One without a body.
     pub(crate) fn bare(status: Status) -> KeptReply {
-        let ReplyHeader { signature, codec, .. } = ReplyHeader::new(status);
-        KeptReply { status, signature, codec, body: Bytes::new(), extensions: Bytes::new() }
+        KeptReply::without_body(&ReplyHeader::new(status))
+    }
+
+    /// The same, with the advice of a header.
+    pub(crate) fn without_body(header: &ReplyHeader) -> KeptReply {
+        KeptReply { signature: 0, codec: Codec::RAW, ..KeptReply::new(header, Vec::new(), &[]) }
     }
 
     pub(crate) fn new(header: &ReplyHeader, body: Vec<u8>, extensions: &[u8]) -> KeptReply {
-        let ReplyHeader { status, signature, codec, .. } = *header;
+        let ReplyHeader { status, signature, codec, retry_after_ms, .. } = *header;
         let extensions = Bytes::copy_from_slice(extensions);
-        KeptReply { status, signature, codec, body: body.into(), extensions }
+        KeptReply { status, signature, codec, retry_after_ms, body: body.into(), extensions }
     }
 
     pub(crate) fn header(&self) -> ReplyHeader {
-        let KeptReply { status, signature, codec, .. } = *self;
-        ReplyHeader { signature, codec, ..ReplyHeader::new(status) }
+        let KeptReply { status, signature, codec, retry_after_ms, .. } = *self;
+        ReplyHeader { signature, codec, retry_after_ms, ..ReplyHeader::new(status) }
     }
 
     fn bytes(&self) -> usize {
@@ -413,6 +419,14 @@ mod tests {
         let other = kept.begin(at(12), key(1), (8, READING.1));
         assert!(matches!(other, Begun::Refused(Status::SHAPE_MISMATCH)));
         assert!(is_first(&kept, at(13), 1), "its time is over");
+    }
+
+    #[test]
+    fn d16_those_that_wait_get_the_advice_of_a_refusal() {
+        let header = ReplyHeader { retry_after_ms: 50, ..ReplyHeader::new(Status::OVERLOADED) };
+        let reply = KeptReply::without_body(&header);
+        assert_eq!(reply.header(), header);
+        assert_eq!(reply.bytes(), 0);
     }
 
     #[test]

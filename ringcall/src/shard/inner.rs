@@ -695,7 +695,7 @@ impl Inner {
     }
 
     /// The same of a certain connection, which may have settings of its own.
-    fn message_bytes_max_of(&self, handle: Handle) -> usize {
+    pub(crate) fn message_bytes_max_of(&self, handle: Handle) -> usize {
         if self.is_accepted(handle) {
             return self.message_bytes_max(false);
         }

@@ -90,13 +90,14 @@ impl Waiters {
         Some(sleeper)
     }
 
-    /// The call is answered: the same, which takes the bytes of the reply.
+    /// The call is answered: the same, which takes the bytes of the reply in any case, since its caller forgets it.
     #[inline]
     pub(crate) fn answer(&self, index: u32, reply: &mut Reply) -> Option<Sleeper> {
         let mut state = self.0.borrow_mut();
         let waiter = &mut state.waiters[index as usize];
         let Some(sleeper) = waiter.sleeper() else {
             state.free.push(index);
+            drop(take(reply));
             return None;
         };
         put(waiter, Waiter::Done(Outcome::Reply(take(reply))));
@@ -194,5 +195,37 @@ impl State {
     fn grow(&mut self) -> u32 {
         self.waiters.push(Waiter::Free);
         self.waiters.len() as u32 - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use ringcall_core::frame::ReplyHeader;
+    use ringcall_core::{Attached, Memory, MemoryLimits};
+
+    /// Whoever brings it forgets it.
+    #[test]
+    fn a_reply_to_nobody_leaves_nothing_behind() {
+        let memory = Memory::new(MemoryLimits::default());
+        let reply = || Reply {
+            header: ReplyHeader::new(Status::OK),
+            body: memory.pool().copy(b"late"),
+            attached: Attached::Nothing,
+            extensions: memory.pool().copy(b"too"),
+        };
+        let waiters = Waiters::new();
+        let gone = waiters.add(None, Waker::noop());
+        waiters.leave(gone);
+        assert_ne!(waiters.add(None, Waker::noop()), gone, "its reply is on its way");
+        let mut late = reply();
+        assert!(waiters.answer(gone, &mut late).is_none());
+        assert!(late.body.is_empty() && late.extensions.is_empty());
+        assert_eq!(waiters.add(None, Waker::noop()), gone);
+        // One that is there goes with its future.
+        assert!(waiters.answer(gone, &mut reply()).is_some());
+        waiters.leave(gone);
+        assert_eq!(waiters.add(None, Waker::noop()), gone);
     }
 }

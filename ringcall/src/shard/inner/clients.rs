@@ -12,7 +12,7 @@ use super::Inner;
 use super::control::offering;
 use super::watch::Change;
 use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared, Security};
-use crate::observe::Observers;
+use crate::observe::{Audience, Observers};
 use crate::shard::prepare;
 
 impl Inner {
@@ -158,10 +158,7 @@ impl Inner {
         // One that a client has opened: the client may have another one by the time it is called back.
         let audience = match self.client(handle) {
             Some(client) => client.audience().clone(),
-            None => self.audience(
-                &Observers::default(),
-                self.origins.of(handle).and_then(|origin| origin.1.clone()).as_ref(),
-            ),
+            None => self.audience_of_accepted(handle),
         };
         let connection = Rc::new(ClientConnection::accepted(handle, audience));
         connection.watched().reads(self.compressions(handle));
@@ -171,6 +168,11 @@ impl Inner {
             self.meet(handle, &connection);
         }
         connection
+    }
+
+    fn audience_of_accepted(&self, handle: Handle) -> Option<Arc<Audience>> {
+        let peer = self.origins.of(handle).and_then(|origin| origin.1.clone());
+        self.audience(&Observers::default(), peer.as_ref())
     }
 
     /// Whether the connection's end has not been told yet.

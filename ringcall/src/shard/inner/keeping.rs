@@ -102,7 +102,7 @@ impl Inner {
         let Some(keeping) = &self.keeping else { return };
         let Some(key) = keeping.running.borrow_mut().remove(&(handle, request)) else { return };
         let reply = match header.status.class() {
-            StatusClass::Refused | StatusClass::Unknown => KeptReply::bare(header.status),
+            StatusClass::Refused | StatusClass::Unknown => KeptReply::without_body(header),
             _ => self.copy_answer(header, payload),
         };
         keeping.replies.end(self.now(), key, reply);
