@@ -25,7 +25,8 @@ use ringcall::limits::Limits;
 use ringcall::observe::{Event, Observer};
 use ringcall::{
     Address, BlockOn, CallError, Cause, Client, CloseReason, Context, Expected, Failure,
-    FailureClass, Identity, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice,
+    FailureClass, Identity, Refusal, RunningServer, Server, Shard, ShardConfig, Status,
+    TransportChoice,
 };
 
 #[cfg(feature = "tls")]
@@ -398,6 +399,42 @@ fn a_sleep_that_is_given_up_is_forgotten() {
     }
     drop(waker);
     eventually("nobody has it", || Arc::strong_count(&waiting) == 1);
+}
+
+#[ringcall::service(name = "test.Counted")]
+trait Counted {
+    async fn count(&self) -> Result<u64, Refusal>;
+}
+
+struct Counter {
+    refuses: bool,
+    asked: Arc<AtomicU64>,
+}
+
+impl Counted for Counter {
+    async fn count(&self) -> Result<u64, Refusal> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.refuses { Err(Refusal::overloaded()) } else { Ok(asked) }
+    }
+}
+
+/// It did not run, so it need not be idempotent.
+#[test]
+fn what_one_server_refuses_is_asked_of_another() {
+    let asked = [Arc::<AtomicU64>::default(), Arc::default()];
+    let servers = [0, 1].map(|place| {
+        let counter = Counter { refuses: place == 0, asked: Arc::clone(&asked[place]) };
+        Server::bind("127.0.0.1:0").service(counter.into_counted()).start().unwrap()
+    });
+    let balanced = balanced();
+    let instances = servers.iter().zip(0..).map(|(server, number)| instance(number, server));
+    balanced.apply(&Listing::of(1, instances));
+    let counted = CountedClient::new(balanced);
+    for number in 0..4 {
+        let patient = counted.count().deadline(Duration::from_secs(30));
+        assert_eq!(patient.wait().unwrap(), number);
+    }
+    assert!(asked[0].load(Ordering::SeqCst) > 0, "it was asked");
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! Handlers that refuse a call: nothing was done, and its caller knows it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{PATIENT, Pair, over_every_pair, over_one_pair};
-use ringcall::cluster::discovery::{Instance, Listing};
-use ringcall::cluster::{Balanced, Clients, Settings};
+use crate::common::{PATIENT, Pair, over_every_pair};
 use ringcall::{
     CallError, Cause, Client, Context, Failure, FailureClass, HandlerError, Handlers, Items,
     Refusal, Responder, RunningServer, SendContext, Status, Stream,
@@ -170,49 +166,6 @@ fn so_does_one_on_an_executor_of_somebody_else() {
 fn futures_lite_block_on(call: ringcall::SpawnedCall) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(call);
-}
-
-#[ringcall::service(name = "test.Counted")]
-trait Counted {
-    async fn count(&self) -> Result<u64, Refusal>;
-}
-
-struct Counter {
-    refuses: bool,
-    asked: Arc<AtomicU64>,
-}
-
-impl Counted for Counter {
-    async fn count(&self) -> Result<u64, Refusal> {
-        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
-        if self.refuses { Err(Refusal::overloaded()) } else { Ok(asked) }
-    }
-}
-
-/// It did not run, so it need not be idempotent.
-#[test]
-fn what_one_server_refuses_is_asked_of_another() {
-    over_one_pair(|pair| {
-        let asked = [Arc::<AtomicU64>::default(), Arc::default()];
-        let servers = [0, 1].map(|place| {
-            let counter = Counter { refuses: place == 0, asked: Arc::clone(&asked[place]) };
-            ringcall::Server::bind("127.0.0.1:0").service(counter.into_counted()).start().unwrap()
-        });
-        let _ = pair;
-        let mut settings = Settings::new();
-        settings.balancing = ringcall::cluster::balance::Balancing::SmoothRoundRobin;
-        let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
-        let instances = servers.iter().enumerate().map(|(number, server)| {
-            Instance::new("counted", number.to_string(), server.address().clone())
-        });
-        balanced.apply(&Listing::of(1, instances));
-        let counted = CountedClient::new(balanced.clone());
-        for number in 0..4 {
-            let patient = counted.count().deadline(Duration::from_secs(30));
-            assert_eq!(patient.wait().unwrap(), number);
-        }
-        assert!(asked[0].load(Ordering::SeqCst) > 0, "it was asked");
-    });
 }
 
 #[test]
