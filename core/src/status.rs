@@ -130,39 +130,43 @@ impl Refusal {
     #[must_use]
     pub const fn new(status: Status) -> Option<Refusal> {
         match status.class() {
-            StatusClass::Refused => Some(Refusal { status, retry_after_ms: 0 }),
+            StatusClass::Refused => Some(Refusal::of(status)),
             _ => None,
         }
+    }
+
+    const fn of(status: Status) -> Refusal {
+        Refusal { status, retry_after_ms: 0 }
     }
 
     /// There is too much to do: [`Status::OVERLOADED`].
     #[must_use]
     pub const fn overloaded() -> Refusal {
-        Refusal { status: Status::OVERLOADED, retry_after_ms: 0 }
+        Refusal::of(Status::OVERLOADED)
     }
 
     /// The caller makes more calls than it may: [`Status::RATE_LIMITED`].
     #[must_use]
     pub const fn rate_limited() -> Refusal {
-        Refusal { status: Status::RATE_LIMITED, retry_after_ms: 0 }
+        Refusal::of(Status::RATE_LIMITED)
     }
 
     /// The caller may not do this: [`Status::FORBIDDEN`].
     #[must_use]
     pub const fn forbidden() -> Refusal {
-        Refusal { status: Status::FORBIDDEN, retry_after_ms: 0 }
+        Refusal::of(Status::FORBIDDEN)
     }
 
     /// Credentials are missing or wrong: [`Status::UNAUTHENTICATED`].
     #[must_use]
     pub const fn unauthenticated() -> Refusal {
-        Refusal { status: Status::UNAUTHENTICATED, retry_after_ms: 0 }
+        Refusal::of(Status::UNAUTHENTICATED)
     }
 
     /// This server does not do what the call asks for: [`Status::UNSUPPORTED`].
     #[must_use]
     pub const fn unsupported() -> Refusal {
-        Refusal { status: Status::UNSUPPORTED, retry_after_ms: 0 }
+        Refusal::of(Status::UNSUPPORTED)
     }
 
     /// With advice not to try again sooner than this: whole milliseconds, rounded up, 65 534 at most.

@@ -943,6 +943,21 @@ pub(crate) struct ConnectSlot {
     is_lazy: bool,
 }
 
+impl ConnectSlot {
+    pub(crate) fn is_lazy(&self) -> bool {
+        self.is_lazy
+    }
+
+    pub(crate) fn complete(&self, connected: Connected) {
+        *self.result.lock() = Some(connected);
+        self.waker.wake();
+    }
+
+    pub(crate) fn shut_down(&self) {
+        self.complete(Err(Failure::not_sent(Cause::Shutdown)));
+    }
+}
+
 /// A connection that is being made: dropped before it is there, because its shard ends, it fails.
 pub(crate) struct Connecting(Option<Arc<ConnectSlot>>);
 
@@ -963,21 +978,6 @@ impl Drop for Connecting {
         if let Some(slot) = self.0.take() {
             slot.shut_down();
         }
-    }
-}
-
-impl ConnectSlot {
-    pub(crate) fn is_lazy(&self) -> bool {
-        self.is_lazy
-    }
-
-    pub(crate) fn complete(&self, connected: Connected) {
-        *self.result.lock() = Some(connected);
-        self.waker.wake();
-    }
-
-    pub(crate) fn shut_down(&self) {
-        self.complete(Err(Failure::not_sent(Cause::Shutdown)));
     }
 }
 

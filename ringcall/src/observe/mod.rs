@@ -369,16 +369,18 @@ impl End {
     pub fn status(&self) -> Option<Status> {
         match self {
             End::Answered(status) => Some(*status),
-            End::Failed(Failure { cause: Cause::Status(status), .. }) => Some(*status),
-            _ => None,
+            End::Sent => None,
+            End::Failed(failure) => failure.status(),
         }
     }
 
     /// Whether its time was over.
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        matches!(self.status(), Some(Status::EXPIRED | Status::EXPIRED_RUNNING))
-            || matches!(self, End::Failed(Failure { cause: Cause::Expired, .. }))
+        match self {
+            End::Failed(failure) => failure.is_expired(),
+            _ => matches!(self.status(), Some(Status::EXPIRED | Status::EXPIRED_RUNNING)),
+        }
     }
 
     /// Whether it was refused to protect somebody: too much was going on.
