@@ -720,6 +720,34 @@ fn c10_who_is_not_read_does_not_stall() {
     assert_eq!(raw.closed, Some(End::BodyStalled));
 }
 
+/// What a pause gives back is its own length: with short ones a body cannot be kept for ever, and each counts.
+#[test]
+fn c10_a_pause_gives_back_what_it_took() {
+    for [before, paused] in [[9500, 1000], [4000, 1000], [4000, 40_000]] {
+        let [before, paused] = [before, paused].map(Duration::from_millis);
+        let mut raw = open(Side::Server, off().in_flight_max(2));
+        raw.send(&[request(0, &[7; 16]).cut(32)]);
+        let mut waited = Duration::ZERO;
+        for generation in 1..10 {
+            raw.pass(before);
+            waited += before;
+            if raw.closed.is_some() {
+                break;
+            }
+            for n in [0, 1] {
+                let id = nth_id(1, 2 * generation + n);
+                raw.send(&[request(1, b"").id(id).flags(request_flags::ONE_WAY)]);
+            }
+            assert!(raw.is_paused());
+            raw.pass(paused);
+            raw.answer_all();
+            assert!(!raw.is_paused());
+        }
+        assert_eq!(raw.closed, Some(End::BodyStalled), "{before:?} {paused:?}");
+        assert!((10..20).contains(&waited.as_secs()), "{before:?} {paused:?}: {waited:?}");
+    }
+}
+
 #[test]
 fn c11_whoever_connects_and_never_speaks_has_five_seconds() {
     for first in [&[][..], &PREFACE[..3], &PREFACE] {

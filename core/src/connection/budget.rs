@@ -57,7 +57,7 @@ impl<T> Connection<T> {
 
     /// Whether it holds some of the budget that others could use: it brings nothing, or too little for what it holds.
     pub(crate) fn holds_back(&self, now: Instant) -> bool {
-        let is_own_fault = self.is_paused() || self.liveness.was_paused() || self.writes_bytes > 0;
+        let is_own_fault = self.is_paused() || self.writes_bytes > 0;
         if !self.landing.any() || self.ending.is_some() || is_own_fault {
             return false;
         }

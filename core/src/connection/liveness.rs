@@ -30,8 +30,8 @@ pub(super) struct Liveness {
     misses: u32,
     /// A PING of the application that must wait for its turn.
     wanted: Option<Ping>,
-    /// This side has not read for a while, so the other one's silence says nothing.
-    was_paused: bool,
+    /// Since when this side does not read, so that the other one's silence says nothing.
+    paused: Option<Instant>,
     keepalives: u64,
 }
 
@@ -60,19 +60,20 @@ impl Liveness {
             owed: 0,
             misses: 0,
             wanted: None,
-            was_paused: false,
+            paused: None,
             keepalives: 0,
         }
     }
 
-    /// Whether it was not read for a while, and nobody has looked since.
-    pub(super) fn was_paused(&self) -> bool {
-        self.was_paused
+    /// Nothing is read for now.
+    pub(super) fn pause(&mut self, now: Instant) {
+        self.paused.get_or_insert(now);
     }
 
-    /// Nothing is read for now.
-    pub(super) fn paused(&mut self) {
-        self.was_paused = true;
+    /// Whether it was not read, and what that took was not given back yet.
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.is_some()
     }
 }
 
@@ -116,15 +117,17 @@ impl<T> Connection<T> {
         Ok(())
     }
 
-    /// Whether this side has not read since it was last looked at: then the other one's silence says nothing.
-    pub(super) fn is_not_read(&mut self) -> bool {
-        let is_paused = self.is_paused();
-        let was_paused = core::mem::replace(&mut self.liveness.was_paused, is_paused);
-        if is_paused || was_paused {
-            self.liveness.asked = None;
-            self.liveness.misses = 0;
-        }
-        is_paused || was_paused
+    /// The time in which this side did not read is not the other one's: its silence starts anew, and its bodies have as
+    /// much more. No more than that, or with short pauses one could be kept for ever.
+    #[cold]
+    pub(super) fn give_back_pause(&mut self, now: Instant) {
+        // One that began with an answer, when nothing was read, was not noticed then.
+        let since = self.liveness.paused.unwrap_or(self.watch.bodies);
+        self.liveness.paused = self.is_paused().then_some(now);
+        self.liveness.asked = None;
+        self.liveness.misses = 0;
+        self.watch.received = now;
+        self.watch.bodies = (self.watch.bodies + now.since(since)).min(now);
     }
 
     /// `None` if nobody wants signs of life.

@@ -870,13 +870,14 @@ impl<T> Connection<T> {
     }
 
     /// Whether [`poll_event`](Self::poll_event) should be asked although nothing was handled since:
-    /// after something was sent, or when it was not asked until it said `None`.
+    /// after something was sent or answered, or when it was not asked until it said `None`.
     #[inline]
     #[must_use]
     pub fn wants_poll(&self) -> bool {
         !self.events.is_empty()
             || (!self.parked.is_empty() && !self.is_choked())
             || (!self.inbound.is_drained() && self.stalled.is_none() && !self.is_paused())
+            || (self.liveness.is_paused() && !self.is_paused())
             || self.input_ended
             || !matches!(
                 self.state,
@@ -912,10 +913,12 @@ impl<T> Connection<T> {
             .any(|held| held.back().is_some_and(|body| body.id == call.0))
     }
 
-    /// Whether nothing has come, or is left to do.
+    /// Whether nothing has come, or is left to do, or to be noted.
     fn is_at_rest(&self) -> bool {
         self.state == ConnectionState::Open
             && self.inbound.is_at_rest()
+            && !self.is_paused()
+            && !self.liveness.is_paused()
             && self.stalled.is_none()
             && self.events.is_empty()
             && self.parked.is_empty()

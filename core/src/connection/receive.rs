@@ -27,6 +27,9 @@ impl<T> Connection<T> {
     /// Parses until there is an event, or nothing more to parse.
     #[inline]
     pub(super) fn receive(&mut self, now: Instant) -> Received<T> {
+        if self.liveness.is_paused() {
+            self.give_back_pause(now);
+        }
         while !self.is_paused() {
             let found = match self.stalled.take() {
                 Some(stalled) => stalled,
@@ -54,7 +57,7 @@ impl<T> Connection<T> {
                 return Ok(self.events.pop_front());
             }
         }
-        self.liveness.paused();
+        self.liveness.pause(now);
         Ok(None)
     }
 

@@ -128,8 +128,11 @@ impl<T> Connection<T> {
             self.watch.received = now;
             return self.look_after_by(now + Wheel::TICK);
         }
-        if self.is_not_read() || self.writes_bytes > 0 {
-            // It is this side, or its disk, that is slow.
+        if self.liveness.is_paused() || self.is_paused() {
+            self.give_back_pause(now);
+        }
+        if self.writes_bytes > 0 {
+            // It is the disk that is slow.
             (self.watch.received, self.watch.bodies) = (now, now);
         }
         let mut oldest = Instant::FAR;

@@ -313,6 +313,9 @@ impl Raw {
             let answer = self.peer.reply(self.now, request.id, Status::OK, &request.body);
             answer.expect("it runs");
         }
+        if self.connection.wants_poll() {
+            self.deliver();
+        }
     }
 
     /// Whether the transport was told not to read.
