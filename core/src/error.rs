@@ -164,6 +164,8 @@ pub enum TransportError {
     TimedOut,
     /// The address cannot be reached.
     Unreachable,
+    /// The host's name has no address, or could not be looked up.
+    Unresolved,
     /// The address is already in use.
     AddressInUse,
     /// The address is not one of this machine, or not of a form that the transport can use.
@@ -445,8 +447,14 @@ impl fmt::Display for TransportError {
             TransportError::Reset => "the connection was reset",
             TransportError::TimedOut => "the connection timed out",
             TransportError::Unreachable => "the address cannot be reached",
+            TransportError::Unresolved => {
+                "the host's name has no address, or could not be looked up (the log says why)"
+            }
             TransportError::AddressInUse => "the address is already in use",
-            TransportError::BadAddress => "the address is not usable here",
+            TransportError::BadAddress => {
+                "the address is not usable here: not one of this machine, too long a path, or not \
+                 written like 127.0.0.1:7000, host:7000 or unix:/path"
+            }
             TransportError::PermissionDenied => "permission denied by the operating system",
             TransportError::Exhausted => {
                 "out of file descriptors or kernel memory (raise `ulimit -n`, or lower `connections_max`)"

@@ -432,7 +432,11 @@ pub struct BadAddress(String);
 
 impl fmt::Display for BadAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not an address: write 127.0.0.1:7000, [::1]:7000 or unix:/path", self.0)
+        write!(
+            f,
+            "{:?} is not an address: write 127.0.0.1:7000, [::1]:7000, host:7000 or unix:/path",
+            self.0
+        )
     }
 }
 

@@ -188,8 +188,9 @@ pub use client::{
     CallResult, Client, Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture,
     FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned, ItemSender, ItemsCall,
     ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
-    OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, ToAddress,
-    Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata, Within,
+    OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, Target,
+    ToAddress, Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata,
+    Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;

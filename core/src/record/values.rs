@@ -298,6 +298,7 @@ numbered! {
         7: Exhausted,
         8: Unsupported,
         9: Os(number),
+        10: Unresolved,
     }
 }
 

@@ -1,35 +1,160 @@
 //! Where to connect and listen, as people write it.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ringcall_core::Address;
 
-/// Something that names an address: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:7000"`,
-/// `"unix:/path"`, a [`SocketAddr`], an [`Address`].
+/// Something that names a place: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:7000"`, `"unix:/path"`, a
+/// [`SocketAddr`], an [`Address`], a [`Target`].
 pub trait ToAddress {
-    /// What the user wrote, for messages.
+    /// What the user wrote, for messages. The host in it is the one whose certificate is asked for with TLS.
     fn to_text(&self) -> String;
 
-    /// The address. A host name is looked up, which may block.
+    /// What it means. A host name is not looked up yet.
     ///
     /// # Errors
     /// What is wrong with it, as a sentence.
-    fn resolve(&self) -> Result<Address, String> {
-        let text = self.to_text();
+    fn target(&self) -> Result<Target, String> {
+        Target::parse(&self.to_text())
+    }
+}
+
+/// Whom a client connects to: an address, or a name whose addresses are looked up each time that a connection is opened.
+///
+/// Names are looked up by the system (`getaddrinfo`), on a thread of their own. Another way of looking up is given by
+/// [`looked_up`](Target::looked_up).
+///
+/// When a name has several addresses they are tried in their order, each for as long as an engine waits for a connection, until
+/// one answers; after the last has failed there is a pause, and then the name is looked up again. A name that cannot be looked
+/// up has the addresses that were found the last time.
+#[derive(Clone)]
+pub struct Target(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Address(Address),
+    LookedUp { name: Arc<str>, lookup: Lookup },
+}
+
+/// Finds the addresses of a name. It may block.
+pub(crate) type Lookup = Arc<dyn Fn() -> Result<Vec<Address>, String> + Send + Sync>;
+
+impl Target {
+    /// A place that `lookup` finds whenever a connection is to be opened, on a thread where it may block for as long as it takes; `name`
+    /// is what it is called: `host:port`, where the host is the one whose certificate is asked for with TLS. The first of
+    /// the addresses is tried first. An error is logged.
+    ///
+    /// ```no_run
+    /// use ringcall::{Address, Client, Target};
+    ///
+    /// # fn instances_of(service: &str) -> Result<Vec<Address>, String> { unimplemented!() }
+    /// # fn main() -> Result<(), ringcall::CallError> {
+    /// let orders = Target::looked_up("orders:7000", || instances_of("orders"));
+    /// let client = Client::connect(orders).wait()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn looked_up<F>(name: impl Into<String>, lookup: F) -> Target
+    where
+        F: Fn() -> Result<Vec<Address>, String> + Send + Sync + 'static,
+    {
+        let name: String = name.into();
+        Target(Kind::LookedUp { name: name.into(), lookup: Arc::new(lookup) })
+    }
+
+    fn parse(text: &str) -> Result<Target, String> {
         #[cfg(feature = "sim")]
-        if let Some(resolved) = crate::sim::resolve(&text) {
-            return resolved;
+        if let Some(resolved) = crate::sim::resolve(text) {
+            return resolved.map(Target::from);
         }
-        match text.parse() {
-            Ok(address) => Ok(address),
-            Err(error) if text.starts_with("unix:") => Err(format!("{error}")),
-            Err(error) => {
-                // Not a number, so perhaps a name.
-                let mut found =
-                    text.to_socket_addrs().map_err(|lookup| format!("{error} ({lookup})"))?;
-                found.next().map(Address::Tcp).ok_or_else(|| "the name has no address".to_owned())
+        match text.parse::<Address>() {
+            Ok(address) => Ok(address.into()),
+            Err(_) if is_name(text) => {
+                let name = text.to_owned();
+                Ok(Target::looked_up(text, move || look_up(&name)))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// One address, for those who need it now. It may block.
+    pub(crate) fn find(&self) -> Result<Address, String> {
+        match &self.0 {
+            Kind::Address(address) => Ok(address.clone()),
+            Kind::LookedUp { lookup, .. } => {
+                lookup()?.into_iter().next().ok_or_else(|| NO_ADDRESS.to_owned())
             }
         }
+    }
+
+    pub(crate) fn address(&self) -> Option<&Address> {
+        match &self.0 {
+            Kind::Address(address) => Some(address),
+            Kind::LookedUp { .. } => None,
+        }
+    }
+
+    /// How its addresses are found, if it is not one itself.
+    pub(crate) fn lookup(&self) -> Option<&Lookup> {
+        match &self.0 {
+            Kind::Address(_) => None,
+            Kind::LookedUp { lookup, .. } => Some(lookup),
+        }
+    }
+}
+
+pub(crate) const NO_ADDRESS: &str = "the name has no address";
+
+/// Whether it is written like a host and a port.
+fn is_name(text: &str) -> bool {
+    let is_of_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && host.chars().all(is_of_host) && port.parse::<u16>().is_ok()
+    })
+}
+
+fn look_up(name: &str) -> Result<Vec<Address>, String> {
+    let found = name.to_socket_addrs().map_err(|error| error.to_string())?;
+    Ok(found.map(Address::Tcp).collect())
+}
+
+impl From<Address> for Target {
+    fn from(address: Address) -> Target {
+        Target(Kind::Address(address))
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Address::Tcp(address).into()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Address(address) => address.fmt(f),
+            Kind::LookedUp { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+impl ToAddress for Target {
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn target(&self) -> Result<Target, String> {
+        Ok(self.clone())
     }
 }
 
@@ -56,8 +181,8 @@ impl ToAddress for SocketAddr {
         self.to_string()
     }
 
-    fn resolve(&self) -> Result<Address, String> {
-        Ok(Address::Tcp(*self))
+    fn target(&self) -> Result<Target, String> {
+        Ok((*self).into())
     }
 }
 
@@ -66,8 +191,8 @@ impl ToAddress for Address {
         self.to_string()
     }
 
-    fn resolve(&self) -> Result<Address, String> {
-        Ok(self.clone())
+    fn target(&self) -> Result<Target, String> {
+        Ok(self.clone().into())
     }
 }
 
@@ -76,8 +201,34 @@ impl ToAddress for &Address {
         self.to_string()
     }
 
-    fn resolve(&self) -> Result<Address, String> {
-        Ok((*self).clone())
+    fn target(&self) -> Result<Target, String> {
+        Ok((*self).clone().into())
+    }
+}
+
+/// Where the other side is, as observers are told: known from the start, or once a connection was opened.
+#[derive(Clone)]
+pub(crate) enum PeerAddress {
+    Unknown,
+    Known(Address),
+    Found(Arc<Mutex<Option<Address>>>),
+}
+
+impl PeerAddress {
+    /// A connection to this address is being opened.
+    pub(crate) fn found(&self, address: &Address) {
+        if let PeerAddress::Found(found) = self {
+            *found.lock() = Some(address.clone());
+        }
+    }
+
+    /// A copy of what may change while somebody looks at it.
+    pub(crate) fn get(&self) -> Option<Cow<'_, Address>> {
+        match self {
+            PeerAddress::Unknown => None,
+            PeerAddress::Known(address) => Some(Cow::Borrowed(address)),
+            PeerAddress::Found(found) => found.lock().clone().map(Cow::Owned),
+        }
     }
 }
 
@@ -87,12 +238,17 @@ mod tests {
 
     #[test]
     fn e23_addresses_are_read_as_people_write_them() {
-        assert_eq!("127.0.0.1:7000".resolve().unwrap().to_string(), "127.0.0.1:7000");
-        assert_eq!("[::1]:7000".resolve().unwrap().to_string(), "[::1]:7000");
-        assert_eq!("unix:/tmp/x".resolve().unwrap(), Address::Unix("/tmp/x".into()));
-        assert!(matches!("localhost:7000".resolve(), Ok(Address::Tcp(_))));
-        let error = "7000".resolve().unwrap_err();
-        assert!(error.contains("write 127.0.0.1:7000"), "{error}");
-        assert!("unix:".resolve().is_err());
+        let known = |text: &str| text.target().unwrap().address().cloned();
+        assert_eq!(known("127.0.0.1:7000").unwrap().to_string(), "127.0.0.1:7000");
+        assert_eq!(known("[::1]:7000").unwrap().to_string(), "[::1]:7000");
+        assert_eq!(known("unix:/tmp/x").unwrap(), Address::Unix("/tmp/x".into()));
+        assert!(known("localhost:7000").is_none());
+        assert!(matches!("localhost:7000".target().unwrap().find(), Ok(Address::Tcp(_))));
+        for wrong in
+            ["7000", "unix:", "localhost", "localhost:port", ":7000", "a/b:1", "http://a:1"]
+        {
+            let error = wrong.target().unwrap_err();
+            assert!(error.contains("127.0.0.1:7000") || wrong == "unix:", "{wrong}: {error}");
+        }
     }
 }

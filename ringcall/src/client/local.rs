@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Address, Answer, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Config,
-    Entropy, Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing, OwnedChannel,
-    Payload, Refused, Status, TransportError,
+    Answer, Backoff, CallId, Cause, Channel, Chunk, Clock, CloseCode, CloseReason, Config, Entropy,
+    Expected, Failure, Handle, Instant, Mismatch, Outcome, Outgoing, OwnedChannel, Payload,
+    Refused, Status, TransportError,
 };
 
 use super::skew::Skew;
-use super::{ConnectionState, Credentials, Security, ToAddress, Watched};
+use super::{ConnectionState, Credentials, Route, Security, Target, ToAddress, Watched};
 use crate::observe::{Audience, Observers, Ongoing};
 use crate::serve::{Mount, Router, Service};
 use crate::shard::{Due, Inner, MachineClock, SleepUntil, Ticket};
@@ -30,7 +30,7 @@ pub(crate) use call::failure_of;
 /// goodbye.
 pub(crate) struct ClientConnection {
     /// Absent if calls came by it: then it is not replaced.
-    address: Option<Address>,
+    route: Option<Route>,
     security: Security,
     /// What is offered on it, instead of what the shard serves.
     services: Option<Rc<Router>>,
@@ -69,15 +69,26 @@ pub(crate) enum Waits {
     Not(Failure),
 }
 
+/// What the end of a connection is to its client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Closed {
+    /// Nothing: it has another one.
+    Left,
+    /// Another one is wanted in its place.
+    Lost,
+    /// An attempt to have one did not succeed.
+    Failed,
+}
+
 impl ClientConnection {
     pub(crate) fn new(
-        address: Address,
+        route: Route,
         security: Security,
         services: Option<Rc<Router>>,
         config: Option<Rc<Config>>,
         audience: Option<Arc<Audience>>,
     ) -> ClientConnection {
-        let connection = ClientConnection::with(Some(address), security, services, audience);
+        let connection = ClientConnection::with(Some(route), security, services, audience);
         ClientConnection { config, ..connection }
     }
 
@@ -90,13 +101,13 @@ impl ClientConnection {
     }
 
     fn with(
-        address: Option<Address>,
+        route: Option<Route>,
         security: Security,
         services: Option<Rc<Router>>,
         audience: Option<Arc<Audience>>,
     ) -> ClientConnection {
         ClientConnection {
-            address,
+            route,
             security,
             services,
             config: None,
@@ -112,8 +123,8 @@ impl ClientConnection {
         }
     }
 
-    pub(crate) fn address(&self) -> Option<&Address> {
-        self.address.as_ref()
+    pub(crate) fn route(&self) -> Option<&Route> {
+        self.route.as_ref()
     }
 
     pub(crate) fn security(&self) -> &Security {
@@ -150,7 +161,7 @@ impl ClientConnection {
 
     // ---- what happens to it ----
 
-    /// An attempt begins.
+    /// Attempts begin, one for each of its addresses.
     pub(crate) fn tries(&self, now: Instant) {
         self.update(|backoff| backoff.tries(now));
         if self.watched.state() == ConnectionState::Idle {
@@ -164,6 +175,7 @@ impl ClientConnection {
         self.handle.set(handle);
     }
 
+    /// All of them have failed, the last one so.
     pub(crate) fn failed(&self, reason: CloseReason) {
         self.update(Backoff::failed);
         // Who was asked on the last connection will not say: nobody is to wait for that.
@@ -189,28 +201,26 @@ impl ClientConnection {
         true
     }
 
-    /// A connection is over; says whether another one is wanted.
-    pub(crate) fn closed(&self, handle: Handle, reason: CloseReason) -> bool {
+    /// A connection is over.
+    pub(crate) fn closed(&self, handle: Handle, reason: CloseReason) -> Closed {
         if handle != self.handle.get() {
-            return false;
+            return Closed::Left;
         }
         self.handle.set(NONE);
         if self.is_leaving.get() {
             // The next one was asked for when its server said goodbye.
-            return false;
+            return Closed::Left;
         }
         let is_denied = reason == CloseReason::GoAway(CloseCode::DENIED);
-        match self.watched.state() {
-            ConnectionState::Ready if !is_denied => self.change(ConnectionState::Connecting),
-            _ => {
-                if is_denied {
-                    // It was taken for a success when the server answered.
-                    self.backoff.set(self.backoff_before.get());
-                }
-                self.failed(reason);
-            }
+        if self.watched.state() == ConnectionState::Ready && !is_denied {
+            self.change(ConnectionState::Connecting);
+            return Closed::Lost;
         }
-        true
+        if is_denied {
+            // It was taken for a success when the server answered.
+            self.backoff.set(self.backoff_before.get());
+        }
+        Closed::Failed
     }
 
     /// One that calls came by is over.
@@ -276,7 +286,7 @@ impl ClientConnection {
     pub(crate) fn judge(&self, failure: Failure, wait_for_ready: bool) -> Waits {
         match failure.cause {
             Cause::InFlightMax | Cause::QueueFull => Waits::Room,
-            _ if self.address.is_none() => Waits::Not(failure),
+            _ if self.route.is_none() => Waits::Not(failure),
             Cause::NotReady | Cause::GoAway | Cause::Closed(_) => match self.watched.state() {
                 ConnectionState::Broken(reason) if !wait_for_ready || self.watched.is_final() => {
                     Waits::Not(Failure::not_sent(Cause::Closed(reason)))
@@ -399,14 +409,14 @@ impl Drop for Local {
 impl LocalClient {
     pub(crate) fn new(
         shard: &Rc<Inner>,
-        address: Address,
+        route: Route,
         security: Security,
         services: Option<Rc<Router>>,
         config: Option<Rc<Config>>,
         observers: &Observers,
     ) -> LocalClient {
-        let audience = shard.audience(observers, Some(&address));
-        let connection = ClientConnection::new(address, security, services, config, audience);
+        let audience = shard.audience(observers, route.peer().clone());
+        let connection = ClientConnection::new(route, security, services, config, audience);
         let connection = Rc::new(connection);
         LocalClient(Rc::new(Local { shard: Rc::clone(shard), connection, is_owner: true }))
     }
@@ -608,7 +618,7 @@ impl LocalClient {
 impl fmt::Debug for LocalClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalClient")
-            .field("address", &self.0.connection.address)
+            .field("target", &self.0.connection.route.as_ref().map(Route::target))
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
@@ -663,7 +673,7 @@ impl OwnedChannel for LocalClient {
 #[must_use = "nothing happens before it is awaited"]
 pub struct LocalConnect {
     shard: Rc<Inner>,
-    address: Result<Address, CallError>,
+    target: Result<Target, CallError>,
     security: Security,
     services: Option<Result<Mount, ServeError>>,
     config: Option<Config>,
@@ -675,13 +685,13 @@ type Attempt = Pin<Box<dyn Future<Output = Result<LocalClient, Failure>>>>;
 impl LocalConnect {
     pub(crate) fn new(shard: &Rc<Inner>, address: impl ToAddress) -> LocalConnect {
         let security = Security::of_address(&address.to_text());
-        let address = address.resolve().map_err(|reason| {
+        let target = address.target().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
             failed(TransportError::BadAddress).into()
         });
         LocalConnect {
             shard: Rc::clone(shard),
-            address,
+            target,
             security,
             services: None,
             config: None,
@@ -732,7 +742,7 @@ impl LocalConnect {
         if self.shard.remote.is_gone() {
             return Err(Failure::not_sent(Cause::Shutdown).into());
         }
-        let address = self.address.clone()?;
+        let target = self.target.clone()?;
         let services = self.services.take().transpose().map_err(|error| {
             log::error!("{error}");
             failed(TransportError::Unsupported)
@@ -740,8 +750,8 @@ impl LocalConnect {
         let services = services.map(|mount| Rc::new(mount.finish()));
         let config = self.config.take().map(|config| self.shard.own_config(config)).transpose();
         let (config, security) = (config.map_err(failed)?, self.security.clone());
-        let observers = Observers::default();
-        Ok(LocalClient::new(&self.shard, address, security, services, config, &observers))
+        let (observers, route) = (Observers::default(), Route::new(target));
+        Ok(LocalClient::new(&self.shard, route, security, services, config, &observers))
     }
 }
 
@@ -766,6 +776,6 @@ impl Future for LocalConnect {
 
 impl fmt::Debug for LocalConnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalConnect").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("LocalConnect").field("target", &self.target).finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ mod local;
 mod local_stream;
 mod peer;
 mod reply;
+mod route;
 mod security;
 mod shared;
 mod skew;
@@ -19,7 +20,8 @@ mod streams;
 mod wakers;
 mod within;
 
-pub use address::ToAddress;
+pub(crate) use address::{Lookup, NO_ADDRESS, PeerAddress};
+pub use address::{Target, ToAddress};
 pub use blocking::BlockingClient;
 pub(crate) use bridge::Bridge;
 pub use bridge::RemoteStream;
@@ -33,12 +35,13 @@ pub use filtered::{
     ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
 };
 pub use landing::{LandingCall, LandingFuture};
-pub(crate) use local::{ClientConnection, Waits, failure_of};
+pub(crate) use local::{ClientConnection, Closed, Waits, failure_of};
 pub use local::{LocalClient, LocalConnect};
 pub use local_stream::{BlockingStream, LocalStream};
 pub use peer::Peer;
 pub(crate) use peer::PeerShared;
 pub use reply::{Reply, ReplyFuture, WithMetadata};
+pub(crate) use route::{Route, look_up};
 pub(crate) use security::Security;
 pub use security::{Credentials, WithCredentials};
 #[cfg(all(test, ringcall_loom))]

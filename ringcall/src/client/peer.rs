@@ -12,7 +12,7 @@ use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payl
 
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
 use super::wakers::Wakers;
-use super::{BlockOn, ConnectionState, Watched};
+use super::{BlockOn, ConnectionState, PeerAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::Audience;
 use crate::shard::Remote;
@@ -156,7 +156,7 @@ struct End {
 
 impl PeerShared {
     pub(crate) fn new(remote: Arc<Remote>, handle: Handle, outbox: Outbox) -> PeerShared {
-        let audience = Audience::of(&remote.observers, None);
+        let audience = Audience::of(&remote.observers, PeerAddress::Unknown);
         let watched = Watched::new(ConnectionState::Ready);
         let line = Line::new(remote, Destination::Peer(handle), outbox, audience, watched, None);
         PeerShared { line, handle, end: Mutex::default() }

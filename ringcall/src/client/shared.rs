@@ -16,7 +16,9 @@ use ringcall_core::{
     SharedChunk, SharedPool, TransportError,
 };
 
-use super::{BlockOn, ConnectionState, Credentials, Security, Skew, ToAddress, Watched};
+use super::{
+    BlockOn, ConnectionState, Credentials, Route, Security, Skew, Target, ToAddress, Watched,
+};
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
@@ -76,8 +78,8 @@ impl Drop for Entry {
 impl Client {
     /// Connects to a server. Await it, or `.wait()` for it.
     ///
-    /// A host name is looked up here and now, which may block, and once: the client stays with the first address that it has.
-    /// Where names move, or have several addresses, a balanced channel follows them (`ringcall::cluster`,
+    /// A host name is looked up by the system on another thread, now and whenever the connection is lost, and its addresses are
+    /// tried one after another: see [`Target`]. To use all of them at a time is for a balanced channel (`ringcall::cluster`,
     /// `DnsSource`). All clients of a process that make the same choice of [engine](Connect::transport) share one shard, which
     /// is one thread; many cores' worth of calls are made on shards of one's own ([`Shard`](crate::Shard),
     /// [`BlockingClient`](crate::BlockingClient), hosted ones).
@@ -755,16 +757,15 @@ pub struct Connect<T> {
 }
 
 enum ConnectStage {
-    New(Result<ringcall_core::Address, String>, String),
+    New(Result<Target, String>, String),
     Left(Arc<ConnectSlot>),
 }
 
 impl<T> Connect<T> {
     #[doc(hidden)]
     pub fn new(address: impl ToAddress, make: fn(Client) -> T) -> Connect<T> {
-        // A host name is looked up here, on the caller's thread.
         let security = Security::of_address(&address.to_text());
-        let stage = ConnectStage::New(address.resolve(), address.to_text());
+        let stage = ConnectStage::New(address.target(), address.to_text());
         let services = Services::default();
         let (choice, is_lazy) = (TransportChoice::Auto, false);
         Connect {
@@ -886,13 +887,13 @@ impl<T> Future for Connect<T> {
     type Output = Result<T, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let ConnectStage::New(address, text) = &self.stage {
+        if let ConnectStage::New(target, text) = &self.stage {
             let failed = |error| {
                 let reason = ringcall_core::CloseReason::Transport(error);
                 CallError::Failed(Failure::not_sent(Cause::Closed(reason)))
             };
-            let address = match address {
-                Ok(address) => address.clone(),
+            let target = match target {
+                Ok(target) => target.clone(),
                 Err(reason) => {
                     log::warn!("cannot use the address {text:?}: {reason}");
                     return Poll::Ready(Err(failed(TransportError::BadAddress)));
@@ -905,9 +906,10 @@ impl<T> Future for Connect<T> {
                     let services = std::mem::take(&mut self.services);
                     self.message_bytes_max =
                         services.config.as_ref().map(|config| config.largest_message());
-                    self.audience = Audience::of(&services.observers, Some(address.clone()));
+                    let route = Route::new(target);
+                    self.audience = Audience::of(&services.observers, route.peer().clone());
                     let security = self.security.clone();
-                    remote.notify(Notice::Connect(address, security, services, Arc::clone(&slot)));
+                    remote.notify(Notice::Connect(route, security, services, Arc::clone(&slot)));
                 }
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }

@@ -21,7 +21,7 @@ use crate::filter::{ClientCall, Filter, Filtered};
 use crate::serve::RemoteSleep;
 use crate::shard::{Inner, MachineClock, Remote, SleepUntil, random_seed};
 use crate::{
-    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, ToAddress,
+    BlockOn, Client, Connect, ConnectionState, LocalClient, LocalConnect, Shard, Target, ToAddress,
     TransportChoice,
 };
 
@@ -159,8 +159,8 @@ impl ToAddress for Whereabouts<'_> {
     }
 
     /// The name is not looked up: the source has done so.
-    fn resolve(&self) -> Result<Address, String> {
-        Ok(self.0.address.clone())
+    fn target(&self) -> Result<Target, String> {
+        Ok(self.0.address.clone().into())
     }
 }
 

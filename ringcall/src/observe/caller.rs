@@ -13,12 +13,13 @@ use ringcall_core::{
 };
 
 use super::{Call, CallEnd, End, Event, Observers, Role, next_number, trace_context_of};
+use crate::client::PeerAddress;
 use crate::shard::MachineClock;
 
 /// Who is told of the calls on a connection, and what the other side is called.
 pub(crate) struct Audience {
     pub(crate) observers: Observers,
-    pub(crate) peer: Option<Address>,
+    pub(crate) peer: PeerAddress,
 }
 
 /// A call that has begun and not ended.
@@ -37,17 +38,23 @@ impl Begun {
 
 impl Audience {
     /// Nobody, if nobody observes.
-    pub(crate) fn of(observers: &Observers, peer: Option<Address>) -> Option<Arc<Audience>> {
+    pub(crate) fn of(observers: &Observers, peer: PeerAddress) -> Option<Arc<Audience>> {
         let observers = observers.clone();
         (!observers.is_empty()).then(|| Arc::new(Audience { observers, peer }))
     }
 
-    fn call(&self, call: &Outgoing, number: u64, at: Instant) -> Call<'_> {
+    fn call<'a>(
+        &self,
+        call: &Outgoing,
+        peer: Option<&'a Address>,
+        number: u64,
+        at: Instant,
+    ) -> Call<'a> {
         Call {
             number,
             role: Role::Caller,
             method: call.method,
-            peer: self.peer.as_ref(),
+            peer,
             attempt: call.attempt,
             priority: call.priority,
             flags: call.flags,
@@ -61,7 +68,8 @@ impl Audience {
     pub(crate) fn begin(&self, call: &Outgoing, now: Instant, payload: &dyn Payload) -> Begun {
         let number = next_number();
         let trace_context = trace_context_of(payload.extensions());
-        let told = Call { trace_context, ..self.call(call, number, now) };
+        let peer = self.peer.get();
+        let told = Call { trace_context, ..self.call(call, peer.as_deref(), number, now) };
         self.observers.tell(&Event::CallBegun(told));
         Begun { number, at: now, request_bytes: 0 }
     }
@@ -98,7 +106,8 @@ impl Audience {
 
     #[cold]
     pub(crate) fn repeat(&self, call: &Outgoing, number: u64, now: Instant) {
-        self.observers.tell(&Event::CallRepeated(self.call(call, number, now)));
+        let peer = self.peer.get();
+        self.observers.tell(&Event::CallRepeated(self.call(call, peer.as_deref(), number, now)));
     }
 
     #[cold]
@@ -155,7 +164,8 @@ impl Audience {
         let took = now.since(begun.at);
         let Begun { number, request_bytes, .. } = begun;
         let end = CallEnd { end, took, queued, handled, request_bytes, reply_bytes };
-        self.observers.tell(&Event::CallEnded(self.call(call, number, now), end));
+        let peer = self.peer.get();
+        self.observers.tell(&Event::CallEnded(self.call(call, peer.as_deref(), number, now), end));
     }
 }
 

@@ -81,7 +81,7 @@ impl Server {
     /// A server for this address. Nothing happens before [`run`](Server::run) or
     /// [`start`](Server::start), which also say what is wrong with the address.
     pub fn bind(address: impl ToAddress) -> Server {
-        let resolved = address.resolve();
+        let resolved = address.target().and_then(|target| target.find());
         Server::at(
             resolved
                 .map(Place::Address)

@@ -155,6 +155,8 @@ pub(crate) struct Inner {
     rng: RefCell<SplitMix64>,
     /// Clients that connect again, when their time has come.
     redials: RefCell<Vec<(Instant, Rc<ClientConnection>)>>,
+    /// Those whose names are being looked up.
+    lookups: RefCell<Slab<Rc<ClientConnection>>>,
     /// The first of these times; far if there is none.
     redial_at: Cell<Instant>,
     /// For bodies that must wait.
@@ -304,6 +306,7 @@ impl Inner {
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
             redials: RefCell::default(),
+            lookups: RefCell::default(),
             redial_at: Cell::new(Instant::FAR),
             outbox: Outbox::default(),
             compression: config.compression,
@@ -964,6 +967,8 @@ impl Inner {
         self.deliver_all();
         let redials = std::mem::take(&mut *self.redials.borrow_mut());
         redials.into_iter().for_each(|(_, client)| client.end());
+        let lookups = std::mem::take(&mut *self.lookups.borrow_mut());
+        lookups.into_iter().for_each(|(_, client)| client.end());
         // Also those that have never connected.
         let remote = std::mem::take(&mut *self.remote_clients.borrow_mut());
         remote.iter().flatten().for_each(|client| client.connection().end());

@@ -19,7 +19,8 @@ use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use super::rousing::Crowds;
 use crate::client::{
-    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Security, Services,
+    Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Route, Security,
+    Services,
 };
 use crate::observe::Observers;
 use crate::record::ConnectionRecord;
@@ -104,7 +105,9 @@ pub(crate) enum Notice {
     Cancel(Arc<RemoteSlot>),
     /// A call with streams.
     Open(Box<RemoteOpening>),
-    Connect(Address, Security, Services, Arc<ConnectSlot>),
+    Connect(Route, Security, Services, Arc<ConnectSlot>),
+    /// The addresses of the name that has this number among those that are looked up.
+    Found(u32, Result<Vec<Address>, String>),
     /// Somebody wants to hear of the end of this connection, which may be over already.
     Watch(Handle),
     /// Somebody waits for this client, which may not have connected yet.

@@ -519,7 +519,8 @@ impl Shard {
     pub fn listen(&self, address: impl ToAddress) -> Result<Address, ServeError> {
         let text = address.to_text();
         let resolved = address
-            .resolve()
+            .target()
+            .and_then(|target| target.find())
             .map_err(|reason| ServeError::Address { address: text.clone(), reason })?;
         match self.inner.listen(&resolved) {
             Ok((_, local)) => Ok(local),

@@ -27,6 +27,7 @@ mod in_place;
 mod memory;
 mod messages;
 mod metadata;
+mod names;
 mod network;
 mod observe;
 mod overload;

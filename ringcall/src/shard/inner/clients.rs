@@ -6,13 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringcall_core::{CloseReason, Config, Handle, Instant, Side, TransportError};
+use ringcall_core::{Address, CloseReason, Config, Handle, Instant, Side, TransportError};
 
 use super::Inner;
 use super::control::offering;
 use super::watch::Change;
-use crate::client::{ClientConnection, ConnectionState, LocalClient, PeerShared, Security};
+use crate::client::{
+    ClientConnection, Closed, ConnectionState, LocalClient, Lookup, NO_ADDRESS, PeerAddress,
+    PeerShared, Route, Security, look_up,
+};
 use crate::observe::{Audience, Observers};
+use crate::shard::mail::Notice;
 use crate::shard::prepare;
 
 impl Inner {
@@ -40,10 +44,53 @@ impl Inner {
         self.left_work();
     }
 
+    /// Begins with the first of its addresses, which are looked up before if they have a name.
     fn dial(&self, client: &Rc<ClientConnection>) {
-        let Some(address) = client.address() else { return };
+        let Some(route) = client.route() else { return };
+        client.tries(self.read_clock());
+        match route.begin() {
+            Some(lookup) => self.look_up(client, lookup),
+            None => self.dial_next(client),
+        }
+    }
+
+    fn look_up(&self, client: &Rc<ClientConnection>, lookup: Lookup) {
+        let number = self.lookups.borrow_mut().insert(Rc::clone(client)) as u32;
+        let remote = Arc::clone(&self.remote);
+        let is_begun = look_up(lookup, move |found| remote.notify(Notice::Found(number, found)));
+        if !is_begun {
+            self.found(number, Err("too many names are being looked up".to_owned()));
+        }
+    }
+
+    /// The addresses of a client's name.
+    pub(super) fn found(&self, number: u32, found: Result<Vec<Address>, String>) {
+        let Some(client) = self.lookups.borrow_mut().try_remove(number as usize) else { return };
+        let Some(route) = client.route().filter(|_| !client.watched().is_final()) else { return };
+        match found {
+            Ok(addresses) if !addresses.is_empty() => route.found(addresses),
+            Ok(_) => log::warn!("{}: {NO_ADDRESS}", route.target()),
+            Err(reason) => log::warn!("{} cannot be looked up: {reason}", route.target()),
+        }
+        if !route.has_next() {
+            client.failed(CloseReason::Transport(TransportError::Unresolved));
+            return self.redial(&client);
+        }
+        self.dial_next(&client);
+    }
+
+    /// An attempt has failed: it goes on with the next address, or after a while with the first.
+    fn dial_failed(&self, client: &Rc<ClientConnection>, reason: CloseReason) {
+        if client.route().is_some_and(Route::has_next) {
+            return self.dial_next(client);
+        }
+        client.failed(reason);
+        self.redial(client);
+    }
+
+    fn dial_next(&self, client: &Rc<ClientConnection>) {
+        let Some(address) = client.route().and_then(Route::next) else { return };
         let now = self.read_clock();
-        client.tries(now);
         let config = match client.config() {
             Some(own) => Rc::clone(own),
             None => Rc::clone(&self.client_config.borrow()),
@@ -53,14 +100,14 @@ impl Inner {
             None => config,
         };
         let Ok(layer) = self.layers.connect(client.security()) else {
-            client.failed(CloseReason::Transport(TransportError::BadAddress));
-            return self.redial(client);
+            let reason = CloseReason::Transport(TransportError::BadAddress);
+            return self.dial_failed(client, reason);
         };
-        let connected = self.endpoint.borrow_mut().connect(now, address, &config, layer);
+        let connected = self.endpoint.borrow_mut().connect(now, &address, &config, layer);
         match connected {
             Ok(handle) => {
                 if let Some(records) = &self.records {
-                    let (endpoint, peer) = (&mut *self.endpoint.borrow_mut(), address.clone());
+                    let (endpoint, peer) = (&mut *self.endpoint.borrow_mut(), address);
                     records.begin(endpoint, handle, Side::Client, Some(peer));
                 }
                 self.introduce(handle, client);
@@ -73,10 +120,7 @@ impl Inner {
                 self.tell_client(client, handle, Change::Opened);
                 self.left_work();
             }
-            Err(error) => {
-                client.failed(CloseReason::Transport(error));
-                self.redial(client);
-            }
+            Err(error) => self.dial_failed(client, CloseReason::Transport(error)),
         }
     }
 
@@ -172,7 +216,7 @@ impl Inner {
 
     fn audience_of_accepted(&self, handle: Handle) -> Option<Arc<Audience>> {
         let peer = self.origins.of(handle).and_then(|origin| origin.1.clone());
-        self.audience(&Observers::default(), peer.as_ref())
+        self.audience(&Observers::default(), peer.map_or(PeerAddress::Unknown, PeerAddress::Known))
     }
 
     /// Whether the connection's end has not been told yet.
@@ -199,10 +243,10 @@ impl Inner {
             if let Some(peer) = peer {
                 peer.left(reason);
             }
-            if let Some(client) = client
-                && client.closed(handle, reason)
-            {
-                self.redial(&client);
+            match client.as_ref().map(|client| (client, client.closed(handle, reason))) {
+                Some((client, Closed::Failed)) => self.dial_failed(client, reason),
+                Some((client, Closed::Lost)) => self.redial(client),
+                Some((_, Closed::Left)) | None => {}
             }
             self.remote.end_peer(handle, reason);
         }));

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use ringcall_core::{
-    Address, CallId, Cause, CloseReason, Encoded, Failure, Handle, Instant, Outcome, Outgoing,
-    Payload, Refused, Status, TransportError,
+    CallId, Cause, CloseReason, Encoded, Failure, Handle, Instant, Outcome, Outgoing, Payload,
+    Refused, Status, TransportError,
 };
 
 use super::{Due, Inner, Ticket};
 use crate::client::{
-    Called, ConnectSlot, Connecting, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot,
+    Called, ConnectSlot, Connecting, Destination, Entry, LocalClient, RemoteEnd, RemoteSlot, Route,
     Security, Services, Skew, Waits, Watched,
 };
 use crate::serve::{Mount, Router, Sleeper};
@@ -261,9 +261,10 @@ impl Inner {
             match notice {
                 Notice::Cancel(slot) => self.cancel_remote(&slot),
                 Notice::Open(opening) => self.open_remote(*opening),
-                Notice::Connect(address, security, services, slot) => {
-                    self.connect_remote(address, security, services, slot);
+                Notice::Connect(route, security, services, slot) => {
+                    self.connect_remote(route, security, services, slot);
                 }
+                Notice::Found(number, addresses) => self.found(number, addresses),
                 Notice::WakeUp(client) => {
                     if let Some(client) = self.remote_client(client) {
                         self.wake_up(client.connection());
@@ -362,7 +363,7 @@ impl Inner {
 
     fn connect_remote(
         self: &Rc<Self>,
-        address: Address,
+        route: Route,
         security: Security,
         services: Services,
         slot: Arc<ConnectSlot>,
@@ -377,7 +378,7 @@ impl Inner {
             }
         };
         let shard = Rc::clone(self);
-        let client = LocalClient::new(self, address, security, services, config, &observers);
+        let client = LocalClient::new(self, route, security, services, config, &observers);
         if slot.is_lazy() {
             return slot.complete(Ok(self.enter_remote(client)));
         }

@@ -12,7 +12,7 @@ use ringcall_core::{
 
 use super::Inner;
 use super::origins::Origins;
-use crate::client::ClientConnection;
+use crate::client::{ClientConnection, PeerAddress};
 use crate::observe::{
     Audience, Call, CallEnd, Connection, End, Entered, Event, Observers, Role, Scope, enter,
     next_number, trace_context_of,
@@ -175,15 +175,11 @@ fn number(handle: Handle) -> u64 {
 impl Inner {
     /// Who is told of calls on a connection of this shard: those that were named for it, or else the
     /// shard's own.
-    pub(crate) fn audience(
-        &self,
-        own: &Observers,
-        peer: Option<&Address>,
-    ) -> Option<Arc<Audience>> {
+    pub(crate) fn audience(&self, own: &Observers, peer: PeerAddress) -> Option<Arc<Audience>> {
         match (&self.watch, own.is_empty()) {
             (None, true) => None,
-            (Some(watch), true) => Audience::of(&watch.observers, peer.cloned()),
-            (_, false) => Audience::of(own, peer.cloned()),
+            (Some(watch), true) => Audience::of(&watch.observers, peer),
+            (_, false) => Audience::of(own, peer),
         }
     }
 
@@ -214,8 +210,8 @@ impl Inner {
     /// Tells something of a connection that was opened here.
     pub(super) fn tell_client(&self, client: &ClientConnection, handle: Handle, change: Change) {
         if let Some(audience) = client.audience() {
-            let (number, peer) = (number(handle), audience.peer.as_ref());
-            let connection = Connection { number, side: Side::Client, peer };
+            let (number, peer) = (number(handle), audience.peer.get());
+            let connection = Connection { number, side: Side::Client, peer: peer.as_deref() };
             audience.observers.tell(&change.of(connection));
         }
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    Address, BlockingClient, Body, Bytes, CallError, CallOptions, Cause, Client, Connect, Context,
+    BlockingClient, Body, Bytes, CallError, CallOptions, Cause, Client, Connect, Context,
     Responder, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, View,
 };
 
@@ -400,7 +400,7 @@ impl Pair {
     }
 
     /// A client of what may be no server.
-    pub fn dial(&self, address: &Address) -> Result<BlockingClient, CallError> {
+    pub fn dial(&self, address: impl ringcall::ToAddress) -> Result<BlockingClient, CallError> {
         BlockingClient::connect_with(address, self.connecting(ShardConfig::default()))
     }
 
