@@ -1,6 +1,7 @@
 //! What a call sends, as core sees it: something that can be encoded, again if need be.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
@@ -107,6 +108,31 @@ impl Attached {
 pub type Transcode = fn(&[u8], Codec, &mut Writer) -> Result<(), EncodeError>;
 
 impl<P: Payload + ?Sized> Payload for &P {
+    #[inline]
+    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        (**self).encode(codec, signature, out)
+    }
+
+    fn transcode(&self) -> Option<Transcode> {
+        (**self).transcode()
+    }
+
+    #[inline]
+    fn landing(&self) -> Option<External> {
+        (**self).landing()
+    }
+
+    fn extensions(&self) -> &[u8] {
+        (**self).extensions()
+    }
+
+    #[inline]
+    fn argument(&self) -> Option<&dyn Any> {
+        (**self).argument()
+    }
+}
+
+impl<P: Payload + ?Sized> Payload for Arc<P> {
     #[inline]
     fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
         (**self).encode(codec, signature, out)

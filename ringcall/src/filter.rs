@@ -32,7 +32,8 @@
 //! [`FilterExt`] puts filters together into a list that is one type: `first.then(second)`. Calls pass it from
 //! front to back, ends from back to front. Filters of a server are for all calls of its services,
 //! [`Server::filter`](crate::Server::filter); those of a client are around a channel, [`Filtered`]. Around the
-//! channel that repeats calls they are called once a call, beneath it once an attempt.
+//! channel that repeats calls they are called once a call, beneath it once an attempt. What a client's filter waits for
+//! counts for the call's deadline, which is looked at when it goes on: so one that may wait for long bounds that itself.
 
 use std::fmt;
 use std::future::Future;

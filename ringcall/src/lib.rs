@@ -184,13 +184,13 @@ mod topic;
 mod trace;
 
 pub use client::{
-    BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture, CallOptions,
-    CallResult, Client, Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture,
-    FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned, ItemSender, ItemsCall,
-    ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream,
-    OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, Target,
-    ToAddress, Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata,
-    Within,
+    AnyCall, AnyChannel, BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture,
+    CallOptions, CallResult, Client, ClientThreads, Connect, ConnectionState, Credentials,
+    DuplexCall, DuplexFuture, FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned,
+    ItemSender, ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient,
+    LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture,
+    ReplyItems, SpanIds, Target, ToAddress, Upload, UploadCall, UploadFuture, WithCredentials,
+    WithFallbacks, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
@@ -245,3 +245,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that about tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/TESTING.md")]
+struct Testing;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
-    Answer, Arrived, Cause, Channel, Encoding, Extended, Failure, ItemError, Outgoing,
-    OwnedChannel, Payload, StatusClass, StreamCall, StreamChannel,
+    Answer, Arrived, Cause, Channel, Clock, Encoding, Extended, Failure, Instant, ItemError,
+    Outgoing, OwnedChannel, Payload, StatusClass, StreamCall, StreamChannel,
 };
 
 use super::BlockOn;
 use crate::filter::{CallEnd, Filter};
+use crate::shard::MachineClock;
 use crate::{Metadata, Status, TraceContext};
 
 /// A call on its way to a channel, as filters see it.
@@ -118,6 +119,32 @@ fn ended_by_filter(status: Status) -> Failure {
     Failure::not_sent(Cause::Status(if is_refusal { status } else { Status::FORBIDDEN }))
 }
 
+/// Since when a filter is waited for, if it did not end at once: the clock is read for no others.
+#[derive(Default)]
+struct Waited(Option<Instant>);
+
+impl Waited {
+    fn poll<B: Future>(&mut self, before: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<B::Output> {
+        let polled = before.poll(cx);
+        if polled.is_pending() {
+            self.0.get_or_insert_with(|| MachineClock.now());
+        }
+        polled
+    }
+
+    /// What a filter takes is the call's time.
+    fn take_off(&self, outgoing: &mut Outgoing) -> Result<(), Failure> {
+        let Some(since) = self.0.filter(|_| outgoing.timeout != Duration::MAX) else {
+            return Ok(());
+        };
+        outgoing.timeout = outgoing.timeout.saturating_sub(MachineClock.now().since(since));
+        match outgoing.timeout.is_zero() {
+            true => Err(Failure::not_sent(Cause::Expired)),
+            false => Ok(()),
+        }
+    }
+}
+
 impl<C: BlockOn, F> BlockOn for Filtered<C, F> {
     fn block_on<T: Future>(&self, future: T) -> T::Output {
         self.channel.block_on(future)
@@ -138,7 +165,8 @@ impl<C: Channel, F: Filter<ClientCall>> Channel for Filtered<C, F> {
         payload: P,
     ) -> Self::Pending<'a, P> {
         let stage = Stage::Before { future: self.before(call, payload.extensions()) };
-        FilteredCall { to: self, payload: Some(payload), name: call.name, stage }
+        let waited = Waited::default();
+        FilteredCall { to: self, payload: Some(payload), name: call.name, waited, stage }
     }
 }
 
@@ -156,6 +184,7 @@ pin_project! {
         to: &'a Filtered<C, F>,
         payload: Option<P>,
         name: &'static str,
+        waited: Waited,
         #[pin]
         stage: Stage<F::Before, C::Pending<'a, Extended<P>>>,
     }
@@ -182,7 +211,7 @@ where
         let mut this = self.project();
         loop {
             let passed = match this.stage.as_mut().project() {
-                StageProject::Before { future } => ready!(future.poll(cx)),
+                StageProject::Before { future } => ready!(this.waited.poll(future, cx)),
                 StageProject::Made { future } => {
                     let answer = ready!(future.poll(cx));
                     this.stage.set(Stage::Over);
@@ -192,7 +221,11 @@ where
                 StageProject::Over => return Poll::Pending,
             };
             match (passed, this.payload.take()) {
-                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
+                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
+                        this.stage.set(Stage::Over);
+                        return Poll::Ready(Err(failure));
+                    }
                     let payload = Extended { payload, extensions: extensions.finish() };
                     let future = this.to.channel.call(outgoing, payload);
                     this.stage.set(Stage::Made { future });
@@ -239,7 +272,8 @@ impl<C: OwnedChannel, F: Filter<ClientCall>> OwnedChannel for Filtered<C, F> {
         payload: P,
     ) -> OwnedFilteredCall<C, F, P> {
         let stage = OwnedStage::Before(Box::pin(self.before(call, payload.extensions())));
-        OwnedFilteredCall { to: self, payload: Some(payload), name: call.name, stage }
+        let waited = Waited::default();
+        OwnedFilteredCall { to: self, payload: Some(payload), name: call.name, waited, stage }
     }
 }
 
@@ -254,6 +288,7 @@ where
     to: Filtered<C, F>,
     payload: Option<P>,
     name: &'static str,
+    waited: Waited,
     stage: OwnedStage<F::Before, C::Owned<Extended<P>>>,
 }
 
@@ -281,7 +316,7 @@ where
         let this = self.get_mut();
         loop {
             let passed = match &mut this.stage {
-                OwnedStage::Before(future) => ready!(future.as_mut().poll(cx)),
+                OwnedStage::Before(future) => ready!(this.waited.poll(future.as_mut(), cx)),
                 OwnedStage::Made(future) => {
                     let answer = ready!(Pin::new(future).poll(cx));
                     this.stage = OwnedStage::Over;
@@ -291,7 +326,11 @@ where
                 OwnedStage::Over => return Poll::Pending,
             };
             match (passed, this.payload.take()) {
-                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
+                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
+                        this.stage = OwnedStage::Over;
+                        return Poll::Ready(Err(failure));
+                    }
                     let payload = Extended { payload, extensions: extensions.finish() };
                     let future = this.to.channel.clone().call_owned(outgoing, payload);
                     this.stage = OwnedStage::Made(future);
@@ -329,7 +368,8 @@ impl<C: StreamChannel, F: Filter<ClientCall> + Unpin> StreamChannel for Filtered
 
     fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
         let stage = Stage::Before { future: self.before(call, payload.extensions()) };
-        FilteredOpening { to: self, payload: Some(payload), name: call.name, stage }
+        let waited = Waited::default();
+        FilteredOpening { to: self, payload: Some(payload), name: call.name, waited, stage }
     }
 }
 
@@ -346,6 +386,7 @@ pin_project! {
         to: &'a Filtered<C, F>,
         payload: Option<P>,
         name: &'static str,
+        waited: Waited,
         #[pin]
         stage: Stage<F::Before, C::Opening<'a, Extended<P>>>,
     }
@@ -363,7 +404,7 @@ where
         let mut this = self.project();
         loop {
             let passed = match this.stage.as_mut().project() {
-                StageProject::Before { future } => ready!(future.poll(cx)),
+                StageProject::Before { future } => ready!(this.waited.poll(future, cx)),
                 StageProject::Made { future } => {
                     let opened = ready!(future.poll(cx));
                     this.stage.set(Stage::Over);
@@ -381,7 +422,11 @@ where
                 StageProject::Over => return Poll::Pending,
             };
             match (passed, this.payload.take()) {
-                (Ok(ClientCall { outgoing, extensions }), Some(payload)) => {
+                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
+                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
+                        this.stage.set(Stage::Over);
+                        return Poll::Ready(Err(failure));
+                    }
                     let payload = Extended { payload, extensions: extensions.finish() };
                     let future = this.to.channel.open(outgoing, payload);
                     this.stage.set(Stage::Made { future });

@@ -1,6 +1,7 @@
 //! The calling side: clients for every place that calls come from.
 
 mod address;
+mod any;
 mod blocking;
 mod bridge;
 mod call;
@@ -17,11 +18,13 @@ mod shared;
 mod skew;
 mod state;
 mod streams;
+mod threads;
 mod wakers;
 mod within;
 
 pub(crate) use address::{Lookup, NO_ADDRESS, PeerAddress};
 pub use address::{Target, ToAddress};
+pub use any::{AnyCall, AnyChannel};
 pub use blocking::BlockingClient;
 pub(crate) use bridge::Bridge;
 pub use bridge::RemoteStream;
@@ -46,8 +49,6 @@ pub(crate) use security::Security;
 pub use security::{Credentials, WithCredentials};
 #[cfg(all(test, ringcall_loom))]
 pub(crate) use shared::Line;
-#[cfg(feature = "cluster")]
-pub(crate) use shared::background;
 pub use shared::{Client, Connect};
 pub(crate) use shared::{
     ConnectSlot, Connecting, Destination, Entry, Outbox, RemoteEnd, RemoteSlot, Services,
@@ -61,6 +62,8 @@ pub use streams::{
     DuplexCall, DuplexFuture, ItemSender, ItemsCall, ItemsFuture, ItemsOf, ReplyItems, Upload,
     UploadCall, UploadFuture,
 };
+pub use threads::ClientThreads;
+pub(crate) use threads::background;
 pub(crate) use within::Inherited;
 pub use within::{SpanIds, Within};
 

@@ -6,7 +6,6 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::Duration;
 
 use ringcall_compression::Threshold;
@@ -16,16 +15,17 @@ use ringcall_core::{
     SharedChunk, SharedPool, TransportError,
 };
 
+use super::threads::background;
 use super::{
-    BlockOn, ConnectionState, Credentials, Route, Security, Skew, Target, ToAddress, Watched,
+    BlockOn, ClientThreads, ConnectionState, Credentials, Route, Security, Skew, Target, ToAddress,
+    Watched,
 };
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
 use crate::serve::{Handlers, Mount, Service};
 use crate::shard::{
-    Crowd, MachineClock, Notice, Remote, RemoteCall, Shard, ShardConfig, TransportChoice,
-    TransportInfo,
+    Crowd, MachineClock, Notice, Remote, RemoteCall, TransportChoice, TransportInfo,
 };
 use crate::sync::{
     ArrayQueue, AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Mutex, Ordering,
@@ -55,6 +55,8 @@ struct Shared {
     line: Line,
     entry: Entry,
     watched: Watched,
+    /// What it is on, for as long as it is there. Let go of behind its place there.
+    _threads: Option<ClientThreads>,
 }
 
 /// A client's place on its shard, which is let go of with this.
@@ -81,8 +83,8 @@ impl Client {
     /// A host name is looked up by the system on another thread, now and whenever the connection is lost, and its addresses are
     /// tried one after another: see [`Target`]. To use all of them at a time is for a balanced channel (`ringcall::cluster`,
     /// `DnsSource`). All clients of a process that make the same choice of [engine](Connect::transport) share one shard, which
-    /// is one thread; many cores' worth of calls are made on shards of one's own ([`Shard`](crate::Shard),
-    /// [`BlockingClient`](crate::BlockingClient), hosted ones).
+    /// is one thread; for many cores' worth of calls there are [threads of one's own](Connect::threads), and shards of one's own
+    /// ([`Shard`](crate::Shard), [`BlockingClient`](crate::BlockingClient), hosted ones).
     pub fn connect(address: impl ToAddress) -> Connect<Client> {
         Connect::new(address, |client| client)
     }
@@ -747,6 +749,7 @@ impl RemoteSlot {
 pub struct Connect<T> {
     stage: ConnectStage,
     choice: TransportChoice,
+    threads: Option<ClientThreads>,
     services: Services,
     security: Security,
     is_lazy: bool,
@@ -771,6 +774,7 @@ impl<T> Connect<T> {
         Connect {
             stage,
             choice,
+            threads: None,
             services,
             security,
             is_lazy,
@@ -781,7 +785,7 @@ impl<T> Connect<T> {
     }
 
     /// Offers a service to the server, which calls it through its [`Peer`](crate::Peer), on this
-    /// connection alone. Handlers run on the shard that all clients of the process share, so what blocks
+    /// connection alone. Handlers run on the client's shard, which all clients of the process share as a rule, so what blocks
     /// or computes long must go to the pool: `#[method(offload)]`, or [`handlers`](Connect::handlers).
     pub fn service<S: Service + Send + Sync + 'static>(mut self, service: S) -> Connect<T> {
         let add = |mount: &mut Mount, handlers| mount.add_with(service, handlers);
@@ -795,9 +799,16 @@ impl<T> Connect<T> {
         self
     }
 
-    /// Which engine moves the bytes. Clients that make the same choice share a shard.
+    /// Which engine moves the bytes. Clients that make the same choice share a shard, unless they have [threads](Connect::threads) of
+    /// their own, which say that themselves.
     pub fn transport(mut self, choice: TransportChoice) -> Connect<T> {
         self.choice = choice;
+        self
+    }
+
+    /// The client is on one of these threads, in place of the one for all clients of the process.
+    pub fn threads(mut self, threads: &ClientThreads) -> Connect<T> {
+        self.threads = Some(threads.clone());
         self
     }
 
@@ -901,13 +912,18 @@ impl<T> Future for Connect<T> {
             };
             let slot = Arc::new(ConnectSlot { is_lazy: self.is_lazy, ..ConnectSlot::default() });
             slot.waker.register(cx.waker());
-            match background(self.choice) {
+            let threads = self.threads.as_ref();
+            match threads.map_or_else(|| background(self.choice), |them| Ok(them.next())) {
                 Ok(remote) => {
                     let services = std::mem::take(&mut self.services);
                     self.message_bytes_max =
                         services.config.as_ref().map(|config| config.largest_message());
                     let route = Route::new(target);
-                    self.audience = Audience::of(&services.observers, route.peer().clone());
+                    let observers = match services.observers.is_empty() {
+                        true => &remote.observers,
+                        false => &services.observers,
+                    };
+                    self.audience = Audience::of(observers, route.peer().clone());
                     let security = self.security.clone();
                     remote.notify(Notice::Connect(route, security, services, Arc::clone(&slot)));
                 }
@@ -929,7 +945,8 @@ impl<T> Future for Connect<T> {
                 if let Some(own) = self.message_bytes_max {
                     line.message_bytes_max = own;
                 }
-                Ok(make(Client(Arc::new(Shared { line, entry, watched }))))
+                let _threads = self.threads.take();
+                Ok(make(Client(Arc::new(Shared { line, entry, watched, _threads }))))
             }
         })
     }
@@ -981,38 +998,4 @@ impl Drop for Connecting {
             slot.shut_down();
         }
     }
-}
-
-/// The shard of all clients of this process that made this choice; started when it is first needed.
-pub(crate) fn background(choice: TransportChoice) -> Result<Arc<Remote>, TransportError> {
-    #[cfg(feature = "sim")]
-    if let Some(remote) = crate::sim::background() {
-        return Ok(remote);
-    }
-    static BACKGROUND: parking_lot::Mutex<Vec<(TransportChoice, Arc<Remote>)>> =
-        parking_lot::Mutex::new(Vec::new());
-    let mut background = BACKGROUND.lock();
-    background.retain(|(_, remote)| !remote.is_gone());
-    if let Some((_, remote)) = background.iter().find(|(other, _)| *other == choice) {
-        return Ok(Arc::clone(remote));
-    }
-    let (started, waiting) = std::sync::mpsc::sync_channel(1);
-    let thread = thread::Builder::new().name("ringcall-client".into());
-    let spawned = thread.spawn(move || {
-        let config = ShardConfig { transport: choice, ..ShardConfig::default() };
-        match Shard::new(config) {
-            Ok(shard) => {
-                let _ = started.send(Ok(Arc::clone(&shard.inner().remote)));
-                shard.run(|| true);
-            }
-            Err(error) => {
-                log::error!("the shard of the clients cannot be started: {error}");
-                drop(started.send(Err(TransportError::Unsupported)));
-            }
-        }
-    });
-    spawned.map_err(|_| TransportError::Exhausted)?;
-    let remote = waiting.recv().unwrap_or(Err(TransportError::Exhausted))?;
-    background.push((choice, Arc::clone(&remote)));
-    Ok(remote)
 }

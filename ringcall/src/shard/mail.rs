@@ -210,6 +210,11 @@ impl Remote {
         self.bell.ring();
     }
 
+    /// It is to turn, although nothing was left.
+    pub(crate) fn wake(&self) {
+        self.bell.ring();
+    }
+
     /// Which engine it runs on.
     pub(crate) fn transport(&self) -> &TransportInfo {
         &self.transport

@@ -271,6 +271,59 @@ fn calls_twice<C: Channel<Body: IntoOwned> + BlockOn>(channel: C) {
     assert!(counter.word().wait().is_ok());
 }
 
+/// Ready after a while, on any thread.
+struct After {
+    at: std::time::Instant,
+    is_asked: bool,
+}
+
+impl After {
+    fn new(time: Duration) -> After {
+        After { at: std::time::Instant::now() + time, is_asked: false }
+    }
+}
+
+impl std::future::Future for After {
+    type Output = ();
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        let left = self.at.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return std::task::Poll::Ready(());
+        }
+        if !std::mem::replace(&mut self.is_asked, true) {
+            let waker = cx.waker().clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(left);
+                waker.wake();
+            });
+        }
+        std::task::Poll::Pending
+    }
+}
+
+/// What a filter waits for is the caller's time.
+#[test]
+fn the_time_of_a_clients_filter_counts() {
+    over_every_pair(|pair| {
+        let (server, seen) = pair.serve();
+        let client = pair.secured(Client::connect(server.address())).wait().unwrap();
+        let slow = |call: ClientCall| async move {
+            After::new(Duration::from_millis(300)).await;
+            Ok(call)
+        };
+        let kitchen = KitchenClient::new(Filtered::new(client.clone(), slow));
+        let simmered = kitchen.simmer(&0).deadline(Duration::from_millis(100)).wait();
+        assert_eq!(cause(simmered), (FailureClass::NotSent, Cause::Expired));
+        assert_eq!(seen.begun.load(Ordering::SeqCst), 0);
+        let left = kitchen.remaining_ms().deadline(Duration::from_secs(20)).wait().unwrap();
+        assert!(*left <= 19_700, "{left:?}");
+    });
+}
+
 /// Filters on a shard need not be `Send`.
 #[test]
 fn filters_of_a_local_client_may_share_what_they_like() {

@@ -6,6 +6,7 @@
 
 mod access;
 mod alone;
+mod any;
 mod common;
 
 mod bodies;
@@ -44,6 +45,7 @@ mod smoke;
 mod spawned;
 mod starting;
 mod streams;
+mod threads;
 #[cfg(feature = "cluster")]
 mod tied;
 #[cfg(feature = "tls")]
