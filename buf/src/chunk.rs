@@ -199,25 +199,24 @@ impl Chunk {
         self.block
     }
 
-    /// Appends `len` bytes at `ptr`, which must be ours to freeze, if they lie right behind.
-    ///
-    /// The address alone tells: what lies right in front of the memory of a block is its header, never bytes
-    /// of another block, so bytes that end where those at `ptr` begin are of the same block.
-    #[inline(always)]
-    pub(crate) fn extend_over(
-        &mut self,
-        block: Option<Block>,
-        ptr: NonNull<u8>,
-        len: usize,
-    ) -> bool {
-        let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        // What is empty may point anywhere and hold nothing.
-        let is_next = self.len > 0 && behind == ptr.as_ptr();
-        if is_next {
-            debug_assert!(self.block.is_some() && self.block == block);
-            self.len += len as u32;
-        }
-        is_next
+    /// It ends there now: what lies between was appended to it, in the same block.
+    #[inline]
+    pub(crate) fn extend_to(&mut self, end: *const u8) {
+        self.len = (end.addr() - self.ptr.as_ptr().addr()) as u32;
+        debug_assert!(self.block.is_none_or(|block| {
+            let front = self.ptr.as_ptr().addr() - block.data().as_ptr().addr();
+            front + self.len() <= block.capacity()
+        }));
+    }
+
+    /// Whether it holds this block.
+    pub(crate) fn is_of(&self, block: Option<Block>) -> bool {
+        self.block.is_some() && self.block == block
+    }
+
+    /// Whether both hold the same block, in the same way.
+    pub(crate) fn has_block_of(&self, other: &Chunk) -> bool {
+        self.is_of(other.block) && self.count == other.count
     }
 
     /// Another handle to a part of the bytes.
@@ -238,11 +237,7 @@ impl Chunk {
     #[inline]
     pub fn try_join(&mut self, next: Chunk) -> Result<(), Chunk> {
         let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        if self.block.is_some()
-            && self.block == next.block
-            && self.count == next.count
-            && behind == next.ptr.as_ptr()
-        {
+        if self.has_block_of(&next) && behind == next.ptr.as_ptr() {
             self.len += next.len;
             return Ok(());
         }

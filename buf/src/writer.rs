@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use crate::block::Block;
 use crate::shared::{SharedChunk, SharedPool};
-use crate::{Chunk, Pool, Segment};
+use crate::{Pool, Run, Segment};
 
 /// Appends to pooled memory, and moves to a larger block when one is full.
 ///
@@ -23,12 +23,12 @@ pub struct Writer {
     /// One count of the kind that `source` says.
     block: Option<Block>,
     attached: Option<Segment>,
-    attached_len: usize,
     /// How much of what is attached is beside the message.
     beside_len: usize,
     /// What lies in the middle of the message, and behind how many of the bytes that were written.
     within: Option<(usize, Segment)>,
-    within_len: usize,
+    /// How long both are together.
+    elsewhere_len: usize,
     /// Whoever takes the message takes that, too.
     may_attach_within: bool,
     source: Source,
@@ -97,10 +97,9 @@ impl Writer {
             limit: 0,
             block: None,
             attached: None,
-            attached_len: 0,
             beside_len: 0,
             within: None,
-            within_len: 0,
+            elsewhere_len: 0,
             may_attach_within: true,
             source: Source::Local { pool: pool.clone(), block_bytes },
         }
@@ -119,10 +118,9 @@ impl Writer {
             limit,
             block: Some(block),
             attached: None,
-            attached_len: 0,
             beside_len: 0,
             within: None,
-            within_len: 0,
+            elsewhere_len: 0,
             may_attach_within: false,
             source,
         }
@@ -195,7 +193,7 @@ impl Writer {
         self.len = front;
         self.limit = limit;
         self.room = self.space.min(limit);
-        if self.attached_len + self.within_len > 0 {
+        if self.elsewhere_len > 0 {
             self.take_attached();
             self.take_within();
         }
@@ -213,7 +211,7 @@ impl Writer {
 
     /// Makes the message part of `run`, if it lies right behind it. Its length must be a multiple of 16.
     #[inline(always)]
-    pub(crate) fn extend_run(&mut self, run: &mut Chunk) -> bool {
+    pub(crate) fn extend_run(&mut self, run: &mut Run) -> bool {
         debug_assert!(self.len.is_multiple_of(16));
         let is_next = run.extend_over(self.block, self.ptr, self.len);
         if is_next {
@@ -228,8 +226,10 @@ impl Writer {
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
-        (self.attached_len, self.beside_len) = (0, 0);
-        self.attached.take()
+        self.beside_len = 0;
+        let attached = self.attached.take();
+        self.elsewhere_len -= attached.as_ref().map_or(0, Segment::len);
+        attached
     }
 
     pub(crate) fn lend(&self, min: usize) -> Block {
@@ -276,7 +276,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.attached_len + self.within_len == 0
+        self.elsewhere_len == 0
     }
 
     /// What the message ends with, if it is attached.
@@ -289,7 +289,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn message_len(&self) -> usize {
-        self.len + self.within_len + self.attached_len
+        self.len + self.elsewhere_len
     }
 
     /// Appends bytes.
@@ -335,6 +335,17 @@ impl Writer {
         self.put(&ZEROS[..missing])
     }
 
+    /// The same behind the message: the zeros do not count towards its limit. Nothing may follow them.
+    #[inline]
+    pub fn pad_behind(&mut self, align: usize) {
+        let missing = self.len.wrapping_neg() & (align - 1);
+        if missing > 0 {
+            (self.limit, self.room) = (self.len + missing, self.space);
+            let padded = self.pad_to(align);
+            debug_assert!(padded.is_ok(), "there is always room for them");
+        }
+    }
+
     /// What was written so far, to fill in what is known only at the end.
     #[inline]
     #[must_use]
@@ -355,7 +366,7 @@ impl Writer {
         if segment.is_empty() {
             return Ok(());
         }
-        self.attached_len = segment.len();
+        self.elsewhere_len += segment.len();
         self.attached = Some(segment);
         // From here on every `put` of more than nothing fails.
         self.limit = self.len;
@@ -386,9 +397,9 @@ impl Writer {
         if segment.is_empty() {
             return Ok(());
         }
-        self.within_len = segment.len();
+        self.elsewhere_len = segment.len();
+        self.limit -= segment.len();
         self.within = Some((self.len, segment));
-        self.limit -= self.within_len;
         self.room = self.space.min(self.limit);
         Ok(())
     }
@@ -417,8 +428,9 @@ impl Writer {
 
     /// What was attached within, and behind how many of the bytes that were written.
     pub fn take_within(&mut self) -> Option<(usize, Segment)> {
-        self.within_len = 0;
-        self.within.take()
+        let within = self.within.take();
+        self.elsewhere_len -= within.as_ref().map_or(0, |(_, segment)| segment.len());
+        within
     }
 
     /// Whether so many bytes more are within the limit, which may be below what a message began with.
@@ -428,7 +440,8 @@ impl Writer {
 
     #[cold]
     fn full(&self) -> Full {
-        Full { limit: self.limit + self.within_len }
+        let within_len = self.within.as_ref().map_or(0, |(_, segment)| segment.len());
+        Full { limit: self.limit + within_len }
     }
 
     #[cold]

@@ -6,7 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Arena, Chunk, Reservation, Segment};
+use ringcall_buf::{Arena, Chunk, Reservation, Run, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
@@ -28,7 +28,7 @@ pub(super) struct Outbound {
     /// Whole frames in order, that do not lie behind each other in memory.
     ready: VecDeque<Ready>,
     /// The last of them: frames that do.
-    run: Chunk,
+    run: Run,
     /// How many bytes of the run are replies.
     run_replies: u32,
     /// How many of its frames are [prompt](Frame::Prompt), those of [`count_prompt`](Self::count_prompt) among them.
@@ -156,7 +156,7 @@ impl Outbound {
     pub(super) fn new() -> Outbound {
         Outbound {
             ready: VecDeque::new(),
-            run: Chunk::empty(),
+            run: Run::empty(),
             run_replies: 0,
             run_prompts: 0,
             bodies: VecDeque::new(),
@@ -244,8 +244,7 @@ impl Outbound {
     /// Appends a whole frame.
     pub(super) fn push(&mut self, frame: Chunk, what: Frame) {
         let len = frame.len();
-        if let Err(frame) = self.run.try_join(frame) {
-            let run = core::mem::replace(&mut self.run, frame);
+        if let Some(run) = self.run.push(frame) {
             self.end_run(run);
         }
         self.count(len, what);
@@ -469,7 +468,7 @@ impl Outbound {
                     self.taken = self.numbered;
                     self.ready_bytes = 0;
                     (self.run_replies, self.run_prompts) = (0, 0);
-                    queue.push(core::mem::take(&mut self.run).into());
+                    queue.push(self.run.take().into());
                 }
                 return true;
             };

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use bytes::Bytes;
-use ringcall_buf::{Arena, Chunk, External, Full};
+use ringcall_buf::{Arena, Chunk, External, Full, Writer};
 
 use super::credit::Window;
 use super::floods::CANCEL_LATER;
@@ -59,8 +59,11 @@ impl<T> Connection<T> {
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let Call { codec, in_signature, .. } = *call;
-        let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, codec, in_signature, payload, extensions, most);
+        let header = call.header(wire_deadline(now, call.deadline, false));
+        let flags = call.flags & CALL_FLAGS;
+        let fixed = &header.encode();
+        let front = Front { kind: Kind::Request, flags, fixed, extensions };
+        let encoded = encode::<FRONT_LEN, P>(&mut arena, front, codec, in_signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -68,18 +71,7 @@ impl<T> Connection<T> {
                 return refused(ticket, error.into());
             }
         };
-        let header = RequestHeader {
-            method: call.method,
-            in_signature: call.in_signature,
-            out_signature: call.out_signature,
-            deadline_us: wire_deadline(now, call.deadline, false),
-            codec: call.codec,
-            compression: call.compression,
-            priority: call.priority,
-            attempt: call.attempt,
-        };
         self.counters.calls_made += 1;
-        let flags = call.flags & CALL_FLAGS;
         let is_ordinary = flags & (request_flags::ONE_WAY | STREAM_FLAGS) == 0
             && body_len <= self.bounds.cut_bytes
             && arena.frame().is_whole()
@@ -87,6 +79,7 @@ impl<T> Connection<T> {
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
+            let header = call.header(0);
             let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
             let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
             self.land_reply(id, payload.landing());
@@ -98,14 +91,7 @@ impl<T> Connection<T> {
         if must_list && !bug!("deadline_not_armed") {
             self.list_deadline(slot, deadline);
         }
-        finish_frame::<FRONT_LEN>(
-            &mut arena,
-            Kind::Request,
-            flags,
-            id,
-            &header.encode(),
-            extensions.len(),
-        );
+        finish_frame(&mut arena, id);
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
         self.land_reply(CallId(id), payload.landing());
@@ -333,8 +319,8 @@ impl<T> Connection<T> {
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
-        let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
+        let front = Front { kind: Kind::Reply, flags: 0, fixed: &header.encode(), extensions };
+        let encoded = encode::<FRONT_LEN, P>(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -355,14 +341,7 @@ impl<T> Connection<T> {
         }
         slot.end_plain();
         self.served.ended_plain();
-        finish_frame::<FRONT_LEN>(
-            &mut arena,
-            Kind::Reply,
-            0,
-            id,
-            &header.encode(),
-            extensions.len(),
-        );
+        finish_frame(&mut arena, id);
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
@@ -412,10 +391,12 @@ impl<T> Connection<T> {
         body: &[u8],
     ) -> Chunk {
         let mut arena = self.memory.take_arena();
-        let frame = arena.begin(FRONT_LEN, FRONT_LEN + extensions.len() + body.len() + ALIGN);
-        let written = frame.put(extensions).and_then(|()| frame.put(body));
+        let front = Front { kind, flags, fixed: header, extensions };
+        let most = Most { body: body.len() as u64, extensions: extensions.len() };
+        let written =
+            encode::<FRONT_LEN, _>(&mut arena, front, Codec::RAW, 0, &Written(body), most);
         debug_assert!(written.is_ok());
-        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header, extensions.len());
+        finish_frame(&mut arena, id);
         let frame = arena.finish();
         self.memory.put_arena(arena);
         frame
@@ -666,6 +647,15 @@ struct EncodedCall {
     parts: Parts,
 }
 
+/// A body that was encoded apart.
+struct Written<'a>(&'a [u8]);
+
+impl Payload for Written<'_> {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        Ok(out.put(self.0)?)
+    }
+}
+
 /// How long the parts of a frame may be.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
@@ -673,25 +663,43 @@ pub(super) struct Most {
     pub(super) extensions: usize,
 }
 
-/// Begins a frame: room for head and fixed header, behind it the extensions and the encoded body. Returns
-/// the body's length.
+/// What stands in front of a frame's body, but for what is known when it is [finished](finish_frame).
+pub(super) struct Front<'a> {
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    /// The header's fixed part.
+    pub(super) fixed: &'a [u8],
+    pub(super) extensions: &'a [u8],
+}
+
+/// Begins a frame: head and header, behind them the encoded body. Returns the body's length.
+///
+/// Inlined, so that the fields of the header are written where they belong: as an array they would be read again in
+/// larger pieces than they were written in, for which a processor waits until they have left its store buffer. They come
+/// first, so that nobody has to keep them while the body is encoded.
 #[inline(always)]
 pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
+    front: Front<'_>,
     codec: Codec,
     signature: u64,
     payload: &P,
-    extensions: &[u8],
     most: Most,
 ) -> Result<usize, EncodeError> {
-    // The padding behind the body is not part of the message.
+    let Front { kind, flags, fixed, extensions } = front;
+    debug_assert_eq!(Head::LEN + fixed.len(), FRONT);
     let limit = usize::try_from(most.body).unwrap_or(usize::MAX / 2);
-    let mut front = FRONT;
+    let mut front_len = FRONT;
     if !extensions.is_empty() {
         check_extensions(extensions, most.extensions)?;
-        front += extensions.len();
+        front_len += extensions.len();
     }
-    let frame = arena.begin(FRONT, limit + front + ALIGN);
+    let frame = arena.begin(FRONT, limit + front_len);
+    if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {
+        let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
+        front[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
+        front[Head::LEN..].copy_from_slice(fixed);
+    }
     if !extensions.is_empty() {
         frame.put(extensions)?;
     }
@@ -699,11 +707,7 @@ pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
         EncodeError::Full(_) => EncodeError::Full(Full { limit }),
         error => error,
     })?;
-    let body_len = frame.message_len() - front;
-    if body_len > limit {
-        return Err(EncodeError::Full(Full { limit }));
-    }
-    Ok(body_len)
+    Ok(frame.message_len() - front_len)
 }
 
 /// Whether a payload's extensions may go into a header.
@@ -714,32 +718,14 @@ pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), En
     }
 }
 
-/// Completes the frame that was begun: head and header in front, zeros behind. Inlined, so that the fields of the header
-/// are written where they belong: as an array they would be read again in larger pieces than they were written in, for
-/// which a processor waits until they have left its store buffer.
+/// Completes the frame that was [begun](encode): length and id in its head, zeros behind.
 #[inline(always)]
-pub(super) fn finish_frame<const FRONT: usize>(
-    arena: &mut Arena,
-    kind: Kind,
-    flags: u8,
-    id: MessageId,
-    header: &[u8],
-    extensions_len: usize,
-) {
-    debug_assert_eq!(Head::LEN + header.len(), FRONT);
+pub(super) fn finish_frame(arena: &mut Arena, id: MessageId) {
     let frame = arena.frame();
-    let head = Head {
-        length: (frame.len() - Head::LEN) as u32,
-        kind: kind as u8,
-        flags,
-        header_len: (FRONT - Head::LEN + extensions_len) as u16,
-        id,
-    };
-    if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {
-        front[..Head::LEN].copy_from_slice(&head.encode());
-        front[Head::LEN..].copy_from_slice(header);
+    let length = (frame.len() - Head::LEN) as u32;
+    if let Some(head) = frame.written().first_chunk_mut::<{ Head::LEN }>() {
+        head[Head::LENGTH].copy_from_slice(&length.to_le_bytes());
+        head[Head::ID].copy_from_slice(&id.to_wire().to_le_bytes());
     }
-    // The writer's limit leaves room for it.
-    let padded = frame.pad_to(ALIGN);
-    debug_assert!(padded.is_ok());
+    frame.pad_behind(ALIGN);
 }

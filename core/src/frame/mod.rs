@@ -21,6 +21,8 @@ pub use hello::{ArchiveFormat, Hello, InstanceId, features};
 pub use message::{DataHeader, ItemHeader, ReplyHeader, RequestHeader, request_flags};
 pub use metadata::{METADATA_KEY_MAX, is_metadata_key, parse_metadata};
 
+use core::ops::Range;
+
 use crate::MessageId;
 
 /// The first seven bytes on a connection, in both directions. Neither ASCII nor a TLS record.
@@ -176,6 +178,13 @@ pub struct Head {
 impl Head {
     /// How many bytes a head has.
     pub const LEN: usize = 16;
+
+    /// Where the length stands.
+    pub(crate) const LENGTH: Range<usize> = 0..4;
+    /// Where kind, flags and the header's length stand.
+    pub(crate) const KIND: Range<usize> = 4..8;
+    /// Where the id stands.
+    pub(crate) const ID: Range<usize> = 8..16;
 
     /// Reads a head; every sequence of bytes is one.
     #[inline]
