@@ -127,7 +127,13 @@ impl Arena {
         if self.writer.extend_run(run) {
             return None;
         }
-        Some(run.begin(self.finish()))
+        Some(self.finish_as(run))
+    }
+
+    /// Freezes the frame that was begun as the beginning of `run`; gives back what there was.
+    #[inline(never)]
+    fn finish_as(&mut self, run: &mut Run) -> Chunk {
+        run.begin(self.finish())
     }
 
     /// What was attached to the frame that was begun.

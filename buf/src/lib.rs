@@ -51,7 +51,7 @@ mod sync;
 mod writer;
 
 pub use arena::Arena;
-pub use chunk::{Chunk, ChunkMut};
+pub use chunk::{Chunk, ChunkMut, FrontFrame};
 pub use frozen::Frozen;
 pub use pool::{Bound, Pool, PoolStats, Reservation};
 pub use run::Run;

@@ -14,6 +14,7 @@ use crate::{
 /// What a connection has to say to its application.
 #[derive(Debug)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Event<T> {
     /// The other side's HELLO has arrived: calls may be made.
     Established(Hello),

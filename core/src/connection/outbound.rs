@@ -232,7 +232,7 @@ impl Outbound {
     }
 
     /// Appends the frame that was begun in an arena.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_begun(&mut self, arena: &mut Arena, what: Frame) {
         let len = arena.frame().len();
         if let Some(run) = arena.finish_onto(&mut self.run) {
@@ -266,6 +266,7 @@ impl Outbound {
     }
 
     /// What was the run cannot be continued.
+    #[inline(never)]
     fn end_run(&mut self, run: Chunk) {
         let replies = core::mem::take(&mut self.run_replies) as usize;
         let prompts = core::mem::take(&mut self.run_prompts);

@@ -9,7 +9,7 @@ use super::credit::Window;
 use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
-use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
+use super::state::{CallInput, CallState, ConnectionState, ServedInput};
 use super::stream::Input;
 use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, served_key};
 use crate::frame::{
@@ -59,11 +59,10 @@ impl<T> Connection<T> {
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let Call { codec, in_signature, .. } = *call;
-        let header = call.header(wire_deadline(now, call.deadline, false));
+        let fixed = || call.header(wire_deadline(now, call.deadline, false)).encode();
         let flags = call.flags & CALL_FLAGS;
-        let fixed = &header.encode();
         let front = Front { kind: Kind::Request, flags, fixed, extensions };
-        let encoded = encode::<FRONT_LEN, P>(&mut arena, front, codec, in_signature, payload, most);
+        let encoded = encode(&mut arena, front, codec, in_signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -79,10 +78,11 @@ impl<T> Connection<T> {
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let header = call.header(0);
-            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
-            let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
-            self.land_reply(id, payload.landing());
+            let id =
+                self.make_unusual_call(now, EncodedCall { slot, call, parts }, body_len, ticket)?;
+            if let Some(range) = payload.landing() {
+                self.land_reply(id, range);
+            }
             return Ok(id);
         }
         let (number, deadline) = (self.outbound.next_number(), call.deadline);
@@ -94,16 +94,16 @@ impl<T> Connection<T> {
         finish_frame(&mut arena, id);
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
-        self.land_reply(CallId(id), payload.landing());
+        if let Some(range) = payload.landing() {
+            self.land_reply(CallId(id), range);
+        }
         Ok(CallId(id))
     }
 
     /// The attachment of a call's reply goes elsewhere.
-    #[inline]
-    fn land_reply(&mut self, call: CallId, landing: Option<External>) {
-        if let Some(range) = landing
-            && let Some(entry) = self.calls.find(call.0)
-        {
+    #[cold]
+    fn land_reply(&mut self, call: CallId, range: External) {
+        if let Some(entry) = self.calls.find(call.0) {
             entry.landing = Some(Box::new(range));
         }
     }
@@ -113,18 +113,19 @@ impl<T> Connection<T> {
     fn make_unusual_call(
         &mut self,
         now: Instant,
-        call: EncodedCall,
+        encoded: EncodedCall<'_>,
         body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let EncodedCall { slot, mut header, flags, deadline, parts } = call;
+        let EncodedCall { slot, call, parts } = encoded;
+        let (flags, deadline) = (call.flags & CALL_FLAGS, call.deadline);
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
             self.counters.calls_made -= 1;
             return refused(ticket, cause);
         }
-        header.deadline_us = wire_deadline(now, deadline, has_streams);
+        let header = call.header(wire_deadline(now, deadline, has_streams));
         let may_open = !has_streams || self.may_open(body_len);
         let is_funded = body_len == 0
             || (may_open
@@ -288,18 +289,13 @@ impl<T> Connection<T> {
             self.credit.calls_in.release_at_most(charged as usize);
             return Ok(());
         }
-        let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
-        if !matches!(
-            slot.state,
-            ServedState::Running | ServedState::Streaming | ServedState::Cancelling
-        ) {
-            return Err(ReplyError::NotRunning);
-        }
+        let slot = self.served.with_application(id).ok_or(ReplyError::NotRunning)?;
         let (received, charged) = (slot.received, core::mem::take(&mut slot.charged));
         let has_streams = slot.streams.is_some();
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
-        if core::mem::take(&mut slot.is_watched) {
+        if slot.is_watched {
+            slot.is_watched = false;
             self.deadlines.cancel(served_key(id.slot()));
         }
         if !PLAIN && self.ending.is_some() {
@@ -319,8 +315,9 @@ impl<T> Connection<T> {
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
-        let front = Front { kind: Kind::Reply, flags: 0, fixed: &header.encode(), extensions };
-        let encoded = encode::<FRONT_LEN, P>(&mut arena, front, codec, signature, payload, most);
+        let fixed = || header.encode();
+        let front = Front { kind: Kind::Reply, flags: 0, fixed, extensions };
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -391,10 +388,9 @@ impl<T> Connection<T> {
         body: &[u8],
     ) -> Chunk {
         let mut arena = self.memory.take_arena();
-        let front = Front { kind, flags, fixed: header, extensions };
+        let front = Front { kind, flags, fixed: || *header, extensions };
         let most = Most { body: body.len() as u64, extensions: extensions.len() };
-        let written =
-            encode::<FRONT_LEN, _>(&mut arena, front, Codec::RAW, 0, &Written(body), most);
+        let written = encode(&mut arena, front, Codec::RAW, 0, &Written(body), most);
         debug_assert!(written.is_ok());
         finish_frame(&mut arena, id);
         let frame = arena.finish();
@@ -627,7 +623,7 @@ impl<T> Connection<T> {
         while self.one_ways.front().is_some_and(|(number, _)| *number <= taken) {
             if let Some((_, ticket)) = self.one_ways.pop_front() {
                 self.counters.calls_ended += 1;
-                self.events.push_back(Event::Completed(ticket, Outcome::Sent));
+                self.ahead.push(Event::Completed(ticket, Outcome::Sent));
             }
         }
     }
@@ -639,11 +635,9 @@ pub(super) fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> 
 }
 
 /// A call whose body is encoded and which has a slot.
-struct EncodedCall {
+struct EncodedCall<'a> {
     slot: u32,
-    header: RequestHeader,
-    flags: u8,
-    deadline: Instant,
+    call: &'a Call,
     parts: Parts,
 }
 
@@ -664,11 +658,11 @@ pub(super) struct Most {
 }
 
 /// What stands in front of a frame's body, but for what is known when it is [finished](finish_frame).
-pub(super) struct Front<'a> {
+pub(super) struct Front<'a, H> {
     pub(super) kind: Kind,
     pub(super) flags: u8,
-    /// The header's fixed part.
-    pub(super) fixed: &'a [u8],
+    /// Gives the header's fixed part, when there is a place for it.
+    pub(super) fixed: H,
     pub(super) extensions: &'a [u8],
 }
 
@@ -678,27 +672,28 @@ pub(super) struct Front<'a> {
 /// larger pieces than they were written in, for which a processor waits until they have left its store buffer. They come
 /// first, so that nobody has to keep them while the body is encoded.
 #[inline(always)]
-pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
+pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
-    front: Front<'_>,
+    front: Front<'_, impl FnOnce() -> [u8; LEN]>,
     codec: Codec,
     signature: u64,
     payload: &P,
     most: Most,
 ) -> Result<usize, EncodeError> {
     let Front { kind, flags, fixed, extensions } = front;
-    debug_assert_eq!(Head::LEN + fixed.len(), FRONT);
     let limit = usize::try_from(most.body).unwrap_or(usize::MAX / 2);
-    let mut front_len = FRONT;
+    let mut front_len = Head::LEN + LEN;
     if !extensions.is_empty() {
         check_extensions(extensions, most.extensions)?;
         front_len += extensions.len();
     }
-    let frame = arena.begin(FRONT, limit + front_len);
-    if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {
+    let frame = arena.begin(Head::LEN + LEN, limit + front_len);
+    if let Some((head, rest)) = frame.written().split_first_chunk_mut::<{ Head::LEN }>()
+        && let Some(rest) = rest.first_chunk_mut()
+    {
         let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
-        front[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
-        front[Head::LEN..].copy_from_slice(fixed);
+        head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
+        *rest = fixed();
     }
     if !extensions.is_empty() {
         frame.put(extensions)?;

@@ -189,10 +189,9 @@ impl<T> Connection<T> {
         let Encoding { codec, compression, signature } = encoding;
         let most = Most { body: limit, extensions: 0 };
         let header = ItemHeader { signature, codec, compression };
-        let fixed = &header.encode();
+        let fixed = || header.encode();
         let front = Front { kind: Kind::Item, flags: 0, fixed, extensions: &[] };
-        let encoded =
-            encode::<ITEM_FRONT_LEN, P>(&mut arena, front, codec, signature, payload, most);
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -333,8 +332,8 @@ impl<T> Connection<T> {
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
-        let front = Front { kind, flags: 0, fixed: &header.encode(), extensions };
-        let encoded = encode::<FRONT_LEN, P>(&mut arena, front, codec, signature, payload, most);
+        let front = Front { kind, flags: 0, fixed: || header.encode(), extensions };
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -487,7 +486,7 @@ impl<T> Connection<T> {
             if !bug!("c16") && self.served.step(slot, ServedInput::Cancel) {
                 self.stop_streams(id);
                 let id = RequestId { id, one_way: None };
-                self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
+                self.ahead.push(Event::Cancelled(id, Cancellation::Idle));
             }
         }
     }
@@ -503,7 +502,7 @@ impl<T> Connection<T> {
         }
         if !is_crowded {
             output.is_blocked = false;
-            self.events.push_back(Event::Writable(StreamId(id)));
+            self.ahead.push(Event::Writable(StreamId(id)));
         } else if !core::mem::replace(&mut output.is_listed, true) {
             self.join_the_crowd(id);
         }
@@ -543,7 +542,7 @@ impl<T> Connection<T> {
             return;
         }
         for pool in [Pool::Calls, Pool::Replies] {
-            while self.events.len() < WAKES_MAX && !self.is_crowded(pool) {
+            while self.ahead.events() < WAKES_MAX && !self.is_crowded(pool) {
                 let Some(id) = self.crowded.pop(pool) else { break };
                 if let Some(output) = self.output(id) {
                     output.is_listed = false;
