@@ -193,10 +193,7 @@ impl Outbound {
     /// Whether there is something that could be sent now.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
-        !self.run.is_empty()
-            || !self.ready.is_empty()
-            || !self.bodies.is_empty()
-            || !self.confirmed.is_empty()
+        !self.run.is_empty() || !self.ready.is_empty() || self.has_parts()
     }
 
     /// Whether all that could be sent is replies that wait for credit.
@@ -418,6 +415,13 @@ impl Outbound {
     /// The transport was given so many bytes until now, bodies without their confirmation among them.
     #[inline]
     pub(super) fn given(&mut self, given: u64) {
+        if !self.unconfirmed.is_empty() {
+            self.mark_unconfirmed(given);
+        }
+    }
+
+    #[cold]
+    fn mark_unconfirmed(&mut self, given: u64) {
         for (mark, _) in self.unconfirmed.iter_mut().rev() {
             if *mark != u64::MAX {
                 break;
@@ -429,6 +433,13 @@ impl Outbound {
     /// The transport has sent so many bytes until now.
     #[inline]
     pub(super) fn transmitted(&mut self, sent: u64) {
+        if !self.unconfirmed.is_empty() {
+            self.confirm_until(sent);
+        }
+    }
+
+    #[cold]
+    fn confirm_until(&mut self, sent: u64) {
         while self.unconfirmed.front().is_some_and(|(mark, _)| *mark <= sent) {
             self.confirmed.extend(self.unconfirmed.pop_front().map(|(_, body)| body));
         }
@@ -463,23 +474,37 @@ impl Outbound {
     /// Moves whole frames to `queue`, as many as it has room for; says whether all went.
     #[inline]
     pub(super) fn send_ready(&mut self, queue: &mut impl SendQueue) -> bool {
-        while queue.room() > 0 {
-            let Some(ready) = self.ready.pop_front() else {
-                if !self.run.is_empty() {
-                    self.taken = self.numbered;
-                    self.ready_bytes = 0;
-                    (self.run_replies, self.run_prompts) = (0, 0);
-                    queue.push(self.run.take().into());
-                }
-                return true;
-            };
+        if !self.ready.is_empty() {
+            self.send_runs(queue);
+        }
+        if self.run.is_empty() || !self.ready.is_empty() || queue.room() == 0 {
+            return self.ready.is_empty() && self.run.is_empty();
+        }
+        self.taken = self.numbered;
+        self.ready_bytes = 0;
+        (self.run_replies, self.run_prompts) = (0, 0);
+        queue.push(self.run.take().into());
+        true
+    }
+
+    /// The same for all but the last run.
+    #[inline(never)]
+    fn send_runs(&mut self, queue: &mut impl SendQueue) {
+        while queue.room() > 0
+            && let Some(ready) = self.ready.pop_front()
+        {
             self.ready_bytes -= ready.run.len();
             self.ready_replies -= ready.replies;
             self.ready_prompts -= ready.prompts;
             self.taken = ready.numbered;
             queue.push(ready.run.into());
         }
-        self.ready.is_empty() && self.run.is_empty()
+    }
+
+    /// Whether a body, or what confirms one, is to be sent.
+    #[inline]
+    pub(super) fn has_parts(&self) -> bool {
+        !self.bodies.is_empty() || !self.confirmed.is_empty()
     }
 
     /// Moves one part of the next body to `queue`.

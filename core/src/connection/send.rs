@@ -445,13 +445,20 @@ impl<T> Connection<T> {
         if !all {
             return self.wake_crowded();
         }
+        if self.outbound.has_parts() {
+            self.transmit_parts(now, queue);
+        }
+        self.wake_crowded();
+    }
+
+    #[inline(never)]
+    fn transmit_parts(&mut self, now: Instant, queue: &mut impl SendQueue) {
         while let Some(progress) =
             self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
             self.progressed(now, &progress);
         }
         self.one_ways_sent();
-        self.wake_crowded();
     }
 
     fn progressed(&mut self, now: Instant, progress: &Progress) {
@@ -618,7 +625,15 @@ impl<T> Connection<T> {
     }
 
     /// One-way calls end when a transport has taken them.
+    #[inline]
     fn one_ways_sent(&mut self) {
+        if !self.one_ways.is_empty() {
+            self.end_one_ways();
+        }
+    }
+
+    #[cold]
+    fn end_one_ways(&mut self) {
         let taken = self.outbound.taken();
         while self.one_ways.front().is_some_and(|(number, _)| *number <= taken) {
             if let Some((_, ticket)) = self.one_ways.pop_front() {
@@ -717,10 +732,13 @@ pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), En
 #[inline(always)]
 pub(super) fn finish_frame(arena: &mut Arena, id: MessageId) {
     let frame = arena.frame();
-    let length = (frame.len() - Head::LEN) as u32;
+    let len = frame.len();
+    let length = (len - Head::LEN) as u32;
     if let Some(head) = frame.written().first_chunk_mut::<{ Head::LEN }>() {
         head[Head::LENGTH].copy_from_slice(&length.to_le_bytes());
         head[Head::ID].copy_from_slice(&id.to_wire().to_le_bytes());
     }
-    frame.pad_behind(ALIGN);
+    if !len.is_multiple_of(ALIGN) {
+        frame.pad_behind(ALIGN);
+    }
 }

@@ -64,6 +64,9 @@ impl<T> Connection<T> {
 
     /// Memory has become short since bytes last arrived: no frame is ordinary any more.
     pub(crate) fn go_around(&mut self) {
-        self.ahead.set(SHORT, true);
+        // A replay does not learn of it, so it must change nothing for a record.
+        if self.recorder.is_none() {
+            self.ahead.set(SHORT, true);
+        }
     }
 }
