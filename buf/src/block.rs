@@ -185,6 +185,7 @@ impl Block {
     ///
     /// # Safety
     /// The caller owned one shared count.
+    #[inline(never)]
     pub(crate) unsafe fn release_shared(self) {
         self.ledger().let_go();
         if self.header().shared.fetch_sub(1, Ordering::Release) != 1 {

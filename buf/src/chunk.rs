@@ -152,40 +152,21 @@ impl Chunk {
         Chunk { ptr, len: len as u32, count, block }
     }
 
-    /// Cuts a frame off the front: `skip` bytes, `N` bytes, `len` bytes, and what fills the last up to a
-    /// multiple of 16. Returns the second by value and the third.
-    ///
-    /// # Panics
-    /// When there are fewer.
+    /// The frame in front, if it is here: `skip` bytes, `N` bytes, `len` bytes, and what fills the last up to a
+    /// multiple of 16.
     #[inline(always)]
     #[must_use]
-    pub fn cut_frame<const N: usize>(&mut self, skip: u32, len: u32) -> ([u8; N], Chunk) {
+    pub fn front_frame<const N: usize>(
+        &mut self,
+        skip: u32,
+        len: u32,
+    ) -> Option<FrontFrame<'_, N>> {
         // Wide enough never to overflow, so one comparison covers all of it.
         let total = u64::from(skip) + N as u64 + ((u64::from(len) + 15) & !15);
-        assert!(total <= u64::from(self.len), "cut too much");
-        // SAFETY: stays within the chunk, checked above. (test: `slicing_agrees_with_slices`)
-        let front = unsafe { self.ptr.add(skip as usize) }.cast::<[u8; N]>();
-        // SAFETY: as above. (test: `slicing_agrees_with_slices`)
-        let ptr = unsafe { front.add(1) }.cast();
-        if len == 0 {
-            // SAFETY: within the chunk, which still has its count. (test: `slicing_agrees_with_slices`)
-            let front = unsafe { front.read() };
-            return (front, self.cut(total as usize, 0, 0));
+        if total > u64::from(self.len) {
+            return None;
         }
-        let (count, block) = (self.count, self.block);
-        if total as u32 == self.len {
-            // The part takes over our count.
-            self.block = None;
-            self.len = 0;
-        } else {
-            self.clone_block();
-            // SAFETY: as above. (test: `slicing_agrees_with_slices`)
-            self.ptr = unsafe { self.ptr.add(total as usize) };
-            self.len -= total as u32;
-        }
-        // Read last, so that it goes straight to where it is wanted.
-        // SAFETY: within the chunk as it was, of which the part holds a count. (test: `slicing_agrees_with_slices`)
-        (unsafe { front.read() }, Chunk { ptr, len, count, block })
+        Some(FrontFrame { skip, len, total: total as u32, chunk: self })
     }
 
     #[inline]
@@ -199,25 +180,24 @@ impl Chunk {
         self.block
     }
 
-    /// Appends `len` bytes at `ptr`, which must be ours to freeze, if they lie right behind.
-    ///
-    /// The address alone tells: what lies right in front of the memory of a block is its header, never bytes
-    /// of another block, so bytes that end where those at `ptr` begin are of the same block.
-    #[inline(always)]
-    pub(crate) fn extend_over(
-        &mut self,
-        block: Option<Block>,
-        ptr: NonNull<u8>,
-        len: usize,
-    ) -> bool {
-        let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        // What is empty may point anywhere and hold nothing.
-        let is_next = self.len > 0 && behind == ptr.as_ptr();
-        if is_next {
-            debug_assert!(self.block.is_some() && self.block == block);
-            self.len += len as u32;
-        }
-        is_next
+    /// It ends there now: what lies between was appended to it, in the same block.
+    #[inline]
+    pub(crate) fn extend_to(&mut self, end: *const u8) {
+        self.len = (end.addr() - self.ptr.as_ptr().addr()) as u32;
+        debug_assert!(self.block.is_none_or(|block| {
+            let front = self.ptr.as_ptr().addr() - block.data().as_ptr().addr();
+            front + self.len() <= block.capacity()
+        }));
+    }
+
+    /// Whether it holds this block.
+    pub(crate) fn is_of(&self, block: Option<Block>) -> bool {
+        self.block.is_some() && self.block == block
+    }
+
+    /// Whether both hold the same block, in the same way.
+    pub(crate) fn has_block_of(&self, other: &Chunk) -> bool {
+        self.is_of(other.block) && self.count == other.count
     }
 
     /// Another handle to a part of the bytes.
@@ -238,11 +218,7 @@ impl Chunk {
     #[inline]
     pub fn try_join(&mut self, next: Chunk) -> Result<(), Chunk> {
         let behind = self.ptr.as_ptr().wrapping_add(self.len());
-        if self.block.is_some()
-            && self.block == next.block
-            && self.count == next.count
-            && behind == next.ptr.as_ptr()
-        {
+        if self.has_block_of(&next) && behind == next.ptr.as_ptr() {
             self.len += next.len;
             return Ok(());
         }
@@ -258,6 +234,86 @@ impl Chunk {
         }
         // The new handle takes over the count made above.
         SharedChunk::from_parts(self.ptr, self.len(), self.block)
+    }
+}
+
+/// A frame that lies in front of a chunk, see [`Chunk::front_frame`].
+pub struct FrontFrame<'a, const N: usize> {
+    skip: u32,
+    len: u32,
+    /// Never more than the chunk has.
+    total: u32,
+    chunk: &'a mut Chunk,
+}
+
+impl<const N: usize> FrontFrame<'_, N> {
+    /// Its second part.
+    #[inline(always)]
+    #[must_use]
+    pub fn header(&self) -> &[u8; N] {
+        // SAFETY: it lies within the chunk, which is borrowed as long as this is. (test: `slicing_agrees_with_slices`)
+        unsafe { self.header_ptr().as_ref() }
+    }
+
+    #[inline(always)]
+    fn header_ptr(&self) -> NonNull<[u8; N]> {
+        // SAFETY: stays within the chunk, checked by `front_frame`. (test: `slicing_agrees_with_slices`)
+        unsafe { self.chunk.ptr.add(self.skip as usize) }.cast()
+    }
+
+    /// How long its third part is.
+    #[inline(always)]
+    #[must_use]
+    pub fn body_len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether what fills its last 16 bytes up is zeros.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_filled_with_zeros(&self) -> bool {
+        let filled = self.len % 16;
+        if filled == 0 {
+            return true;
+        }
+        let end = self.total as usize - 16;
+        // All of it is in the last 16 bytes, behind this many of the body.
+        self.chunk[end..]
+            .first_chunk()
+            .is_some_and(|last| u128::from_le_bytes(*last) >> (filled * 8) == 0)
+    }
+
+    /// Cuts it off: its second part by value, and its third.
+    #[inline(always)]
+    #[must_use]
+    pub fn cut(self) -> ([u8; N], Chunk) {
+        let header = self.header_ptr();
+        let FrontFrame { len, total, chunk, .. } = self;
+        if len == 0 {
+            // SAFETY: within the chunk, which still has its count. (test: `slicing_agrees_with_slices`)
+            let header = unsafe { header.read() };
+            return (header, chunk.cut(total as usize, 0, 0));
+        }
+        // SAFETY: as above. (test: `slicing_agrees_with_slices`)
+        let ptr = unsafe { header.add(1) }.cast();
+        let (count, block) = (chunk.count, chunk.block);
+        // SAFETY: as above. (test: `slicing_agrees_with_slices`)
+        chunk.ptr = unsafe { chunk.ptr.add(total as usize) };
+        chunk.len -= total;
+        match chunk.len {
+            // The part takes over our count.
+            0 => chunk.block = None,
+            _ => _ = chunk.clone_block(),
+        }
+        // Read last, so that it goes straight to where it is wanted.
+        // SAFETY: within the chunk as it was, of which the part holds a count. (test: `slicing_agrees_with_slices`)
+        (unsafe { header.read() }, Chunk { ptr, len, count, block })
+    }
+}
+
+impl<const N: usize> fmt::Debug for FrontFrame<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrontFrame({} bytes)", self.total)
     }
 }
 
@@ -547,7 +603,10 @@ mod tests {
                 if let Some((by_value, rest)) = front.get(end..).and_then(|at| at.split_first_chunk::<3>()) {
                     let len = (rest.len() & !15) - (end & 15).min(rest.len() & !15);
                     let mut frame = cut.clone();
-                    let (found, part) = frame.cut_frame::<3>(end as u32, len as u32);
+                    assert!(frame.front_frame::<3>(end as u32, rest.len() as u32 + 1).is_none());
+                    let front = frame.front_frame::<3>(end as u32, len as u32).unwrap();
+                    assert_eq!((front.header(), front.body_len()), (by_value, len as u32));
+                    let (found, part) = front.cut();
                     assert_eq!((&found, &*part), (by_value, &rest[..len]));
                     assert_eq!(&*frame, &rest[(len + 15) & !15..]);
                 }

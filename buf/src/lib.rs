@@ -44,15 +44,17 @@ pub mod model;
 #[cfg(all(test, ringcall_loom))]
 mod models;
 mod pool;
+mod run;
 mod segment;
 mod shared;
 mod sync;
 mod writer;
 
 pub use arena::Arena;
-pub use chunk::{Chunk, ChunkMut};
+pub use chunk::{Chunk, ChunkMut, FrontFrame};
 pub use frozen::Frozen;
 pub use pool::{Bound, Pool, PoolStats, Reservation};
+pub use run::Run;
 pub use segment::{External, Object, ObjectError, Segment, SharedSegment};
 pub use shared::{SharedChunk, SharedPool};
 pub use writer::{Full, Writer};

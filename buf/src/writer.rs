@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use crate::block::Block;
 use crate::shared::{SharedChunk, SharedPool};
-use crate::{Chunk, Pool, Segment};
+use crate::{Pool, Run, Segment};
 
 /// Appends to pooled memory, and moves to a larger block when one is full.
 ///
@@ -16,19 +16,20 @@ pub struct Writer {
     ptr: NonNull<u8>,
     /// How many bytes of the block are behind `ptr`.
     space: usize,
-    len: usize,
+    /// How much is written. Like `room` smaller than a block, so that both are a word.
+    len: u32,
     /// So long it may be without growing, never more than `limit` and `space`.
-    room: usize,
+    room: u32,
     limit: usize,
     /// One count of the kind that `source` says.
     block: Option<Block>,
     attached: Option<Segment>,
-    attached_len: usize,
     /// How much of what is attached is beside the message.
     beside_len: usize,
     /// What lies in the middle of the message, and behind how many of the bytes that were written.
     within: Option<(usize, Segment)>,
-    within_len: usize,
+    /// How long both are together.
+    elsewhere_len: usize,
     /// Whoever takes the message takes that, too.
     may_attach_within: bool,
     source: Source,
@@ -97,10 +98,9 @@ impl Writer {
             limit: 0,
             block: None,
             attached: None,
-            attached_len: 0,
             beside_len: 0,
             within: None,
-            within_len: 0,
+            elsewhere_len: 0,
             may_attach_within: true,
             source: Source::Local { pool: pool.clone(), block_bytes },
         }
@@ -115,14 +115,13 @@ impl Writer {
             ptr: block.data(),
             space,
             len: 0,
-            room,
+            room: room as u32,
             limit,
             block: Some(block),
             attached: None,
-            attached_len: 0,
             beside_len: 0,
             within: None,
-            within_len: 0,
+            elsewhere_len: 0,
             may_attach_within: false,
             source,
         }
@@ -192,13 +191,19 @@ impl Writer {
     #[inline(always)]
     pub(crate) fn begin(&mut self, front: usize, limit: usize) {
         debug_assert!(front <= self.space && self.skip_to(0) == 0);
-        self.len = front;
-        self.limit = limit;
-        self.room = self.space.min(limit);
-        if self.attached_len + self.within_len > 0 {
-            self.take_attached();
-            self.take_within();
+        if self.elsewhere_len > 0 {
+            self.forget_attached();
         }
+        // Last, so that whoever fills the front knows how long it is.
+        self.limit = limit;
+        self.room = self.space.min(limit) as u32;
+        self.len = front as u32;
+    }
+
+    #[cold]
+    fn forget_attached(&mut self) {
+        self.take_attached();
+        self.take_within();
     }
 
     /// Whether it has a block that nobody else holds a part of.
@@ -213,23 +218,26 @@ impl Writer {
 
     /// Makes the message part of `run`, if it lies right behind it. Its length must be a multiple of 16.
     #[inline(always)]
-    pub(crate) fn extend_run(&mut self, run: &mut Chunk) -> bool {
+    pub(crate) fn extend_run(&mut self, run: &mut Run) -> bool {
         debug_assert!(self.len.is_multiple_of(16));
-        let is_next = run.extend_over(self.block, self.ptr, self.len);
+        let len = self.len();
+        let is_next = run.extend_over(self.block, self.ptr, len);
         if is_next {
             if let Some(block) = self.block {
                 let start = self.offset(block);
-                block.ledger().hand_out(start, start + self.len);
+                block.ledger().hand_out(start, start + len);
             }
             // `len` never exceeds `space`: neither does `room`, nor what a message begins with.
-            self.pass(self.len);
+            self.pass(len);
         }
         is_next
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
-        (self.attached_len, self.beside_len) = (0, 0);
-        self.attached.take()
+        self.beside_len = 0;
+        let attached = self.attached.take();
+        self.elsewhere_len -= attached.as_ref().map_or(0, Segment::len);
+        attached
     }
 
     pub(crate) fn lend(&self, min: usize) -> Block {
@@ -256,7 +264,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// Whether nothing was written.
@@ -276,7 +284,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.attached_len + self.within_len == 0
+        self.elsewhere_len == 0
     }
 
     /// What the message ends with, if it is attached.
@@ -289,7 +297,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn message_len(&self) -> usize {
-        self.len + self.within_len + self.attached_len
+        self.len() + self.elsewhere_len
     }
 
     /// Appends bytes.
@@ -299,16 +307,16 @@ impl Writer {
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
         // Both lie in memory, so this cannot wrap.
-        let len = self.len + bytes.len();
-        if len > self.room {
+        let len = self.len() + bytes.len();
+        if len > self.room as usize {
             self.grow(bytes.len())?;
         }
         // SAFETY: `len <= room <= capacity - start` with what follows. (test: `writing_agrees_with_a_vec`)
-        let end = unsafe { self.ptr.add(self.len) };
+        let end = unsafe { self.ptr.add(self.len()) };
         // SAFETY: the room was checked above, and nobody else can reach memory behind `start` while
         // the writer owns the block. (test: `writing_agrees_with_a_vec`)
         unsafe { end.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.len = len;
+        self.len = len as u32;
         Ok(())
     }
 
@@ -319,20 +327,31 @@ impl Writer {
     #[inline]
     pub fn pad_to(&mut self, align: usize) -> Result<(), Full> {
         const ZEROS: [u8; 64] = [0; 64];
-        let missing = self.len.wrapping_neg() & (align - 1);
+        let missing = self.len().wrapping_neg() & (align - 1);
         if missing == 0 {
             return Ok(());
         }
-        if missing <= 16 && self.len + 16 <= self.room {
+        if missing <= 16 && self.len() + 16 <= self.room as usize {
             // More than is asked for, which the next bytes overwrite: one store in place of a call.
             // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
-            let end = unsafe { self.ptr.add(self.len) };
+            let end = unsafe { self.ptr.add(self.len()) };
             // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
             unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
-            self.len += missing;
+            self.len += missing as u32;
             return Ok(());
         }
         self.put(&ZEROS[..missing])
+    }
+
+    /// The same behind the message: the zeros do not count towards its limit. Nothing may follow them.
+    #[inline]
+    pub fn pad_behind(&mut self, align: usize) {
+        let missing = self.len().wrapping_neg() & (align - 1);
+        if missing > 0 {
+            (self.limit, self.room) = (self.len() + missing, self.space as u32);
+            let padded = self.pad_to(align);
+            debug_assert!(padded.is_ok(), "there is always room for them");
+        }
     }
 
     /// What was written so far, to fill in what is known only at the end.
@@ -340,7 +359,7 @@ impl Writer {
     #[must_use]
     pub fn written(&mut self) -> &mut [u8] {
         // SAFETY: initialised memory that only this writer reaches. (test: `writing_agrees_with_a_vec`)
-        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len()) }
     }
 
     /// Ends the message with bytes that stay where they are. Worth it for large ones (16 KiB and
@@ -355,10 +374,10 @@ impl Writer {
         if segment.is_empty() {
             return Ok(());
         }
-        self.attached_len = segment.len();
+        self.elsewhere_len += segment.len();
         self.attached = Some(segment);
         // From here on every `put` of more than nothing fails.
-        self.limit = self.len;
+        self.limit = self.len();
         self.room = self.len;
         Ok(())
     }
@@ -386,10 +405,10 @@ impl Writer {
         if segment.is_empty() {
             return Ok(());
         }
-        self.within_len = segment.len();
-        self.within = Some((self.len, segment));
-        self.limit -= self.within_len;
-        self.room = self.space.min(self.limit);
+        self.elsewhere_len = segment.len();
+        self.limit -= segment.len();
+        self.within = Some((self.len(), segment));
+        self.room = self.space.min(self.limit) as u32;
         Ok(())
     }
 
@@ -417,37 +436,39 @@ impl Writer {
 
     /// What was attached within, and behind how many of the bytes that were written.
     pub fn take_within(&mut self) -> Option<(usize, Segment)> {
-        self.within_len = 0;
-        self.within.take()
+        let within = self.within.take();
+        self.elsewhere_len -= within.as_ref().map_or(0, |(_, segment)| segment.len());
+        within
     }
 
     /// Whether so many bytes more are within the limit, which may be below what a message began with.
     fn may_have(&self, more: usize) -> bool {
-        self.limit.checked_sub(self.len).is_some_and(|left| more <= left)
+        self.limit.checked_sub(self.len()).is_some_and(|left| more <= left)
     }
 
     #[cold]
     fn full(&self) -> Full {
-        Full { limit: self.limit + self.within_len }
+        let within_len = self.within.as_ref().map_or(0, |(_, segment)| segment.len());
+        Full { limit: self.limit + within_len }
     }
 
     #[cold]
     fn grow(&mut self, more: usize) -> Result<(), Full> {
         let full = self.full();
-        let needed = self.len.checked_add(more).ok_or(full)?;
+        let needed = self.len().checked_add(more).ok_or(full)?;
         if needed > self.limit {
             return Err(full);
         }
         let enough = needed.saturating_mul(2).min(self.limit.max(needed));
         let block = self.source.lend(enough.max(self.source.block_bytes()));
         // SAFETY: both ranges hold `len` bytes and lie in different blocks. (test: `writing_agrees_with_a_vec`)
-        unsafe { block.data().copy_from_nonoverlapping(self.ptr, self.len) };
+        unsafe { block.data().copy_from_nonoverlapping(self.ptr, self.len()) };
         if let Some(outgrown) = self.block.replace(block) {
             // SAFETY: the writer owned one count of it. (test: `writing_agrees_with_a_vec`)
             unsafe { self.source.release(outgrown) };
         }
         (self.ptr, self.space) = (block.data(), block.capacity());
-        self.room = self.space.min(self.limit);
+        self.room = self.space.min(self.limit) as u32;
         Ok(())
     }
 
@@ -457,7 +478,7 @@ impl Writer {
         assert!(self.within.is_none(), "what is attached within is taken first");
         let attached = self.attached.take();
         // The chunk takes over the count.
-        (SharedChunk::from_parts(self.ptr, self.len, self.block.take()), attached)
+        (SharedChunk::from_parts(self.ptr, self.len(), self.block.take()), attached)
     }
 }
 

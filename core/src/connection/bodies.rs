@@ -165,7 +165,7 @@ impl<T> Connection<T> {
         } else if arriving.is_complete() {
             self.leave_body(BodyTarget::Reply(id));
             let event = self.reply_done(id);
-            self.events.extend(event);
+            let _ = event.map(|event| self.ahead.push(event));
         }
     }
 
@@ -230,7 +230,7 @@ impl<T> Connection<T> {
                 self.stop_streams(id);
                 self.served.step(id.slot(), ServedInput::Cancel);
                 let request = RequestId { id, one_way: None };
-                self.events.push_back(Event::Cancelled(request, Cancellation::Unreadable));
+                self.ahead.push(Event::Cancelled(request, Cancellation::Unreadable));
             }
             Some(ServedState::Replying) => {
                 self.stop_streams(id);
@@ -258,7 +258,7 @@ impl<T> Connection<T> {
             return self.fail(now, CloseReason::BadLength);
         }
         if let Some(event) = self.body_done(now) {
-            self.events.push_back(event);
+            self.ahead.push(event);
         }
     }
 

@@ -159,16 +159,21 @@ impl<T> Calls<T> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.state != CallState::Free)
     }
 
-    /// A call that waits for its reply and nothing else, and was not given up.
+    /// Ends a call that waits for its reply and nothing else, and was not given up: frees its slot, gives its ticket
+    /// back.
     #[inline(always)]
-    pub(super) fn plain(&mut self, id: MessageId) -> Option<Plain<'_, T>> {
+    pub(super) fn end_plain(&mut self, id: MessageId) -> Option<T> {
+        const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
         let entry = self.slots.get_mut(id.slot() as usize)?;
         let is_plain = entry.state == CallState::Waiting
             && (entry.id == id || bug!("late_reply_to_new_owner"))
             && entry.streams.is_none()
-            && entry.landing.is_none()
-            && entry.ticket.is_some();
-        is_plain.then_some(Plain { entry, free: &mut self.free, live: &mut self.live })
+            && entry.landing.is_none();
+        let ticket = if is_plain { entry.ticket.take()? } else { return None };
+        entry.state = FREE.unwrap_or(CallState::Waiting);
+        entry.next_free = core::mem::replace(&mut self.free, id.slot());
+        self.live = self.live.wrapping_sub(1);
+        Some(ticket)
     }
 
     /// Replies that are arriving.
@@ -223,25 +228,6 @@ impl<T> Calls<T> {
             self.live = self.live.wrapping_sub(1);
         }
         true
-    }
-}
-
-/// A call of which nothing is unusual, and whose reply is here.
-pub(super) struct Plain<'a, T> {
-    entry: &'a mut Entry<T>,
-    free: &'a mut u32,
-    live: &'a mut u32,
-}
-
-impl<T> Plain<'_, T> {
-    /// Frees its slot.
-    #[inline(always)]
-    pub(super) fn end(self) -> Option<T> {
-        const FREE: Option<CallState> = CallState::Waiting.on(CallInput::ReplyEnds);
-        self.entry.state = FREE.unwrap_or(CallState::Waiting);
-        self.entry.next_free = core::mem::replace(self.free, self.entry.id.slot());
-        *self.live = self.live.wrapping_sub(1);
-        self.entry.ticket.take()
     }
 }
 

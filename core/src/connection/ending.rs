@@ -80,7 +80,7 @@ impl<T> Connection<T> {
         if self.ending.is_none() {
             self.ending = Some(Ending { reason, next_call: 0, next_served: 0, told: false });
             self.inbound.clear();
-            self.stalled = None;
+            let _waits_no_more = self.ahead.take_stalled();
             self.writes.clear();
             self.parked.clear();
             self.body_target = BodyTarget::Nothing;
@@ -186,12 +186,12 @@ impl<T> Connection<T> {
                 self.fail(now, CloseReason::Local);
             }
         }
-        self.events.pop_front().or_else(|| self.hand_back())
+        self.ahead.pop().or_else(|| self.hand_back())
     }
 
     /// Nothing more will come. What has arrived whole is answered; what has not never will be.
     pub(super) fn after_input_end(&mut self, now: Instant) {
-        if self.ending.is_some() || self.is_paused() || self.stalled.is_some() {
+        if self.ending.is_some() || self.is_paused() || self.ahead.is_stalled() {
             return;
         }
         // A reply that is here whole, and is being written to its place, counts.
@@ -207,7 +207,7 @@ impl<T> Connection<T> {
         self.end_own_calls(CloseReason::PeerClosed);
         self.cancel_served_streams();
         let is_waiting = self.served.running() > 0 || !self.outbound.is_only_held_replies();
-        if is_waiting || self.is_sending() || !self.events.is_empty() {
+        if is_waiting || self.is_sending() || self.ahead.has_events() {
             return;
         }
         // What is left waits for a body or for credit that cannot come.
@@ -221,7 +221,7 @@ impl<T> Connection<T> {
         }
         let mut ending = Ending { reason, next_call: 0, next_served: u32::MAX, told: true };
         while let Some(event) = self.hand_back_next(&mut ending) {
-            self.events.push_back(event);
+            self.ahead.push(event);
         }
     }
 
@@ -236,7 +236,7 @@ impl<T> Connection<T> {
             self.stop_streams(id);
             if is_running && self.served.step(slot, state::ServedInput::Cancel) {
                 let id = RequestId { id, one_way: None };
-                self.events.push_back(Event::Cancelled(id, Cancellation::Closed));
+                self.ahead.push(Event::Cancelled(id, Cancellation::Closed));
             }
         }
     }

@@ -5,7 +5,7 @@ use core::{fmt, mem};
 use ringcall_buf::Chunk;
 
 use super::Item;
-use crate::frame::{CancelReason, Hello, ReplyHeader};
+use crate::frame::{CancelReason, Hello, ReplyHeader, RequestHeader};
 use crate::{
     Attached, CallId, Cause, CloseCode, CloseReason, Codec, EncodeError, Failure, Instant,
     RequestId, StreamId,
@@ -14,6 +14,7 @@ use crate::{
 /// What a connection has to say to its application.
 #[derive(Debug)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Event<T> {
     /// The other side's HELLO has arrived: calls may be made.
     Established(Hello),
@@ -167,6 +168,23 @@ pub struct Call {
     /// [`ONE_WAY`](crate::frame::request_flags::ONE_WAY), `ITEMS_IN`, `ITEMS_OUT`, `RETRIED` and
     /// `IDEMPOTENT`; others are ignored.
     pub flags: u8,
+}
+
+impl Call {
+    /// The header of its REQUEST.
+    #[inline(always)]
+    pub(super) fn header(&self, deadline_us: u32) -> RequestHeader {
+        RequestHeader {
+            method: self.method,
+            in_signature: self.in_signature,
+            out_signature: self.out_signature,
+            deadline_us,
+            codec: self.codec,
+            compression: self.compression,
+            priority: self.priority,
+            attempt: self.attempt,
+        }
+    }
 }
 
 /// Why an answer could not be sent as it was.

@@ -12,10 +12,10 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Chunk, ChunkMut};
+use ringcall_buf::{Chunk, ChunkMut, FrontFrame};
 
 use crate::counters::Counters;
-use crate::frame::{self, Head, MAGIC, PREFACE_LEN};
+use crate::frame::{self, Head, MAGIC, PREFACE_LEN, Shape};
 use crate::{CloseReason, Memory, MessageId};
 
 /// Frames up to this length are gathered whole; of longer ones the body goes to its own memory.
@@ -53,13 +53,13 @@ enum Mode {
     Padding { left: usize },
 }
 
-/// A frame that lies in front of us whole and aligned, with a header of `N` bytes and no padding but zeros.
+/// A frame that lies in front of us whole and aligned, with no padding but zeros, if its header has `N` bytes: whoever
+/// compares the shape looks at that.
 pub(super) struct Plain<'a, const N: usize> {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
+    pub(super) shape: Shape,
     pub(super) id: MessageId,
-    pub(super) header: &'a [u8; N],
-    pub(super) body_len: u32,
+    /// Its header, and its body.
+    pub(super) frame: FrontFrame<'a, N>,
 }
 
 /// What was found in the received bytes.
@@ -171,33 +171,15 @@ impl Inbound {
             }
             self.current = self.waiting.pop_front()?;
         }
-        let (head, behind) = self.current.split_first_chunk::<{ Head::LEN }>()?;
-        let (head, header) = (Head::parse(head), behind.first_chunk::<N>()?);
+        let bytes = self.current.first_chunk()?;
+        let (head, shape) = (Head::parse(bytes), Shape::parse(bytes));
         // A frame that is shorter than its header has a body longer than all.
         let body_len = head.length.wrapping_sub(N as u32);
-        if usize::from(head.header_len) != N || body_len > self.plain_body_max {
+        if body_len > self.plain_body_max || !self.current.is_aligned_to(frame::ALIGN) {
             return None;
         }
-        let padded = frame::padded(body_len);
-        let frame_len = padded.wrapping_add(front_len as u64);
-        if frame_len > self.current.len() as u64 || !self.current.is_aligned_to(frame::ALIGN) {
-            return None;
-        }
-        if padded != u64::from(body_len) {
-            // All of it is in the frame's last 16 bytes, behind this many of the body.
-            let (body, _) = self.current.split_at_checked(frame_len as usize)?;
-            let last = u128::from_le_bytes(*body.last_chunk()?);
-            if last.wrapping_shr((body_len % 16).wrapping_mul(8)) != 0 {
-                return None;
-            }
-        }
-        Some(Plain { kind: head.kind, flags: head.flags, id: head.id, header, body_len })
-    }
-
-    /// Takes the frame that [`peek_plain`](Self::peek_plain) found: header and body.
-    #[inline(always)]
-    pub(super) fn take_plain<const N: usize>(&mut self, body_len: u32) -> ([u8; N], Chunk) {
-        self.current.cut_frame(Head::LEN as u32, body_len)
+        let frame = self.current.front_frame(Head::LEN as u32, body_len)?;
+        frame.is_filled_with_zeros().then_some(Plain { shape, id: head.id, frame })
     }
 
     /// The next thing in the received bytes, `None` when more are needed.

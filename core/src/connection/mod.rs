@@ -10,6 +10,7 @@ macro_rules! recorded {
     };
 }
 
+mod ahead;
 mod assembly;
 mod bodies;
 mod budget;
@@ -56,6 +57,7 @@ use crate::{
     RequestId, Side, Status, StreamId,
 };
 
+use ahead::{Ahead, SHORT};
 use assembly::Siblings;
 pub use assembly::{Write, Written};
 use calls::Calls;
@@ -64,7 +66,7 @@ use drain::Retirement;
 use ending::Ending;
 pub use event::{Call, Cancellation, Event, Outcome, ReceiveHint, Reply, ReplyError, Request};
 use floods::Floods;
-use inbound::{Found, Inbound};
+use inbound::Inbound;
 use introduction::Introduction;
 pub use introduction::{CREDENTIALS_BYTES_MAX, CredentialsTooLong};
 use limits::Announcing;
@@ -132,8 +134,8 @@ pub struct Connection<T> {
     crowded: Crowded,
     /// How many streams of callers are open.
     open_inputs: u32,
-    /// Rare events; ordinary ones are parsed when they are asked for.
-    events: VecDeque<Event<T>>,
+    /// What comes before further frames.
+    ahead: Ahead<T>,
     /// How many bodies are arriving in parts.
     landing: Siblings,
     /// Where the body of the large frame that is arriving goes.
@@ -143,11 +145,6 @@ pub struct Connection<T> {
     writes_bytes: usize,
     /// Bytes given to the transport so far.
     given: u64,
-    /// No frame is ordinary. Memory was short when bytes last arrived, so that bodies should not pin what they
-    /// arrived in; or it is recorded.
-    goes_around: bool,
-    /// A frame whose body waits for the landing budget.
-    stalled: Option<Found>,
     unknown_replies: Strikes,
     ignored: Strikes,
     /// How far handing back calls has come after the end.
@@ -295,15 +292,13 @@ impl<T> Connection<T> {
             retirement: Retirement::new(side, &config, now),
             crowded: Crowded::default(),
             open_inputs: 0,
-            events: VecDeque::new(),
+            ahead: Ahead::new(),
             landing: Siblings::default(),
             body_target: BodyTarget::Nothing,
             writes: VecDeque::new(),
             writes_bytes: 0,
             given: 0,
-            goes_around: false,
             is_plain: false,
-            stalled: None,
             unknown_replies: Strikes::new(now),
             ignored: Strikes::new(now),
             ending: None,
@@ -338,7 +333,7 @@ impl<T> Connection<T> {
             return;
         }
         self.watch.received = now;
-        self.goes_around = self.memory.is_hoarded();
+        self.ahead.set(SHORT, self.memory.is_hoarded());
         self.inbound.push(chunk);
     }
 
@@ -473,7 +468,7 @@ impl<T> Connection<T> {
         max: u32,
         mut take: impl FnMut(Item),
     ) -> u32 {
-        if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
+        if self.ahead.is_any() {
             return self.unusual_items(now, stream, max, &mut take);
         }
         self.plain_items(now, Some(stream.0), max, |_, item| take(item))
@@ -485,11 +480,8 @@ impl<T> Connection<T> {
         if self.recorder.is_some() {
             return self.recorded_event(now);
         }
-        if self.is_at_rest() {
-            return None;
-        }
-        while let Some(event) = self.events.pop_front() {
-            if self.events.is_empty() {
+        while let Some(event) = self.ahead.pop() {
+            if !self.ahead.has_events() {
                 self.wake_crowded();
             }
             if !self.is_stale(&event) {
@@ -509,7 +501,7 @@ impl<T> Connection<T> {
             Ok(None) => self.after_input(now),
             Err(reason) => {
                 self.fail(now, reason);
-                self.events.pop_front().or_else(|| self.hand_back())
+                self.ahead.pop().or_else(|| self.hand_back())
             }
         }
     }
@@ -587,7 +579,7 @@ impl<T> Connection<T> {
     /// What the transport should receive next.
     #[must_use]
     pub fn receive_hint(&self) -> ReceiveHint {
-        if self.stalled.is_some() || self.ending.is_some() || self.is_paused() {
+        if self.ahead.is_stalled() || self.ending.is_some() || self.is_paused() {
             return ReceiveHint::Pause;
         }
         match self.inbound.body_left() {
@@ -808,7 +800,7 @@ impl<T> Connection<T> {
         }
         let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
         self.announce(accepted);
-        let _ = self.after_input(now).map(|event| self.events.push_back(event));
+        let _ = self.after_input(now).map(|event| self.ahead.push(event));
     }
 
     /// Changes how many calls the other side may have in flight and how large its messages may be. A
@@ -874,9 +866,9 @@ impl<T> Connection<T> {
     #[inline]
     #[must_use]
     pub fn wants_poll(&self) -> bool {
-        !self.events.is_empty()
+        self.ahead.has_events()
             || (!self.parked.is_empty() && !self.is_choked())
-            || (!self.inbound.is_drained() && self.stalled.is_none() && !self.is_paused())
+            || (!self.inbound.is_drained() && !self.ahead.is_stalled() && !self.is_paused())
             || (self.liveness.is_paused() && !self.is_paused())
             || self.input_ended
             || !matches!(
@@ -914,13 +906,13 @@ impl<T> Connection<T> {
     }
 
     /// Whether nothing has come, or is left to do, or to be noted.
+    #[inline]
     fn is_at_rest(&self) -> bool {
-        self.state == ConnectionState::Open
-            && self.inbound.is_at_rest()
+        self.inbound.is_at_rest()
+            && self.state == ConnectionState::Open
+            && !self.ahead.is_any()
             && !self.is_paused()
             && !self.liveness.is_paused()
-            && self.stalled.is_none()
-            && self.events.is_empty()
             && self.parked.is_empty()
             && !self.input_ended
     }

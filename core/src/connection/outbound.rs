@@ -6,7 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use ringcall_buf::{Arena, Chunk, Reservation, Segment};
+use ringcall_buf::{Arena, Chunk, Reservation, Run, Segment};
 
 use super::credit::Allowance;
 use crate::frame::{
@@ -28,7 +28,7 @@ pub(super) struct Outbound {
     /// Whole frames in order, that do not lie behind each other in memory.
     ready: VecDeque<Ready>,
     /// The last of them: frames that do.
-    run: Chunk,
+    run: Run,
     /// How many bytes of the run are replies.
     run_replies: u32,
     /// How many of its frames are [prompt](Frame::Prompt), those of [`count_prompt`](Self::count_prompt) among them.
@@ -156,7 +156,7 @@ impl Outbound {
     pub(super) fn new() -> Outbound {
         Outbound {
             ready: VecDeque::new(),
-            run: Chunk::empty(),
+            run: Run::empty(),
             run_replies: 0,
             run_prompts: 0,
             bodies: VecDeque::new(),
@@ -193,10 +193,7 @@ impl Outbound {
     /// Whether there is something that could be sent now.
     #[inline]
     pub(super) fn is_waiting(&self) -> bool {
-        !self.run.is_empty()
-            || !self.ready.is_empty()
-            || !self.bodies.is_empty()
-            || !self.confirmed.is_empty()
+        !self.run.is_empty() || !self.ready.is_empty() || self.has_parts()
     }
 
     /// Whether all that could be sent is replies that wait for credit.
@@ -232,7 +229,7 @@ impl Outbound {
     }
 
     /// Appends the frame that was begun in an arena.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_begun(&mut self, arena: &mut Arena, what: Frame) {
         let len = arena.frame().len();
         if let Some(run) = arena.finish_onto(&mut self.run) {
@@ -244,8 +241,7 @@ impl Outbound {
     /// Appends a whole frame.
     pub(super) fn push(&mut self, frame: Chunk, what: Frame) {
         let len = frame.len();
-        if let Err(frame) = self.run.try_join(frame) {
-            let run = core::mem::replace(&mut self.run, frame);
+        if let Some(run) = self.run.push(frame) {
             self.end_run(run);
         }
         self.count(len, what);
@@ -267,6 +263,7 @@ impl Outbound {
     }
 
     /// What was the run cannot be continued.
+    #[inline(never)]
     fn end_run(&mut self, run: Chunk) {
         let replies = core::mem::take(&mut self.run_replies) as usize;
         let prompts = core::mem::take(&mut self.run_prompts);
@@ -418,6 +415,13 @@ impl Outbound {
     /// The transport was given so many bytes until now, bodies without their confirmation among them.
     #[inline]
     pub(super) fn given(&mut self, given: u64) {
+        if !self.unconfirmed.is_empty() {
+            self.mark_unconfirmed(given);
+        }
+    }
+
+    #[cold]
+    fn mark_unconfirmed(&mut self, given: u64) {
         for (mark, _) in self.unconfirmed.iter_mut().rev() {
             if *mark != u64::MAX {
                 break;
@@ -429,6 +433,13 @@ impl Outbound {
     /// The transport has sent so many bytes until now.
     #[inline]
     pub(super) fn transmitted(&mut self, sent: u64) {
+        if !self.unconfirmed.is_empty() {
+            self.confirm_until(sent);
+        }
+    }
+
+    #[cold]
+    fn confirm_until(&mut self, sent: u64) {
         while self.unconfirmed.front().is_some_and(|(mark, _)| *mark <= sent) {
             self.confirmed.extend(self.unconfirmed.pop_front().map(|(_, body)| body));
         }
@@ -463,23 +474,37 @@ impl Outbound {
     /// Moves whole frames to `queue`, as many as it has room for; says whether all went.
     #[inline]
     pub(super) fn send_ready(&mut self, queue: &mut impl SendQueue) -> bool {
-        while queue.room() > 0 {
-            let Some(ready) = self.ready.pop_front() else {
-                if !self.run.is_empty() {
-                    self.taken = self.numbered;
-                    self.ready_bytes = 0;
-                    (self.run_replies, self.run_prompts) = (0, 0);
-                    queue.push(core::mem::take(&mut self.run).into());
-                }
-                return true;
-            };
+        if !self.ready.is_empty() {
+            self.send_runs(queue);
+        }
+        if self.run.is_empty() || !self.ready.is_empty() || queue.room() == 0 {
+            return self.ready.is_empty() && self.run.is_empty();
+        }
+        self.taken = self.numbered;
+        self.ready_bytes = 0;
+        (self.run_replies, self.run_prompts) = (0, 0);
+        queue.push(self.run.take().into());
+        true
+    }
+
+    /// The same for all but the last run.
+    #[inline(never)]
+    fn send_runs(&mut self, queue: &mut impl SendQueue) {
+        while queue.room() > 0
+            && let Some(ready) = self.ready.pop_front()
+        {
             self.ready_bytes -= ready.run.len();
             self.ready_replies -= ready.replies;
             self.ready_prompts -= ready.prompts;
             self.taken = ready.numbered;
             queue.push(ready.run.into());
         }
-        self.ready.is_empty() && self.run.is_empty()
+    }
+
+    /// Whether a body, or what confirms one, is to be sent.
+    #[inline]
+    pub(super) fn has_parts(&self) -> bool {
+        !self.bodies.is_empty() || !self.confirmed.is_empty()
     }
 
     /// Moves one part of the next body to `queue`.

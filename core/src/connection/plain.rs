@@ -12,12 +12,17 @@ use ringcall_buf::Chunk;
 
 use super::inbound::Plain;
 use super::state::ServedState;
-use super::{Connection, Event, Item, Outcome, Reply, Request, calls};
-use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, request_flags};
+use super::{Connection, Event, Item, Outcome, Reply, Request};
+use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, Shape, request_flags};
 use crate::{Attached, Instant, MessageId, RequestId, StreamId};
 
 /// Flags of a request that change nothing here.
 const PLAIN_FLAGS: u8 = request_flags::RETRIED | request_flags::IDEMPOTENT;
+
+/// What ordinary frames look like.
+const REQUEST: Shape = Shape::new(Kind::Request, 0, RequestHeader::LEN as u16);
+const REPLY: Shape = Shape::new(Kind::Reply, 0, ReplyHeader::LEN as u16);
+const ITEM: Shape = Shape::new(Kind::Item, 0, ItemHeader::LEN as u16);
 
 impl<T> Connection<T> {
     /// The next event: of an ordinary frame if the next one is, else whatever there is. `give` is in the caller's
@@ -29,17 +34,21 @@ impl<T> Connection<T> {
         give: impl FnOnce(Option<Event<T>>) -> R,
     ) -> R {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
-        if !self.events.is_empty() || self.stalled.is_some() || self.goes_around {
+        if self.ahead.is_any() {
             return give(self.poll_any(now));
         }
         let Some(plain) = self.inbound.peek_plain() else {
-            return give(self.poll_item(now));
+            return match self.is_at_rest() {
+                true => give(None),
+                false => give(self.poll_item(now)),
+            };
         };
-        let Plain { kind, flags, id, header, body_len } = plain;
-        if kind == Kind::Request as u8 {
-            let RequestHeader { deadline_us, compression, .. } = RequestHeader::decode(header);
-            let is_plain = flags & !PLAIN_FLAGS == 0
-                && compression == 0
+        let Plain { shape, id, frame } = plain;
+        let body_len = frame.body_len() as usize;
+        if shape.without(PLAIN_FLAGS) == REQUEST {
+            let RequestHeader { deadline_us, compression, .. } =
+                RequestHeader::decode(frame.header());
+            let is_plain = compression == 0
                 && !matches!(deadline_us, 0 | u32::MAX)
                 && id.side() != self.side
                 && self.goaway_sent.is_none()
@@ -47,7 +56,7 @@ impl<T> Connection<T> {
                 && self.served.one_ways < self.in_flight_max
                 // Then it is neither choked nor paused.
                 && self.outbound.queued() < self.bounds.queue_soft
-                && self.credit.calls_in.has(body_len as usize);
+                && self.credit.calls_in.has(body_len);
             let slot = match is_plain {
                 true => self.served.vacant(id.slot(), self.in_flight_max),
                 false => None,
@@ -55,52 +64,46 @@ impl<T> Connection<T> {
             let Some(slot) = slot else {
                 return give(self.poll_any(now));
             };
-            let deadline = now.after_micros(deadline_us);
-            slot.run(id, body_len as usize, now, deadline);
-            self.credit.calls_in.charge_granted(body_len as usize);
+            let (deadline, flags) = (now.after_micros(deadline_us), shape.flags());
+            self.credit.calls_in.charge_granted(body_len);
             // Twice, so that what is ordinary is moved once, from the frame to the event.
             if body_len == 0 {
-                let (header, body) = self.inbound.take_plain(0);
+                let (header, _) = frame.cut();
+                slot.run(id, 0, now, deadline);
+                let body = Chunk::empty();
                 return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
             }
-            let (header, body) = self.inbound.take_plain(body_len);
+            let (header, body) = frame.cut();
+            slot.run(id, body_len, now, deadline);
             return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
         }
-        let ReplyHeader { compression, .. } = ReplyHeader::decode(header);
-        let is_plain = kind == Kind::Reply as u8
-            && flags == 0
-            && compression == 0
-            && self.credit.replies_in.has(body_len as usize);
+        let ReplyHeader { compression, .. } = ReplyHeader::decode(frame.header());
+        let is_plain = shape == REPLY && compression == 0 && self.credit.replies_in.has(body_len);
         let ticket = match is_plain {
-            true => self.calls.plain(id).and_then(calls::Plain::end),
+            true => self.calls.end_plain(id),
             false => None,
         };
         let Some(ticket) = ticket else {
             return give(self.poll_any(now));
         };
         // Given back at once, see `reply_frame`.
-        self.credit.replies_in.pass_granted(body_len as usize);
+        self.credit.replies_in.pass_granted(body_len);
         if body_len == 0 {
-            let (header, body) = self.inbound.take_plain(0);
-            return give(Some(self.plain_reply(ticket, &header, body)));
+            let (header, _) = frame.cut();
+            return give(Some(self.plain_reply(ticket, &header, Chunk::empty())));
         }
-        let (header, body) = self.inbound.take_plain(body_len);
+        let (header, body) = frame.cut();
         give(Some(self.plain_reply(ticket, &header, body)))
     }
 
     /// The next event: an ordinary item if the next frame is one, else whatever there is.
     #[inline(never)]
     fn poll_item(&mut self, now: Instant) -> Option<Event<T>> {
-        match self.plain_item(now) {
-            Some(event) => Some(event),
-            None => self.poll_any(now),
-        }
-    }
-
-    #[inline]
-    fn plain_item(&mut self, now: Instant) -> Option<Event<T>> {
         let mut found = None;
         self.plain_items(now, None, 1, |id, item| found = Some(Event::Item(StreamId(id), item)));
+        if found.is_none() {
+            found = self.poll_any(now);
+        }
         found
     }
 
@@ -137,12 +140,12 @@ impl<T> Connection<T> {
         of: Option<MessageId>,
         take: &mut impl FnMut(MessageId, Item),
     ) -> Option<()> {
-        let Plain { kind, flags, id, header, body_len } = self.inbound.peek_plain()?;
+        let Plain { shape, id, frame } = self.inbound.peek_plain()?;
         if of.is_some_and(|of| of != id) {
             return None;
         }
-        let ItemHeader { compression, .. } = ItemHeader::decode(header);
-        if kind != Kind::Item as u8 || flags != 0 || compression != 0 {
+        let ItemHeader { compression, .. } = ItemHeader::decode(frame.header());
+        if shape != ITEM || compression != 0 {
             return None;
         }
         let credit = &mut self.credit;
@@ -155,7 +158,7 @@ impl<T> Connection<T> {
         };
         let streams = streams?;
         let input = streams.input.as_mut()?;
-        let len = body_len as usize;
+        let len = frame.body_len() as usize;
         if input.check().is_err() || !bytes.has(len) || !items.has(1) {
             return None;
         }
@@ -163,7 +166,7 @@ impl<T> Connection<T> {
         streams.touched = now;
         bytes.charge_granted(len);
         items.charge_granted(1);
-        let (header, body) = self.inbound.take_plain(body_len);
+        let (header, body) = frame.cut();
         let encoding = ItemHeader::decode(&header).into();
         take(id, Item { encoding, body, attached: Attached::Nothing });
         Some(())
@@ -190,7 +193,7 @@ impl<T> Connection<T> {
             deadline,
             received: now,
             codec: header.codec,
-            compression: 0,
+            compression: header.compression,
             priority: header.priority,
             attempt: header.attempt,
             flags,

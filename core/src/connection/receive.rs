@@ -31,7 +31,7 @@ impl<T> Connection<T> {
             self.give_back_pause(now);
         }
         while !self.is_paused() {
-            let found = match self.stalled.take() {
+            let found = match self.ahead.take_stalled() {
                 Some(stalled) => stalled,
                 None => match self.inbound.next(&self.memory, &mut self.counters)? {
                     Some(found) => found,
@@ -53,8 +53,8 @@ impl<T> Connection<T> {
                 return Ok(event);
             }
             // A frame may have caused several events, or wait for memory.
-            if self.stalled.is_some() || !self.events.is_empty() {
-                return Ok(self.events.pop_front());
+            if self.ahead.is_stalled() || self.ahead.has_events() {
+                return Ok(self.ahead.pop());
             }
         }
         self.liveness.pause(now);
@@ -132,7 +132,7 @@ impl<T> Connection<T> {
 
     /// The landing budget does not allow the body now: `poll_event` tries again.
     pub(super) fn stall(&mut self, now: Instant, found: Found) {
-        self.stalled = Some(found);
+        self.ahead.stall(found);
         self.look_after_by(now + crate::Wheel::TICK);
     }
 
@@ -332,7 +332,7 @@ impl<T> Connection<T> {
     pub(super) fn complete(&mut self, ticket: Option<T>, failure: Failure) {
         if let Some(ticket) = ticket {
             self.counters.calls_ended = self.counters.calls_ended.wrapping_add(1);
-            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+            self.ahead.push(Event::Completed(ticket, Outcome::Failed(failure)));
         }
     }
 

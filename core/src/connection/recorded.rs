@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ringcall_buf::{Chunk, ChunkMut};
 
+use super::ahead::RECORDED;
 use super::send::refused;
 use super::state::ConnectionState;
 use super::{Call, Connection, CredentialsTooLong, Event, Item, ItemError, ReplyError, SendQueue};
@@ -112,9 +113,8 @@ impl<T> Connection<T> {
 
     /// From now on whatever does something comes here first: by looking at the recorder, or, where ordinary calls
     /// go and nothing may be added, because nothing counts as ordinary.
-    fn put_recorder(&mut self, mut recorder: Box<Recorder>) {
-        recorder.copies_bodies = self.goes_around;
-        self.goes_around = true;
+    fn put_recorder(&mut self, recorder: Box<Recorder>) {
+        self.ahead.set(RECORDED, true);
         self.is_plain = false;
         self.recorder = Some(recorder);
     }
@@ -122,7 +122,7 @@ impl<T> Connection<T> {
     /// Takes it away again.
     fn take_recorder(&mut self) -> Option<Box<Recorder>> {
         let recorder = self.recorder.take()?;
-        self.goes_around = recorder.copies_bodies;
+        self.ahead.set(RECORDED, false);
         self.is_plain = self.state == ConnectionState::Open;
         Some(recorder)
     }

@@ -225,7 +225,7 @@ impl<T> Connection<T> {
         if let Some(ticket) = self.end_call(id) {
             // Wanted, but not readable.
             let failure = Failure::unknown(unreadable.unwrap_or(Cause::BadReply));
-            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+            self.ahead.push(Event::Completed(ticket, Outcome::Failed(failure)));
         }
     }
 

@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 
 use bytes::Bytes;
-use ringcall_buf::{Arena, Chunk, External, Full};
+use ringcall_buf::{Arena, Chunk, External, Full, Writer};
 
 use super::credit::Window;
 use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
-use super::state::{CallInput, CallState, ConnectionState, ServedInput, ServedState};
+use super::state::{CallInput, CallState, ConnectionState, ServedInput};
 use super::stream::Input;
 use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, served_key};
 use crate::frame::{
@@ -59,8 +59,10 @@ impl<T> Connection<T> {
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let Call { codec, in_signature, .. } = *call;
-        let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, codec, in_signature, payload, extensions, most);
+        let fixed = || call.header(wire_deadline(now, call.deadline, false)).encode();
+        let flags = call.flags & CALL_FLAGS;
+        let front = Front { kind: Kind::Request, flags, fixed, extensions };
+        let encoded = encode(&mut arena, front, codec, in_signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -68,18 +70,7 @@ impl<T> Connection<T> {
                 return refused(ticket, error.into());
             }
         };
-        let header = RequestHeader {
-            method: call.method,
-            in_signature: call.in_signature,
-            out_signature: call.out_signature,
-            deadline_us: wire_deadline(now, call.deadline, false),
-            codec: call.codec,
-            compression: call.compression,
-            priority: call.priority,
-            attempt: call.attempt,
-        };
         self.counters.calls_made += 1;
-        let flags = call.flags & CALL_FLAGS;
         let is_ordinary = flags & (request_flags::ONE_WAY | STREAM_FLAGS) == 0
             && body_len <= self.bounds.cut_bytes
             && arena.frame().is_whole()
@@ -87,9 +78,11 @@ impl<T> Connection<T> {
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let encoded = EncodedCall { slot, header, flags, deadline: call.deadline, parts };
-            let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
-            self.land_reply(id, payload.landing());
+            let id =
+                self.make_unusual_call(now, EncodedCall { slot, call, parts }, body_len, ticket)?;
+            if let Some(range) = payload.landing() {
+                self.land_reply(id, range);
+            }
             return Ok(id);
         }
         let (number, deadline) = (self.outbound.next_number(), call.deadline);
@@ -98,26 +91,19 @@ impl<T> Connection<T> {
         if must_list && !bug!("deadline_not_armed") {
             self.list_deadline(slot, deadline);
         }
-        finish_frame::<FRONT_LEN>(
-            &mut arena,
-            Kind::Request,
-            flags,
-            id,
-            &header.encode(),
-            extensions.len(),
-        );
+        finish_frame(&mut arena, id);
         self.outbound.push_begun(&mut arena, Frame::Request);
         self.memory.put_arena(arena);
-        self.land_reply(CallId(id), payload.landing());
+        if let Some(range) = payload.landing() {
+            self.land_reply(CallId(id), range);
+        }
         Ok(CallId(id))
     }
 
     /// The attachment of a call's reply goes elsewhere.
-    #[inline]
-    fn land_reply(&mut self, call: CallId, landing: Option<External>) {
-        if let Some(range) = landing
-            && let Some(entry) = self.calls.find(call.0)
-        {
+    #[cold]
+    fn land_reply(&mut self, call: CallId, range: External) {
+        if let Some(entry) = self.calls.find(call.0) {
             entry.landing = Some(Box::new(range));
         }
     }
@@ -127,18 +113,19 @@ impl<T> Connection<T> {
     fn make_unusual_call(
         &mut self,
         now: Instant,
-        call: EncodedCall,
+        encoded: EncodedCall<'_>,
         body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
-        let EncodedCall { slot, mut header, flags, deadline, parts } = call;
+        let EncodedCall { slot, call, parts } = encoded;
+        let (flags, deadline) = (call.flags & CALL_FLAGS, call.deadline);
         let is_one_way = flags & request_flags::ONE_WAY != 0;
         let has_streams = flags & STREAM_FLAGS != 0;
         if has_streams && let Some(cause) = self.why_no_streams(is_one_way) {
             self.counters.calls_made -= 1;
             return refused(ticket, cause);
         }
-        header.deadline_us = wire_deadline(now, deadline, has_streams);
+        let header = call.header(wire_deadline(now, deadline, has_streams));
         let may_open = !has_streams || self.may_open(body_len);
         let is_funded = body_len == 0
             || (may_open
@@ -302,18 +289,13 @@ impl<T> Connection<T> {
             self.credit.calls_in.release_at_most(charged as usize);
             return Ok(());
         }
-        let slot = self.served.find(id).ok_or(ReplyError::NotRunning)?;
-        if !matches!(
-            slot.state,
-            ServedState::Running | ServedState::Streaming | ServedState::Cancelling
-        ) {
-            return Err(ReplyError::NotRunning);
-        }
+        let slot = self.served.with_application(id).ok_or(ReplyError::NotRunning)?;
         let (received, charged) = (slot.received, core::mem::take(&mut slot.charged));
         let has_streams = slot.streams.is_some();
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
-        if core::mem::take(&mut slot.is_watched) {
+        if slot.is_watched {
+            slot.is_watched = false;
             self.deadlines.cancel(served_key(id.slot()));
         }
         if !PLAIN && self.ending.is_some() {
@@ -333,8 +315,9 @@ impl<T> Connection<T> {
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
-        let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
+        let fixed = || header.encode();
+        let front = Front { kind: Kind::Reply, flags: 0, fixed, extensions };
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -355,14 +338,7 @@ impl<T> Connection<T> {
         }
         slot.end_plain();
         self.served.ended_plain();
-        finish_frame::<FRONT_LEN>(
-            &mut arena,
-            Kind::Reply,
-            0,
-            id,
-            &header.encode(),
-            extensions.len(),
-        );
+        finish_frame(&mut arena, id);
         self.outbound.push_begun(&mut arena, Frame::Reply);
         self.memory.put_arena(arena);
         Ok(())
@@ -412,10 +388,11 @@ impl<T> Connection<T> {
         body: &[u8],
     ) -> Chunk {
         let mut arena = self.memory.take_arena();
-        let frame = arena.begin(FRONT_LEN, FRONT_LEN + extensions.len() + body.len() + ALIGN);
-        let written = frame.put(extensions).and_then(|()| frame.put(body));
+        let front = Front { kind, flags, fixed: || *header, extensions };
+        let most = Most { body: body.len() as u64, extensions: extensions.len() };
+        let written = encode(&mut arena, front, Codec::RAW, 0, &Written(body), most);
         debug_assert!(written.is_ok());
-        finish_frame::<FRONT_LEN>(&mut arena, kind, flags, id, header, extensions.len());
+        finish_frame(&mut arena, id);
         let frame = arena.finish();
         self.memory.put_arena(arena);
         frame
@@ -468,13 +445,20 @@ impl<T> Connection<T> {
         if !all {
             return self.wake_crowded();
         }
+        if self.outbound.has_parts() {
+            self.transmit_parts(now, queue);
+        }
+        self.wake_crowded();
+    }
+
+    #[inline(never)]
+    fn transmit_parts(&mut self, now: Instant, queue: &mut impl SendQueue) {
         while let Some(progress) =
             self.outbound.send_part(now, self.bounds.cut_bytes, &self.memory, queue)
         {
             self.progressed(now, &progress);
         }
         self.one_ways_sent();
-        self.wake_crowded();
     }
 
     fn progressed(&mut self, now: Instant, progress: &Progress) {
@@ -641,12 +625,20 @@ impl<T> Connection<T> {
     }
 
     /// One-way calls end when a transport has taken them.
+    #[inline]
     fn one_ways_sent(&mut self) {
+        if !self.one_ways.is_empty() {
+            self.end_one_ways();
+        }
+    }
+
+    #[cold]
+    fn end_one_ways(&mut self) {
         let taken = self.outbound.taken();
         while self.one_ways.front().is_some_and(|(number, _)| *number <= taken) {
             if let Some((_, ticket)) = self.one_ways.pop_front() {
                 self.counters.calls_ended += 1;
-                self.events.push_back(Event::Completed(ticket, Outcome::Sent));
+                self.ahead.push(Event::Completed(ticket, Outcome::Sent));
             }
         }
     }
@@ -658,12 +650,19 @@ pub(super) fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> 
 }
 
 /// A call whose body is encoded and which has a slot.
-struct EncodedCall {
+struct EncodedCall<'a> {
     slot: u32,
-    header: RequestHeader,
-    flags: u8,
-    deadline: Instant,
+    call: &'a Call,
     parts: Parts,
+}
+
+/// A body that was encoded apart.
+struct Written<'a>(&'a [u8]);
+
+impl Payload for Written<'_> {
+    fn encode(&self, _: Codec, _: u64, out: &mut Writer) -> Result<(), EncodeError> {
+        Ok(out.put(self.0)?)
+    }
 }
 
 /// How long the parts of a frame may be.
@@ -673,25 +672,44 @@ pub(super) struct Most {
     pub(super) extensions: usize,
 }
 
-/// Begins a frame: room for head and fixed header, behind it the extensions and the encoded body. Returns
-/// the body's length.
+/// What stands in front of a frame's body, but for what is known when it is [finished](finish_frame).
+pub(super) struct Front<'a, H> {
+    pub(super) kind: Kind,
+    pub(super) flags: u8,
+    /// Gives the header's fixed part, when there is a place for it.
+    pub(super) fixed: H,
+    pub(super) extensions: &'a [u8],
+}
+
+/// Begins a frame: head and header, behind them the encoded body. Returns the body's length.
+///
+/// Inlined, so that the fields of the header are written where they belong: as an array they would be read again in
+/// larger pieces than they were written in, for which a processor waits until they have left its store buffer. They come
+/// first, so that nobody has to keep them while the body is encoded.
 #[inline(always)]
-pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
+pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
+    front: Front<'_, impl FnOnce() -> [u8; LEN]>,
     codec: Codec,
     signature: u64,
     payload: &P,
-    extensions: &[u8],
     most: Most,
 ) -> Result<usize, EncodeError> {
-    // The padding behind the body is not part of the message.
+    let Front { kind, flags, fixed, extensions } = front;
     let limit = usize::try_from(most.body).unwrap_or(usize::MAX / 2);
-    let mut front = FRONT;
+    let mut front_len = Head::LEN + LEN;
     if !extensions.is_empty() {
         check_extensions(extensions, most.extensions)?;
-        front += extensions.len();
+        front_len += extensions.len();
     }
-    let frame = arena.begin(FRONT, limit + front + ALIGN);
+    let frame = arena.begin(Head::LEN + LEN, limit + front_len);
+    if let Some((head, rest)) = frame.written().split_first_chunk_mut::<{ Head::LEN }>()
+        && let Some(rest) = rest.first_chunk_mut()
+    {
+        let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
+        head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
+        *rest = fixed();
+    }
     if !extensions.is_empty() {
         frame.put(extensions)?;
     }
@@ -699,11 +717,7 @@ pub(super) fn encode<const FRONT: usize, P: Payload + ?Sized>(
         EncodeError::Full(_) => EncodeError::Full(Full { limit }),
         error => error,
     })?;
-    let body_len = frame.message_len() - front;
-    if body_len > limit {
-        return Err(EncodeError::Full(Full { limit }));
-    }
-    Ok(body_len)
+    Ok(frame.message_len() - front_len)
 }
 
 /// Whether a payload's extensions may go into a header.
@@ -714,32 +728,17 @@ pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), En
     }
 }
 
-/// Completes the frame that was begun: head and header in front, zeros behind. Inlined, so that the fields of the header
-/// are written where they belong: as an array they would be read again in larger pieces than they were written in, for
-/// which a processor waits until they have left its store buffer.
+/// Completes the frame that was [begun](encode): length and id in its head, zeros behind.
 #[inline(always)]
-pub(super) fn finish_frame<const FRONT: usize>(
-    arena: &mut Arena,
-    kind: Kind,
-    flags: u8,
-    id: MessageId,
-    header: &[u8],
-    extensions_len: usize,
-) {
-    debug_assert_eq!(Head::LEN + header.len(), FRONT);
+pub(super) fn finish_frame(arena: &mut Arena, id: MessageId) {
     let frame = arena.frame();
-    let head = Head {
-        length: (frame.len() - Head::LEN) as u32,
-        kind: kind as u8,
-        flags,
-        header_len: (FRONT - Head::LEN + extensions_len) as u16,
-        id,
-    };
-    if let Some(front) = frame.written().first_chunk_mut::<FRONT>() {
-        front[..Head::LEN].copy_from_slice(&head.encode());
-        front[Head::LEN..].copy_from_slice(header);
+    let len = frame.len();
+    let length = (len - Head::LEN) as u32;
+    if let Some(head) = frame.written().first_chunk_mut::<{ Head::LEN }>() {
+        head[Head::LENGTH].copy_from_slice(&length.to_le_bytes());
+        head[Head::ID].copy_from_slice(&id.to_wire().to_le_bytes());
     }
-    // The writer's limit leaves room for it.
-    let padded = frame.pad_to(ALIGN);
-    debug_assert!(padded.is_ok());
+    if !len.is_multiple_of(ALIGN) {
+        frame.pad_behind(ALIGN);
+    }
 }

@@ -209,6 +209,17 @@ impl Served {
         (slot.state != ServedState::Free && slot.id == id).then_some(slot)
     }
 
+    /// The same, if the application has it and has not answered.
+    #[inline]
+    pub(super) fn with_application(&mut self, id: MessageId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id.slot() as usize)?;
+        let has_it = matches!(
+            slot.state,
+            ServedState::Running | ServedState::Streaming | ServedState::Cancelling
+        );
+        (has_it && slot.id == id).then_some(slot)
+    }
+
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(slot as usize).filter(|slot| slot.state != ServedState::Free)
     }

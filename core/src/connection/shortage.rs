@@ -13,6 +13,7 @@
 )]
 
 use super::Connection;
+use super::ahead::SHORT;
 
 /// What a call that runs takes beside its body, about: its handler, what that has on the heap, and what it is found by.
 pub(super) const CALL_BYTES: usize = 4096;
@@ -31,7 +32,7 @@ impl<T> Connection<T> {
     /// About what would be free if it was closed.
     pub(crate) fn held(&self) -> usize {
         // Otherwise it is parsed in this turn.
-        let is_kept = self.stalled.is_some() || self.is_paused();
+        let is_kept = self.ahead.is_stalled() || self.is_paused();
         let received = if is_kept { self.inbound.bytes() } else { 0 };
         self.in_use().saturating_add(received).saturating_add(self.share.bytes())
     }
@@ -63,6 +64,9 @@ impl<T> Connection<T> {
 
     /// Memory has become short since bytes last arrived: no frame is ordinary any more.
     pub(crate) fn go_around(&mut self) {
-        self.goes_around = true;
+        // A replay does not learn of it, so it must change nothing for a record.
+        if self.recorder.is_none() {
+            self.ahead.set(SHORT, true);
+        }
     }
 }

@@ -9,7 +9,7 @@ use ringcall_buf::Chunk;
 
 use super::outbound::{Body, BodyHeader, Frame, Parts, Pool, Queue};
 use super::requests::STREAM_FLAGS;
-use super::send::{FRONT_LEN, Most, check_extensions, encode, finish_frame};
+use super::send::{FRONT_LEN, Front, Most, check_extensions, encode, finish_frame};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
 use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
@@ -188,7 +188,10 @@ impl<T> Connection<T> {
         let mut arena = self.memory.take_arena();
         let Encoding { codec, compression, signature } = encoding;
         let most = Most { body: limit, extensions: 0 };
-        let encoded = encode::<ITEM_FRONT_LEN, P>(&mut arena, codec, signature, payload, &[], most);
+        let header = ItemHeader { signature, codec, compression };
+        let fixed = || header.encode();
+        let front = Front { kind: Kind::Item, flags: 0, fixed, extensions: &[] };
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -205,10 +208,9 @@ impl<T> Connection<T> {
             }
         }
         self.counters.items_sent += 1;
-        let header = ItemHeader { signature, codec, compression };
         let is_small = is_funded && body_len <= self.bounds.cut_bytes && arena.frame().is_whole();
         if is_small {
-            finish_frame::<ITEM_FRONT_LEN>(&mut arena, Kind::Item, 0, id, &header.encode(), 0);
+            finish_frame(&mut arena, id);
             self.outbound.push_begun(&mut arena, Frame::Item);
             self.memory.put_arena(arena);
             return Ok(());
@@ -330,8 +332,8 @@ impl<T> Connection<T> {
         let ReplyHeader { codec, signature, .. } = header;
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
-        let encoded =
-            encode::<FRONT_LEN, P>(&mut arena, codec, signature, payload, extensions, most);
+        let front = Front { kind, flags: 0, fixed: || header.encode(), extensions };
+        let encoded = encode(&mut arena, front, codec, signature, payload, most);
         let body_len = match encoded {
             Ok(body_len) => body_len,
             Err(error) => {
@@ -346,7 +348,7 @@ impl<T> Connection<T> {
         let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
-            finish_frame::<FRONT_LEN>(&mut arena, kind, 0, id, &header.encode(), extensions.len());
+            finish_frame(&mut arena, id);
             self.outbound.push_begun(&mut arena, Frame::Prompt);
             self.memory.put_arena(arena);
             return Ok(());
@@ -484,7 +486,7 @@ impl<T> Connection<T> {
             if !bug!("c16") && self.served.step(slot, ServedInput::Cancel) {
                 self.stop_streams(id);
                 let id = RequestId { id, one_way: None };
-                self.events.push_back(Event::Cancelled(id, Cancellation::Idle));
+                self.ahead.push(Event::Cancelled(id, Cancellation::Idle));
             }
         }
     }
@@ -500,7 +502,7 @@ impl<T> Connection<T> {
         }
         if !is_crowded {
             output.is_blocked = false;
-            self.events.push_back(Event::Writable(StreamId(id)));
+            self.ahead.push(Event::Writable(StreamId(id)));
         } else if !core::mem::replace(&mut output.is_listed, true) {
             self.join_the_crowd(id);
         }
@@ -540,7 +542,7 @@ impl<T> Connection<T> {
             return;
         }
         for pool in [Pool::Calls, Pool::Replies] {
-            while self.events.len() < WAKES_MAX && !self.is_crowded(pool) {
+            while self.ahead.events() < WAKES_MAX && !self.is_crowded(pool) {
                 let Some(id) = self.crowded.pop(pool) else { break };
                 if let Some(output) = self.output(id) {
                     output.is_listed = false;

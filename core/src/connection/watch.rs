@@ -66,7 +66,7 @@ impl<T> Connection<T> {
             self.counters.calls_ended += 1;
             self.give_up(Some(now), id, CancelReason::Expired);
             let failure = ended(!held, Cause::Expired);
-            self.events.push_back(Event::Completed(ticket, Outcome::Failed(failure)));
+            self.ahead.push(Event::Completed(ticket, Outcome::Failed(failure)));
         } else {
             let Some(served) = self.served.at(slot) else { return };
             let id = RequestId { id: served.id, one_way: None };
@@ -74,7 +74,7 @@ impl<T> Connection<T> {
             let is_running = served.state == ServedState::Running;
             if is_running && self.served.step(slot, state::ServedInput::Cancel) {
                 self.stop_streams(id.id);
-                self.events.push_back(Event::Cancelled(id, Cancellation::Expired));
+                self.ahead.push(Event::Cancelled(id, Cancellation::Expired));
             }
         }
     }
@@ -122,7 +122,7 @@ impl<T> Connection<T> {
         if self.open_inputs > 0 {
             self.look_after_streams(now);
         }
-        if self.stalled.is_some() {
+        if self.ahead.is_stalled() {
             // The landing budget may have room again; `poll_event` tries. Meanwhile it is not the other
             // side that does not go on.
             self.watch.received = now;

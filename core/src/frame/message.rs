@@ -22,8 +22,9 @@ pub mod request_flags {
         ONE_WAY | ITEMS_IN | ITEMS_OUT | MORE | RETRIED | IDEMPOTENT | super::super::FLAG_CONFIRM;
 }
 
-/// The fixed part of a REQUEST's header.
+/// The fixed part of a REQUEST's header. Laid out as it is sent, so that its fields are moved together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct RequestHeader {
     /// Hash of `package.Service/method`, see [`method_id`](crate::method_id).
     pub method: u64,
@@ -91,8 +92,9 @@ impl RequestHeader {
     }
 }
 
-/// The fixed part of a REPLY's or an END's header.
+/// The fixed part of a REPLY's or an END's header. Laid out as it is sent, so that its fields are moved together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct ReplyHeader {
     /// Shapes of what the body may hold: reply, error and items.
     pub signature: u64,
@@ -179,7 +181,8 @@ impl ReplyHeader {
         bytes[16..20].copy_from_slice(&self.handler_us.to_le_bytes());
         bytes[20..22].copy_from_slice(&self.load.to_le_bytes());
         bytes[22..24].copy_from_slice(&self.retry_after_ms.to_le_bytes());
-        bytes[24] = self.admission;
+        // With the zeros behind it: what is written as one word goes into a frame as one.
+        bytes[24..32].copy_from_slice(&u64::from(self.admission).to_le_bytes());
         bytes
     }
 

@@ -21,6 +21,8 @@ pub use hello::{ArchiveFormat, Hello, InstanceId, features};
 pub use message::{DataHeader, ItemHeader, ReplyHeader, RequestHeader, request_flags};
 pub use metadata::{METADATA_KEY_MAX, is_metadata_key, parse_metadata};
 
+use core::ops::Range;
+
 use crate::MessageId;
 
 /// The first seven bytes on a connection, in both directions. Neither ASCII nor a TLS record.
@@ -177,6 +179,13 @@ impl Head {
     /// How many bytes a head has.
     pub const LEN: usize = 16;
 
+    /// Where the length stands.
+    pub(crate) const LENGTH: Range<usize> = 0..4;
+    /// Where kind, flags and the header's length stand.
+    pub(crate) const KIND: Range<usize> = 4..8;
+    /// Where the id stands.
+    pub(crate) const ID: Range<usize> = 8..16;
+
     /// Reads a head; every sequence of bytes is one.
     #[inline]
     #[must_use]
@@ -223,11 +232,37 @@ impl Head {
     }
 }
 
-/// A length with the zeros behind it, up to the next multiple of [`ALIGN`].
-#[inline]
-pub(crate) const fn padded(len: u32) -> u64 {
-    const REST: u64 = (ALIGN as u64).wrapping_sub(1);
-    (len as u64).wrapping_add(REST) & !REST
+/// Kind, flags and length of the header in one number, as they stand in a [`Head`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape(u32);
+
+impl Shape {
+    /// Of a frame with a header of `header_len`.
+    pub(crate) const fn new(kind: Kind, flags: u8, header_len: u16) -> Shape {
+        let [low, high] = header_len.to_le_bytes();
+        Shape(u32::from_le_bytes([kind as u8, flags, low, high]))
+    }
+
+    /// Reads it from a head.
+    #[inline(always)]
+    pub(crate) fn parse(bytes: &[u8; Head::LEN]) -> Shape {
+        let mut fields = Reader(bytes);
+        let _length = fields.u32();
+        Shape(fields.u32())
+    }
+
+    /// The flags.
+    #[inline(always)]
+    pub(crate) const fn flags(self) -> u8 {
+        let [_, flags, ..] = self.0.to_le_bytes();
+        flags
+    }
+
+    /// The same without these flags.
+    #[inline(always)]
+    pub(crate) const fn without(self, flags: u8) -> Shape {
+        Shape(self.0 & !u32::from_le_bytes([0, flags, 0, 0]))
+    }
 }
 
 /// Splits the fixed part off a header.

@@ -110,8 +110,6 @@ pub struct Recorder {
     before: Place,
     is_full: bool,
     scratch: Vec<u8>,
-    /// What the connection would say itself if it were not recorded.
-    pub(crate) copies_bodies: bool,
 }
 
 /// Some steps that follow each other.
@@ -177,7 +175,6 @@ impl Recorder {
             change: None,
             is_full: false,
             scratch: Vec::new(),
-            copies_bodies: false,
         }
     }
 

@@ -14,6 +14,7 @@ use ringcall_fuzz::TARGETS;
 const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/frame/mod.rs", "Kind::from_wire", "frames"),
     ("core/src/frame/mod.rs", "Head::parse", "frames"),
+    ("core/src/frame/mod.rs", "Shape::parse", "frames"),
     ("core/src/frame/hello.rs", "Hello::parse", "handshake"),
     ("core/src/frame/message.rs", "RequestHeader::parse", "frames"),
     ("core/src/frame/message.rs", "RequestHeader::decode", "frames"),
@@ -37,7 +38,7 @@ const PARSERS: &[(&str, &str, &str)] = &[
     ("core/src/connection/inbound.rs", "Inbound::peek_plain", "frames"),
     ("core/src/connection/inbound.rs", "Inbound::next", "frames"),
     ("core/src/connection/plain.rs", "Connection::poll_next", "frames"),
-    ("core/src/connection/plain.rs", "Connection::plain_item", "frames"),
+    ("core/src/connection/plain.rs", "Connection::plain_items", "frames"),
     ("core/src/connection/receive.rs", "Announced::parse", "frames"),
     ("core/src/connection/receive.rs", "Announced::parse_known", "connection"),
     ("core/src/connection/receive.rs", "Connection::preface", "handshake"),
