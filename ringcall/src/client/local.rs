@@ -331,7 +331,7 @@ struct Local {
 }
 
 impl Local {
-    #[inline]
+    #[inline(always)]
     fn call<P: Payload>(
         &self,
         call: &Outgoing,
@@ -359,7 +359,7 @@ impl Local {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call_as_it_is<P: Payload>(
         &self,
         call: &Outgoing,
@@ -368,9 +368,10 @@ impl Local {
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
+        let id = self.shard.call(handle, call, due, payload, ticket)?;
         match self.is_owner {
-            true => self.shard.call(handle, call, due, payload, ticket),
-            false => self.shard.call_at_once(handle, call, due, payload, ticket),
+            true => Ok(id),
+            false => self.shard.at_once(handle, id),
         }
     }
 }

@@ -95,14 +95,13 @@ pub(crate) const KIND_FLAGS: u8 =
 
 /// One method that a shard serves.
 pub(crate) struct Method {
-    pub(crate) name: &'static str,
     codec: Codec,
     in_signature: u64,
     out_signature: u64,
     /// Those of [`KIND_FLAGS`] that its requests have.
     kind: u8,
     handler: Box<dyn Handler>,
-    table: &'static MethodTable,
+    pub(crate) table: &'static MethodTable,
     /// What its calls pass before.
     filter: Option<Rc<dyn ServerFilter>>,
     /// How long its calls keep the shard when they begin. Only known where there are limits.
@@ -141,7 +140,7 @@ impl Method {
         self.table.admit_other(request, reads)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(self: Rc<Self>, mut call: Incoming) {
         match &self.filter {
             None => self.handler.start(&mut call),
@@ -258,7 +257,6 @@ impl Mount {
             false => handler,
         };
         let entry = Method {
-            name: method.name(),
             codec: method.argument_codec(),
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,

@@ -18,6 +18,7 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use ringcall_core::frame::CancelReason;
@@ -515,6 +516,10 @@ impl Inner {
                     return self.dispatch_timed(handle, request);
                 }
                 self.dispatch(handle, request);
+                // Its bytes are all that may be left of it, which is not looked for in all that an event may be.
+                drop(std::mem::take(&mut request.body));
+                drop(std::mem::take(&mut request.extensions));
+                std::mem::forget(event.take());
                 return 0;
             }
             Some(Event::Completed(Ticket::Waiter(index), Outcome::Reply(reply)))
@@ -626,7 +631,7 @@ impl Inner {
 
     // ---- calls of others ----
 
-    #[inline]
+    #[inline(always)]
     fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) {
         if self.watch.is_some() {
             self.watch_request(handle, request);
@@ -663,7 +668,7 @@ impl Inner {
         {
             return self.refuse(handle, request.id, status);
         }
-        let mut call = Incoming::on_shard(self, handle, request, method.name, &admitted);
+        let mut call = Incoming::on_shard(self, handle, request, method.table, &admitted);
         call.facts.queue_us = queue_us;
         method.start(call);
     }
@@ -809,17 +814,10 @@ impl Inner {
         Due { now: self.now(), at }
     }
 
-    /// A call to whoever calls this side: it is refused rather than wait for the other side, see
+    /// A call that was made to whoever calls this side: it is refused rather than wait for the other side, see
     /// [`Peer`](crate::Peer#room).
-    pub(crate) fn call_at_once<P: Payload>(
-        &self,
-        handle: Handle,
-        outgoing: &Outgoing,
-        due: Due,
-        payload: &P,
-        ticket: Ticket,
-    ) -> Result<CallId, Refused<Ticket>> {
-        let id = self.call(handle, outgoing, due, payload, ticket)?;
+    #[cold]
+    pub(crate) fn at_once(&self, handle: Handle, id: CallId) -> Result<CallId, Refused<Ticket>> {
         let waits = {
             let endpoint = self.endpoint.borrow();
             endpoint.connection(handle).is_some_and(|connection| connection.waits_for_credit(id))
@@ -831,7 +829,7 @@ impl Inner {
     }
 
     /// Makes a call on a connection of this shard.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call<P: Payload>(
         &self,
         handle: Handle,
@@ -885,13 +883,18 @@ impl Inner {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wake(&self, sleeper: Option<Sleeper>) {
         match sleeper {
             Some(Sleeper::Task(index)) => self.executor.wake(index),
-            Some(Sleeper::Waker(waker)) => self.guard(|| waker.wake()),
+            Some(Sleeper::Waker(waker)) => self.wake_elsewhere(waker),
             None => {}
         }
+    }
+
+    #[inline(never)]
+    fn wake_elsewhere(&self, waker: Waker) {
+        self.guard(|| waker.wake());
     }
 
     fn complete_other(&self, ticket: Ticket, outcome: Outcome) {

@@ -41,6 +41,7 @@ impl Inner {
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
+    #[inline]
     pub(crate) fn answer_with<P: Payload>(
         &self,
         handle: Handle,
