@@ -290,7 +290,7 @@ where
             Err(_) => return panicked(&shard, &facts),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
-        let Some(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
+        let Err(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
         *task.as_mut().project().is_kept = true;
         let bytes = size_of_val(&*task) + OpenStream::BYTES;
         let running = Running::Task(index);

@@ -251,24 +251,24 @@ impl Executor {
     }
 
     /// Polls what may become a task, with the waker that it would have. If it is ready it never is one.
-    /// Otherwise its slot is returned, for [`put`](Self::put).
+    ///
+    /// # Errors
+    /// Otherwise its slot, for [`put`](Self::put).
     #[inline]
-    pub(crate) fn poll_first(
+    pub(crate) fn poll_first<T>(
         &self,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<()>,
-    ) -> Option<u32> {
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, u32> {
         let spare = self.spare.take().unwrap_or_else(|| self.reserve_spare());
         let outer = self.polled.replace(spare.index);
         let polled = poll(&mut Context::from_waker(&spare.waker.waker));
         self.polled.set(outer);
-        if polled.is_pending() {
-            return Some(spare.index);
-        }
+        let Poll::Ready(output) = polled else { return Err(spare.index) };
         if let Some(other) = self.spare.replace(Some(spare)) {
             // Of a poll inside of this one.
             self.free.borrow_mut().push(other.index);
         }
-        None
+        Ok(output)
     }
 
     #[cold]

@@ -170,8 +170,9 @@ pub(crate) struct Inner {
     watch: Option<Box<Watch>>,
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
-    /// Whether any of them wants to know of answers.
-    tells_answers: Cell<bool>,
+    /// Nobody but callers and handlers has to do with calls: neither observers nor a gate, no limits, no kept answers,
+    /// and answers are not compressed. One look in place of one for each.
+    calls_are_plain: Cell<bool>,
 }
 
 /// Until when a call is to be answered, and what time it is.
@@ -300,6 +301,12 @@ impl Inner {
             is_guarded: !gate.is_open(),
             asks_callers: gate.asks_callers(),
             identity: config.identity,
+            calls_are_plain: Cell::new(
+                watch.is_none()
+                    && gate.is_open()
+                    && config.kept.is_none()
+                    && config.compression.replies.is_none(),
+            ),
             gate: RefCell::new(gate),
             origins,
             drain: RefCell::default(),
@@ -310,7 +317,6 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             records: Records::new(config.recorder),
-            tells_answers: Cell::new(watch.is_some() || config.kept.is_some()),
             admission: OnceCell::new(),
             keeping: Keeping::new(config.kept),
             watch,
@@ -515,11 +521,10 @@ impl Inner {
                 if request.compression != 0 || request.codec.has_names() {
                     return self.dispatch_timed(handle, request);
                 }
-                self.dispatch(handle, request);
-                // Its bytes are all that may be left of it, which is not looked for in all that an event may be.
-                drop(std::mem::take(&mut request.body));
-                drop(std::mem::take(&mut request.extensions));
-                std::mem::forget(event.take());
+                if self.dispatch(handle, request) {
+                    // Nothing is left of it to drop.
+                    std::mem::forget(event.take());
+                }
                 return 0;
             }
             Some(Event::Completed(Ticket::Waiter(index), Outcome::Reply(reply)))
@@ -631,8 +636,24 @@ impl Inner {
 
     // ---- calls of others ----
 
+    /// Says whether the call has taken the bytes of the request.
     #[inline(always)]
-    fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) {
+    fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) -> bool {
+        if !self.calls_are_plain.get() {
+            self.dispatch_asking(handle, request);
+            return false;
+        }
+        let method = self.routers.borrow().find(handle, request.method);
+        let Some(method) = method else {
+            self.control(handle, request);
+            return false;
+        };
+        self.begin(handle, request, method, 0)
+    }
+
+    /// The same where others have a say in it.
+    #[cold]
+    fn dispatch_asking(self: &Rc<Self>, handle: Handle, request: &mut Request) {
         if self.watch.is_some() {
             self.watch_request(handle, request);
         }
@@ -649,7 +670,7 @@ impl Inner {
         self.begin(handle, request, method, 0);
     }
 
-    /// Begins a call, which has waited for so long. Takes the bytes of its request.
+    /// Begins a call, which has waited for so long, and takes the bytes of its request; `false` if it was refused.
     #[inline(always)]
     fn begin(
         self: &Rc<Self>,
@@ -657,20 +678,25 @@ impl Inner {
         request: &mut Request,
         method: Rc<Method>,
         queue_us: u32,
-    ) {
+    ) -> bool {
         let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
         let admitted = match method.admit(request, reads) {
             Ok(admitted) => admitted,
-            Err(status) => return self.refuse(handle, request.id, status),
+            Err(status) => {
+                self.refuse(handle, request.id, status);
+                return false;
+            }
         };
         if request.compression != 0
             && let Err(status) = self.inflate(handle, request)
         {
-            return self.refuse(handle, request.id, status);
+            self.refuse(handle, request.id, status);
+            return false;
         }
         let mut call = Incoming::on_shard(self, handle, request, method.table, &admitted);
         call.facts.queue_us = queue_us;
         method.start(call);
+        true
     }
 
     /// Makes of a request's body what it was before it was compressed.
