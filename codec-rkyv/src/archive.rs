@@ -50,7 +50,8 @@ pub type Encoder<'a> = Serializer<BodyWriter<'a>, Scratch, ()>;
 #[derive(Debug)]
 pub struct BodyWriter<'a> {
     out: &'a mut Writer,
-    /// Where the body starts, a multiple of 16.
+    /// Where the body starts, a multiple of 16, less what lies within it elsewhere: then positions are found without
+    /// looking whether there is any.
     start: usize,
     /// Why it stopped.
     full: Option<Full>,
@@ -59,15 +60,19 @@ pub struct BodyWriter<'a> {
 impl Positional for BodyWriter<'_> {
     #[inline]
     fn pos(&self) -> usize {
-        self.out.message_len() - self.start
+        self.out.len().wrapping_sub(self.start)
     }
 }
 
 impl rkyv::ser::Writer<Failure> for BodyWriter<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        // Most padding is none, which would be a call of `memset` all the same.
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let written = match bytes.len() >= REFERENCE_BYTES_MIN {
-            true => write_much(self.out, bytes),
+            true => self.write_much(bytes),
             false => self.out.put(bytes),
         };
         written.map_err(|full| {
@@ -77,12 +82,18 @@ impl rkyv::ser::Writer<Failure> for BodyWriter<'_> {
     }
 }
 
-/// Bytes that somebody [counts](crate::in_place) are sent from where they are, if that can be.
-#[cold]
-fn write_much(out: &mut Writer, bytes: &[u8]) -> Result<(), Full> {
-    match in_place::take(bytes).filter(|_| out.can_attach_within()) {
-        Some(counted) => out.attach_within(counted.into()),
-        None => out.put(bytes),
+impl BodyWriter<'_> {
+    /// Bytes that somebody [counts](crate::in_place) are sent from where they are, if that can be.
+    #[cold]
+    fn write_much(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        match in_place::take(bytes).filter(|_| self.out.can_attach_within()) {
+            Some(counted) => {
+                self.out.attach_within(counted.into())?;
+                self.start = self.start.wrapping_sub(bytes.len());
+                Ok(())
+            }
+            None => self.out.put(bytes),
+        }
     }
 }
 

@@ -130,7 +130,7 @@ pub trait Message: Sized + 'static {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    #[inline]
+    #[inline(always)]
     fn receive_with<B: Frozen>(
         mut body: B,
         attached: Attached,

@@ -364,10 +364,10 @@ fn mount_method(service: &Service, method: &Method, index: usize, place: Place) 
         {
             let #held = ::core::clone::Clone::clone(&#kept);
             mount.#verb(#index, move |#call: &mut #ringcall::__private::Incoming #streams| {
+                let #held = ::core::clone::Clone::clone(&#held);
                 #take_argument
                 #take_items
                 #(#take_contexts)*
-                let #held = ::core::clone::Clone::clone(&#held);
                 #run
             });
         }

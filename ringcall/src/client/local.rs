@@ -341,7 +341,7 @@ struct Local {
 }
 
 impl Local {
-    #[inline]
+    #[inline(always)]
     fn call<P: Payload>(
         &self,
         call: &Outgoing,
@@ -369,7 +369,7 @@ impl Local {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call_as_it_is<P: Payload>(
         &self,
         call: &Outgoing,
@@ -378,9 +378,10 @@ impl Local {
         ticket: Ticket,
     ) -> Result<CallId, Refused<Ticket>> {
         let handle = self.connection.handle();
+        let id = self.shard.call(handle, call, due, payload, ticket)?;
         match self.is_owner {
-            true => self.shard.call(handle, call, due, payload, ticket),
-            false => self.shard.call_at_once(handle, call, due, payload, ticket),
+            true => Ok(id),
+            false => self.shard.at_once(handle, id),
         }
     }
 }

@@ -7,23 +7,36 @@ use super::MethodTable;
 
 /// How the parts of an admitted call come and go.
 pub(crate) struct Admitted {
+    pub(super) out_signature: u64,
+    pub(super) forms: Forms,
+}
+
+/// In which form each part of a call is.
+// A word, and moved as one.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Forms {
     pub(super) argument: Form,
     pub(super) item_in: Form,
-    pub(super) out_signature: u64,
     /// Of the reply, the error and the items.
-    pub(super) out_forms: [Form; 3],
+    pub(crate) out: [Form; 3],
+    rest: [u8; 3],
+}
+
+impl Forms {
+    /// All as the method has it.
+    const PLAIN: Forms = Forms::new(Form::PLAIN, Form::PLAIN, [Form::PLAIN; 3]);
+
+    const fn new(argument: Form, item_in: Form, out: [Form; 3]) -> Forms {
+        Forms { argument, item_in, out, rest: [0; 3] }
+    }
 }
 
 impl Admitted {
     /// All as the method has it.
     #[inline]
     pub(super) fn plain(out_signature: u64) -> Admitted {
-        Admitted {
-            argument: Form::PLAIN,
-            item_in: Form::PLAIN,
-            out_signature,
-            out_forms: [Form::PLAIN; 3],
-        }
+        Admitted { out_signature, forms: Forms::PLAIN }
     }
 }
 
@@ -31,8 +44,8 @@ impl MethodTable {
     /// For a caller that was built with other types, or without any. `reads` are the codecs of its HELLO.
     pub(super) fn admit_other(&self, request: &Request, reads: u64) -> Result<Admitted, Status> {
         let (argument, item_in) = self.forms_in(request)?;
-        let (out_signature, out_forms) = self.forms_out(request, reads)?;
-        Ok(Admitted { argument, item_in, out_signature, out_forms })
+        let (out_signature, out) = self.forms_out(request, reads)?;
+        Ok(Admitted { out_signature, forms: Forms::new(argument, item_in, out) })
     }
 
     fn forms_in(&self, request: &Request) -> Result<(Form, Form), Status> {

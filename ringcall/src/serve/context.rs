@@ -324,13 +324,13 @@ pub(super) fn within<C: Clone>(
 fn inherited(facts: &Facts, extensions: &[u8]) -> Inherited {
     Inherited {
         priority: facts.priority,
-        is_retry: facts.is_retried,
+        is_retry: facts.is_retried(),
         context: handed_down(extensions).map(Arc::from),
     }
 }
 
 fn info(facts: &Facts) -> CallInfo {
-    CallInfo { method: facts.method, priority: facts.priority, attempt: facts.attempt }
+    CallInfo { method: facts.method(), priority: facts.priority, attempt: facts.attempt }
 }
 
 /// Made from a call rather than from its body. For the code that `#[service]` makes.

@@ -96,7 +96,7 @@ pub(super) fn header<M: Message>(status: Status, facts: &Facts, form: Form) -> R
 }
 
 pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
-    log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
+    log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method());
     shard.refuse(facts.handle, facts.request, Status::INTERNAL);
 }
 
@@ -122,7 +122,7 @@ impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
             Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
             // Its responder was dropped by that, which answers.
             Err(_) if shard.is_running(facts.handle, facts.request) => {
-                log::error!("the handler of {} panicked", facts.method);
+                log::error!("the handler of {} panicked", facts.method());
             }
             // There was none yet: it was somebody's code that makes the argument of what has arrived.
             Err(_) => panicked(&shard, &facts),
@@ -174,7 +174,7 @@ where
                 (Ok(Ok(result)), None) => answer.result(result),
                 (Ok(Err(status)), None) => answer.status(status),
                 (Err(_), None) => {
-                    log::error!("the handler of {} panicked", facts.method);
+                    log::error!("the handler of {} panicked", facts.method());
                     answer.status(Status::INTERNAL);
                 }
             }
@@ -216,7 +216,7 @@ where
             let _entered = flag.enter();
             let ran = catch_unwind(AssertUnwindSafe(|| handler(call)));
             if ran.is_err() {
-                log::error!("the handler of {} panicked", facts.method);
+                log::error!("the handler of {} panicked", facts.method());
             }
             match ran {
                 // Its responder answers, also when it was dropped by a panic.
@@ -247,8 +247,8 @@ fn offload(
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
     let remote = Arc::clone(&shard.remote);
-    let (body, attached, form) = call.take_body();
-    let body = (body.share(), attached, form);
+    let (body, attached) = call.take_body();
+    let body = (body.share(), attached);
     let extensions = call.take_extensions();
     let running = Running::Elsewhere(Arc::clone(&flag));
     let (queue, queued) = (Arc::clone(pool), shard.now());
@@ -392,7 +392,7 @@ struct Travelling {
     facts: Facts,
     remote: Arc<Remote>,
     flag: Arc<CancelFlag>,
-    body: (SharedChunk, Attached, Form),
+    body: (SharedChunk, Attached),
     extensions: SharedChunk,
 }
 
@@ -429,7 +429,7 @@ impl Owed {
 
     fn panicked(self) {
         if let Some((_, facts)) = &self.answer {
-            log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method);
+            log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method());
         }
         self.status(Status::INTERNAL);
     }
@@ -452,8 +452,8 @@ where
     let (shard, facts) = (Rc::clone(shard), call.facts);
     let flag = shard.flag(&facts);
     let remote = Arc::clone(&shard.remote);
-    let (body, attached, form) = call.take_body();
-    let body = (body.share(), attached, form);
+    let (body, attached) = call.take_body();
+    let body = (body.share(), attached);
     let owed = Owed {
         answer: Some((Arc::clone(&remote), facts)),
         flag: Arc::clone(&flag),
@@ -480,7 +480,7 @@ where
     // It is somebody's code. The future that a panic drops answers.
     if catch_unwind(AssertUnwindSafe(|| spawn(future))).is_err() {
         shard.executor.panicked();
-        log::error!("the spawner panicked; the caller of {} gets ABORTED", facts.method);
+        log::error!("the spawner panicked; the caller of {} gets ABORTED", facts.method());
     }
 }
 
@@ -519,7 +519,7 @@ impl Away {
                 self.send(header, Encoded { extensions, ..encoded });
             }
             Err(error) => {
-                log::warn!("the reply of {} could not be encoded: {error}", self.facts.method);
+                log::warn!("the reply of {} could not be encoded: {error}", self.facts.method());
                 self.status(Status::REPLY_FAILED);
             }
         }

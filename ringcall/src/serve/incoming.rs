@@ -13,8 +13,9 @@ use ringcall_core::{
     Attached, Chunk, Codec, Handle, Instant, Request, RequestId, SharedChunk, Status,
 };
 
+use super::MethodTable;
 use super::access::Caller;
-use super::admit::Admitted;
+use super::admit::{Admitted, Forms};
 use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
@@ -33,11 +34,8 @@ pub struct Incoming {
     pub(crate) origin: Origin,
     body: Chunk,
     attached: Attached,
-    /// Of the argument.
-    form: Form,
     /// What the items of the caller are sent as, unless they say that they have names.
     pub(super) in_signature: u64,
-    pub(super) item_form: Form,
     /// Of the request's header.
     pub(crate) extensions: Chunk,
 }
@@ -52,18 +50,27 @@ pub(crate) struct Facts {
     pub(crate) attempt: u8,
     /// How long it waited before it began, if it had to.
     pub(crate) queue_us: u32,
-    /// The call is a retry already.
-    pub(crate) is_retried: bool,
+    /// Of the request.
+    pub(crate) flags: u8,
     /// It runs to its end, also when its caller does not wait any more: its answer is for others, too.
     pub(crate) outlasts_caller: bool,
-    pub(crate) method: &'static str,
+    pub(crate) table: &'static MethodTable,
     /// Of the reply and the error.
     pub(crate) out_signature: u64,
-    /// In which form the caller reads the reply, the error and the items.
-    pub(crate) out_forms: [Form; 3],
+    pub(crate) forms: Forms,
 }
 
 impl Facts {
+    /// The name of the method.
+    pub(crate) fn method(&self) -> &'static str {
+        self.table.name()
+    }
+
+    /// Whether the call is a retry already.
+    pub(crate) fn is_retried(&self) -> bool {
+        self.flags & request_flags::RETRIED != 0
+    }
+
     /// Whether its time is over.
     pub(crate) fn has_expired(&self, now: Instant) -> bool {
         self.deadline <= now && !self.outlasts_caller
@@ -71,12 +78,12 @@ impl Facts {
 
     /// In which form the caller reads what a method answers with that status.
     pub(crate) fn form_of<M: Message>(&self, status: Status) -> Form {
-        let [reply, error, _] = self.out_forms;
+        let [reply, error, _] = self.forms.out;
         self.form::<M>(if status == Status::OK { reply } else { error })
     }
 
     pub(crate) fn item_form<M: Message>(&self) -> Form {
-        self.form::<M>(self.out_forms[2])
+        self.form::<M>(self.forms.out[2])
     }
 
     #[inline]
@@ -201,7 +208,7 @@ impl Incoming {
         shard: &Rc<Inner>,
         handle: Handle,
         request: &mut Request,
-        method: &'static str,
+        table: &'static MethodTable,
         admitted: &Admitted,
     ) -> Incoming {
         Incoming {
@@ -212,18 +219,16 @@ impl Incoming {
                 priority: request.priority,
                 attempt: request.attempt,
                 queue_us: 0,
-                is_retried: request.flags & request_flags::RETRIED != 0,
+                flags: request.flags,
                 outlasts_caller: false,
-                method,
+                table,
                 out_signature: admitted.out_signature,
-                out_forms: admitted.out_forms,
+                forms: admitted.forms,
             },
             origin: Origin::Shard(Rc::clone(shard)),
             body: std::mem::take(&mut request.body),
             attached: request.attached,
-            form: admitted.argument,
             in_signature: request.in_signature,
-            item_form: admitted.item_in,
             extensions: std::mem::take(&mut request.extensions),
         }
     }
@@ -233,7 +238,7 @@ impl Incoming {
         facts: Facts,
         remote: Arc<Remote>,
         flag: Arc<CancelFlag>,
-        (body, attached, form): (SharedChunk, Attached, Form),
+        (body, attached): (SharedChunk, Attached),
         extensions: SharedChunk,
     ) -> Incoming {
         Incoming {
@@ -241,10 +246,8 @@ impl Incoming {
             origin: Origin::Elsewhere(remote, flag),
             body: body.into(),
             attached,
-            form,
             // Methods with streams stay on their shard.
             in_signature: 0,
-            item_form: Form::PLAIN,
             extensions: extensions.into(),
         }
     }
@@ -254,16 +257,16 @@ impl Incoming {
     #[doc(hidden)]
     #[inline]
     pub fn argument<X: FromBody>(&mut self) -> Result<X, Invalid> {
-        let (body, attached, form) = self.take_body();
-        match form == Form::PLAIN {
-            true => X::from_body_with(body, attached),
-            false => X::from_other(form, body, attached),
+        let (body, attached) = self.take_body();
+        match self.facts.forms.argument {
+            Form::PLAIN => X::from_body_with(body, attached),
+            form => X::from_other(form, body, attached),
         }
     }
 
     #[inline]
-    pub(super) fn take_body(&mut self) -> (Chunk, Attached, Form) {
-        (std::mem::take(&mut self.body), self.attached, self.form)
+    pub(super) fn take_body(&mut self) -> (Chunk, Attached) {
+        (std::mem::take(&mut self.body), self.attached)
     }
 
     /// Its handler is about to begin, on its shard.
@@ -290,6 +293,6 @@ impl Incoming {
 
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incoming").field("method", &self.facts.method).finish_non_exhaustive()
+        f.debug_struct("Incoming").field("method", &self.facts.method()).finish_non_exhaustive()
     }
 }

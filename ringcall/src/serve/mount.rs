@@ -1,9 +1,7 @@
 //! From services to a table of methods.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::future::Future;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,36 +45,54 @@ pub trait SendService: Service {
         Self: Send + Sync;
 }
 
-/// The methods that a shard serves, by number. Looked up with numbers that come from peers, but filled
-/// only with our own, so their hash is their own lower half.
+/// The methods that a shard serves, by number. Looked up with numbers that come from peers, but filled only with our
+/// own, which are hashes already.
 #[derive(Clone, Default)]
 pub(crate) struct Router {
-    methods: HashMap<u64, Rc<Method>, BuildHasherDefault<AsItIs>>,
+    /// Each at the place that its number says, or behind it. A power of two of places, at most half of them taken; none
+    /// at first.
+    places: Vec<Option<Rc<Method>>>,
+    len: usize,
     /// What it says of them to the other side.
     rows: Rc<MethodRows>,
-}
-
-#[derive(Clone, Copy, Default)]
-pub(crate) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
 }
 
 impl Router {
     #[inline]
     pub(crate) fn find(&self, method: u64) -> Option<Rc<Method>> {
-        self.methods.get(&method).cloned()
+        let mut place = method as usize;
+        loop {
+            place &= self.places.len().wrapping_sub(1);
+            let found = self.places.get(place)?.as_ref()?;
+            if found.id == method {
+                return Some(Rc::clone(found));
+            }
+            place += 1;
+        }
+    }
+
+    /// Adds one that is not there.
+    fn insert(&mut self, method: Rc<Method>) {
+        if self.places.len() < 2 * (self.len + 1) {
+            let places = (2 * self.places.len()).max(4);
+            let before = std::mem::replace(&mut self.places, vec![None; places]);
+            before.into_iter().flatten().for_each(|method| self.put(method));
+        }
+        self.put(method);
+        self.len += 1;
+    }
+
+    fn put(&mut self, method: Rc<Method>) {
+        let mask = self.places.len() - 1;
+        let mut place = method.id as usize & mask;
+        while self.places[place].is_some() {
+            place = (place + 1) & mask;
+        }
+        self.places[place] = Some(method);
+    }
+
+    fn methods(&self) -> impl Iterator<Item = &Rc<Method>> {
+        self.places.iter().flatten()
     }
 
     pub(crate) fn rows(&self) -> &Rc<MethodRows> {
@@ -85,7 +101,7 @@ impl Router {
 
     /// The names of all of them.
     pub(crate) fn served(&self) -> Served {
-        Served::new(self.methods.values().map(|method| method.full_name().to_owned()))
+        Served::new(self.methods().map(|method| method.full_name().to_owned()))
     }
 }
 
@@ -95,14 +111,14 @@ pub(crate) const KIND_FLAGS: u8 =
 
 /// One method that a shard serves.
 pub(crate) struct Method {
-    pub(crate) name: &'static str,
+    id: u64,
     codec: Codec,
     in_signature: u64,
     out_signature: u64,
     /// Those of [`KIND_FLAGS`] that its requests have.
     kind: u8,
     handler: Box<dyn Handler>,
-    table: &'static MethodTable,
+    pub(crate) table: &'static MethodTable,
     /// What its calls pass before.
     filter: Option<Rc<dyn ServerFilter>>,
     /// How long its calls keep the shard when they begin. Only known where there are limits.
@@ -141,7 +157,7 @@ impl Method {
         self.table.admit_other(request, reads)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(self: Rc<Self>, mut call: Incoming) {
         match &self.filter {
             None => self.handler.start(&mut call),
@@ -236,14 +252,14 @@ impl Mount {
     }
 
     pub(crate) fn finish(mut self) -> Router {
-        let methods = self.router.methods.values().map(|method| method.table);
+        let methods = self.router.methods().map(|method| method.table);
         self.router.rows = Rc::new(MethodRows::of(methods));
         self.router
     }
 
     fn insert(&mut self, index: usize, handler: Box<dyn Handler>) {
         let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
-        if let Some(other) = self.router.methods.get(&method.id()) {
+        if let Some(other) = self.router.find(method.id()) {
             self.taken.get_or_insert(ServeError::MethodTaken {
                 method: method.full_name().to_owned(),
                 by: other.table.full_name().to_owned(),
@@ -258,7 +274,7 @@ impl Mount {
             false => handler,
         };
         let entry = Method {
-            name: method.name(),
+            id: method.id(),
             codec: method.argument_codec(),
             in_signature: method.signatures().in_signature,
             out_signature: method.signatures().out_signature,
@@ -268,7 +284,7 @@ impl Mount {
             filter: self.filter.clone(),
             cost: Cell::default(),
         };
-        self.router.methods.insert(method.id(), Rc::new(entry));
+        self.router.insert(Rc::new(entry));
     }
 
     /// A method whose handler runs on the shard.
@@ -356,6 +372,6 @@ impl Mount {
 
 impl std::fmt::Debug for Mount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mount").field("methods", &self.router.methods.len()).finish_non_exhaustive()
+        f.debug_struct("Mount").field("methods", &self.router.len).finish_non_exhaustive()
     }
 }

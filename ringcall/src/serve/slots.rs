@@ -42,7 +42,6 @@ pin_project! {
     pub(super) struct Slot<F, W> {
         #[pin]
         future: Option<F>,
-        work: Option<W>,
         // Of a future that was not ready at once.
         kept: Option<Kept<F, W>>,
     }
@@ -53,6 +52,8 @@ struct Kept<F, W> {
     shard: Rc<Inner>,
     facts: Facts,
     home: Rc<Free<F, W>>,
+    /// What follows, until it has ended.
+    work: Option<W>,
 }
 
 impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
@@ -63,8 +64,7 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
         make: impl FnOnce() -> Result<F, Status>,
     ) -> Result<Lent<F, W>, Unbuilt> {
         let taken = self.0.borrow_mut().pop();
-        let mut slot =
-            taken.unwrap_or_else(|| Box::pin(Slot { future: None, work: None, kept: None }));
+        let mut slot = taken.unwrap_or_else(|| Box::pin(Slot { future: None, kept: None }));
         let made = catch_unwind(AssertUnwindSafe(|| {
             slot.as_mut().project().future.set(Some(make()?));
             Ok(())
@@ -82,13 +82,15 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
     /// Polls what was built once at once. It becomes a task only if it is not ready then.
     #[inline]
     pub(super) fn start(&self, mut slot: Lent<F, W>, shard: &Rc<Inner>, facts: &Facts, work: W) {
-        *slot.as_mut().project().work = Some(work);
-        let first = |cx: &mut Context<'_>| slot.as_mut().poll_of(shard, facts, cx);
-        let Some(index) = shard.executor.poll_first(first) else {
-            return give_back(&self.0, slot);
+        let index = match shard.executor.poll_first(|cx| slot.as_mut().poll_of(shard, facts, cx)) {
+            Ok(output) => {
+                end(work, shard, facts, output);
+                return give_back(&self.0, slot);
+            }
+            Err(index) => index,
         };
-        let (shard_kept, home) = (Rc::clone(shard), Rc::clone(&self.0));
-        *slot.as_mut().project().kept = Some(Kept { shard: shard_kept, facts: *facts, home });
+        let (shard_kept, home, work) = (Rc::clone(shard), Rc::clone(&self.0), Some(work));
+        *slot.as_mut().project().kept = Some(Kept { shard: shard_kept, facts: *facts, home, work });
         let running = Running::Task(index);
         let bytes = size_of::<Slot<F, W>>();
         shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
@@ -113,43 +115,42 @@ impl Unbuilt {
     }
 }
 
-/// Drops in place what the future held, and what it was for if it was cancelled.
+/// A future has come to this, or to a panic.
+#[inline]
+fn end<O>(work: impl Work<O>, shard: &Rc<Inner>, facts: &Facts, output: Option<O>) {
+    match output {
+        Some(output) => work.ended(shard, facts, output),
+        None => panicked(shard, facts),
+    }
+}
+
+/// Drops in place what the future held.
 #[inline]
 fn give_back<F, W>(home: &Free<F, W>, mut slot: Lent<F, W>) {
-    let mut this = slot.as_mut().project();
-    this.future.set(None);
-    *this.work = None;
+    slot.as_mut().project().future.set(None);
     let mut free = home.borrow_mut();
     if free.len() < SLOTS_KEPT {
         free.push(slot);
     }
 }
 
-impl<F: Future, W: Work<F::Output>> Slot<F, W> {
+impl<F: Future, W> Slot<F, W> {
+    /// Polls the future; nothing comes of it if it panics.
     #[inline]
     fn poll_of(
         self: Pin<&mut Self>,
         shard: &Rc<Inner>,
         facts: &Facts,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        let this = self.project();
-        let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(()) };
+    ) -> Poll<Option<F::Output>> {
+        let Some(future) = self.project().future.as_pin_mut() else { return Poll::Pending };
         let entered = shard.enter(facts);
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         drop(entered);
-        if matches!(polled, Ok(Poll::Pending)) {
-            return Poll::Pending;
+        match polled {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
         }
-        if this.kept.is_some() {
-            shard.ended_running(facts.handle, facts.request);
-        }
-        match (polled, this.work.take()) {
-            (Ok(Poll::Ready(output)), Some(work)) => work.ended(shard, facts, output),
-            (Err(_), _) => panicked(shard, facts),
-            (Ok(_), _) => {}
-        }
-        Poll::Ready(())
     }
 }
 
@@ -159,7 +160,14 @@ impl<F: Future + 'static, W: Work<F::Output>> Task for Slot<F, W> {
             return Poll::Ready(());
         };
         let (shard, facts) = (Rc::clone(shard), *facts);
-        self.poll_of(&shard, &facts, cx)
+        let Poll::Ready(output) = self.as_mut().poll_of(&shard, &facts, cx) else {
+            return Poll::Pending;
+        };
+        shard.ended_running(facts.handle, facts.request);
+        if let Some(work) = self.project().kept.as_mut().and_then(|kept| kept.work.take()) {
+            end(work, &shard, &facts, output);
+        }
+        Poll::Ready(())
     }
 
     fn recycle(mut self: Pin<Box<Self>>) {

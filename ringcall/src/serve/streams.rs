@@ -187,7 +187,7 @@ impl ItemSink {
             shard.endpoint.borrow_mut().begin_items(now, handle, request, header, &extensions);
         shard.left_work();
         if let Err(ReplyError::Encode(error)) = begun {
-            log::warn!("the reply of {} could not begin: {error}", self.facts.method);
+            log::warn!("the reply of {} could not begin: {error}", self.facts.method());
             return Ending::Status(Status::REPLY_FAILED);
         }
         if begun.is_err() {
@@ -211,7 +211,7 @@ impl ItemSink {
             match poll_fn(send).await {
                 Ok(()) => {}
                 Err(ItemError::Encode(error)) => {
-                    let method = self.facts.method;
+                    let method = self.facts.method();
                     log::warn!("an item of the reply of {method} could not be sent: {error}");
                     return Ending::Status(Status::REPLY_FAILED);
                 }
@@ -282,7 +282,7 @@ where
             stream
         });
         let owner = Owner(Rc::clone(&stream));
-        let (in_signature, form) = (call.in_signature, call.item_form);
+        let (in_signature, form) = (call.in_signature, call.facts.forms.item_in);
         let streams = Streams { stream, facts, in_signature, form };
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
             Ok(Ok(future)) => future,
@@ -290,7 +290,7 @@ where
             Err(_) => return panicked(&shard, &facts),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
-        let Some(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
+        let Err(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
         *task.as_mut().project().is_kept = true;
         let bytes = size_of_val(&*task) + OpenStream::BYTES;
         let running = Running::Task(index);

@@ -1,7 +1,6 @@
 //! A small executor for one thread: handlers that wait, and tasks that were spawned.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -110,28 +109,50 @@ impl Wake for TaskWake {
 }
 
 /// Tasks to poll, in order, each once. Of the shard's thread: what wakes there needs no atomics.
-#[derive(Default)]
 struct ReadyQueue {
-    tasks: VecDeque<u32>,
-    /// By task.
-    is_queued: Vec<bool>,
+    /// By task: which one is behind it, [`LAST`] or [`IDLE`].
+    behind: Vec<u32>,
+    first: u32,
+    last: u32,
+    len: usize,
+}
+
+/// The end of the queue.
+const LAST: u32 = u32::MAX;
+/// Of a task that is not in the queue.
+const IDLE: u32 = u32::MAX - 1;
+
+impl Default for ReadyQueue {
+    fn default() -> ReadyQueue {
+        ReadyQueue { behind: Vec::new(), first: LAST, last: LAST, len: 0 }
+    }
 }
 
 impl ReadyQueue {
     #[inline]
     fn push(&mut self, index: u32) {
-        let Some(is_queued) = self.is_queued.get_mut(index as usize) else { return };
-        if !std::mem::replace(is_queued, true) {
-            self.tasks.push_back(index);
+        let Some(behind) = self.behind.get_mut(index as usize) else { return };
+        if *behind != IDLE {
+            return;
         }
+        *behind = LAST;
+        match self.behind.get_mut(self.last as usize) {
+            Some(behind_last) => *behind_last = index,
+            None => self.first = index,
+        }
+        self.last = index;
+        self.len += 1;
     }
 
     #[inline]
     fn pop(&mut self) -> Option<u32> {
-        let index = self.tasks.pop_front()?;
-        if let Some(is_queued) = self.is_queued.get_mut(index as usize) {
-            *is_queued = false;
+        let index = self.first;
+        let behind = self.behind.get_mut(index as usize)?;
+        self.first = std::mem::replace(behind, IDLE);
+        if self.first == LAST {
+            self.last = LAST;
         }
+        self.len -= 1;
         Some(index)
     }
 }
@@ -218,7 +239,7 @@ impl Executor {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.borrow().tasks.is_empty() || self.remote.has_woken()
+        self.ready.borrow().len > 0 || self.remote.has_woken()
     }
 
     /// Adds a task and polls it as soon as possible.
@@ -230,24 +251,24 @@ impl Executor {
     }
 
     /// Polls what may become a task, with the waker that it would have. If it is ready it never is one.
-    /// Otherwise its slot is returned, for [`put`](Self::put).
+    ///
+    /// # Errors
+    /// Otherwise its slot, for [`put`](Self::put).
     #[inline]
-    pub(crate) fn poll_first(
+    pub(crate) fn poll_first<T>(
         &self,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<()>,
-    ) -> Option<u32> {
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, u32> {
         let spare = self.spare.take().unwrap_or_else(|| self.reserve_spare());
         let outer = self.polled.replace(spare.index);
         let polled = poll(&mut Context::from_waker(&spare.waker.waker));
         self.polled.set(outer);
-        if polled.is_pending() {
-            return Some(spare.index);
-        }
+        let Poll::Ready(output) = polled else { return Err(spare.index) };
         if let Some(other) = self.spare.replace(Some(spare)) {
             // Of a poll inside of this one.
             self.free.borrow_mut().push(other.index);
         }
-        None
+        Ok(output)
     }
 
     #[cold]
@@ -267,7 +288,7 @@ impl Executor {
         let wake = Arc::new(TaskWake { index, is_sent: AtomicBool::new(false), remote });
         let waker = Waker::from(Arc::clone(&wake));
         slots.push(Slot { waker: Rc::new(TaskWaker { waker, wake }), content: Content::Free });
-        self.ready.borrow_mut().is_queued.push(false);
+        self.ready.borrow_mut().behind.push(IDLE);
         index
     }
 
@@ -301,7 +322,7 @@ impl Executor {
     /// meanwhile waits for the next time: a task that yields by waking itself would have the whole budget.
     pub(crate) fn run(&self, budget: usize, goes_on: impl Fn() -> bool) -> bool {
         self.hear();
-        let wanted = self.ready.borrow().tasks.len().min(budget);
+        let wanted = self.ready.borrow().len.min(budget);
         for nth in 0..wanted {
             if nth >= TASKS_MIN && !goes_on() {
                 break;

@@ -18,6 +18,7 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use ringcall_core::frame::CancelReason;
@@ -171,8 +172,9 @@ pub(crate) struct Inner {
     watch: Option<Box<Watch>>,
     /// Of connections, if they are recorded.
     records: Option<Box<Records>>,
-    /// Whether any of them wants to know of answers.
-    tells_answers: Cell<bool>,
+    /// Nobody but callers and handlers has to do with calls: neither observers nor a gate, no limits, no kept answers,
+    /// and answers are not compressed. One look in place of one for each.
+    calls_are_plain: Cell<bool>,
 }
 
 /// Until when a call is to be answered, and what time it is.
@@ -301,6 +303,12 @@ impl Inner {
             is_guarded: !gate.is_open(),
             asks_callers: gate.asks_callers(),
             identity: config.identity,
+            calls_are_plain: Cell::new(
+                watch.is_none()
+                    && gate.is_open()
+                    && config.kept.is_none()
+                    && config.compression.replies.is_none(),
+            ),
             gate: RefCell::new(gate),
             origins,
             drain: RefCell::default(),
@@ -312,7 +320,6 @@ impl Inner {
             compression: config.compression,
             inflated: Inflated::new(config.inflated_bytes_max),
             records: Records::new(config.recorder),
-            tells_answers: Cell::new(watch.is_some() || config.kept.is_some()),
             admission: OnceCell::new(),
             keeping: Keeping::new(config.kept),
             watch,
@@ -517,7 +524,10 @@ impl Inner {
                 if request.compression != 0 || request.codec.has_names() {
                     return self.dispatch_timed(handle, request);
                 }
-                self.dispatch(handle, request);
+                if self.dispatch(handle, request) {
+                    // Nothing is left of it to drop.
+                    std::mem::forget(event.take());
+                }
                 return 0;
             }
             Some(Event::Completed(Ticket::Waiter(index), Outcome::Reply(reply)))
@@ -629,8 +639,24 @@ impl Inner {
 
     // ---- calls of others ----
 
-    #[inline]
-    fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) {
+    /// Says whether the call has taken the bytes of the request.
+    #[inline(always)]
+    fn dispatch(self: &Rc<Self>, handle: Handle, request: &mut Request) -> bool {
+        if !self.calls_are_plain.get() {
+            self.dispatch_asking(handle, request);
+            return false;
+        }
+        let method = self.routers.borrow().find(handle, request.method);
+        let Some(method) = method else {
+            self.control(handle, request);
+            return false;
+        };
+        self.begin(handle, request, method, 0)
+    }
+
+    /// The same where others have a say in it.
+    #[cold]
+    fn dispatch_asking(self: &Rc<Self>, handle: Handle, request: &mut Request) {
         if self.watch.is_some() {
             self.watch_request(handle, request);
         }
@@ -647,7 +673,7 @@ impl Inner {
         self.begin(handle, request, method, 0);
     }
 
-    /// Begins a call, which has waited for so long. Takes the bytes of its request.
+    /// Begins a call, which has waited for so long, and takes the bytes of its request; `false` if it was refused.
     #[inline(always)]
     fn begin(
         self: &Rc<Self>,
@@ -655,20 +681,25 @@ impl Inner {
         request: &mut Request,
         method: Rc<Method>,
         queue_us: u32,
-    ) {
+    ) -> bool {
         let reads = || self.hello(handle).map_or(0, |hello| hello.codecs);
         let admitted = match method.admit(request, reads) {
             Ok(admitted) => admitted,
-            Err(status) => return self.refuse(handle, request.id, status),
+            Err(status) => {
+                self.refuse(handle, request.id, status);
+                return false;
+            }
         };
         if request.compression != 0
             && let Err(status) = self.inflate(handle, request)
         {
-            return self.refuse(handle, request.id, status);
+            self.refuse(handle, request.id, status);
+            return false;
         }
-        let mut call = Incoming::on_shard(self, handle, request, method.name, &admitted);
+        let mut call = Incoming::on_shard(self, handle, request, method.table, &admitted);
         call.facts.queue_us = queue_us;
         method.start(call);
+        true
     }
 
     /// Makes of a request's body what it was before it was compressed.
@@ -812,17 +843,10 @@ impl Inner {
         Due { now: self.now(), at }
     }
 
-    /// A call to whoever calls this side: it is refused rather than wait for the other side, see
+    /// A call that was made to whoever calls this side: it is refused rather than wait for the other side, see
     /// [`Peer`](crate::Peer#room).
-    pub(crate) fn call_at_once<P: Payload>(
-        &self,
-        handle: Handle,
-        outgoing: &Outgoing,
-        due: Due,
-        payload: &P,
-        ticket: Ticket,
-    ) -> Result<CallId, Refused<Ticket>> {
-        let id = self.call(handle, outgoing, due, payload, ticket)?;
+    #[cold]
+    pub(crate) fn at_once(&self, handle: Handle, id: CallId) -> Result<CallId, Refused<Ticket>> {
         let waits = {
             let endpoint = self.endpoint.borrow();
             endpoint.connection(handle).is_some_and(|connection| connection.waits_for_credit(id))
@@ -834,7 +858,7 @@ impl Inner {
     }
 
     /// Makes a call on a connection of this shard.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call<P: Payload>(
         &self,
         handle: Handle,
@@ -888,13 +912,18 @@ impl Inner {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wake(&self, sleeper: Option<Sleeper>) {
         match sleeper {
             Some(Sleeper::Task(index)) => self.executor.wake(index),
-            Some(Sleeper::Waker(waker)) => self.guard(|| waker.wake()),
+            Some(Sleeper::Waker(waker)) => self.wake_elsewhere(waker),
             None => {}
         }
+    }
+
+    #[inline(never)]
+    fn wake_elsewhere(&self, waker: Waker) {
+        self.guard(|| waker.wake());
     }
 
     fn complete_other(&self, ticket: Ticket, outcome: Outcome) {

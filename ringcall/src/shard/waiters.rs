@@ -115,10 +115,11 @@ impl Waiters {
         if reply.header.status != Status::OK || reply.header.compression != 0 {
             return None;
         }
-        let answer = take(reply).into();
-        put(waiter, Waiter::Free);
+        let Waiter::Done(Outcome::Reply(reply)) = std::mem::replace(waiter, Waiter::Free) else {
+            return None;
+        };
         state.free.push(index);
-        Some(answer)
+        Some(reply.into())
     }
 
     /// The result, if it is there; the waiter is free then. Otherwise keeps whom to wake.

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
     Answer, Attached, CallId, Cause, Chunk, Failure, Handle, Instant, Outcome, Outgoing, Payload,
@@ -46,6 +46,13 @@ enum Stage {
     Ended,
 }
 
+/// How a call goes on that has been polled before.
+enum GoesOn {
+    /// It is to be made again.
+    Again(Due),
+    With(Poll<Result<Answer<Chunk>, Failure>>),
+}
+
 struct Waiting {
     deadline: Instant,
     /// Wakes at the deadline.
@@ -65,7 +72,7 @@ impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
 
 impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     /// Tries to make the call.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, due: Due, cx: &mut Context<'_>) -> Poll<Failure> {
         if !self.client.borrow().0.connection.skew.adapt(&mut self.call) {
             return self.wait_as(Waits::Table, due.at, cx);
@@ -138,18 +145,6 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
     }
 }
 
-impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
-    /// It waits, and is polled: because there is room, or because of something else.
-    #[cold]
-    fn try_again(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        let Some(waiting) = self.waiting.take() else { return Poll::Pending };
-        // It is not to wait twice.
-        let _was_let_in = waiting.leave_crowd(self.client.borrow());
-        let due = self.client.borrow().0.shard.due_at(waiting.deadline);
-        self.send(due, cx)
-    }
-}
-
 impl Waiting {
     /// It waits no more; says whether it was let in already.
     fn leave_crowd(&self, client: &LocalClient) -> bool {
@@ -216,46 +211,49 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
         Some(answer)
     }
 
-    #[inline]
-    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+    /// It has not been polled before: until when it is to be answered.
+    #[inline(always)]
+    fn begin(&mut self) -> Due {
         let local = &self.client.borrow().0;
         let due = local.shard.due_in(self.call.timeout);
         if local.connection.audience().is_some() {
             self.watch_begin(due.now);
         }
-        self.send(due, cx).map(|failure| self.finish(Err(failure)))
+        due
     }
 
     /// It waits, or has ended otherwise than most do, or is observed.
     #[inline(never)]
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer<Chunk>, Failure>> {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> GoesOn {
         if let Some(answer) = self.take_plain() {
-            return Poll::Ready(self.finish(Ok(answer)));
+            return self.end(Ok(answer));
         }
         let shard = &self.client.borrow().0.shard;
-        let result = match &self.stage {
-            Stage::Unsent => ready!(self.try_again(cx).map(Err)),
+        match &self.stage {
+            Stage::Unsent => self.try_again(),
             Stage::Sent { waiter, .. } => {
                 let task = || shard.executor.task_of(cx.waker());
                 match shard.waiters.poll(*waiter, task, cx.waker()) {
-                    Waited::Pending => return Poll::Pending,
-                    Waited::Ended(outcome) => ready!(self.ended(outcome, cx)),
+                    Waited::Pending => GoesOn::With(Poll::Pending),
+                    Waited::Ended(outcome) => self.ended(outcome),
                 }
             }
-            Stage::Ended => Err(Failure::unknown(Cause::Cancelled)),
-        };
-        Poll::Ready(self.finish(result))
+            Stage::Ended => self.end(Err(Failure::unknown(Cause::Cancelled))),
+        }
     }
-}
 
-impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
+    /// It waits, and is polled: because there is room, or because of something else.
+    #[cold]
+    fn try_again(&mut self) -> GoesOn {
+        let Some(waiting) = self.waiting.take() else { return GoesOn::With(Poll::Pending) };
+        // It is not to wait twice.
+        let _was_let_in = waiting.leave_crowd(self.client.borrow());
+        GoesOn::Again(self.client.borrow().0.shard.due_at(waiting.deadline))
+    }
+
     /// It has ended otherwise than with a value: perhaps it is made again.
     #[cold]
-    fn ended(
-        &mut self,
-        outcome: Outcome,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Answer<Chunk>, Failure>> {
+    fn ended(&mut self, outcome: Outcome) -> GoesOn {
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let connection = &self.client.borrow().0.connection;
         if let Stage::Sent { handle, deadline, .. } = stage
@@ -264,10 +262,13 @@ impl<C: Borrow<LocalClient>, P: Payload> LocalCall<C, P> {
                 || connection.skew.learn(&failure, Called::from(&self.call)))
         {
             self.watch_repeat();
-            let due = self.client.borrow().0.shard.due_at(deadline);
-            return self.send(due, cx).map(Err);
+            return GoesOn::Again(self.client.borrow().0.shard.due_at(deadline));
         }
-        Poll::Ready(answer(outcome))
+        self.end(answer(outcome))
+    }
+
+    fn end(&mut self, result: Result<Answer<Chunk>, Failure>) -> GoesOn {
+        GoesOn::With(Poll::Ready(self.finish(result)))
     }
 
     /// What few calls need behind their end.
@@ -285,13 +286,19 @@ impl<C: Borrow<LocalClient>, P: Payload> Future for LocalCall<C, P> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Some(answer) = this.take_answer() {
-            return Poll::Ready(Ok(answer));
-        }
-        match this.stage {
-            Stage::Unsent if this.waiting.is_none() => this.begin(cx),
-            _ => this.go_on(cx),
-        }
+        let due = match this.stage {
+            Stage::Unsent if this.waiting.is_none() => this.begin(),
+            _ => {
+                if let Some(answer) = this.take_answer() {
+                    return Poll::Ready(Ok(answer));
+                }
+                match this.go_on(cx) {
+                    GoesOn::With(polled) => return polled,
+                    GoesOn::Again(due) => due,
+                }
+            }
+        };
+        this.send(due, cx).map(|failure| this.finish(Err(failure)))
     }
 }
 
@@ -323,8 +330,10 @@ fn answer(outcome: Outcome) -> Result<Answer<Chunk>, Failure> {
     }
 }
 
-impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
-    fn drop(&mut self) {
+impl<C: Borrow<LocalClient>, P> LocalCall<C, P> {
+    /// It is dropped before its end.
+    #[cold]
+    fn give_up(&mut self) {
         if self.begun.is_some() {
             self.watch_end(&Err(Failure::unknown(Cause::Cancelled)));
         }
@@ -337,6 +346,16 @@ impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
             Some(_) => shard.waiters.remove(waiter),
             // It has ended meanwhile, or is a one-way call, which ends when it is sent.
             None => shard.waiters.leave(waiter),
+        }
+    }
+}
+
+impl<C: Borrow<LocalClient>, P> Drop for LocalCall<C, P> {
+    #[inline]
+    fn drop(&mut self) {
+        let has_sent = matches!(self.stage, Stage::Sent { .. });
+        if has_sent || self.begun.is_some() || self.waiting.is_some() {
+            self.give_up();
         }
     }
 }

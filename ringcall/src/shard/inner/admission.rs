@@ -175,7 +175,7 @@ impl Inner {
             None => {
                 let admission = Admission::new(limits, rates, self.now());
                 let _is_first = self.admission.set(Box::new(admission));
-                self.tells_answers.set(true);
+                self.calls_are_plain.set(false);
             }
         }
     }

@@ -41,6 +41,7 @@ impl Inner {
     }
 
     /// Answers a call. That the caller is gone is no fault of ours.
+    #[inline]
     pub(crate) fn answer_with<P: Payload>(
         &self,
         handle: Handle,
@@ -86,27 +87,16 @@ impl Inner {
         header: ReplyHeader,
         payload: &P,
     ) {
-        if self.tells_answers.get() {
+        if !self.calls_are_plain.get() {
             return self.answer_told(handle, request, header, payload);
         }
-        self.answer_plainly(handle, request, header, payload);
-    }
-
-    #[inline(always)]
-    pub(super) fn answer_plainly<P: Payload>(
-        &self,
-        handle: Handle,
-        request: RequestId,
-        header: ReplyHeader,
-        payload: &P,
-    ) {
-        let replied = self.reply(handle, request, header, payload);
+        let replied = self.reply_as_it_is(handle, request, header, payload);
         if let Err(ReplyError::Encode(error)) = replied {
             log::warn!("a reply could not be sent: {error}");
         }
     }
 
-    /// The same for whoever wants to know of answers.
+    /// The same where others have a say in it.
     #[cold]
     pub(super) fn answer_told<P: Payload>(
         &self,
@@ -121,13 +111,14 @@ impl Inner {
         if self.admission.get().is_some() {
             self.ended_taken(handle, request, &mut header);
         }
-        match self.watch.is_some() {
-            true => self.answer_watched(handle, request, header, &Measured::new(payload)),
-            false => self.answer_plainly(handle, request, header, payload),
+        if self.watch.is_some() {
+            return self.answer_watched(handle, request, header, &Measured::new(payload));
+        }
+        if let Err(ReplyError::Encode(error)) = self.reply(handle, request, header, payload) {
+            log::warn!("a reply could not be sent: {error}");
         }
     }
 
-    #[inline]
     pub(super) fn reply<P: Payload>(
         &self,
         handle: Handle,
@@ -138,6 +129,17 @@ impl Inner {
         if self.compression.replies.is_some() && has_body(&header) {
             return self.reply_packed(handle, request, header, payload);
         }
+        self.reply_as_it_is(handle, request, header, payload)
+    }
+
+    #[inline]
+    fn reply_as_it_is<P: Payload>(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        header: ReplyHeader,
+        payload: &P,
+    ) -> Result<(), ReplyError> {
         let mut endpoint = self.endpoint.borrow_mut();
         endpoint.reply(self.now(), handle, request, header, payload)
     }

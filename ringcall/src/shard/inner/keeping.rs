@@ -43,7 +43,7 @@ impl Inner {
             Ok(key) => key?,
             Err(status) => return Some(Begun::Refused(status)),
         };
-        let begun = replies.begin(self.now(), key, (of.out_signature, of.out_forms));
+        let begun = replies.begin(self.now(), key, (of.out_signature, of.forms.out));
         if matches!(begun, Begun::First) {
             running.borrow_mut().insert((of.handle, of.request), key);
         }

@@ -126,9 +126,9 @@ impl Inner {
         if !may_go {
             return self.call_later(client, outgoing, due.at, payload, ticket, Some(Waits::Table));
         }
-        let called = match waits {
-            true => self.call(handle, &outgoing, due, &payload, ticket),
-            false => self.call_at_once(handle, &outgoing, due, &payload, ticket),
+        let called = match self.call(handle, &outgoing, due, &payload, ticket) {
+            Ok(id) if !waits => self.at_once(handle, id),
+            called => called,
         };
         match called {
             Ok(id) => {
