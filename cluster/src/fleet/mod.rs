@@ -13,6 +13,7 @@ mod methods;
 mod probing;
 mod report;
 mod routing;
+mod streams;
 mod sweep;
 
 use std::num::NonZeroU32;
@@ -27,6 +28,7 @@ pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
 pub use probing::LoadProbe;
 pub use report::{AttemptReport, CallEnd, CallReport};
+pub use streams::OpenStream;
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
@@ -238,7 +240,7 @@ impl CallState {
     }
 }
 
-/// An attempt of a call. Give it back exactly once: to [`Fleet::end`], or to [`Fleet::abandon`].
+/// An attempt of a call. Give it back exactly once: to [`Fleet::end`], to [`Fleet::abandon`], or as an [`OpenStream`].
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
@@ -669,10 +671,7 @@ impl<T: Clone> Fleet<T> {
             self.probed(now, host.place(), Probed::GivenUp);
             self.refresh(now);
         }
-        let changed = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
-        if let Some(is_open) = changed {
-            self.breaker_is(is_open, call.method, Some(host.place()));
-        }
+        self.end_host(now, call, &attempt, None);
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }
@@ -699,6 +698,18 @@ impl<T: Clone> Fleet<T> {
     ) {
         let errors = &self.methods.settings(call.method).retry.errors;
         let is_good = end.and_then(|end| is_good_of_method(sign_of(end, errors)));
+        self.finish_as(now, call, is_good, end);
+    }
+
+    /// The same, where it is known what it says of the method.
+    #[inline]
+    fn finish_as(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        is_good: Option<bool>,
+        end: Option<Result<&ReplyHeader, &Failure>>,
+    ) {
         if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
             self.breaker_is(is_open, call.method, None);
         }
@@ -787,25 +798,10 @@ impl<T: Clone> Fleet<T> {
             health.record(now, is_good);
         }
         if attempt.is_probe {
-            let is_answer = match end {
-                Ok(_) => true,
-                Err(failure) => matches!(failure.cause, Cause::Status(_)),
-            };
-            let probed = match is_good {
-                Some(true) => Probed::Works,
-                Some(false) => Probed::Fails,
-                None if is_answer => Probed::Answers,
-                None => Probed::GivenUp,
-            };
-            self.probed(now, host.place(), probed);
+            self.probed(now, host.place(), probed_like(end, is_good));
             self.refresh(now);
         }
-        let of_method = is_good_of_method(sign);
-        let changed =
-            self.methods.end_host(call.method, host.place(), now, attempt.pass, of_method);
-        if let Some(is_open) = changed {
-            self.breaker_is(is_open, call.method, Some(host.place()));
-        }
+        self.end_host(now, call, attempt, is_good_of_method(sign));
         let Some(is_good) = is_good else { return sign };
         let latency = now.since(attempt.started);
         let load = end.map_or(0, |header| header.load);
@@ -825,6 +821,22 @@ impl<T: Clone> Fleet<T> {
             self.failed(now, host.place());
         }
         sign
+    }
+
+    /// The breaker of its method, at its instance, hears how an attempt has ended.
+    #[inline]
+    fn end_host(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: &Attempt,
+        is_good: Option<bool>,
+    ) {
+        let place = attempt.host.place();
+        let changed = self.methods.end_host(call.method, place, now, attempt.pass, is_good);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(place));
+        }
     }
 
     /// Whether the call is made again.
@@ -862,6 +874,20 @@ impl<T: Clone> Fleet<T> {
             self.counts.over_budget += 1;
         }
         may
+    }
+}
+
+/// What the end of a probe, which says this of the instance, comes to.
+fn probed_like(end: Result<&ReplyHeader, &Failure>, is_good: Option<bool>) -> Probed {
+    let is_answer = match end {
+        Ok(_) => true,
+        Err(failure) => matches!(failure.cause, Cause::Status(_)),
+    };
+    match is_good {
+        Some(true) => Probed::Works,
+        Some(false) => Probed::Fails,
+        None if is_answer => Probed::Answers,
+        None => Probed::GivenUp,
     }
 }
 

@@ -31,6 +31,7 @@ pub use fallback::{
 };
 pub use filtered::{
     ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+    OwnedFilteredOpening,
 };
 pub use landing::{LandingCall, LandingFuture};
 pub(crate) use local::{ClientConnection, Waits, failure_of};
