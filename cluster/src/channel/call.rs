@@ -6,15 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ringcall_core::frame::request_flags;
 use ringcall_core::{
     Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
 };
 
 use super::carrying::{Carrying, carrying, joined};
-use super::start::{Known, Wanted, outgoing};
 use super::{Connector, Guard as _, Shared};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
+use crate::route::Asked;
 
 type End<N> = Result<Answer<<<N as Connector>::Channel as Channel>::Body>, Failure>;
 
@@ -85,10 +86,36 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
     /// it first.
     #[inline(always)]
     fn attempt(&mut self) -> Result<Option<Running<N, P>>, Failure> {
-        let (key, is_reported) = (self.key, self.is_reported);
-        let wanted = Wanted { call: &self.call, payload: &self.payload, key, is_reported };
+        let connector = &self.shared.connector;
+        let now = connector.now();
+        let Outgoing { name, method, flags, timeout, .. } = self.call;
+        let (extensions, argument) = (self.payload.extensions(), self.payload.argument());
+        let asked = Asked { name, method, key: self.key, extensions, argument };
         let (state, operation, is_tied) = (&mut self.state, &mut self.operation, &mut self.is_tied);
-        let begun = self.shared.start(&wanted, Known { state, operation, is_tied })?;
+        let readiness = |channel: &N::Channel| connector.readiness(channel);
+        let begun = self.shared.fleet.with(|fleet| {
+            if state.is_none() {
+                let begun = if fleet.is_next_reported() || self.is_reported {
+                    state.insert(fleet.begin_reported(now, &asked, flags, timeout, readiness)?)
+                } else {
+                    state.insert(fleet.begin(now, &asked, flags, timeout)?)
+                };
+                if fleet.wants_key(begun) && !asked.has_idempotency_key() {
+                    *operation = Some(self.shared.operations.next());
+                }
+                *is_tied = fleet.is_tied(begun);
+                if begun.is_special() {
+                    return Ok(None);
+                }
+            }
+            let Some(state) = state else { return Ok(None) };
+            if state.was_delayed_too_long(now) {
+                return Err(Failure::not_sent(Cause::Expired));
+            }
+            let (attempt, channel) = fleet.start(now, &asked, state, readiness)?;
+            let carried = fleet.carried(state, &attempt);
+            Ok(Some((attempt, channel, carried)))
+        })?;
         Ok(begun.map(|(attempt, channel, carried)| self.run(attempt, channel, carried)))
     }
 
@@ -99,7 +126,11 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
         channel: N::Channel,
         carried: Option<Arc<[u8]>>,
     ) -> Running<N, P> {
-        let call = outgoing(&self.call, &attempt);
+        let mut call = Outgoing { timeout: attempt.timeout, ..self.call };
+        if attempt.number > 0 {
+            call.flags |= request_flags::RETRIED;
+            call.attempt = call.attempt.saturating_add(attempt.number);
+        }
         let mut carried = joined(carried, self.operation.as_ref());
         let begun = self.is_tied.then(|| self.tie(&mut carried));
         let payload = carrying(self.payload.clone(), carried);

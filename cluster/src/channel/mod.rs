@@ -8,7 +8,6 @@ mod copies;
 mod operations;
 mod probing;
 mod ready;
-mod start;
 mod streams;
 
 use std::collections::BTreeMap;

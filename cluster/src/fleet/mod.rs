@@ -671,7 +671,10 @@ impl<T: Clone> Fleet<T> {
             self.probed(now, host.place(), Probed::GivenUp);
             self.refresh(now);
         }
-        self.end_host(now, call, &attempt, None);
+        let changed = self.methods.end_host(call.method, host.place(), now, attempt.pass, None);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(host.place()));
+        }
         // Or an instance whose calls always lose against hedges would look fast.
         self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
     }
@@ -698,18 +701,6 @@ impl<T: Clone> Fleet<T> {
     ) {
         let errors = &self.methods.settings(call.method).retry.errors;
         let is_good = end.and_then(|end| is_good_of_method(sign_of(end, errors)));
-        self.finish_as(now, call, is_good, end);
-    }
-
-    /// The same, where it is known what it says of the method.
-    #[inline]
-    fn finish_as(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        is_good: Option<bool>,
-        end: Option<Result<&ReplyHeader, &Failure>>,
-    ) {
         if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
             self.breaker_is(is_open, call.method, None);
         }
@@ -801,7 +792,12 @@ impl<T: Clone> Fleet<T> {
             self.probed(now, host.place(), probed_like(end, is_good));
             self.refresh(now);
         }
-        self.end_host(now, call, attempt, is_good_of_method(sign));
+        let of_method = is_good_of_method(sign);
+        let changed =
+            self.methods.end_host(call.method, host.place(), now, attempt.pass, of_method);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(host.place()));
+        }
         let Some(is_good) = is_good else { return sign };
         let latency = now.since(attempt.started);
         let load = end.map_or(0, |header| header.load);
@@ -821,22 +817,6 @@ impl<T: Clone> Fleet<T> {
             self.failed(now, host.place());
         }
         sign
-    }
-
-    /// The breaker of its method, at its instance, hears how an attempt has ended.
-    #[inline]
-    fn end_host(
-        &mut self,
-        now: Instant,
-        call: &CallState,
-        attempt: &Attempt,
-        is_good: Option<bool>,
-    ) {
-        let place = attempt.host.place();
-        let changed = self.methods.end_host(call.method, place, now, attempt.pass, is_good);
-        if let Some(is_open) = changed {
-            self.breaker_is(is_open, call.method, Some(place));
-        }
     }
 
     /// Whether the call is made again.

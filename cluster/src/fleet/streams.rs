@@ -58,10 +58,9 @@ impl<T: Clone> Fleet<T> {
             return;
         }
         self.succeeded(now, call);
-        if call.pass == Some(Pass::Probe)
-            && let Some(is_open) = self.methods.end(call.method, now, call.pass.take(), Some(true))
-        {
-            self.breaker_is(is_open, call.method, None);
+        if call.pass == Some(Pass::Probe) {
+            self.end_method(now, call, Some(true));
+            call.pass = None;
         }
         let host = stream.attempt.host;
         if self.hosts.stats_of(host).is_none() {
@@ -106,13 +105,16 @@ impl<T: Clone> Fleet<T> {
     }
 
     /// Its caller has let go of a stream, and of its call with it. One that had begun was what the caller wanted.
-    pub fn leave_stream(&mut self, now: Instant, call: &CallState, stream: OpenStream) {
+    pub fn leave_stream(&mut self, now: Instant, call: &mut CallState, stream: OpenStream) {
         let is_good = stream.has_begun.then_some(true);
         if call.report.is_some() {
             self.report_end(now, call, &stream.attempt, None);
         }
         self.leave_host(now, call, &stream, is_good);
-        self.finish_as(now, call, is_good, None);
+        self.end_method(now, call, is_good);
+        // Its breaker has heard of it.
+        call.pass = None;
+        self.finish(now, call, None);
     }
 
     /// What was seen of it, by its instance, its breaker, and its health.
@@ -178,6 +180,28 @@ impl<T: Clone> Fleet<T> {
         // Or an instance that never begins would look fast.
         if let Some(waited) = stream.waited(now).filter(|_| !has_begun) {
             self.hosts.stats_mut(place).waited(waited);
+        }
+    }
+
+    /// The method's breaker hears how a call has ended.
+    fn end_method(&mut self, now: Instant, call: &CallState, is_good: Option<bool>) {
+        if let Some(is_open) = self.methods.end(call.method, now, call.pass, is_good) {
+            self.breaker_is(is_open, call.method, None);
+        }
+    }
+
+    /// The breaker of its method at its instance does.
+    fn end_host(
+        &mut self,
+        now: Instant,
+        call: &CallState,
+        attempt: &Attempt,
+        is_good: Option<bool>,
+    ) {
+        let place = attempt.host.place();
+        let changed = self.methods.end_host(call.method, place, now, attempt.pass, is_good);
+        if let Some(is_open) = changed {
+            self.breaker_is(is_open, call.method, Some(place));
         }
     }
 }

@@ -8,6 +8,8 @@ mod access;
 mod alone;
 mod common;
 
+#[cfg(feature = "cluster")]
+mod balanced_streams;
 mod bodies;
 mod both_ways;
 mod calls;
