@@ -17,8 +17,8 @@ use ringcall::cluster::{
 };
 use ringcall::filter::{ClientCall, FilterExt, Filtered};
 use ringcall::{
-    Address, CallError, Cause, Context, Failure, FailureClass, Fallbacks, ItemSender,
-    Items, Refusal, ReplyItems, RunningServer, Server, Shard, ShardConfig, Status, Stream, Upload,
+    Address, CallError, Cause, Context, Failure, FailureClass, Fallbacks, ItemSender, Items,
+    Refusal, ReplyItems, RunningServer, Server, Shard, ShardConfig, Status, Stream, Upload,
     WithFallbacks,
 };
 
@@ -376,9 +376,9 @@ fn a_stream_goes_on_while_its_server_drains_and_the_next_one_goes_elsewhere() {
     }
     assert_eq!(in_flight(&balanced), 1);
     // Nor does it matter to it that it is not listed any more.
-    balanced.apply(&Listing::of(2, [0, 1, 2].into_iter().filter(|number| *number != who).map(
-        |number| instance(number as u64, servers[number.min(1)].address()),
-    )));
+    let others = (0..3).filter(|number| *number != who as u64).zip(&servers);
+    let listed = others.map(|(number, server)| instance(number, server.address()));
+    balanced.apply(&Listing::of(2, listed));
     assert_eq!(in_flight(&balanced), 0, "of those that are listed");
     assert_eq!(repeat(7), who as u64 * 1000 + 7);
     assert!(!drains.is_finished());
@@ -497,8 +497,7 @@ fn handlers_make_streams_over_balanced_channels_within_their_own_time() {
     // Calls with streams pass whoever has fallbacks for others.
     let fallbacks = Fallbacks::of(ChoirClient::service_table());
     let choir = ChoirClient::new(WithFallbacks::new(balanced, fallbacks));
-    let sums: Vec<u64> =
-        (0..9).map(|_| choir.pass_on(&10).wait().unwrap().to_native()).collect();
+    let sums: Vec<u64> = (0..9).map(|_| choir.pass_on(&10).wait().unwrap().to_native()).collect();
     assert!(sums.iter().all(|sum| [0, 10, 20].contains(sum)), "{sums:?}");
     assert!([0, 10, 20].iter().all(|sum| sums.contains(sum)), "{sums:?}");
     assert_eq!(choir.sing(&2).wait().unwrap().wait_each().count(), 2);
