@@ -7,7 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::eventually;
+use crate::common::{block, eventually};
 use ringcall::cluster::balance::Balancing;
 use ringcall::cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall::cluster::discovery::{Instance, Listing};
@@ -513,8 +513,8 @@ fn a_stream_for_ever_has_no_deadline_over_a_balanced_channel_either() {
     let choir = ChoirClient::new(balanced.clone());
     let mut upload = choir.hear().deadline(Duration::from_millis(100)).wait().unwrap();
     let mut other = choir.hear().wait().unwrap();
-    thread::sleep(Duration::from_millis(300));
-    let late = upload.send_wait(&1).and_then(|()| Ok(drop(upload.finish_wait()?)));
+    block(Duration::from_millis(300));
+    let late = upload.send_wait(&1).and_then(|()| upload.finish_wait().map(|_| ()));
     let Err(CallError::Failed(failure)) = late else { panic!("it is not late") };
     assert!(failure.is_expired() || failure.cause == Cause::StreamEnded, "{failure}");
     other.send_wait(&3).unwrap();
