@@ -37,7 +37,10 @@ mod sign;
 mod window;
 
 pub use aperture::{Aperture, AperturePolicy};
-pub use channel::{At, AtCall, Balanced, BalancedCall, Connector, Guard, Ready};
+pub use channel::{
+    At, AtCall, AtOpening, Balanced, BalancedCall, BalancedOpening, BalancedStream, Connector,
+    Guard, Ready,
+};
 pub use limit::{CallLimit, LimitLease};
 pub use method::MethodKey;
 pub use ramp::{WarmUpPolicy, ramp};

@@ -129,7 +129,8 @@ pub struct MethodSettings {
     pub custom_breaker: Option<CustomBreaker>,
     /// How many calls of the method there may be: any number.
     pub limit: CallLimit,
-    /// How long one attempt may take: all that is left of the call.
+    /// How long one attempt may take: all that is left of the call. Of a call with streams, until its reply begins; one that
+    /// sends items has all that is left.
     pub attempt_timeout: Option<Duration>,
     /// Whether each call is given an idempotency key, unless it has one: 16 random bytes, the same for all of its
     /// attempts. No by default. A server that keeps answers then runs only the first of them that reaches it. It

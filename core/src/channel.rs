@@ -128,12 +128,36 @@ pub trait StreamChannel: Channel {
     type Opening<'a, P>: Future<Output = Result<Self::Call, Failure>> + 'a
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
     /// Makes a call whose flags are [`ITEMS_IN`](crate::frame::request_flags::ITEMS_IN),
     /// [`ITEMS_OUT`](crate::frame::request_flags::ITEMS_OUT) or both. Ready when this side has accepted
-    /// the call.
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P>;
+    /// the call; a channel that makes calls again may wait for the reply of one without items of the caller. A payload is
+    /// cloned for each further attempt, as [`Channel::call`] says.
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P>;
+}
+
+/// A channel whose calls with streams keep it while they are being made and while they go on, as [`OwnedChannel`] is one for
+/// other calls.
+pub trait OwnedStreamChannel: OwnedChannel + StreamChannel {
+    /// The future of a call that is being made, as [`StreamChannel::Opening`] is.
+    type OwnedOpening<'a, P>: Future<Output = Result<Self::Call, Failure>> + Unpin + 'a
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a;
+
+    /// Makes a call as [`StreamChannel::open`] does.
+    fn open_owned<'a, P: Payload + Clone + 'a>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::OwnedOpening<'a, P>
+    where
+        Self: 'a;
 }
 
 /// A call with streams, as its caller holds it. Clones are the same call; the last one that is dropped
@@ -220,9 +244,13 @@ impl<C: StreamChannel> StreamChannel for &C {
         = C::Opening<'a, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         (**self).open(call, payload)
     }
 }

@@ -49,7 +49,9 @@ mod transport;
 mod wheel;
 
 pub use backoff::Backoff;
-pub use channel::{Answer, Arrived, Channel, Outgoing, OwnedChannel, StreamCall, StreamChannel};
+pub use channel::{
+    Answer, Arrived, Channel, Outgoing, OwnedChannel, OwnedStreamChannel, StreamCall, StreamChannel,
+};
 pub use config::{Config, ConfigError};
 pub use connection::{
     CREDENTIALS_BYTES_MAX, Call, Cancellation, Connection, CredentialsTooLong, Event, Item,

@@ -46,6 +46,7 @@ use ringcall_core::Status;
 
 pub use crate::client::{
     ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+    OwnedFilteredOpening,
 };
 pub use crate::serve::ServerCall;
 

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ringcall_core::{Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, Payload};
+use ringcall_core::{
+    Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, OwnedStreamChannel, Payload,
+    StreamChannel,
+};
 
 use super::{Balanced, Connector, Guard as _};
 
@@ -33,6 +36,11 @@ impl<N: Connector> At<N> {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Its connection, if it is in the list.
+    fn target(&self) -> Option<N::Channel> {
+        self.balanced.shared.fleet.with(|fleet| fleet.target_named(&self.name).cloned())
+    }
 }
 
 impl<N: Connector> Clone for At<N> {
@@ -56,9 +64,7 @@ impl<N: Connector> Channel for At<N> {
         P: Payload + Clone + 'a;
 
     fn call<'a, P: Payload + Clone + 'a>(&'a self, call: Outgoing, payload: P) -> AtCall<N, P> {
-        let fleet = &self.balanced.shared.fleet;
-        let target = fleet.with(|fleet| fleet.target_named(&self.name).cloned());
-        AtCall(target.map(|channel| channel.call_owned(call, payload)))
+        AtCall(self.target().map(|channel| channel.call_owned(call, payload)))
     }
 }
 
@@ -82,5 +88,54 @@ impl<N: Connector, P: Payload + Clone> Future for AtCall<N, P> {
 impl<N: Connector, P: Payload + Clone> fmt::Debug for AtCall<N, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtCall").field("is_listed", &self.0.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<N: Connector<Channel: OwnedStreamChannel>> StreamChannel for At<N> {
+    type Call = <N::Channel as StreamChannel>::Call;
+    type Opening<'a, P>
+        = AtOpening<'a, N, P>
+    where
+        N: 'a,
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> AtOpening<'a, N, P> {
+        AtOpening(self.target().map(|channel| channel.open_owned(call, payload)))
+    }
+}
+
+/// A call with streams to one instance of a balanced channel that is being made; nothing if it is not in the list.
+pub struct AtOpening<'a, N, P>(Option<<N::Channel as OwnedStreamChannel>::OwnedOpening<'a, P>>)
+where
+    N: Connector<Channel: OwnedStreamChannel> + 'a,
+    P: Payload + Clone + 'a;
+
+impl<N, P> Future for AtOpening<'_, N, P>
+where
+    N: Connector<Channel: OwnedStreamChannel>,
+    P: Payload + Clone,
+{
+    type Output = Result<<N::Channel as StreamChannel>::Call, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Some(opening) => Pin::new(opening).poll(cx),
+            None => Poll::Ready(Err(Failure::not_sent(Cause::NoInstance))),
+        }
+    }
+}
+
+impl<N, P> fmt::Debug for AtOpening<'_, N, P>
+where
+    N: Connector<Channel: OwnedStreamChannel>,
+    P: Payload + Clone,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_listed = self.0.is_some();
+        f.debug_struct("AtOpening").field("is_listed", &is_listed).finish_non_exhaustive()
     }
 }

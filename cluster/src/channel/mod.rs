@@ -8,14 +8,15 @@ mod copies;
 mod operations;
 mod probing;
 mod ready;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringcall_core::{Channel, Outgoing, Payload};
+use ringcall_core::{Channel, Outgoing, OwnedStreamChannel, Payload, StreamChannel};
 
-pub use at::{At, AtCall};
+pub use at::{At, AtCall, AtOpening};
 pub use call::BalancedCall;
 pub use connector::{Connector, Guard};
 use copies::Copies;
@@ -23,6 +24,7 @@ use operations::Operations;
 use probing::Probing;
 pub use ready::Ready;
 use ready::Waiting;
+pub use streams::{BalancedOpening, BalancedStream};
 
 use crate::discovery::{Instance, Listing};
 use crate::fleet::{CallReport, Explanation, Fleet, FleetCounts, FleetEvent};
@@ -36,7 +38,8 @@ use crate::settings::{BadSetting, Settings};
 /// Listings are pushed in ([`apply`](Balanced::apply)), settings and rules can be replaced
 /// ([`configure`](Balanced::configure), [`route`](Balanced::route)), all of it while calls are under way. Each call goes through the method's
 /// breaker; each of its attempts through ejections, the breakers of instances and the balancing policy. An
-/// attempt that failed is followed by another where that is safe, within the call's deadline and the budget.
+/// attempt that failed is followed by another where that is safe, within the call's deadline and the budget. Calls with streams
+/// are made again as long as they have not begun, and stay where they have: a [`BalancedStream`].
 ///
 /// Clones are the same channel. Everything that is decided is decided by a [`Fleet`], under a guard that is held
 /// for the decision and never over a call: with a connector for one thread that is a cell, with one for
@@ -306,5 +309,22 @@ impl<N: Connector> Channel for Balanced<N> {
         payload: P,
     ) -> BalancedCall<'a, N, P> {
         BalancedCall::new(&self.shared, call, payload, self.key, self.is_reporting)
+    }
+}
+
+impl<N: Connector<Channel: OwnedStreamChannel>> StreamChannel for Balanced<N> {
+    type Call = BalancedStream<N>;
+    type Opening<'a, P>
+        = BalancedOpening<'a, N, P>
+    where
+        N: 'a,
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> BalancedOpening<'a, N, P> {
+        BalancedOpening::new(&self.shared, call, payload, self.key, self.is_reporting)
     }
 }

@@ -13,6 +13,7 @@ mod methods;
 mod probing;
 mod report;
 mod routing;
+mod streams;
 mod sweep;
 
 use std::num::NonZeroU32;
@@ -27,6 +28,7 @@ pub use explain::{Explanation, HostReport};
 pub use hosts::HostRef;
 pub use probing::LoadProbe;
 pub use report::{AttemptReport, CallEnd, CallReport};
+pub use streams::OpenStream;
 
 use crate::balance::Balance;
 use crate::breaker::Pass;
@@ -238,7 +240,7 @@ impl CallState {
     }
 }
 
-/// An attempt of a call. Give it back exactly once: to [`Fleet::end`], or to [`Fleet::abandon`].
+/// An attempt of a call. Give it back exactly once: to [`Fleet::end`], to [`Fleet::abandon`], or as an [`OpenStream`].
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
@@ -787,17 +789,7 @@ impl<T: Clone> Fleet<T> {
             health.record(now, is_good);
         }
         if attempt.is_probe {
-            let is_answer = match end {
-                Ok(_) => true,
-                Err(failure) => matches!(failure.cause, Cause::Status(_)),
-            };
-            let probed = match is_good {
-                Some(true) => Probed::Works,
-                Some(false) => Probed::Fails,
-                None if is_answer => Probed::Answers,
-                None => Probed::GivenUp,
-            };
-            self.probed(now, host.place(), probed);
+            self.probed(now, host.place(), probed_like(end, is_good));
             self.refresh(now);
         }
         let of_method = is_good_of_method(sign);
@@ -862,6 +854,20 @@ impl<T: Clone> Fleet<T> {
             self.counts.over_budget += 1;
         }
         may
+    }
+}
+
+/// What the end of a probe, which says this of the instance, comes to.
+fn probed_like(end: Result<&ReplyHeader, &Failure>, is_good: Option<bool>) -> Probed {
+    let is_answer = match end {
+        Ok(_) => true,
+        Err(failure) => matches!(failure.cause, Cause::Status(_)),
+    };
+    match is_good {
+        Some(true) => Probed::Works,
+        Some(false) => Probed::Fails,
+        None if is_answer => Probed::Answers,
+        None => Probed::GivenUp,
     }
 }
 

@@ -14,5 +14,6 @@ mod mirror;
 mod reports;
 mod routed;
 mod routing;
+mod streams;
 mod stubs;
 mod tied;

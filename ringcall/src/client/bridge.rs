@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall_core::{
-    Arrived, Cause, Chunk, EncodeError, Encoded, Encoding, Failure, ItemError, Outgoing, Payload,
-    SharedChunk, StreamCall, StreamChannel,
+    Arrived, Cause, Chunk, EncodeError, Encoded, Encoding, Failure, ItemError, Outgoing,
+    OwnedStreamChannel, Payload, SharedChunk, StreamCall, StreamChannel,
 };
 
 use super::shared::{Line, Outbox};
@@ -292,16 +292,36 @@ impl Drop for Opened {
 impl StreamChannel for Client {
     type Call = RemoteStream;
     type Opening<'a, P>
+        = <Self as OwnedStreamChannel>::OwnedOpening<'a, P>
+    where
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
+        self.clone().open_owned(call, payload)
+    }
+}
+
+impl OwnedStreamChannel for Client {
+    type OwnedOpening<'a, P>
         = Pin<Box<dyn Future<Output = Result<RemoteStream, Failure>> + Send + 'a>>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open_owned<'a, P: Payload + Clone + 'a>(
+        self,
+        mut call: Outgoing,
+        payload: P,
+    ) -> Self::OwnedOpening<'a, P> {
         self.line().adapt(&mut call);
         // Encoded here, so that the future need not take the payload to another thread.
         let payload = self.line().encode(&mut call, &payload);
         Box::pin(async move {
-            RemoteStream::open(self.line(), call, payload?.0, Some(self.clone())).await
+            let kept = Some(self.clone());
+            RemoteStream::open(self.line(), call, payload?.0, kept).await
         })
     }
 }
@@ -311,9 +331,13 @@ impl StreamChannel for Peer {
     type Opening<'a, P>
         = Pin<Box<dyn Future<Output = Result<RemoteStream, Failure>> + Send + 'a>>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, mut call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        mut call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         let line = self.open_line();
         let payload = line.and_then(|line| Ok((line, line.encode(&mut call, &payload)?.0)));
         Box::pin(async move {

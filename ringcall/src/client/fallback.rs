@@ -294,9 +294,13 @@ impl<C: StreamChannel<Body: IntoOwned>> StreamChannel for WithFallbacks<C> {
         = C::Opening<'a, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         self.channel.open(call, payload)
     }
 }

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
     Answer, Arrived, Cause, Channel, Clock, Encoding, Extended, Failure, Instant, ItemError,
-    Outgoing, OwnedChannel, Payload, StatusClass, StreamCall, StreamChannel,
+    Outgoing, OwnedChannel, OwnedStreamChannel, Payload, StatusClass, StreamCall, StreamChannel,
 };
 
 use super::BlockOn;
@@ -111,6 +111,21 @@ impl<C, F: Filter<ClientCall>> Filtered<C, F> {
         }
         self.filter.before(ClientCall { outgoing, extensions })
     }
+
+    /// A call with streams was made, or was not.
+    fn opened<S>(
+        &self,
+        name: &'static str,
+        opened: Result<S, Failure>,
+    ) -> Result<FilteredStream<S, F>, Failure> {
+        match opened {
+            Ok(call) => Ok(FilteredStream { call, filter: self.filter.clone(), name }),
+            Err(failure) => {
+                self.filter.ended(&CallEnd::failed(name, &failure));
+                Err(failure)
+            }
+        }
+    }
 }
 
 /// The failure of a call that a filter ended.
@@ -132,16 +147,25 @@ impl Waited {
         polled
     }
 
-    /// What a filter takes is the call's time.
-    fn take_off(&self, outgoing: &mut Outgoing) -> Result<(), Failure> {
-        let Some(since) = self.0.filter(|_| outgoing.timeout != Duration::MAX) else {
-            return Ok(());
+    /// A call that a filter let pass, as it goes on: what the filter took was its time.
+    fn passed<P>(
+        &self,
+        passed: Result<ClientCall, Status>,
+        payload: Option<P>,
+    ) -> Result<(Outgoing, Extended<P>), Failure> {
+        let (ClientCall { mut outgoing, extensions }, payload) = match (passed, payload) {
+            (Ok(call), Some(payload)) => (call, payload),
+            (passed, _) => {
+                return Err(ended_by_filter(passed.err().unwrap_or(Status::CANCELLED)));
+            }
         };
-        outgoing.timeout = outgoing.timeout.saturating_sub(MachineClock.now().since(since));
-        match outgoing.timeout.is_zero() {
-            true => Err(Failure::not_sent(Cause::Expired)),
-            false => Ok(()),
+        if let Some(since) = self.0.filter(|_| outgoing.timeout != Duration::MAX) {
+            outgoing.timeout = outgoing.timeout.saturating_sub(MachineClock.now().since(since));
+            if outgoing.timeout.is_zero() {
+                return Err(Failure::not_sent(Cause::Expired));
+            }
         }
+        Ok((outgoing, Extended { payload, extensions: extensions.finish() }))
     }
 }
 
@@ -220,20 +244,14 @@ where
                 }
                 StageProject::Over => return Poll::Pending,
             };
-            match (passed, this.payload.take()) {
-                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
-                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
-                        this.stage.set(Stage::Over);
-                        return Poll::Ready(Err(failure));
-                    }
-                    let payload = Extended { payload, extensions: extensions.finish() };
+            match this.waited.passed(passed, this.payload.take()) {
+                Ok((outgoing, payload)) => {
                     let future = this.to.channel.call(outgoing, payload);
                     this.stage.set(Stage::Made { future });
                 }
-                (passed, _) => {
+                Err(failure) => {
                     this.stage.set(Stage::Over);
-                    let status = passed.err().unwrap_or(Status::CANCELLED);
-                    return Poll::Ready(Err(ended_by_filter(status)));
+                    return Poll::Ready(Err(failure));
                 }
             }
         }
@@ -325,20 +343,14 @@ where
                 }
                 OwnedStage::Over => return Poll::Pending,
             };
-            match (passed, this.payload.take()) {
-                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
-                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
-                        this.stage = OwnedStage::Over;
-                        return Poll::Ready(Err(failure));
-                    }
-                    let payload = Extended { payload, extensions: extensions.finish() };
+            match this.waited.passed(passed, this.payload.take()) {
+                Ok((outgoing, payload)) => {
                     let future = this.to.channel.clone().call_owned(outgoing, payload);
                     this.stage = OwnedStage::Made(future);
                 }
-                (passed, _) => {
+                Err(failure) => {
                     this.stage = OwnedStage::Over;
-                    let status = passed.err().unwrap_or(Status::CANCELLED);
-                    return Poll::Ready(Err(ended_by_filter(status)));
+                    return Poll::Ready(Err(failure));
                 }
             }
         }
@@ -364,9 +376,13 @@ impl<C: StreamChannel, F: Filter<ClientCall> + Unpin> StreamChannel for Filtered
         = FilteredOpening<'a, C, F, P>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         let stage = Stage::Before { future: self.before(call, payload.extensions()) };
         let waited = Waited::default();
         FilteredOpening { to: self, payload: Some(payload), name: call.name, waited, stage }
@@ -381,6 +397,7 @@ pin_project! {
         C: 'a,
         F: Filter<ClientCall>,
         P: Payload,
+        P: Clone,
         P: 'a,
     {
         to: &'a Filtered<C, F>,
@@ -396,7 +413,7 @@ impl<'a, C, F, P> Future for FilteredOpening<'a, C, F, P>
 where
     C: StreamChannel,
     F: Filter<ClientCall> + Unpin,
-    P: Payload + 'a,
+    P: Payload + Clone + 'a,
 {
     type Output = Result<FilteredStream<C::Call, F>, Failure>;
 
@@ -408,33 +425,18 @@ where
                 StageProject::Made { future } => {
                     let opened = ready!(future.poll(cx));
                     this.stage.set(Stage::Over);
-                    let filter = &this.to.filter;
-                    return Poll::Ready(match opened {
-                        Ok(call) => {
-                            Ok(FilteredStream { call, filter: filter.clone(), name: this.name })
-                        }
-                        Err(failure) => {
-                            filter.ended(&CallEnd::failed(this.name, &failure));
-                            Err(failure)
-                        }
-                    });
+                    return Poll::Ready(this.to.opened(this.name, opened));
                 }
                 StageProject::Over => return Poll::Pending,
             };
-            match (passed, this.payload.take()) {
-                (Ok(ClientCall { mut outgoing, extensions }), Some(payload)) => {
-                    if let Err(failure) = this.waited.take_off(&mut outgoing) {
-                        this.stage.set(Stage::Over);
-                        return Poll::Ready(Err(failure));
-                    }
-                    let payload = Extended { payload, extensions: extensions.finish() };
+            match this.waited.passed(passed, this.payload.take()) {
+                Ok((outgoing, payload)) => {
                     let future = this.to.channel.open(outgoing, payload);
                     this.stage.set(Stage::Made { future });
                 }
-                (passed, _) => {
+                Err(failure) => {
                     this.stage.set(Stage::Over);
-                    let status = passed.err().unwrap_or(Status::CANCELLED);
-                    return Poll::Ready(Err(ended_by_filter(status)));
+                    return Poll::Ready(Err(failure));
                 }
             }
         }
@@ -445,10 +447,99 @@ impl<'a, C, F, P> fmt::Debug for FilteredOpening<'a, C, F, P>
 where
     C: StreamChannel,
     F: Filter<ClientCall>,
-    P: Payload,
+    P: Payload + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FilteredOpening").field("method", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<C: OwnedStreamChannel, F: Filter<ClientCall> + Unpin> OwnedStreamChannel for Filtered<C, F> {
+    type OwnedOpening<'a, P>
+        = OwnedFilteredOpening<'a, C, F, P>
+    where
+        Self: 'a,
+        P: Payload + Clone + 'a;
+
+    fn open_owned<'a, P: Payload + Clone + 'a>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> OwnedFilteredOpening<'a, C, F, P>
+    where
+        Self: 'a,
+    {
+        let stage = OwnedStage::Before(Box::pin(self.before(call, payload.extensions())));
+        let waited = Waited::default();
+        OwnedFilteredOpening { to: self, payload: Some(payload), name: call.name, waited, stage }
+    }
+}
+
+/// A call with streams that passes filters, and then is made on a channel that it keeps, as [`OwnedFilteredCall`] is.
+pub struct OwnedFilteredOpening<'a, C, F, P>
+where
+    C: OwnedStreamChannel + 'a,
+    F: Filter<ClientCall>,
+    P: Payload + Clone + 'a,
+{
+    to: Filtered<C, F>,
+    payload: Option<P>,
+    name: &'static str,
+    waited: Waited,
+    stage: OwnedStage<F::Before, C::OwnedOpening<'a, Extended<P>>>,
+}
+
+// Nothing in it is pinned where it is.
+impl<C, F, P> Unpin for OwnedFilteredOpening<'_, C, F, P>
+where
+    C: OwnedStreamChannel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+}
+
+impl<C, F, P> Future for OwnedFilteredOpening<'_, C, F, P>
+where
+    C: OwnedStreamChannel,
+    F: Filter<ClientCall> + Unpin,
+    P: Payload + Clone,
+{
+    type Output = Result<FilteredStream<C::Call, F>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let passed = match &mut this.stage {
+                OwnedStage::Before(future) => ready!(this.waited.poll(future.as_mut(), cx)),
+                OwnedStage::Made(future) => {
+                    let opened = ready!(Pin::new(future).poll(cx));
+                    this.stage = OwnedStage::Over;
+                    return Poll::Ready(this.to.opened(this.name, opened));
+                }
+                OwnedStage::Over => return Poll::Pending,
+            };
+            match this.waited.passed(passed, this.payload.take()) {
+                Ok((outgoing, payload)) => {
+                    let future = this.to.channel.clone().open_owned(outgoing, payload);
+                    this.stage = OwnedStage::Made(future);
+                }
+                Err(failure) => {
+                    this.stage = OwnedStage::Over;
+                    return Poll::Ready(Err(failure));
+                }
+            }
+        }
+    }
+}
+
+impl<C, F, P> fmt::Debug for OwnedFilteredOpening<'_, C, F, P>
+where
+    C: OwnedStreamChannel,
+    F: Filter<ClientCall>,
+    P: Payload + Clone,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedFilteredOpening").field("method", &self.name).finish_non_exhaustive()
     }
 }
 

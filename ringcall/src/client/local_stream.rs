@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outcome, Outgoing, Payload,
-    StreamCall, StreamChannel,
+    Arrived, CallId, Cause, Chunk, Codec, Encoding, Failure, ItemError, Outcome, Outgoing,
+    OwnedStreamChannel, Payload, StreamCall, StreamChannel,
 };
 
 use super::{BlockOn, BlockingClient, Called, LocalClient, Waits};
@@ -116,12 +116,31 @@ impl LocalClient {
 impl StreamChannel for LocalClient {
     type Call = LocalStream;
     type Opening<'a, P>
+        = <Self as OwnedStreamChannel>::OwnedOpening<'a, P>
+    where
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
+        self.clone().open_owned(call, payload)
+    }
+}
+
+impl OwnedStreamChannel for LocalClient {
+    type OwnedOpening<'a, P>
         = Pin<Box<dyn Future<Output = Result<LocalStream, Failure>> + 'a>>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
-        Box::pin(self.open_packed(call, payload))
+    fn open_owned<'a, P: Payload + Clone + 'a>(
+        self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::OwnedOpening<'a, P> {
+        Box::pin(async move { self.open_packed(call, payload).await })
     }
 }
 
@@ -233,9 +252,13 @@ impl StreamChannel for BlockingClient {
     type Opening<'a, P>
         = Pin<Box<dyn Future<Output = Result<BlockingStream, Failure>> + 'a>>
     where
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         let opening = self.local().open_packed(call, payload);
         Box::pin(async move {
             Ok(BlockingStream { shard: self.shard().clone(), stream: opening.await? })

@@ -36,6 +36,7 @@ pub use fallback::{
 };
 pub use filtered::{
     ClientCall, Filtered, FilteredCall, FilteredOpening, FilteredStream, OwnedFilteredCall,
+    OwnedFilteredOpening,
 };
 pub use landing::{LandingCall, LandingFuture};
 pub(crate) use local::{ClientConnection, Closed, Waits, failure_of};

@@ -120,9 +120,13 @@ impl<C: StreamChannel> StreamChannel for WithCredentials<C> {
         = C::Opening<'a, Extended<P>>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         self.channel.open(call, self.extend(payload))
     }
 }

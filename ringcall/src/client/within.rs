@@ -106,9 +106,13 @@ impl<C: StreamChannel, K: Clock + SpanIds> StreamChannel for Within<C, K> {
         = C::Opening<'a, Extended<P>>
     where
         Self: 'a,
-        P: Payload + 'a;
+        P: Payload + Clone + 'a;
 
-    fn open<'a, P: Payload + 'a>(&'a self, call: Outgoing, payload: P) -> Self::Opening<'a, P> {
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> Self::Opening<'a, P> {
         self.channel.open(self.bounded(call), self.extended(payload))
     }
 }

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use ringcall_cluster::discovery::Instance;
 use ringcall_cluster::fleet::Readiness;
-use ringcall_cluster::{At, Balanced, Connector};
-use ringcall_core::{Address, Clock, CloseReason, Instant, Mismatch, TransportError};
+use ringcall_cluster::{At, Balanced, BalancedStream, Connector};
+use ringcall_core::{
+    Address, Clock, CloseReason, Instant, Mismatch, OwnedStreamChannel, TransportError,
+};
 
 use super::ties::Begun;
 use crate::block_on::block_on;
@@ -137,6 +139,12 @@ impl<N: Connector<Channel: BlockOn>> BlockOn for Balanced<N> {
 }
 
 impl<N: Connector<Channel: BlockOn>> BlockOn for At<N> {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+impl<N: Connector<Channel: BlockOn + OwnedStreamChannel>> BlockOn for BalancedStream<N> {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         block_on(future)
     }

@@ -41,10 +41,10 @@ mod watch;
 
 pub use connectors::{Clients, Filtering, LocalClients, LocalOpening, LocalSleep, Opening, Sleep};
 pub use ringcall_cluster::{
-    Aperture, AperturePolicy, At, AtCall, BadSetting, Balanced, BalancedCall, CallLimit, Connector,
-    Counts, Guard, LimitLease, MethodKey, MethodSettings, MirrorConfig, Ready, Settings, Sign,
-    WarmUpPolicy, balance, breaker, discovery, fleet, health, hedge, ramp, recovery, retry, route,
-    sign_of,
+    Aperture, AperturePolicy, At, AtCall, AtOpening, BadSetting, Balanced, BalancedCall,
+    BalancedOpening, BalancedStream, CallLimit, Connector, Counts, Guard, LimitLease, MethodKey,
+    MethodSettings, MirrorConfig, Ready, Settings, Sign, WarmUpPolicy, balance, breaker, discovery,
+    fleet, health, hedge, ramp, recovery, retry, route, sign_of,
 };
 /// Time and chance, as policies and sources of your own are told them.
 pub use ringcall_core::{Entropy, Instant};

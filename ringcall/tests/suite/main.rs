@@ -9,6 +9,8 @@ mod alone;
 mod any;
 mod common;
 
+#[cfg(feature = "cluster")]
+mod balanced_streams;
 mod bodies;
 mod both_ways;
 mod calls;

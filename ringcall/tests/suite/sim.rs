@@ -386,4 +386,61 @@ mod cluster {
         });
         assert!(unknown.get() > 0, "some calls were cut off in the middle");
     }
+
+    #[test]
+    fn streams_over_a_balanced_channel_are_whole_or_fail_and_none_is_counted_for_ever() {
+        let (whole, broken) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let counts = (Rc::clone(&whole), Rc::clone(&broken));
+        sim::check(0..40, move |world| {
+            for name in ["a", "b", "c"] {
+                world.server(name, |shard| shard.serve(Plain.into_numbers()));
+            }
+            let instances =
+                ["a", "b", "c"].map(|name| Instance::new("numbers", name, world.address(name)));
+            let (whole, broken) = (Rc::clone(&counts.0), Rc::clone(&counts.1));
+            world.client("desk", move |shard| async move {
+                let connector = LocalClients::new(&shard);
+                let balanced = Balanced::new(connector, Settings::new()).expect("defaults");
+                balanced.apply(&Listing::of(1, instances));
+                let numbers = NumbersClient::new(balanced.clone());
+                for to in 0..30 {
+                    let count = match down(&numbers, to).await {
+                        Ok(counted) => {
+                            assert!(counted.iter().copied().eq(0..to), "{counted:?}");
+                            &whole
+                        }
+                        Err(_) => &broken,
+                    };
+                    count.set(count.get() + 1);
+                    if let Ok(sum) = up(&numbers, to).await {
+                        assert_eq!(sum, (0..to).sum::<u64>());
+                    }
+                    shard.sleep(Duration::from_millis(20)).await;
+                }
+                let hosts = balanced.explain(0).hosts;
+                assert!(hosts.iter().all(|host| host.in_flight == 0), "{hosts:?}");
+            });
+        });
+        assert!(whole.get() > broken.get(), "{} of {}", broken.get(), whole.get());
+        assert!(broken.get() > 0, "some streams were cut off in the middle");
+    }
+
+    type Client = NumbersClient<Balanced<LocalClients>>;
+
+    async fn down(numbers: &Client, to: u64) -> Result<Vec<u64>, CallError> {
+        let mut items = numbers.count(&to).await?;
+        let mut counted = Vec::new();
+        while let Some(number) = items.next().await {
+            counted.push(number?.to_native());
+        }
+        Ok(counted)
+    }
+
+    async fn up(numbers: &Client, to: u64) -> Result<u64, CallError> {
+        let mut upload = numbers.sum().deadline(Duration::from_secs(20)).await?;
+        for number in 0..to {
+            upload.send(&number).await?;
+        }
+        Ok(upload.finish().await?.to_native())
+    }
 }

@@ -621,6 +621,7 @@ fn what_is_not_as_the_method_says_ends_the_call() {
 type Message = fn(Range, &mut Writer) -> Result<(), EncodeError>;
 
 /// A message as a payload.
+#[derive(Clone)]
 struct Encode<T>(fn(T, &mut Writer) -> Result<(), EncodeError>, T);
 
 impl<T: Clone> Payload for Encode<T> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 mod counting;
+pub(crate) mod streams;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub(crate) struct World {
     /// To whom tied attempts went, with their names; and which have begun.
     pub(crate) tied: RefCell<Vec<(String, [u8; 16])>>,
     pub(crate) begun: RefCell<Vec<[u8; 16]>>,
+    /// What becomes of calls with streams.
+    pub(crate) streams: streams::Streams,
 }
 
 impl World {
