@@ -281,11 +281,17 @@ impl<T> Hosts<T> {
         changed
     }
 
-    /// How many of those that are usable can be called now; and whether there are instances, and nobody answers at
-    /// any.
+    /// How many of those can be called now that calls would go to; and whether there are instances, and nobody answers
+    /// at any.
     pub(super) fn count_ready(&self, readiness: impl Fn(&T) -> Readiness) -> (u32, bool) {
         let is_ready = |place: &&u32| readiness(self.target(**place)) == Readiness::Ready;
-        let ready = self.usable.iter().filter(is_ready).count() as u32;
+        let count = |places: &[u32]| places.iter().filter(is_ready).count() as u32;
+        // Those that are ejected are all that there is then. If no call were let through to them, none could find out
+        // that they work.
+        let ready = match count(&self.usable) {
+            0 => count(&self.callable),
+            ready => ready,
+        };
         let has_weight = |place: &&u32| self.stats[**place as usize].full_weight > 0;
         let mut all = self.live.iter().filter(has_weight).peekable();
         let is_outage = all.peek().is_some()

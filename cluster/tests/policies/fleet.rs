@@ -7,6 +7,7 @@ use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, FleetEvent, HostReport, Readiness};
 use ringcall_cluster::health::{HealthState, Reason};
+use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Asked, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{CallLimit, LimitLease, MethodKey, Settings};
 use ringcall_core::frame::ReplyHeader;
@@ -356,6 +357,38 @@ fn g11_whoever_would_rather_fail_than_use_those_that_are_ejected_says_so() {
 }
 
 /// With a new instance among others, callers who do not wait for it, and nothing ever known of it.
+#[test]
+fn an_ejected_instance_that_is_the_first_to_come_back_is_used() {
+    for panic_percent in [50, 0] {
+        let mut settings = plain();
+        settings.recovery = Some(RecoveryConfig::new(2));
+        settings.health.panic_percent = panic_percent;
+        let mut fleet = fleet("abcdefghij", settings);
+        eject(&mut fleet, at(1001), 'a');
+        fleet.look(at(1200), |_| Readiness::Broken);
+        assert!(matches!(fleet.poll_event(), Some(FleetEvent::Ejected { .. })));
+        assert_eq!(fleet.poll_event(), Some(FleetEvent::RecoveryBegan { working_min: 2 }));
+        let back = |name: &char| if *name == 'a' { Readiness::Ready } else { Readiness::Broken };
+        let mut made = |from: u64| {
+            let ends = (from..from + 20_000).step_by(10).map(|ms| {
+                let now = at(ms);
+                let mut state = fleet.begin(now, &ASKED, 0, SECOND).unwrap();
+                let started = fleet.start(now, &ASKED, &mut state, back);
+                started.is_ok_and(|(attempt, name)| {
+                    end(&mut fleet, now, (state, attempt), true);
+                    name == 'a'
+                })
+            });
+            ends.filter(|is_a| *is_a).count()
+        };
+        // Half of the calls are let through to one of two, and after ten seconds all of them.
+        let first = made(2000);
+        assert!(first > 500, "{first}");
+        assert_eq!(made(22_000), 2000);
+        assert_eq!(host(&fleet, at(42_000), "a").health, HealthState::Healthy);
+    }
+}
+
 #[test]
 fn an_instance_that_never_answers_is_not_the_best() {
     let mut settings = plain();
