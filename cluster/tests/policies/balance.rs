@@ -110,8 +110,9 @@ fn the_least_active_gets_the_call() {
     let mut hosts = hosts(&[100, 100, 200]);
     let list = places(&hosts);
     let mut rng = SplitMix64::new(1);
-    let mut pick =
-        |hosts: &[HostStats]| LeastActive.pick(at(10), &mut rng, &candidates(hosts, &list), None);
+    let mut pick = |hosts: &[HostStats]| {
+        LeastActive::default().pick(at(10), &mut rng, &candidates(hosts, &list), None)
+    };
     (hosts[0].in_flight, hosts[1].in_flight, hosts[2].in_flight) = (1, 1, 2);
     assert_eq!(pick(&hosts), 2, "it has twice the weight");
     hosts[2].in_flight = 4;
@@ -153,9 +154,30 @@ fn what_servers_say_of_themselves_decides_how_often_chance_comes_to_them() {
 
 #[test]
 fn of_idle_instances_the_least_active_is_chosen_as_weights_say() {
-    let counts = shares(&mut LeastActive, &hosts(&[100, 200, 400]), 7000);
+    let counts = shares(&mut LeastActive::default(), &hosts(&[100, 200, 400]), 7000);
     let is_near = |(n, share): (&u64, u64)| n.abs_diff(share) < 150;
     assert!(counts.iter().zip([1000, 2000, 4000]).all(is_near), "{counts:?}");
+}
+
+#[test]
+fn g14_what_an_idle_instance_did_long_ago_is_forgotten() {
+    for (is_good, load) in [(false, 0), (true, 900)] {
+        let mut hosts = hosts(&[100; 3]);
+        hosts.iter_mut().for_each(|host| host.observe(at(1), MS, true, 100));
+        // Once, and never again.
+        hosts[1].observe(at(2), MS, is_good, load);
+        let list = places(&hosts);
+        let (mut balance, mut rng) = (LeastActive::default(), SplitMix64::new(1));
+        let mut counts = [0; 3];
+        for call in 1..=36_000u64 {
+            let now = at(call * 100);
+            let place = balance.pick(now, &mut rng, &candidates(&hosts, &list), None) as usize;
+            (hosts[place].picked, hosts[place].picked_count) = (now, call);
+            hosts[place].observe(now, MS, true, 100);
+            counts[place] += 1;
+        }
+        assert!(counts.iter().all(|count| near(*count, 12_000, 10)), "{counts:?}");
+    }
 }
 
 #[test]
@@ -170,7 +192,7 @@ fn g15_failing_fast_is_not_being_fast() {
     let list = places(&hosts);
     let mut rng = SplitMix64::new(3);
     let policies: [&mut dyn Balance; 3] =
-        [&mut PeakEwma::default(), &mut LeastActive, &mut Prequal::default()];
+        [&mut PeakEwma::default(), &mut LeastActive::default(), &mut Prequal::default()];
     for policy in policies {
         let picked = (0..1000)
             .filter(|_| policy.pick(at(101), &mut rng, &candidates(&hosts, &list), None) == 2);
