@@ -45,8 +45,6 @@ pub(super) struct Hosts<T> {
     /// the others.
     totals: Totals,
     is_panic: bool,
-    /// How many of those that are there are ejected.
-    ejected: usize,
     /// Larger each time that they are counted anew.
     epoch: u64,
     /// When the first ejection is over; later if it cannot be probed.
@@ -85,7 +83,6 @@ impl<T> Default for Hosts<T> {
             weight_max: 1,
             totals: Totals::default(),
             is_panic: false,
-            ejected: 0,
             epoch: 0,
             probe_at: Instant::FAR,
             replaced: Vec::new(),
@@ -109,8 +106,6 @@ impl<T> Hosts<T> {
             let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
             let lost = self.hosts[place].take_if(|_| !stays);
             if let Some(host) = lost {
-                // Who may be ejected next is decided before all are counted anew.
-                self.ejected = self.ejected.saturating_sub(usize::from(host.health.is_ejected()));
                 gone.push(host.target);
                 self.free.push(place as u32);
                 self.replaced.push(place as u32);
@@ -199,7 +194,7 @@ impl<T> Hosts<T> {
         self.epoch += 1;
         self.callable.clear();
         self.usable.clear();
-        (self.weight_max, self.probe_at, self.ejected) = (1, Instant::FAR, 0);
+        (self.weight_max, self.probe_at) = (1, Instant::FAR);
         let warm_up = settings.warm_up_policy();
         for &place in &self.live {
             let Some(host) = &self.hosts[place as usize] else { continue };
@@ -216,7 +211,6 @@ impl<T> Hosts<T> {
                 stats.weight = 0;
             }
             if host.health.is_ejected() {
-                self.ejected += 1;
                 self.probe_at = self.probe_at.min(host.health.probe_at());
             } else if is_callable {
                 self.usable.push(place);
@@ -484,14 +478,11 @@ impl<T> Hosts<T> {
         self.callable.iter().filter(|place| self.is_usable(**place)).count()
     }
 
-    pub(super) fn ejected(&self) -> usize {
-        self.ejected
-    }
-
-    /// The health of an instance that is about to be ejected.
-    pub(super) fn eject(&mut self, place: u32) -> &mut Health {
-        self.ejected += 1;
-        self.health_mut(place)
+    /// How many of those that can be called are out, and how many these are. Others do no work in any case, so that nobody
+    /// is spared for their sake.
+    pub(super) fn ejected(&self, now: Instant) -> (usize, usize) {
+        let there = self.callable.iter().filter_map(|place| self.hosts[*place as usize].as_ref());
+        there.fold((0, 0), |(out, all), host| (out + usize::from(host.health.is_out(now)), all + 1))
     }
 }
 

@@ -56,10 +56,11 @@ impl<T: Clone> Fleet<T> {
     /// Ejects an instance, unless so many are that it has to stay.
     fn eject(&mut self, now: Instant, place: u32, reason: Reason) -> bool {
         let config = &self.settings.health;
-        if self.hosts.ejected() >= ejected_max(config, self.hosts.live().len()) {
+        let (ejected, of) = self.hosts.ejected(now);
+        if ejected >= ejected_max(config, of) {
             return false;
         }
-        self.hosts.eject(place).eject(now, &mut self.rng, config, reason);
+        self.hosts.health_mut(place).eject(now, &mut self.rng, config, reason);
         self.counts.ejections += 1;
         self.tell_of_ejection(now, place);
         true

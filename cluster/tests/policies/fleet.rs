@@ -245,6 +245,50 @@ fn an_instance_that_is_gone_is_not_ejected_any_more() {
     assert!(matches!(host(&fleet, at(1120), "b").health, HealthState::Ejected { .. }));
 }
 
+/// An instance is ejected, and what `then` does keeps calls from it; an hour later another one fails, for a minute.
+fn ejected_beside_one_that_is_not_called(
+    then: impl FnOnce(&mut Fleet<char>),
+    readiness: impl Fn(&char) -> Readiness,
+) -> HealthState {
+    let mut fleet = fleet("abcdefghij", plain());
+    eject(&mut fleet, at(1001), 'a');
+    then(&mut fleet);
+    for ms in 3_600_000..3_660_000 {
+        let mut state = fleet.begin(at(ms), &ASKED, 0, SECOND).unwrap();
+        let (attempt, name) = fleet.start(at(ms), &ASKED, &mut state, &readiness).unwrap();
+        assert_ne!(name, 'a');
+        end(&mut fleet, at(ms), (state, attempt), name != 'b');
+    }
+    assert!(matches!(host(&fleet, at(3_660_000), "a").health, HealthState::Ejected { .. }));
+    host(&fleet, at(3_660_000), "b").health
+}
+
+#[test]
+fn an_instance_that_is_not_called_in_any_case_is_no_reason_to_spare_another_one() {
+    let ready = |_: &char| Readiness::Ready;
+    let drain = |fleet: &mut Fleet<char>| {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let all = "abcdefghij".chars().map(|name| {
+            let weight = if name == 'a' { 0 } else { 100 };
+            Instance::new("s", name.to_string(), address).with_weight(weight)
+        });
+        let _none = fleet.apply(at(1100), &Listing::of(2, all), first);
+    };
+    let exclude = |fleet: &mut Fleet<char>| {
+        let rule = Rule::new("no a", Match::all(), Action::Exclude(Subset::named(["a"])));
+        fleet.route(Rules::new(1).with(rule)).unwrap();
+    };
+    let a_is = |a: Readiness| move |name: &char| if *name == 'a' { a } else { Readiness::Ready };
+    for health in [
+        ejected_beside_one_that_is_not_called(drain, ready),
+        ejected_beside_one_that_is_not_called(exclude, ready),
+        ejected_beside_one_that_is_not_called(|_| (), a_is(Readiness::Stranger)),
+        ejected_beside_one_that_is_not_called(|_| (), a_is(Readiness::Broken)),
+    ] {
+        assert!(matches!(health, HealthState::Ejected { .. } | HealthState::Probing { .. }));
+    }
+}
+
 #[test]
 fn a_few_connections_that_are_not_ready_cost_no_look_at_all_of_them() {
     use std::cell::Cell;
