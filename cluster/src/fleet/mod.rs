@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, Entropy, Failure, Instant, RetryBudget, SplitMix64};
+use ringcall_core::{Cause, Entropy, Failure, FailureClass, Instant, RetryBudget, SplitMix64};
 
 pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
@@ -789,7 +789,10 @@ impl<T: Clone> Fleet<T> {
         if attempt.is_probe {
             let is_answer = match end {
                 Ok(_) => true,
-                Err(failure) => matches!(failure.cause, Cause::Status(_)),
+                Err(failure) => {
+                    let is_of_a_server = failure.class != FailureClass::NotSent;
+                    is_of_a_server && matches!(failure.cause, Cause::Status(_))
+                }
             };
             let probed = match is_good {
                 Some(true) => Probed::Works,
