@@ -301,6 +301,8 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             (other.take(), &mut self.state)
         {
             drop(future);
+            // The word that it has begun as well may be on its way.
+            self.may_have_run = true;
             let now = self.shared.connector.now();
             self.shared.fleet.with(|fleet| fleet.untie(now, state, attempt));
         }
