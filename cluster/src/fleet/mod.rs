@@ -674,7 +674,14 @@ impl<T: Clone> Fleet<T> {
             self.breaker_is(is_open, call.method, Some(host.place()));
         }
         // Or an instance whose calls always lose against hedges would look fast.
-        self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
+        let waited = now.since(attempt.started);
+        self.hosts.stats_mut(host.place()).waited(waited);
+        // Nor are calls of a method fast because slow ones lose: what took longer than most of them counts among those
+        // that did. Of others it is not known how long they would have taken.
+        let after = self.methods.hedging(call.method).and_then(|hedging| hedging.after());
+        if after.is_some_and(|after| waited >= after) {
+            self.methods.took(call.method, now, waited);
+        }
     }
 
     /// An attempt was given up before its server had begun with it, since the one beside it has begun: one of the two was no

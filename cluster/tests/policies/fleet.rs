@@ -7,11 +7,12 @@ use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, FleetEvent, HostReport, Readiness};
 use ringcall_cluster::health::{HealthState, Reason};
+use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Asked, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{CallLimit, LimitLease, MethodKey, Settings};
-use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Cause, CloseReason, Failure, Instant, Status};
+use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::{Cause, CloseReason, Entropy, Failure, Instant, SplitMix64, Status};
 
 const METHOD: u64 = 7;
 /// A call of it, with nothing else.
@@ -450,6 +451,47 @@ fn an_instance_that_never_answers_is_not_the_best() {
         }
     }
     assert!(to_c < 100, "{to_c} of 1000");
+}
+
+#[test]
+fn hedges_do_not_make_calls_look_faster_than_they_are() {
+    let mut hedge = HedgeConfig::default();
+    hedge.extra_percent = 100;
+    let mut settings = plain();
+    settings.retry_percent = 100;
+    settings.method.hedge = Some(hedge);
+    let mut fleet = fleet("ab", settings);
+    let mut rng = SplitMix64::new(1);
+    // Ten milliseconds on average, more than thirty of one in twenty.
+    let mut draw = || -(1.0 - (rng.below(1 << 30) as f64 / f64::from(1 << 30))).ln() * 0.01;
+    let mut after = Duration::ZERO;
+    for second in 2..200u64 {
+        for call in 0..100u64 {
+            let now = at(second * 1000 + call * 10);
+            let mut state = fleet.begin(now, &ASKED, request_flags::IDEMPOTENT, SECOND).unwrap();
+            let ready = |_: &char| Readiness::Ready;
+            let (attempt, _) = fleet.start(now, &ASKED, &mut state, ready).unwrap();
+            let first_ends = Duration::from_secs_f64(draw());
+            let hedged = attempt.hedge_after.filter(|after| *after < first_ends);
+            let second = hedged.and_then(|after| {
+                let (hedge, _) = fleet.hedge(now + after, &mut state, ready)?;
+                Some((after + Duration::from_secs_f64(draw()), hedge))
+            });
+            after = attempt.hedge_after.unwrap_or_default();
+            let header = ReplyHeader::new(Status::OK);
+            let (took, kept, lost) = match second {
+                None => (first_ends, attempt, None),
+                Some((ends, hedge)) if ends < first_ends => (ends, hedge, Some(attempt)),
+                Some((_, hedge)) => (first_ends, attempt, Some(hedge)),
+            };
+            fleet.end_beside(now + took, &state, kept, Ok(&header));
+            if let Some(lost) = lost {
+                fleet.abandon(now + took, &state, lost);
+            }
+            fleet.finish(now + took, &state, Some(Ok(&header)));
+        }
+    }
+    assert!(after > Duration::from_millis(26), "after {after:?}");
 }
 
 #[test]
