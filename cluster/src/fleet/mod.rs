@@ -29,7 +29,6 @@ pub use probing::LoadProbe;
 pub use report::{AttemptReport, CallEnd, CallReport};
 
 use crate::balance::Balance;
-use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
 use crate::hedge::{AnyHedging, HedgePolicy as _};
@@ -41,7 +40,7 @@ use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use events::Untold;
 use hosts::Hosts;
-use methods::Methods;
+use methods::{Methods, Passed};
 use report::Reports;
 use routing::Routing;
 
@@ -174,7 +173,7 @@ pub struct CallState {
     deadline: Instant,
     attempts: u8,
     spent: u8,
-    pass: Option<Pass>,
+    pass: Option<Passed>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
     /// The number of its report, if there is to be one.
@@ -244,7 +243,7 @@ impl CallState {
 pub struct Attempt {
     host: HostRef,
     started: Instant,
-    pass: Option<Pass>,
+    pass: Option<Passed>,
     is_probe: bool,
     /// 0 for the first one.
     pub number: u8,
@@ -497,7 +496,11 @@ impl<T: Clone> Fleet<T> {
         let (place, is_probe) = chosen.inspect_err(|failure| {
             self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
         })?;
-        Ok(self.attempt(now, call, place, is_probe, false))
+        let begun = self.attempt(now, call, place, is_probe, false);
+        begun.ok_or_else(|| {
+            self.counts.stopped += 1;
+            Failure::not_sent(Cause::BreakerOpen)
+        })
     }
 
     /// The same for a call that is routed.
@@ -580,7 +583,7 @@ impl<T: Clone> Fleet<T> {
         self.routing.as_ref().is_some_and(|routing| routing.serial() != call.path.serial)
     }
 
-    /// An attempt begins, at this place.
+    /// An attempt begins, at this place; unless the breaker there does not let it in, whatever it has said before.
     #[inline]
     fn attempt(
         &mut self,
@@ -589,13 +592,21 @@ impl<T: Clone> Fleet<T> {
         place: u32,
         is_probe: bool,
         is_hedge: bool,
-    ) -> (Attempt, T) {
-        self.counts.attempts += 1;
-        self.counts.panics += u64::from(self.hosts.is_panic());
+    ) -> Option<(Attempt, T)> {
         let (pass, changed) = self.methods.pass_host(call.method, place, now);
         if let Some(is_open) = changed {
             self.breaker_is(is_open, call.method, Some(place));
         }
+        let Some(pass) = pass else {
+            if is_probe {
+                self.probed(now, place, Probed::GivenUp);
+                self.refresh(now);
+            }
+            return None;
+        };
+        self.counts.attempts += 1;
+        self.counts.hedges += u64::from(is_hedge);
+        self.counts.panics += u64::from(self.hosts.is_panic());
         let host = self.hosts.reference(place);
         self.hosts.picked(place, now, self.counts.attempts);
         call.tried[usize::from(call.attempts)] = host;
@@ -614,7 +625,7 @@ impl<T: Clone> Fleet<T> {
         if call.report.is_some() {
             self.report_attempt(now, call, &attempt, is_hedge);
         }
-        (attempt, self.hosts.target(place).clone())
+        Some((attempt, self.hosts.target(place).clone()))
     }
 
     /// An attempt has ended; says what becomes of its call, of which it was the only one under way. When that
@@ -687,13 +698,18 @@ impl<T: Clone> Fleet<T> {
     /// An attempt was given up before its server had begun with it, since the one beside it has begun: one of the two was no
     /// extra load.
     pub fn untie(&mut self, now: Instant, call: &mut CallState, attempt: Attempt) {
+        self.pay_back(call);
+        self.counts.untied += 1;
+        self.abandon(now, call, attempt);
+    }
+
+    /// A hedge was no extra load.
+    fn pay_back(&mut self, call: &mut CallState) {
         self.budget.give_back();
         if let Some(budget) = self.methods.hedge_budget(call.method) {
             budget.give_back();
         }
         call.spent = call.spent.saturating_sub(1);
-        self.counts.untied += 1;
-        self.abandon(now, call, attempt);
     }
 
     /// A call has ended, like this; or it was given up.
@@ -738,8 +754,11 @@ impl<T: Clone> Fleet<T> {
             return None;
         }
         let _is_paid = self.methods.hedge_budget(call.method)?.withdraw(now, 0);
-        self.counts.hedges += 1;
-        Some(self.attempt(now, call, place, false, true))
+        let begun = self.attempt(now, call, place, false, true);
+        if begun.is_none() {
+            self.pay_back(call);
+        }
+        begun
     }
 
     /// What reaches the instance with this name.
