@@ -218,6 +218,27 @@ fn h08_bytes_one_by_one_win_no_time() {
     assert!(bytes < MANY, "{bytes}");
 }
 
+#[ringcall::service(name = "test.\"Odd\"")]
+trait Odd {
+    async fn ask(&self);
+}
+
+struct Asked;
+
+impl Odd for Asked {
+    async fn ask(&self) {}
+}
+
+#[test]
+fn the_name_of_a_service_breaks_no_line() {
+    let metrics = Metrics::new();
+    let server = Server::bind("127.0.0.1:0").service(Asked.into_odd());
+    let server = server.observer(metrics.observer()).start().unwrap();
+    OddClient::connect(server.address()).wait().unwrap().ask().wait().unwrap();
+    let line = "method=\"test.\\\"Odd\\\"/ask\"";
+    eventually(&metrics, |snapshot| snapshot.to_string().contains(line));
+}
+
 #[test]
 fn a_source_that_panics_takes_nothing_else_from_the_page() {
     let metrics = Metrics::new();
