@@ -328,7 +328,7 @@ impl<T: Clone> Fleet<T> {
     /// Limits calls of a method, by its name, or of all of them, for a while: in place of what the settings say.
     ///
     /// # Errors
-    /// When the limit or its time makes no sense; nothing is changed then.
+    /// When the limit or its time makes no sense, or what is named is no method; nothing is changed then.
     pub fn lease(
         &mut self,
         now: Instant,
@@ -336,6 +336,10 @@ impl<T: Clone> Fleet<T> {
         lease: LimitLease,
     ) -> Result<(), BadSetting> {
         lease.check()?;
+        if method.is_some_and(|name| !is_method(name)) {
+            let must = "the name of a method, package.Service/method";
+            return Err(BadSetting { name: "lease.method", must });
+        }
         match method {
             None => self.limiter.lease(now, lease),
             Some(name) => {
@@ -892,6 +896,12 @@ impl<T: Clone> Fleet<T> {
         }
         may
     }
+}
+
+/// Whether it may be the name of a method. Whether anybody calls that cannot be known before.
+fn is_method(name: &str) -> bool {
+    let parts = name.rsplit_once('/');
+    parts.is_some_and(|(service, method)| !service.is_empty() && !method.is_empty())
 }
 
 /// What it says of the instance.

@@ -611,6 +611,10 @@ fn a_quota_is_leased_and_a_lease_ends() {
     let lease = |limit| LimitLease { limit, time: SECOND };
     let bad = fleet.lease(at(1001), None, lease(CallLimit::in_flight(0))).unwrap_err();
     assert_eq!(bad.name, "limit.in_flight");
+    for typo in ["typo", "", "/", "test.Service/", "/method"] {
+        let bad = fleet.lease(at(1001), Some(typo), lease(CallLimit::in_flight(2))).unwrap_err();
+        assert_eq!(bad.name, "lease.method");
+    }
     // Of a method that was not called yet as well.
     fleet.lease(at(1001), Some(ASKED.name), lease(CallLimit::in_flight(2))).unwrap();
     fleet.lease(at(1001), None, lease(CallLimit::in_flight(3))).unwrap();
