@@ -49,6 +49,11 @@ pub enum FleetEvent {
         /// Its name.
         name: String,
     },
+    /// An instance that was ejected is not in the list any more, or is at another address.
+    Gone {
+        /// Its name.
+        name: String,
+    },
     /// So few instances are not ejected that all are used.
     PanicBegan {
         /// How many are not ejected.
@@ -65,7 +70,7 @@ pub enum FleetEvent {
         /// At this instance only; without a name everywhere.
         instance: Option<String>,
     },
-    /// They are not any more.
+    /// They are not any more: its breaker has closed, has other settings, or its instance is gone.
     BreakerClosed {
         /// Its name.
         method: String,
@@ -95,6 +100,9 @@ impl fmt::Display for FleetEvent {
                 write!(f, "the instance {name:?} gets no calls for {time:?}: {reason}")
             }
             FleetEvent::Healed { name } => write!(f, "the instance {name:?} works again"),
+            FleetEvent::Gone { name } => {
+                write!(f, "the instance {name:?}, which got no calls, is gone")
+            }
             FleetEvent::PanicBegan { usable, of } => {
                 write!(f, "only {usable} of {of} instances are well: all of them are used")
             }

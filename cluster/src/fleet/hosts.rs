@@ -49,7 +49,7 @@ pub(super) struct Hosts<T> {
     epoch: u64,
     /// When the first ejection is over; later if it cannot be probed.
     probe_at: Instant,
-    replaced: Vec<u32>,
+    gone: Vec<Gone>,
     /// Kept for the next time that all are looked at.
     records: Vec<(u32, Record)>,
 }
@@ -70,6 +70,15 @@ pub(super) struct Host<T> {
     generation: u32,
 }
 
+/// An instance that is gone.
+#[derive(Debug)]
+pub(super) struct Gone {
+    /// Where it was.
+    pub(super) place: u32,
+    pub(super) instance: Arc<Instance>,
+    pub(super) is_ejected: bool,
+}
+
 impl<T> Default for Hosts<T> {
     fn default() -> Hosts<T> {
         Hosts {
@@ -85,7 +94,7 @@ impl<T> Default for Hosts<T> {
             is_panic: false,
             epoch: 0,
             probe_at: Instant::FAR,
-            replaced: Vec::new(),
+            gone: Vec::new(),
             records: Vec::new(),
         }
     }
@@ -106,9 +115,11 @@ impl<T> Hosts<T> {
             let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
             let lost = self.hosts[place].take_if(|_| !stays);
             if let Some(host) = lost {
-                gone.push(host.target);
+                let is_ejected = host.health.is_ejected();
+                let Listed { instance, .. } = host.listed;
+                self.gone.push(Gone { place: place as u32, instance, is_ejected });
                 self.free.push(place as u32);
-                self.replaced.push(place as u32);
+                gone.push(host.target);
             }
         }
         let known = self.known();
@@ -182,9 +193,9 @@ impl<T> Hosts<T> {
         }
     }
 
-    /// Places that lost their instance since this was last asked.
-    pub(super) fn take_replaced(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.replaced)
+    /// Those that are gone since this was last asked.
+    pub(super) fn take_gone(&mut self) -> Vec<Gone> {
+        std::mem::take(&mut self.gone)
     }
 
     // ---- who is usable ----

@@ -63,6 +63,13 @@ impl Method {
         }
     }
 
+    /// Where breakers are open: everywhere (`None`), or at these places.
+    fn open_breakers(&self) -> impl Iterator<Item = Option<u32>> {
+        let all = self.breaker.iter().map(|breaker| (None, breaker));
+        let of_hosts = self.host_breakers.iter().map(|(place, breaker)| (Some(*place), breaker));
+        all.chain(of_hosts).filter(|(_, breaker)| breaker.is_open).map(|(place, _)| place)
+    }
+
     fn renew_breakers(&mut self) {
         self.breakers = self.breakers.wrapping_add(1);
         self.breaker = self.settings.new_breaker().map(Noted::new);
@@ -166,15 +173,22 @@ impl Methods {
         index
     }
 
-    /// Breakers and hedges of methods start anew, each if its settings have changed.
-    pub(super) fn configure(&mut self, now: Instant, settings: &Settings) {
-        for method in &mut self.methods {
+    /// Breakers and hedges of methods start anew, each if its settings have changed. Gives the methods whose breakers were
+    /// open, and at which places: everywhere, or at one.
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+    ) -> Vec<(u32, Option<u32>)> {
+        let mut closed = Vec::new();
+        for (method, index) in self.methods.iter_mut().zip(0..) {
             let new = settings.of(method.id);
             let has_breakers = new.has_breakers_of(&method.settings);
             let has_hedging = new.has_hedging_of(&method.settings);
             method.settings = new.clone();
             method.limiter.configure(new.limit);
             if !has_breakers {
+                closed.extend(method.open_breakers().map(|place| (index, place)));
                 method.renew_breakers();
             }
             if !has_hedging {
@@ -182,16 +196,21 @@ impl Methods {
             }
         }
         self.count();
+        closed
     }
 
-    /// The instance at a place is another one.
-    pub(super) fn forget(&mut self, place: u32) {
-        for method in &mut self.methods {
-            if let Some(breaker) = method.host_breakers.remove(&place) {
-                method.open -= u32::from(breaker.is_open);
+    /// The instance at a place is gone. Gives the methods whose breakers were open there.
+    pub(super) fn forget(&mut self, place: u32) -> Vec<u32> {
+        let mut open = Vec::new();
+        for (method, index) in self.methods.iter_mut().zip(0..) {
+            let breaker = method.host_breakers.remove(&place);
+            if breaker.is_some_and(|breaker| breaker.is_open) {
+                method.open -= 1;
+                open.push(index);
             }
         }
         self.count();
+        open
     }
 
     /// Lets go of the breakers of instances at which no call fails any more.

@@ -316,7 +316,9 @@ impl<T: Clone> Fleet<T> {
         self.balance = settings.balancing.build();
         self.limiter.configure(settings.limit);
         self.settings = Arc::new(settings);
-        self.methods.configure(now, &self.settings);
+        for (method, place) in self.methods.configure(now, &self.settings) {
+            self.breaker_is(false, method, place);
+        }
         self.stop_recovery(now);
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
@@ -406,9 +408,7 @@ impl<T: Clone> Fleet<T> {
         }
         (self.version, self.revision) = (listing.version, listing.revision.number);
         let gone = self.hosts.apply(listing, &self.settings.health, connect);
-        for place in self.hosts.take_replaced() {
-            self.methods.forget(place);
-        }
+        self.forget_gone();
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         match &mut self.routing {

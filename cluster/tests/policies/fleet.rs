@@ -551,6 +551,60 @@ fn what_breakers_do_is_told() {
 }
 
 #[test]
+fn what_was_told_is_taken_back_by_what_makes_it_void() {
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    breaker.calls_min = 1;
+    settings.method.breaker = Some(breaker);
+    let mut fleet = fleet("ab", settings.clone());
+    let told =
+        |fleet: &mut Fleet<char>| std::iter::from_fn(|| fleet.poll_event()).collect::<Vec<_>>();
+    let closed = |instance: Option<&str>| FleetEvent::BreakerClosed {
+        method: ASKED.name.to_owned(),
+        instance: instance.map(str::to_owned),
+    };
+    // When hedges change, nothing of this does.
+    call(&mut fleet, at(1001), |_| false);
+    assert_eq!(told(&mut fleet).len(), 2, "opened at one, and everywhere");
+    settings.method.hedge = Some(HedgeConfig::default());
+    fleet.configure(at(1002), settings.clone()).unwrap();
+    assert_eq!(told(&mut fleet), []);
+    let stopped = Failure::not_sent(Cause::BreakerOpen);
+    assert_eq!(fleet.begin(at(1002), &ASKED, 0, SECOND).map(|_| ()), Err(stopped));
+    breaker.calls_min = 2;
+    settings.method.breaker = Some(breaker);
+    fleet.configure(at(1003), settings.clone()).unwrap();
+    let told_then = told(&mut fleet);
+    let is_taken_back = |name| told_then == [closed(None), closed(Some(name))];
+    assert!(is_taken_back("a") || is_taken_back("b"), "{told_then:?}");
+    // An instance goes that is ejected.
+    settings.method.breaker = None;
+    fleet.configure(at(1004), settings).unwrap();
+    eject(&mut fleet, at(1005), 'a');
+    assert_eq!(told(&mut fleet).len(), 1);
+    let _gone = fleet.apply(at(1006), &listing(2, "b"), first);
+    assert_eq!(told(&mut fleet), [FleetEvent::Gone { name: "a".into() }]);
+}
+
+#[test]
+fn an_open_breaker_that_goes_with_its_instance_is_told() {
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    (breaker.calls_min, breaker.errors_percent) = (2, 60);
+    settings.method.breaker = Some(breaker);
+    let mut fleet = fleet("ab", settings);
+    for _ in 0..4 {
+        call(&mut fleet, at(1001), |name| name != 'a');
+    }
+    let instance = Some("a".to_owned());
+    let method = ASKED.name.to_owned();
+    let opened = FleetEvent::BreakerOpened { method: method.clone(), instance: instance.clone() };
+    assert_eq!(fleet.poll_event(), Some(opened));
+    let _gone = fleet.apply(at(1002), &listing(2, "b"), first);
+    assert_eq!(fleet.poll_event(), Some(FleetEvent::BreakerClosed { method, instance }));
+}
+
+#[test]
 fn no_more_calls_are_made_than_settings_allow() {
     let mut settings = plain();
     settings.limit = CallLimit::in_flight(3);
