@@ -206,7 +206,7 @@ const UNPROBED_MAX: Duration = Duration::from_secs(1);
 pub enum HealthState {
     /// It gets its share of the calls.
     Healthy,
-    /// It gets a tenth of its share: too many others are ejected.
+    /// It gets a tenth of its share, or all of its keys, where policies go by these: too many others are ejected.
     SubHealthy(Reason),
     /// It gets no calls until then.
     Ejected {

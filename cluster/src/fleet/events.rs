@@ -35,7 +35,7 @@ pub enum FleetEvent {
         /// To so many instances.
         usable: u32,
     },
-    /// An instance gets no calls for a while.
+    /// An instance gets no calls for a while, or for longer, since the call that was to see whether it works has failed.
     Ejected {
         /// Its name.
         name: String,

@@ -115,7 +115,7 @@ pub struct FleetCounts {
     pub untied: u64,
     /// Retries and hedges that the budget did not allow.
     pub over_budget: u64,
-    /// Times that an instance was ejected.
+    /// Times that an instance was ejected; not those that it stays out since its probe has failed.
     pub ejections: u64,
     /// Calls that a breaker stopped.
     pub stopped: u64,
