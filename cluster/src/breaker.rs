@@ -77,14 +77,15 @@ pub trait BreakerPolicy: Send + fmt::Debug {
     /// Whether a call would pass.
     fn would_pass(&self, now: Instant) -> bool;
 
-    /// Lets a call through, or not. What is let through ends exactly once, with the same [`Pass`].
+    /// Lets a call through, or not. What is let through ends exactly once, with the same [`Pass`]. Asked behind
+    /// [`would_pass`](BreakerPolicy::would_pass), and has the last word. A breaker of an instance is made when a call fails
+    /// there, and asked to let that one through when it has ended already, as it is for others that began before.
     fn pass(&mut self, now: Instant) -> Option<Pass>;
 
     /// A call that passed has ended: well, badly, or (`None`) without saying anything.
     fn end(&mut self, now: Instant, pass: Pass, is_good: Option<bool>);
 
-    /// What it does at the moment: whoever is not closed is looked at before each call. Looked at behind each `pass` and `end`,
-    /// in either of which it may change.
+    /// What it does at the moment, for whoever looks. Asked behind each `pass` and `end`, in either of which it may change.
     fn state(&self) -> BreakerState;
 
     /// Whether it knows nothing that a new one does not, so that it need not be kept. No by default.

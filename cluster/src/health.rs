@@ -30,8 +30,8 @@ pub struct HealthConfig {
     pub ejection: Duration,
     /// But so long at most: 300 s.
     pub ejection_max: Duration,
-    /// Which share of the instances may be ejected at a time, in percent: 10. One always may, unless it is
-    /// the only one.
+    /// Which share of the instances that can be called may be ejected at a time, in percent: 10. One always may, unless it
+    /// is the only one. One that is not probed within a second, since no call may go there, does not count.
     pub ejected_percent: u32,
     /// With less than this share usable, in percent, all of them are used: 50. With 0 those that are ejected get no calls
     /// whatever happens: without another one calls fail at once, and were not sent.
@@ -198,12 +198,15 @@ pub(crate) enum Probed {
 /// An instance whose probe was answered, without saying how it is, is probed again after so long.
 const ANSWERED_PAUSE: Duration = Duration::from_millis(100);
 
+/// An instance that no call has probed for so long gets none of those that there are.
+const UNPROBED_MAX: Duration = Duration::from_secs(1);
+
 /// What is done about the health of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
     /// It gets its share of the calls.
     Healthy,
-    /// It gets a tenth of its share: too many others are ejected.
+    /// It gets a tenth of its share, or all of its keys, where policies go by these: too many others are ejected.
     SubHealthy(Reason),
     /// It gets no calls until then.
     Ejected {
@@ -242,6 +245,16 @@ impl Health {
 
     pub(crate) fn is_ejected(&self) -> bool {
         matches!(self.state, HealthState::Ejected { .. } | HealthState::Probing { .. })
+    }
+
+    /// Whether it takes the place of another one that could be ejected. Whoever is not probed although its time is over
+    /// is at no call's hand, by rules or for want of a connection, and would have that place for ever.
+    pub(crate) fn is_out(&self, now: Instant) -> bool {
+        match self.state {
+            HealthState::Healthy | HealthState::SubHealthy(_) => false,
+            HealthState::Ejected { until, .. } => now < until + UNPROBED_MAX,
+            HealthState::Probing { .. } => true,
+        }
     }
 
     /// When a call may be its probe; never if it needs none, or has one.

@@ -41,7 +41,8 @@ impl Default for HedgeConfig {
 /// Says when the calls of a method are hedged: [`Hedging`], or one of yours, see [`CustomHedging`]. There is one for each
 /// method. Which calls may run twice, which instance is next and whether it is paid for is not its business.
 pub trait HedgePolicy: Send + fmt::Debug {
-    /// An attempt was answered after so long.
+    /// An attempt was answered after so long; or it was given up then, not before [`after`](HedgePolicy::after) says: it
+    /// would have taken longer.
     fn record(&mut self, now: Instant, latency: Duration);
 
     /// How long to wait for the first attempt before a second one is made beside it; `None`: for ever.

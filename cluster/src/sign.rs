@@ -30,6 +30,8 @@ pub fn sign_of(end: Result<&ReplyHeader, &Failure>, retried_errors: &[Status]) -
 
 fn sign_of_failure(failure: &Failure) -> Sign {
     match failure.cause {
+        // A filter of this side has said so; the instance was not asked.
+        Cause::Status(_) if failure.class == FailureClass::NotSent => Sign::Neutral,
         Cause::Status(status) => sign_of_status(status),
         // Whoever was met is not that instance.
         Cause::Closed(CloseReason::Local | CloseReason::WrongInstance)
@@ -80,6 +82,8 @@ mod tests {
         assert_eq!(sign(Failure::not_sent(Cause::Encode)), Sign::Neutral);
         assert_eq!(sign(Failure::not_sent(Cause::InFlightMax)), Sign::Neutral);
         assert_eq!(sign(Failure::not_sent(Cause::Expired)), Sign::Neutral);
+        let filtered = Failure::not_sent(Cause::Status(Status::OVERLOADED));
+        assert_eq!(sign(filtered), Sign::Neutral);
         let exhausted = CloseReason::Transport(TransportError::Exhausted);
         assert_eq!(sign(Failure::not_sent(Cause::Closed(exhausted))), Sign::Neutral);
         assert_eq!(sign(Failure::refused(Cause::GoAway)), Sign::Neutral);

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{iter, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use ringcall_core::{Clock, Instant};
@@ -90,11 +90,23 @@ impl Pool {
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("ringcall-offload".into());
         if thread.spawn(move || pool.work()).is_err() {
-            self.state.lock().threads -= 1;
-            log::error!(
-                "cannot start a thread for offloaded work; what waits is done by the others"
-            );
+            self.has_not_started();
         }
+    }
+
+    /// A thread could not be started. What waits is done by the others; without any it would wait for whoever comes next, who
+    /// may start one.
+    fn has_not_started(&self) {
+        let (refused, retry_after_ms) = {
+            let mut state = self.state.lock();
+            state.threads -= 1;
+            let is_nobody = state.threads == 0;
+            let jobs = &mut state.jobs;
+            let refused: Vec<Job> = iter::from_fn(|| is_nobody.then(|| jobs.pop())?).collect();
+            (refused, state.jobs.retry_after_ms())
+        };
+        log::error!("cannot start a thread for offloaded work; {} jobs are refused", refused.len());
+        refused.into_iter().for_each(|job| job(Some(retry_after_ms)));
     }
 
     fn work(&self) {
@@ -159,6 +171,27 @@ mod tests {
         assert_eq!(pool.state.lock().threads, 2);
         drop(release);
         assert!(finished.iter().take(accepted).all(|refused| refused.is_none()));
+    }
+
+    #[test]
+    fn what_nobody_can_do_is_refused() {
+        let (done, finished) = mpsc::channel();
+        let wait = |pool: &Pool, threads: usize| {
+            let done = done.clone();
+            let mut state = pool.state.lock();
+            let job = Box::new(move |refused| done.send(refused).expect("the test waits"));
+            state.jobs.push(1, Instant::ZERO, job);
+            state.threads = threads;
+        };
+        // As `run` leaves it before it starts a thread.
+        let pool = Pool::new(2, None);
+        wait(&pool, 2);
+        pool.has_not_started();
+        assert!(finished.try_recv().is_err(), "the other one does it");
+        wait(&pool, 1);
+        pool.has_not_started();
+        let refused: Vec<_> = finished.try_iter().map(|refused| refused.is_some()).collect();
+        assert_eq!(refused, [true, true]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One publisher, many streams: what a server pushes to whoever has subscribed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::iter;
@@ -59,8 +59,10 @@ struct Shared<T> {
 
 struct State<T> {
     subscribers: Vec<Option<Subscriber<T>>>,
-    /// Publishers that wait for room.
-    publishers: Vec<Waker>,
+    /// Publishers that wait for room, each at a place of its own.
+    publishers: BTreeMap<u64, Waker>,
+    /// The place of the last one that was given one.
+    last: u64,
     /// Room for those who are being woken, so that publishing allocates nothing when warm.
     scratch: Vec<Waker>,
     /// No topic is left.
@@ -77,6 +79,33 @@ struct Subscriber<T> {
 impl<T> Subscriber<T> {
     fn is_full(&self, capacity: usize) -> bool {
         self.items.len() >= capacity && !self.is_closed
+    }
+}
+
+impl<T> State<T> {
+    /// A publisher waits for room. Gives the waker that it had before.
+    fn wait(&mut self, place: &mut Option<u64>, waker: &Waker) -> Option<Waker> {
+        let place = *place.get_or_insert_with(|| {
+            self.last += 1;
+            self.last
+        });
+        self.publishers.insert(place, waker.clone())
+    }
+}
+
+/// A publisher that may wait for room, until it has published or is given up.
+struct Waiting<'a, T> {
+    shared: &'a Shared<T>,
+    /// Once it has waited.
+    place: Option<u64>,
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let waker = self.shared.state.lock().publishers.remove(&place);
+            drop(waker);
+        }
     }
 }
 
@@ -121,7 +150,8 @@ impl<T: Clone> Topic<T> {
         assert!(capacity > 0, "a subscriber needs room for an item");
         let state = State {
             subscribers: Vec::new(),
-            publishers: Vec::new(),
+            publishers: BTreeMap::new(),
+            last: 0,
             scratch: Vec::new(),
             is_over: false,
         };
@@ -143,13 +173,19 @@ impl<T: Clone> Topic<T> {
 
     /// Publishes an item as soon as every subscriber has room, which only [`SlowConsumer::Wait`] asks for.
     pub async fn send(&self, item: T) {
+        let mut waiting = Waiting { shared: &self.0.0, place: None };
         let mut item = Some(item);
-        poll_fn(|cx| match item.take().map(|left| self.try_publish(left, Some(cx.waker()))) {
-            Some(Err(left)) => {
-                item = Some(left);
-                Poll::Pending
+        poll_fn(|cx| {
+            let left = item
+                .take()
+                .map(|left| self.try_publish(left, Some((&mut waiting.place, cx.waker()))));
+            match left {
+                Some(Err(left)) => {
+                    item = Some(left);
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
             }
-            _ => Poll::Ready(()),
         })
         .await;
     }
@@ -184,14 +220,17 @@ impl<T: Clone> Topic<T> {
         self.0.0.state.lock().subscribers.iter().flatten().count()
     }
 
-    fn try_publish(&self, item: T, waiting: Option<&Waker>) -> Result<(), T> {
+    fn try_publish(&self, item: T, waiting: Option<(&mut Option<u64>, &Waker)>) -> Result<(), T> {
         let Shared { capacity, policy, observers, state } = &*self.0.0;
         let (mut missed, mut closed) = (0, 0);
         let mut state = state.lock();
         if *policy == SlowConsumer::Wait
             && state.subscribers.iter().flatten().any(|it| it.is_full(*capacity))
         {
-            state.publishers.extend(waiting.cloned());
+            let before = waiting.and_then(|(place, waker)| state.wait(place, waker));
+            drop(state);
+            // It may be the last of its task, which may do anything when it ends.
+            drop(before);
             return Err(item);
         }
         let mut wakers = std::mem::take(&mut state.scratch);
@@ -281,7 +320,7 @@ impl<T> Subscription<T> {
         };
         let publishers = std::mem::take(&mut state.publishers);
         drop(state);
-        publishers.into_iter().for_each(Waker::wake);
+        publishers.into_values().for_each(Waker::wake);
         Poll::Ready(Some(item))
     }
 }
@@ -301,7 +340,7 @@ impl<T> Drop for Subscription<T> {
             (state.subscribers[self.index].take(), std::mem::take(&mut state.publishers))
         };
         drop(gone);
-        publishers.into_iter().for_each(Waker::wake);
+        publishers.into_values().for_each(Waker::wake);
     }
 }
 
@@ -385,5 +424,32 @@ mod tests {
         let received = block_on(async { (slow.next().await, slow.next().await) });
         assert_eq!(received, (Some(1), Some(2)));
         sending.join().unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_to_publish_is_kept_once_and_no_longer_than_that() {
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        let topic = Topic::new(1, SlowConsumer::Wait);
+        let mut stalled = topic.subscribe();
+        topic.publish(0).unwrap();
+        let task = Arc::new(Task);
+        let waker = Waker::from(Arc::clone(&task));
+        let mut cx = Context::from_waker(&waker);
+        let kept = || topic.0.0.state.lock().publishers.len();
+        for _ in 0..100 {
+            // It gives up after a moment, in which something else wakes its task.
+            let mut sending = std::pin::pin!(topic.send(1));
+            (0..10).for_each(|_| assert!(sending.as_mut().poll(&mut cx).is_pending()));
+            assert_eq!(kept(), 1);
+        }
+        assert_eq!((kept(), Arc::strong_count(&task)), (0, 2));
+        let mut sending = std::pin::pin!(topic.send(2));
+        assert!(sending.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(now(&mut stalled), Poll::Ready(Some(0)));
+        assert_eq!((sending.as_mut().poll(&mut cx), kept()), (Poll::Ready(()), 0));
+        assert_eq!(now(&mut stalled), Poll::Ready(Some(2)));
     }
 }

@@ -2,15 +2,18 @@
 
 use ringcall_core::{Entropy, Instant};
 
+use super::idle::Idle;
 use super::{Balance, Candidates, HostStats};
 
 /// The one with the fewest calls under way for its weight; of equal ones, and of those with none, the one that says it
 /// is less busy, then chance, as often as weights say. An instance that fails is worth as many calls as it fails in a
-/// hundred.
+/// hundred. One that got no call for a second, and for twenty rounds of all of them, is tried: it may be better by now.
 ///
 /// It looks at every candidate for each call: for up to a hundred or so.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LeastActive;
+#[derive(Clone, Debug, Default)]
+pub struct LeastActive {
+    idle: Idle,
+}
 
 impl Balance for LeastActive {
     fn pick(
@@ -20,6 +23,9 @@ impl Balance for LeastActive {
         candidates: &Candidates<'_>,
         _key: Option<u64>,
     ) -> u32 {
+        if let Some(idle) = self.idle.next(now, candidates) {
+            return idle;
+        }
         let mut best = candidates.places()[0];
         let (mut least, mut equal) = (f64::INFINITY, 0);
         for &place in candidates.places() {
@@ -38,8 +44,9 @@ impl Balance for LeastActive {
     }
 
     fn score(&self, now: Instant, host: &HostStats) -> f64 {
-        // Failing fast must not look like being idle.
-        let failing = host.errors(now) * 100.0;
+        // Failing fast must not look like being idle. Less than one call is nothing: what has failed is never forgotten
+        // altogether, and the others of which that is not known would have all calls.
+        let failing = (host.errors(now) * 100.0).floor();
         let active = f64::from(host.in_flight) + failing;
         if active == 0.0 {
             // Idle is idle, whatever the weight: callers with little to do would only ever call the heaviest.

@@ -213,7 +213,7 @@ impl Balancing {
             Balancing::PeakEwma => Box::new(PeakEwma::default()),
             Balancing::WeightedRandom => Box::new(WeightedRandom),
             Balancing::SmoothRoundRobin => Box::new(SmoothRoundRobin::default()),
-            Balancing::LeastActive => Box::new(LeastActive),
+            Balancing::LeastActive => Box::new(LeastActive::default()),
             Balancing::Ring => Box::new(Ring::default()),
             Balancing::Maglev => Box::new(Maglev::default()),
             Balancing::Reported => Box::new(Reported),

@@ -10,7 +10,7 @@ use super::{Balance, Candidates, HostStats};
 ///
 /// Chance keeps many callers from choosing the same instance that all of them think idle, and two looks are
 /// nearly as good as looking at all. An instance that got no call for a second, and for twenty rounds of all of
-/// them, is tried: it may be better by now.
+/// them that the calls go to, is tried: it may be better by now.
 ///
 /// The weight decides how often an instance is looked at, and how many calls under way are much for it. Dividing
 /// its score by the weight, as others do, would give an instance that warms up nothing at all instead of a
@@ -36,8 +36,6 @@ impl Balance for PeakEwma {
             return idle;
         }
         let (one, other) = candidates.sample_two(rng);
-        let newest = |place: u32| candidates.host(place).picked_count;
-        self.idle.saw(newest(one).max(newest(other)));
         let score = |place: u32| self.score(now, candidates.host(place));
         if score(other) < score(one) { other } else { one }
     }

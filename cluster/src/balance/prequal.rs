@@ -16,7 +16,7 @@ pub struct PrequalConfig {
     /// Of what servers say, so many in a hundred count as cold, the others, which are busier, as hot: 84. With 0 only
     /// how busy they are decides, with 100 only how fast they are.
     pub cold_percent: u32,
-    /// Reports that are kept at most: 16.
+    /// Reports that are kept at most, of those that calls to the same instances go by: 16.
     pub pool_max: u32,
     /// How many instances each call looks at for a new report: 3.
     pub looks: u32,
@@ -73,7 +73,9 @@ pub struct Prequal {
     taken: Vec<Instant>,
     /// When each place was last asked.
     asked: Vec<Instant>,
-    load: Loads,
+    /// By the list that calls were chosen from; the one of the last call is `list`.
+    loads: Vec<Loads>,
+    list: usize,
     idle: Idle,
     pace: Pace,
     picks: u64,
@@ -85,6 +87,8 @@ struct Report {
     /// When the answer came, or when it was asked for if that is all that it says.
     at: Instant,
     uses: u32,
+    /// How busy the instance is counts among the others of its list.
+    is_counted: bool,
 }
 
 /// So many calls lose a report, besides those that are used up: the oldest and the worst in turn. Otherwise what
@@ -109,7 +113,8 @@ impl Prequal {
             pool: Vec::new(),
             taken: Vec::new(),
             asked: Vec::new(),
-            load: Loads::default(),
+            loads: vec![Loads::default()],
+            list: 0,
             idle: Idle::default(),
             pace: Pace::default(),
             picks: 0,
@@ -127,30 +132,66 @@ impl Prequal {
         for _ in 0..self.config.looks {
             let place = candidates.sample(rng);
             let host = candidates.host(place);
-            self.idle.saw(host.picked_count);
             if host.is_unknown() {
                 unknown = unknown.or((host.in_flight == 0).then_some(place));
             } else if now.since(host.seen()) <= self.config.age_max {
-                self.take(place, host.seen(), host);
+                self.take(place, host.seen());
             }
         }
         unknown
     }
 
     /// Takes a report from this time, unless there was one that is not older.
-    fn take(&mut self, place: u32, at: Instant, host: &HostStats) {
+    fn take(&mut self, place: u32, at: Instant) {
         let taken = of(&mut self.taken, place);
         if *taken >= at {
             return;
         }
         *taken = at;
-        self.load.push(busy(host), self.config.cold_percent);
         self.pool.retain(|report| report.place != place);
-        if self.pool.len() >= self.config.pool_max as usize {
-            self.pool.remove(0);
-        }
         // The oldest comes first.
-        self.pool.push(Report { place, at, uses: 0 });
+        self.pool.push(Report { place, at, uses: 0, is_counted: false });
+    }
+
+    /// Finds what is known of the list that a call is chosen from, counts what is new in the pool, and drops what is too
+    /// much in it. There may be calls that go to others: their reports stay.
+    fn turn_to(&mut self, candidates: &Candidates<'_>) {
+        self.list = self.find_list(candidates);
+        let (load, cold_percent) = (&mut self.loads[self.list], self.config.cold_percent);
+        load.used = self.picks;
+        load.picks += 1;
+        let mut count = 0;
+        for report in self.pool.iter_mut().filter(|report| candidates.contains(report.place)) {
+            count += 1;
+            if !std::mem::replace(&mut report.is_counted, true) {
+                load.push(busy(candidates.host(report.place)), cold_percent);
+            }
+        }
+        for _ in self.config.pool_max..count {
+            self.remove_oldest(candidates);
+        }
+    }
+
+    fn find_list(&mut self, candidates: &Candidates<'_>) -> usize {
+        let list = ends(candidates);
+        let found = self.loads.iter().position(|load| load.list == list);
+        found.unwrap_or_else(|| {
+            let new = Loads { list, ..Loads::default() };
+            if self.loads.len() < LISTS_MAX {
+                self.loads.push(new);
+                return self.loads.len() - 1;
+            }
+            let all = self.loads.iter().enumerate();
+            let oldest = all.min_by_key(|(_, load)| load.used).map_or(0, |(at, _)| at);
+            self.loads[oldest] = new;
+            oldest
+        })
+    }
+
+    fn remove_oldest(&mut self, candidates: &Candidates<'_>) {
+        if let Some(at) = self.pool.iter().position(|report| candidates.contains(report.place)) {
+            self.pool.remove(at);
+        }
     }
 
     /// Whether an instance is to be asked: nothing was heard of it for so long that there is hardly a report left. Of
@@ -172,7 +213,8 @@ impl Prequal {
         is_wanted: impl Fn(f64, f64) -> bool,
     ) -> Option<usize> {
         let mut found: Option<(usize, f64)> = None;
-        for (at, report) in self.pool.iter().enumerate() {
+        let pool = self.pool.iter().enumerate();
+        for (at, report) in pool.filter(|(_, report)| candidates.contains(report.place)) {
             let score = self.score(now, candidates.host(report.place));
             if found.is_none_or(|(_, best)| is_wanted(score, best)) {
                 found = Some((at, score));
@@ -181,13 +223,20 @@ impl Prequal {
         found.map(|(at, _)| at)
     }
 
-    fn remove_one(&mut self, now: Instant, candidates: &Candidates<'_>) {
-        let turn = self.picks / CALLS_A_REMOVAL;
-        let worst = self.by_rank(now, candidates, |one, other| one > other);
+    fn remove_one(&mut self, now: Instant, is_worst: bool, candidates: &Candidates<'_>) {
         // The best of a few is all that there is.
-        if let Some(worst) = worst.filter(|_| self.pool.len() > 2) {
-            self.pool.remove(if turn.is_multiple_of(2) { worst } else { 0 });
+        if self.reports(candidates) <= 2 {
+            return;
         }
+        match self.by_rank(now, candidates, |one, other| one > other) {
+            Some(worst) if is_worst => drop(self.pool.remove(worst)),
+            _ => self.remove_oldest(candidates),
+        }
+    }
+
+    /// How many there are of these.
+    fn reports(&self, candidates: &Candidates<'_>) -> usize {
+        self.pool.iter().filter(|report| candidates.contains(report.place)).count()
     }
 }
 
@@ -229,8 +278,8 @@ impl Balance for Prequal {
         }
     }
 
-    fn load_probed(&mut self, asked: Instant, place: u32, host: &HostStats) {
-        self.take(place, asked, host);
+    fn load_probed(&mut self, asked: Instant, place: u32, _host: &HostStats) {
+        self.take(place, asked);
     }
 
     fn pick(
@@ -246,19 +295,18 @@ impl Balance for Prequal {
         self.picks += 1;
         let unknown = self.look(now, rng, candidates);
         let PrequalConfig { age_max, reuse_max, .. } = self.config;
-        self.pool.retain(|report| {
-            now.since(report.at) <= age_max
-                && report.uses < reuse_max
-                && candidates.contains(report.place)
-        });
+        self.pool.retain(|report| now.since(report.at) <= age_max && report.uses < reuse_max);
+        self.turn_to(candidates);
         if let Some(unknown) = unknown {
             return unknown;
         }
-        if self.picks.is_multiple_of(CALLS_A_REMOVAL) {
-            self.remove_one(now, candidates);
+        let picks = self.loads[self.list].picks;
+        if picks.is_multiple_of(CALLS_A_REMOVAL) {
+            let is_worst = (picks / CALLS_A_REMOVAL).is_multiple_of(2);
+            self.remove_one(now, is_worst, candidates);
         }
         match self.best(now, candidates) {
-            Some(best) if self.pool.len() >= 2 => {
+            Some(best) if self.reports(candidates) >= 2 => {
                 self.pool[best].uses += 1;
                 self.pool[best].place
             }
@@ -272,7 +320,7 @@ impl Balance for Prequal {
 
     fn score(&self, now: Instant, host: &HostStats) -> f64 {
         let busy = busy(host);
-        match busy > self.load.hot {
+        match busy > self.loads[self.list].hot {
             true => HOT + busy,
             false => (latency(host) + failing(now, host)).min(HOT),
         }
@@ -330,9 +378,25 @@ fn busy(host: &HostStats) -> f64 {
     own + f64::from(host.load) * 1000.0
 }
 
-/// How busy instances were of which there were reports.
+/// By what a list of candidates is known: how many there are, the first and the last of them.
+type Ends = (usize, u32, u32);
+
+fn ends(candidates: &Candidates<'_>) -> Ends {
+    let places = candidates.places();
+    let at = |place: Option<&u32>| place.copied().unwrap_or_default();
+    (places.len(), at(places.first()), at(places.last()))
+}
+
+/// Calls that go to more different lists than this share what is known of these.
+const LISTS_MAX: usize = 16;
+
+/// How busy instances of a list were of which there were reports.
 #[derive(Clone, Debug)]
 struct Loads {
+    list: Ends,
+    /// The count of all calls when one was last chosen from the list, and how many were.
+    used: u64,
+    picks: u64,
     last: [f64; LOADS],
     count: usize,
     /// Who is busier is hot.
@@ -345,7 +409,8 @@ const LOADS_A_COUNT: usize = 16;
 
 impl Default for Loads {
     fn default() -> Loads {
-        Loads { last: [0.0; LOADS], count: 0, hot: f64::INFINITY }
+        let (last, hot) = ([0.0; LOADS], f64::INFINITY);
+        Loads { list: Ends::default(), used: 0, picks: 0, last, count: 0, hot }
     }
 }
 

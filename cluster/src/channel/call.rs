@@ -195,7 +195,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             } else {
                 Some(fleet.end(now, state, attempt, seen))
             };
-            if verdict == Some(Verdict::End) {
+            if verdict == Some(Verdict::End) && !is_beside {
                 fleet.finish(now, state, Some(seen));
             }
             verdict
@@ -208,7 +208,13 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
                 None
             }
             Some(Verdict::End) => {
-                self.give_up_running();
+                if is_beside {
+                    // Before the call ends, so that what is told of it has its end.
+                    self.give_up_running();
+                    if let Some(state) = &self.state {
+                        self.shared.fleet.with(|fleet| fleet.finish(now, state, Some(seen)));
+                    }
+                }
                 self.state = None;
                 Some(end.map_err(|failure| self.whole(failure)))
             }
@@ -301,6 +307,8 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             (other.take(), &mut self.state)
         {
             drop(future);
+            // The word that it has begun as well may be on its way.
+            self.may_have_run = true;
             let now = self.shared.connector.now();
             self.shared.fleet.with(|fleet| fleet.untie(now, state, attempt));
         }

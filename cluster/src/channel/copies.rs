@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
+use ringcall_core::frame::{Extension, ExtensionWriter, Extensions, request_flags, tag};
 use ringcall_core::{
     Codec, EncodeError, Encoded, Instant, Outgoing, OwnedChannel, Payload, SharedPool, Transcode,
     Writer,
@@ -177,6 +177,18 @@ impl<N: Connector> Running<N> {
     }
 }
 
+/// What goes with a call, without what makes it that call: a server that keeps answers would take the copy for it and
+/// run whichever comes first, and one that tells who has begun would tell it of the copy.
+fn carried(extensions: &[u8]) -> ExtensionWriter {
+    let is_its_own = |found: &Extension<'_>| matches!(found.tag, tag::IDEMPOTENCY_KEY | tag::TIED);
+    let mut writer = ExtensionWriter::new();
+    for found in Extensions::new(extensions).flatten().filter(|found| !is_its_own(found)) {
+        // It was as long before.
+        let _fits = writer.push(found);
+    }
+    writer
+}
+
 impl Copied {
     /// The argument of a call, and what goes with it, in at most so many bytes.
     fn of<P: Payload>(
@@ -190,8 +202,7 @@ impl Copied {
         payload.encode(call.codec, call.in_signature, &mut writer)?;
         let mut encoded = Encoded::take(pool, writer, call.codec);
         encoded.transcode = payload.transcode();
-        let mut extensions = ExtensionWriter::new();
-        extensions.append(payload.extensions());
+        let mut extensions = carried(payload.extensions());
         let key = [&[MARK.len() as u8], MARK.as_bytes()].concat();
         // The names of rules are short.
         let _fits = extensions.push_parts(tag::METADATA, [&key[..], rule.as_bytes()]);

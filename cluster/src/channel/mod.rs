@@ -190,10 +190,11 @@ impl<N: Connector> Balanced<N> {
     }
 
     /// Limits calls of a method (`package.Service/method`), or of all of them, for a while, in place of what the settings say:
-    /// for whoever hands out shares of a quota to many callers.
+    /// for whoever hands out shares of a quota to many callers. A method that nobody calls is limited to no avail: ask
+    /// [`Settings::unknown_methods`] for names that a client does not have.
     ///
     /// # Errors
-    /// When the limit or its time makes no sense; nothing is changed then.
+    /// When the limit or its time makes no sense, or what is named is no method; nothing is changed then.
     pub fn lease(&self, method: Option<&str>, lease: LimitLease) -> Result<(), BadSetting> {
         let now = self.shared.connector.now();
         self.shared.fleet.with(|fleet| fleet.lease(now, method, lease))

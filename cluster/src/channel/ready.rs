@@ -40,6 +40,8 @@ pub struct Ready<N: Connector> {
     /// Of which list `opening` are the connections.
     list: Option<u64>,
     opening: Vec<N::Opening>,
+    /// How long it waits, until it begins to.
+    time: Option<Duration>,
     sleep: Option<N::Sleep>,
 }
 
@@ -49,12 +51,13 @@ impl<N: Connector> Ready<N> {
             waiting.next += 1;
             waiting.next
         });
-        Ready { shared, number, list: None, opening: Vec::new(), sleep: None }
+        let (list, opening) = (None, Vec::new());
+        Ready { shared, number, list, opening, time: None, sleep: None }
     }
 
-    /// Waits no longer than this, from now on.
+    /// Waits no longer than this, from when it is first polled.
     pub fn within(mut self, time: Duration) -> Ready<N> {
-        self.sleep = Some(self.shared.connector.sleep(time));
+        self.time = Some(time);
         self
     }
 
@@ -97,6 +100,9 @@ impl<N: Connector> Future for Ready<N> {
         self.look_at_list(cx.waker());
         if self.poll_opening(cx) {
             return Poll::Ready(Ok(()));
+        }
+        if let Some(time) = self.time.take() {
+            self.sleep = Some(self.shared.connector.sleep(time));
         }
         let is_late = self.sleep.as_mut().is_some_and(|sleep| Pin::new(sleep).poll(cx).is_ready());
         match is_late {

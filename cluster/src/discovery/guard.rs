@@ -52,7 +52,8 @@ pub enum Alarm {
     },
     /// It cannot say anything, for this reason; what it said last counts.
     Outage(String),
-    /// It has said things of an instance that cannot be; the instance is left out.
+    /// It has said things of an instance that cannot be, which are left out: the instance, if it has said all that there is;
+    /// if it has said what has changed, what it said before counts.
     Invalid {
         /// Which instance.
         name: String,

@@ -288,7 +288,7 @@ impl Discovery {
             self.is_restored = false;
             self.guard.forget();
         }
-        let is_changed = present != self.present;
+        let is_changed = present != self.present || self.has_left().next().is_some();
         self.present = present;
         if self.listing.version == 0 || is_first || is_better {
             self.rebuild(now);
@@ -297,8 +297,20 @@ impl Discovery {
         }
     }
 
+    /// Who is shown and is of another group or version by now.
+    fn has_left(&self) -> impl Iterator<Item = &String> {
+        let others = self.registry.instances().filter(|it| !self.wanted.matches(it));
+        others.map(|it| &it.name).filter(|name| self.shown.contains_key(*name))
+    }
+
     fn rebuild(&mut self, now: Instant) {
         self.dirty = None;
+        // They have not vanished, and are held no more: the source has them, and nobody else knows better what they are.
+        let left: Vec<String> = self.has_left().cloned().collect();
+        for gone in &left {
+            self.shown.remove(gone);
+            self.guard.release(gone);
+        }
         self.damping.advance(now);
         let mut present = self.present.clone();
         present.retain(|name, _| !self.damping.is_out(name));

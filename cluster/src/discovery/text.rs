@@ -194,7 +194,9 @@ fn unescape(text: &str) -> Result<String, String> {
             continue;
         }
         let (digits, after) = after.split_at_checked(2).ok_or_else(bad)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
+        // Or it would be a number with a sign.
+        let is_number = digits.iter().all(u8::is_ascii_hexdigit);
+        let digits = std::str::from_utf8(digits).ok().filter(|_| is_number).ok_or_else(bad)?;
         bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
         rest = after;
     }
@@ -237,7 +239,9 @@ mod tests {
         assert!(wrong("quotes a1 127.0.0.1:0").contains("nobody can be reached"));
         let twice = "quotes a1 127.0.0.1:1\nquotes a1 127.0.0.1:2";
         assert_eq!(wrong(twice), "line 2: there is another instance \"a1\"");
-        assert!(wrong("quotes a%2 127.0.0.1:1").contains('%'));
+        for bad in ["a%2", "a%+5", "a%-5", "a%2g", "a%\u{e4}"] {
+            assert!(wrong(&format!("quotes {bad} 127.0.0.1:1")).contains('%'), "{bad}");
+        }
     }
 
     /// Mostly one that may be.

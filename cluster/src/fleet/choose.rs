@@ -102,7 +102,7 @@ impl<T: Clone> Fleet<T> {
             let place = self.balance.pick(now, &mut self.rng, &candidates, call.key);
             let methods = &self.methods;
             let is_open =
-                methods.any_open(call.method) && !methods.would_pass_host(call.method, place, now);
+                methods.may_stop(call.method) && !methods.would_pass_host(call.method, place, now);
             let is_tried = call.attempts > 0 && call.tried().contains(&self.hosts.reference(place));
             let is_ready = readiness(self.hosts.target(place)) == Readiness::Ready;
             if is_ready && !is_open && !is_tried {

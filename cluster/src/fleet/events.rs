@@ -35,7 +35,7 @@ pub enum FleetEvent {
         /// To so many instances.
         usable: u32,
     },
-    /// An instance gets no calls for a while.
+    /// An instance gets no calls for a while, or for longer, since the call that was to see whether it works has failed.
     Ejected {
         /// Its name.
         name: String,
@@ -46,6 +46,11 @@ pub enum FleetEvent {
     },
     /// An instance that was ejected works again.
     Healed {
+        /// Its name.
+        name: String,
+    },
+    /// An instance that was ejected is not in the list any more, or is at another address.
+    Gone {
         /// Its name.
         name: String,
     },
@@ -65,7 +70,7 @@ pub enum FleetEvent {
         /// At this instance only; without a name everywhere.
         instance: Option<String>,
     },
-    /// They are not any more.
+    /// They are not any more: its breaker has closed, has other settings, or its instance is gone.
     BreakerClosed {
         /// Its name.
         method: String,
@@ -95,6 +100,9 @@ impl fmt::Display for FleetEvent {
                 write!(f, "the instance {name:?} gets no calls for {time:?}: {reason}")
             }
             FleetEvent::Healed { name } => write!(f, "the instance {name:?} works again"),
+            FleetEvent::Gone { name } => {
+                write!(f, "the instance {name:?}, which got no calls, is gone")
+            }
             FleetEvent::PanicBegan { usable, of } => {
                 write!(f, "only {usable} of {of} instances are well: all of them are used")
             }

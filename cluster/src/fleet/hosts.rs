@@ -45,13 +45,11 @@ pub(super) struct Hosts<T> {
     /// the others.
     totals: Totals,
     is_panic: bool,
-    /// How many of those that are there are ejected.
-    ejected: usize,
     /// Larger each time that they are counted anew.
     epoch: u64,
     /// When the first ejection is over; later if it cannot be probed.
     probe_at: Instant,
-    replaced: Vec<u32>,
+    gone: Vec<Gone>,
     /// Kept for the next time that all are looked at.
     records: Vec<(u32, Record)>,
 }
@@ -72,6 +70,15 @@ pub(super) struct Host<T> {
     generation: u32,
 }
 
+/// An instance that is gone.
+#[derive(Debug)]
+pub(super) struct Gone {
+    /// Where it was.
+    pub(super) place: u32,
+    pub(super) instance: Arc<Instance>,
+    pub(super) is_ejected: bool,
+}
+
 impl<T> Default for Hosts<T> {
     fn default() -> Hosts<T> {
         Hosts {
@@ -85,10 +92,9 @@ impl<T> Default for Hosts<T> {
             weight_max: 1,
             totals: Totals::default(),
             is_panic: false,
-            ejected: 0,
             epoch: 0,
             probe_at: Instant::FAR,
-            replaced: Vec::new(),
+            gone: Vec::new(),
             records: Vec::new(),
         }
     }
@@ -109,11 +115,11 @@ impl<T> Hosts<T> {
             let stays = self.hosts[place].as_ref().is_none_or(|host| is_in(host, listing));
             let lost = self.hosts[place].take_if(|_| !stays);
             if let Some(host) = lost {
-                // Who may be ejected next is decided before all are counted anew.
-                self.ejected = self.ejected.saturating_sub(usize::from(host.health.is_ejected()));
-                gone.push(host.target);
+                let is_ejected = host.health.is_ejected();
+                let Listed { instance, .. } = host.listed;
+                self.gone.push(Gone { place: place as u32, instance, is_ejected });
                 self.free.push(place as u32);
-                self.replaced.push(place as u32);
+                gone.push(host.target);
             }
         }
         let known = self.known();
@@ -187,9 +193,9 @@ impl<T> Hosts<T> {
         }
     }
 
-    /// Places that lost their instance since this was last asked.
-    pub(super) fn take_replaced(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.replaced)
+    /// Those that are gone since this was last asked.
+    pub(super) fn take_gone(&mut self) -> Vec<Gone> {
+        std::mem::take(&mut self.gone)
     }
 
     // ---- who is usable ----
@@ -199,7 +205,7 @@ impl<T> Hosts<T> {
         self.epoch += 1;
         self.callable.clear();
         self.usable.clear();
-        (self.weight_max, self.probe_at, self.ejected) = (1, Instant::FAR, 0);
+        (self.weight_max, self.probe_at) = (1, Instant::FAR);
         let warm_up = settings.warm_up_policy();
         for &place in &self.live {
             let Some(host) = &self.hosts[place as usize] else { continue };
@@ -216,7 +222,6 @@ impl<T> Hosts<T> {
                 stats.weight = 0;
             }
             if host.health.is_ejected() {
-                self.ejected += 1;
                 self.probe_at = self.probe_at.min(host.health.probe_at());
             } else if is_callable {
                 self.usable.push(place);
@@ -281,11 +286,17 @@ impl<T> Hosts<T> {
         changed
     }
 
-    /// How many of those that are usable can be called now; and whether there are instances, and nobody answers at
-    /// any.
+    /// How many of those can be called now that calls would go to; and whether there are instances, and nobody answers
+    /// at any.
     pub(super) fn count_ready(&self, readiness: impl Fn(&T) -> Readiness) -> (u32, bool) {
         let is_ready = |place: &&u32| readiness(self.target(**place)) == Readiness::Ready;
-        let ready = self.usable.iter().filter(is_ready).count() as u32;
+        let count = |places: &[u32]| places.iter().filter(is_ready).count() as u32;
+        // Those that are ejected are all that there is then. If no call were let through to them, none could find out
+        // that they work.
+        let ready = match count(&self.usable) {
+            0 => count(&self.callable),
+            ready => ready,
+        };
         let has_weight = |place: &&u32| self.stats[**place as usize].full_weight > 0;
         let mut all = self.live.iter().filter(has_weight).peekable();
         let is_outage = all.peek().is_some()
@@ -478,14 +489,11 @@ impl<T> Hosts<T> {
         self.callable.iter().filter(|place| self.is_usable(**place)).count()
     }
 
-    pub(super) fn ejected(&self) -> usize {
-        self.ejected
-    }
-
-    /// The health of an instance that is about to be ejected.
-    pub(super) fn eject(&mut self, place: u32) -> &mut Health {
-        self.ejected += 1;
-        self.health_mut(place)
+    /// How many of those that can be called are out, and how many these are. Others do no work in any case, so that nobody
+    /// is spared for their sake.
+    pub(super) fn ejected(&self, now: Instant) -> (usize, usize) {
+        let there = self.callable.iter().filter_map(|place| self.hosts[*place as usize].as_ref());
+        there.fold((0, 0), |(out, all), host| (out + usize::from(host.health.is_out(now)), all + 1))
     }
 }
 

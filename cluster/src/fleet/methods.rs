@@ -35,6 +35,8 @@ struct Method {
     id: u64,
     name: Box<str>,
     settings: MethodSettings,
+    /// Larger each time that all of its breakers are made anew.
+    breakers: u32,
     /// Of all calls.
     breaker: Option<Noted>,
     /// Of those to the instance at a place, made when one of them fails: most never have one, and methods times
@@ -52,14 +54,27 @@ impl Method {
             id,
             name,
             settings: settings.clone(),
+            breakers: 0,
             breaker: settings.new_breaker().map(Noted::new),
             host_breakers: BTreeMap::new(),
             open: 0,
-            hedging: settings.new_hedging(now).map(|(hedging, extra_percent)| {
-                (hedging, RetryBudget::new(extra_percent, 0, BUDGET_WINDOW, now))
-            }),
+            hedging: hedging(now, settings),
             limiter: Limiter::new(settings.limit),
         }
+    }
+
+    /// Where breakers are open: everywhere (`None`), or at these places.
+    fn open_breakers(&self) -> impl Iterator<Item = Option<u32>> {
+        let all = self.breaker.iter().map(|breaker| (None, breaker));
+        let of_hosts = self.host_breakers.iter().map(|(place, breaker)| (Some(*place), breaker));
+        all.chain(of_hosts).filter(|(_, breaker)| breaker.is_open).map(|(place, _)| place)
+    }
+
+    fn renew_breakers(&mut self) {
+        self.breakers = self.breakers.wrapping_add(1);
+        self.breaker = self.settings.new_breaker().map(Noted::new);
+        self.host_breakers.clear();
+        self.open = 0;
     }
 
     /// A breaker of an instance has opened or closed, or neither.
@@ -70,6 +85,26 @@ impl Method {
             Some(false) => self.open -= 1,
             None => {}
         }
+    }
+}
+
+/// What says when calls are hedged, and pays for it.
+fn hedging(now: Instant, settings: &MethodSettings) -> Option<(AnyHedging, RetryBudget)> {
+    let (hedging, extra_percent) = settings.new_hedging(now)?;
+    Some((hedging, RetryBudget::new(extra_percent, 0, BUDGET_WINDOW, now)))
+}
+
+/// What a breaker has let through, and which breakers there were then: others know nothing of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    pass: Pass,
+    breakers: u32,
+}
+
+impl Passed {
+    /// Whether by this call it is seen if something works again.
+    pub(super) fn is_probe(self) -> bool {
+        self.pass == Pass::Probe
     }
 }
 
@@ -103,6 +138,18 @@ impl Noted {
         self.note()
     }
 
+    /// A call has ended that began when there was no breaker. One of a user's is told of nothing that it did not let through.
+    fn end_unasked(&mut self, now: Instant, is_good: Option<bool>) -> Option<bool> {
+        let pass = match &mut self.breaker {
+            AnyBreaker::Ordinary(_) => Some(Pass::Ordinary),
+            AnyBreaker::Custom(breaker) => breaker.pass(now),
+        };
+        match pass {
+            Some(pass) => self.end(now, pass, is_good),
+            None => self.note(),
+        }
+    }
+
     /// Says whether it is open now, if that has changed.
     #[inline]
     fn note(&mut self) -> Option<bool> {
@@ -133,30 +180,44 @@ impl Methods {
         index
     }
 
-    /// Methods whose settings changed start anew.
-    pub(super) fn configure(&mut self, now: Instant, settings: &Settings) {
-        for method in &mut self.methods {
+    /// Breakers and hedges of methods start anew, each if its settings have changed. Gives the methods whose breakers were
+    /// open, and at which places: everywhere, or at one.
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+    ) -> Vec<(u32, Option<u32>)> {
+        let mut closed = Vec::new();
+        for (method, index) in self.methods.iter_mut().zip(0..) {
             let new = settings.of(method.id);
-            let before = &method.settings;
-            if !new.has_breakers_of(before) || !new.has_hedging_of(before) {
-                let (name, limiter) =
-                    (std::mem::take(&mut method.name), std::mem::take(&mut method.limiter));
-                *method = Method { limiter, ..Method::new(now, method.id, name, new) };
-            }
+            let has_breakers = new.has_breakers_of(&method.settings);
+            let has_hedging = new.has_hedging_of(&method.settings);
             method.settings = new.clone();
             method.limiter.configure(new.limit);
-        }
-        self.count();
-    }
-
-    /// The instance at a place is another one.
-    pub(super) fn forget(&mut self, place: u32) {
-        for method in &mut self.methods {
-            if let Some(breaker) = method.host_breakers.remove(&place) {
-                method.open -= u32::from(breaker.is_open);
+            if !has_breakers {
+                closed.extend(method.open_breakers().map(|place| (index, place)));
+                method.renew_breakers();
+            }
+            if !has_hedging {
+                method.hedging = hedging(now, new);
             }
         }
         self.count();
+        closed
+    }
+
+    /// The instance at a place is gone. Gives the methods whose breakers were open there.
+    pub(super) fn forget(&mut self, place: u32) -> Vec<u32> {
+        let mut open = Vec::new();
+        for (method, index) in self.methods.iter_mut().zip(0..) {
+            let breaker = method.host_breakers.remove(&place);
+            if breaker.is_some_and(|breaker| breaker.is_open) {
+                method.open -= 1;
+                open.push(index);
+            }
+        }
+        self.count();
+        open
     }
 
     /// Lets go of the breakers of instances at which no call fails any more.
@@ -207,12 +268,11 @@ impl Methods {
         &mut self,
         index: u32,
         now: Instant,
-    ) -> (Option<Option<Pass>>, Option<bool>) {
-        let Some(breaker) = &mut self.methods[index as usize].breaker else {
-            return (Some(None), None);
-        };
+    ) -> (Option<Option<Passed>>, Option<bool>) {
+        let Method { breaker, breakers, .. } = &mut self.methods[index as usize];
+        let Some(breaker) = breaker else { return (Some(None), None) };
         let (pass, changed) = breaker.pass(now);
-        (pass.map(Some), changed)
+        (pass.map(|pass| Some(Passed { pass, breakers: *breakers })), changed)
     }
 
     /// A call of the method has ended. Says whether its breaker is open now, if that has changed.
@@ -221,15 +281,20 @@ impl Methods {
         &mut self,
         index: u32,
         now: Instant,
-        pass: Option<Pass>,
+        passed: Option<Passed>,
         is_good: Option<bool>,
     ) -> Option<bool> {
-        self.methods[index as usize].breaker.as_mut()?.end(now, pass?, is_good)
+        let method = &mut self.methods[index as usize];
+        let Passed { pass, .. } = passed.filter(|passed| passed.breakers == method.breakers)?;
+        method.breaker.as_mut()?.end(now, pass, is_good)
     }
 
+    /// Whether instances have breakers that may stop a call. Those of a user may whatever they say of their state.
     #[inline]
-    pub(super) fn any_open(&self, index: u32) -> bool {
-        self.methods[index as usize].open > 0
+    pub(super) fn may_stop(&self, index: u32) -> bool {
+        let method = &self.methods[index as usize];
+        let is_custom = method.settings.custom_breaker.is_some();
+        method.open > 0 || (is_custom && !method.host_breakers.is_empty())
     }
 
     #[inline]
@@ -238,33 +303,37 @@ impl Methods {
         kept.is_none_or(|kept| kept.breaker.would_pass(now))
     }
 
-    /// A call to an instance begins. Says as well whether its breaker is open now, if that has changed.
+    /// Lets a call to an instance through, or not. Says as well whether its breaker is open now, if that has changed.
     #[inline]
     pub(super) fn pass_host(
         &mut self,
         index: u32,
         place: u32,
         now: Instant,
-    ) -> (Option<Pass>, Option<bool>) {
+    ) -> (Option<Option<Passed>>, Option<bool>) {
         let method = &mut self.methods[index as usize];
-        let Some(breaker) = method.host_breakers.get_mut(&place) else { return (None, None) };
+        let breakers = method.breakers;
+        let Some(breaker) = method.host_breakers.get_mut(&place) else {
+            return (Some(None), None);
+        };
         let (pass, changed) = breaker.pass(now);
         method.count_open(changed);
-        (pass, changed)
+        (pass.map(|pass| Some(Passed { pass, breakers })), changed)
     }
 
-    /// A call to an instance has ended. Its breaker is made when it is first needed, so what passed without one
-    /// was an ordinary call. Says whether it is open now, if that has changed.
+    /// A call to an instance has ended. Its breaker is made when it is first needed, so some pass without one. Says
+    /// whether it is open now, if that has changed.
     #[inline]
     pub(super) fn end_host(
         &mut self,
         index: u32,
         place: u32,
         now: Instant,
-        pass: Option<Pass>,
+        passed: Option<Passed>,
         is_good: Option<bool>,
     ) -> Option<bool> {
         let method = &mut self.methods[index as usize];
+        let passed = passed.filter(|passed| passed.breakers == method.breakers);
         if is_good == Some(false)
             && self.host_breakers < HOST_BREAKERS_MAX
             && let Entry::Vacant(entry) = method.host_breakers.entry(place)
@@ -273,7 +342,10 @@ impl Methods {
             self.host_breakers += 1;
         }
         let breaker = method.host_breakers.get_mut(&place)?;
-        let changed = breaker.end(now, pass.unwrap_or(Pass::Ordinary), is_good);
+        let changed = match passed {
+            Some(Passed { pass, .. }) => breaker.end(now, pass, is_good),
+            None => breaker.end_unasked(now, is_good),
+        };
         method.count_open(changed);
         changed
     }

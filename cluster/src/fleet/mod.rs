@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, Entropy, Failure, Instant, RetryBudget, SplitMix64};
+use ringcall_core::{Cause, Entropy, Failure, FailureClass, Instant, RetryBudget, SplitMix64};
 
 pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
@@ -31,7 +31,6 @@ pub use report::{AttemptReport, CallEnd, CallReport};
 pub use streams::OpenStream;
 
 use crate::balance::Balance;
-use crate::breaker::Pass;
 use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
 use crate::hedge::{AnyHedging, HedgePolicy as _};
@@ -43,7 +42,7 @@ use crate::settings::{BadSetting, Settings};
 use crate::sign::{Sign, sign_of};
 use events::Untold;
 use hosts::Hosts;
-use methods::Methods;
+use methods::{Methods, Passed};
 use report::Reports;
 use routing::Routing;
 
@@ -118,7 +117,7 @@ pub struct FleetCounts {
     pub untied: u64,
     /// Retries and hedges that the budget did not allow.
     pub over_budget: u64,
-    /// Times that an instance was ejected.
+    /// Times that an instance was ejected; not those that it stays out since its probe has failed.
     pub ejections: u64,
     /// Calls that a breaker stopped.
     pub stopped: u64,
@@ -176,7 +175,7 @@ pub struct CallState {
     deadline: Instant,
     attempts: u8,
     spent: u8,
-    pass: Option<Pass>,
+    pass: Option<Passed>,
     path: Path,
     tried: [HostRef; ATTEMPTS_MAX],
     /// The number of its report, if there is to be one.
@@ -246,7 +245,7 @@ impl CallState {
 pub struct Attempt {
     host: HostRef,
     started: Instant,
-    pass: Option<Pass>,
+    pass: Option<Passed>,
     is_probe: bool,
     /// 0 for the first one.
     pub number: u8,
@@ -319,7 +318,9 @@ impl<T: Clone> Fleet<T> {
         self.balance = settings.balancing.build();
         self.limiter.configure(settings.limit);
         self.settings = Arc::new(settings);
-        self.methods.configure(now, &self.settings);
+        for (method, place) in self.methods.configure(now, &self.settings) {
+            self.breaker_is(false, method, place);
+        }
         self.stop_recovery(now);
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
@@ -331,7 +332,7 @@ impl<T: Clone> Fleet<T> {
     /// Limits calls of a method, by its name, or of all of them, for a while: in place of what the settings say.
     ///
     /// # Errors
-    /// When the limit or its time makes no sense; nothing is changed then.
+    /// When the limit or its time makes no sense, or what is named is no method; nothing is changed then.
     pub fn lease(
         &mut self,
         now: Instant,
@@ -339,6 +340,10 @@ impl<T: Clone> Fleet<T> {
         lease: LimitLease,
     ) -> Result<(), BadSetting> {
         lease.check()?;
+        if method.is_some_and(|name| !is_method(name)) {
+            let must = "the name of a method, package.Service/method";
+            return Err(BadSetting { name: "lease.method", must });
+        }
         match method {
             None => self.limiter.lease(now, lease),
             Some(name) => {
@@ -405,9 +410,7 @@ impl<T: Clone> Fleet<T> {
         }
         (self.version, self.revision) = (listing.version, listing.revision.number);
         let gone = self.hosts.apply(listing, &self.settings.health, connect);
-        for place in self.hosts.take_replaced() {
-            self.methods.forget(place);
-        }
+        self.forget_gone();
         self.sweep(now);
         self.balance.rebuild(self.hosts.stats(), self.hosts.live());
         match &mut self.routing {
@@ -499,7 +502,11 @@ impl<T: Clone> Fleet<T> {
         let (place, is_probe) = chosen.inspect_err(|failure| {
             self.counts.stopped += u64::from(failure.cause == Cause::BreakerOpen);
         })?;
-        Ok(self.attempt(now, call, place, is_probe, false))
+        let begun = self.attempt(now, call, place, is_probe, false);
+        begun.ok_or_else(|| {
+            self.counts.stopped += 1;
+            Failure::not_sent(Cause::BreakerOpen)
+        })
     }
 
     /// The same for a call that is routed.
@@ -582,7 +589,7 @@ impl<T: Clone> Fleet<T> {
         self.routing.as_ref().is_some_and(|routing| routing.serial() != call.path.serial)
     }
 
-    /// An attempt begins, at this place.
+    /// An attempt begins, at this place; unless the breaker there does not let it in, whatever it has said before.
     #[inline]
     fn attempt(
         &mut self,
@@ -591,13 +598,21 @@ impl<T: Clone> Fleet<T> {
         place: u32,
         is_probe: bool,
         is_hedge: bool,
-    ) -> (Attempt, T) {
-        self.counts.attempts += 1;
-        self.counts.panics += u64::from(self.hosts.is_panic());
+    ) -> Option<(Attempt, T)> {
         let (pass, changed) = self.methods.pass_host(call.method, place, now);
         if let Some(is_open) = changed {
             self.breaker_is(is_open, call.method, Some(place));
         }
+        let Some(pass) = pass else {
+            if is_probe {
+                self.probed(now, place, Probed::GivenUp);
+                self.refresh(now);
+            }
+            return None;
+        };
+        self.counts.attempts += 1;
+        self.counts.hedges += u64::from(is_hedge);
+        self.counts.panics += u64::from(self.hosts.is_panic());
         let host = self.hosts.reference(place);
         self.hosts.picked(place, now, self.counts.attempts);
         call.tried[usize::from(call.attempts)] = host;
@@ -616,7 +631,7 @@ impl<T: Clone> Fleet<T> {
         if call.report.is_some() {
             self.report_attempt(now, call, &attempt, is_hedge);
         }
-        (attempt, self.hosts.target(place).clone())
+        Some((attempt, self.hosts.target(place).clone()))
     }
 
     /// An attempt has ended; says what becomes of its call, of which it was the only one under way. When that
@@ -676,19 +691,31 @@ impl<T: Clone> Fleet<T> {
             self.breaker_is(is_open, call.method, Some(host.place()));
         }
         // Or an instance whose calls always lose against hedges would look fast.
-        self.hosts.stats_mut(host.place()).waited(now.since(attempt.started));
+        let waited = now.since(attempt.started);
+        self.hosts.stats_mut(host.place()).waited(waited);
+        // Nor are calls of a method fast because slow ones lose: what took longer than most of them counts among those
+        // that did. Of others it is not known how long they would have taken.
+        let after = self.methods.hedging(call.method).and_then(|hedging| hedging.after());
+        if after.is_some_and(|after| waited >= after) {
+            self.methods.took(call.method, now, waited);
+        }
     }
 
     /// An attempt was given up before its server had begun with it, since the one beside it has begun: one of the two was no
     /// extra load.
     pub fn untie(&mut self, now: Instant, call: &mut CallState, attempt: Attempt) {
+        self.pay_back(call);
+        self.counts.untied += 1;
+        self.abandon(now, call, attempt);
+    }
+
+    /// A hedge was no extra load.
+    fn pay_back(&mut self, call: &mut CallState) {
         self.budget.give_back();
         if let Some(budget) = self.methods.hedge_budget(call.method) {
             budget.give_back();
         }
         call.spent = call.spent.saturating_sub(1);
-        self.counts.untied += 1;
-        self.abandon(now, call, attempt);
     }
 
     /// A call has ended, like this; or it was given up.
@@ -733,8 +760,11 @@ impl<T: Clone> Fleet<T> {
             return None;
         }
         let _is_paid = self.methods.hedge_budget(call.method)?.withdraw(now, 0);
-        self.counts.hedges += 1;
-        Some(self.attempt(now, call, place, false, true))
+        let begun = self.attempt(now, call, place, false, true);
+        if begun.is_none() {
+            self.pay_back(call);
+        }
+        begun
     }
 
     /// What reaches the instance with this name.
@@ -861,7 +891,10 @@ impl<T: Clone> Fleet<T> {
 fn probed_like(end: Result<&ReplyHeader, &Failure>, is_good: Option<bool>) -> Probed {
     let is_answer = match end {
         Ok(_) => true,
-        Err(failure) => matches!(failure.cause, Cause::Status(_)),
+        Err(failure) => {
+            let is_of_a_server = failure.class != FailureClass::NotSent;
+            is_of_a_server && matches!(failure.cause, Cause::Status(_))
+        }
     };
     match is_good {
         Some(true) => Probed::Works,
@@ -869,6 +902,12 @@ fn probed_like(end: Result<&ReplyHeader, &Failure>, is_good: Option<bool>) -> Pr
         None if is_answer => Probed::Answers,
         None => Probed::GivenUp,
     }
+}
+
+/// Whether it may be the name of a method. Whether anybody calls that cannot be known before.
+fn is_method(name: &str) -> bool {
+    let parts = name.rsplit_once('/');
+    parts.is_some_and(|(service, method)| !service.is_empty() && !method.is_empty())
 }
 
 /// What it says of the instance.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{Failure, Instant};
 
+use super::methods::Passed;
 use super::{Attempt, CallState, Fleet, is_good, is_good_of_method, probed_like};
-use crate::breaker::Pass;
 use crate::health::Probed;
 use crate::sign::{Sign, sign_of};
 
@@ -58,7 +58,7 @@ impl<T: Clone> Fleet<T> {
             return;
         }
         self.succeeded(now, call);
-        if call.pass == Some(Pass::Probe) {
+        if call.pass.is_some_and(Passed::is_probe) {
             self.end_method(now, call, Some(true));
             call.pass = None;
         }
@@ -66,7 +66,7 @@ impl<T: Clone> Fleet<T> {
         if self.hosts.stats_of(host).is_none() {
             return;
         }
-        if stream.attempt.pass == Some(Pass::Probe) {
+        if stream.attempt.pass.is_some_and(Passed::is_probe) {
             stream.is_judged = true;
             self.end_host(now, call, &stream.attempt, Some(true));
         }

@@ -2,6 +2,7 @@
 
 use ringcall_core::Instant;
 
+use super::hosts::Gone;
 use super::{Fleet, FleetEvent, SWEEP};
 use crate::health::{Condition, HealthState, Peers, Probed, Reason, Record, ejected_max};
 use crate::window::Counts;
@@ -56,10 +57,11 @@ impl<T: Clone> Fleet<T> {
     /// Ejects an instance, unless so many are that it has to stay.
     fn eject(&mut self, now: Instant, place: u32, reason: Reason) -> bool {
         let config = &self.settings.health;
-        if self.hosts.ejected() >= ejected_max(config, self.hosts.live().len()) {
+        let (ejected, of) = self.hosts.ejected(now);
+        if ejected >= ejected_max(config, of) {
             return false;
         }
-        self.hosts.eject(place).eject(now, &mut self.rng, config, reason);
+        self.hosts.health_mut(place).eject(now, &mut self.rng, config, reason);
         self.counts.ejections += 1;
         self.tell_of_ejection(now, place);
         true
@@ -101,6 +103,20 @@ impl<T: Clone> Fleet<T> {
                     FleetEvent::PanicBegan { usable: self.hosts.well(), of }
                 }
             });
+        }
+    }
+
+    /// What is known of instances that are gone goes with them; what was told of them is taken back.
+    pub(super) fn forget_gone(&mut self) {
+        for Gone { place, instance, is_ejected } in self.hosts.take_gone() {
+            for method in self.methods.forget(place) {
+                let (method, name) = (self.methods.name_at(method), &instance.name);
+                let (method, instance) = (method.to_owned(), Some(name.clone()));
+                self.events.tell(FleetEvent::BreakerClosed { method, instance });
+            }
+            if is_ejected {
+                self.events.tell(FleetEvent::Gone { name: instance.name.clone() });
+            }
         }
     }
 

@@ -15,7 +15,8 @@ const NAMES_MAX: usize = 1024;
 /// Some of the instances: those for which everything holds that is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subset {
-    names: Vec<String>,
+    /// `None`: whatever their names.
+    names: Option<Vec<String>>,
     conditions: Vec<Condition>,
 }
 
@@ -33,7 +34,7 @@ enum Condition {
 type InstanceTest = Custom<dyn Fn(&Instance, &Caller) -> bool + Send + Sync>;
 
 impl Subset {
-    pub(super) const ALL: Subset = Subset { names: Vec::new(), conditions: Vec::new() };
+    pub(super) const ALL: Subset = Subset { names: None, conditions: Vec::new() };
 
     /// All of them.
     #[must_use]
@@ -41,11 +42,12 @@ impl Subset {
         Subset::ALL
     }
 
-    /// Those with these names: to pin calls to an instance.
+    /// Those with these names: to pin calls to an instance. Without a name it is nobody, so that a list which somebody has
+    /// emptied does not turn into all of them.
     #[must_use]
     pub fn named<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Subset {
         let names = names.into_iter().map(Into::into).collect();
-        Subset { names, conditions: Vec::new() }
+        Subset { names: Some(names), conditions: Vec::new() }
     }
 
     /// Those whose version is like this.
@@ -96,15 +98,17 @@ impl Subset {
     /// Whether an instance is one of them, for this caller.
     #[must_use]
     pub fn contains(&self, instance: &Instance, caller: &Caller) -> bool {
-        let is_named = self.names.is_empty() || self.names.contains(&instance.name);
-        is_named && self.conditions.iter().all(|condition| condition.holds(instance, caller))
+        let is_named = |names: &Vec<String>| names.contains(&instance.name);
+        self.names.as_ref().is_none_or(is_named)
+            && self.conditions.iter().all(|condition| condition.holds(instance, caller))
     }
 
     pub(super) fn check(&self) -> Result<(), BadRule> {
-        if self.names.len() > NAMES_MAX || self.conditions.len() > CONDITIONS_MAX {
+        let names = self.names.as_deref().unwrap_or_default();
+        if names.len() > NAMES_MAX || self.conditions.len() > CONDITIONS_MAX {
             return Err(BadRule::TooMuch);
         }
-        self.names.iter().try_for_each(|name| check_text(name))?;
+        names.iter().try_for_each(|name| check_text(name))?;
         self.conditions.iter().try_for_each(Condition::check)
     }
 }

@@ -110,8 +110,9 @@ fn the_least_active_gets_the_call() {
     let mut hosts = hosts(&[100, 100, 200]);
     let list = places(&hosts);
     let mut rng = SplitMix64::new(1);
-    let mut pick =
-        |hosts: &[HostStats]| LeastActive.pick(at(10), &mut rng, &candidates(hosts, &list), None);
+    let mut pick = |hosts: &[HostStats]| {
+        LeastActive::default().pick(at(10), &mut rng, &candidates(hosts, &list), None)
+    };
     (hosts[0].in_flight, hosts[1].in_flight, hosts[2].in_flight) = (1, 1, 2);
     assert_eq!(pick(&hosts), 2, "it has twice the weight");
     hosts[2].in_flight = 4;
@@ -153,9 +154,30 @@ fn what_servers_say_of_themselves_decides_how_often_chance_comes_to_them() {
 
 #[test]
 fn of_idle_instances_the_least_active_is_chosen_as_weights_say() {
-    let counts = shares(&mut LeastActive, &hosts(&[100, 200, 400]), 7000);
+    let counts = shares(&mut LeastActive::default(), &hosts(&[100, 200, 400]), 7000);
     let is_near = |(n, share): (&u64, u64)| n.abs_diff(share) < 150;
     assert!(counts.iter().zip([1000, 2000, 4000]).all(is_near), "{counts:?}");
+}
+
+#[test]
+fn g14_what_an_idle_instance_did_long_ago_is_forgotten() {
+    for (is_good, load) in [(false, 0), (true, 900)] {
+        let mut hosts = hosts(&[100; 3]);
+        hosts.iter_mut().for_each(|host| host.observe(at(1), MS, true, 100));
+        // Once, and never again.
+        hosts[1].observe(at(2), MS, is_good, load);
+        let list = places(&hosts);
+        let (mut balance, mut rng) = (LeastActive::default(), SplitMix64::new(1));
+        let mut counts = [0; 3];
+        for call in 1..=36_000u64 {
+            let now = at(call * 100);
+            let place = balance.pick(now, &mut rng, &candidates(&hosts, &list), None) as usize;
+            (hosts[place].picked, hosts[place].picked_count) = (now, call);
+            hosts[place].observe(now, MS, true, 100);
+            counts[place] += 1;
+        }
+        assert!(counts.iter().all(|count| near(*count, 12_000, 10)), "{counts:?}");
+    }
 }
 
 #[test]
@@ -170,7 +192,7 @@ fn g15_failing_fast_is_not_being_fast() {
     let list = places(&hosts);
     let mut rng = SplitMix64::new(3);
     let policies: [&mut dyn Balance; 3] =
-        [&mut PeakEwma::default(), &mut LeastActive, &mut Prequal::default()];
+        [&mut PeakEwma::default(), &mut LeastActive::default(), &mut Prequal::default()];
     for policy in policies {
         let picked = (0..1000)
             .filter(|_| policy.pick(at(101), &mut rng, &candidates(&hosts, &list), None) == 2);
@@ -225,6 +247,71 @@ fn g14_an_instance_that_is_left_alone_is_tried_again() {
 fn g14_also_by_a_policy_that_comes_late() {
     let tried = tried(1_000_000);
     assert!((8..=20).contains(&tried), "{tried}");
+}
+
+/// How often an instance is called that was slow, in a minute with a thousand calls a second: half of them go to it and
+/// nineteen others, the other half to three that are busier, by chance or in turn.
+fn tried_beside_others(balance: &mut dyn Balance, in_turn: bool) -> u32 {
+    let mut hosts = hosts(&[100; 23]);
+    let list = places(&hosts);
+    let (many, few) = list.split_at(20);
+    balance.rebuild(&hosts, &list);
+    for (host, place) in hosts.iter_mut().zip(0..) {
+        host.observe(at(1), if place == 19 { MS * 1000 } else { MS }, true, 100);
+    }
+    let mut rng = SplitMix64::new(1);
+    let mut tried = 0;
+    for call in 1..=60_000u64 {
+        let now = at(10 + call);
+        let is_of_many = if in_turn { call % 2 == 0 } else { rng.below(2) == 0 };
+        let list = if is_of_many { many } else { few };
+        let place = balance.pick(now, &mut rng, &candidates(&hosts, list), None) as usize;
+        let host = &mut hosts[place];
+        (host.picked, host.picked_count) = (now, call);
+        host.observe(now, if place == 19 { MS * 1000 } else { MS }, true, 100);
+        tried += u32::from(place == 19);
+    }
+    tried
+}
+
+#[test]
+fn g14_also_beside_calls_that_go_to_others() {
+    for in_turn in [false, true] {
+        let tried = tried_beside_others(&mut PeakEwma::default(), in_turn);
+        assert!((40..=70).contains(&tried), "{tried}, in turn: {in_turn}");
+        let tried = tried_beside_others(&mut Prequal::default(), in_turn);
+        assert!((40..=120).contains(&tried), "{tried}, in turn: {in_turn}");
+    }
+}
+
+/// Of twenty instances, from one that is free to one that is full, the share of calls that the fuller half gets. Beside others
+/// it is of half of the calls, and the others go to three more.
+fn share_of_the_fuller(beside_others: bool) -> f64 {
+    let mut hosts = hosts(&[100; 23]);
+    let list = places(&hosts);
+    let (many, few) = list.split_at(20);
+    let mut balance = Prequal::default();
+    balance.rebuild(&hosts, &list);
+    let mut rng = SplitMix64::new(1);
+    let (mut fuller, mut all) = (0, 0);
+    for call in 1..=100_000u64 {
+        let now = at(call);
+        let list = if beside_others && rng.below(2) == 0 { few } else { many };
+        let place = balance.pick(now, &mut rng, &candidates(&hosts, list), None) as usize;
+        (hosts[place].picked, hosts[place].picked_count) = (now, call);
+        let load = if place < 20 { 50 * place as u16 + 1 } else { 100 };
+        hosts[place].observe(now, MS / 10, true, load);
+        if place < 20 {
+            (fuller, all) = (fuller + u32::from(place >= 10), all + 1);
+        }
+    }
+    f64::from(fuller) / f64::from(all)
+}
+
+#[test]
+fn reports_of_others_do_not_count_for_a_call() {
+    let (alone, beside) = (share_of_the_fuller(false), share_of_the_fuller(true));
+    assert!((alone - beside).abs() < 0.05, "{alone} alone, {beside} beside others");
 }
 
 /// Shares of `calls` by reports: each call is answered at once, by an instance that takes so long and says how busy it is.

@@ -422,6 +422,23 @@ fn g13_an_instance_that_fails_is_ejected_and_probed_by_one_call() {
 }
 
 #[test]
+fn what_a_filter_of_this_side_refuses_is_not_laid_to_instances() {
+    let mut settings = generous();
+    settings.method.retry.attempts = 1;
+    let (balanced, world) = balanced("abcdefghij", settings);
+    let refused_here = Failure::not_sent(Cause::Status(Status::OVERLOADED));
+    world.all_do("abcdefghij", Does::Fails(refused_here));
+    for _ in 0..300 {
+        assert_eq!(call(&balanced, &world, 0), Err(refused_here));
+        world.pass(Duration::from_millis(5));
+    }
+    assert_eq!(balanced.counts().ejections, 0);
+    let explained = balanced.explain(7);
+    assert_eq!(explained.breaker, Some(BreakerState::Closed));
+    assert!(explained.hosts.iter().all(|host| host.health == HealthState::Healthy));
+}
+
+#[test]
 fn instances_may_change_under_calls() {
     let (balanced, world) = balanced("a", Settings::new());
     world.does("a", Does::Hangs);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -214,6 +214,75 @@ fn an_instance_that_goes_takes_its_open_breaker_along() {
     balanced.apply(&listing(2, "b"));
     drop(hangs);
     assert_eq!(call(&balanced, &world, 0), Ok(Status::OK));
+}
+
+/// At most two calls under way, but for the one of the method; tells of what it is told by numbers of its own.
+#[derive(Debug)]
+struct Two {
+    is_method: bool,
+    under_way: i64,
+    /// The fewest and the most that there were.
+    range: Arc<Mutex<(i64, i64)>>,
+    /// Says nothing before it is asked to let a call in.
+    is_quiet: bool,
+}
+
+impl BreakerPolicy for Two {
+    fn would_pass(&self, _now: Instant) -> bool {
+        self.is_method || self.is_quiet || self.under_way < 2
+    }
+
+    fn pass(&mut self, _now: Instant) -> Option<Pass> {
+        let is_let_in = self.is_method || self.under_way < 2;
+        self.under_way += i64::from(is_let_in);
+        let mut range = self.range.lock().unwrap();
+        range.1 = range.1.max(if self.is_method { 0 } else { self.under_way });
+        is_let_in.then_some(Pass::Ordinary)
+    }
+
+    fn end(&mut self, _now: Instant, _pass: Pass, _is_good: Option<bool>) {
+        self.under_way -= 1;
+        let mut range = self.range.lock().unwrap();
+        range.0 = range.0.min(self.under_way);
+    }
+
+    fn state(&self) -> BreakerState {
+        BreakerState::Closed
+    }
+}
+
+#[test]
+fn a_breaker_of_an_instance_is_asked_for_each_call_and_told_of_no_other() {
+    for is_quiet in [false, true] {
+        let range = Arc::new(Mutex::new((0, 0)));
+        let mut settings = Settings::new();
+        settings.method.retry.attempts = 1;
+        settings.method.breaker = None;
+        let (made, told) = (AtomicUsize::new(0), Arc::clone(&range));
+        settings.method.custom_breaker = Some(CustomBreaker::new(move || {
+            let is_method = made.fetch_add(1, Ordering::Relaxed) == 0;
+            Box::new(Two { is_method, under_way: 0, range: Arc::clone(&told), is_quiet })
+        }));
+        let (balanced, world) = balanced("a", settings);
+        // Three that began when there was no breaker, and one for which there is one.
+        world.does("a", Does::Hangs);
+        let mut calls: Vec<_> = (0..3).map(|_| balanced.call(outgoing(0), Empty)).collect();
+        assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
+        world.does("a", Does::Fails(lost()));
+        assert_eq!(call(&balanced, &world, 0), Err(lost()));
+        drop(calls);
+        assert_eq!(range.lock().unwrap().0, 0, "nothing ends that did not pass");
+        world.does("a", Does::Hangs);
+        world.take_made();
+        let mut calls: Vec<_> = (0..10).map(|_| balanced.call(outgoing(0), Empty)).collect();
+        let pending = calls.iter_mut().filter_map(|call| poll(call).is_pending().then_some(()));
+        assert_eq!((pending.count(), world.take_made().len()), (2, 2));
+        assert_eq!(balanced.counts().stopped, 8);
+        drop(calls);
+        assert_eq!(*range.lock().unwrap(), (0, 2));
+        world.does("a", Does::Answers);
+        assert_eq!(call(&balanced, &world, 0), Ok(Status::OK), "both have ended");
+    }
 }
 
 /// One failure is too much.

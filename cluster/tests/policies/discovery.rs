@@ -331,6 +331,37 @@ fn g03_those_that_are_held_are_bounded() {
 }
 
 #[test]
+fn g03_those_that_are_of_another_version_now_have_not_vanished() {
+    let wanted = Wanted::service("s").of_version("1");
+    let mut discovery = Discovery::new(wanted, DiscoveryConfig::default()).unwrap();
+    let all = |number, new: usize| {
+        let instances = "abcdefghij".chars().enumerate().map(|(n, name)| {
+            let mut instance = instance(&name.to_string());
+            instance.version = if n < new { "2" } else { "1" }.into();
+            instance
+        });
+        let revision = Revision { epoch: 1, number };
+        let snapshot = Snapshot { revision, instances: instances.collect() };
+        Update::Snapshot { snapshot, clock_ms: None }
+    };
+    discovery.handle_update(at(1000), all(1, 0));
+    discovery.handle_update(at(10_000), all(2, 5));
+    settle(&mut discovery, at(10_000), at(12_000));
+    assert_eq!(names(&discovery), "fghij");
+    assert!(discovery.poll_alarm().is_none());
+    // Nor one that had vanished before and was held.
+    discovery.handle_update(at(100_000), snapshot(3, &[]));
+    settle(&mut discovery, at(100_000), at(102_000));
+    assert_eq!(names(&discovery), "fghij");
+    discovery.handle_update(at(103_000), all(4, 7));
+    settle(&mut discovery, at(103_000), at(105_000));
+    assert_eq!(names(&discovery), "hij");
+    discovery.handle_update(at(106_000), all(5, 10));
+    settle(&mut discovery, at(106_000), at(108_000));
+    assert_eq!(names(&discovery), "", "the source knows all of them");
+}
+
+#[test]
 fn g03_a_few_may_go_in_a_window() {
     let mut discovery = discovery();
     discovery.handle_update(at(0), snapshot(1, &TEN));

@@ -7,10 +7,12 @@ use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
 use ringcall_cluster::discovery::{Instance, Listing};
 use ringcall_cluster::fleet::{Attempt, CallState, Fleet, FleetEvent, HostReport, Readiness};
 use ringcall_cluster::health::{HealthState, Reason};
+use ringcall_cluster::hedge::HedgeConfig;
+use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Asked, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{CallLimit, LimitLease, MethodKey, Settings};
-use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Cause, CloseReason, Failure, Instant, Status};
+use ringcall_core::frame::{ReplyHeader, request_flags};
+use ringcall_core::{Cause, CloseReason, Entropy, Failure, Instant, SplitMix64, Status};
 
 const METHOD: u64 = 7;
 /// A call of it, with nothing else.
@@ -244,6 +246,50 @@ fn an_instance_that_is_gone_is_not_ejected_any_more() {
     assert!(matches!(host(&fleet, at(1120), "b").health, HealthState::Ejected { .. }));
 }
 
+/// An instance is ejected, and what `then` does keeps calls from it; an hour later another one fails, for a minute.
+fn ejected_beside_one_that_is_not_called(
+    then: impl FnOnce(&mut Fleet<char>),
+    readiness: impl Fn(&char) -> Readiness,
+) -> HealthState {
+    let mut fleet = fleet("abcdefghij", plain());
+    eject(&mut fleet, at(1001), 'a');
+    then(&mut fleet);
+    for ms in 3_600_000..3_660_000 {
+        let mut state = fleet.begin(at(ms), &ASKED, 0, SECOND).unwrap();
+        let (attempt, name) = fleet.start(at(ms), &ASKED, &mut state, &readiness).unwrap();
+        assert_ne!(name, 'a');
+        end(&mut fleet, at(ms), (state, attempt), name != 'b');
+    }
+    assert!(matches!(host(&fleet, at(3_660_000), "a").health, HealthState::Ejected { .. }));
+    host(&fleet, at(3_660_000), "b").health
+}
+
+#[test]
+fn an_instance_that_is_not_called_in_any_case_is_no_reason_to_spare_another_one() {
+    let ready = |_: &char| Readiness::Ready;
+    let drain = |fleet: &mut Fleet<char>| {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let all = "abcdefghij".chars().map(|name| {
+            let weight = if name == 'a' { 0 } else { 100 };
+            Instance::new("s", name.to_string(), address).with_weight(weight)
+        });
+        let _none = fleet.apply(at(1100), &Listing::of(2, all), first);
+    };
+    let exclude = |fleet: &mut Fleet<char>| {
+        let rule = Rule::new("no a", Match::all(), Action::Exclude(Subset::named(["a"])));
+        fleet.route(Rules::new(1).with(rule)).unwrap();
+    };
+    let a_is = |a: Readiness| move |name: &char| if *name == 'a' { a } else { Readiness::Ready };
+    for health in [
+        ejected_beside_one_that_is_not_called(drain, ready),
+        ejected_beside_one_that_is_not_called(exclude, ready),
+        ejected_beside_one_that_is_not_called(|_| (), a_is(Readiness::Stranger)),
+        ejected_beside_one_that_is_not_called(|_| (), a_is(Readiness::Broken)),
+    ] {
+        assert!(matches!(health, HealthState::Ejected { .. } | HealthState::Probing { .. }));
+    }
+}
+
 #[test]
 fn a_few_connections_that_are_not_ready_cost_no_look_at_all_of_them() {
     use std::cell::Cell;
@@ -357,6 +403,38 @@ fn g11_whoever_would_rather_fail_than_use_those_that_are_ejected_says_so() {
 
 /// With a new instance among others, callers who do not wait for it, and nothing ever known of it.
 #[test]
+fn an_ejected_instance_that_is_the_first_to_come_back_is_used() {
+    for panic_percent in [50, 0] {
+        let mut settings = plain();
+        settings.recovery = Some(RecoveryConfig::new(2));
+        settings.health.panic_percent = panic_percent;
+        let mut fleet = fleet("abcdefghij", settings);
+        eject(&mut fleet, at(1001), 'a');
+        fleet.look(at(1200), |_| Readiness::Broken);
+        assert!(matches!(fleet.poll_event(), Some(FleetEvent::Ejected { .. })));
+        assert_eq!(fleet.poll_event(), Some(FleetEvent::RecoveryBegan { working_min: 2 }));
+        let back = |name: &char| if *name == 'a' { Readiness::Ready } else { Readiness::Broken };
+        let mut made = |from: u64| {
+            let ends = (from..from + 20_000).step_by(10).map(|ms| {
+                let now = at(ms);
+                let mut state = fleet.begin(now, &ASKED, 0, SECOND).unwrap();
+                let started = fleet.start(now, &ASKED, &mut state, back);
+                started.is_ok_and(|(attempt, name)| {
+                    end(&mut fleet, now, (state, attempt), true);
+                    name == 'a'
+                })
+            });
+            ends.filter(|is_a| *is_a).count()
+        };
+        // Half of the calls are let through to one of two, and after ten seconds all of them.
+        let first = made(2000);
+        assert!(first > 500, "{first}");
+        assert_eq!(made(22_000), 2000);
+        assert_eq!(host(&fleet, at(42_000), "a").health, HealthState::Healthy);
+    }
+}
+
+#[test]
 fn an_instance_that_never_answers_is_not_the_best() {
     let mut settings = plain();
     settings.balancing = Balancing::PeakEwma;
@@ -373,6 +451,47 @@ fn an_instance_that_never_answers_is_not_the_best() {
         }
     }
     assert!(to_c < 100, "{to_c} of 1000");
+}
+
+#[test]
+fn hedges_do_not_make_calls_look_faster_than_they_are() {
+    let mut hedge = HedgeConfig::default();
+    hedge.extra_percent = 100;
+    let mut settings = plain();
+    settings.retry_percent = 100;
+    settings.method.hedge = Some(hedge);
+    let mut fleet = fleet("ab", settings);
+    let mut rng = SplitMix64::new(1);
+    // Ten milliseconds on average, more than thirty of one in twenty.
+    let mut draw = || -(1.0 - (rng.below(1 << 30) as f64 / f64::from(1 << 30))).ln() * 0.01;
+    let mut after = Duration::ZERO;
+    for second in 2..200u64 {
+        for call in 0..100u64 {
+            let now = at(second * 1000 + call * 10);
+            let mut state = fleet.begin(now, &ASKED, request_flags::IDEMPOTENT, SECOND).unwrap();
+            let ready = |_: &char| Readiness::Ready;
+            let (attempt, _) = fleet.start(now, &ASKED, &mut state, ready).unwrap();
+            let first_ends = Duration::from_secs_f64(draw());
+            let hedged = attempt.hedge_after.filter(|after| *after < first_ends);
+            let second = hedged.and_then(|after| {
+                let (hedge, _) = fleet.hedge(now + after, &mut state, ready)?;
+                Some((after + Duration::from_secs_f64(draw()), hedge))
+            });
+            after = attempt.hedge_after.unwrap_or_default();
+            let header = ReplyHeader::new(Status::OK);
+            let (took, kept, lost) = match second {
+                None => (first_ends, attempt, None),
+                Some((ends, hedge)) if ends < first_ends => (ends, hedge, Some(attempt)),
+                Some((_, hedge)) => (first_ends, attempt, Some(hedge)),
+            };
+            fleet.end_beside(now + took, &state, kept, Ok(&header));
+            if let Some(lost) = lost {
+                fleet.abandon(now + took, &state, lost);
+            }
+            fleet.finish(now + took, &state, Some(Ok(&header)));
+        }
+    }
+    assert!(after > Duration::from_millis(26), "after {after:?}");
 }
 
 #[test]
@@ -429,6 +548,60 @@ fn what_breakers_do_is_told() {
     };
     assert_eq!(told, [opened(Some("a")), opened(None)]);
     assert_eq!(told[0].to_string(), r#"calls of test.Service/method are stopped at "a""#);
+}
+
+#[test]
+fn what_was_told_is_taken_back_by_what_makes_it_void() {
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    breaker.calls_min = 1;
+    settings.method.breaker = Some(breaker);
+    let mut fleet = fleet("ab", settings.clone());
+    let told =
+        |fleet: &mut Fleet<char>| std::iter::from_fn(|| fleet.poll_event()).collect::<Vec<_>>();
+    let closed = |instance: Option<&str>| FleetEvent::BreakerClosed {
+        method: ASKED.name.to_owned(),
+        instance: instance.map(str::to_owned),
+    };
+    // When hedges change, nothing of this does.
+    call(&mut fleet, at(1001), |_| false);
+    assert_eq!(told(&mut fleet).len(), 2, "opened at one, and everywhere");
+    settings.method.hedge = Some(HedgeConfig::default());
+    fleet.configure(at(1002), settings.clone()).unwrap();
+    assert_eq!(told(&mut fleet), []);
+    let stopped = Failure::not_sent(Cause::BreakerOpen);
+    assert_eq!(fleet.begin(at(1002), &ASKED, 0, SECOND).map(|_| ()), Err(stopped));
+    breaker.calls_min = 2;
+    settings.method.breaker = Some(breaker);
+    fleet.configure(at(1003), settings.clone()).unwrap();
+    let told_then = told(&mut fleet);
+    let is_taken_back = |name| told_then == [closed(None), closed(Some(name))];
+    assert!(is_taken_back("a") || is_taken_back("b"), "{told_then:?}");
+    // An instance goes that is ejected.
+    settings.method.breaker = None;
+    fleet.configure(at(1004), settings).unwrap();
+    eject(&mut fleet, at(1005), 'a');
+    assert_eq!(told(&mut fleet).len(), 1);
+    let _gone = fleet.apply(at(1006), &listing(2, "b"), first);
+    assert_eq!(told(&mut fleet), [FleetEvent::Gone { name: "a".into() }]);
+}
+
+#[test]
+fn an_open_breaker_that_goes_with_its_instance_is_told() {
+    let mut settings = plain();
+    let mut breaker = BreakerConfig::default();
+    (breaker.calls_min, breaker.errors_percent) = (2, 60);
+    settings.method.breaker = Some(breaker);
+    let mut fleet = fleet("ab", settings);
+    for _ in 0..4 {
+        call(&mut fleet, at(1001), |name| name != 'a');
+    }
+    let instance = Some("a".to_owned());
+    let method = ASKED.name.to_owned();
+    let opened = FleetEvent::BreakerOpened { method: method.clone(), instance: instance.clone() };
+    assert_eq!(fleet.poll_event(), Some(opened));
+    let _gone = fleet.apply(at(1002), &listing(2, "b"), first);
+    assert_eq!(fleet.poll_event(), Some(FleetEvent::BreakerClosed { method, instance }));
 }
 
 #[test]
@@ -492,6 +665,10 @@ fn a_quota_is_leased_and_a_lease_ends() {
     let lease = |limit| LimitLease { limit, time: SECOND };
     let bad = fleet.lease(at(1001), None, lease(CallLimit::in_flight(0))).unwrap_err();
     assert_eq!(bad.name, "limit.in_flight");
+    for typo in ["typo", "", "/", "test.Service/", "/method"] {
+        let bad = fleet.lease(at(1001), Some(typo), lease(CallLimit::in_flight(2))).unwrap_err();
+        assert_eq!(bad.name, "lease.method");
+    }
     // Of a method that was not called yet as well.
     fleet.lease(at(1001), Some(ASKED.name), lease(CallLimit::in_flight(2))).unwrap();
     fleet.lease(at(1001), None, lease(CallLimit::in_flight(3))).unwrap();

@@ -8,7 +8,8 @@ use crate::stubs::{Does, RETRIED, Stubs, World, balanced, call, outgoing, poll, 
 use ringcall_cluster::fleet::Readiness;
 use ringcall_cluster::route::{Action, By, Match, Rule, Rules, Sample, Subset};
 use ringcall_cluster::{Balanced, Settings};
-use ringcall_core::{Channel, Codec, Outgoing, SharedPool, Status};
+use ringcall_core::frame::{ExtensionWriter, tag};
+use ringcall_core::{Channel, Codec, Empty, Extended, Outgoing, SharedPool, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -132,6 +133,22 @@ fn a_call_that_waits_is_copied_once() {
     assert_eq!(call(&balanced, &world, 0), Err(refused()));
     let names = world.names();
     assert_eq!((names.len(), names.matches('c').count()), (4, 1), "{names}: three attempts");
+}
+
+#[test]
+fn d16_a_copy_is_not_taken_for_its_call() {
+    let (balanced, world) = mirrored();
+    let mut writer = ExtensionWriter::new();
+    assert!(writer.push_parts(tag::IDEMPOTENCY_KEY, [&b"order-17"[..]]));
+    assert!(writer.push_parts(tag::TIED, [&[7; 16][..]]));
+    assert!(writer.push_parts(tag::METADATA, [&b"\x04usercarol"[..]]));
+    let payload = Extended { payload: Empty, extensions: Rc::<[u8]>::from(writer.finish()) };
+    let mut one = balanced.call(outgoing(0), payload);
+    assert_eq!(poll(&mut one), Poll::Ready(Ok(Status::OK)));
+    assert_eq!(world.names().matches('c').count(), 1);
+    assert_eq!(world.keys.take(), [b"order-17"], "the call's own");
+    assert_eq!(world.tied.take().len(), 1);
+    assert_eq!(world.users.take(), ["carol", "carol"]);
 }
 
 #[test]

@@ -65,6 +65,9 @@ fn a_hedge_and_what_it_won_against_are_told() {
     let report = report.expect("a gets a call at some time");
     assert_eq!(ends(&report), [("a", CallEnd::GivenUp), ("b", OK)]);
     assert_eq!([false, true], [0, 1].map(|at| report.attempts[at].is_hedge));
+    let [loser, hedge] = &report.attempts[..] else { panic!("two") };
+    assert!(!loser.took.is_zero(), "{report}");
+    assert_eq!(loser.took, hedge.after + hedge.took, "it was given up when the other one had won");
 }
 
 #[test]

@@ -132,6 +132,16 @@ fn g19_a_rule_that_matches_nobody_does_what_it_says() {
 }
 
 #[test]
+fn a_subset_of_no_names_is_nobody() {
+    let nobody = || Subset::named::<&str>([]);
+    let mut fleet = fleet(rules([("none", Match::all(), Action::Exclude(nobody()))]));
+    assert!(call(&mut fleet, &plain()).is_ok(), "nobody is left out");
+    fleet.route(Rules::new(2).with(Rule::new("none", Match::all(), to(nobody())))).unwrap();
+    let nowhere = Failure::not_sent(Cause::NoInstance);
+    assert_eq!(call(&mut fleet, &plain()), Err(nowhere));
+}
+
+#[test]
 fn what_is_excluded_is_left_out_of_whatever_comes_later() {
     let mut fleet = fleet(rules([
         ("not b", Match::all(), Action::Exclude(Subset::named(["b"]))),

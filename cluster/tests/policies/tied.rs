@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringcall_cluster::fleet::CallEnd;
 use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::{Balanced, Settings};
-use ringcall_core::{Channel, Empty, Status};
+use ringcall_core::{Channel, Empty, FailureClass, Status};
 
 use crate::stubs::{
     Does, IDEMPOTENT, Stubs, World, balanced, call, generous, outgoing, poll, refused,
@@ -16,10 +16,15 @@ use crate::stubs::{
 const AFTER: Duration = Duration::from_millis(1);
 
 fn tied() -> (Balanced<Stubs>, Rc<World>) {
+    tied_with(|_| ())
+}
+
+fn tied_with(change: impl FnOnce(&mut Settings)) -> (Balanced<Stubs>, Rc<World>) {
     let mut hedge = HedgeConfig::default();
     hedge.tied = Some(AFTER);
     let mut settings: Settings = generous();
     settings.method.hedge = Some(hedge);
+    change(&mut settings);
     let (balanced, world) = balanced("ab", settings);
     // Which pay for hedges.
     for _ in 0..100 {
@@ -59,6 +64,22 @@ fn d12_of_two_that_are_tied_the_one_that_begins_keeps_the_call() {
         assert!(ends.contains(&CallEnd::GivenUp), "{report}");
         assert!(balanced.explain(7).hosts.iter().all(|host| host.in_flight == 0));
     }
+}
+
+#[test]
+fn d12_one_that_was_given_up_may_have_begun_as_well() {
+    let (balanced, world) = tied_with(|settings| settings.method.retry.attempts = 1);
+    let mut call = balanced.call(outgoing(IDEMPOTENT), Empty);
+    assert!(poll(&mut call).is_pending());
+    world.pass(AFTER);
+    assert!(poll(&mut call).is_pending());
+    let [first, second] = &world.tied.take()[..] else { panic!("two, with names") };
+    world.begun.borrow_mut().push(second.1);
+    assert!(poll(&mut call).is_pending());
+    assert_eq!(world.given_up.take(), [&first.0[..]]);
+    world.does(&second.0, Does::Fails(refused()));
+    let Poll::Ready(Err(failure)) = poll(&mut call) else { panic!("it was refused") };
+    assert_eq!((failure.class, failure.cause), (FailureClass::Unknown, refused().cause));
 }
 
 #[test]

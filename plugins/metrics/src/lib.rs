@@ -46,6 +46,7 @@ mod series;
 mod text;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -95,6 +96,18 @@ struct Registry {
 struct Source {
     name: Arc<str>,
     counts: Arc<dyn Fn() -> Counts + Send + Sync>,
+}
+
+impl Source {
+    /// Its name and its counts, but if it panics: it is somebody's code, which may do anything, and everything else is to be
+    /// known all the same.
+    fn read(self) -> Option<(Arc<str>, Counts)> {
+        let counts = catch_unwind(AssertUnwindSafe(|| (self.counts)()));
+        if counts.is_err() {
+            log::error!("what counts {:?} has panicked", self.name);
+        }
+        Some((self.name, counts.ok()?))
+    }
 }
 
 /// Counts by name.
@@ -147,7 +160,7 @@ impl Metrics {
     /// Reads these counts with each snapshot, in place of those that had this name before: a server's
     /// [incidents](ringcall::RunningServer::incidents_reader), the counts of a balanced channel, or an application's own. They
     /// are called by whoever takes the snapshot, and are to be quick. They are kept for as long as this is, so they should not
-    /// hold it.
+    /// hold it. One that panics is not in that snapshot, and all others are.
     pub fn source(
         &self,
         name: impl Into<Arc<str>>,
@@ -181,8 +194,7 @@ impl Metrics {
         snapshot.series.sort_by(|a, b| a.labels().cmp(&b.labels()));
         snapshot.counters.sort_unstable();
         let sources = self.0.sources.lock().clone();
-        // It is somebody's code, which may do anything.
-        snapshot.sources = sources.into_iter().map(|it| (it.name, (it.counts)())).collect();
+        snapshot.sources = sources.into_iter().filter_map(Source::read).collect();
         snapshot
     }
 }

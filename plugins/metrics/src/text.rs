@@ -103,18 +103,20 @@ impl Snapshot {
         begin(f, "copied_bytes_total", "counter", "Body bytes copied on their way in, by reason.")?;
         for (name, value) in &self.counters {
             if let Some(reason) = name.strip_prefix("copied_") {
+                let reason = Escaped(reason);
                 writeln!(f, "ringcall_copied_bytes_total{{reason=\"{reason}\"}} {value}")?;
             }
         }
         begin(f, "counter_total", "counter", "What connections count themselves.")?;
         let mut counters = self.counters.iter();
         counters.try_for_each(|(name, value)| {
-            writeln!(f, "ringcall_counter_total{{name=\"{name}\"}} {value}")
+            writeln!(f, "ringcall_counter_total{{name=\"{}\"}} {value}", Escaped(name))
         })?;
         begin(f, "source_total", "counter", "What sources have counted.")?;
         for (source, counts) in &self.sources {
             let source = Escaped(source);
             for (name, value) in counts {
+                let name = Escaped(name);
                 writeln!(
                     f,
                     "ringcall_source_total{{source=\"{source}\",name=\"{name}\"}} {value}"
@@ -152,11 +154,12 @@ impl fmt::Display for Labels<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Calls { role, method, peer, .. } = self.0;
         let role = if *role == Role::Server { "server" } else { "caller" };
-        write!(f, "role=\"{role}\",method=\"{method}\",peer=\"{}\"", Escaped(peer))
+        let (method, peer) = (Escaped(method), Escaped(peer));
+        write!(f, "role=\"{role}\",method=\"{method}\",peer=\"{peer}\"")
     }
 }
 
-/// A label's value: the path of a unix socket may be anything.
+/// A label's value: the path of a unix socket may be anything, and so may the name of a service or a count.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -178,5 +181,18 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         assert_eq!(Escaped("a\"b\\c\nd").to_string(), "a\\\"b\\\\c\\nd");
+        let snapshot = Snapshot {
+            counters: vec![("copied_\"x", 1), ("a\nb", 2)],
+            sources: vec![("s".into(), vec![("c\"d", 3)])],
+            ..Snapshot::default()
+        };
+        let text = snapshot.to_string();
+        for line in [
+            "ringcall_copied_bytes_total{reason=\"\\\"x\"} 1",
+            "ringcall_counter_total{name=\"a\\nb\"} 2",
+            "ringcall_source_total{source=\"s\",name=\"c\\\"d\"} 3",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in:\n{text}");
+        }
     }
 }

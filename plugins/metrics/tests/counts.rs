@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringcall::observe::{Class, Role};
@@ -215,6 +216,45 @@ fn h08_bytes_one_by_one_win_no_time() {
     // Each of them comes in time.
     let bytes = trickle(&endpoint);
     assert!(bytes < MANY, "{bytes}");
+}
+
+#[ringcall::service(name = "test.\"Odd\"")]
+trait Odd {
+    async fn ask(&self);
+}
+
+struct Asked;
+
+impl Odd for Asked {
+    async fn ask(&self) {}
+}
+
+#[test]
+fn the_name_of_a_service_breaks_no_line() {
+    let metrics = Metrics::new();
+    let server = Server::bind("127.0.0.1:0").service(Asked.into_odd());
+    let server = server.observer(metrics.observer()).start().unwrap();
+    OddClient::connect(server.address()).wait().unwrap().ask().wait().unwrap();
+    let line = "method=\"test.\\\"Odd\\\"/ask\"";
+    eventually(&metrics, |snapshot| snapshot.to_string().contains(line));
+}
+
+#[test]
+fn a_source_that_panics_takes_nothing_else_from_the_page() {
+    let metrics = Metrics::new();
+    let endpoint = Endpoint::start(&metrics, "127.0.0.1:0").unwrap();
+    let is_first = AtomicBool::new(true);
+    metrics.source("bad", move || {
+        assert!(!is_first.swap(false, Ordering::Relaxed), "the first time");
+        vec![("times", 2)]
+    });
+    metrics.source("good", || vec![("times", 1)]);
+    let page = || ask(&endpoint, "GET /metrics HTTP/1.1\r\n\r\n");
+    let [bad, good] = ["bad", "good"].map(|name| format!("{{source=\"{name}\",name=\"times\"}}"));
+    let first = page();
+    assert!(first.contains(&good) && !first.contains(&bad), "{first}");
+    let second = page();
+    assert!(second.contains(&good) && second.contains(&bad), "{second}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fmt, io, thread};
+use std::{fmt, io, iter, thread};
 
 use ringcall_cluster::discovery::{
     Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
@@ -18,6 +18,8 @@ use ringcall_core::Instant;
 const EVERY: Duration = Duration::from_millis(50);
 /// For so many rounds no connection could be opened to an instance until that counts against it: a second.
 const DEAD_ROUNDS: u32 = 20;
+/// So many events, and reports of calls, are told in a round at most.
+const TOLD_A_ROUND: usize = 64;
 
 /// Who is told what happens to the channel.
 type OnEvent = Arc<dyn Fn(&FleetEvent) + Send + Sync>;
@@ -56,13 +58,15 @@ impl Watch {
     }
 
     /// Tells what happens to the channel: another instance at an address, one that is ejected, all of them gone. On the
-    /// thread that watches, which a panic of it ends; the log has it in any case.
+    /// thread that watches, which a panic of it ends, and the first time on that of [`start`](Watch::start), which looks once
+    /// before it returns. The source is not asked meanwhile, so it should be quick. The log has it in any case.
     pub fn on_event(self, hook: impl Fn(&FleetEvent) + Send + Sync + 'static) -> Watch {
         Watch { on_event: Some(Arc::new(hook)), ..self }
     }
 
     /// Tells what became of calls that are [reported](ringcall_cluster::Settings::report_one_in); otherwise as
-    /// [`on_event`](Watch::on_event), but that the log has them at its level *info*.
+    /// [`on_event`](Watch::on_event), but that the log has them at its level *info*. Those that are more than can be told
+    /// are dropped, the oldest first.
     pub fn on_report(self, hook: impl Fn(&CallReport) + Send + Sync + 'static) -> Watch {
         Watch { on_report: Some(Arc::new(hook)), ..self }
     }
@@ -189,29 +193,39 @@ impl<N: Connector> Watcher<N> {
         }
         self.discovery.handle_timeout(now);
         self.bury();
+        self.apply();
+        self.tell();
+    }
+
+    fn apply(&mut self) {
+        if let Some(mut listing) = self.discovery.poll_listing() {
+            // Whoever kept the list before, or keeps it as well, has counted for itself.
+            listing.version = listing.version.max(self.balanced.version() + 1);
+            self.balanced.apply(&listing);
+            self.save(&listing);
+        }
+    }
+
+    /// Not all that there is: calls may be reported, and things happen, faster than somebody's hooks take them in, and the
+    /// source is not to be forgotten over that. The channel keeps the last ones.
+    fn tell(&mut self) {
         while let Some(alarm) = self.discovery.poll_alarm() {
             log::warn!("{alarm}");
             if let Some(tell) = &self.on_alarm {
                 tell(&alarm);
             }
         }
-        while let Some(event) = self.balanced.poll_event() {
+        for event in iter::from_fn(|| self.balanced.poll_event()).take(TOLD_A_ROUND) {
             log::warn!("{event}");
             if let Some(tell) = &self.on_event {
                 tell(&event);
             }
         }
-        while let Some(report) = self.balanced.poll_report() {
+        for report in iter::from_fn(|| self.balanced.poll_report()).take(TOLD_A_ROUND) {
             log::info!("{report}");
             if let Some(tell) = &self.on_report {
                 tell(&report);
             }
-        }
-        if let Some(mut listing) = self.discovery.poll_listing() {
-            // Whoever kept the list before, or keeps it as well, has counted for itself.
-            listing.version = listing.version.max(self.balanced.version() + 1);
-            self.balanced.apply(&listing);
-            self.save(&listing);
         }
     }
 

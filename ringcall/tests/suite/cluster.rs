@@ -1120,6 +1120,40 @@ fn g07_a_server_that_says_nothing_is_taken_unless_it_has_to() {
 }
 
 #[test]
+fn reports_do_not_keep_a_watch_from_its_source() {
+    let mut settings = Settings::new();
+    settings.report_one_in = 1;
+    let balanced = Balanced::new(Clients::new().unwrap(), settings).unwrap();
+    // Calls fail at once while there is no list, each of them with a report; a hook is slower than that.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let calling = {
+        let (till, is_over) = (TillClient::new(balanced.clone()), Arc::clone(&is_over));
+        thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                assert!(till.who().wait().is_err());
+                block(Duration::from_micros(200));
+            }
+        })
+    };
+    let source = Told::default();
+    let watch = Watch::new(Wanted::service("till")).on_report(|_| block(Duration::from_millis(1)));
+    let starting = {
+        let (source, balanced) = (source.clone(), balanced.clone());
+        thread::spawn(move || watch.start(source, balanced).unwrap())
+    };
+    block(Duration::from_millis(100));
+    let address: Address = "127.0.0.1:9".parse().unwrap();
+    source.has(vec![Instance::new("till", "7", address)]);
+    let has_list = || balanced.names() == ["7"];
+    let waited = (0..100).take_while(|_| !has_list()).map(|_| block(Duration::from_millis(50)));
+    let rounds = waited.count();
+    is_over.store(true, Ordering::Relaxed);
+    calling.join().unwrap();
+    drop(starting.join().unwrap());
+    assert!(rounds < 100, "its list was not heard");
+}
+
+#[test]
 fn g07_a_watch_tells_of_it() {
     let server = serve_as(9, "b7", "127.0.0.1:0", TransportChoice::Auto);
     let told = Arc::new(Mutex::new(Vec::new()));

@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) load: Cell<u16>,
     /// The idempotency keys of those that had one.
     pub(crate) keys: RefCell<Vec<Vec<u8>>>,
+    /// The `user` of metadata, of those that had one.
+    pub(crate) users: RefCell<Vec<String>>,
     /// To whom tied attempts went, with their names; and which have begun.
     pub(crate) tied: RefCell<Vec<(String, [u8; 16])>>,
     pub(crate) begun: RefCell<Vec<[u8; 16]>>,
@@ -141,6 +143,11 @@ impl OwnedChannel for Stub {
         for found in Extensions::new(payload.extensions()).flatten() {
             match found.tag {
                 tag::IDEMPOTENCY_KEY => self.0.keys.borrow_mut().push(found.value.to_vec()),
+                tag::METADATA => {
+                    let user = found.value.strip_prefix(b"\x04user");
+                    let user = user.map(|user| String::from_utf8_lossy(user).into_owned());
+                    self.0.users.borrow_mut().extend(user);
+                }
                 tag::TIED => {
                     let tie = found.value.try_into().expect("16 bytes");
                     self.0.tied.borrow_mut().push((self.1.to_string(), tie));
