@@ -117,6 +117,8 @@ trait Written<'de>: Sized {
     const ALLOWED: &'static str;
     /// What a table says. Of an enum it has one entry, whose key is the variant.
     type Table: Deserialize<'de> + Into<Self>;
+    /// Whether the table is an enum. One of a struct has been read to its end, and not every format can be asked again there.
+    const IS_ENUM: bool = true;
 
     fn of_word(word: &str) -> Option<Self>;
 }
@@ -141,7 +143,8 @@ impl<'de, T: Written<'de>> Visitor<'de> for WordOrTable<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
         let table = T::Table::deserialize(MapAccessDeserializer::new(&mut map))?;
         // Of an enum nobody has looked whether there is more.
-        match map.next_key::<String>()? {
+        let more = if T::IS_ENUM { map.next_key::<String>()? } else { None };
+        match more {
             None => Ok(table.into()),
             Some(key) => Err(A::Error::custom(format_args!("`{key}` is one too many, for {self}"))),
         }

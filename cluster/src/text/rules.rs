@@ -277,6 +277,7 @@ impl Written<'_> for Subset {
     const ALLOWED: &'static str =
         "\"any\", or a table of `names`, `version`, `group`, `zone`, `tag` and `alike`";
     type Table = SubsetTable;
+    const IS_ENUM: bool = false;
 
     fn of_word(word: &str) -> Option<Subset> {
         (word == "any").then(Subset::all)

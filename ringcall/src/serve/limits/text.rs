@@ -71,6 +71,8 @@ trait Written<'de>: Sized {
     const ALLOWED: &'static str;
     /// What a table says. Of an enum it has one entry, whose key is the variant.
     type Table: Deserialize<'de> + Into<Self>;
+    /// Whether the table is an enum. One of a struct has been read to its end, and not every format can be asked again there.
+    const IS_ENUM: bool = true;
 
     fn of_word(_word: &str) -> Option<Self> {
         None
@@ -119,7 +121,8 @@ impl<'de, T: Written<'de>> Visitor<'de> for Reader<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
         let table = T::Table::deserialize(MapAccessDeserializer::new(&mut map))?;
         // Of an enum nobody has looked whether there is more.
-        match map.next_key::<String>()? {
+        let more = if T::IS_ENUM { map.next_key::<String>()? } else { None };
+        match more {
             None => Ok(table.into()),
             Some(key) => {
                 let allowed = T::ALLOWED;
@@ -170,6 +173,7 @@ impl Written<'_> for QueueText {
     const ALLOWED: &'static str =
         "a table of `target` and `interval`, true for its defaults or false for none";
     type Table = QueueRule;
+    const IS_ENUM: bool = false;
 
     fn of_bool(is_on: bool) -> Option<QueueText> {
         Some(QueueText(is_on.then(QueueRule::default)))
@@ -222,6 +226,7 @@ impl Written<'_> for Concurrency {
     const ALLOWED: &'static str =
         "a number of calls, \"adaptive\" or a table of `start`, `min` and `max`";
     type Table = AdaptiveConfig;
+    const IS_ENUM: bool = false;
 
     fn of_word(word: &str) -> Option<Concurrency> {
         (word == "adaptive").then(|| AdaptiveConfig::default().into())
