@@ -2,7 +2,7 @@
 //! are called all the time, while the file is changed by somebody, and what it says is put in force.
 //!
 //! ```text
-//! $ cargo run --release --example configured
+//! $ cargo run --example configured
 //! at first                      6997 calls:   0 % refused; version 1 100 %, version 2   0 %
 //! a fifth to the new version    7615 calls:   0 % refused; version 1  80 %, version 2  20 %
 //!     TOML parse error at line 3, column 2
