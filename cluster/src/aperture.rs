@@ -18,6 +18,7 @@ use crate::settings::{BadSetting, within};
 /// All callers must have the same list and the same `peers`, each an `index` of its own. Where they differ for a while,
 /// load is a bit less even, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Aperture {
     /// Which of the callers this one is, from 0.
@@ -25,14 +26,19 @@ pub struct Aperture {
     /// How many callers there are.
     pub peers: u32,
     /// How many instances of ordinary weight it uses at least, if there are so many: 12.
+    #[cfg_attr(feature = "serde", serde(default = "instances_min"))]
     pub instances_min: u32,
+}
+
+const fn instances_min() -> u32 {
+    12
 }
 
 impl Aperture {
     /// The `index`th of so many callers, counted from 0.
     #[must_use]
     pub fn of(index: u32, peers: u32) -> Aperture {
-        Aperture { index, peers, instances_min: 12 }
+        Aperture { index, peers, instances_min: instances_min() }
     }
 
     pub(crate) fn check(&self) -> Result<(), BadSetting> {

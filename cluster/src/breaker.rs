@@ -14,6 +14,7 @@ use crate::window::{Counts, Window};
 
 /// When a breaker trips, and how it recovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct BreakerConfig {
     /// This share of the calls fails, in percent: 50.
@@ -21,10 +22,13 @@ pub struct BreakerConfig {
     /// Of so many calls at least: 200.
     pub calls_min: u32,
     /// In which time: 10 s, in ten parts.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub window: Duration,
     /// How long nothing is let through: 5 s, twice as long each time that it does not help.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub cool: Duration,
     /// But so long at most: 60 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub cool_max: Duration,
     /// So many calls must succeed, one after the other, until it is closed again: 2.
     pub successes: u32,

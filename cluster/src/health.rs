@@ -12,6 +12,7 @@ use crate::window::{Counts, Window};
 
 /// When an instance is ejected, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct HealthConfig {
     /// So many failures in a row: 5.
@@ -20,6 +21,7 @@ pub struct HealthConfig {
     /// if they all fail, the fault is not this one's.
     pub success_percent: u32,
     /// In which time: 30 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub window: Duration,
     /// If there were so many calls: 5.
     pub calls_min: u32,
@@ -27,8 +29,10 @@ pub struct HealthConfig {
     /// where five instances have a hundred calls in the window.
     pub deviation_tenths: u32,
     /// How long it is ejected the first time: 5 s, then twice as long, three times, …
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub ejection: Duration,
     /// But so long at most: 300 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub ejection_max: Duration,
     /// Which share of the instances that can be called may be ejected at a time, in percent: 10. One always may, unless it
     /// is the only one. One that is not probed within a second, since no call may go there, does not count.

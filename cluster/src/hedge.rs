@@ -10,11 +10,13 @@ use crate::custom::{Custom, either};
 
 /// When calls are hedged: those of methods that may be run twice, after as long as most calls take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct HedgeConfig {
     /// After what share of the calls has ended, in percent: 95.
     pub quantile_percent: u32,
     /// How often that is counted anew: 3 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub refresh: Duration,
     /// How many calls may be hedged, in percent: 5. They are paid from the budget of retries, too.
     pub extra_percent: u32,
@@ -24,6 +26,7 @@ pub struct HedgeConfig {
     /// before it has begun is no extra load, so nothing is paid for it. Twice the time of a message on its way is enough, or both
     /// begin at the same time. A server that does not say when it begins is hedged like this, and paid for.
     /// (Dean and Barroso, The Tail at Scale, 2013; there servers tell each other, here they tell their caller.)
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time_if_any"))]
     pub tied: Option<Duration>,
 }
 

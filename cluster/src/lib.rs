@@ -14,6 +14,10 @@
 //! * [`recovery`]: which calls are made while instances come back after all had gone.
 //! * [`Balanced`]: the channel over many that goes by all of this.
 //! * [`fleet`]: its decisions, as a value that can be simulated.
+//!
+//! With the feature `serde` all settings and rules are read from text, and checked as they are: every field may be left
+//! out that has a default, and a name that is not known is an error. What is code cannot be written
+//! ([`Settings::with_code_of`]). `docs/CLUSTER.md` shows all that can be.
 
 #![forbid(unsafe_code)]
 
@@ -34,6 +38,8 @@ pub mod retry;
 pub mod route;
 mod settings;
 mod sign;
+#[cfg(feature = "serde")]
+mod text;
 mod window;
 
 pub use aperture::{Aperture, AperturePolicy};

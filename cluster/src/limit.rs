@@ -15,6 +15,7 @@ use crate::settings::{BadSetting, check_limit, time};
 /// How many calls there may be, of a method or of a whole service. One that would be more fails at once with
 /// [`Cause::Limited`](ringcall_core::Cause::Limited), and was not sent. Attempts of a call are not counted, calls are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct CallLimit {
     /// Under way at a time; `None`, the default: any number.

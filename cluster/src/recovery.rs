@@ -11,19 +11,25 @@ use ringcall_core::{Entropy, Instant};
 
 /// How calls grow with the instances that come back after all had gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct RecoveryConfig {
     /// So many instances can take all calls, at their peak: 1 to 10 000.
     pub working_min: u32,
     /// After so long with as many usable ones as before, all calls go to those that there are: 10 s.
+    #[cfg_attr(feature = "serde", serde(default = "hold", deserialize_with = "crate::text::time"))]
     pub hold: Duration,
+}
+
+const fn hold() -> Duration {
+    Duration::from_secs(10)
 }
 
 impl RecoveryConfig {
     /// So many instances can take all calls.
     #[must_use]
     pub fn new(working_min: u32) -> RecoveryConfig {
-        RecoveryConfig { working_min, hold: Duration::from_secs(10) }
+        RecoveryConfig { working_min, hold: hold() }
     }
 }
 

@@ -10,16 +10,20 @@ use crate::sign::is_callers;
 
 /// When calls are made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct RetryConfig {
     /// How many attempts a call has in all: 3; with 1 none is made again. 5 at most.
     pub attempts: u32,
     /// How long to wait before the second: up to 25 ms, twice as long each time; how long exactly is up to
     /// chance ("full jitter").
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub backoff: Duration,
     /// But up to so long at most: 1 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub backoff_max: Duration,
     /// Statuses of application errors that are worth another attempt, of methods that may be run twice. None.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::statuses"))]
     pub errors: Vec<Status>,
 }
 

@@ -24,7 +24,8 @@ use crate::route::{Caller, Fields, Groups, Zones};
 /// How calls to a service are made. Replaceable while it is used:
 /// [`Balanced::configure`](crate::Balanced::configure).
 ///
-/// `docs/CLUSTER.md` says what each default is, and whose number it is.
+/// `docs/CLUSTER.md` says what each default is, and whose number it is; and how they are written in a file (feature `serde`), in
+/// which policies of yours and `fields` cannot be: see [`Settings::with_code_of`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -97,6 +98,7 @@ impl Default for Settings {
 /// How many copies of calls there may be at a time, see [`Action::Mirror`](crate::route::Action::Mirror). Those that would
 /// be more are not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct MirrorConfig {
     /// Under way: 64.
@@ -183,6 +185,16 @@ impl MethodSettings {
         self.hedge == other.hedge && self.custom_hedge == other.custom_hedge
     }
 
+    fn has_code(&self) -> bool {
+        self.custom_retry.is_some() || self.custom_hedge.is_some() || self.custom_breaker.is_some()
+    }
+
+    fn take_code(&mut self, other: &MethodSettings) {
+        self.custom_retry = other.custom_retry.clone();
+        self.custom_hedge = other.custom_hedge.clone();
+        self.custom_breaker = other.custom_breaker.clone();
+    }
+
     pub(crate) fn retry_policy(&self) -> &dyn RetryPolicy {
         self.custom_retry.as_deref().unwrap_or(&self.retry)
     }
@@ -235,6 +247,29 @@ impl Settings {
     ) -> Vec<MethodKey> {
         let known: BTreeSet<MethodKey> = known.into_iter().map(Into::into).collect();
         self.methods.keys().filter(|method| !known.contains(*method)).cloned().collect()
+    }
+
+    /// The same, with the code of others: for settings that were read from a file, which says nothing of it, and take the place
+    /// of these. Policies and readers of fields are those of `other`, each method's those that it had; all else stays.
+    #[must_use]
+    pub fn with_code_of(mut self, other: &Settings) -> Settings {
+        if let Balancing::Custom(_) = other.balancing {
+            self.balancing = other.balancing.clone();
+        }
+        self.custom_health = other.custom_health.clone();
+        self.custom_warm_up = other.custom_warm_up.clone();
+        self.custom_aperture = other.custom_aperture.clone();
+        self.fields = other.fields.clone();
+        // A method may have had other code than all methods, or none.
+        let is_own = |of: &MethodSettings| of.has_code() || other.method.has_code();
+        for (method, _) in other.methods.iter().filter(|(_, of)| is_own(of)) {
+            self.methods.entry(method.clone()).or_insert_with(|| self.method.clone());
+        }
+        for (method, own) in &mut self.methods {
+            own.take_code(other.of(method.id()));
+        }
+        self.method.take_code(&other.method);
+        self
     }
 
     pub(crate) fn health_policy(&self) -> &dyn HealthPolicy {
@@ -307,7 +342,7 @@ impl Settings {
     }
 }
 
-fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
+pub(crate) fn check_method(method: &MethodSettings) -> Result<(), BadSetting> {
     let retry = &method.retry;
     within("retry.attempts", retry.attempts, 1..=5, "1 to 5")?;
     time_or_none("retry.backoff", retry.backoff)?;

@@ -122,6 +122,7 @@
 //!
 //! With the feature `cluster` a client calls many instances of a service through a balanced channel:
 //! `ringcall::cluster`, explained in `docs/CLUSTER.md`. With the feature `dns` names say where they are.
+//! With the feature `serde` settings, rules and [limits](limits::Limits) are read from a file.
 //!
 //! # Simulation
 //!

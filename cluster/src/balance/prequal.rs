@@ -11,6 +11,7 @@ use crate::settings::{BadSetting, percent, time, within};
 
 /// How [`Prequal`] chooses. `docs/CLUSTER.md` says how this differs from the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct PrequalConfig {
     /// Of what servers say, so many in a hundred count as cold, the others, which are busier, as hot: 84. With 0 only
@@ -23,6 +24,7 @@ pub struct PrequalConfig {
     /// How many calls go by one report at most: 2.
     pub reuse_max: u32,
     /// A report is of no use after so long: 1 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub age_max: Duration,
     /// How many instances are asked how busy they are, in percent of the calls: 0, none; at most 1000, ten a call. The
     /// paper has 300. Fewer are asked if there are not as many of which nothing was heard for half of `age_max`.

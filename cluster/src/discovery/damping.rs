@@ -12,14 +12,18 @@ use super::registry::INSTANCES_MAX;
 
 /// How changes are slowed down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct DampingConfig {
     /// A change is passed on when nothing else has changed for so long: 100 ms.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub quiet: Duration,
     /// But after so long in any case: 1 s. So lists are rebuilt no more often.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub quiet_max: Duration,
     /// How soon an instance's penalty halves: 15 s. Three losses within that leave it out, and it comes back
     /// when a third of that is left.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub half_life: Duration,
 }
 

@@ -16,14 +16,17 @@ use super::{Instance, Invalid, Refusal};
 
 /// What is believed of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct GuardConfig {
     /// What share of a list may vanish within `window`, in percent: 15 (Eureka). One instance always may.
     pub vanish_percent: u32,
     /// In which time: 60 s.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub window: Duration,
     /// How long instances are held: 10 min. Never the last ones: a list does not turn empty with time, and their time
     /// begins when it has others again.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::text::time"))]
     pub hold: Duration,
 }
 

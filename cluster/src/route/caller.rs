@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 /// What is said of the process that calls, for rules, groups and zones to go by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Caller {
     /// Where it runs, as instances say it; may be empty.
@@ -30,13 +31,16 @@ impl Caller {
 /// Which groups of instances calls go to: of the group that a call asks for, or else the caller's own; and if none of
 /// these can be called, of the first fallback group that has some.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Groups {
     /// The group that is asked for by calls that do not ask for one themselves. Empty: the instances that say none.
     pub own: String,
     /// In this order.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub fallbacks: Vec<String>,
     /// Rather any instance than none.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub or_any: bool,
 }
 
@@ -63,6 +67,7 @@ impl Groups {
 
 /// When calls leave the caller's zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Zones {
     /// With less than this share of the zone's instances well, in percent, some calls go to other zones: 70.

@@ -3,6 +3,8 @@
 //! [`Rules`] are what users write: pure data, in order, with a version. A [`Caller`] is what is said of the process that
 //! calls. `docs/CLUSTER.md` says what each part means. Nothing here knows connections or health: rules say which
 //! instances are in which lane of a call, and the fleet takes the first lane that has some.
+//!
+//! With the feature `serde` rules are read from text, but for tests of yours ([`Match::custom`], [`Subset::custom`]).
 
 mod asked;
 mod caller;

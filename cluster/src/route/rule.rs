@@ -22,6 +22,11 @@ const DELAY_MAX: Duration = Duration::from_secs(3600);
 
 /// Rules in order, with a version: those in force are only replaced by those that are not older.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "crate::text::RulesText")
+)]
 pub struct Rules {
     version: u64,
     rules: Vec<Rule>,
@@ -29,8 +34,10 @@ pub struct Rules {
 
 /// Which calls it is about, and what becomes of them.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Rule {
     pub(super) name: String,
+    #[cfg_attr(feature = "serde", serde(default))]
     pub(super) when: Match,
     pub(super) then: Action,
 }
@@ -99,6 +106,11 @@ impl Rule {
 
 /// Which calls a rule is about: those for which everything holds that is said.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "crate::text::MatchText")
+)]
 pub struct Match {
     pub(super) method: Option<Methods>,
     pub(super) conditions: Vec<Condition>,
@@ -329,6 +341,11 @@ impl Action {
 
 /// Where calls go: to the first of its lanes that has an instance which can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "crate::text::RouteText")
+)]
 pub struct Route {
     pub(super) lanes: Vec<Subset>,
 }

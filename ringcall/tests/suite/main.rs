@@ -19,6 +19,8 @@ mod cancel;
 mod cluster;
 #[cfg(all(feature = "lz4", feature = "zstd"))]
 mod compression;
+#[cfg(all(feature = "cluster", feature = "serde"))]
+mod configured;
 mod deduplication;
 mod ending;
 mod evolution;

@@ -102,6 +102,7 @@ pub trait Resolve: Send {
 
 /// Which addresses of a host count that has some of both families: a host is one instance for each that counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum DnsFamily {
     /// IPv4 if it has any, else IPv6.

@@ -6,6 +6,7 @@ use ringcall_core::{Entropy, Instant};
 
 /// An [`AdaptiveLimit`]'s settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct AdaptiveConfig {
     /// The limit until something was seen: 40.

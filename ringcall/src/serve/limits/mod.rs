@@ -26,7 +26,8 @@
 //! that is admitted. Any caller may say what it likes, unless
 //! [`Server::priority_max`](crate::Server::priority_max) sees to it.
 //!
-//! They can be [replaced](ServerLimits::replace) while the server serves.
+//! They can be [replaced](ServerLimits::replace) while the server serves, and with the feature `serde` they are read from text, and
+//! checked as they are: `docs/CLUSTER.md` shows all that can be written.
 //!
 //! The decisions are values, told the time and what happened: [`CoDel`] and [`AdaptiveLimit`].
 
@@ -40,6 +41,8 @@ mod queue;
 mod rate;
 mod reserve;
 mod server_limits;
+#[cfg(feature = "serde")]
+mod text;
 
 use std::sync::Arc;
 
@@ -66,6 +69,7 @@ use crate::ServeError;
 /// see [`QueueRule`]; beside that a connection may have [`Config::in_flight_max`](ringcall_core::Config::in_flight_max)
 /// calls, as always.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "text::LimitsText"))]
 pub struct Limits {
     queue: Option<QueueRule>,
     concurrency: Option<Concurrency>,
@@ -74,6 +78,11 @@ pub struct Limits {
     callers: Option<(CallerKey, u32)>,
     rates: Vec<Rate>,
 }
+
+const QUEUE_MUST: &str = "a target of more than zero, and an interval that is longer";
+const CONCURRENCY_MUST: &str = "at least 1, and an adaptive one between its bounds";
+const RATE_MUST: &str = "of 1 call or more, a nanosecond apart or more, with a burst of 1 or more that is there again within \
+     30 days, and of 1 caller or more, by a key that metadata can have";
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -197,17 +206,13 @@ impl Limits {
     pub(crate) fn validate(&self) -> Result<(), ServeError> {
         let methods_are_sound = self.methods.iter().all(|(_, limit)| limit.is_sound());
         let checks = [
-            (
-                "queue",
-                "a target of more than zero, and an interval that is longer",
-                self.queue.is_none_or(|rule| rule.is_sound()),
-            ),
+            ("queue", QUEUE_MUST, self.queue.is_none_or(|rule| rule.is_sound())),
             (
                 "concurrency",
-                "at least 1, and an adaptive one between its bounds",
+                CONCURRENCY_MUST,
                 self.concurrency.is_none_or(|limit| limit.is_sound()),
             ),
-            ("method", "at least 1, and an adaptive one between its bounds", methods_are_sound),
+            ("method", CONCURRENCY_MUST, methods_are_sound),
             (
                 "reserve",
                 "of priority 1 or more and 1 percent or more, all together 99 at most, and 20 of an adaptive limit",
@@ -218,12 +223,7 @@ impl Limits {
                 "at least 1, by a key that metadata can have",
                 self.callers.as_ref().is_none_or(|(key, calls)| key.is_sound() && *calls > 0),
             ),
-            (
-                "rate",
-                "of 1 call or more, a nanosecond apart or more, with a burst of 1 or more that is there again within 30 \
-                 days, and of 1 caller or more, by a key that metadata can have",
-                self.rates.iter().all(Rate::is_sound),
-            ),
+            ("rate", RATE_MUST, self.rates.iter().all(Rate::is_sound)),
         ];
         match checks.into_iter().find(|(_, _, holds)| !holds) {
             Some((setting, must, _)) => Err(ServeError::Limits { setting, must }),

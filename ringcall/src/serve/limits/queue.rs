@@ -6,6 +6,11 @@ use ringcall_core::Instant;
 
 /// When calls that wait for their handlers are refused: see [`CoDel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "super::text::QueueTable")
+)]
 pub struct QueueRule {
     target: Duration,
     interval: Duration,

@@ -34,6 +34,11 @@ use super::super::access::Caller;
 ///     .rate(Rate::per_second(100).burst(20).method("demo.Echo/echo").each(CallerKey::metadata("tenant")));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "super::text::RateText")
+)]
 pub struct Rate {
     calls: u32,
     per: Duration,

@@ -9,6 +9,12 @@ pub(crate) struct Reserves(Vec<(u8, u8)>);
 const OF_ADAPTIVE_MAX: u32 = 20;
 
 impl Reserves {
+    /// Whether something is kept for this class.
+    #[cfg(feature = "serde")]
+    pub(super) fn has(&self, class: u8) -> bool {
+        self.0.iter().any(|(of, _)| *of == class)
+    }
+
     /// In place of what was kept for this class before.
     pub(super) fn set(&mut self, class: u8, percent: u8) {
         self.0.retain(|(of, _)| *of != class);
