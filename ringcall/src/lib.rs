@@ -197,8 +197,9 @@ pub use metadata::Metadata;
 pub use serve::limits;
 pub use serve::{
     Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
-    Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext, SendService,
-    Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
+    Handlers, Items, MethodTable, Principal, Register, Responder, RunningServer, SendContext,
+    SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting,
+    same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,

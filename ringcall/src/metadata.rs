@@ -16,8 +16,8 @@ use crate::TraceContext;
 /// [`Config::metadata_max`](crate::Config::metadata_max). Nothing here allocates.
 ///
 /// Like a view, it keeps the memory in which it arrived.
-#[derive(Clone)]
-pub struct Metadata<B = Chunk>(B);
+#[derive(Clone, Copy)]
+pub struct Metadata<B = Chunk>(pub(crate) B);
 
 impl<B: AsRef<[u8]>> Metadata<B> {
     /// From the extensions of a header, see [`Answer::extensions`](crate::Answer::extensions).

@@ -232,7 +232,7 @@ where
 impl Inner {
     /// What a handler on another thread shares with its call.
     fn flag(&self, facts: &Facts) -> Arc<CancelFlag> {
-        let flag = CancelFlag::new(self.caller(facts.handle));
+        let flag = CancelFlag::new(self.caller_of(facts.handle, facts.request));
         Arc::new(flag.in_scope(self.scope_of(facts)))
     }
 }

@@ -9,10 +9,11 @@ use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{Handle, RequestId, Status};
 
 use super::ServerFilter;
-use super::access::Caller;
+use super::access::{Caller, Principal};
 use super::incoming::CancelFlag;
 
-/// Calls of a shard whose answers have metadata, or whose ends a filter wants to know; the others are not in
+/// Calls of a shard whose answers have metadata, whose ends a filter wants to know, or that were let in as somebody of
+/// their own; the others are not in
 /// it, so that they pay for a look at whether it is empty. A call leaves it with its answer.
 #[derive(Default)]
 pub(crate) struct ReplyMetadata(RefCell<HashMap<(Handle, RequestId), Entry>>);
@@ -21,6 +22,7 @@ pub(crate) struct ReplyMetadata(RefCell<HashMap<(Handle, RequestId), Entry>>);
 struct Entry {
     added: Added,
     told: Option<Told>,
+    principal: Option<Principal>,
 }
 
 enum Added {
@@ -79,6 +81,15 @@ impl ReplyMetadata {
         method: &'static str,
     ) {
         self.with((handle, request), |entry| entry.told = Some(Told(filters, method)));
+    }
+
+    pub(crate) fn set_principal(&self, handle: Handle, request: RequestId, principal: Principal) {
+        self.with((handle, request), |entry| entry.principal = Some(principal));
+    }
+
+    /// Who makes a call, if that is somebody of its own.
+    pub(crate) fn principal(&self, handle: Handle, request: RequestId) -> Option<Principal> {
+        self.0.borrow().get(&(handle, request))?.principal.clone()
     }
 
     /// What another thread may add to.

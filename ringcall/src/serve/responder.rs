@@ -104,7 +104,8 @@ impl<V: Message, E: Message> Responds for Responder<V, E> {
         let facts = call.facts;
         let (remote, flag) = match &call.origin {
             Origin::Shard(shard) => {
-                let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+                let caller = shard.caller_of(facts.handle, facts.request);
+                let flag = Arc::new(CancelFlag::new(caller));
                 let running = Running::Elsewhere(Arc::clone(&flag));
                 let bytes = size_of::<CancelFlag>();
                 shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);
