@@ -31,6 +31,12 @@ struct Line {
 #[derive(Debug)]
 struct NoName;
 
+impl std::fmt::Display for NoName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a room has a name")
+    }
+}
+
 #[ringcall::service]
 trait Chat {
     async fn talk(

@@ -34,7 +34,9 @@ pub use form::Previous;
 pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
-pub use message::{FromBody, HandlerError, IntoError, IntoReply, Message, Typed};
+pub use message::{
+    FromBody, HandlerError, InternalError, IntoError, IntoReply, Message, Typed, Unanswered,
+};
 #[doc(hidden)]
 pub use relayed::Relayed;
 #[doc(hidden)]

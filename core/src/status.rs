@@ -3,6 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::Failure;
+
 /// What a caller may conclude from the end of a call. The class is the top two bits of a [`Status`],
 /// so that an old client understands a new code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +169,22 @@ impl Refusal {
     #[must_use]
     pub const fn unsupported() -> Refusal {
         Refusal::of(Status::UNSUPPORTED)
+    }
+
+    /// For a handler that has done nothing but make a call, which failed so: if that certainly did not run
+    /// ([`Failure::is_safe_to_retry`]), neither did its own. `None` if it may have run.
+    ///
+    /// The status is [`OVERLOADED`](Status::OVERLOADED) whatever the call's was, since that was about this server: that *it*
+    /// is forbidden something, or speaks of types that nobody knows there, says nothing of its caller. Advice when to try
+    /// again is passed on.
+    #[must_use]
+    pub const fn passing_on(failure: &Failure) -> Option<Refusal> {
+        match failure.is_safe_to_retry() {
+            true => {
+                Some(Refusal { retry_after_ms: failure.retry_after_ms, ..Refusal::overloaded() })
+            }
+            false => None,
+        }
     }
 
     /// With advice not to try again sooner than this: whole milliseconds, rounded up, 65 534 at most.

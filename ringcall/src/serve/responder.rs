@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ringcall_codec_rkyv::Message;
+use ringcall_codec_rkyv::{HandlerError, Message};
 use ringcall_core::{Refusal, SharedPool, Status};
 
 use super::handler::Away;
@@ -43,6 +43,17 @@ impl<V: Message, E: Message> Responder<V, E> {
         }
     }
 
+    /// Fails with an error of the method's, a refusal, or for a reason that is for the log of this side only: all that a
+    /// handler may fail with, see [`HandlerError`].
+    pub fn fail(mut self, error: impl Into<HandlerError<E>>) {
+        if let Some(away) = self.take() {
+            match self.flag.cancelled() {
+                Some(status) => away.status(status),
+                None => away.result(Err::<V, HandlerError<E>>(error.into())),
+            }
+        }
+    }
+
     /// Adds an entry of metadata to the answer, see [`Context::reply_metadata`](crate::Context::reply_metadata).
     ///
     /// # Panics
@@ -60,7 +71,8 @@ impl<V: Message, E: Message> Responder<V, E> {
     fn take(&mut self) -> Option<Away> {
         let (remote, facts) = self.call.take()?;
         let extensions = self.flag.take_metadata();
-        Some(Away { remote, facts, replies: SharedPool::new(0), extensions })
+        let (replies, caller) = (SharedPool::new(0), self.flag.caller.address);
+        Some(Away { remote, facts, replies, extensions, caller })
     }
 }
 

@@ -11,7 +11,8 @@ use ringcall::filter::{FilterExt, ServerCall};
 use ringcall::limits::Limits;
 use ringcall::{
     Access, BlockOn, CallError, CallerKey, Cause, ConnectionInfo, Context, Credentials, Handlers,
-    Responder, RunningServer, SendContext, Status, Stream, StreamChannel, WithCredentials,
+    IntoOwned, Responder, RunningServer, SendContext, Status, Stream, StreamChannel,
+    WithCredentials,
 };
 
 #[ringcall::service]
@@ -175,7 +176,7 @@ impl WhoElse for Mirror {
 /// As whom handlers see who calls over this channel, each kind of them.
 fn seen_as<C>(channel: C) -> String
 where
-    C: StreamChannel + BlockOn + Clone,
+    C: StreamChannel<Body: IntoOwned> + BlockOn + Clone + 'static,
 {
     let (who, other) = (WhoClient::new(channel.clone()), WhoElseClient::new(channel));
     let (who, other) = (who.with_options(PATIENT), other.with_options(PATIENT));

@@ -1112,7 +1112,7 @@ fn g07_a_server_that_says_nothing_is_taken_unless_it_has_to() {
     let connect = || TillClient::connect(server.address());
     assert!(connect().expecting(expected("a1")).wait().is_ok());
     let refused = connect().expecting(expected("a1").required()).wait().map(|_| ());
-    assert_eq!(refused, Err(CallError::Failed(wrong)));
+    assert_eq!(refused, Err(wrong));
     let lazy = Client::connect(server.address()).expecting(expected("a1").required()).lazy();
     let lazy = lazy.wait().unwrap();
     assert!(TillClient::new(lazy.clone()).who().wait().is_err());

@@ -156,7 +156,7 @@ where
                     assert!(fails);
                     assert_eq!(reason, "no such street");
                 }
-                Err(other) => panic!("{other}"),
+                Err(other) => panic!("{other:?}"),
             }
         }
     }
