@@ -208,7 +208,7 @@ pub use client::{
     Within,
 };
 pub use error::{CallError, ServeError};
-pub use metadata::Metadata;
+pub use metadata::{BadMetadataKey, Metadata};
 pub use serve::limits;
 pub use serve::{
     Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,

@@ -18,7 +18,7 @@ use super::access::{Caller, Principal};
 use super::incoming::{CancelFlag, Facts, Incoming, Origin};
 use crate::Metadata;
 use crate::client::{Inherited, LocalClient, LocalConnect, Peer, SpanIds, ToAddress, Within};
-use crate::metadata::handed_down;
+use crate::metadata::{BadMetadataKey, expect_key, handed_down};
 use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
 
 /// What is about the call rather than in it.
@@ -70,8 +70,21 @@ impl Context {
     /// [`REPLY_FAILED`](ringcall_core::Status::REPLY_FAILED).
     ///
     /// # Panics
-    /// When the key is not one, see [`Metadata`].
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
         let Facts { handle, request, .. } = self.facts;
         match &self.home {
             Home::Shard(shard) => shard.reply_metadata.add(handle, request, key, value.as_ref()),
@@ -277,9 +290,22 @@ impl SendContext {
     /// was given is lost.
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
-        self.flag.add_metadata(key, value.as_ref());
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
+        self.flag.add_metadata(key, value.as_ref())
     }
 
     /// Ready after a while.

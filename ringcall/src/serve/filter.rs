@@ -16,6 +16,7 @@ use super::slots::{Slots, Work};
 use crate::Metadata;
 use crate::client::{LocalClient, Peer, Within};
 use crate::filter::{CallEnd, Filter};
+use crate::metadata::{BadMetadataKey, expect_key};
 use crate::shard::{Inner, OpenStream};
 
 /// A call on its way to its handler, as filters see it. Its argument was not looked at yet.
@@ -46,10 +47,23 @@ impl ServerCall {
     /// [`Context::reply_metadata`](crate::Context::reply_metadata).
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
         let Facts { handle, request, .. } = self.facts;
-        self.shard.reply_metadata.add(handle, request, key, value.as_ref());
+        self.shard.reply_metadata.add(handle, request, key, value.as_ref())
     }
 
     /// Who calls, as the server's hooks or a filter before this one have found, see

@@ -11,6 +11,7 @@ use ringcall_core::{Handle, RequestId, Status};
 use super::ServerFilter;
 use super::access::{Caller, Principal};
 use super::incoming::CancelFlag;
+use crate::metadata::BadMetadataKey;
 
 /// Calls of a shard whose answers have metadata, whose ends a filter wants to know, or that were let in as somebody of
 /// their own; the others are not in
@@ -66,11 +67,17 @@ impl ReplyMetadata {
         change(self.0.borrow_mut().entry(of).or_default())
     }
 
-    pub(crate) fn add(&self, handle: Handle, request: RequestId, key: &str, value: &[u8]) {
+    pub(crate) fn add(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), BadMetadataKey> {
         self.with((handle, request), |entry| match &mut entry.added {
             Added::Here(writer) => crate::metadata::push_entry(writer, key, value),
             Added::Elsewhere(flag) => flag.add_metadata(key, value),
-        });
+        })
     }
 
     pub(crate) fn watch(

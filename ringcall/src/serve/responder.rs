@@ -9,6 +9,7 @@ use ringcall_core::{Refusal, SharedPool, Status};
 
 use super::handler::Away;
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
+use crate::metadata::{BadMetadataKey, expect_key};
 use crate::shard::Remote;
 
 /// Answers a call later, from any thread: the last parameter of a method that is a plain `fn`.
@@ -57,9 +58,18 @@ impl<V: Message, E: Message> Responder<V, E> {
     /// Adds an entry of metadata to the answer, see [`Context::reply_metadata`](crate::Context::reply_metadata).
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_metadata`](Self::try_metadata) is for keys of others.
+    #[track_caller]
     pub fn metadata(&self, key: &str, value: impl AsRef<[u8]>) {
-        self.flag.add_metadata(key, value.as_ref());
+        expect_key(self.try_metadata(key, value));
+    }
+
+    /// The same for a key that may be none.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_metadata(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), BadMetadataKey> {
+        self.flag.add_metadata(key, value.as_ref())
     }
 
     /// Whether nobody waits for the answer any more. It must be given all the same, or dropped.

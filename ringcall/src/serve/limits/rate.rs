@@ -285,7 +285,7 @@ mod tests {
 
         fn call(&self, method: (u64, &str), caller: &str) -> Option<Duration> {
             let mut writer = ExtensionWriter::new();
-            crate::metadata::push_entry(&mut writer, "who", caller.as_bytes());
+            crate::metadata::push_entry(&mut writer, "who", caller.as_bytes()).unwrap();
             self.rates.refuses(self.now, method, Caller::default, &writer.finish())
         }
 
