@@ -478,6 +478,28 @@ pub enum FailureClass {
     Unknown,
 }
 
+impl FailureClass {
+    /// A word for it that will not change, such as for a label of a metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::NotSent => "not_sent",
+            FailureClass::Refused => "refused",
+            FailureClass::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            FailureClass::NotSent => "not sent",
+            FailureClass::Refused => "refused",
+            FailureClass::Unknown => "may have run",
+        })
+    }
+}
+
 /// Why a call ended without an answer of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
@@ -537,6 +559,36 @@ pub enum Cause {
     Recovering,
     /// As many calls are under way, or have just begun, as this side's own settings allow.
     Limited,
+}
+
+impl Cause {
+    /// A word for it that will not change, such as for a label of a metric: without what it carries, for which there
+    /// are too many values. [`Failure::status`] and [`Status::name`] say more of a status.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Cause::Status(_) => "status",
+            Cause::Closed(_) => "closed",
+            Cause::GoAway => "go_away",
+            Cause::NotReady => "not_ready",
+            Cause::Expired => "expired",
+            Cause::Cancelled => "cancelled",
+            Cause::InFlightMax => "in_flight_max",
+            Cause::QueueFull => "queue_full",
+            Cause::TooLarge { .. } => "too_large",
+            Cause::Encode => "encode",
+            Cause::TooMuchMetadata => "too_much_metadata",
+            Cause::BadReply => "bad_reply",
+            Cause::StreamEnded => "stream_ended",
+            Cause::Shutdown => "shutdown",
+            Cause::Unreadable(_) => "unreadable",
+            Cause::Unwritable(_) => "unwritable",
+            Cause::NoInstance => "no_instance",
+            Cause::BreakerOpen => "breaker_open",
+            Cause::Recovering => "recovering",
+            Cause::Limited => "limited",
+        }
+    }
 }
 
 impl From<EncodeError> for Cause {
@@ -622,12 +674,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let class = match self.class {
-            FailureClass::NotSent => "not sent",
-            FailureClass::Refused => "refused",
-            FailureClass::Unknown => "may have run",
-        };
-        write!(f, "{} ({class})", self.cause)?;
+        write!(f, "{} ({})", self.cause, self.class)?;
         write_advice(f, self.retry_after_ms)
     }
 }

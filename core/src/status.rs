@@ -19,6 +19,17 @@ pub enum StatusClass {
     Unknown,
 }
 
+impl fmt::Display for StatusClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            StatusClass::Ok => "ok",
+            StatusClass::Refused => "refused",
+            StatusClass::Application => "application",
+            StatusClass::Unknown => "unknown",
+        })
+    }
+}
+
 /// How a call ended. The codes are ringcall's own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(u16);
@@ -92,6 +103,12 @@ statuses! {
 }
 
 impl Status {
+    /// Its name, such as `OVERLOADED`; `None` if this version does not know it.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        Status::ALL.iter().find(|(status, _)| *status == self).map(|(_, name)| *name)
+    }
+
     /// From a header.
     #[inline]
     #[must_use]
@@ -238,8 +255,8 @@ pub(crate) fn write_advice(f: &mut fmt::Formatter<'_>, retry_after_ms: u16) -> f
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Status::ALL.iter().find(|(status, _)| status == self) {
-            Some((_, name)) => f.write_str(name),
+        match self.name() {
+            Some(name) => f.write_str(name),
             None => write!(f, "Status({:#06x})", self.0),
         }
     }
@@ -257,6 +274,13 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_of_the_constants() {
+        assert_eq!(Status::OVERLOADED.name(), Some("OVERLOADED"));
+        assert_eq!(Status::from_wire(0x7fff).name(), None);
+        assert_eq!(format!("{:?} {}", Status::OK, Status::OK.class()), "OK ok");
+    }
 
     #[test]
     fn the_class_of_every_code_is_the_one_it_was_given() {

@@ -15,6 +15,7 @@ mod report;
 mod routing;
 mod sweep;
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,17 @@ pub enum Readiness {
     Broken,
     /// Another instance answers at the address. Never used.
     Stranger,
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Readiness::Ready => "ready",
+            Readiness::Connecting => "connecting",
+            Readiness::Broken => "broken",
+            Readiness::Stranger => "stranger",
+        })
+    }
 }
 
 /// All instances of a service. `T` is what reaches one: a connection, a number in a simulation.
