@@ -456,6 +456,11 @@ impl LocalClient {
         self.0.connection.watched.changed(from)
     }
 
+    #[cfg(feature = "cluster")]
+    pub(crate) fn last_failure(&self) -> Option<CloseReason> {
+        self.0.connection.watched.last_failure()
+    }
+
     /// Waits until calls can be made, however long that takes.
     ///
     /// # Errors

@@ -120,6 +120,11 @@ impl Client {
         self.0.watched.changed(from)
     }
 
+    #[cfg(feature = "cluster")]
+    pub(crate) fn last_failure(&self) -> Option<ringcall_core::CloseReason> {
+        self.0.watched.last_failure()
+    }
+
     /// Waits until calls can be made, however long that takes.
     ///
     /// # Errors

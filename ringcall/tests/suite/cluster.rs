@@ -26,7 +26,7 @@ use ringcall::observe::{Event, Observer};
 use ringcall::{
     Address, BlockOn, CallError, Cause, Client, CloseReason, Context, Expected, Failure,
     FailureClass, Identity, Refusal, RunningServer, Server, Shard, ShardConfig, Status,
-    TransportChoice,
+    TransportChoice, TransportError,
 };
 
 #[cfg(feature = "tls")]
@@ -184,6 +184,9 @@ fn a_balanced_channel_is_waited_for_until_somebody_can_be_called() {
     source.has(vec![Instance::new("till", "7", address.clone())]);
     block(Duration::from_millis(300));
     assert!(!waits.is_finished(), "nobody is there");
+    let soon = balanced.ready().within(Duration::from_millis(50));
+    let refused = Cause::Closed(CloseReason::Transport(TransportError::Refused));
+    assert_eq!(balanced.block_on(soon), Err(Failure::not_sent(refused)), "it says why");
     let till = Drawer { number: 7, paid: Paid::default() }.into_till();
     let _server = Server::bind(address).service(till).start().unwrap();
     assert_eq!(waits.join().unwrap(), Ok(7));
