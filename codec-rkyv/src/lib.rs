@@ -18,6 +18,7 @@ mod message;
 mod relayed;
 mod scratch;
 mod shape;
+mod unencodable;
 mod unix_time;
 mod view;
 mod wire_type;

@@ -523,7 +523,8 @@ pub enum Cause {
     GoAway,
     /// The connection is not established yet.
     NotReady,
-    /// The deadline passed.
+    /// The deadline passed: a second after the call was made, unless the call, its method or `CallOptions::deadline` says
+    /// otherwise, or the call that it was made for had less left.
     Expired,
     /// This side cancelled the call.
     Cancelled,
@@ -536,7 +537,7 @@ pub enum Cause {
         /// What it accepts, in bytes.
         limit: u64,
     },
-    /// The message could not be encoded.
+    /// The message could not be encoded. The log says why, once for each type.
     Encode,
     /// The call has more metadata and other extensions than this side may send, or its answer more metadata
     /// than this side takes.
@@ -688,7 +689,7 @@ impl fmt::Display for Cause {
             Cause::Closed(reason) => write!(f, "{reason}"),
             Cause::GoAway => f.write_str("the server is stopping and did not take the call"),
             Cause::NotReady => f.write_str("the connection is not established yet"),
-            Cause::Expired => f.write_str("the deadline passed"),
+            Cause::Expired => f.write_str("the deadline passed, a second unless `CallOptions::deadline` says otherwise"),
             Cause::Cancelled => f.write_str("the call was cancelled by its caller"),
             Cause::InFlightMax => f.write_str(
                 "too many calls are in flight on this connection (the server's `Config::in_flight_max`)",
@@ -700,7 +701,7 @@ impl fmt::Display for Cause {
                 f,
                 "the message is larger than the {limit} bytes that the peer accepts (its `Config::message_bytes_max`)",
             ),
-            Cause::Encode => f.write_str("the message could not be encoded"),
+            Cause::Encode => f.write_str("the message could not be encoded, the log says why"),
             Cause::TooMuchMetadata => f.write_str(
                 "too much metadata, to be sent (`Config::extension_bytes_max`) or in the answer (`Config::metadata_max`)",
             ),

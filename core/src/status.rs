@@ -279,7 +279,7 @@ mod tests {
     fn names_are_those_of_the_constants() {
         assert_eq!(Status::OVERLOADED.name(), Some("OVERLOADED"));
         assert_eq!(Status::from_wire(0x7fff).name(), None);
-        assert_eq!(format!("{:?} {}", Status::OK, Status::OK.class()), "OK ok");
+        assert_eq!(alloc::format!("{:?} {}", Status::OK, Status::OK.class()), "OK ok");
     }
 
     #[test]

@@ -70,6 +70,40 @@ impl Broken for Disk {
     }
 }
 
+#[ringcall::message]
+struct Seen {
+    #[rkyv(with = ringcall::__private::codec::UnixTime)]
+    at: std::time::SystemTime,
+}
+
+#[ringcall::service(name = "test.Diary")]
+trait Diary {
+    async fn note(&self, seen: Seen);
+}
+
+struct Empty;
+
+impl Diary for Empty {
+    async fn note(&self, _: Seen) {}
+}
+
+#[test]
+fn why_a_message_could_not_be_encoded_is_logged_once() {
+    listen();
+    let server = ringcall::Server::bind("127.0.0.1:0").service(Empty.into_diary()).start().unwrap();
+    let client = DiaryClient::connect(server.address()).wait().unwrap();
+    let seen = Seen { at: std::time::UNIX_EPOCH - Duration::from_secs(1) };
+    for _ in 0..3 {
+        let error = client.note(&seen).wait().expect_err("it cannot be sent");
+        assert_eq!(error.failure().unwrap().cause, ringcall::Cause::Encode);
+        assert!(error.to_string().contains("the log says why"), "{error}");
+    }
+    let all = lines("ringcall_codec_rkyv::unencodable");
+    let said: Vec<_> = all.iter().filter(|line| line.contains("Seen")).collect();
+    assert_eq!(said.len(), 1, "{all:?}");
+    assert!(said[0].contains("before 1970"), "{said:?}");
+}
+
 #[test]
 fn why_a_handler_failed_is_in_its_log_once_a_second() {
     listen();

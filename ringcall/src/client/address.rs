@@ -270,11 +270,11 @@ mod tests {
         assert_eq!(known("unix:/tmp/x").unwrap(), Address::Unix("/tmp/x".into()));
         assert!(known("localhost:7000").is_none());
         let text = |to: &dyn ToAddress| to.target().unwrap().to_string();
-        assert_eq!(text(&("localhost", 7000)), "localhost:7000");
-        assert_eq!(text(&("::1", 7000)), "[::1]:7000");
-        assert_eq!(text(&("10.0.0.7".to_owned(), 7000)), "10.0.0.7:7000");
-        assert_eq!(text(&(IpAddr::from([0; 16]), 7000)), "[::]:7000");
-        assert!(("a b", 7000).target().is_err());
+        assert_eq!(text(&("localhost", 7000_u16)), "localhost:7000");
+        assert_eq!(text(&("::1", 7000_u16)), "[::1]:7000");
+        assert_eq!(text(&("10.0.0.7".to_owned(), 7000_u16)), "10.0.0.7:7000");
+        assert_eq!(text(&(IpAddr::from([0; 16]), 7000_u16)), "[::]:7000");
+        assert!(("a b", 7000_u16).target().is_err());
         assert!(matches!("localhost:7000".target().unwrap().find(), Ok(Address::Tcp(_))));
         for wrong in
             ["7000", "unix:", "localhost", "localhost:port", ":7000", "a/b:1", "http://a:1"]
