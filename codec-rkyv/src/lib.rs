@@ -36,7 +36,8 @@ pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{
-    FromBody, HandlerError, InternalError, IntoError, IntoReply, Message, Typed, Unanswered,
+    BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError, IntoReply, Message,
+    Typed, Unanswered,
 };
 #[doc(hidden)]
 pub use relayed::Relayed;

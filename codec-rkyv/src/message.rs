@@ -232,6 +232,8 @@ macro_rules! impl_message {
                 received.to_owned()
             }
         }
+
+        impl<$($generics)*> $crate::Inhabited for $type where $($bounds)* {}
     };
 }
 
@@ -291,6 +293,8 @@ impl Message for Bytes {
         received.into()
     }
 }
+
+impl Inhabited for Bytes {}
 
 /// The error of a method that has none.
 impl Message for Infallible {
@@ -456,6 +460,33 @@ pub trait IntoError {
     fn into_error(self) -> Result<Self::Error, Unanswered>;
 }
 
+/// A message that there are values of, unlike [`Infallible`]: all `#[message]` types are. One with a codec of its own has to say
+/// so if it is an error that handlers pass on, see [`BecomesError`].
+pub trait Inhabited {}
+
+/// What the error of a call may be that a handler makes, so that `?` makes it the handler's own `E`: the same, or none at all.
+#[diagnostic::on_unimplemented(
+    message = "the error `{Self}` of a call does not become the error `{E}` of this handler by itself",
+    label = "another error than the handler's",
+    note = "say what becomes of it: `.map_err(|error| error.map_app(…))?`"
+)]
+pub trait BecomesError<E> {
+    #[doc(hidden)]
+    fn become_error(self) -> E;
+}
+
+impl<E: Inhabited> BecomesError<E> for E {
+    fn become_error(self) -> E {
+        self
+    }
+}
+
+impl<E> BecomesError<E> for Infallible {
+    fn become_error(self) -> E {
+        match self {}
+    }
+}
+
 /// How a handler ends without an answer of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
@@ -530,6 +561,9 @@ impl IntoError for InternalError {
 /// | an [`InternalError`] | [`INTERNAL`](ringcall_core::Status::INTERNAL) | yes |
 /// | a [`Failure`] of a call that the handler made | `INTERNAL` | yes |
 /// | a `CallError<E>` of such a call | the error of the other handler, or as of its failure | it ran, or as above |
+/// | a `CallError` of a method without error | as of its failure | yes |
+///
+/// Another error of another handler is first made one of this handler's, with `CallError::map_app`.
 ///
 /// That a call of the handler's did not run says nothing of what the handler had done before it, so `?` does not
 /// pass that on. A handler that has done nothing else may say so: [`pass_on`](HandlerError::pass_on).

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use ringcall_codec_rkyv::HandlerError;
+use ringcall_codec_rkyv::{BecomesError, HandlerError};
 use ringcall_core::{ConfigError, Failure, TransportError};
 
 use crate::serve::StartError;
@@ -123,12 +123,12 @@ impl From<CallError<Infallible>> for Failure {
     }
 }
 
-/// A handler fails with what a call of its own has failed with: it answers with the other handler's error, and if there is
-/// none its call may have run, see [`HandlerError`].
-impl<E> From<CallError<E>> for HandlerError<E> {
-    fn from(error: CallError<E>) -> HandlerError<E> {
+/// A handler fails with what a call of its own has failed with: it answers with the other handler's error, if that is of the same
+/// type, and if there is none its own call may have run, see [`HandlerError`].
+impl<D: BecomesError<E>, E> From<CallError<D>> for HandlerError<E> {
+    fn from(error: CallError<D>) -> HandlerError<E> {
         match error {
-            CallError::App(error) => HandlerError::App(error),
+            CallError::App(error) => HandlerError::App(error.become_error()),
             CallError::Failed(failure) => failure.into(),
         }
     }

@@ -229,9 +229,9 @@ pub use bytes::Bytes;
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
-    Attachment, FromBody, HandlerError, InternalError, IntoError, IntoReply, Invalid, Message,
-    ReceivedAttachment, Shape, SharedView, Signatures, Unanswered, View, WireType, WireWith,
-    WithAttachment,
+    Attachment, BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError,
+    IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView, Signatures, Unanswered,
+    View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{

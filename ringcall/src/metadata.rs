@@ -40,7 +40,9 @@ impl<B: AsRef<[u8]>> Metadata<B> {
 
     /// All values of a key, in order.
     pub fn get_all(&self, key: &str) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+        self.iter()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value)
     }
 
     /// All entries, in order.
@@ -373,6 +375,9 @@ mod tests {
         push_entry(&mut writer, "X-Tenant", b"acme").unwrap();
         let metadata = metadata(writer);
         assert_eq!(metadata.iter().next(), Some(("x-tenant", &b"acme"[..])));
-        assert_eq!((metadata.text("X-TENANT"), metadata.get_all("x-Tenant").count()), (Some("acme"), 1));
+        assert_eq!(
+            (metadata.text("X-TENANT"), metadata.get_all("x-Tenant").count()),
+            (Some("acme"), 1)
+        );
     }
 }

@@ -691,7 +691,7 @@ impl LocalConnect {
         let security = Security::of_address(&address.to_text());
         let target = address.target().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
-            failed(TransportError::BadAddress).into()
+            failed(TransportError::BadAddress)
         });
         LocalConnect {
             shard: Rc::clone(shard),

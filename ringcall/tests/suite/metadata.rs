@@ -394,7 +394,8 @@ fn headers_of_others_can_be_passed_on() {
     over_every_pair(|pair| {
         let server = pair.start(pair.bind().service(Office::default().into_post()));
         let client = pair.secured(Client::connect(server.address())).wait().unwrap();
-        let post = PostClient::new(client).with_options(CallOptions::new().metadata("X-Always", "a"));
+        let post =
+            PostClient::new(client).with_options(CallOptions::new().metadata("X-Always", "a"));
         let call = post.echo(&false).metadata("X-Tenant", "acme");
         let reply = call.try_metadata("Content-Type", "text").unwrap().with_metadata().wait();
         let keys: Vec<&str> = reply.metadata.iter().map(|(key, _)| key).collect();

@@ -406,7 +406,7 @@ mod tests {
             Rate::per_second(1).callers_max(0),
             Rate::new(1, day).burst(31),
             Rate::new(1, Duration::MAX).burst(u32::MAX),
-            Rate::per_second(1).each(CallerKey::metadata("No")),
+            Rate::per_second(1).each(CallerKey::metadata("n o")),
         ] {
             assert!(!wrong.is_sound(), "{wrong:?}");
         }
