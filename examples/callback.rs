@@ -26,6 +26,12 @@ struct Unlucky {
     why: String,
 }
 
+impl std::fmt::Display for Unlucky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 #[ringcall::service]
 trait Greeter {
     async fn greet(&self, name: View<Name>) -> Result<Greeting, Unlucky>;

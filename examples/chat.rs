@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $ cargo run --release --example chat
-//! nobody may enter an empty room name: NoName
+//! nobody may enter an empty room name: a room has a name
 //! ann hears 6 lines, the last "bob: line 2"
 //! bob hears 6 lines, the last "bob: line 2"
 //! ```
@@ -30,6 +30,12 @@ struct Line {
 #[ringcall::message]
 #[derive(Debug)]
 struct NoName;
+
+impl std::fmt::Display for NoName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a room has a name")
+    }
+}
 
 #[ringcall::service]
 trait Chat {
@@ -99,7 +105,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (_, mut heard) = chat.talk(&nowhere).wait()?;
     match heard.next_wait() {
         Some(Err(CallError::App(error))) => {
-            println!("nobody may enter an empty room name: {error:?}");
+            println!("nobody may enter an empty room name: {error}");
         }
         _ => return Err("entered".into()),
     }

@@ -63,6 +63,12 @@ struct Failed {
     why: String,
 }
 
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 #[ringcall::service(name = "files.Files")]
 trait Files {
     /// What is in a directory; the root is "".

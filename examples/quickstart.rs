@@ -39,6 +39,12 @@ struct Quote {
 #[derive(Debug)]
 struct NoSuch;
 
+impl std::fmt::Display for NoSuch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("there is no such symbol")
+    }
+}
+
 #[ringcall::service]
 trait Quotes {
     /// The last quote of a symbol, read where it landed.

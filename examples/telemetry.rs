@@ -21,6 +21,12 @@ pub struct NotEven {
     pub number: u64,
 }
 
+impl std::fmt::Display for NotEven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is not even", self.number)
+    }
+}
+
 #[ringcall::service(name = "demo.Halves")]
 pub trait Halves {
     async fn half(&self, number: u64) -> Result<u64, NotEven>;

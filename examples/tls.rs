@@ -16,7 +16,7 @@
 use std::error::Error;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
-use ringcall::{Access, CallError, Context, Server, TlsClient, TlsIdentity, TlsRoots, TlsServer};
+use ringcall::{Access, Context, Failure, Server, TlsClient, TlsIdentity, TlsRoots, TlsServer};
 
 #[ringcall::service(name = "bank.Safe")]
 trait Safe {
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let keeper = connect(bank.client("keeper", &bank)?)?;
     println!("\"keeper\" opens the safe: {}", &*keeper.open().wait()?);
 
-    let stranger: Result<_, CallError> =
+    let stranger: Result<_, Failure> =
         connect(Authority::new("elsewhere")?.client("keeper", &bank)?);
     println!("a stranger: {}", stranger.err().ok_or("nobody knows this stranger")?);
 

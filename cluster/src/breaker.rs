@@ -66,6 +66,16 @@ pub enum BreakerState {
     },
 }
 
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open { .. } => "open",
+            BreakerState::HalfOpen { .. } => "half open",
+        })
+    }
+}
+
 /// What a breaker let through, to be given back with the end of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {

@@ -114,6 +114,15 @@ pub enum Condition {
     SubHealthy(Reason),
 }
 
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Condition::Healthy => f.write_str("healthy"),
+            Condition::SubHealthy(reason) => write!(f, "not healthy: {reason}"),
+        }
+    }
+}
+
 /// Why an instance is not healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -224,6 +233,17 @@ pub enum HealthState {
         /// Why it was ejected.
         reason: Reason,
     },
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HealthState::Healthy => f.write_str("healthy"),
+            HealthState::SubHealthy(reason) => write!(f, "not healthy: {reason}"),
+            HealthState::Ejected { reason, .. } => write!(f, "ejected: {reason}"),
+            HealthState::Probing { .. } => f.write_str("being probed"),
+        }
+    }
 }
 
 impl Health {

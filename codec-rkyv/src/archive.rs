@@ -14,6 +14,7 @@ use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 
 use crate::scratch::Scratch;
+use crate::unencodable::failed;
 use crate::{Shape, WireType, in_place};
 
 /// How many pointers deep an archive may nest. rkyv's own default has no limit, and a linked list of a
@@ -107,7 +108,7 @@ pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), E
     match serialize_using::<_, Failure>(value, &mut encoder) {
         Ok(_) => Ok(()),
         // If it was not for want of room, a type's own archiving failed.
-        Err(Failure) => Err(encoder.writer.full.map_or(EncodeError::Failed, EncodeError::Full)),
+        Err(Failure) => Err(encoder.writer.full.map_or_else(failed::<T>, EncodeError::Full)),
     }
 }
 

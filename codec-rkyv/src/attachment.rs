@@ -162,6 +162,8 @@ fn part<B: Frozen>(mut body: B, attached: Attached) -> (B, ReceivedAttachment<B>
     (body, attachment)
 }
 
+impl<M: Message> crate::Inhabited for WithAttachment<M> {}
+
 impl<M: Message> Message for WithAttachment<M> {
     type Received<B: Frozen> = WithAttachment<M::Received<B>, ReceivedAttachment<B>>;
 

@@ -18,6 +18,7 @@ mod message;
 mod relayed;
 mod scratch;
 mod shape;
+mod unencodable;
 mod unix_time;
 mod view;
 mod wire_type;
@@ -34,7 +35,10 @@ pub use form::Previous;
 pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
-pub use message::{FromBody, HandlerError, IntoError, IntoReply, Message, Typed};
+pub use message::{
+    BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError, IntoReply, Message,
+    Typed, Unanswered,
+};
 #[doc(hidden)]
 pub use relayed::Relayed;
 #[doc(hidden)]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, SharedChunk};
-use ringcall_core::{Attached, Codec, EncodeError, Payload, Refusal, Transcode, Writer};
+use ringcall_core::{Attached, Codec, EncodeError, Failure, Payload, Refusal, Transcode, Writer};
 
 use crate::archive::{Archivable, Invalid, encode};
 use crate::form;
@@ -232,6 +232,8 @@ macro_rules! impl_message {
                 received.to_owned()
             }
         }
+
+        impl<$($generics)*> $crate::Inhabited for $type where $($bounds)* {}
     };
 }
 
@@ -291,6 +293,8 @@ impl Message for Bytes {
         received.into()
     }
 }
+
+impl Inhabited for Bytes {}
 
 /// The error of a method that has none.
 impl Message for Infallible {
@@ -438,8 +442,8 @@ impl<T: Archivable + Message> SendArgument for View<T, SharedChunk> {}
 
 impl SendArgument for SharedChunk {}
 
-/// What a handler may fail with: a message, which its caller gets as it is, a [`Refusal`], or either of them, a
-/// [`HandlerError`].
+/// What a handler may fail with: a message, which its caller gets as it is, a [`Refusal`], an [`InternalError`], or any of
+/// them, a [`HandlerError`].
 #[diagnostic::on_unimplemented(
     message = "a method cannot fail with `{Self}`",
     label = "neither a message nor a refusal",
@@ -449,18 +453,84 @@ pub trait IntoError {
     /// What callers know it as.
     type Error: Message;
 
-    /// The message, or that the handler has not done anything.
+    /// The message, or how the handler has ended without.
     ///
     /// # Errors
-    /// If it has not.
-    fn into_error(self) -> Result<Self::Error, Refusal>;
+    /// If it has.
+    fn into_error(self) -> Result<Self::Error, Unanswered>;
 }
+
+/// A message that there are values of, unlike [`Infallible`]: all `#[message]` types are. One with a codec of its own has to say
+/// so if it is an error that handlers pass on, see [`BecomesError`].
+pub trait Inhabited {}
+
+/// What the error of a call may be that a handler makes, so that `?` makes it the handler's own `E`: the same, or none at all.
+#[diagnostic::on_unimplemented(
+    message = "the error `{Self}` of a call does not become the error `{E}` of this handler by itself",
+    label = "another error than the handler's",
+    note = "say what becomes of it: `.map_err(|error| error.map_app(…))?`"
+)]
+pub trait BecomesError<E> {
+    #[doc(hidden)]
+    fn become_error(self) -> E;
+}
+
+impl<E: Inhabited> BecomesError<E> for E {
+    fn become_error(self) -> E {
+        self
+    }
+}
+
+impl<E> BecomesError<E> for Infallible {
+    fn become_error(self) -> E {
+        match self {}
+    }
+}
+
+/// How a handler ends without an answer of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It has not done anything.
+    Refused(Refusal),
+    /// It may have done anything.
+    Internal(InternalError),
+}
+
+/// How a handler fails that did not expect to: a database that is gone, a disk that is full.
+///
+/// Its caller gets [`Status::INTERNAL`](ringcall_core::Status::INTERNAL), which says that the call may have run, and no text: that is for
+/// the log of the server, which has it with the method and where the call came from, one line a second of a shard. Texts
+/// of databases and files are nobody else's business; what a caller is to read goes into a message, or into the
+/// metadata of the answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InternalError(Box<str>);
+
+impl InternalError {
+    /// With this in the log. It should not hold what is secret.
+    pub fn new(reason: impl fmt::Display) -> InternalError {
+        InternalError(reason.to_string().into())
+    }
+}
+
+impl fmt::Debug for InternalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InternalError").field(&self.0).finish()
+    }
+}
+
+impl fmt::Display for InternalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InternalError {}
 
 impl<E: Message> IntoError for E {
     type Error = E;
 
     #[inline]
-    fn into_error(self) -> Result<E, Refusal> {
+    fn into_error(self) -> Result<E, Unanswered> {
         Ok(self)
     }
 }
@@ -468,21 +538,61 @@ impl<E: Message> IntoError for E {
 impl IntoError for Refusal {
     type Error = Infallible;
 
-    fn into_error(self) -> Result<Infallible, Refusal> {
-        Err(self)
+    fn into_error(self) -> Result<Infallible, Unanswered> {
+        Err(Unanswered::Refused(self))
     }
 }
 
-/// How a handler fails that has an error of its own, and may also refuse a call: it has not done anything then, and its
-/// caller may try again, here or at another server. Callers see an ordinary failure of that kind, and otherwise the error.
+impl IntoError for InternalError {
+    type Error = Infallible;
+
+    fn into_error(self) -> Result<Infallible, Unanswered> {
+        Err(Unanswered::Internal(self))
+    }
+}
+
+/// How a handler fails that has an error of its own, and may also refuse a call, or fail without an answer. Callers see
+/// the error, or an ordinary failure. All sorts become one with `?` or `into`:
 ///
-/// Both sorts become one with `?` or `into`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandlerError<E> {
+/// | | what callers get | may it have run? |
+/// |---|---|---|
+/// | a message `E` | it, as their `CallError::App` | it ran |
+/// | a [`Refusal`] | its status | no: they may try again, here or at another server |
+/// | an [`InternalError`] | [`INTERNAL`](ringcall_core::Status::INTERNAL) | yes |
+/// | a [`Failure`] of a call that the handler made | `INTERNAL` | yes |
+/// | a `CallError<E>` of such a call | the error of the other handler, or as of its failure | it ran, or as above |
+/// | a `CallError` of a method without error | as of its failure | yes |
+///
+/// Another error of another handler is first made one of this handler's, with `CallError::map_app`.
+///
+/// That a call of the handler's did not run says nothing of what the handler had done before it, so `?` does not
+/// pass that on. A handler that has done nothing else may say so: [`pass_on`](HandlerError::pass_on).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandlerError<E = Infallible> {
     /// The call was done, and this came of it.
     App(E),
     /// It was not.
     Refused(Refusal),
+    /// It failed in between.
+    Internal(InternalError),
+}
+
+impl<E> HandlerError<E> {
+    /// The handler has failed unexpectedly, with this for the log of the server, see [`InternalError`]:
+    /// `.map_err(HandlerError::internal)?`.
+    pub fn internal(reason: impl fmt::Display) -> HandlerError<E> {
+        HandlerError::Internal(InternalError::new(reason))
+    }
+
+    /// For a handler that has done nothing but make a call, which has failed: if that certainly did not run, neither
+    /// did its own, and it is refused, see [`Refusal::passing_on`]; if it may have run, so may its own.
+    #[must_use]
+    pub fn pass_on(failure: Failure) -> HandlerError<E> {
+        match Refusal::passing_on(&failure) {
+            Some(refusal) => HandlerError::Refused(refusal),
+            None => failure.into(),
+        }
+    }
 }
 
 impl<E: Message> From<E> for HandlerError<E> {
@@ -497,24 +607,40 @@ impl<E> From<Refusal> for HandlerError<E> {
     }
 }
 
-impl<E: fmt::Debug> fmt::Display for HandlerError<E> {
+impl<E> From<InternalError> for HandlerError<E> {
+    fn from(error: InternalError) -> HandlerError<E> {
+        HandlerError::Internal(error)
+    }
+}
+
+/// A call that the handler made has failed. Whatever that was, the handler may have run, see
+/// [`HandlerError::pass_on`].
+impl<E> From<Failure> for HandlerError<E> {
+    fn from(failure: Failure) -> HandlerError<E> {
+        HandlerError::internal(format_args!("a call that it made failed: {failure}"))
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for HandlerError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandlerError::App(error) => write!(f, "{error:?}"),
+            HandlerError::App(error) => write!(f, "{error}"),
             HandlerError::Refused(refusal) => write!(f, "refused: {refusal}"),
+            HandlerError::Internal(error) => write!(f, "{error}"),
         }
     }
 }
 
-impl<E: fmt::Debug> std::error::Error for HandlerError<E> {}
+impl<E: fmt::Debug + fmt::Display> std::error::Error for HandlerError<E> {}
 
 impl<E: Message> IntoError for HandlerError<E> {
     type Error = E;
 
-    fn into_error(self) -> Result<E, Refusal> {
+    fn into_error(self) -> Result<E, Unanswered> {
         match self {
             HandlerError::App(error) => Ok(error),
-            HandlerError::Refused(refusal) => Err(refusal),
+            HandlerError::Refused(refusal) => Err(Unanswered::Refused(refusal)),
+            HandlerError::Internal(error) => Err(Unanswered::Internal(error)),
         }
     }
 }

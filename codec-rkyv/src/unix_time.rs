@@ -8,10 +8,11 @@ use rkyv::time::ArchivedDuration;
 use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
 use rkyv::{Archive, Place, Portable};
 
+use crate::unencodable::because;
 use crate::{Invalid, Shape, WireWith};
 
 /// Archives a [`SystemTime`] as the time since 1970: `#[rkyv(with = UnixTime)]` on the field. A time
-/// before that cannot be encoded.
+/// before that cannot be encoded: the call fails with [`Cause::Encode`](ringcall_core::Cause::Encode), and the log says so.
 ///
 /// rkyv's own `AsUnixTime` is left out: it accepts times that no clock can hold, and panics when such a
 /// one is made a [`SystemTime`].
@@ -60,7 +61,10 @@ impl<S: Fallible<Error: Source> + ?Sized> SerializeWith<SystemTime, S> for UnixT
     fn serialize_with(time: &SystemTime, _: &mut S) -> Result<(), S::Error> {
         match time.duration_since(UNIX_EPOCH) {
             Ok(_) => Ok(()),
-            Err(error) => fail!(error),
+            Err(error) => {
+                because("a point in time in it is before 1970");
+                fail!(error)
+            }
         }
     }
 }

@@ -478,6 +478,28 @@ pub enum FailureClass {
     Unknown,
 }
 
+impl FailureClass {
+    /// A word for it that will not change, such as for a label of a metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::NotSent => "not_sent",
+            FailureClass::Refused => "refused",
+            FailureClass::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            FailureClass::NotSent => "not sent",
+            FailureClass::Refused => "refused",
+            FailureClass::Unknown => "may have run",
+        })
+    }
+}
+
 /// Why a call ended without an answer of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
@@ -501,7 +523,8 @@ pub enum Cause {
     GoAway,
     /// The connection is not established yet.
     NotReady,
-    /// The deadline passed.
+    /// The deadline passed: a second after the call was made, unless the call, its method or `CallOptions::deadline` says
+    /// otherwise, or the call that it was made for had less left.
     Expired,
     /// This side cancelled the call.
     Cancelled,
@@ -514,7 +537,7 @@ pub enum Cause {
         /// What it accepts, in bytes.
         limit: u64,
     },
-    /// The message could not be encoded.
+    /// The message could not be encoded. The log says why, once for each type.
     Encode,
     /// The call has more metadata and other extensions than this side may send, or its answer more metadata
     /// than this side takes.
@@ -537,6 +560,36 @@ pub enum Cause {
     Recovering,
     /// As many calls are under way, or have just begun, as this side's own settings allow.
     Limited,
+}
+
+impl Cause {
+    /// A word for it that will not change, such as for a label of a metric: without what it carries, for which there
+    /// are too many values. [`Failure::status`] and [`Status::name`] say more of a status.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Cause::Status(_) => "status",
+            Cause::Closed(_) => "closed",
+            Cause::GoAway => "go_away",
+            Cause::NotReady => "not_ready",
+            Cause::Expired => "expired",
+            Cause::Cancelled => "cancelled",
+            Cause::InFlightMax => "in_flight_max",
+            Cause::QueueFull => "queue_full",
+            Cause::TooLarge { .. } => "too_large",
+            Cause::Encode => "encode",
+            Cause::TooMuchMetadata => "too_much_metadata",
+            Cause::BadReply => "bad_reply",
+            Cause::StreamEnded => "stream_ended",
+            Cause::Shutdown => "shutdown",
+            Cause::Unreadable(_) => "unreadable",
+            Cause::Unwritable(_) => "unwritable",
+            Cause::NoInstance => "no_instance",
+            Cause::BreakerOpen => "breaker_open",
+            Cause::Recovering => "recovering",
+            Cause::Limited => "limited",
+        }
+    }
 }
 
 impl From<EncodeError> for Cause {
@@ -622,12 +675,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let class = match self.class {
-            FailureClass::NotSent => "not sent",
-            FailureClass::Refused => "refused",
-            FailureClass::Unknown => "may have run",
-        };
-        write!(f, "{} ({class})", self.cause)?;
+        write!(f, "{} ({})", self.cause, self.class)?;
         write_advice(f, self.retry_after_ms)
     }
 }
@@ -641,7 +689,7 @@ impl fmt::Display for Cause {
             Cause::Closed(reason) => write!(f, "{reason}"),
             Cause::GoAway => f.write_str("the server is stopping and did not take the call"),
             Cause::NotReady => f.write_str("the connection is not established yet"),
-            Cause::Expired => f.write_str("the deadline passed"),
+            Cause::Expired => f.write_str("the deadline passed, a second unless `CallOptions::deadline` says otherwise"),
             Cause::Cancelled => f.write_str("the call was cancelled by its caller"),
             Cause::InFlightMax => f.write_str(
                 "too many calls are in flight on this connection (the server's `Config::in_flight_max`)",
@@ -653,7 +701,7 @@ impl fmt::Display for Cause {
                 f,
                 "the message is larger than the {limit} bytes that the peer accepts (its `Config::message_bytes_max`)",
             ),
-            Cause::Encode => f.write_str("the message could not be encoded"),
+            Cause::Encode => f.write_str("the message could not be encoded, the log says why"),
             Cause::TooMuchMetadata => f.write_str(
                 "too much metadata, to be sent (`Config::extension_bytes_max`) or in the answer (`Config::metadata_max`)",
             ),

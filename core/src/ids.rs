@@ -12,6 +12,15 @@ pub enum Side {
     Server,
 }
 
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        })
+    }
+}
+
 impl Side {
     /// The other end.
     #[must_use]

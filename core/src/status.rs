@@ -3,6 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::Failure;
+
 /// What a caller may conclude from the end of a call. The class is the top two bits of a [`Status`],
 /// so that an old client understands a new code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +17,17 @@ pub enum StatusClass {
     Application,
     /// The call may have run, wholly or in part.
     Unknown,
+}
+
+impl fmt::Display for StatusClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            StatusClass::Ok => "ok",
+            StatusClass::Refused => "refused",
+            StatusClass::Application => "application",
+            StatusClass::Unknown => "unknown",
+        })
+    }
 }
 
 /// How a call ended. The codes are ringcall's own.
@@ -90,6 +103,12 @@ statuses! {
 }
 
 impl Status {
+    /// Its name, such as `OVERLOADED`; `None` if this version does not know it.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        Status::ALL.iter().find(|(status, _)| *status == self).map(|(_, name)| *name)
+    }
+
     /// From a header.
     #[inline]
     #[must_use]
@@ -169,6 +188,22 @@ impl Refusal {
         Refusal::of(Status::UNSUPPORTED)
     }
 
+    /// For a handler that has done nothing but make a call, which failed so: if that certainly did not run
+    /// ([`Failure::is_safe_to_retry`]), neither did its own. `None` if it may have run.
+    ///
+    /// The status is [`OVERLOADED`](Status::OVERLOADED) whatever the call's was, since that was about this server: that *it*
+    /// is forbidden something, or speaks of types that nobody knows there, says nothing of its caller. Advice when to try
+    /// again is passed on.
+    #[must_use]
+    pub const fn passing_on(failure: &Failure) -> Option<Refusal> {
+        match failure.is_safe_to_retry() {
+            true => {
+                Some(Refusal { retry_after_ms: failure.retry_after_ms, ..Refusal::overloaded() })
+            }
+            false => None,
+        }
+    }
+
     /// With advice not to try again sooner than this: whole milliseconds, rounded up, 65 534 at most.
     #[must_use]
     pub const fn retry_after(self, time: Duration) -> Refusal {
@@ -220,8 +255,8 @@ pub(crate) fn write_advice(f: &mut fmt::Formatter<'_>, retry_after_ms: u16) -> f
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Status::ALL.iter().find(|(status, _)| status == self) {
-            Some((_, name)) => f.write_str(name),
+        match self.name() {
+            Some(name) => f.write_str(name),
             None => write!(f, "Status({:#06x})", self.0),
         }
     }
@@ -239,6 +274,13 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_of_the_constants() {
+        assert_eq!(Status::OVERLOADED.name(), Some("OVERLOADED"));
+        assert_eq!(Status::from_wire(0x7fff).name(), None);
+        assert_eq!(alloc::format!("{:?} {}", Status::OK, Status::OK.class()), "OK ok");
+    }
 
     #[test]
     fn the_class_of_every_code_is_the_one_it_was_given() {

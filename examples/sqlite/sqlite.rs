@@ -33,6 +33,15 @@ enum NotesError {
     Database,
 }
 
+impl std::fmt::Display for NotesError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NotesError::NotFound => "there is no such note",
+            NotesError::Database => "the database has failed",
+        })
+    }
+}
+
 // `send`: its futures may go to other threads.
 #[ringcall::service(send)]
 trait Notes {

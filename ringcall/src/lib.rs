@@ -17,6 +17,12 @@
 //! #[derive(Debug)]
 //! pub struct NoSuch;
 //!
+//! impl std::fmt::Display for NoSuch {
+//!     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+//!         f.write_str("there is no such symbol")
+//!     }
+//! }
+//!
 //! #[ringcall::service]
 //! pub trait Quotes {
 //!     /// The last quote of a symbol.
@@ -67,6 +73,9 @@
 //! # #[ringcall::message] pub struct Symbol { pub code: String }
 //! # #[ringcall::message] #[derive(Clone)] pub struct Quote { pub price: f64 }
 //! # #[ringcall::message] #[derive(Debug)] pub struct NoSuch;
+//! # impl std::fmt::Display for NoSuch {
+//! #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no") }
+//! # }
 //! use ringcall::{Items, SlowConsumer, Stream, Topic, View};
 //!
 //! #[ringcall::service]
@@ -134,7 +143,8 @@
 //! have run: [`CallError::is_safe_to_retry`].
 //!
 //! A handler fails with a message of its own, `Result<Quote, NoSuch>`. One that has not done anything may say so instead
-//! with a [`Refusal`], and when it makes sense to come again; then a balanced channel asks another server:
+//! with a [`Refusal`], and when it makes sense to come again; then a balanced channel asks another server. What it did not
+//! expect it says to the log of its server, with [`HandlerError::internal`]:
 //!
 //! ```
 //! use std::time::Duration;
@@ -145,21 +155,26 @@
 //!
 //! #[ringcall::service]
 //! trait Store {
+//!     #[method(offload)]
 //!     async fn read(&self, key: String) -> Result<String, HandlerError<NoSuch>>;
 //! }
 //!
-//! struct Shelf { is_full: bool }
+//! struct Shelf { is_full: bool, path: std::path::PathBuf }
 //!
 //! impl Store for Shelf {
 //!     async fn read(&self, key: String) -> Result<String, HandlerError<NoSuch>> {
 //!         if self.is_full {
 //!             Err(Refusal::overloaded().retry_after(Duration::from_millis(20)))?;
 //!         }
-//!         if key.is_empty() { Err(NoSuch)? }
-//!         Ok(key)
+//!         let text = std::fs::read_to_string(&self.path).map_err(HandlerError::internal)?;
+//!         let mut lines = text.lines();
+//!         let found = lines.find_map(|line| line.strip_prefix(&key)).ok_or(NoSuch)?;
+//!         Ok(found.to_owned())
 //!     }
 //! }
 //! ```
+//!
+//! A call that a handler makes ends up in one, too: `client.get(&id).await?`. [`HandlerError`] says what becomes of it.
 
 #![forbid(unsafe_code)]
 
@@ -194,12 +209,13 @@ pub use client::{
     WithFallbacks, WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
-pub use metadata::Metadata;
+pub use metadata::{BadMetadataKey, Metadata};
 pub use serve::limits;
 pub use serve::{
     Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
-    Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext, SendService,
-    Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
+    Handlers, Items, MethodTable, Principal, Register, Responder, RunningServer, SendContext,
+    SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting,
+    same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
@@ -214,8 +230,9 @@ pub use bytes::Bytes;
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
-    Attachment, FromBody, HandlerError, IntoError, IntoReply, Invalid, Message, ReceivedAttachment,
-    Shape, SharedView, Signatures, View, WireType, WireWith, WithAttachment,
+    Attachment, BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError,
+    IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView, Signatures, Unanswered,
+    View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{

@@ -11,13 +11,13 @@ use crate::TraceContext;
 
 /// Metadata of a call or an answer, with the context that came along, read where it landed.
 ///
-/// Entries have a key of ASCII (`a`–`z`, `0`–`9`, `-`, `_`, `.`) and any bytes as value. They keep their
-/// order, and a key may come several times. How many of them are taken is limited:
+/// Entries have a key of ASCII (`a`–`z`, `0`–`9`, `-`, `_`, `.`) and any bytes as value. `A`–`Z` in a key is `a`–`z`, as in
+/// HTTP, whoever writes or looks it up. They keep their order, and a key may come several times. How many of them are taken is limited:
 /// [`Config::metadata_max`](crate::Config::metadata_max). Nothing here allocates.
 ///
 /// Like a view, it keeps the memory in which it arrived.
-#[derive(Clone)]
-pub struct Metadata<B = Chunk>(B);
+#[derive(Clone, Copy)]
+pub struct Metadata<B = Chunk>(pub(crate) B);
 
 impl<B: AsRef<[u8]>> Metadata<B> {
     /// From the extensions of a header, see [`Answer::extensions`](crate::Answer::extensions).
@@ -29,7 +29,7 @@ impl<B: AsRef<[u8]>> Metadata<B> {
     /// The first value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.iter().find(|(other, _)| *other == key).map(|(_, value)| value)
+        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(key)).map(|(_, value)| value)
     }
 
     /// The first value of a key, if it is text.
@@ -40,7 +40,9 @@ impl<B: AsRef<[u8]>> Metadata<B> {
 
     /// All values of a key, in order.
     pub fn get_all(&self, key: &str) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(move |(other, _)| *other == key).map(|(_, value)| value)
+        self.iter()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value)
     }
 
     /// All entries, in order.
@@ -132,15 +134,47 @@ impl<B: AsRef<[u8]>> fmt::Debug for Metadata<B> {
     }
 }
 
-/// Appends an entry.
+/// What cannot be a key of metadata, such as one that came from somewhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMetadataKey(Box<str>);
+
+impl fmt::Display for BadMetadataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.0;
+        write!(f, "{key:?} cannot be a key of metadata: 1 to 255 of a-z, 0-9, `-`, `_` and `.`")
+    }
+}
+
+impl std::error::Error for BadMetadataKey {}
+
+/// For those who know their keys.
 ///
 /// # Panics
-/// When the key is not one.
-pub(crate) fn push_entry(writer: &mut ExtensionWriter, key: &str, value: &[u8]) {
-    assert!(
-        is_metadata_key(key),
-        "{key:?} cannot be a key of metadata: 1 to 255 of a-z, 0-9, `-`, `_` and `.`"
-    );
+/// When the key was none.
+#[track_caller]
+pub(crate) fn expect_key(pushed: Result<(), BadMetadataKey>) {
+    pushed.unwrap_or_else(|bad| panic!("{bad}"));
+}
+
+/// Appends an entry.
+pub(crate) fn push_entry(
+    writer: &mut ExtensionWriter,
+    key: &str,
+    value: &[u8],
+) -> Result<(), BadMetadataKey> {
+    if is_metadata_key(key) {
+        push_checked(writer, key, value);
+        return Ok(());
+    }
+    let lower = key.to_ascii_lowercase();
+    if !is_metadata_key(&lower) {
+        return Err(BadMetadataKey(key.into()));
+    }
+    push_checked(writer, &lower, value);
+    Ok(())
+}
+
+fn push_checked(writer: &mut ExtensionWriter, key: &str, value: &[u8]) {
     let len = key.len() as u8;
     push(writer, tag::METADATA, &[&[len], key.as_bytes(), value]);
 }
@@ -202,15 +236,31 @@ pub(crate) fn inherit(own: &[u8], context: &[u8], span: u64) -> Vec<u8> {
 macro_rules! extension_methods {
     ($($writer:ident).+) => {
         /// Adds an entry of metadata: `key` has 1 to 255 of `a`–`z`, `0`–`9`, `-`, `_` and `.`, the value is
-        /// any bytes. Entries keep their order, and keys may repeat. A call with more than fits
+        /// any bytes. `A`–`Z` become `a`–`z`, as in HTTP. Entries keep their order, and keys may repeat. A call with more than fits
         /// ([`Config::extension_bytes_max`](crate::Config::extension_bytes_max)) is not sent, one with more
         /// than the server takes is refused.
         ///
         /// # Panics
-        /// When the key is not one.
+        /// When the key is not one: [`try_metadata`](Self::try_metadata) is for keys of others.
+        #[track_caller]
         pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-            crate::metadata::push_entry(&mut self.$($writer).+, key, value.as_ref());
+            let pushed = crate::metadata::push_entry(&mut self.$($writer).+, key, value.as_ref());
+            crate::metadata::expect_key(pushed);
             self
+        }
+
+        /// The same for a key that may be none, such as a header of somebody else that is passed on.
+        ///
+        /// # Errors
+        /// When it is none; whoever wants to go on without it makes it from a clone, or leaves out what has characters
+        /// that no key has.
+        pub fn try_metadata(
+            mut self,
+            key: &str,
+            value: impl AsRef<[u8]>,
+        ) -> Result<Self, crate::BadMetadataKey> {
+            crate::metadata::push_entry(&mut self.$($writer).+, key, value.as_ref())?;
+            Ok(self)
         }
 
         /// Makes it part of a trace; its span is the id of the call.
@@ -260,7 +310,7 @@ mod tests {
             let key = |key: u8| format!("k.{key}-_");
             let mut writer = ExtensionWriter::new();
             for (at, (number, value)) in entries.iter().enumerate() {
-                push_entry(&mut writer, &key(*number), value);
+                push_entry(&mut writer, &key(*number), value).unwrap();
                 if at % 3 == 0 {
                     push(&mut writer, tag::REASON, &[b"other"]);
                 }
@@ -293,13 +343,13 @@ mod tests {
         let trace: TraceContext =
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
         let mut writer = ExtensionWriter::new();
-        push_entry(&mut writer, "stays", b"here");
+        push_entry(&mut writer, "stays", b"here").unwrap();
         push_trace(&mut writer, &trace, "vendor=1");
         push(&mut writer, tag::BAGGAGE, &[b"a=1"]);
         push(&mut writer, tag::CALLER, &[b"front"]);
         let context = handed_down(&writer.finish()).expect("there is some");
         let mut own = ExtensionWriter::new();
-        push_entry(&mut own, "own", b"entry");
+        push_entry(&mut own, "own", b"entry").unwrap();
         push(&mut own, tag::BAGGAGE, &[b"b=2"]);
         let child = Metadata::new(Bytes::from(inherit(&own.finish(), &context, 0x1234)));
         assert_eq!(child.get("stays"), None);
@@ -315,8 +365,19 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "cannot be a key")]
-    fn keys_are_checked() {
-        push_entry(&mut ExtensionWriter::new(), "No", b"");
+    fn keys_are_checked_and_have_no_capitals() {
+        let mut writer = ExtensionWriter::new();
+        for bad in ["", "t n", "ключ", "a:b", &"k".repeat(256)] {
+            let error = push_entry(&mut writer, bad, b"").unwrap_err().to_string();
+            assert!(error.contains("cannot be a key"), "{error}");
+        }
+        assert!(writer.is_empty());
+        push_entry(&mut writer, "X-Tenant", b"acme").unwrap();
+        let metadata = metadata(writer);
+        assert_eq!(metadata.iter().next(), Some(("x-tenant", &b"acme"[..])));
+        assert_eq!(
+            (metadata.text("X-TENANT"), metadata.get_all("x-Tenant").count()),
+            (Some("acme"), 1)
+        );
     }
 }

@@ -26,6 +26,16 @@ pub enum SlowConsumer {
     Close,
 }
 
+impl fmt::Display for SlowConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            SlowConsumer::Wait => "wait",
+            SlowConsumer::DropOldest => "drop oldest",
+            SlowConsumer::Close => "close",
+        })
+    }
+}
+
 /// Hands each item that is published to all who have subscribed: return a [`Subscription`] from a
 /// handler, and the server pushes.
 ///

@@ -15,7 +15,9 @@ use std::time::Duration;
 use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
 use ringcall::limits::{Limits, QueueRule};
 use ringcall::observe::{Event, Observer};
-use ringcall::{BlockingClient, Channel, Context, ShardConfig, View};
+use ringcall::{
+    Access, BlockingClient, Channel, Context, Credentials, ShardConfig, View, WithCredentials,
+};
 
 #[ringcall::service]
 trait Mirror {
@@ -23,6 +25,8 @@ trait Mirror {
     async fn sum(&self, order: View<Order>) -> u64;
     /// Looks at metadata and says some.
     async fn told(&self, cx: &Context, order: View<Order>) -> u64;
+    /// The number that its caller was let in as.
+    async fn whose(&self, cx: &Context) -> u64;
 }
 
 struct Sums;
@@ -37,6 +41,10 @@ impl Mirror for Sums {
             cx.reply_metadata("key", value);
         }
         order.levels.len() as u64
+    }
+
+    async fn whose(&self, cx: &Context) -> u64 {
+        cx.principal().copied().unwrap_or_default()
     }
 }
 
@@ -87,6 +95,7 @@ fn a_warm_call_allocates_and_copies_nothing() {
     let caller = BlockingClient::connect(limited.address()).unwrap();
     many_at_a_time("BlockingClient, 64 in flight in two classes, limits", &caller);
     drop((caller, limited));
+    as_somebody();
     // That the counter counts: an owned message has strings and vectors.
     let kitchen = KitchenClient::new(&blocking);
     let order = order(4);
@@ -134,6 +143,28 @@ fn with_metadata(client: &MirrorClient<&BlockingClient>) {
         let allocations = fewest(bound, || run(CALLS, key));
         println!("with metadata {key:?}: {allocations} allocations in {CALLS} calls");
         assert!(allocations < bound, "{key:?}: {allocations}");
+    }
+}
+
+/// Nothing for who has connected; for a call of somebody of its own what is known of him, and its extensions.
+fn as_somebody() {
+    let server = bind(common::Socket::Tcp).service(Sums.into_mirror());
+    let server = server.authorize(|_| Access::allow_as(7_u64)).authorize_calls(|call| {
+        call.credentials().map_or(Access::Allow, |_| Access::allow_as(8_u64))
+    });
+    let server = server.start().unwrap();
+    let blocking = BlockingClient::connect(server.address()).unwrap();
+    let own = WithCredentials::new(&blocking, &Credentials::new("token").unwrap());
+    let connection = || MirrorClient::new(&blocking).whose().wait().unwrap().to_native();
+    let call = || MirrorClient::new(&own).whose().wait().unwrap().to_native();
+    let kinds: [(&dyn Fn() -> u64, u64, u64); 2] = [(&connection, 7, 0), (&call, 8, 2)];
+    for (whose, expected, each) in kinds {
+        let run = |calls| (0..calls).for_each(|_| assert_eq!(whose(), expected));
+        run(1000);
+        let bound = CALLS * each + CALLS / 1000;
+        let allocations = fewest(bound, || run(CALLS));
+        println!("as {expected}: {allocations} allocations in {CALLS} calls");
+        assert!(allocations < bound, "{expected}: {allocations}");
     }
 }
 

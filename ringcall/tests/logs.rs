@@ -5,7 +5,7 @@
 mod common;
 
 use std::sync::Mutex;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Once};
 use std::time::Duration;
 
 use common::{Cook, Kitchen, KitchenClient, eventually, order, over_one_pair};
@@ -41,11 +41,98 @@ fn lines(target: &str) -> Vec<String> {
 
 const SECRET: &str = "correct-horse-battery-staple";
 
+/// From now on there is a log.
+fn listen() {
+    static LOGGER: Logger = Logger;
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&LOGGER).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+    });
+}
+
+#[ringcall::service(name = "test.Broken")]
+trait Broken {
+    async fn here(&self) -> Result<(), ringcall::HandlerError>;
+    #[method(offload)]
+    async fn there(&self) -> Result<(), ringcall::HandlerError>;
+}
+
+struct Disk;
+
+impl Broken for Disk {
+    async fn here(&self) -> Result<(), ringcall::HandlerError> {
+        Err(ringcall::HandlerError::internal("the disk is broken"))
+    }
+
+    async fn there(&self) -> Result<(), ringcall::HandlerError> {
+        self.here().await
+    }
+}
+
+#[ringcall::message]
+struct Seen {
+    #[rkyv(with = ringcall::__private::codec::UnixTime)]
+    at: std::time::SystemTime,
+}
+
+#[ringcall::service(name = "test.Diary")]
+trait Diary {
+    async fn note(&self, seen: Seen);
+}
+
+struct Empty;
+
+impl Diary for Empty {
+    async fn note(&self, _: Seen) {}
+}
+
+#[test]
+fn why_a_message_could_not_be_encoded_is_logged_once() {
+    listen();
+    let server = ringcall::Server::bind("127.0.0.1:0").service(Empty.into_diary()).start().unwrap();
+    let client = DiaryClient::connect(server.address()).wait().unwrap();
+    let seen = Seen { at: std::time::UNIX_EPOCH - Duration::from_secs(1) };
+    for _ in 0..3 {
+        let error = client.note(&seen).wait().expect_err("it cannot be sent");
+        assert_eq!(error.failure().unwrap().cause, ringcall::Cause::Encode);
+        assert!(error.to_string().contains("the log says why"), "{error}");
+    }
+    let all = lines("ringcall_codec_rkyv::unencodable");
+    let said: Vec<_> = all.iter().filter(|line| line.contains("Seen")).collect();
+    assert_eq!(said.len(), 1, "{all:?}");
+    assert!(said[0].contains("before 1970"), "{said:?}");
+}
+
+#[test]
+fn why_a_handler_failed_is_in_its_log_once_a_second() {
+    listen();
+    for is_offloaded in [false, true] {
+        let server = ringcall::Server::bind("127.0.0.1:0").service(Disk.into_broken());
+        let server = server.shards(1).start().unwrap();
+        let client = BrokenClient::connect(server.address()).wait().unwrap();
+        for _ in 0..5 {
+            let ended = if is_offloaded { client.there().wait() } else { client.here().wait() };
+            let text = ended.expect_err("it fails").to_string();
+            assert!(!text.contains("disk"), "{text}");
+        }
+        server.stop();
+        let name = if is_offloaded { "there" } else { "here" };
+        let begin = format!("the handler of {name} failed, 127.0.0.1:");
+        let said = || {
+            let all = lines("ringcall::serve::handler");
+            all.into_iter().filter(|line| line.starts_with(&begin)).collect::<Vec<_>>()
+        };
+        eventually("it is logged", || !said().is_empty());
+        let said = said();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].ends_with(" gets INTERNAL: the disk is broken"), "{said:?}");
+    }
+}
+
 #[test]
 fn h09_what_calls_carry_is_never_logged() {
-    static LOGGER: Logger = Logger;
-    log::set_logger(&LOGGER).unwrap();
-    log::set_max_level(LevelFilter::Trace);
+    listen();
     log::log!(Level::Info, "the log is read");
     assert!(!lines("logs").is_empty());
     over_one_pair(|pair| {

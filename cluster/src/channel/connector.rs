@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ringcall_core::{Clock, Mismatch, OwnedChannel};
+use ringcall_core::{Clock, CloseReason, Mismatch, OwnedChannel};
 
 use crate::discovery::Instance;
 use crate::fleet::Readiness;
@@ -34,6 +34,12 @@ pub trait Connector: Clock {
 
     /// Ready when calls can be made on it, or never can be again: for whoever [waits](crate::Balanced::ready) for that.
     fn opening(&self, channel: &Self::Channel) -> Self::Opening;
+
+    /// Why the last attempt to open a connection failed, if it did: for whoever has waited in vain. Nothing by default.
+    fn failure(&self, channel: &Self::Channel) -> Option<CloseReason> {
+        let _ = channel;
+        None
+    }
 
     /// Whom a connection met that met another instance than was [expected](Instance::identity), for people who are told
     /// of it. Nothing by default.

@@ -114,7 +114,9 @@ impl<N: Connector> Balanced<N> {
     /// rules, ejections or breakers, which come and go with calls.
     ///
     /// # Errors
-    /// With [`Cause::NoInstance`](ringcall_core::Cause::NoInstance), when that takes longer than it may.
+    /// When that takes longer than it may: with [`Cause::NoInstance`](ringcall_core::Cause::NoInstance) if none is listed, with why
+    /// the last attempt to connect to one of them failed, or with [`Cause::NotReady`](ringcall_core::Cause::NotReady) if the
+    /// first has not ended yet.
     pub fn ready(&self) -> Ready<N> {
         Ready::new(Arc::clone(&self.shared))
     }

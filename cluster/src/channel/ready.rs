@@ -77,6 +77,17 @@ impl<N: Connector> Ready<N> {
         }
     }
 
+    /// What is the matter with the instances, for whoever waits no longer.
+    fn why_not(&self) -> Cause {
+        let channels = self.shared.fleet.with(|fleet| fleet.targets());
+        let failure = channels.iter().find_map(|it| self.shared.connector.failure(it));
+        match (failure, channels.is_empty()) {
+            (Some(reason), _) => Cause::Closed(reason),
+            (None, true) => Cause::NoInstance,
+            (None, false) => Cause::NotReady,
+        }
+    }
+
     /// Whether one of them can be used. Those that never can be are not asked again.
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_ready = false;
@@ -106,7 +117,7 @@ impl<N: Connector> Future for Ready<N> {
         }
         let is_late = self.sleep.as_mut().is_some_and(|sleep| Pin::new(sleep).poll(cx).is_ready());
         match is_late {
-            true => Poll::Ready(Err(Failure::not_sent(Cause::NoInstance))),
+            true => Poll::Ready(Err(Failure::not_sent(self.why_not()))),
             false => Poll::Pending,
         }
     }

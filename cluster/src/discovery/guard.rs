@@ -65,6 +65,15 @@ pub enum Alarm {
     },
     /// An update was not merged.
     Refused(Refusal),
+    /// It has instances, and none of the service that is wanted: one of the names may be wrong. Said once, until it has one.
+    OtherServices {
+        /// Which service is wanted.
+        wanted: String,
+        /// How many instances there are.
+        instances: usize,
+        /// Of which services they are, the first few.
+        services: Vec<String>,
+    },
 }
 
 impl fmt::Display for Alarm {
@@ -83,6 +92,11 @@ impl fmt::Display for Alarm {
                 write!(f, "the instance {name:?} is left out: {why}")
             }
             Alarm::Refused(refusal) => write!(f, "an update was refused: {refusal}"),
+            Alarm::OtherServices { wanted, instances, services } => write!(
+                f,
+                "the source has {instances} instances, none of them of the service {wanted:?}; there is: {}",
+                services.join(", ")
+            ),
         }
     }
 }

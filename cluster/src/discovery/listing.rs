@@ -15,6 +15,8 @@ use crate::settings::{BadSetting, percent, time, time_or_none};
 
 /// How many alarms are kept for whoever asks; later ones are dropped.
 const ALARMS_MAX: usize = 64;
+/// How many other services are told of, where there are none of the one that is wanted.
+const OTHERS_MAX: usize = 5;
 
 /// An instance of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,8 @@ pub struct Discovery {
     alarms: VecDeque<Alarm>,
     /// Instances that somebody was told are not valid, and that were not since.
     invalid: BTreeSet<String>,
+    /// Somebody was told that the source has other services only.
+    has_told_of_others: bool,
 }
 
 impl Discovery {
@@ -133,6 +137,7 @@ impl Discovery {
             is_new: false,
             alarms: VecDeque::new(),
             invalid: BTreeSet::new(),
+            has_told_of_others: false,
         })
     }
 
@@ -168,6 +173,7 @@ impl Discovery {
         let (merged, clock_ms) = match update {
             Update::Outage(reason) => return self.alarm(Alarm::Outage(reason)),
             Update::Snapshot { mut snapshot, clock_ms } => {
+                self.look_for_ours(&snapshot.instances);
                 let told = std::mem::take(&mut self.invalid);
                 snapshot
                     .instances
@@ -190,6 +196,23 @@ impl Discovery {
             Ok(()) => self.compare(now, clock_ms, is_snapshot),
             Err(refusal) => self.alarm(Alarm::Refused(refusal)),
         }
+    }
+
+    /// Says so if there are instances, but none of the service that is wanted: a misspelled name looks like a source that
+    /// has nothing.
+    fn look_for_ours(&mut self, instances: &[Instance]) {
+        let has_ours = instances.iter().any(|it| self.is_ours(&it.service));
+        let is_odd = !has_ours && !instances.is_empty();
+        if std::mem::replace(&mut self.has_told_of_others, is_odd) || !is_odd {
+            return;
+        }
+        let others: BTreeSet<&str> = instances.iter().map(|it| &*it.service).collect();
+        let short = |name: &str| name.chars().take(64).collect();
+        self.alarm(Alarm::OtherServices {
+            wanted: self.wanted.service.clone(),
+            instances: instances.len(),
+            services: others.into_iter().take(OTHERS_MAX).map(short).collect(),
+        });
     }
 
     /// Other services are not kept at all. Groups and versions that are not wanted are: an instance may come to be

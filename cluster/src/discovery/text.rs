@@ -7,7 +7,7 @@
 //! quotes a3 10.0.0.7:7001 tls_name=a3.example.com
 //! ```
 //!
-//! Spaces, `=`, `%`, `#` and what does not print are written as `%20`.
+//! Addresses are those of sockets: a name is not looked up here, but by [`DnsSource`](super::DnsSource). Spaces, `=`, `%`, `#` and what does not print are written as `%20`.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -66,7 +66,7 @@ fn read_line(line: &str) -> Result<Instance, String> {
     let mut words = line.split_ascii_whitespace();
     let mut next = || words.next().ok_or_else(|| "service, name and address are needed".to_owned());
     let (service, name, address) = (unescape(next()?)?, unescape(next()?)?, unescape(next()?)?);
-    let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+    let address: Address = address.parse().map_err(|_| no_address(&address))?;
     let mut instance = Instance::new(service, name, address);
     for word in words {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("{word:?} has no `=`"))?;
@@ -105,6 +105,14 @@ fn read_line(line: &str) -> Result<Instance, String> {
     }
     instance.check().map_err(|invalid: Invalid| format!("{:?}: {invalid}", instance.name))?;
     Ok(instance)
+}
+
+/// Names are no addresses here: an instance is at one place.
+fn no_address(text: &str) -> String {
+    format!(
+        "{text:?} is not the address of an instance: write 127.0.0.1:7000, [::1]:7000 or unix:/path; names are looked up \
+         by `DnsSource`"
+    )
 }
 
 /// Writes a list as [`read_list`] reads it.
@@ -233,6 +241,9 @@ mod tests {
         let wrong = |text: &str| read_list(text).unwrap_err().to_string();
         assert_eq!(wrong("\nquotes a1"), "line 2: service, name and address are needed");
         assert!(wrong("quotes a1 7000").contains("write 127.0.0.1:7000"));
+        let name = wrong("quotes a1 localhost:7101");
+        assert!(name.contains("\"localhost:7101\"") && name.contains("`DnsSource`"), "{name}");
+        assert!(!name.contains("host:7000"), "{name}");
         assert!(wrong("quotes a1 127.0.0.1:1 colour=red").contains("tag.colour"));
         assert!(wrong("quotes a1 127.0.0.1:1 weight=-1").contains("weight=-1"));
         assert!(wrong("quotes a1 127.0.0.1:1 identity=a%0a").contains("control characters"));

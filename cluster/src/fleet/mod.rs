@@ -16,6 +16,7 @@ mod routing;
 mod streams;
 mod sweep;
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,17 @@ pub enum Readiness {
     Broken,
     /// Another instance answers at the address. Never used.
     Stranger,
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Readiness::Ready => "ready",
+            Readiness::Connecting => "connecting",
+            Readiness::Broken => "broken",
+            Readiness::Stranger => "stranger",
+        })
+    }
 }
 
 /// All instances of a service. `T` is what reaches one: a connection, a number in a simulation.

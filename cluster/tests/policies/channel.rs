@@ -117,7 +117,7 @@ fn whoever_waits_for_an_instance_is_woken_by_another_list() {
     assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "both");
     assert!(Pin::new(&mut ready).poll(&mut cx).is_pending(), "it is being opened");
     world.pass(Duration::from_secs(1));
-    let late = Err(Failure::not_sent(Cause::NoInstance));
+    let late = Err(Failure::not_sent(Cause::NotReady));
     assert_eq!(Pin::new(&mut limited).poll(&mut cx), Poll::Ready(late));
     drop(limited);
     balanced.apply(&listing(3, "ab"));

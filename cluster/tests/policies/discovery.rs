@@ -171,6 +171,30 @@ fn an_instance_that_was_started_again_is_new_if_the_source_says_so() {
 }
 
 #[test]
+fn a_source_with_other_services_only_is_told_of_once() {
+    let list = |number, services: &[&str]| {
+        let mut instances: Vec<_> = "abc".chars().map(|name| instance(&name.to_string())).collect();
+        for (instance, service) in instances.iter_mut().zip(services.iter().cycle()) {
+            instance.service = (*service).to_owned();
+        }
+        let snapshot = Snapshot { revision: Revision { epoch: 1, number }, instances };
+        Update::Snapshot { snapshot, clock_ms: None }
+    };
+    let mut discovery = discovery();
+    discovery.handle_update(at(1), list(1, &["orders", "users"]));
+    let alarm = discovery.poll_alarm().expect("the name may be wrong").to_string();
+    assert_eq!(
+        alarm,
+        "the source has 3 instances, none of them of the service \"s\"; there is: orders, users"
+    );
+    discovery.handle_update(at(2), list(2, &["orders"]));
+    assert_eq!(discovery.poll_alarm(), None, "it was said");
+    discovery.handle_update(at(3), list(3, &["orders", "s"]));
+    discovery.handle_update(at(4), snapshot(4, &[]));
+    assert!(!matches!(discovery.poll_alarm(), Some(Alarm::OtherServices { .. })));
+}
+
+#[test]
 fn g01_a_list_from_before_counts_until_the_source_is_heard() {
     let mut discovery = discovery();
     discovery.restore(at(0), [instance("a"), instance("b")]);

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ringcall_core::Address;
 
 /// Something that names a place: `"127.0.0.1:7000"`, `"[::1]:7000"`, `"localhost:7000"`, `"unix:/path"`, a
-/// [`SocketAddr`], an [`Address`], a [`Target`].
+/// [`SocketAddr`], an [`Address`], a [`Target`], a host and a port: `("localhost", 7000)`, `(ip, 7000)`.
 pub trait ToAddress {
     /// What the user wrote, for messages. The host in it is the one whose certificate is asked for with TLS.
     fn to_text(&self) -> String;
@@ -186,6 +186,32 @@ impl ToAddress for SocketAddr {
     }
 }
 
+/// A name or an IP address, without brackets, and a port.
+impl ToAddress for (&str, u16) {
+    fn to_text(&self) -> String {
+        match self.0.parse::<IpAddr>() {
+            Ok(ip) => (ip, self.1).to_text(),
+            Err(_) => format!("{}:{}", self.0, self.1),
+        }
+    }
+}
+
+impl ToAddress for (String, u16) {
+    fn to_text(&self) -> String {
+        (&*self.0, self.1).to_text()
+    }
+}
+
+impl ToAddress for (IpAddr, u16) {
+    fn to_text(&self) -> String {
+        SocketAddr::from(*self).to_string()
+    }
+
+    fn target(&self) -> Result<Target, String> {
+        Ok(SocketAddr::from(*self).into())
+    }
+}
+
 impl ToAddress for Address {
     fn to_text(&self) -> String {
         self.to_string()
@@ -243,6 +269,12 @@ mod tests {
         assert_eq!(known("[::1]:7000").unwrap().to_string(), "[::1]:7000");
         assert_eq!(known("unix:/tmp/x").unwrap(), Address::Unix("/tmp/x".into()));
         assert!(known("localhost:7000").is_none());
+        let text = |to: &dyn ToAddress| to.target().unwrap().to_string();
+        assert_eq!(text(&("localhost", 7000_u16)), "localhost:7000");
+        assert_eq!(text(&("::1", 7000_u16)), "[::1]:7000");
+        assert_eq!(text(&("10.0.0.7".to_owned(), 7000_u16)), "10.0.0.7:7000");
+        assert_eq!(text(&(IpAddr::from([0; 16]), 7000_u16)), "[::]:7000");
+        assert!(("a b", 7000_u16).target().is_err());
         assert!(matches!("localhost:7000".target().unwrap().find(), Ok(Address::Tcp(_))));
         for wrong in
             ["7000", "unix:", "localhost", "localhost:port", ":7000", "a/b:1", "http://a:1"]

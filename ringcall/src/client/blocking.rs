@@ -8,7 +8,7 @@ use ringcall_core::{Answer, Channel, Chunk, Counters, Outgoing, Payload};
 
 use super::{BlockOn, ConnectionState, LocalClient, ToAddress};
 use crate::shard::{Shard, ShardConfig, TransportInfo};
-use crate::{CallError, CloseReason, TransportError};
+use crate::{CloseReason, Failure, TransportError};
 
 /// A client that owns a shard and drives it on the calling thread: no thread is crossed, so it has the
 /// lowest latency. Calls are waited for one by one with [`wait`](crate::Call::wait), or many at a time
@@ -26,7 +26,7 @@ impl BlockingClient {
     ///
     /// # Errors
     /// When nobody answers there, or not in ringcall's protocol.
-    pub fn connect(address: impl ToAddress) -> Result<BlockingClient, CallError> {
+    pub fn connect(address: impl ToAddress) -> Result<BlockingClient, Failure> {
         BlockingClient::connect_with(address, ShardConfig::default())
     }
 
@@ -37,11 +37,11 @@ impl BlockingClient {
     pub fn connect_with(
         address: impl ToAddress,
         config: ShardConfig,
-    ) -> Result<BlockingClient, CallError> {
+    ) -> Result<BlockingClient, Failure> {
         let shard = Shard::new(config).map_err(|error| {
             log::error!("{error}");
             let reason = CloseReason::Transport(TransportError::Unsupported);
-            ringcall_core::Failure::not_sent(ringcall_core::Cause::Closed(reason))
+            Failure::not_sent(ringcall_core::Cause::Closed(reason))
         })?;
         let client = shard.block_on(shard.connect(address))?;
         Ok(BlockingClient { shard, client })

@@ -538,7 +538,8 @@ impl Shared {
         };
         let mut writer = ExtensionWriter::new();
         writer.append(answer.extensions.as_ref());
-        crate::metadata::push_entry(&mut writer, FALLBACK_KEY, text.as_bytes());
+        let pushed = crate::metadata::push_entry(&mut writer, FALLBACK_KEY, text.as_bytes());
+        debug_assert!(pushed.is_ok(), "it is a key");
         if let Some(extensions) = self.copy(&writer.finish()) {
             answer.extensions = extensions.into();
         }

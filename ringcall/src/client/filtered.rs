@@ -72,7 +72,8 @@ impl ClientCall {
     /// # Panics
     /// When the key is not one.
     pub fn add_metadata(&mut self, key: &str, value: impl AsRef<[u8]>) {
-        crate::metadata::push_entry(&mut self.extensions, key, value.as_ref());
+        let pushed = crate::metadata::push_entry(&mut self.extensions, key, value.as_ref());
+        crate::metadata::expect_key(pushed);
     }
 
     /// Makes it part of a trace, unless it is part of one already.

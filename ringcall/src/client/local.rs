@@ -19,10 +19,10 @@ use ringcall_core::{
 
 use super::skew::Skew;
 use super::{ConnectionState, Credentials, Route, Security, Target, ToAddress, Watched};
+use crate::ServeError;
 use crate::observe::{Audience, Observers, Ongoing};
 use crate::serve::{Mount, Router, Service};
 use crate::shard::{Due, Inner, MachineClock, SleepUntil, Ticket};
-use crate::{CallError, ServeError};
 use call::LocalCall;
 pub(crate) use call::failure_of;
 
@@ -457,14 +457,18 @@ impl LocalClient {
         self.0.connection.watched.changed(from)
     }
 
+    #[cfg(feature = "cluster")]
+    pub(crate) fn last_failure(&self) -> Option<CloseReason> {
+        self.0.connection.watched.last_failure()
+    }
+
     /// Waits until calls can be made, however long that takes.
     ///
     /// # Errors
     /// When the shard has ended.
-    pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + use<> {
+    pub fn ready(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
         self.0.shard.wake_up(&self.0.connection);
-        let ready = self.0.connection.watched.ready();
-        async { ready.await.map_err(CallError::Failed) }
+        self.0.connection.watched.ready()
     }
 
     pub(crate) fn connection(&self) -> &Rc<ClientConnection> {
@@ -674,7 +678,7 @@ impl OwnedChannel for LocalClient {
 #[must_use = "nothing happens before it is awaited"]
 pub struct LocalConnect {
     shard: Rc<Inner>,
-    target: Result<Target, CallError>,
+    target: Result<Target, Failure>,
     security: Security,
     services: Option<Result<Mount, ServeError>>,
     config: Option<Config>,
@@ -688,7 +692,7 @@ impl LocalConnect {
         let security = Security::of_address(&address.to_text());
         let target = address.target().map_err(|reason| {
             log::warn!("cannot use the address {:?}: {reason}", address.to_text());
-            failed(TransportError::BadAddress).into()
+            failed(TransportError::BadAddress)
         });
         LocalConnect {
             shard: Rc::clone(shard),
@@ -739,9 +743,9 @@ impl LocalConnect {
     }
 
     /// The client, whose connection is opened when it is first needed.
-    pub(crate) fn start(&mut self) -> Result<LocalClient, CallError> {
+    pub(crate) fn start(&mut self) -> Result<LocalClient, Failure> {
         if self.shard.remote.is_gone() {
-            return Err(Failure::not_sent(Cause::Shutdown).into());
+            return Err(Failure::not_sent(Cause::Shutdown));
         }
         let target = self.target.clone()?;
         let services = self.services.take().transpose().map_err(|error| {
@@ -761,7 +765,7 @@ fn failed(error: TransportError) -> Failure {
 }
 
 impl Future for LocalConnect {
-    type Output = Result<LocalClient, CallError>;
+    type Output = Result<LocalClient, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.attempt.is_none() {
@@ -769,7 +773,7 @@ impl Future for LocalConnect {
             self.attempt = Some(Box::pin(async move { client.first().await.map(|()| client) }));
         }
         match &mut self.attempt {
-            Some(attempt) => attempt.as_mut().poll(cx).map_err(CallError::Failed),
+            Some(attempt) => attempt.as_mut().poll(cx),
             None => Poll::Pending,
         }
     }

@@ -20,6 +20,7 @@ use super::{
     BlockOn, ClientThreads, ConnectionState, Credentials, Route, Security, Skew, Target, ToAddress,
     Watched,
 };
+use crate::ServeError;
 use crate::block_on::block_on;
 use crate::observe::{Audience, Begun, Observer, Observers, Ongoing};
 use crate::packing::{inflate_answer, pack};
@@ -30,7 +31,6 @@ use crate::shard::{
 use crate::sync::{
     ArrayQueue, AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Mutex, Ordering,
 };
-use crate::{CallError, ServeError};
 
 pub(crate) type SharedAnswer = Result<Answer<SharedChunk>, Failure>;
 
@@ -122,16 +122,20 @@ impl Client {
         self.0.watched.changed(from)
     }
 
+    #[cfg(feature = "cluster")]
+    pub(crate) fn last_failure(&self) -> Option<ringcall_core::CloseReason> {
+        self.0.watched.last_failure()
+    }
+
     /// Waits until calls can be made, however long that takes.
     ///
     /// # Errors
     /// When the client's shard has ended.
-    pub fn ready(&self) -> impl Future<Output = Result<(), CallError>> + Send + use<> {
+    pub fn ready(&self) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
         if self.state() == ConnectionState::Idle {
             self.0.line.remote.notify(Notice::WakeUp(self.0.entry.index));
         }
-        let ready = self.0.watched.ready();
-        async { ready.await.map_err(CallError::Failed) }
+        self.0.watched.ready()
     }
 
     /// Makes a call whose end is told to a callback, on the shard's thread.
@@ -860,7 +864,7 @@ impl<T> Connect<T> {
     ///
     /// # Errors
     /// When nobody answers there, or not in ringcall's protocol.
-    pub fn wait(self) -> Result<T, CallError> {
+    pub fn wait(self) -> Result<T, Failure> {
         block_on(self)
     }
 }
@@ -895,13 +899,13 @@ impl<T> fmt::Debug for Connect<T> {
 }
 
 impl<T> Future for Connect<T> {
-    type Output = Result<T, CallError>;
+    type Output = Result<T, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let ConnectStage::New(target, text) = &self.stage {
             let failed = |error| {
                 let reason = ringcall_core::CloseReason::Transport(error);
-                CallError::Failed(Failure::not_sent(Cause::Closed(reason)))
+                Failure::not_sent(Cause::Closed(reason))
             };
             let target = match target {
                 Ok(target) => target.clone(),
@@ -937,7 +941,7 @@ impl<T> Future for Connect<T> {
         let Some(connected) = slot.result.lock().take() else { return Poll::Pending };
         let (make, audience) = (self.make, self.audience.take());
         Poll::Ready(match connected {
-            Err(failure) => Err(CallError::Failed(failure)),
+            Err(failure) => Err(failure),
             Ok((entry, watched, skew)) => {
                 let (to, outbox) = (Destination::Client(entry.index), Outbox::default());
                 let (remote, seen) = (Arc::clone(&entry.remote), watched.clone());

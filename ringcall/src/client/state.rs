@@ -56,6 +56,12 @@ struct Seen {
     compressions: u8,
     /// Whom the last connection met that met somebody else than was expected.
     mismatch: Option<Box<Mismatch>>,
+    /// Why the last attempt failed, also while there is another one.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "balanced channels ask for it")
+    )]
+    failure: Option<CloseReason>,
     waiting: Wakers,
 }
 
@@ -66,6 +72,7 @@ impl Watched {
             is_final: false,
             compressions: 0,
             mismatch: None,
+            failure: None,
             waiting: Wakers::default(),
         })))
     }
@@ -94,6 +101,12 @@ impl Watched {
         seen.mismatch.as_deref().filter(|_| is_why).cloned()
     }
 
+    /// Why the last attempt failed, unless one has succeeded since.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn last_failure(&self) -> Option<CloseReason> {
+        self.0.lock().failure
+    }
+
     pub(crate) fn is_final(&self) -> bool {
         self.0.lock().is_final
     }
@@ -114,6 +127,11 @@ impl Watched {
                 return;
             }
             (seen.state, seen.is_final) = (state, is_final);
+            match state {
+                ConnectionState::Broken(reason) => seen.failure = Some(reason),
+                ConnectionState::Ready => seen.failure = None,
+                _ => {}
+            }
             seen.waiting.all()
         };
         waiting.into_iter().for_each(Waker::wake);

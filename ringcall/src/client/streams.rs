@@ -666,15 +666,15 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
     /// # Errors
     /// [`Cause::StreamEnded`] when the call is over: the other half says how. [`Cause::Encode`] and
     /// [`Cause::TooLarge`] when the item could not be sent.
-    pub async fn send(&mut self, item: &I) -> Result<(), CallError> {
+    pub async fn send(&mut self, item: &I) -> Result<(), Failure> {
         let encoding = Encoding {
             compression: self.compression,
             ..Encoding::plain(I::CODEC, self.in_signature)
         };
         let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
         poll_fn(send).await.map_err(|error| match error {
-            ItemError::Encode(error) => Failure::not_sent(error.into()).into(),
-            _ => Failure::unknown(Cause::StreamEnded).into(),
+            ItemError::Encode(error) => Failure::not_sent(error.into()),
+            _ => Failure::unknown(Cause::StreamEnded),
         })
     }
 
@@ -682,7 +682,7 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
     ///
     /// # Errors
     /// As for [`send`](ItemSender::send); the items that were not sent are dropped.
-    pub async fn send_all(&mut self, items: impl Stream<Item = I>) -> Result<(), CallError> {
+    pub async fn send_all(&mut self, items: impl Stream<Item = I>) -> Result<(), Failure> {
         let mut items = std::pin::pin!(items);
         while let Some(item) = poll_fn(|cx| items.as_mut().poll_next(cx)).await {
             self.send(&item).await?;
@@ -694,7 +694,7 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
     ///
     /// # Errors
     /// As there.
-    pub fn send_wait(&mut self, item: &I) -> Result<(), CallError>
+    pub fn send_wait(&mut self, item: &I) -> Result<(), Failure>
     where
         S: BlockOn,
     {

@@ -109,6 +109,10 @@ impl Connector for Clients {
         Opening(Box::pin(async { ready.await.is_ok() }))
     }
 
+    fn failure(&self, client: &Client) -> Option<CloseReason> {
+        client.last_failure()
+    }
+
     fn mismatch(&self, client: &Client) -> Option<Mismatch> {
         client.mismatch()
     }
@@ -282,6 +286,10 @@ impl Connector for LocalClients {
         LocalOpening(Box::pin(async { ready.await.is_ok() }))
     }
 
+    fn failure(&self, client: &LocalClient) -> Option<CloseReason> {
+        client.last_failure()
+    }
+
     fn mismatch(&self, client: &LocalClient) -> Option<Mismatch> {
         client.mismatch()
     }
@@ -373,6 +381,10 @@ impl<N: Connector, F: Filter<ClientCall>> Connector for Filtering<N, F> {
 
     fn opening(&self, filtered: &Self::Channel) -> N::Opening {
         self.connector.opening(filtered.channel())
+    }
+
+    fn failure(&self, filtered: &Self::Channel) -> Option<CloseReason> {
+        self.connector.failure(filtered.channel())
     }
 
     fn mismatch(&self, filtered: &Self::Channel) -> Option<Mismatch> {

@@ -195,6 +195,15 @@ pub enum Role {
     Server,
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Caller => "caller",
+            Role::Server => "server",
+        })
+    }
+}
+
 /// A call that something happens to.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -335,6 +344,12 @@ impl Class {
             Class::Refused => "refused",
             Class::Unknown => "unknown",
         }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who may connect, and who may call what.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use ringcall_core::{Handle, Instant, Status};
 use ringcall_tls::PeerIdentity;
 use subtle::ConstantTimeEq;
 
+use crate::Metadata;
 use crate::client::Credentials;
 
 /// Whether two secrets are equal. How long it takes depends on their lengths, never on where they differ, so
@@ -30,6 +32,8 @@ pub fn same_secret(a: &[u8], b: &[u8]) -> bool {
 pub enum Access {
     /// Go on.
     Allow,
+    /// Go on, and handlers are told who it is, see [`allow_as`](Access::allow_as).
+    AllowAs(Principal),
     /// Credentials are missing or wrong. A call is refused with
     /// [`UNAUTHENTICATED`](Status::UNAUTHENTICATED), a connection is closed.
     Unauthenticated(Cow<'static, str>),
@@ -39,6 +43,51 @@ pub enum Access {
 }
 
 impl Access {
+    /// Go on as this: whatever the hook knows of who it is, such as a user with rights, of any type.
+    /// Handlers, filters and the hooks that come later read it as `principal::<T>()`, of the same type:
+    /// [`Context::principal`](crate::Context::principal). Of a connection it is for all of its calls; of a call it
+    /// takes the place of its connection's.
+    ///
+    /// It costs one allocation, and a call that has one of its own a place in a table until it is answered; the
+    /// calls of others cost nothing.
+    ///
+    /// ```
+    /// use ringcall::{Access, Context, Refusal, Server};
+    ///
+    /// struct User {
+    ///     name: String,
+    /// }
+    ///
+    /// #[ringcall::service]
+    /// trait Notes {
+    ///     async fn whose(&self, cx: &Context) -> Result<String, Refusal>;
+    /// }
+    ///
+    /// struct Desk;
+    ///
+    /// impl Notes for Desk {
+    ///     async fn whose(&self, cx: &Context) -> Result<String, Refusal> {
+    ///         let user: &User = cx.principal().ok_or(Refusal::unauthenticated())?;
+    ///         Ok(user.name.clone())
+    ///     }
+    /// }
+    ///
+    /// # fn main() {
+    /// let server = Server::bind("127.0.0.1:0").service(Desk.into_notes()).authorize(|connection| {
+    ///     match connection.credentials() {
+    ///         Some(shown) if shown.matches(b"ann's secret") => {
+    ///             Access::allow_as(User { name: "ann".to_owned() })
+    ///         }
+    ///         _ => Access::unauthenticated("a token is missing or wrong"),
+    ///     }
+    /// });
+    /// # drop(server);
+    /// # }
+    /// ```
+    pub fn allow_as<T: Any + Send + Sync>(principal: T) -> Access {
+        Access::AllowAs(Principal::new(principal))
+    }
+
     /// Shorthand for [`Access::Unauthenticated`].
     pub fn unauthenticated(reason: impl Into<Cow<'static, str>>) -> Access {
         Access::Unauthenticated(reason.into())
@@ -49,12 +98,57 @@ impl Access {
         Access::Forbidden(reason.into())
     }
 
-    fn refused(self) -> Option<(Status, Cow<'static, str>)> {
+    /// As whom it may go on, or with what it is refused.
+    fn decided(self) -> Decided {
         match self {
-            Access::Allow => None,
-            Access::Unauthenticated(reason) => Some((Status::UNAUTHENTICATED, reason)),
-            Access::Forbidden(reason) => Some((Status::FORBIDDEN, reason)),
+            Access::Allow => Ok(None),
+            Access::AllowAs(principal) => Ok(Some(principal)),
+            Access::Unauthenticated(reason) => Err((Status::UNAUTHENTICATED, reason)),
+            Access::Forbidden(reason) => Err((Status::FORBIDDEN, reason)),
         }
+    }
+}
+
+type Decided = Result<Option<Principal>, (Status, Cow<'static, str>)>;
+
+/// Who was let in, as the hook says that has let it in: a value of any type, shared by all who look at it.
+///
+/// One is equal to its clones, and to nothing else.
+#[derive(Clone)]
+pub struct Principal(Arc<dyn Any + Send + Sync>);
+
+impl Principal {
+    /// Takes what is known.
+    pub fn new<T: Any + Send + Sync>(principal: T) -> Principal {
+        Principal(Arc::new(principal))
+    }
+
+    /// What is known, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+/// One that is shared already, such as by a cache of tokens: nothing is allocated. It is read as `T`.
+impl<T: Any + Send + Sync> From<Arc<T>> for Principal {
+    fn from(principal: Arc<T>) -> Principal {
+        Principal(principal)
+    }
+}
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Principal) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
+    }
+}
+
+impl Eq for Principal {}
+
+/// Not what it is: that may be secret, and need not be printable.
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal").finish_non_exhaustive()
     }
 }
 
@@ -84,17 +178,40 @@ impl ConnectionInfo {
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
+
+    /// Who it is, as [`authorize`](crate::Server::authorize) has found: `None` if it did not say so, see
+    /// [`Access::allow_as`], or of another type, and in that hook itself.
+    #[must_use]
+    pub fn principal<T: Any>(&self) -> Option<&T> {
+        self.caller.principal()
+    }
 }
 
 /// What is known about who calls, and what.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerInfo<'a> {
-    pub(crate) connection: &'a ConnectionInfo,
-    pub(crate) method: &'static str,
-    pub(crate) extensions: &'a [u8],
+    connection: &'a ConnectionInfo,
+    method: &'static str,
+    metadata: Metadata<&'a [u8]>,
+    principal: Option<&'a Principal>,
 }
 
 impl<'a> CallerInfo<'a> {
+    /// About a call with these extensions.
+    pub(crate) fn new(
+        connection: &'a ConnectionInfo,
+        method: &'static str,
+        extensions: &'a [u8],
+    ) -> CallerInfo<'a> {
+        let principal = connection.caller.principal.as_ref();
+        CallerInfo { connection, method, metadata: Metadata::new(extensions), principal }
+    }
+
+    /// The same of a call that was let in as somebody of its own.
+    pub(crate) fn with_own(self, principal: Option<&'a Principal>) -> CallerInfo<'a> {
+        CallerInfo { principal: principal.or(self.principal), ..self }
+    }
+
     /// The method's full name: `package.Service/method`.
     #[must_use]
     pub fn method(&self) -> &'static str {
@@ -110,8 +227,22 @@ impl<'a> CallerInfo<'a> {
     /// What came along with this very call to prove who makes it.
     #[must_use]
     pub fn credentials(&self) -> Option<&'a [u8]> {
-        let mut shown = Extensions::new(self.extensions).flatten();
+        let mut shown = Extensions::new(self.metadata.0).flatten();
         shown.find(|extension| extension.tag == tag::CREDENTIALS).map(|extension| extension.value)
+    }
+
+    /// The call's metadata and context, as its caller says; nobody has checked it.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata<&'a [u8]> {
+        &self.metadata
+    }
+
+    /// Who calls, as the hooks before this one have found ([`Access::allow_as`]): for
+    /// [`authorize_calls`](crate::Server::authorize_calls) that is whoever has connected, and for
+    /// [`priority_max`](crate::Server::priority_max) whom that hook has found.
+    #[must_use]
+    pub fn principal<T: Any>(&self) -> Option<&'a T> {
+        self.principal?.get()
     }
 }
 
@@ -122,6 +253,14 @@ pub(crate) struct Caller {
     /// Whom its certificate names.
     #[cfg(feature = "tls")]
     pub(crate) identity: Option<Arc<PeerIdentity>>,
+    /// Whom a hook has found it to be.
+    pub(crate) principal: Option<Principal>,
+}
+
+impl Caller {
+    pub(crate) fn principal<T: Any>(&self) -> Option<&T> {
+        self.principal.as_ref()?.get()
+    }
 }
 
 type ConnectionHook = Arc<dyn Fn(&ConnectionInfo) -> Access + Send + Sync>;
@@ -201,12 +340,18 @@ impl Gate {
         admitted.unwrap_or_default()
     }
 
+    /// Whom the hook for connections has found.
+    pub(crate) fn principal(&self, handle: Handle) -> Option<Principal> {
+        self.admitted.get(&handle)?.info.caller.principal.clone()
+    }
+
     pub(crate) fn hook(&self) -> Option<ConnectionHook> {
         self.authority.connections.clone()
     }
 
     pub(crate) fn admit(&mut self, handle: Handle, info: ConnectionInfo, now: Instant) {
-        if self.authority.calls.is_some() || self.authority.priorities.is_some() {
+        let Authority { calls, priorities, .. } = &self.authority;
+        if calls.is_some() || priorities.is_some() || info.caller.principal.is_some() {
             let admitted = Admitted { info: Rc::new(info), refusals: 0, since: now };
             self.admitted.insert(handle, admitted);
         }
@@ -228,8 +373,8 @@ impl Gate {
 }
 
 /// What a hook came to: a hook that panics lets nobody in.
-pub(crate) fn ask(hook: impl FnOnce() -> Access) -> Option<(Status, Cow<'static, str>)> {
-    ask_or(Access::forbidden("the hook panicked"), hook).refused()
+pub(crate) fn ask(hook: impl FnOnce() -> Access) -> Decided {
+    ask_or(Access::forbidden("the hook panicked"), hook).decided()
 }
 
 /// What a hook came to, or this if it panics.

@@ -25,9 +25,9 @@ pub enum CallerKey {
 }
 
 impl CallerKey {
-    /// Shorthand for [`CallerKey::Metadata`].
+    /// Shorthand for [`CallerKey::Metadata`], without capitals, which no key has.
     pub fn metadata(key: impl Into<String>) -> CallerKey {
-        CallerKey::Metadata(key.into())
+        CallerKey::Metadata(key.into().to_ascii_lowercase())
     }
 
     pub(crate) fn is_sound(&self) -> bool {

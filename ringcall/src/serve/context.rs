@@ -1,5 +1,6 @@
 //! What a handler knows about its call, and how it uses time and makes calls itself.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,10 +14,11 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use ringcall_core::{Clock, Instant, SharedChunk};
 
+use super::access::{Caller, Principal};
 use super::incoming::{CancelFlag, Facts, Incoming, Origin};
 use crate::Metadata;
 use crate::client::{Inherited, LocalClient, LocalConnect, Peer, SpanIds, ToAddress, Within};
-use crate::metadata::handed_down;
+use crate::metadata::{BadMetadataKey, expect_key, handed_down};
 use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
 
 /// What is about the call rather than in it.
@@ -39,6 +41,8 @@ pub struct Context {
     facts: Facts,
     home: Home,
     metadata: Metadata,
+    /// Of a call on its shard.
+    principal: Option<Principal>,
 }
 
 enum Home {
@@ -66,8 +70,21 @@ impl Context {
     /// [`REPLY_FAILED`](ringcall_core::Status::REPLY_FAILED).
     ///
     /// # Panics
-    /// When the key is not one, see [`Metadata`].
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
         let Facts { handle, request, .. } = self.facts;
         match &self.home {
             Home::Shard(shard) => shard.reply_metadata.add(handle, request, key, value.as_ref()),
@@ -83,6 +100,19 @@ impl Context {
         match &self.home {
             Home::Shard(shard) => shard.peer_identity(self.facts.handle),
             Home::Elsewhere(_, flag) => flag.caller.identity.clone(),
+        }
+    }
+
+    /// Who calls, as the server's hooks have found: what [`authorize_calls`](crate::Server::authorize_calls) has let the
+    /// call in as, or [`authorize`](crate::Server::authorize) its connection, see
+    /// [`Access::allow_as`](crate::Access::allow_as), or a filter
+    /// ([`ServerCall::set_principal`](crate::filter::ServerCall::set_principal)). `None` if nobody has said so, or it is
+    /// of another type.
+    #[must_use]
+    pub fn principal<T: Any>(&self) -> Option<&T> {
+        match &self.home {
+            Home::Shard(_) => self.principal.as_ref()?.get(),
+            Home::Elsewhere(_, flag) => flag.caller.principal(),
         }
     }
 
@@ -204,7 +234,7 @@ pub struct SendContext {
     is_elsewhere: bool,
     flag: Arc<CancelFlag>,
     metadata: Metadata<SharedChunk>,
-    caller: super::access::Caller,
+    caller: Caller,
 }
 
 impl SendContext {
@@ -220,6 +250,12 @@ impl SendContext {
     #[must_use]
     pub fn peer_identity(&self) -> Option<Arc<crate::PeerIdentity>> {
         self.caller.identity.clone()
+    }
+
+    /// Who calls, as the server's hooks have found, see [`Context::principal`].
+    #[must_use]
+    pub fn principal<T: Any>(&self) -> Option<&T> {
+        self.caller.principal()
     }
 
     /// Where the call comes from, see [`Context::peer_address`].
@@ -254,9 +290,22 @@ impl SendContext {
     /// was given is lost.
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
-        self.flag.add_metadata(key, value.as_ref());
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
+        self.flag.add_metadata(key, value.as_ref())
     }
 
     /// Ready after a while.
@@ -352,33 +401,32 @@ impl FromCall for Context {
                 Home::Elsewhere(Arc::clone(remote), Arc::clone(flag))
             }
         };
-        Context { facts: call.facts, home, metadata: Metadata::new(call.extensions.clone()) }
+        let Facts { handle, request, .. } = call.facts;
+        let principal = match &home {
+            Home::Shard(shard) => shard.principal(handle, request),
+            Home::Elsewhere(..) => None,
+        };
+        let metadata = Metadata::new(call.extensions.clone());
+        Context { facts: call.facts, home, metadata, principal }
     }
 }
 
 impl FromCall for SendContext {
     fn from_call(call: &Incoming) -> SendContext {
         let Facts { handle, request, .. } = call.facts;
-        let (remote, flag) = match &call.origin {
-            Origin::Shard(shard) => (
-                Arc::clone(&shard.remote),
-                shard.reply_metadata.share(handle, request, || shard.caller(handle)),
-            ),
-            Origin::Elsewhere(remote, flag) => (Arc::clone(remote), Arc::clone(flag)),
+        let (remote, flag, caller) = match &call.origin {
+            Origin::Shard(shard) => {
+                let caller = shard.caller_of(handle, request);
+                let flag = shard.reply_metadata.share(handle, request, || caller.clone());
+                (Arc::clone(&shard.remote), flag, caller)
+            }
+            Origin::Elsewhere(remote, flag) => {
+                (Arc::clone(remote), Arc::clone(flag), flag.caller.clone())
+            }
         };
         let is_elsewhere = matches!(call.origin, Origin::Elsewhere(..));
         let metadata = Metadata::new(call.extensions.share());
-        SendContext {
-            facts: call.facts,
-            remote,
-            is_elsewhere,
-            flag,
-            metadata,
-            caller: match &call.origin {
-                Origin::Shard(shard) => shard.caller(call.facts.handle),
-                Origin::Elsewhere(_, flag) => flag.caller.clone(),
-            },
-        }
+        SendContext { facts: call.facts, remote, is_elsewhere, flag, metadata, caller }
     }
 }
 

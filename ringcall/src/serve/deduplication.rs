@@ -481,7 +481,7 @@ mod tests {
         let kept = kept(settings());
         let digest = |method, who: &str, key: &[u8]| {
             let mut writer = ringcall_core::frame::ExtensionWriter::new();
-            crate::metadata::push_entry(&mut writer, "who", who.as_bytes());
+            crate::metadata::push_entry(&mut writer, "who", who.as_bytes()).unwrap();
             crate::metadata::push(&mut writer, tag::IDEMPOTENCY_KEY, &[key]);
             kept.key(method, Caller::default, &writer.finish())
         };

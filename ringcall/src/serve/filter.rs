@@ -1,5 +1,6 @@
 //! Calls that pass the filters of a server on their way to their handlers.
 
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use ringcall_core::{Status, StatusClass};
 
+use super::access::Principal;
 use super::context::ShardClock;
 use super::incoming::{Facts, Incoming, Origin};
 use super::mount::Method;
@@ -14,6 +16,7 @@ use super::slots::{Slots, Work};
 use crate::Metadata;
 use crate::client::{LocalClient, Peer, Within};
 use crate::filter::{CallEnd, Filter};
+use crate::metadata::{BadMetadataKey, expect_key};
 use crate::shard::{Inner, OpenStream};
 
 /// A call on its way to its handler, as filters see it. Its argument was not looked at yet.
@@ -22,6 +25,9 @@ pub struct ServerCall {
     method: &'static str,
     metadata: Metadata,
     shard: Rc<Inner>,
+    principal: Option<Principal>,
+    /// A filter has said who it is.
+    is_principal_new: bool,
 }
 
 impl ServerCall {
@@ -41,10 +47,38 @@ impl ServerCall {
     /// [`Context::reply_metadata`](crate::Context::reply_metadata).
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_reply_metadata`](Self::try_reply_metadata) is for keys of others.
+    #[track_caller]
     pub fn reply_metadata(&self, key: &str, value: impl AsRef<[u8]>) {
+        expect_key(self.try_reply_metadata(key, value));
+    }
+
+    /// The same for a key that may be none, such as a header of somebody else that is passed on.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_reply_metadata(
+        &self,
+        key: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), BadMetadataKey> {
         let Facts { handle, request, .. } = self.facts;
-        self.shard.reply_metadata.add(handle, request, key, value.as_ref());
+        self.shard.reply_metadata.add(handle, request, key, value.as_ref())
+    }
+
+    /// Who calls, as the server's hooks or a filter before this one have found, see
+    /// [`Context::principal`](crate::Context::principal).
+    #[must_use]
+    pub fn principal<T: Any>(&self) -> Option<&T> {
+        self.principal.as_ref()?.get()
+    }
+
+    /// Says who calls: for filters that ask for it themselves, such as at another server. Handlers and the filters that
+    /// come later read it, instead of what was known before. It costs what [`Access::allow_as`](crate::Access::allow_as)
+    /// does.
+    pub fn set_principal<T: Any + Send + Sync>(&mut self, principal: T) {
+        self.principal = Some(Principal::new(principal));
+        self.is_principal_new = true;
     }
 
     /// How long the caller still waits.
@@ -144,6 +178,8 @@ impl<F: Filter<ServerCall>> ServerFilter for Filters<F> {
             method: method.full_name(),
             metadata: Metadata::new(call.extensions.clone()),
             shard: Rc::clone(&shard),
+            principal: shard.principal(facts.handle, facts.request),
+            is_principal_new: false,
         };
         let slot = match self.slots.build(|| Ok(self.filter.before(seen))) {
             Ok(slot) => slot,
@@ -175,6 +211,11 @@ impl Work<Result<ServerCall, Status>> for Passing {
         match passed {
             Ok(seen) => {
                 call.facts.deadline = seen.facts.deadline;
+                if seen.is_principal_new
+                    && let Some(principal) = seen.principal
+                {
+                    shard.set_principal(facts.handle, facts.request, principal);
+                }
                 // The handler finds it.
                 early.0 = None;
                 method.run(&mut call);

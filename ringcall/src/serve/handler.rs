@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringcall_codec_rkyv::{Form, Formed, IntoError, Message, Typed};
+use ringcall_codec_rkyv::{Form, Formed, InternalError, IntoError, Message, Typed, Unanswered};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Attached, Clock, Encoded, Payload, Refusal, SharedChunk, SharedPool, Status};
+use ringcall_core::{
+    Attached, Clock, Encoded, Instant, Payload, Refusal, SharedChunk, SharedPool, Status,
+};
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running, tie_of};
 use super::slots::{Slots, Work};
@@ -67,7 +70,7 @@ impl<V: Message, E: IntoError> Work<Result<V, E>> for Served {
         match output.map_err(E::into_error) {
             Ok(value) => answer(shard, facts, Status::OK, &value),
             Err(Ok(error)) => answer(shard, facts, Status::APPLICATION_ERROR, &error),
-            Err(Err(refusal)) => shard.refuse_until(facts.handle, facts.request, refusal),
+            Err(Err(unanswered)) => end_unanswered(shard, facts, &unanswered),
         }
     }
 }
@@ -93,6 +96,39 @@ pub(super) fn header<M: Message>(status: Status, facts: &Facts, form: Form) -> R
     let codec = form.codec().unwrap_or(M::CODEC);
     let (signature, queue_us) = (facts.out_signature, facts.queue_us);
     ReplyHeader { signature, codec, queue_us, ..ReplyHeader::new(status) }
+}
+
+/// Ends a call whose handler has no answer.
+#[cold]
+pub(super) fn end_unanswered(shard: &Inner, facts: &Facts, unanswered: &Unanswered) {
+    match unanswered {
+        Unanswered::Refused(refusal) => {
+            shard.refuse_until(facts.handle, facts.request, *refusal);
+        }
+        Unanswered::Internal(error) => {
+            let caller = shard.peer_address(facts.handle);
+            log_internal(&shard.remote, shard.now(), facts, caller, error);
+            shard.refuse(facts.handle, facts.request, Status::INTERNAL);
+        }
+    }
+}
+
+/// What went wrong is for this side: callers are not told.
+fn log_internal(
+    remote: &Remote,
+    now: Instant,
+    facts: &Facts,
+    caller: Option<SocketAddr>,
+    error: &InternalError,
+) {
+    let Some(failed) = remote.internal_lines.may_write(now) else { return };
+    let caller = caller.map_or_else(|| "a local caller".to_owned(), |caller| caller.to_string());
+    let others = match failed - 1 {
+        0 => String::new(),
+        others => format!(" ({others} more since the last line)"),
+    };
+    let method = facts.method();
+    log::error!("the handler of {method} failed, {caller} gets INTERNAL: {error}{others}");
 }
 
 pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
@@ -168,7 +204,8 @@ where
             let ran = catch_unwind(AssertUnwindSafe(|| block_until(handler(call)?, &flag)));
             drop(entered);
             let extensions = flag.take_metadata();
-            let answer = Away { remote, facts, replies, extensions };
+            let caller = flag.caller.address;
+            let answer = Away { remote, facts, replies, extensions, caller };
             match (ran, flag.cancelled()) {
                 (_, Some(status)) => answer.status(status),
                 (Ok(Ok(result)), None) => answer.result(result),
@@ -232,7 +269,7 @@ where
 impl Inner {
     /// What a handler on another thread shares with its call.
     fn flag(&self, facts: &Facts) -> Arc<CancelFlag> {
-        let flag = CancelFlag::new(self.caller(facts.handle));
+        let flag = CancelFlag::new(self.caller_of(facts.handle, facts.request));
         Arc::new(flag.in_scope(self.scope_of(facts)))
     }
 }
@@ -414,7 +451,8 @@ impl Owed {
     fn take(&mut self) -> Option<Away> {
         let (remote, facts) = self.answer.take()?;
         let extensions = self.flag.take_metadata();
-        Some(Away { remote, facts, replies: self.replies.clone(), extensions })
+        let (replies, caller) = (self.replies.clone(), self.flag.caller.address);
+        Some(Away { remote, facts, replies, extensions, caller })
     }
 
     fn result<V: Message, E: IntoError>(mut self, result: Result<V, E>) {
@@ -491,12 +529,15 @@ pub(crate) struct Away {
     pub(crate) replies: SharedPool,
     /// Metadata of the answer.
     pub(crate) extensions: Vec<u8>,
+    /// Where the call came from.
+    pub(crate) caller: Option<SocketAddr>,
 }
 
 impl Away {
     /// Without metadata, and with nothing to encode.
     pub(crate) fn without(remote: Arc<Remote>, facts: Facts) -> Away {
-        Away { remote, facts, replies: SharedPool::new(0), extensions: Vec::new() }
+        let (replies, extensions) = (SharedPool::new(0), Vec::new());
+        Away { remote, facts, replies, extensions, caller: None }
     }
 
     /// What a handler came to.
@@ -504,7 +545,18 @@ impl Away {
         match result.map_err(E::into_error) {
             Ok(value) => self.message(Status::OK, &value),
             Err(Ok(error)) => self.message(Status::APPLICATION_ERROR, &error),
-            Err(Err(refusal)) => self.refuse(refusal),
+            Err(Err(unanswered)) => self.unanswered(&unanswered),
+        }
+    }
+
+    pub(crate) fn unanswered(self, unanswered: &Unanswered) {
+        match unanswered {
+            Unanswered::Refused(refusal) => self.refuse(*refusal),
+            Unanswered::Internal(error) => {
+                let now = MachineClock.now();
+                log_internal(&self.remote, now, &self.facts, self.caller, error);
+                self.status(Status::INTERNAL);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use ringcall_core::{
 use super::MethodTable;
 use super::access::Caller;
 use super::admit::{Admitted, Forms};
+use crate::metadata::BadMetadataKey;
 use crate::observe::{Entered, Scope, enter};
 use crate::shard::{Inner, Remote};
 
@@ -152,8 +153,8 @@ impl CancelFlag {
         CancelFlag { metadata: Mutex::new(metadata), ..self }
     }
 
-    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) {
-        crate::metadata::push_entry(&mut self.metadata.lock(), key, value);
+    pub(crate) fn add_metadata(&self, key: &str, value: &[u8]) -> Result<(), BadMetadataKey> {
+        crate::metadata::push_entry(&mut self.metadata.lock(), key, value)
     }
 
     /// What was added since it was asked last.

@@ -21,7 +21,7 @@ mod starting;
 mod streams;
 mod table;
 
-pub use access::{Access, CallerInfo, ConnectionInfo, same_secret};
+pub use access::{Access, CallerInfo, ConnectionInfo, Principal, same_secret};
 pub use caller_key::CallerKey;
 #[cfg(feature = "cluster")]
 pub(crate) use context::RemoteSleep;

@@ -9,10 +9,12 @@ use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{Handle, RequestId, Status};
 
 use super::ServerFilter;
-use super::access::Caller;
+use super::access::{Caller, Principal};
 use super::incoming::CancelFlag;
+use crate::metadata::BadMetadataKey;
 
-/// Calls of a shard whose answers have metadata, or whose ends a filter wants to know; the others are not in
+/// Calls of a shard whose answers have metadata, whose ends a filter wants to know, or that were let in as somebody of
+/// their own; the others are not in
 /// it, so that they pay for a look at whether it is empty. A call leaves it with its answer.
 #[derive(Default)]
 pub(crate) struct ReplyMetadata(RefCell<HashMap<(Handle, RequestId), Entry>>);
@@ -21,6 +23,7 @@ pub(crate) struct ReplyMetadata(RefCell<HashMap<(Handle, RequestId), Entry>>);
 struct Entry {
     added: Added,
     told: Option<Told>,
+    principal: Option<Principal>,
 }
 
 enum Added {
@@ -64,11 +67,17 @@ impl ReplyMetadata {
         change(self.0.borrow_mut().entry(of).or_default())
     }
 
-    pub(crate) fn add(&self, handle: Handle, request: RequestId, key: &str, value: &[u8]) {
+    pub(crate) fn add(
+        &self,
+        handle: Handle,
+        request: RequestId,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), BadMetadataKey> {
         self.with((handle, request), |entry| match &mut entry.added {
             Added::Here(writer) => crate::metadata::push_entry(writer, key, value),
             Added::Elsewhere(flag) => flag.add_metadata(key, value),
-        });
+        })
     }
 
     pub(crate) fn watch(
@@ -79,6 +88,15 @@ impl ReplyMetadata {
         method: &'static str,
     ) {
         self.with((handle, request), |entry| entry.told = Some(Told(filters, method)));
+    }
+
+    pub(crate) fn set_principal(&self, handle: Handle, request: RequestId, principal: Principal) {
+        self.with((handle, request), |entry| entry.principal = Some(principal));
+    }
+
+    /// Who makes a call, if that is somebody of its own.
+    pub(crate) fn principal(&self, handle: Handle, request: RequestId) -> Option<Principal> {
+        self.0.borrow().get(&(handle, request))?.principal.clone()
     }
 
     /// What another thread may add to.

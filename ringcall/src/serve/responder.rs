@@ -4,11 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ringcall_codec_rkyv::Message;
+use ringcall_codec_rkyv::{HandlerError, Message};
 use ringcall_core::{Refusal, SharedPool, Status};
 
 use super::handler::Away;
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running};
+use crate::metadata::{BadMetadataKey, expect_key};
 use crate::shard::Remote;
 
 /// Answers a call later, from any thread: the last parameter of a method that is a plain `fn`.
@@ -43,12 +44,32 @@ impl<V: Message, E: Message> Responder<V, E> {
         }
     }
 
+    /// Fails with an error of the method's, a refusal, or for a reason that is for the log of this side only: all that a
+    /// handler may fail with, see [`HandlerError`].
+    pub fn fail(mut self, error: impl Into<HandlerError<E>>) {
+        if let Some(away) = self.take() {
+            match self.flag.cancelled() {
+                Some(status) => away.status(status),
+                None => away.result(Err::<V, HandlerError<E>>(error.into())),
+            }
+        }
+    }
+
     /// Adds an entry of metadata to the answer, see [`Context::reply_metadata`](crate::Context::reply_metadata).
     ///
     /// # Panics
-    /// When the key is not one.
+    /// When the key is not one: [`try_metadata`](Self::try_metadata) is for keys of others.
+    #[track_caller]
     pub fn metadata(&self, key: &str, value: impl AsRef<[u8]>) {
-        self.flag.add_metadata(key, value.as_ref());
+        expect_key(self.try_metadata(key, value));
+    }
+
+    /// The same for a key that may be none.
+    ///
+    /// # Errors
+    /// When it is none; nothing is added then.
+    pub fn try_metadata(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), BadMetadataKey> {
+        self.flag.add_metadata(key, value.as_ref())
     }
 
     /// Whether nobody waits for the answer any more. It must be given all the same, or dropped.
@@ -60,7 +81,8 @@ impl<V: Message, E: Message> Responder<V, E> {
     fn take(&mut self) -> Option<Away> {
         let (remote, facts) = self.call.take()?;
         let extensions = self.flag.take_metadata();
-        Some(Away { remote, facts, replies: SharedPool::new(0), extensions })
+        let (replies, caller) = (SharedPool::new(0), self.flag.caller.address);
+        Some(Away { remote, facts, replies, extensions, caller })
     }
 }
 
@@ -104,7 +126,8 @@ impl<V: Message, E: Message> Responds for Responder<V, E> {
         let facts = call.facts;
         let (remote, flag) = match &call.origin {
             Origin::Shard(shard) => {
-                let flag = Arc::new(CancelFlag::new(shard.caller(facts.handle)));
+                let caller = shard.caller_of(facts.handle, facts.request);
+                let flag = Arc::new(CancelFlag::new(caller));
                 let running = Running::Elsewhere(Arc::clone(&flag));
                 let bytes = size_of::<CancelFlag>();
                 shard.keep_running(facts.handle, facts.request, facts.deadline, running, bytes);

@@ -45,6 +45,15 @@ pub enum Handlers {
     Offload,
 }
 
+impl fmt::Display for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Handlers::Shard => "shard",
+            Handlers::Offload => "offload",
+        })
+    }
+}
+
 type MountService =
     Arc<dyn Fn(&Shard, &mut Mount, Handlers) -> Result<(), ServeError> + Send + Sync>;
 

@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Form, Formed, FromBody, IntoError, Invalid, Message};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, IntoError, Invalid, Message, Unanswered};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, Refusal, ReplyError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Status};
 
 use super::MethodTable;
-use super::handler::{Handler, answer, header, panicked};
+use super::handler::{Handler, answer, end_unanswered, header, panicked};
 use super::incoming::{Facts, Incoming, Origin, Running};
 use crate::shard::{OpenStream, Task};
 
@@ -128,16 +128,16 @@ pub enum Ending<V, E> {
     Items(Codec),
     /// With its own error.
     Error(E),
-    /// Before it did anything.
-    Refused(Refusal),
-    /// Without an answer.
+    /// Without an answer of its own.
+    Unanswered(Unanswered),
+    /// Not by itself.
     Status(Status),
 }
 
 impl<V, E> Ending<V, E> {
     /// With what a handler has failed with.
     pub fn failed(failure: impl IntoError<Error = E>) -> Ending<V, E> {
-        failure.into_error().map_or_else(Ending::Refused, Ending::Error)
+        failure.into_error().map_or_else(Ending::Unanswered, Ending::Error)
     }
 }
 
@@ -353,7 +353,7 @@ where
                 Ok(Poll::Ready(Ending::Error(error))) => {
                     answer(shard, facts, Status::APPLICATION_ERROR, &error);
                 }
-                Ok(Poll::Ready(Ending::Refused(it))) => shard.refuse_until(handle, request, it),
+                Ok(Poll::Ready(Ending::Unanswered(it))) => end_unanswered(shard, facts, &it),
                 Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
                 Err(_) => panicked(shard, facts),
             }

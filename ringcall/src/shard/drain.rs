@@ -47,6 +47,19 @@ pub enum DrainStep {
     Closed,
 }
 
+impl fmt::Display for DrainStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DrainStep::Unregistered => "unregistered",
+            DrainStep::Announced => "announced",
+            DrainStep::NotListening => "not listening",
+            DrainStep::Refusing => "refusing",
+            DrainStep::Cancelled => "cancelled",
+            DrainStep::Closed => "closed",
+        })
+    }
+}
+
 /// What came of ending a service.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -148,6 +148,8 @@ pub(crate) struct Inner {
     /// Whether it is asked who calls. Those that this shard connects to are not: they are offered what was meant for
     /// them, and nothing else.
     asks_callers: bool,
+    /// Whether a hook or a filter has ever said who somebody is: otherwise nobody looks.
+    knows_principals: Cell<bool>,
     /// Which instance its server says it is.
     identity: Option<Identity>,
     /// Whether, and how far, it ends its service.
@@ -302,6 +304,7 @@ impl Inner {
             layers: config.layers,
             is_guarded: !gate.is_open(),
             asks_callers: gate.asks_callers(),
+            knows_principals: Cell::new(false),
             identity: config.identity,
             calls_are_plain: Cell::new(
                 watch.is_none()

@@ -22,7 +22,7 @@ use crate::client::{
     Bridge, ConnectSlot, Destination, Outbox, PeerShared, RemoteEnd, RemoteSlot, Route, Security,
     Services,
 };
-use crate::observe::Observers;
+use crate::observe::{Lines, Observers};
 use crate::record::ConnectionRecord;
 use crate::serve::limits::{Limits, Rates};
 use crate::serve::{Sleeper, Tie};
@@ -61,6 +61,8 @@ pub(crate) struct Remote {
     pub(crate) connections: AtomicUsize,
     /// The shard is gone: nobody will read what is left here.
     is_gone: AtomicBool,
+    /// About handlers that fail unexpectedly.
+    pub(crate) internal_lines: Lines,
 }
 
 /// Fewer in a simulation, where shards begin and end all the time, and a full queue should come about.
@@ -164,6 +166,7 @@ impl Remote {
             outbox: OnceLock::new(),
             connections: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
+            internal_lines: Lines::default(),
         })
     }
 

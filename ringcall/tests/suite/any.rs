@@ -48,7 +48,7 @@ fn a_program_need_not_know_how_its_calls_are_made() {
             assert_eq!(run(cook(app.clone(), order(7))).unwrap(), order(7));
             let none = Order { symbol: "NONE".into(), ..order(7) };
             let error = run(cook(app.clone(), none)).unwrap_err();
-            assert!(matches!(error, CallError::App(Rejected::Unknown { .. })), "{error}");
+            assert!(matches!(error, CallError::App(Rejected::Unknown { .. })), "{error:?}");
             let tossed = seen.tossed.load(std::sync::atomic::Ordering::SeqCst);
             app.kitchen.toss(&1).wait().unwrap();
             eventually("it is there", || {

@@ -15,8 +15,8 @@ use crate::common::{
     over_every_engine, over_every_pair, over_one_pair, raw,
 };
 use ringcall::{
-    BlockOn, BlockingClient, Bytes, CallError, CallOptions, Cause, Failure, FailureClass, Handlers,
-    Server, Shard, ShardConfig, Status, Wait, WaitPolicy,
+    Address, BlockOn, BlockingClient, Bytes, CallError, CallOptions, Cause, Failure, FailureClass,
+    Handlers, Server, Shard, ShardConfig, Status, Wait, WaitPolicy,
 };
 
 fn failure<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Failure {
@@ -632,6 +632,29 @@ fn f07_stopping_finishes_what_runs_and_refuses_what_comes() {
         let refused = failure(client.nothing().wait());
         assert!(refused.is_safe_to_retry(), "{refused:?}");
     });
+}
+
+#[test]
+fn words_for_labels_are_short() {
+    use std::net::IpAddr;
+    let failure = Failure::unknown(Cause::Expired);
+    assert!(failure.to_string().contains("CallOptions::deadline"), "{failure}");
+    assert_eq!((failure.class.as_str(), failure.cause.as_str()), ("unknown", "expired"));
+    assert_eq!(Cause::Status(Status::OVERLOADED).as_str(), "status");
+    assert_eq!(FailureClass::NotSent.to_string(), "not sent");
+    assert_eq!(format!("{:>8}", Handlers::Offload), " offload");
+    let server =
+        Server::bind((IpAddr::from([127, 0, 0, 1]), 0)).service(Cook::default().into_kitchen());
+    let server = server.start().unwrap();
+    let Address::Tcp(address) = server.address() else { panic!("TCP was asked for") };
+    let kitchen = KitchenClient::connect(("localhost", address.port()));
+    kitchen.wait().unwrap().nothing().wait().unwrap();
+    KitchenClient::connect((address.ip(), address.port()))
+        .wait()
+        .unwrap()
+        .nothing()
+        .wait()
+        .unwrap();
 }
 
 #[test]

@@ -26,7 +26,7 @@ use ringcall::observe::{Event, Observer};
 use ringcall::{
     Address, BlockOn, CallError, Cause, Client, CloseReason, Context, Expected, Failure,
     FailureClass, Identity, Refusal, RunningServer, Server, Shard, ShardConfig, Status,
-    TransportChoice,
+    TransportChoice, TransportError,
 };
 
 #[cfg(feature = "tls")]
@@ -184,6 +184,9 @@ fn a_balanced_channel_is_waited_for_until_somebody_can_be_called() {
     source.has(vec![Instance::new("till", "7", address.clone())]);
     block(Duration::from_millis(300));
     assert!(!waits.is_finished(), "nobody is there");
+    let soon = balanced.ready().within(Duration::from_millis(50));
+    let refused = Cause::Closed(CloseReason::Transport(TransportError::Refused));
+    assert_eq!(balanced.block_on(soon), Err(Failure::not_sent(refused)), "it says why");
     let till = Drawer { number: 7, paid: Paid::default() }.into_till();
     let _server = Server::bind(address).service(till).start().unwrap();
     assert_eq!(waits.join().unwrap(), Ok(7));
@@ -1112,7 +1115,7 @@ fn g07_a_server_that_says_nothing_is_taken_unless_it_has_to() {
     let connect = || TillClient::connect(server.address());
     assert!(connect().expecting(expected("a1")).wait().is_ok());
     let refused = connect().expecting(expected("a1").required()).wait().map(|_| ());
-    assert_eq!(refused, Err(CallError::Failed(wrong)));
+    assert_eq!(refused, Err(wrong));
     let lazy = Client::connect(server.address()).expecting(expected("a1").required()).lazy();
     let lazy = lazy.wait().unwrap();
     assert!(TillClient::new(lazy.clone()).who().wait().is_err());

@@ -311,7 +311,7 @@ fn settings_that_make_no_sense_are_refused() {
             settings().window(std::time::Duration::ZERO),
             settings().entries_max(0),
             settings().bytes_max(1, 2),
-            Deduplication::new(CallerKey::metadata("No")),
+            Deduplication::new(CallerKey::metadata("n o")),
         ] {
             assert!(matches!(start(wrong), ServeError::Deduplication));
         }

@@ -359,7 +359,7 @@ fn ends_once(pair: Pair, address: &ringcall::Address, at: usize) {
         Ok(client) => client,
         Err(error) => {
             assert!(error.is_safe_to_retry());
-            return went(error.failure().unwrap());
+            return went(&error);
         }
     };
     let options = CallOptions::new().deadline(Duration::from_secs(60));

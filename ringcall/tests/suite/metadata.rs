@@ -156,7 +156,7 @@ where
                     assert!(fails);
                     assert_eq!(reason, "no such street");
                 }
-                Err(other) => panic!("{other}"),
+                Err(other) => panic!("{other:?}"),
             }
         }
     }
@@ -387,4 +387,27 @@ fn what_is_shared_is_send(metadata: Metadata<SharedBody>, peer: Peer, blocking: 
     fn send<T: Send>(_: T) {}
     send((metadata, peer));
     drop(blocking);
+}
+
+#[test]
+fn headers_of_others_can_be_passed_on() {
+    over_every_pair(|pair| {
+        let server = pair.start(pair.bind().service(Office::default().into_post()));
+        let client = pair.secured(Client::connect(server.address())).wait().unwrap();
+        let post =
+            PostClient::new(client).with_options(CallOptions::new().metadata("X-Always", "a"));
+        let call = post.echo(&false).metadata("X-Tenant", "acme");
+        let reply = call.try_metadata("Content-Type", "text").unwrap().with_metadata().wait();
+        let keys: Vec<&str> = reply.metadata.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["x-always", "x-tenant", "content-type"]);
+        assert_eq!(reply.metadata.text("X-Tenant"), Some("acme"));
+        let bad = post.echo(&false).try_metadata(":authority", "x").map(drop).unwrap_err();
+        assert!(bad.to_string().contains("\":authority\" cannot be a key"), "{bad}");
+        let options = CallOptions::new().try_metadata("sp ace", "x").map(drop);
+        assert!(options.is_err());
+        let panic = std::panic::catch_unwind(|| CallOptions::new().metadata("sp ace", "x"));
+        let panic = panic.map(drop).unwrap_err();
+        let text = panic.downcast_ref::<String>().expect("a text");
+        assert!(text.contains("\"sp ace\" cannot be a key"), "{text}");
+    });
 }

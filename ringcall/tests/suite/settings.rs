@@ -71,9 +71,9 @@ fn settings_that_make_no_sense_let_connecting_fail() {
         let unsupported = Cause::Closed(CloseReason::Transport(TransportError::Unsupported));
         let connect = Client::connect(server.address()).config(config.clone());
         let error = pair.secured(connect).wait().unwrap_err();
-        assert_eq!(error.failure().map(|failure| failure.cause), Some(unsupported));
+        assert_eq!(error.cause, unsupported);
         let shard = pair.blocking(&server);
         let error = shard.run(shard.shard().connect(server.address()).config(config)).unwrap_err();
-        assert_eq!(error.failure().map(|failure| failure.cause), Some(unsupported));
+        assert_eq!(error.cause, unsupported);
     });
 }

@@ -27,7 +27,7 @@ fn settings(pair: Pair, tls: Option<TlsClient>) -> ShardConfig {
     config
 }
 
-fn connect(pair: Pair, address: &Address, tls: &TlsClient) -> Result<BlockingClient, CallError> {
+fn connect(pair: Pair, address: &Address, tls: &TlsClient) -> Result<BlockingClient, Failure> {
     BlockingClient::connect_with(address, settings(pair, Some(tls.clone())))
 }
 
@@ -41,9 +41,9 @@ fn serve(pair: Pair, tls: TlsServer) -> (RunningServer, Arc<Seen>) {
     (pair.start(bind(pair).tls(tls).service(cook.into_kitchen())), seen)
 }
 
-fn why(error: &CallError) -> CloseReason {
-    match error {
-        CallError::Failed(Failure { cause: Cause::Closed(reason), .. }) => *reason,
+fn why(error: &(impl Clone + Into<Failure>)) -> CloseReason {
+    match error.clone().into().cause {
+        Cause::Closed(reason) => reason,
         other => panic!("{other}"),
     }
 }
@@ -419,7 +419,7 @@ fn h05_connections_are_denied_by_who_makes_them() {
             if let Some(token) = token {
                 connect = connect.credentials(Credentials::new(token).unwrap());
             }
-            connect.tls(tls).wait().and_then(|kitchen| kitchen.nothing().wait())
+            connect.tls(tls).wait()?.nothing().wait()
         };
         assert!(dial(Some("worker"), None).is_ok() && dial(None, Some("open sesame")).is_ok());
         for (name, token) in
@@ -452,7 +452,7 @@ fn h05_calls_are_refused_when_a_token_ends() {
         let kitchen = kitchen.wait().unwrap();
         kitchen.nothing().wait().unwrap();
         let error = kitchen.taste(&order(1)).wait().expect_err("not this one");
-        let CallError::Failed(failure) = error else { panic!("{error}") };
+        let CallError::Failed(failure) = error else { panic!("{error:?}") };
         assert_eq!(failure.cause, Cause::Status(Status::FORBIDDEN));
         is_good.store(false, Ordering::SeqCst);
         assert_eq!(status(&kitchen.nothing().wait().unwrap_err()), Status::UNAUTHENTICATED);
@@ -509,7 +509,8 @@ fn h05_a_hook_that_panics_lets_nobody_in() {
         let server = bind(pair).service(Cook::default().into_kitchen());
         let server = pair.start(server.authorize(|_| panic!("as asked")));
         let kitchen = KitchenClient::connect(server.address()).transport(pair.client).wait();
-        let error = kitchen.and_then(|kitchen| kitchen.nothing().wait()).expect_err("nobody");
+        let error = kitchen.map_err(CallError::from).and_then(|kitchen| kitchen.nothing().wait());
+        let error = error.expect_err("nobody");
         assert_eq!(why(&error), CloseReason::GoAway(CloseCode::DENIED));
         drop(server);
     });
@@ -792,6 +793,6 @@ fn shows_no_secret() {
     }
 }
 
-fn shown_error(error: &CallError) {
+fn shown_error(error: &Failure) {
     log::error!("{error} {error:?}");
 }

@@ -46,6 +46,16 @@ pub enum DnsKind {
     Srv,
 }
 
+impl fmt::Display for DnsKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DnsKind::A => "A",
+            DnsKind::Aaaa => "AAAA",
+            DnsKind::Srv => "SRV",
+        })
+    }
+}
+
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DnsRecord {

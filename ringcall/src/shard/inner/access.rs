@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-use ringcall_core::{CloseReason, Handle, Request, Status};
+use ringcall_core::{CloseReason, Handle, Request, RequestId, Status};
 
 use super::Inner;
 use crate::client::Credentials;
-use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, ask, ask_or};
+use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, Principal, ask, ask_or};
 
 impl Inner {
     /// Who is at the other side.
@@ -17,7 +17,34 @@ impl Inner {
             address: self.peer_address(handle),
             #[cfg(feature = "tls")]
             identity: self.peer_identity(handle),
+            principal: None,
         }
+    }
+
+    /// The same, and who makes this call.
+    pub(crate) fn caller_of(&self, handle: Handle, request: RequestId) -> Caller {
+        Caller { principal: self.principal(handle, request), ..self.caller(handle) }
+    }
+
+    /// Whom a hook or a filter has found to make a call.
+    #[inline]
+    pub(crate) fn principal(&self, handle: Handle, request: RequestId) -> Option<Principal> {
+        match self.knows_principals.get() {
+            true => self.find_principal(handle, request),
+            false => None,
+        }
+    }
+
+    #[cold]
+    fn find_principal(&self, handle: Handle, request: RequestId) -> Option<Principal> {
+        let own = self.reply_metadata.principal(handle, request);
+        own.or_else(|| self.gate.borrow().principal(handle))
+    }
+
+    /// From now on this call is made by somebody of its own.
+    pub(crate) fn set_principal(&self, handle: Handle, request: RequestId, principal: Principal) {
+        self.knows_principals.set(true);
+        self.reply_metadata.set_principal(handle, request, principal);
     }
 
     /// Where a connection comes from that was accepted.
@@ -35,7 +62,7 @@ impl Inner {
     /// Somebody has connected and said who it is: may it?
     #[cold]
     pub(super) fn admit(&self, handle: Handle) {
-        let info = ConnectionInfo {
+        let mut info = ConnectionInfo {
             caller: self.caller(handle),
             credentials: self.endpoint.borrow().connection(handle).and_then(|connection| {
                 connection.credentials().and_then(|shown| Credentials::new(shown).ok())
@@ -43,11 +70,15 @@ impl Inner {
         };
         // The hook is somebody's code.
         let hook = self.gate.borrow().hook();
-        if let Some(hook) = hook
-            && let Some((_, reason)) = ask(|| hook(&info))
-        {
-            log::info!("a connection was denied: {reason}");
-            return self.deny(handle);
+        match hook.map_or(Ok(None), |hook| ask(|| hook(&info))) {
+            Ok(principal) => info.caller.principal = principal,
+            Err((_, reason)) => {
+                log::info!("a connection was denied: {reason}");
+                return self.deny(handle);
+            }
+        }
+        if info.caller.principal.is_some() {
+            self.knows_principals.set(true);
         }
         let now = self.now();
         self.gate.borrow_mut().admit(handle, info, now);
@@ -84,8 +115,16 @@ impl Inner {
             // It did not connect: it is called what this shard has offered it.
             return true;
         }
-        let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
-        let Some((status, reason)) = ask(|| hook(&call)) else { return true };
+        let call = CallerInfo::new(&info, method, &request.extensions);
+        let (status, reason) = match ask(|| hook(&call)) {
+            Ok(own) => {
+                if let Some(own) = own {
+                    self.set_principal(handle, request.id, own);
+                }
+                return true;
+            }
+            Err(refused) => refused,
+        };
         log::debug!("a call of {} was refused: {reason}", method);
         self.refuse(handle, request.id, status);
         let now = self.now();
@@ -101,7 +140,8 @@ impl Inner {
     fn bound_priority(&self, handle: Handle, request: &mut Request, method: &'static str) {
         let asked = self.gate.borrow().priorities(handle);
         if let Some((hook, info)) = asked {
-            let call = CallerInfo { connection: &info, method, extensions: &request.extensions };
+            let own = self.reply_metadata.principal(handle, request.id);
+            let call = CallerInfo::new(&info, method, &request.extensions).with_own(own.as_ref());
             request.priority = request.priority.min(ask_or(0, || hook(&call)));
         }
     }

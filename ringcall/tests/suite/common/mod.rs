@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::{
-    BlockingClient, Body, Bytes, CallError, CallOptions, Cause, Client, Connect, Context,
-    Responder, RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, View,
+    BlockingClient, Body, Bytes, CallOptions, Cause, Client, Connect, Context, Responder,
+    RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, View,
 };
 
 #[ringcall::message]
@@ -400,7 +400,10 @@ impl Pair {
     }
 
     /// A client of what may be no server.
-    pub fn dial(&self, address: impl ringcall::ToAddress) -> Result<BlockingClient, CallError> {
+    pub fn dial(
+        &self,
+        address: impl ringcall::ToAddress,
+    ) -> Result<BlockingClient, ringcall::Failure> {
         BlockingClient::connect_with(address, self.connecting(ShardConfig::default()))
     }
 
