@@ -201,7 +201,7 @@ pub use serve::{
     Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
 };
 pub use shard::{
-    DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
+    DrainReport, DrainStep, Draining, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
     TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};

@@ -193,10 +193,15 @@ impl Inner {
         for listener in self.listeners.borrow().iter() {
             endpoint.transport_mut().unlisten(*listener);
         }
+        drop(endpoint);
+        if is_first {
+            self.remote.farewell.say();
+        }
     }
 
     /// A new service begins: a drain of the one before, which nobody waits for any more, does not concern it.
     pub(crate) fn give_up_draining(&self) {
+        self.remote.farewell.take_back();
         drop(self.drain.take());
     }
 
