@@ -173,6 +173,7 @@ mod metadata;
 pub mod observe;
 mod offload;
 mod packing;
+mod panics;
 pub mod record;
 mod serve;
 pub mod shapes;

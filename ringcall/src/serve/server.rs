@@ -22,7 +22,7 @@ use crate::ServeError;
 use crate::client::ToAddress;
 use crate::filter::Filter;
 use crate::observe::Observer;
-use crate::offload::Pool;
+use crate::offload::{AroundThread, Pool};
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
@@ -75,6 +75,7 @@ pub struct Server {
     on_start: Vec<StartHook>,
     registries: Vec<Box<dyn Register>>,
     on_drain: Box<dyn FnOnce() + Send>,
+    around: Option<AroundThread>,
 }
 
 impl Server {
@@ -123,6 +124,7 @@ impl Server {
             on_start: Vec::new(),
             registries: Vec::new(),
             on_drain: Box::new(|| {}),
+            around: None,
         }
     }
 
@@ -153,7 +155,13 @@ impl Server {
     ///
     /// A call that nobody waits for any more ends where it awaits something. If the executor drops a call its
     /// caller gets [`ABORTED`](ringcall_core::Status::ABORTED). What limits the number of calls there is
-    /// [`Config::in_flight_max`], for each connection. Methods with streams run on the shard.
+    /// [`Config::in_flight_max`], for each connection.
+    ///
+    /// Methods with streams run on the shard all the same, which is in no runtime unless `Server::tokio` (feature `tokio`)
+    /// or [`on_each_thread`](Server::on_each_thread) say so. With tokio these are the first choice: handlers may then use it
+    /// where they are, which saves two hops between threads. This one is for handlers that now and then compute for longer
+    /// than others should wait, and for runtimes that want their tasks on their own threads (`tokio::task::block_in_place`,
+    /// metrics of tasks).
     pub fn service_spawned<S>(
         mut self,
         service: S,
@@ -366,6 +374,84 @@ impl Server {
         self
     }
 
+    /// Runs what each thread of the server does inside of a closure: that of a shard, from before its services are made
+    /// until they are dropped, and those that offloaded handlers use. What the closure has made by then is there all the time: a
+    /// guard of some runtime, a name for a profiler, a core to stay on.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+    /// # struct Mirror;
+    /// # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+    /// # fn example(runtime: &tokio::runtime::Runtime) -> Result<(), ringcall::ServeError> {
+    /// let tokio = runtime.handle().clone();
+    /// let server = ringcall::Server::bind("127.0.0.1:7000").service(Mirror.into_echo());
+    /// // What `Server::tokio` does.
+    /// let server = server.on_each_thread(move |work| {
+    ///     let _entered = tokio.enter();
+    ///     work();
+    /// });
+    /// # drop(server); Ok(()) }
+    /// ```
+    ///
+    /// The closure must call what it gets, or the server does not start. Of several the first is outside.
+    pub fn on_each_thread(
+        mut self,
+        around: impl Fn(Box<dyn FnOnce()>) + Send + Sync + 'static,
+    ) -> Server {
+        let inner: AroundThread = Arc::new(around);
+        self.around = Some(match self.around.take() {
+            None => inner,
+            Some(outer) => Arc::new(move |work| {
+                let inner = Arc::clone(&inner);
+                outer(Box::new(move || inner(work)));
+            }),
+        });
+        self
+    }
+
+    /// Lets all handlers use tokio, wherever they run: `tokio::time`, `tokio::spawn`, its sockets and whatever is made
+    /// of these, in methods with streams, too. They stay on the server's threads, which are in the runtime's context
+    /// (`Handle::enter`), and so are the tasks that they [spawn](super::Context::spawn) there.
+    ///
+    /// ```no_run
+    /// # struct Mirror;
+    /// #[ringcall::service]
+    /// trait Echo {
+    ///     async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes;
+    /// }
+    ///
+    /// impl Echo for Mirror {
+    ///     async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes {
+    ///         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    ///         body
+    ///     }
+    /// }
+    ///
+    /// # async fn example() -> Result<(), ringcall::ServeError> {
+    /// let running = ringcall::Server::bind("127.0.0.1:7000")
+    ///     .service(Mirror.into_echo())
+    ///     .tokio(tokio::runtime::Handle::current())
+    ///     .start()?;
+    /// running.until_signalled().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A call that uses nothing of tokio costs what it did. One that waits for a timer or a socket is woken by a thread of
+    /// the runtime: if its shard sleeps, that is one write to an eventfd.
+    ///
+    /// What holds of handlers holds on: they must not block (`tokio::task::spawn_blocking` and `#[method(offload)]` may), and
+    /// `tokio::task::spawn_local` is not there. The runtime must outlive the server, and have its drivers (`enable_all`); one of a single
+    /// thread must not be blocked meanwhile, or nothing in it goes on: end the server with
+    /// [`drained`](RunningServer::drained).
+    /// [`service_spawned`](Server::service_spawned) says when that is the better way.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(self, runtime: tokio::runtime::Handle) -> Server {
+        self.on_each_thread(move |work| {
+            let _entered = runtime.enter();
+            work();
+        })
+    }
+
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
@@ -497,8 +583,11 @@ impl Server {
         config.rates = rates;
         config.limits = config.limits.map(|limits| limits.shared_among(shards));
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let pool = Pool::new(threads, rule);
-        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Arc::clone(&pool) });
+        let around = self.around;
+        let pool = Pool::within(threads, rule, around.clone());
+        let pool_of_all = Arc::clone(&pool);
+        let plan = Plan { services, filter, handlers, config, pool: pool_of_all, around };
+        let plan = Arc::new(plan);
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
@@ -554,6 +643,7 @@ struct Plan {
     handlers: Handlers,
     config: ShardConfig,
     pool: Arc<Pool>,
+    around: Option<AroundThread>,
 }
 
 /// A shard's thread that is being started.
@@ -572,28 +662,30 @@ impl StartingShard {
     ) -> Result<StartingShard, ServeError> {
         let (ready_sender, ready) = sync_channel(1);
         let (go, go_receiver) = sync_channel(1);
-        let plan = Arc::clone(plan);
+        let (plan, around) = (Arc::clone(plan), plan.around.clone());
+        let work = move || {
+            let (shard, served) = match plan.make_shard() {
+                Ok(made) => made,
+                Err(error) => {
+                    let _ = ready_sender.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
+            // The server could not be started because of another shard.
+            let Ok(siblings) = go_receiver.recv() else { return };
+            shard.inner().set_siblings(siblings);
+            let report = serve(&shard);
+            // The socket is free again before anybody hears of it.
+            drop(shard);
+            let _ = ended.send(End::Shard(index, Box::new(report)));
+        };
         let thread = thread::Builder::new().name(format!("ringcall-shard-{index}"));
-        let thread = thread
-            .spawn(move || {
-                let (shard, served) = match plan.make_shard() {
-                    Ok(made) => made,
-                    Err(error) => {
-                        let _ = ready_sender.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
-                // The server could not be started because of another shard.
-                let Ok(siblings) = go_receiver.recv() else { return };
-                shard.inner().set_siblings(siblings);
-                let report = serve(&shard);
-                // The socket is free again before anybody hears of it.
-                drop(shard);
-                let _ = ended.send(End::Shard(index, Box::new(report)));
-            })
-            .map_err(ServeError::Thread)?;
-        Ok(StartingShard { thread, ready, go })
+        let thread = thread.spawn(move || match around {
+            None => work(),
+            Some(around) => around(Box::new(work)),
+        });
+        Ok(StartingShard { thread: thread.map_err(ServeError::Thread)?, ready, go })
     }
 
     fn ready(&self) -> Result<(Arc<Remote>, Served), ServeError> {

@@ -12,6 +12,7 @@ use ringcall_core::Status;
 
 use super::handler::panicked;
 use super::incoming::{Facts, Running};
+use crate::panics::Hint;
 use crate::shard::{Inner, Task};
 
 /// How many are kept to be used again.
@@ -75,7 +76,7 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
                 give_back(&self.0, slot);
                 Err(Unbuilt::Refused(status))
             }
-            Err(_) => Err(Unbuilt::Panicked),
+            Err(panic) => Err(Unbuilt::Panicked(Hint::of(&*panic))),
         }
     }
 
@@ -99,7 +100,7 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
 /// Why there is no future.
 pub(super) enum Unbuilt {
     Refused(Status),
-    Panicked,
+    Panicked(Hint),
 }
 
 impl Unbuilt {
@@ -108,7 +109,7 @@ impl Unbuilt {
     pub(super) fn answer(self, shard: &Rc<Inner>, facts: &Facts) {
         match self {
             Unbuilt::Refused(status) => shard.refuse(facts.handle, facts.request, status),
-            Unbuilt::Panicked => panicked(shard, facts),
+            Unbuilt::Panicked(hint) => panicked(shard, facts, hint),
         }
     }
 }
@@ -146,7 +147,7 @@ impl<F: Future, W: Work<F::Output>> Slot<F, W> {
         }
         match (polled, this.work.take()) {
             (Ok(Poll::Ready(output)), Some(work)) => work.ended(shard, facts, output),
-            (Err(_), _) => panicked(shard, facts),
+            (Err(panic), _) => panicked(shard, facts, Hint::of(&*panic)),
             (Ok(_), _) => {}
         }
         Poll::Ready(())

@@ -24,6 +24,8 @@ mod faults;
 mod filters;
 mod hosted;
 mod in_place;
+#[cfg(feature = "tokio")]
+mod in_tokio;
 mod memory;
 mod messages;
 mod metadata;
