@@ -197,9 +197,10 @@ pub use error::{CallError, ServeError};
 pub use metadata::Metadata;
 pub use serve::limits;
 pub use serve::{
-    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
-    Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext, SendService,
-    Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting, same_secret,
+    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, Drained,
+    ErasedMessage, Handlers, Items, MethodTable, Register, Responder, RunningServer, SendContext,
+    SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting,
+    same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, Draining, HostedShard, Incidents, MachineClock, Shard, ShardConfig,

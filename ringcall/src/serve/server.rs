@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
 
 use super::handler::Spawner;
@@ -545,6 +546,9 @@ impl Server {
     ///
     /// Afterwards these signals do again what they do by default.
     ///
+    /// It blocks its thread. In async code, [`start`](Server::start) the server and await
+    /// [`until_signalled`](RunningServer::until_signalled).
+    ///
     /// # Errors
     /// When it cannot be started.
     pub fn run(self) -> Result<DrainReport, ServeError> {
@@ -552,16 +556,12 @@ impl Server {
         let running = self.start()?;
         signals.wait();
         log::info!("told to end: draining");
-        let hurry = running.hurry();
-        signals.on_next(move || {
-            log::warn!("told to end again: what runs is cancelled");
-            hurry.up();
-        });
+        running.hurry_on_next(&signals);
         Ok(running.drain())
     }
 
     /// Serves on threads of its own. The server accepts connections when this returns, and stops when
-    /// what it returns is dropped.
+    /// what it returns is dropped. It waits for nothing but these threads and the hooks of [`on_start`](Server::on_start).
     ///
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
@@ -614,14 +614,12 @@ impl Server {
             limits,
             threads,
             ended,
-            ends,
             drain_timeout,
-            registered: Registered::default(),
-            on_drain: None,
+            last: Mutex::new(Last { ends, registered: Registered::default(), on_drain: None }),
         };
         // If that fails it stops, since it is dropped.
         running.expose(at, self.on_start, self.registries)?;
-        running.on_drain = Some(self.on_drain);
+        running.last.get_mut().on_drain = Some(self.on_drain);
         Ok(running)
     }
 }
@@ -743,7 +741,13 @@ enum End {
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(500);
 
-/// A server that serves. Dropping it stops it, like [`stop`](RunningServer::stop).
+/// A server that serves. Any thread may look at it, so it can be kept in an `Arc` or a `OnceLock`.
+///
+/// Dropping it stops it, like [`stop`](RunningServer::stop). These two and [`drain`](RunningServer::drain) block their thread until
+/// what runs has finished, or until [`Server::drain_timeout`] is over and it was cancelled. In async code that stops everything else
+/// on the thread, and in a runtime of one thread, such as a test's, also the handlers that were to finish there: await
+/// [`drained`](RunningServer::drained) there instead, or serve by [`until_signalled`](RunningServer::until_signalled) or
+/// [`run_until`](RunningServer::run_until).
 pub struct RunningServer {
     address: Address,
     remotes: Vec<Arc<Remote>>,
@@ -751,8 +755,14 @@ pub struct RunningServer {
     /// `None` once it has ended.
     threads: Vec<Option<JoinHandle<()>>>,
     ended: Sender<End>,
-    ends: Receiver<End>,
     drain_timeout: Duration,
+    /// Nobody waits for that: only who owns the server ends it.
+    last: Mutex<Last>,
+}
+
+/// What is of use at the end of a server only, and to one thread.
+struct Last {
+    ends: Receiver<End>,
     registered: Registered,
     on_drain: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -771,7 +781,7 @@ impl RunningServer {
             starting.run(on_start)?;
         }
         self.address = self.listen(at)?;
-        self.registered.tell(registries, &self.address)
+        self.last.get_mut().registered.tell(registries, &self.address)
     }
 
     /// Makes it listen there, and nowhere else.
@@ -867,6 +877,9 @@ impl RunningServer {
     ///    know it did not run;
     /// 4. what runs is finished, for [`Server::drain_timeout`] at most, and then cancelled;
     /// 5. a connection is closed as soon as its last answer is sent.
+    ///
+    /// It blocks its thread. In async code await [`drained`](RunningServer::drained), or handlers that are to finish on this thread
+    /// never do.
     pub fn drain(mut self) -> DrainReport {
         let report = self.end(Goodbye::Drain(self.drain_timeout));
         log::info!("drained: {report}");
@@ -883,8 +896,9 @@ impl RunningServer {
     fn end(&mut self, how: Goodbye) -> DrainReport {
         let began = MachineClock.now();
         let mut report = DrainReport::default();
-        self.registered.take_back();
-        if let Some(hook) = self.on_drain.take() {
+        let last = self.last.get_mut();
+        last.registered.take_back();
+        if let Some(hook) = last.on_drain.take() {
             hook();
             report.steps.push((MachineClock.now().since(began), 0, DrainStep::Unregistered));
         }
@@ -892,7 +906,7 @@ impl RunningServer {
         self.begin(how);
         let mut until = MachineClock.now() + self.drain_timeout + PATIENCE;
         while self.threads.iter().any(Option::is_some) {
-            match self.ends.recv_timeout(until.since(MachineClock.now())) {
+            match self.last.get_mut().ends.recv_timeout(until.since(MachineClock.now())) {
                 Ok(End::Shard(index, mut shard)) => {
                     if let Some(thread) = self.threads[index].take() {
                         let _ = thread.join();
@@ -930,19 +944,31 @@ impl RunningServer {
         others.iter().for_each(|remote| remote.notify(Notice::Goodbye(how, None)));
     }
 
-    fn hurry(&self) -> Hurry {
+    pub(super) fn hurry(&self) -> Hurry {
         Hurry { remotes: self.remotes.clone(), ended: self.ended.clone() }
+    }
+
+    /// The next signal makes the drain end at once.
+    pub(super) fn hurry_on_next(&self, signals: &Signals) {
+        let hurry = self.hurry();
+        let watching = signals.on_next(move || {
+            log::warn!("told to end again: what runs is cancelled");
+            hurry.up();
+        });
+        if let Err(error) = watching {
+            log::error!("a second signal will not be noticed: {error}");
+        }
     }
 }
 
 /// Makes a drain end at once, from another thread.
-struct Hurry {
+pub(super) struct Hurry {
     remotes: Vec<Arc<Remote>>,
     ended: Sender<End>,
 }
 
 impl Hurry {
-    fn up(&self) {
+    pub(super) fn up(&self) {
         let _ = self.ended.send(End::Hurry);
         let at_once = |remote: &Arc<Remote>| remote.notify(Notice::Goodbye(Goodbye::AtOnce, None));
         self.remotes.iter().for_each(at_once);

@@ -195,3 +195,114 @@ fn without_it_such_a_handler_fails() {
         }
     });
 }
+
+// ---- the end of a server ----
+
+/// Far longer than any of what follows takes: whoever comes to its end has waited in vain.
+const LONG: Duration = Duration::from_secs(60);
+
+/// In a runtime of one thread: a server whose handlers run on that thread, and a client.
+async fn in_here(pair: Pair, server: Server) -> (RunningServer, SpawnedClient, Sleeper) {
+    let (sleeper, tokio) = (Sleeper::default(), Handle::current());
+    let service = sleeper.clone().into_spawned();
+    let server = server.drain_timeout(LONG);
+    let server = server.service_spawned(service, move |call| drop(tokio.spawn(call)));
+    let server = pair.start(server);
+    let client = pair.secured(SpawnedClient::connect(server.address())).await.unwrap();
+    (server, client.with_options(PATIENT), sleeper)
+}
+
+/// Awaits until so many handlers have begun.
+async fn begun(sleeper: &Sleeper, handlers: u64) {
+    while sleeper.0.load(Ordering::SeqCst) < handlers {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn a_drain_blocks_no_thread_that_its_handlers_need() {
+    over_every_pair(|pair| {
+        one_thread().block_on(async {
+            let (server, client, sleeper) = in_here(pair, pair.bind().shards(2)).await;
+            let other = client.clone();
+            let nap = tokio::spawn(async move { client.nap(&100).await });
+            let waiting = tokio::spawn(async move { other.until_drained().await });
+            begun(&sleeper, 2).await;
+            let drained = Instant::now();
+            let report = server.drained().await;
+            assert!(drained.elapsed() < LONG / 2, "{report}");
+            assert!(report.is_clean() && report.finished == 2, "{report}");
+            assert_eq!(nap.await.unwrap().unwrap(), 100);
+            assert!(*waiting.await.unwrap().unwrap(), "the handler saw it");
+        });
+    });
+}
+
+#[test]
+fn a_server_runs_until_something_happens() {
+    over_one_pair(|pair| {
+        one_thread().block_on(async {
+            let (server, client, sleeper) = in_here(pair, pair.bind()).await;
+            let (close, closing) = tokio::sync::oneshot::channel::<()>();
+            let running = tokio::spawn(server.run_until(closing));
+            let nap = tokio::spawn(async move { client.nap(&50).await });
+            begun(&sleeper, 1).await;
+            assert!(!running.is_finished());
+            drop(close);
+            let report = running.await.unwrap();
+            assert!(report.is_clean() && report.finished == 1, "{report}");
+            assert_eq!(nap.await.unwrap().unwrap(), 50);
+        });
+    });
+}
+
+/// Whoever gives up neither blocks, nor leaves a server behind.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn an_end_that_nobody_waits_for_is_quick() {
+    over_every_pair(|pair| {
+        one_thread().block_on(async {
+            for is_draining in [true, false] {
+                // It has not even begun when it is to hurry.
+                let server = pair.bind().on_drain(|| block(Duration::from_millis(100)));
+                let (server, client, sleeper) = in_here(pair, server).await;
+                let connections = server.incidents_reader();
+                let nap = tokio::spawn(async move { client.nap(&50_000).deadline(LONG).await });
+                begun(&sleeper, 1).await;
+                let given_up = Instant::now();
+                match is_draining {
+                    true => drop(server.drained()),
+                    false => drop(server.run_until(std::future::pending::<()>())),
+                }
+                assert!(given_up.elapsed() < Duration::from_millis(90), "it blocks");
+                let error = nap.await.unwrap().unwrap_err();
+                assert_eq!(status(error), Cause::Status(Status::ABORTED));
+                assert!(given_up.elapsed() < LONG / 2, "{:?}", connections());
+            }
+        });
+    });
+}
+
+/// It comes to whoever waits.
+#[test]
+fn a_hook_that_panics_is_not_lost() {
+    over_one_pair(|pair| {
+        let server = pair.start(pair.bind().on_drain(|| panic!("as asked")));
+        let drained = one_thread().block_on(async { tokio::spawn(server.drained()).await });
+        assert!(drained.unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn any_thread_may_have_a_running_server() {
+    fn is_shared<T: Send + Sync + 'static>(_: &T) {}
+    fn is_sent<T: Send + 'static>(it: T) -> T {
+        it
+    }
+    let server = Server::bind("127.0.0.1:0").start().unwrap();
+    is_shared(&server);
+    let drained = is_sent(server.drained());
+    assert!(one_thread().block_on(drained).is_clean());
+    drop(is_sent(Server::bind("127.0.0.1:0").start().unwrap().until_signalled()));
+}

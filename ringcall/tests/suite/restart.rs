@@ -538,12 +538,29 @@ fn serve_until_told_to_end() {
     crate::common::say(format_args!("\nreport: {report}"));
 }
 
+/// The same, in code that must not block.
+#[test]
+fn serve_until_told_to_end_and_await_it() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let listener = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let server = Server::from_listener(listener).service(Books::default().into_ledger());
+    let running = server.drain_timeout(Duration::from_secs(20)).start().unwrap();
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let report = shard.block_on(running.until_signalled()).unwrap();
+    crate::common::say(format_args!("\nreport: {report}"));
+}
+
+/// Both ways to serve until a signal comes.
+const SERVERS: [&str; 2] = ["serve_until_told_to_end", "serve_until_told_to_end_and_await_it"];
+
 /// A server in another process, on a listener of this one's.
-fn child() -> (Child, std::net::SocketAddr) {
+fn child(serve: &str) -> (Child, std::net::SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(only(module_path!(), "serve_until_told_to_end"))
+        .args(only(module_path!(), serve))
         .env(CHILD, "1")
         .stdin(std::os::fd::OwnedFd::from(listener))
         .stderr(Stdio::piped())
@@ -566,7 +583,11 @@ fn report(child: &mut Child) -> String {
 
 #[test]
 fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
-    let (mut child, address) = child();
+    SERVERS.into_iter().for_each(a_signal_drains);
+}
+
+fn a_signal_drains(serve: &str) {
+    let (mut child, address) = child(serve);
     let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     // It has said half of its preface, and says nothing more.
     let mut stranger = std::net::TcpStream::connect(address).unwrap();
@@ -582,9 +603,13 @@ fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
 fn f08_a_second_signal_ends_it_at_once() {
-    let (mut child, address) = child();
+    SERVERS.into_iter().for_each(a_second_signal_ends_it);
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn a_second_signal_ends_it(serve: &str) {
+    let (mut child, address) = child(serve);
     let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     let (ended, long) = std::sync::mpsc::channel();
     client.grind().deadline(Duration::from_secs(60)).callback(move |end| {
