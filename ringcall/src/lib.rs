@@ -58,6 +58,13 @@
 //! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
 //!   `tokio`, `async-io` and `monoio` a shard is a future there: [`host`].
 //!
+//! # In tokio
+//!
+//! Clients are awaited in any task. Handlers run on the server's own threads, which are in the context of a runtime after
+//! `Server::tokio` (feature `tokio`), or of any other after [`Server::on_each_thread`]; [`Server::service_spawned`] runs
+//! them on an executor instead. A server in async code ends by [`RunningServer::until_signalled`],
+//! [`run_until`](RunningServer::run_until) or [`drained`](RunningServer::drained): everything else that ends one blocks.
+//!
 //! # Streams
 //!
 //! A method may take a stream of items, `parts: impl Stream<Item = Part>` or `parts: Items<Part>`, and
