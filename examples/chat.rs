@@ -5,14 +5,17 @@
 //! nobody may enter an empty room name: a room has a name
 //! ann hears 6 lines, the last "bob: line 2"
 //! bob hears 6 lines, the last "bob: line 2"
+//! the server ends in order: true
 //! ```
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context as TaskContext, Poll};
 
-use ringcall::{CallError, Items, Server, SlowConsumer, Stream, Subscription, Topic, View};
+use ringcall::{
+    CallError, Context, Items, Server, SlowConsumer, Stream, Subscription, Topic, View,
+};
 
 #[ringcall::message]
 struct Entry {
@@ -41,6 +44,7 @@ impl std::fmt::Display for NoName {
 trait Chat {
     async fn talk(
         &self,
+        cx: &Context,
         entry: Entry,
         said: Items<View<String>>,
     ) -> Result<impl Stream<Item = Line>, NoName>;
@@ -61,7 +65,7 @@ struct Guest {
 impl Stream for Guest {
     type Item = Line;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Line>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Line>> {
         let this = self.get_mut();
         while let Some(said) = &mut this.said {
             match Pin::new(said).poll_next(cx) {
@@ -82,6 +86,7 @@ impl Stream for Guest {
 impl Chat for Rooms {
     async fn talk(
         &self,
+        cx: &Context,
         entry: Entry,
         said: Items<View<String>>,
     ) -> Result<impl Stream<Item = Line>, NoName> {
@@ -91,7 +96,8 @@ impl Chat for Rooms {
         let mut rooms = self.0.borrow_mut();
         let room = rooms.entry(entry.room);
         let room = room.or_insert_with(|| Topic::new(256, SlowConsumer::DropOldest)).clone();
-        let heard = room.subscribe();
+        // A server that ends closes its rooms.
+        let heard = room.subscribe().until(cx.draining());
         Ok(Guest { name: entry.name, said: Some(said), room, heard })
     }
 }
@@ -127,7 +133,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, lines) in ["ann", "bob"].iter().zip(&lines) {
         println!("{name} hears {} lines, the last {:?}", lines.len(), lines[lines.len() - 1]);
     }
-    drop((ann_hears, bob_hears));
-    server.stop();
+    // Both are in the room still.
+    let report = server.drain();
+    println!("the server ends in order: {}", report.is_clean());
+    for hears in [&mut ann_hears, &mut bob_hears] {
+        assert!(hears.next_wait().is_none(), "the room is closed");
+    }
     Ok(())
 }

@@ -64,6 +64,13 @@
 //! * [`HostedShard`] is for a loop of somebody else: one file descriptor and a timeout. With the features
 //!   `tokio`, `async-io` and `monoio` a shard is a future there: [`host`].
 //!
+//! # In tokio
+//!
+//! Clients are awaited in any task. Handlers run on the server's own threads, which are in the context of a runtime after
+//! `Server::tokio` (feature `tokio`), or of any other after [`Server::on_each_thread`]; [`Server::service_spawned`] runs
+//! them on an executor instead. A server in async code ends by [`RunningServer::until_signalled`],
+//! [`run_until`](RunningServer::run_until) or [`drained`](RunningServer::drained): everything else that ends one blocks.
+//!
 //! # Streams
 //!
 //! A method may take a stream of items, `parts: impl Stream<Item = Part>` or `parts: Items<Part>`, and
@@ -189,6 +196,7 @@ mod metadata;
 pub mod observe;
 mod offload;
 mod packing;
+mod panics;
 pub mod record;
 mod serve;
 pub mod shapes;
@@ -212,13 +220,13 @@ pub use error::{CallError, ServeError};
 pub use metadata::{BadMetadataKey, Metadata};
 pub use serve::limits;
 pub use serve::{
-    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, ErasedMessage,
-    Handlers, Items, MethodTable, Principal, Register, Responder, RunningServer, SendContext,
-    SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError, Starting,
-    same_secret,
+    Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, Drained,
+    ErasedMessage, Handlers, Items, MethodTable, Principal, Register, Responder, RunningServer,
+    SendContext, SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError,
+    Starting, same_secret,
 };
 pub use shard::{
-    DrainReport, DrainStep, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
+    DrainReport, DrainStep, Draining, HostedShard, Incidents, MachineClock, Shard, ShardConfig,
     TransportChoice, TransportInfo, Turn, UnknownTransport, Wait, WaitPolicy, transport_fallbacks,
 };
 pub use topic::{SlowConsumer, Subscription, Topic};

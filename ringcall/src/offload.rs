@@ -14,6 +14,9 @@ use crate::shard::MachineClock;
 /// Is told when to try again, in milliseconds, if it is not to be done.
 pub(crate) type Job = Box<dyn FnOnce(Option<u16>) + Send>;
 
+/// What is around all that a thread of a server does, see [`Server::on_each_thread`](crate::Server::on_each_thread).
+pub(crate) type AroundThread = Arc<dyn Fn(Box<dyn FnOnce()>) + Send + Sync>;
+
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 /// How many jobs wait for a thread at most; more are refused rather than kept.
@@ -25,6 +28,7 @@ pub(crate) struct Pool {
     /// A job has come.
     came: Condvar,
     threads_max: usize,
+    around: Option<AroundThread>,
 }
 
 struct State {
@@ -39,10 +43,20 @@ impl Pool {
     pub(crate) const THREADS_MAX: usize = 200;
 
     pub(crate) fn new(threads_max: usize, rule: Option<QueueRule>) -> Arc<Pool> {
+        Pool::within(threads_max, rule, None)
+    }
+
+    /// The same, with something around what each of its threads does.
+    pub(crate) fn within(
+        threads_max: usize,
+        rule: Option<QueueRule>,
+        around: Option<AroundThread>,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
             state: Mutex::new(State { jobs: ClassQueue::new(rule), threads: 0, idle: 0 }),
             came: Condvar::new(),
             threads_max: threads_max.max(1),
+            around,
         })
     }
 
@@ -89,7 +103,14 @@ impl Pool {
     fn start_thread(self: &Arc<Self>) {
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name("ringcall-offload".into());
-        if thread.spawn(move || pool.work()).is_err() {
+        let work = move || match pool.around.clone() {
+            None => pool.work(),
+            Some(around) => {
+                let counted = Counted(Some(pool));
+                around(Box::new(move || counted.work()));
+            }
+        };
+        if thread.spawn(work).is_err() {
             self.has_not_started();
         }
     }
@@ -132,6 +153,26 @@ impl Pool {
             }
         }
         state.threads -= 1;
+    }
+}
+
+/// A thread that is counted. What is around its work is somebody's code, which may panic or not do it.
+struct Counted(Option<Arc<Pool>>);
+
+impl Counted {
+    fn work(mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.work();
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.0 {
+            pool.state.lock().threads -= 1;
+            log::error!("a thread for offloaded work ended before it did anything");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::block_on::block_on;
 use crate::observe::{Event, Observer, Observers};
+use crate::shard::Draining;
 
 /// What happens to a subscriber that does not take items as fast as they are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,9 @@ struct Subscriber<T> {
     items: VecDeque<T>,
     waker: Option<Waker>,
     dropped: u64,
+    /// It gets nothing more.
     is_closed: bool,
+    was_slow: bool,
 }
 
 impl<T> Subscriber<T> {
@@ -209,8 +212,13 @@ impl<T: Clone> Topic<T> {
     #[must_use = "dropping a subscription ends it"]
     pub fn subscribe(&self) -> Subscription<T> {
         let shared = Arc::clone(&self.0.0);
-        let subscriber =
-            Subscriber { items: VecDeque::new(), waker: None, dropped: 0, is_closed: false };
+        let subscriber = Subscriber {
+            items: VecDeque::new(),
+            waker: None,
+            dropped: 0,
+            is_closed: false,
+            was_slow: false,
+        };
         let index = {
             let mut state = shared.state.lock();
             let free = state.subscribers.iter().position(Option::is_none);
@@ -221,7 +229,7 @@ impl<T: Clone> Topic<T> {
             state.subscribers[index] = Some(subscriber);
             index
         };
-        Subscription { shared, index }
+        Subscription { shared, index, until: None }
     }
 
     /// How many have subscribed.
@@ -251,6 +259,7 @@ impl<T: Clone> Topic<T> {
             if subscriber.is_full(*capacity) {
                 if *policy == SlowConsumer::Close {
                     subscriber.is_closed = true;
+                    subscriber.was_slow = true;
                     closed += 1;
                     continue;
                 }
@@ -290,13 +299,26 @@ impl<T> fmt::Debug for Topic<T> {
 }
 
 /// What is published, for one subscriber: a [`Stream`]. Dropping it unsubscribes.
+///
+/// A handler that returns one goes on for ever, and a drain of its server waits for it until its time is over:
+/// `topic.subscribe().until(cx.draining())` ends then, see [`until`](Subscription::until).
 pub struct Subscription<T> {
     shared: Arc<Shared<T>>,
     index: usize,
+    /// When it ends; `None` once it has.
+    until: Option<Draining>,
 }
 
 impl<T> Subscription<T> {
-    /// The next item; `None` when the topic is gone, or has closed this subscription.
+    /// Ends when a server begins to [drain](crate::Context::draining): it gets nothing that is published from then on, and
+    /// ends after what it has not taken.
+    #[must_use = "dropping a subscription ends it"]
+    pub fn until(mut self, draining: Draining) -> Subscription<T> {
+        self.until = Some(draining);
+        self
+    }
+
+    /// The next item; `None` when the topic is gone, has closed this subscription, or it has [ended](Subscription::until).
     pub async fn next(&mut self) -> Option<T> {
         poll_fn(|cx| self.poll(cx)).await
     }
@@ -312,10 +334,24 @@ impl<T> Subscription<T> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         let state = self.shared.state.lock();
-        state.subscribers[self.index].as_ref().is_some_and(|subscriber| subscriber.is_closed)
+        state.subscribers[self.index].as_ref().is_some_and(|subscriber| subscriber.was_slow)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if self.until.as_ref().is_some_and(Draining::is_begun) {
+            self.close();
+        }
+        let polled = self.poll_item(cx);
+        let is_time = |until: &mut Draining| Pin::new(until).poll(cx).is_ready();
+        if polled.is_pending() && self.until.as_mut().is_some_and(is_time) {
+            self.close();
+            // Something may have been published in between.
+            return self.poll_item(cx);
+        }
+        polled
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut state = self.shared.state.lock();
         let is_over = state.is_over;
         let Some(subscriber) = state.subscribers[self.index].as_mut() else {
@@ -332,6 +368,20 @@ impl<T> Subscription<T> {
         drop(state);
         publishers.into_values().for_each(Waker::wake);
         Poll::Ready(Some(item))
+    }
+}
+
+impl<T> Subscription<T> {
+    /// It gets nothing more, and nobody waits until it has room.
+    fn close(&mut self) {
+        self.until = None;
+        let mut state = self.shared.state.lock();
+        if let Some(subscriber) = &mut state.subscribers[self.index] {
+            subscriber.is_closed = true;
+        }
+        let publishers = std::mem::take(&mut state.publishers);
+        drop(state);
+        publishers.into_values().for_each(Waker::wake);
     }
 }
 
@@ -417,6 +467,31 @@ mod tests {
         topic.publish(9).unwrap();
         assert_eq!(now(&mut slow), Poll::Ready(Some(1)));
         assert_eq!(now(&mut slow), Poll::Ready(None));
+    }
+
+    #[test]
+    fn what_is_published_behind_its_end_is_for_others() {
+        let shard = crate::Shard::new(crate::ShardConfig::default()).unwrap();
+        let remote = &shard.inner().remote;
+        let topic = Topic::new(2, SlowConsumer::Wait);
+        let mut ending = topic.subscribe().until(Draining::of(remote));
+        let mut waiting = topic.subscribe().until(Draining::of(remote));
+        topic.publish(0).unwrap();
+        topic.publish(1).unwrap();
+        assert_eq!(now(&mut waiting), Poll::Ready(Some(0)));
+        assert_eq!(topic.publish(2), Err(2), "the other has no room");
+        remote.farewell.say();
+        assert_eq!(now(&mut ending), Poll::Ready(Some(0)));
+        topic.publish(2).unwrap();
+        assert_eq!(now(&mut ending), Poll::Ready(Some(1)));
+        assert_eq!(now(&mut ending), Poll::Ready(None));
+        assert!(!ending.is_closed(), "it was not slow");
+        // Its end is when it is looked at.
+        let rest = std::iter::from_fn(|| match now(&mut waiting) {
+            Poll::Ready(item) => item,
+            Poll::Pending => panic!("it never ends"),
+        });
+        assert_eq!(rest.collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

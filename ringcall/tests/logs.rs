@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::{Cook, Kitchen, KitchenClient, eventually, order, over_one_pair};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use ringcall::Bytes;
 use ringcall::observe::SlowCalls;
+use ringcall::{Bytes, Context, Responder, SlowConsumer, Stream, Topic};
 
 /// Everything that was logged, by target.
 #[derive(Default)]
@@ -37,6 +37,67 @@ impl Log for Logger {
 fn lines(target: &str) -> Vec<String> {
     let book = BOOK.0.lock().unwrap();
     book.iter().filter(|(of, _)| of == target).map(|(_, line)| line.clone()).collect()
+}
+
+/// Wants something of a runtime in which its thread is not.
+#[ringcall::service]
+trait Lost {
+    async fn here(&self);
+    async fn later(&self, cx: &Context);
+    async fn stream(&self) -> impl Stream<Item = u64>;
+    #[method(offload)]
+    async fn elsewhere(&self);
+    fn answer(&self, responder: Responder<()>);
+    async fn task(&self, cx: &Context);
+}
+
+#[derive(Clone)]
+struct Traveller;
+
+impl Lost for Traveller {
+    async fn here(&self) {
+        tokio::spawn(async {});
+    }
+
+    async fn later(&self, cx: &Context) {
+        cx.sleep(Duration::from_millis(1)).await;
+        tokio::spawn(async {});
+    }
+
+    async fn stream(&self) -> impl Stream<Item = u64> {
+        tokio::spawn(async {});
+        Topic::new(1, SlowConsumer::Wait).subscribe()
+    }
+
+    async fn elsewhere(&self) {
+        tokio::spawn(async {});
+    }
+
+    fn answer(&self, _: Responder<()>) {
+        tokio::spawn(async {});
+    }
+
+    async fn task(&self, cx: &Context) {
+        cx.spawn(async { drop(tokio::spawn(async {})) });
+    }
+}
+
+/// The log says what to do about it; each way to run a handler has lines of its own.
+fn a_handler_without_a_runtime_is_told_of_one(pair: common::Pair) {
+    let server = pair.start(pair.bind().service(Traveller.into_lost()));
+    let lost = pair.secured(LostClient::connect(server.address())).wait().expect("it accepts");
+    let lost = lost.with_options(common::PATIENT);
+    assert!(lost.here().wait().is_err() && lost.later().wait().is_err());
+    assert!(lost.elsewhere().wait().is_err() && lost.answer().wait().is_err());
+    assert!(lost.stream().wait().is_err());
+    lost.task().wait().expect("its task fails alone");
+    server.drain();
+    let hints = |target| {
+        let lines = lines(target).into_iter();
+        lines.filter(|line| line.contains("panicked") && line.contains("Server::tokio")).count()
+    };
+    eventually("all are told", || hints("ringcall::serve::handler") == 5);
+    eventually("tasks as well", || hints("ringcall::shard::executor") == 1);
 }
 
 const SECRET: &str = "correct-horse-battery-staple";
@@ -165,6 +226,13 @@ fn h09_what_calls_carry_is_never_logged() {
         common::raw::read_rest(&mut wire);
         eventually("slow calls are logged", || lines("ringcall::slow").len() >= 2);
         drop((kitchen, server));
+        let book = BOOK.0.lock().unwrap();
+        assert!(
+            !book.iter().any(|(_, line)| line.contains("Server::tokio")),
+            "for no other reason"
+        );
+        drop(book);
+        a_handler_without_a_runtime_is_told_of_one(pair);
     });
     for (target, line) in BOOK.0.lock().unwrap().iter() {
         let part = &SECRET[..12];

@@ -19,7 +19,7 @@ use super::incoming::{CancelFlag, Facts, Incoming, Origin};
 use crate::Metadata;
 use crate::client::{Inherited, LocalClient, LocalConnect, Peer, SpanIds, ToAddress, Within};
 use crate::metadata::{BadMetadataKey, expect_key, handed_down};
-use crate::shard::{Inner, MachineClock, Notice, Remote, SleepUntil};
+use crate::shard::{Draining, Inner, MachineClock, Notice, Remote, SleepUntil};
 
 /// What is about the call rather than in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +140,40 @@ impl Context {
         match &self.home {
             Home::Shard(_) => self.facts.has_expired(self.now()),
             Home::Elsewhere(_, flag) => flag.is_cancelled(self.facts.has_expired(self.now())),
+        }
+    }
+
+    /// Ready when the server begins to drain, or stops: when it has told its clients to leave. For handlers and streams
+    /// that go on for as long as they are wanted, and would keep a drain until its time is over; a
+    /// [`Subscription`](crate::Subscription::until) takes it. What comes to an end by itself should, and is waited for.
+    ///
+    /// ```
+    /// # use ringcall::{Context, Stream, Topic};
+    /// #[ringcall::service]
+    /// trait Market {
+    ///     async fn ticks(&self, cx: &Context) -> impl Stream<Item = u64>;
+    /// }
+    ///
+    /// impl Market for Topic<u64> {
+    ///     async fn ticks(&self, cx: &Context) -> impl Stream<Item = u64> {
+    ///         self.subscribe().until(cx.draining())
+    ///     }
+    /// }
+    /// ```
+    pub fn draining(&self) -> Draining {
+        Draining::of(self.remote())
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.remote().farewell.is_said()
+    }
+
+    fn remote(&self) -> &Arc<Remote> {
+        match &self.home {
+            Home::Shard(shard) => &shard.remote,
+            Home::Elsewhere(remote, _) => remote,
         }
     }
 
@@ -306,6 +340,17 @@ impl SendContext {
         value: impl AsRef<[u8]>,
     ) -> Result<(), BadMetadataKey> {
         self.flag.add_metadata(key, value.as_ref())
+    }
+
+    /// Ready when the server begins to drain, or stops, see [`Context::draining`].
+    pub fn draining(&self) -> Draining {
+        Draining::of(&self.remote)
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.remote.farewell.is_said()
     }
 
     /// Ready after a while.

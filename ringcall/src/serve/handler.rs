@@ -20,6 +20,7 @@ use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running, tie_of};
 use super::slots::{Slots, Work};
 use crate::block_on::block_on;
 use crate::offload::Pool;
+use crate::panics::Hint;
 use crate::shard::{Inner, MachineClock, Notice, Remote};
 
 /// Runs the handler of one method.
@@ -131,8 +132,9 @@ fn log_internal(
     log::error!("the handler of {method} failed, {caller} gets INTERNAL: {error}{others}");
 }
 
-pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts) {
-    log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method());
+#[cold]
+pub(super) fn panicked(shard: &Rc<Inner>, facts: &Facts, hint: Hint) {
+    log::error!("the handler of {} panicked; its caller gets INTERNAL{hint}", facts.method());
     shard.refuse(facts.handle, facts.request, Status::INTERNAL);
 }
 
@@ -157,11 +159,11 @@ impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
             Ok(Ok(())) => {}
             Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
             // Its responder was dropped by that, which answers.
-            Err(_) if shard.is_running(facts.handle, facts.request) => {
-                log::error!("the handler of {} panicked", facts.method());
+            Err(panic) if shard.is_running(facts.handle, facts.request) => {
+                log::error!("the handler of {} panicked{}", facts.method(), Hint::of(&*panic));
             }
             // There was none yet: it was somebody's code that makes the argument of what has arrived.
-            Err(_) => panicked(&shard, &facts),
+            Err(panic) => panicked(&shard, &facts, Hint::of(&*panic)),
         }
     }
 }
@@ -210,8 +212,8 @@ where
                 (_, Some(status)) => answer.status(status),
                 (Ok(Ok(result)), None) => answer.result(result),
                 (Ok(Err(status)), None) => answer.status(status),
-                (Err(_), None) => {
-                    log::error!("the handler of {} panicked", facts.method());
+                (Err(panic), None) => {
+                    log::error!("the handler of {} panicked{}", facts.method(), Hint::of(&*panic));
                     answer.status(Status::INTERNAL);
                 }
             }
@@ -252,8 +254,8 @@ where
             let (remote, flag) = (Arc::clone(remote), Arc::clone(flag));
             let _entered = flag.enter();
             let ran = catch_unwind(AssertUnwindSafe(|| handler(call)));
-            if ran.is_err() {
-                log::error!("the handler of {} panicked", facts.method());
+            if let Err(panic) = &ran {
+                log::error!("the handler of {} panicked{}", facts.method(), Hint::of(&**panic));
             }
             match ran {
                 // Its responder answers, also when it was dropped by a panic.
@@ -364,7 +366,7 @@ where
             {
                 Ok(Ok(future)) => future,
                 Ok(Err(status)) => return owed.status(status),
-                Err(_) => return owed.panicked(),
+                Err(panic) => return owed.panicked(Hint::of(&*panic)),
             };
             let mut future = pin!(future);
             let ran = poll_fn(|cx| match flag.poll_cancelled(cx) {
@@ -380,7 +382,7 @@ where
             match (ran.await, flag.cancelled()) {
                 (_, Some(status)) | (Ok(Err(status)), None) => owed.status(status),
                 (Ok(Ok(result)), None) => owed.result(result),
-                (Err(_), None) => owed.panicked(),
+                (Err(panic), None) => owed.panicked(Hint::of(&*panic)),
             }
         });
     }
@@ -414,11 +416,11 @@ where
                 Ok(Err(status)) => owed.status(status),
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => drop(owed.answer.take()),
-                Err(_) if flag.has_responder() => {
-                    log::error!("the handler of a call panicked");
+                Err(panic) if flag.has_responder() => {
+                    log::error!("the handler of a call panicked{}", Hint::of(&*panic));
                     drop(owed.answer.take());
                 }
-                Err(_) => owed.panicked(),
+                Err(panic) => owed.panicked(Hint::of(&*panic)),
             }
         });
     }
@@ -465,9 +467,12 @@ impl Owed {
         self.take().into_iter().for_each(|away| away.status(status));
     }
 
-    fn panicked(self) {
+    fn panicked(self, hint: Hint) {
         if let Some((_, facts)) = &self.answer {
-            log::error!("the handler of {} panicked; its caller gets INTERNAL", facts.method());
+            log::error!(
+                "the handler of {} panicked; its caller gets INTERNAL{hint}",
+                facts.method()
+            );
         }
         self.status(Status::INTERNAL);
     }
@@ -516,9 +521,10 @@ where
         work(call, owed).await;
     });
     // It is somebody's code. The future that a panic drops answers.
-    if catch_unwind(AssertUnwindSafe(|| spawn(future))).is_err() {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| spawn(future))) {
         shard.executor.panicked();
-        log::error!("the spawner panicked; the caller of {} gets ABORTED", facts.method());
+        let (method, hint) = (facts.method(), Hint::of(&*panic));
+        log::error!("the spawner panicked; the caller of {method} gets ABORTED{hint}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
 
 use super::handler::Spawner;
@@ -22,7 +23,7 @@ use crate::ServeError;
 use crate::client::ToAddress;
 use crate::filter::Filter;
 use crate::observe::Observer;
-use crate::offload::Pool;
+use crate::offload::{AroundThread, Pool};
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
 use crate::shard::{
@@ -84,6 +85,7 @@ pub struct Server {
     on_start: Vec<StartHook>,
     registries: Vec<Box<dyn Register>>,
     on_drain: Box<dyn FnOnce() + Send>,
+    around: Option<AroundThread>,
 }
 
 impl Server {
@@ -132,6 +134,7 @@ impl Server {
             on_start: Vec::new(),
             registries: Vec::new(),
             on_drain: Box::new(|| {}),
+            around: None,
         }
     }
 
@@ -162,7 +165,13 @@ impl Server {
     ///
     /// A call that nobody waits for any more ends where it awaits something. If the executor drops a call its
     /// caller gets [`ABORTED`](ringcall_core::Status::ABORTED). What limits the number of calls there is
-    /// [`Config::in_flight_max`], for each connection. Methods with streams run on the shard.
+    /// [`Config::in_flight_max`], for each connection.
+    ///
+    /// Methods with streams run on the shard all the same, which is in no runtime unless `Server::tokio` (feature `tokio`)
+    /// or [`on_each_thread`](Server::on_each_thread) say so. With tokio these are the first choice: handlers may then use it
+    /// where they are, which saves two hops between threads. This one is for handlers that now and then compute for longer
+    /// than others should wait, and for runtimes that want their tasks on their own threads (`tokio::task::block_in_place`,
+    /// metrics of tasks).
     pub fn service_spawned<S>(
         mut self,
         service: S,
@@ -375,6 +384,84 @@ impl Server {
         self
     }
 
+    /// Runs what each thread of the server does inside of a closure: that of a shard, from before its services are made
+    /// until they are dropped, and those that offloaded handlers use. What the closure has made by then is there all the time: a
+    /// guard of some runtime, a name for a profiler, a core to stay on.
+    ///
+    /// ```no_run
+    /// # #[ringcall::service] trait Echo { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes; }
+    /// # struct Mirror;
+    /// # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
+    /// # fn example(runtime: &tokio::runtime::Runtime) -> Result<(), ringcall::ServeError> {
+    /// let tokio = runtime.handle().clone();
+    /// let server = ringcall::Server::bind("127.0.0.1:7000").service(Mirror.into_echo());
+    /// // What `Server::tokio` does.
+    /// let server = server.on_each_thread(move |work| {
+    ///     let _entered = tokio.enter();
+    ///     work();
+    /// });
+    /// # drop(server); Ok(()) }
+    /// ```
+    ///
+    /// The closure must call what it gets, or the server does not start. Of several the first is outside.
+    pub fn on_each_thread(
+        mut self,
+        around: impl Fn(Box<dyn FnOnce()>) + Send + Sync + 'static,
+    ) -> Server {
+        let inner: AroundThread = Arc::new(around);
+        self.around = Some(match self.around.take() {
+            None => inner,
+            Some(outer) => Arc::new(move |work| {
+                let inner = Arc::clone(&inner);
+                outer(Box::new(move || inner(work)));
+            }),
+        });
+        self
+    }
+
+    /// Lets all handlers use tokio, wherever they run: `tokio::time`, `tokio::spawn`, its sockets and whatever is made
+    /// of these, in methods with streams, too. They stay on the server's threads, which are in the runtime's context
+    /// (`Handle::enter`), and so are the tasks that they [spawn](super::Context::spawn) there.
+    ///
+    /// ```no_run
+    /// # struct Mirror;
+    /// #[ringcall::service]
+    /// trait Echo {
+    ///     async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes;
+    /// }
+    ///
+    /// impl Echo for Mirror {
+    ///     async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes {
+    ///         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    ///         body
+    ///     }
+    /// }
+    ///
+    /// # async fn example() -> Result<(), ringcall::ServeError> {
+    /// let running = ringcall::Server::bind("127.0.0.1:7000")
+    ///     .service(Mirror.into_echo())
+    ///     .tokio(tokio::runtime::Handle::current())
+    ///     .start()?;
+    /// running.until_signalled().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A call that uses nothing of tokio costs what it did. One that waits for a timer or a socket is woken by a thread of
+    /// the runtime: if its shard sleeps, that is one write to an eventfd.
+    ///
+    /// What holds of handlers holds on: they must not block (`tokio::task::spawn_blocking` and `#[method(offload)]` may), and
+    /// `tokio::task::spawn_local` is not there. The runtime must outlive the server, and have its drivers (`enable_all`); one of a single
+    /// thread must not be blocked meanwhile, or nothing in it goes on: end the server with
+    /// [`drained`](RunningServer::drained).
+    /// [`service_spawned`](Server::service_spawned) says when that is the better way.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(self, runtime: tokio::runtime::Handle) -> Server {
+        self.on_each_thread(move |work| {
+            let _entered = runtime.enter();
+            work();
+        })
+    }
+
     /// How many threads offloaded handlers may use; 200 by default, started when needed.
     pub fn offload_threads(mut self, threads: usize) -> Server {
         self.config.offload_threads = Some(threads);
@@ -468,6 +555,9 @@ impl Server {
     ///
     /// Afterwards these signals do again what they do by default.
     ///
+    /// It blocks its thread. In async code, [`start`](Server::start) the server and await
+    /// [`until_signalled`](RunningServer::until_signalled).
+    ///
     /// # Errors
     /// When it cannot be started.
     pub fn run(self) -> Result<DrainReport, ServeError> {
@@ -475,16 +565,12 @@ impl Server {
         let running = self.start()?;
         signals.wait();
         log::info!("told to end: draining");
-        let hurry = running.hurry();
-        signals.on_next(move || {
-            log::warn!("told to end again: what runs is cancelled");
-            hurry.up();
-        });
+        running.hurry_on_next(&signals);
         Ok(running.drain())
     }
 
     /// Serves on threads of its own. The server accepts connections when this returns, and stops when
-    /// what it returns is dropped.
+    /// what it returns is dropped. It waits for nothing but these threads and the hooks of [`on_start`](Server::on_start).
     ///
     /// # Errors
     /// When the address cannot be used, two methods have the same number, or a setting makes no sense.
@@ -506,8 +592,11 @@ impl Server {
         config.rates = rates;
         config.limits = config.limits.map(|limits| limits.shared_among(shards));
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
-        let pool = Pool::new(threads, rule);
-        let plan = Arc::new(Plan { services, filter, handlers, config, pool: Arc::clone(&pool) });
+        let around = self.around;
+        let pool = Pool::within(threads, rule, around.clone());
+        let pool_of_all = Arc::clone(&pool);
+        let plan = Plan { services, filter, handlers, config, pool: pool_of_all, around };
+        let plan = Arc::new(plan);
         let (ended, ends) = channel();
         let mut starting = Vec::new();
         for index in 0..shards {
@@ -534,14 +623,12 @@ impl Server {
             limits,
             threads,
             ended,
-            ends,
             drain_timeout,
-            registered: Registered::default(),
-            on_drain: None,
+            last: Mutex::new(Last { ends, registered: Registered::default(), on_drain: None }),
         };
         // If that fails it stops, since it is dropped.
         running.expose(at, self.on_start, self.registries)?;
-        running.on_drain = Some(self.on_drain);
+        running.last.get_mut().on_drain = Some(self.on_drain);
         Ok(running)
     }
 }
@@ -563,6 +650,7 @@ struct Plan {
     handlers: Handlers,
     config: ShardConfig,
     pool: Arc<Pool>,
+    around: Option<AroundThread>,
 }
 
 /// A shard's thread that is being started.
@@ -581,28 +669,30 @@ impl StartingShard {
     ) -> Result<StartingShard, ServeError> {
         let (ready_sender, ready) = sync_channel(1);
         let (go, go_receiver) = sync_channel(1);
-        let plan = Arc::clone(plan);
+        let (plan, around) = (Arc::clone(plan), plan.around.clone());
+        let work = move || {
+            let (shard, served) = match plan.make_shard() {
+                Ok(made) => made,
+                Err(error) => {
+                    let _ = ready_sender.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
+            // The server could not be started because of another shard.
+            let Ok(siblings) = go_receiver.recv() else { return };
+            shard.inner().set_siblings(siblings);
+            let report = serve(&shard);
+            // The socket is free again before anybody hears of it.
+            drop(shard);
+            let _ = ended.send(End::Shard(index, Box::new(report)));
+        };
         let thread = thread::Builder::new().name(format!("ringcall-shard-{index}"));
-        let thread = thread
-            .spawn(move || {
-                let (shard, served) = match plan.make_shard() {
-                    Ok(made) => made,
-                    Err(error) => {
-                        let _ = ready_sender.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
-                // The server could not be started because of another shard.
-                let Ok(siblings) = go_receiver.recv() else { return };
-                shard.inner().set_siblings(siblings);
-                let report = serve(&shard);
-                // The socket is free again before anybody hears of it.
-                drop(shard);
-                let _ = ended.send(End::Shard(index, Box::new(report)));
-            })
-            .map_err(ServeError::Thread)?;
-        Ok(StartingShard { thread, ready, go })
+        let thread = thread.spawn(move || match around {
+            None => work(),
+            Some(around) => around(Box::new(work)),
+        });
+        Ok(StartingShard { thread: thread.map_err(ServeError::Thread)?, ready, go })
     }
 
     fn ready(&self) -> Result<(Arc<Remote>, Served), ServeError> {
@@ -660,7 +750,13 @@ enum End {
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(500);
 
-/// A server that serves. Dropping it stops it, like [`stop`](RunningServer::stop).
+/// A server that serves. Any thread may look at it, so it can be kept in an `Arc` or a `OnceLock`.
+///
+/// Dropping it stops it, like [`stop`](RunningServer::stop). These two and [`drain`](RunningServer::drain) block their thread until
+/// what runs has finished, or until [`Server::drain_timeout`] is over and it was cancelled. In async code that stops everything else
+/// on the thread, and in a runtime of one thread, such as a test's, also the handlers that were to finish there: await
+/// [`drained`](RunningServer::drained) there instead, or serve by [`until_signalled`](RunningServer::until_signalled) or
+/// [`run_until`](RunningServer::run_until).
 pub struct RunningServer {
     address: Address,
     remotes: Vec<Arc<Remote>>,
@@ -668,8 +764,14 @@ pub struct RunningServer {
     /// `None` once it has ended.
     threads: Vec<Option<JoinHandle<()>>>,
     ended: Sender<End>,
-    ends: Receiver<End>,
     drain_timeout: Duration,
+    /// Nobody waits for that: only who owns the server ends it.
+    last: Mutex<Last>,
+}
+
+/// What is of use at the end of a server only, and to one thread.
+struct Last {
+    ends: Receiver<End>,
     registered: Registered,
     on_drain: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -688,7 +790,7 @@ impl RunningServer {
             starting.run(on_start)?;
         }
         self.address = self.listen(at)?;
-        self.registered.tell(registries, &self.address)
+        self.last.get_mut().registered.tell(registries, &self.address)
     }
 
     /// Makes it listen there, and nowhere else.
@@ -784,6 +886,9 @@ impl RunningServer {
     ///    know it did not run;
     /// 4. what runs is finished, for [`Server::drain_timeout`] at most, and then cancelled;
     /// 5. a connection is closed as soon as its last answer is sent.
+    ///
+    /// It blocks its thread. In async code await [`drained`](RunningServer::drained), or handlers that are to finish on this thread
+    /// never do.
     pub fn drain(mut self) -> DrainReport {
         let report = self.end(Goodbye::Drain(self.drain_timeout));
         log::info!("drained: {report}");
@@ -800,8 +905,9 @@ impl RunningServer {
     fn end(&mut self, how: Goodbye) -> DrainReport {
         let began = MachineClock.now();
         let mut report = DrainReport::default();
-        self.registered.take_back();
-        if let Some(hook) = self.on_drain.take() {
+        let last = self.last.get_mut();
+        last.registered.take_back();
+        if let Some(hook) = last.on_drain.take() {
             hook();
             report.steps.push((MachineClock.now().since(began), 0, DrainStep::Unregistered));
         }
@@ -809,7 +915,7 @@ impl RunningServer {
         self.begin(how);
         let mut until = MachineClock.now() + self.drain_timeout + PATIENCE;
         while self.threads.iter().any(Option::is_some) {
-            match self.ends.recv_timeout(until.since(MachineClock.now())) {
+            match self.last.get_mut().ends.recv_timeout(until.since(MachineClock.now())) {
                 Ok(End::Shard(index, mut shard)) => {
                     if let Some(thread) = self.threads[index].take() {
                         let _ = thread.join();
@@ -847,19 +953,31 @@ impl RunningServer {
         others.iter().for_each(|remote| remote.notify(Notice::Goodbye(how, None)));
     }
 
-    fn hurry(&self) -> Hurry {
+    pub(super) fn hurry(&self) -> Hurry {
         Hurry { remotes: self.remotes.clone(), ended: self.ended.clone() }
+    }
+
+    /// The next signal makes the drain end at once.
+    pub(super) fn hurry_on_next(&self, signals: &Signals) {
+        let hurry = self.hurry();
+        let watching = signals.on_next(move || {
+            log::warn!("told to end again: what runs is cancelled");
+            hurry.up();
+        });
+        if let Err(error) = watching {
+            log::error!("a second signal will not be noticed: {error}");
+        }
     }
 }
 
 /// Makes a drain end at once, from another thread.
-struct Hurry {
+pub(super) struct Hurry {
     remotes: Vec<Arc<Remote>>,
     ended: Sender<End>,
 }
 
 impl Hurry {
-    fn up(&self) {
+    pub(super) fn up(&self) {
         let _ = self.ended.send(End::Hurry);
         let at_once = |remote: &Arc<Remote>| remote.notify(Notice::Goodbye(Goodbye::AtOnce, None));
         self.remotes.iter().for_each(at_once);

@@ -1,11 +1,14 @@
 //! SIGTERM and SIGINT, while a server runs.
 
+use std::future::poll_fn;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::thread;
 
+use atomic_waker::AtomicWaker;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -38,19 +41,42 @@ impl Signals {
     }
 
     /// Does something, on another thread, when the next one comes.
-    pub(super) fn on_next(&self, what: impl FnOnce() + Send + 'static) {
-        let Ok(arriving) = self.arriving.try_clone() else { return };
+    pub(super) fn on_next(&self, what: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let arriving = self.arriving.try_clone()?;
         let is_over = Arc::clone(&self.is_over);
         let thread = thread::Builder::new().name("ringcall-signals".into());
-        let spawned = thread.spawn(move || {
+        let watching = move || {
             next(&arriving);
             if !is_over.load(Ordering::Acquire) {
                 what();
             }
-        });
-        if let Err(error) = spawned {
-            log::error!("a second signal will not be noticed: {error}");
-        }
+        };
+        thread.spawn(watching).map(drop)
+    }
+
+    /// Ready when the next one has come.
+    pub(super) fn told(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let told = Arc::<Told>::default();
+        let telling = Arc::clone(&told);
+        self.on_next(move || telling.tell())?;
+        Ok(poll_fn(move |cx| {
+            told.waker.register(cx.waker());
+            if told.is_told.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        }))
+    }
+}
+
+/// Whether a signal has come, and who waits for it.
+#[derive(Default)]
+struct Told {
+    is_told: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Told {
+    fn tell(&self) {
+        self.is_told.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 

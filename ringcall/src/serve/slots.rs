@@ -12,6 +12,7 @@ use ringcall_core::Status;
 
 use super::handler::panicked;
 use super::incoming::{Facts, Running};
+use crate::panics::Hint;
 use crate::shard::{Inner, Task};
 
 /// How many are kept to be used again.
@@ -75,7 +76,7 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
                 give_back(&self.0, slot);
                 Err(Unbuilt::Refused(status))
             }
-            Err(_) => Err(Unbuilt::Panicked),
+            Err(panic) => Err(Unbuilt::Panicked(Hint::of(&*panic))),
         }
     }
 
@@ -101,7 +102,7 @@ impl<F: Future + 'static, W: Work<F::Output>> Slots<F, W> {
 /// Why there is no future.
 pub(super) enum Unbuilt {
     Refused(Status),
-    Panicked,
+    Panicked(Hint),
 }
 
 impl Unbuilt {
@@ -110,17 +111,17 @@ impl Unbuilt {
     pub(super) fn answer(self, shard: &Rc<Inner>, facts: &Facts) {
         match self {
             Unbuilt::Refused(status) => shard.refuse(facts.handle, facts.request, status),
-            Unbuilt::Panicked => panicked(shard, facts),
+            Unbuilt::Panicked(hint) => panicked(shard, facts, hint),
         }
     }
 }
 
 /// A future has come to this, or to a panic.
 #[inline]
-fn end<O>(work: impl Work<O>, shard: &Rc<Inner>, facts: &Facts, output: Option<O>) {
+fn end<O>(work: impl Work<O>, shard: &Rc<Inner>, facts: &Facts, output: Result<O, Hint>) {
     match output {
-        Some(output) => work.ended(shard, facts, output),
-        None => panicked(shard, facts),
+        Ok(output) => work.ended(shard, facts, output),
+        Err(hint) => panicked(shard, facts, hint),
     }
 }
 
@@ -142,14 +143,14 @@ impl<F: Future, W> Slot<F, W> {
         shard: &Rc<Inner>,
         facts: &Facts,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<F::Output>> {
+    ) -> Poll<Result<F::Output, Hint>> {
         let Some(future) = self.project().future.as_pin_mut() else { return Poll::Pending };
         let entered = shard.enter(facts);
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         drop(entered);
         match polled {
-            Ok(polled) => polled.map(Some),
-            Err(_) => Poll::Ready(None),
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(Hint::of(&*panic))),
         }
     }
 }

@@ -17,6 +17,7 @@ use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Stat
 use super::MethodTable;
 use super::handler::{Handler, answer, end_unanswered, header, panicked};
 use super::incoming::{Facts, Incoming, Origin, Running};
+use crate::panics::Hint;
 use crate::shard::{OpenStream, Task};
 
 /// The caller's stream of items, as a handler takes it: a [`Stream`] of `X`, which is a message or a
@@ -287,7 +288,7 @@ where
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
             Ok(Ok(future)) => future,
             Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
-            Err(_) => return panicked(&shard, &facts),
+            Err(panic) => return panicked(&shard, &facts, Hint::of(&*panic)),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });
         let Err(index) = shard.executor.poll_first(|cx| task.as_mut().poll(cx)) else { return };
@@ -355,7 +356,7 @@ where
                 }
                 Ok(Poll::Ready(Ending::Unanswered(it))) => end_unanswered(shard, facts, &it),
                 Ok(Poll::Ready(Ending::Status(status))) => shard.refuse(handle, request, status),
-                Err(_) => panicked(shard, facts),
+                Err(panic) => panicked(shard, facts, Hint::of(&*panic)),
             }
         }
         if *this.is_kept {

@@ -161,6 +161,9 @@ impl Inner {
     /// Begins to end the service, or ends it faster than it was going to.
     pub(crate) fn say_goodbye(&self, how: Goodbye) {
         let now = self.now();
+        // Whoever hurries may be faster than who began.
+        let is_hurried = self.drain.borrow().as_ref().is_some_and(|it| it.how == Goodbye::AtOnce);
+        let how = if is_hurried { Goodbye::AtOnce } else { how };
         let is_first = self.drain.borrow().is_none();
         if is_first {
             let connections = self.connections_served();
@@ -206,10 +209,15 @@ impl Inner {
         for listener in self.listeners.borrow().iter() {
             endpoint.transport_mut().unlisten(*listener);
         }
+        drop(endpoint);
+        if is_first {
+            self.remote.farewell.say();
+        }
     }
 
     /// A new service begins: a drain of the one before, which nobody waits for any more, does not concern it.
     pub(crate) fn give_up_draining(&self) {
+        self.remote.farewell.take_back();
         drop(self.drain.take());
     }
 
@@ -404,4 +412,24 @@ fn served<Tr: Transport, L: ringcall_core::ByteLayer, T>(
     endpoint.handles().filter(|handle| {
         endpoint.connection(*handle).is_some_and(|connection| connection.side() == Side::Server)
     })
+}
+
+#[cfg(all(test, not(ringcall_loom)))]
+mod tests {
+    use super::*;
+    use crate::{Shard, ShardConfig};
+
+    /// Both may come in one turn, and in either order when hooks run in between.
+    #[test]
+    fn whoever_hurries_is_not_overtaken_by_who_began() {
+        let shard = Shard::new(ShardConfig::default()).unwrap();
+        let address = shard.listen("127.0.0.1:0").unwrap().to_string();
+        let _silent = std::net::TcpStream::connect(address).unwrap();
+        shard.run(|| shard.connections() == 0);
+        shard.inner().say_goodbye(Goodbye::AtOnce);
+        shard.inner().say_goodbye(Goodbye::Drain(Duration::from_secs(60)));
+        let report = shard.block_on(shard.inner().drained());
+        let is_cancelled = report.steps.iter().any(|(.., step)| *step == DrainStep::Cancelled);
+        assert!(is_cancelled, "{:?}", report.steps);
+    }
 }

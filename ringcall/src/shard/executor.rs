@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use pin_project_lite::pin_project;
 
 use super::mail::Remote;
+use crate::panics::Hint;
 use crate::sync::{AtomicBool, Ordering};
 
 /// See [`Executor::run`].
@@ -381,9 +382,9 @@ impl Executor {
         let outer = self.polled.replace(index);
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
         self.polled.set(outer);
-        if polled.is_err() {
+        if let Err(panic) = &polled {
             self.panicked();
-            log::error!("a task panicked; it is dropped, the shard goes on");
+            log::error!("a task panicked; it is dropped, the shard goes on{}", Hint::of(&**panic));
         }
         let is_done = {
             let mut slots = self.slots.borrow_mut();

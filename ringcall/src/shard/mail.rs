@@ -15,6 +15,7 @@ use ringcall_core::{
 
 use super::choice::TransportInfo;
 use super::drain::Goodbye;
+use super::draining::Farewell;
 use super::engine::{Bell, Socket};
 use super::incidents::Register;
 use super::rousing::Crowds;
@@ -59,6 +60,8 @@ pub(crate) struct Remote {
     outbox: OnceLock<Outbox>,
     /// How many connections the shard has, or is about to have.
     pub(crate) connections: AtomicUsize,
+    /// For handlers that go on for as long as the shard serves.
+    pub(crate) farewell: Farewell,
     /// The shard is gone: nobody will read what is left here.
     is_gone: AtomicBool,
     /// About handlers that fail unexpectedly.
@@ -165,6 +168,7 @@ impl Remote {
             peers: Mutex::default(),
             outbox: OnceLock::new(),
             connections: AtomicUsize::new(0),
+            farewell: Farewell::default(),
             is_gone: AtomicBool::new(false),
             internal_lines: Lines::default(),
         })
@@ -326,6 +330,7 @@ impl Remote {
         // Before the mailbox is emptied: pairs with the fence of `ring`.
         fence(Ordering::SeqCst);
         self.return_mail();
+        self.farewell.say();
         let crowd = std::mem::take(&mut *self.crowded.lock());
         crowd.into_iter().for_each(Waker::wake);
         let peers = std::mem::take(&mut *self.peers.lock());

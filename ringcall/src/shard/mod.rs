@@ -3,6 +3,7 @@
 mod choice;
 mod clock;
 mod drain;
+mod draining;
 mod engine;
 mod executor;
 mod hosted;
@@ -40,6 +41,7 @@ pub use choice::{TransportChoice, TransportInfo, UnknownTransport, transport_fal
 pub use clock::MachineClock;
 pub(crate) use drain::{DRAIN_TIMEOUT, Goodbye};
 pub use drain::{DrainReport, DrainStep};
+pub use draining::Draining;
 pub(crate) use executor::Task;
 pub use hosted::HostedShard;
 pub use incidents::Incidents;

@@ -29,6 +29,8 @@ mod faults;
 mod filters;
 mod hosted;
 mod in_place;
+#[cfg(feature = "tokio")]
+mod in_tokio;
 mod memory;
 mod messages;
 mod metadata;

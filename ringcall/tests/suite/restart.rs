@@ -3,14 +3,14 @@
 //! `RINGCALL_RESTARTS=100` makes more restarts of it than the default.
 
 use std::collections::HashMap;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, poll_fn};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::task::{Context as TaskContext, Waker};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::common::{
 };
 use ringcall::{
     CallError, Client, ConnectionState, Context, DrainReport, DrainStep, RunningServer, Server,
-    Status, TransportChoice,
+    Shard, ShardConfig, SlowConsumer, Status, Stream, Topic, TransportChoice,
 };
 
 #[ringcall::service(name = "test.Ledger")]
@@ -407,6 +407,121 @@ fn f03_what_runs_too_long_is_cancelled() {
     }
 }
 
+// ---- handlers that look at it ----
+
+#[ringcall::service(name = "test.Tower")]
+trait Tower {
+    /// For ever, unless it is `polite`: until a drain begins.
+    async fn watch(&self, cx: &Context, polite: bool) -> impl Stream<Item = u64>;
+    async fn wait(&self, cx: &Context) -> bool;
+    #[method(offload)]
+    async fn wait_elsewhere(&self, cx: &Context) -> bool;
+}
+
+#[derive(Clone)]
+struct Watchman {
+    seen: Topic<u64>,
+    waiting: Arc<AtomicU64>,
+}
+
+impl Watchman {
+    async fn wait_here(&self, cx: &Context) -> bool {
+        let was_draining = cx.is_draining();
+        // One of them is given up.
+        let given_up = poll_fn(|task| Poll::Ready(pin!(cx.draining()).poll(task))).await;
+        assert!(given_up.is_pending());
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        cx.draining().await;
+        !was_draining && cx.is_draining()
+    }
+}
+
+impl Tower for Watchman {
+    async fn watch(&self, cx: &Context, polite: bool) -> impl Stream<Item = u64> {
+        let seen = self.seen.subscribe();
+        if polite { seen.until(cx.draining()) } else { seen }
+    }
+
+    async fn wait(&self, cx: &Context) -> bool {
+        self.wait_here(cx).await
+    }
+
+    async fn wait_elsewhere(&self, cx: &Context) -> bool {
+        self.wait_here(cx).await
+    }
+}
+
+/// With what was published before it, and in order.
+#[test]
+fn a_subscription_may_end_with_a_drain() {
+    over_every_pair(|pair| {
+        for (polite, timeout) in
+            [(true, Duration::from_secs(60)), (false, Duration::from_millis(50))]
+        {
+            let (seen, waiting) = (Topic::new(64, SlowConsumer::Wait), Arc::default());
+            let watchman = Watchman { seen: seen.clone(), waiting };
+            let server = pair.bind().service(watchman.into_tower()).drain_timeout(timeout);
+            let server = pair.start(server);
+            let tower = pair.secured(TowerClient::connect(server.address())).wait().unwrap();
+            let mut items = tower.with_options(PATIENT).watch(&polite).wait().unwrap();
+            (0..10).for_each(|number| seen.publish(number).unwrap());
+            assert_eq!(items.next_wait().unwrap().unwrap(), 0);
+            let draining = thread::spawn(move || server.drain());
+            let rest: Vec<_> = items.wait_each().map(|it| it.map(|it| it.to_native())).collect();
+            let report = draining.join().unwrap();
+            assert_eq!(report.cancelled, u64::from(!polite), "{report}");
+            assert_eq!(report.is_clean(), polite, "{report}");
+            let (ended, failed): (Vec<_>, Vec<_>) = rest.into_iter().partition(Result::is_ok);
+            assert!(ended.len() == 9 || !polite, "{ended:?}");
+            assert_eq!(failed.is_empty(), polite, "{failed:?}");
+            assert_eq!(seen.subscribers(), 0);
+            assert!(report.took < Duration::from_secs(30), "{report}");
+        }
+    });
+}
+
+#[test]
+fn handlers_see_a_drain_on_whatever_thread_they_are() {
+    over_every_pair(|pair| {
+        let seen = Topic::new(1, SlowConsumer::Wait);
+        let watchman = Watchman { seen, waiting: Arc::default() };
+        let waiting = Arc::clone(&watchman.waiting);
+        let server = pair.start(pair.bind().shards(2).service(watchman.into_tower()));
+        let tower = pair.secured(TowerClient::connect(server.address())).wait().unwrap();
+        let tower = tower.with_options(PATIENT);
+        let (here, elsewhere) = (tower.clone(), tower);
+        let here = thread::spawn(move || *here.wait().wait().unwrap());
+        let elsewhere = thread::spawn(move || *elsewhere.wait_elsewhere().wait().unwrap());
+        eventually("both wait", || waiting.load(Ordering::SeqCst) == 2);
+        let report = server.drain();
+        assert!(here.join().unwrap() && elsewhere.join().unwrap());
+        assert!(report.is_clean() && report.finished == 2, "{report}");
+    });
+}
+
+/// Who listens again has no handlers that are told to leave.
+#[test]
+fn a_shard_that_serves_again_does_not_drain() {
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let seen = Topic::new(1, SlowConsumer::Wait);
+    let watchman = Watchman { seen, waiting: Arc::default() };
+    shard.serve(watchman.into_tower()).unwrap();
+    for _ in 0..2 {
+        let address = shard.listen("127.0.0.1:0").unwrap();
+        let tower = TowerClient::new(shard.block_on(shard.connect(&address)).unwrap());
+        let mut items = shard.block_on(tower.watch(&true).into_future()).unwrap();
+        let is_over = {
+            let mut next = pin!(items.next());
+            let mut cx = TaskContext::from_waker(Waker::noop());
+            next.as_mut().poll(&mut cx).is_ready()
+        };
+        assert!(!is_over);
+        let report = shard.block_on(shard.drain(Duration::from_secs(60)));
+        assert!(report.is_clean(), "{report}");
+        assert!(shard.block_on(items.next()).is_none());
+    }
+}
+
 // ---- signals, in processes of their own ----
 
 const CHILD: &str = "RINGCALL_TEST_SERVER";
@@ -423,12 +538,29 @@ fn serve_until_told_to_end() {
     crate::common::say(format_args!("\nreport: {report}"));
 }
 
+/// The same, in code that must not block.
+#[test]
+fn serve_until_told_to_end_and_await_it() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let listener = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let server = Server::from_listener(listener).service(Books::default().into_ledger());
+    let running = server.drain_timeout(Duration::from_secs(20)).start().unwrap();
+    let shard = Shard::new(ShardConfig::default()).unwrap();
+    let report = shard.block_on(running.until_signalled()).unwrap();
+    crate::common::say(format_args!("\nreport: {report}"));
+}
+
+/// Both ways to serve until a signal comes.
+const SERVERS: [&str; 2] = ["serve_until_told_to_end", "serve_until_told_to_end_and_await_it"];
+
 /// A server in another process, on a listener of this one's.
-fn child() -> (Child, std::net::SocketAddr) {
+fn child(serve: &str) -> (Child, std::net::SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(only(module_path!(), "serve_until_told_to_end"))
+        .args(only(module_path!(), serve))
         .env(CHILD, "1")
         .stdin(std::os::fd::OwnedFd::from(listener))
         .stderr(Stdio::piped())
@@ -451,7 +583,11 @@ fn report(child: &mut Child) -> String {
 
 #[test]
 fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
-    let (mut child, address) = child();
+    SERVERS.into_iter().for_each(a_signal_drains);
+}
+
+fn a_signal_drains(serve: &str) {
+    let (mut child, address) = child(serve);
     let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     // It has said half of its preface, and says nothing more.
     let mut stranger = std::net::TcpStream::connect(address).unwrap();
@@ -467,9 +603,13 @@ fn f08_a_signal_drains_also_in_the_middle_of_a_handshake() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
 fn f08_a_second_signal_ends_it_at_once() {
-    let (mut child, address) = child();
+    SERVERS.into_iter().for_each(a_second_signal_ends_it);
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests may ask the machine")]
+fn a_second_signal_ends_it(serve: &str) {
+    let (mut child, address) = child(serve);
     let client = LedgerClient::connect(address).wait().unwrap().with_options(PATIENT);
     let (ended, long) = std::sync::mpsc::channel();
     client.grind().deadline(Duration::from_secs(60)).callback(move |end| {

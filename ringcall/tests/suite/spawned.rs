@@ -1,7 +1,9 @@
-//! Handlers on an executor of the user's.
+//! Handlers on an executor of the user's, and in what the user has put around the server's threads.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -254,4 +256,95 @@ fn an_argument_that_cannot_be_made_is_answered_wherever_its_handler_runs() {
             assert!(server.drain().is_clean());
         }
     });
+}
+
+thread_local! {
+    /// What is around this thread's work, from the outside.
+    static AROUND: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Is around something until it is dropped, as the guards of runtimes are.
+struct Around(&'static str);
+
+impl Around {
+    fn enter(name: &'static str) -> Around {
+        AROUND.with_borrow_mut(|around| around.push(name));
+        Around(name)
+    }
+}
+
+impl Drop for Around {
+    fn drop(&mut self) {
+        assert_eq!(AROUND.with_borrow_mut(Vec::pop), Some(self.0));
+    }
+}
+
+fn around() -> String {
+    AROUND.with_borrow(|around| around.join(" "))
+}
+
+#[ringcall::service]
+trait Surroundings {
+    async fn here(&self) -> String;
+}
+
+/// Made on its shard's thread, and dropped there.
+struct Observed(String, Sender<(String, String)>);
+
+impl Surroundings for Observed {
+    async fn here(&self) -> String {
+        around()
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.1.send((self.0.clone(), around())).expect("the test waits");
+    }
+}
+
+#[ringcall::service]
+trait Elsewhere {
+    #[method(offload)]
+    async fn elsewhere(&self) -> String;
+}
+
+struct Pooled;
+
+impl Elsewhere for Pooled {
+    async fn elsewhere(&self) -> String {
+        around()
+    }
+}
+
+#[test]
+fn each_thread_of_a_server_is_in_what_its_user_wants() {
+    over_every_pair(|pair| {
+        let (tell, told) = channel();
+        let server = pair.bind().shards(2).service(Pooled.into_elsewhere());
+        let server =
+            server.service_per_shard(move |_| Observed(around(), tell.clone()).into_surroundings());
+        let server = ["outer", "inner"].into_iter().fold(server, |server, name| {
+            server.on_each_thread(move |work| {
+                let _entered = Around::enter(name);
+                work();
+            })
+        });
+        let server = pair.start(server);
+        let client = pair.secured(ringcall::Client::connect(server.address())).wait().unwrap();
+        let here = SurroundingsClient::new(client.clone()).with_options(PATIENT);
+        assert_eq!(here.here().wait().unwrap().as_str(), "outer inner");
+        let elsewhere = ElsewhereClient::new(client).with_options(PATIENT);
+        assert_eq!(elsewhere.elsewhere().wait().unwrap().as_str(), "outer inner");
+        assert!(server.drain().is_clean());
+        let both = || "outer inner".to_owned();
+        // Both have dropped their services, and what makes them.
+        assert_eq!(told.iter().collect::<Vec<_>>(), [(both(), both()), (both(), both())]);
+    });
+}
+
+#[test]
+fn a_server_whose_threads_do_nothing_does_not_start() {
+    let server = ringcall::Server::bind("127.0.0.1:0").on_each_thread(drop);
+    assert!(server.start().is_err());
 }
