@@ -214,7 +214,7 @@ pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::{
     Attachment, FromBody, HandlerError, IntoError, IntoReply, Invalid, Message, ReceivedAttachment,
-    Shape, SharedView, Signatures, View, WireType, WireWith, WithAttachment,
+    Shape, SharedView, Signatures, UnixTime, View, WireType, WireWith, WithAttachment,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
@@ -245,3 +245,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does what the page about shapes shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/SHAPES.md")]
+struct Shapes;

@@ -11,8 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mutation::{debug_len, mutations};
 use proptest::prelude::*;
-use ringcall::__private::codec::{Archivable, UnixTime};
-use ringcall::{BlockingClient, Body, Bytes, Invalid, Message, Server, TransportChoice, View};
+use ringcall::__private::codec::Archivable;
+use ringcall::{
+    BlockingClient, Body, Bytes, Invalid, Message, Server, TransportChoice, UnixTime, View,
+};
 use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, SharedPool};
 
 #[ringcall::message]
