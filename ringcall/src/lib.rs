@@ -212,6 +212,9 @@ pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
+/// What wrappers of your own are made with: the traits of [`rkyv::with`] and [`Map`](rkyv::with::Map).
+#[doc(no_inline)]
+pub use ringcall_codec_rkyv::rkyv;
 pub use ringcall_codec_rkyv::{
     Attachment, FromBody, HandlerError, IntoError, IntoReply, Invalid, Message, ReceivedAttachment,
     Shape, SharedView, Signatures, UnixTime, View, WireType, WireWith, WithAttachment,
@@ -250,3 +253,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/SHAPES.md")]
 struct Shapes;
+
+/// And what the page about messages does.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/MESSAGES.md")]
+struct Messages;
