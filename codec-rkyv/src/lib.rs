@@ -13,6 +13,7 @@ mod attachment;
 pub mod compare;
 mod fallback;
 mod form;
+mod field;
 mod in_place;
 mod message;
 mod relayed;

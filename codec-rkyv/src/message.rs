@@ -675,6 +675,7 @@ pub mod __private {
 
     pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
     pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
+    pub use crate::field::{FieldOf, NoField};
     pub use crate::in_place::InPlace;
 
     #[inline]

@@ -5,6 +5,7 @@ mod debug;
 mod describe;
 mod named;
 
+mod unsupported;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
