@@ -10,10 +10,11 @@
 
 mod archive;
 mod attachment;
+mod both;
 pub mod compare;
 mod fallback;
-mod form;
 mod field;
+mod form;
 mod in_place;
 mod message;
 mod relayed;
@@ -44,7 +45,7 @@ pub use scratch::Scratch;
 pub use shape::{ItemShape, Layout};
 pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
-pub use view::{SharedView, View};
+pub use view::{SharedView, View, owned};
 pub use wire_type::{WireType, WireWith};
 
 #[doc(hidden)]

@@ -217,7 +217,7 @@ pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 pub use ringcall_codec_rkyv::rkyv;
 pub use ringcall_codec_rkyv::{
     Attachment, FromBody, HandlerError, IntoError, IntoReply, Invalid, Message, ReceivedAttachment,
-    Shape, SharedView, Signatures, UnixTime, View, WireType, WireWith, WithAttachment,
+    Shape, SharedView, Signatures, UnixTime, View, WireType, WireWith, WithAttachment, owned,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{

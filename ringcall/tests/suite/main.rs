@@ -32,6 +32,7 @@ mod network;
 mod observe;
 mod overload;
 mod python;
+mod reading;
 mod reconnect;
 mod record;
 mod refusals;
