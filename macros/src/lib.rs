@@ -63,7 +63,8 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// For a trait `Quotes` there will be `QuotesClient`, which has the same methods with arguments by
-/// reference, and `QuotesService`, made by `.into_quotes()` from anything that implements the trait.
+/// reference, and `QuotesService`, made by `.into_quotes()` from anything that implements the trait. An `Arc` of that does,
+/// too, and an `Rc` without `send`, so that one state serves many services.
 ///
 /// # Methods
 ///

@@ -39,6 +39,7 @@ mod refusals;
 mod restart;
 mod settings;
 mod shapes;
+mod shared;
 #[cfg(feature = "sim")]
 mod sim;
 mod smoke;
