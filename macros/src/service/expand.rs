@@ -517,11 +517,22 @@ fn client_type(service: &Service) -> TokenStream {
     let doc = format!("Calls [`{name}`] at the other end of a channel.");
     quote! {
         #[doc = #doc]
-        #[derive(Clone, Debug)]
+        #[derive(Clone)]
         #visibility struct #client_name<C = #ringcall::Client> {
             channel: C,
             options: #ringcall::CallOptions,
             table: &'static #ringcall::ServiceTable,
+        }
+
+        // Not derived: of the table its name is enough.
+        #[automatically_derived]
+        impl<C: ::core::fmt::Debug> ::core::fmt::Debug for #client_name<C> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.debug_struct(::core::stringify!(#client_name))
+                    .field("service", &self.table.name())
+                    .field("channel", &self.channel)
+                    .finish()
+            }
         }
 
         impl #client_name {

@@ -97,3 +97,12 @@ fn an_rc_does_on_its_shard() {
     let shelf = ShelfClient::connect(server.address()).wait().unwrap();
     wait(use_shelf(&shelf));
 }
+
+#[test]
+fn a_client_is_shown_by_its_service_and_channel() {
+    let server = Server::bind("127.0.0.1:0").service(Shop::default().into_till()).start().unwrap();
+    let till = TillClient::connect(server.address()).wait().unwrap();
+    let channel = format!("{:?}", till.channel());
+    let shown = format!("TillClient {{ service: \"ringcall.Till\", channel: {channel} }}");
+    assert_eq!(format!("{till:?}"), shown);
+}
