@@ -106,3 +106,14 @@ fn a_client_is_shown_by_its_service_and_channel() {
     let shown = format!("TillClient {{ service: \"ringcall.Till\", channel: {channel} }}");
     assert_eq!(format!("{till:?}"), shown);
 }
+
+#[test]
+fn settings_are_made_alike() {
+    assert_eq!(ringcall::limits::Limits::new(), ringcall::limits::Limits::default());
+    #[cfg(feature = "cluster")]
+    {
+        let new = ringcall::cluster::MethodSettings::new();
+        let default = ringcall::cluster::MethodSettings::default();
+        assert_eq!(format!("{new:?}"), format!("{default:?}"));
+    }
+}
