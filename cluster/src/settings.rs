@@ -158,6 +158,12 @@ impl Default for MethodSettings {
 }
 
 impl MethodSettings {
+    /// The default ones.
+    #[must_use]
+    pub fn new() -> MethodSettings {
+        MethodSettings::default()
+    }
+
     pub(crate) fn new_breaker(&self) -> Option<AnyBreaker> {
         match &self.custom_breaker {
             Some(custom) => Some(custom.make()),

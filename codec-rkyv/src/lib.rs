@@ -10,8 +10,10 @@
 
 mod archive;
 mod attachment;
+mod both;
 pub mod compare;
 mod fallback;
+mod field;
 mod form;
 mod in_place;
 mod message;
@@ -47,7 +49,7 @@ pub use scratch::Scratch;
 pub use shape::{ItemShape, Layout};
 pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
-pub use view::{SharedView, View};
+pub use view::{SharedView, View, owned};
 pub use wire_type::{WireType, WireWith};
 
 #[doc(hidden)]

@@ -799,7 +799,9 @@ pub mod __private {
     pub use ringcall_buf::{Chunk, Frozen, SharedChunk};
     pub use ringcall_core::{Codec, EncodeError, Writer};
 
+    pub use crate::both::{AsArchived, AsOriginal, Both, Owner};
     pub use crate::fallback::{decode_array, decode_named, encode_array, encode_named};
+    pub use crate::field::{FieldOf, NoField};
     pub use crate::form::{decode_as, decode_previous, encode_as, encode_previous, receive_as};
     pub use crate::in_place::InPlace;
 

@@ -81,7 +81,19 @@ impl Shape {
 
     #[doc(hidden)]
     pub fn container<T: Archive>(&mut self, name: &str, inner: impl FnOnce(&mut Shape)) {
-        self.opaque::<Archived<T>>(name);
+        self.around::<Archived<T>>(name, inner);
+    }
+
+    /// The same of elements that a wrapper archives: a container of these, whose archived type is `A`.
+    pub(crate) fn container_with<A, F, W: WireWith<F>>(&mut self, name: &str) {
+        self.around::<A>(name, |shape| {
+            W::describe(shape);
+            shape.text.push(' ');
+        });
+    }
+
+    fn around<A>(&mut self, name: &str, inner: impl FnOnce(&mut Shape)) {
+        self.opaque::<A>(name);
         self.text.push('(');
         inner(self);
         self.text.push(')');

@@ -34,6 +34,12 @@ impl ArchivedUnixTime {
     }
 }
 
+impl PartialEq<SystemTime> for ArchivedUnixTime {
+    fn eq(&self, other: &SystemTime) -> bool {
+        self.to_system_time() == *other
+    }
+}
+
 // SAFETY: refuses what is not a valid value; the bytes themselves are the duration's to check.
 // (test: `times_that_no_clock_can_hold_are_refused`)
 unsafe impl<C: Fallible<Error: Source> + ?Sized> Verify<C> for ArchivedUnixTime {

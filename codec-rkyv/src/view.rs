@@ -7,7 +7,8 @@ use core::ops::Deref;
 use bytes::Bytes;
 use ringcall_buf::{Chunk, Frozen, Pool, SharedChunk};
 use ringcall_core::REFERENCE_BYTES_MIN;
-use rkyv::Archived;
+use rkyv::rancor::{Failure, Strategy};
+use rkyv::{Archived, Deserialize};
 
 use crate::archive::{Archivable, Invalid, check, deserialize};
 
@@ -15,7 +16,8 @@ use crate::archive::{Archivable, Invalid, check, deserialize};
 ///
 /// Derefs to the archived type: `view.price` is an archived number (`.to_native()` makes it an ordinary
 /// one), `view.name` an archived string that derefs to `str`. [`to_owned`](View::to_owned) makes the
-/// original type of it.
+/// original type of it, [`owned`] that of a part. Fields compare with originals: `view.kind == Kind::Limit`, if `Kind`
+/// derives `PartialEq` below `#[message]`. `docs/MESSAGES.md` has a table of how each type of field is read.
 ///
 /// A view of a [`Chunk`] stays on its thread and is counted without atomics; [`share`](View::share)
 /// makes one that may go anywhere. Either keeps the memory that it landed in from being used again,
@@ -123,8 +125,42 @@ impl<T: Archivable<Archived: fmt::Debug>, B: Frozen> fmt::Debug for View<T, B> {
     }
 }
 
+impl<T: Archivable<Archived: fmt::Display>, B: Frozen> fmt::Display for View<T, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 impl<T: Archivable<Archived: PartialEq<T>>, B: Frozen> PartialEq<T> for View<T, B> {
     fn eq(&self, other: &T) -> bool {
         **self == *other
     }
+}
+
+impl<T: Archivable<Archived: PartialEq<str>>, B: Frozen> PartialEq<str> for View<T, B> {
+    fn eq(&self, other: &str) -> bool {
+        **self == *other
+    }
+}
+
+impl<T: Archivable<Archived: PartialEq<str>>, B: Frozen> PartialEq<&str> for View<T, B> {
+    fn eq(&self, other: &&str) -> bool {
+        **self == **other
+    }
+}
+
+/// The original of a part of a message, deserialized, as [`View::to_owned`] makes that of the whole:
+/// `let lines: Vec<Line> = ringcall::owned(&view.lines);`
+///
+/// A field with a wrapper of its own is read by what that archives it as.
+///
+/// # Panics
+/// With a part of no checked message, whose type has an invariant that its archive does not have.
+#[must_use]
+pub fn owned<T, A>(part: &A) -> T
+where
+    T: Archivable<Archived = A>,
+    A: Deserialize<T, Strategy<(), Failure>>,
+{
+    deserialize(part).expect("a checked archive deserializes")
 }

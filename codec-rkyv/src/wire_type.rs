@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddr
 use core::num;
 use core::time::Duration;
 
-use rkyv::with::ArchiveWith;
+use rkyv::with::{ArchiveWith, Map};
 use rkyv::{Archive, Archived};
 
 use crate::Shape;
@@ -30,6 +30,7 @@ use crate::Shape;
     label = "not a wire type",
     note = "a type of your own: put `#[ringcall::message]` on it",
     note = "a type of another crate: say how to archive the field, `#[rkyv(with = …)]`, and unless serde knows it how to name it, `#[serde(with = …)]`",
+    note = "for `Decimal`, `DateTime` and their like docs/MESSAGES.md has a whole one",
     note = "instead of a map or a set send a sorted `Vec`, instead of `Rc` and `Arc` the value or a `Box`, \
             instead of `usize` a `u64`, instead of borrowed data `String` and `Vec`"
 )]
@@ -48,14 +49,45 @@ pub trait WireType: Archive + 'static {
 /// Whoever implements it for a wrapper of their own promises that its archived form is one that can be
 /// checked: none of what [`WireType`] leaves out, and all that passes its check can be deserialized.
 /// [`View::to_owned`](crate::View::to_owned) panics if not, with bytes that somebody else chose.
+///
+/// What is a wrapper for a type is also one for an [`Option`], a [`Vec`] or an array of it:
+/// `#[rkyv(with = Map<W>)]`, with rkyv's [`Map`]. `docs/MESSAGES.md` shows a whole one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not known to archive `{F}` as something that can be checked",
     label = "not a wire wrapper",
-    note = "implement `ringcall::WireWith<{F}>` for a wrapper of your own"
+    note = "implement `ringcall::WireWith<{F}>` for a wrapper of your own; in an `Option`, a `Vec` or an array it is `Map<Wrapper>`"
 )]
 pub trait WireWith<F>: ArchiveWith<F> {
     /// Appends the description of the archived form, see [`Shape::opaque`].
     fn describe(shape: &mut Shape);
+}
+
+impl<T, W: WireWith<T>> WireWith<Option<T>> for Map<W> {
+    fn describe(shape: &mut Shape) {
+        shape.container_with::<<Map<W> as ArchiveWith<Option<T>>>::Archived, T, W>("option");
+    }
+}
+
+impl<T, W: WireWith<T>> WireWith<Vec<T>> for Map<W> {
+    fn describe(shape: &mut Shape) {
+        const { assert_size::<W::Archived>() }
+        shape.container_with::<<Map<W> as ArchiveWith<Vec<T>>>::Archived, T, W>("vec");
+    }
+}
+
+impl<T, W: WireWith<T>, const N: usize> WireWith<[T; N]> for Map<W> {
+    fn describe(shape: &mut Shape) {
+        let name = format!("array-{N}");
+        shape.container_with::<<Map<W> as ArchiveWith<[T; N]>>::Archived, T, W>(&name);
+    }
+}
+
+/// Of what is in a vector.
+const fn assert_size<A>() {
+    assert!(
+        size_of::<A>() != 0,
+        "a vector of a type without size cannot be sent, its length would be the sender's to choose: send a number"
+    );
 }
 
 /// Evaluates checks.
@@ -103,10 +135,7 @@ where
 {
     const CHECK: () = {
         all(&[T::CHECK]);
-        assert!(
-            size_of::<Archived<T>>() != 0,
-            "a vector of a type without size cannot be sent, its length would be the sender's to choose: send a number"
-        );
+        assert_size::<Archived<T>>();
     };
 
     fn describe(shape: &mut Shape) {

@@ -119,6 +119,12 @@ impl Answer<Chunk> {
 }
 
 /// A channel that also makes calls with streams of items, in either direction.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not make calls with streams",
+    label = "not a channel for streams",
+    note = "methods that take or give streams are called through one connection: a `Client`, a `LocalClient` or a `Peer`",
+    note = "in code for any channel write `C: StreamChannel` in place of `C: Channel`"
+)]
 pub trait StreamChannel: Channel {
     /// A call in progress.
     type Call: StreamCall<Body = Self::Body>;

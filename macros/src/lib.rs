@@ -24,6 +24,9 @@ use proc_macro2::Span;
 /// rkyv go through as well. Recursive types work; how deep they may nest is limited when they are
 /// received.
 ///
+/// If it derives `PartialEq` below `#[message]`, its archived type compares with it: `view.kind == Kind::Limit`. What is read
+/// in a view, and what it is made of, is in `docs/MESSAGES.md`.
+///
 /// It also derives serde's `Serialize` and `Deserialize`, unless the type's own derives have them: that is how
 /// builds with another idea of the type are talked to, in MessagePack, and everybody else, in that or JSON.
 /// serde's attributes go through, without depending on serde: `#[serde(default)]` on a field that others may
@@ -60,7 +63,8 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// For a trait `Quotes` there will be `QuotesClient`, which has the same methods with arguments by
-/// reference, and `QuotesService`, made by `.into_quotes()` from anything that implements the trait.
+/// reference, and `QuotesService`, made by `.into_quotes()` from anything that implements the trait. An `Arc` of that does,
+/// too, and an `Rc` without `send`, so that one state serves many services.
 ///
 /// # Methods
 ///

@@ -1,12 +1,14 @@
 //! `#[message]`.
 
 mod check;
+mod compare;
 mod debug;
 mod describe;
 mod named;
+mod unsupported;
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{
@@ -24,6 +26,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let of_fields = check::of_fields(&input, &codec);
     let wire_type = describe::wire_type(&input, &codec);
     let debug = debug::debug(&input, &codec);
+    let compare = compare::compare(&input, &codec);
     let message = message(&input, &also, &codec);
     named::derive(&mut input, &codec);
     derive(&mut input, &codec);
@@ -32,6 +35,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #input
         #wire_type
         #debug
+        #compare
         #message
     })
 }
@@ -163,6 +167,24 @@ fn is_bytes(ty: &Type) -> bool {
 /// The wrapper of `#[rkyv(with = Wrapper)]`, if a field has one.
 fn with(field: &Field) -> Option<Type> {
     rkyv_argument(&field.attrs, "with")
+}
+
+/// What the archived type is called.
+fn archived_name(input: &DeriveInput) -> Type {
+    let name = format_ident!("Archived{}", input.ident);
+    rkyv_argument(&input.attrs, "archived").unwrap_or(parse_quote!(#name))
+}
+
+/// Whether there is a `#[rkyv(name(…))]`.
+fn has_rkyv_argument(attributes: &[Attribute], name: &str) -> bool {
+    let mut has = false;
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("rkyv")) {
+        let _ = attribute.parse_nested_meta(|meta| {
+            has |= meta.path.is_ident(name);
+            skip_value(meta.input)
+        });
+    }
+    has
 }
 
 /// The value of `#[rkyv(name = value)]`. What rkyv does not understand it will say itself.

@@ -237,10 +237,13 @@ pub use bytes::Bytes;
 #[doc(no_inline)]
 pub use futures_core::Stream;
 pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
+/// What wrappers of your own are made with: the traits of [`rkyv::with`] and [`Map`](rkyv::with::Map).
+#[doc(no_inline)]
+pub use ringcall_codec_rkyv::rkyv;
 pub use ringcall_codec_rkyv::{
     Attachment, BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError,
     IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView, Signatures, Unanswered,
-    View, WireType, WireWith, WithAttachment,
+    UnixTime, View, WireType, WireWith, WithAttachment, owned,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
@@ -276,3 +279,13 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/TESTING.md")]
 struct Testing;
+
+/// So does what the page about shapes shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/SHAPES.md")]
+struct Shapes;
+
+/// And what the page about messages does.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/MESSAGES.md")]
+struct Messages;

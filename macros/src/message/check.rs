@@ -4,9 +4,9 @@ use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-use syn::{Data, DeriveInput, Error, GenericParam, Lifetime, Path, Result, Type};
+use syn::{Data, DeriveInput, Error, Field, GenericParam, Lifetime, Path, Result, Type};
 
-use super::{fields, rkyv_argument, with};
+use super::{fields, rkyv_argument, unsupported, with};
 use crate::respan;
 
 const BORROWED: &str = "a message owns its data: use `String` and `Vec` instead of references";
@@ -40,11 +40,14 @@ pub(super) fn check(input: &DeriveInput) -> Result<()> {
         }
     }
     no_cfg(&input.data)?;
-    fields(&input.data).into_iter().filter(|field| with(field).is_none()).try_for_each(|field| {
-        let mut borrowed = Borrowed(None);
-        borrowed.visit_type(&field.ty);
-        borrowed.0.map_or(Ok(()), |span| Err(Error::new(span, BORROWED)))
-    })
+    fields(&input.data).into_iter().filter(|field| with(field).is_none()).try_for_each(
+        |field| {
+            let mut borrowed = Borrowed(None);
+            borrowed.visit_type(&field.ty);
+            borrowed.0.map_or(Ok(()), |span| Err(Error::new(span, BORROWED)))
+        },
+    )?;
+    unsupported::of_fields(input).map_or(Ok(()), Err)
 }
 
 /// An attribute macro sees what `cfg` will remove, so that a description would not fit its type.
@@ -79,26 +82,35 @@ impl Visit<'_> for Borrowed {
     }
 }
 
+/// Whether [`of_fields`] complains at a field if its type cannot be sent.
+pub(super) fn is_stated(input: &DeriveInput, field: &Field) -> bool {
+    input.generics.params.is_empty() && with(field).is_none() && !mentions_self(&field.ty)
+}
+
 /// Complains at the field whose type cannot be sent, when the type is declared rather than used.
 pub(super) fn of_fields(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
     if !input.generics.params.is_empty() {
         return TokenStream::new();
     }
-    let fields = fields(&input.data).into_iter();
-    let fields = fields.filter(|field| with(field).is_none() && !mentions_self(&field.ty));
+    let fields = fields(&input.data).into_iter().filter(|field| is_stated(input, field));
     let (bounds, checks): (Vec<_>, Vec<_>) = fields
         .map(|field| {
             let ty = &field.ty;
             let wire_type = respan(quote!(#codec::WireType), ty.span());
             let bound = quote_spanned!(ty.span()=> #ty: #wire_type);
-            (bound, quote_spanned!(ty.span()=> const _: () = <#ty as #wire_type>::CHECK;))
+            let field_of = respan(quote!(#codec::__private::FieldOf), ty.span());
+            (bound, quote_spanned!(ty.span()=> const _: () = #field_of::<#ty>::CHECK;))
         })
         .unzip();
     let name = format_ident!("__{}Fields", input.ident);
     quote! {
         #[allow(dead_code, trivial_bounds)]
         struct #name where #(#bounds),*;
-        #(#checks)*
+        const _: () = {
+            #[allow(unused_imports)]
+            use #codec::__private::NoField as _;
+            #(#checks)*
+        };
     }
 }
 

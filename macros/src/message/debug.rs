@@ -7,12 +7,11 @@ use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Fields, Ident, parse_quote};
 
-use super::{fields, rkyv_argument, with};
+use super::{archived_name, fields, with};
 
 pub(super) fn debug(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
     let rkyv = quote!(#codec::rkyv);
-    let archived = format_ident!("Archived{}", input.ident);
-    let archived = rkyv_argument(&input.attrs, "archived").unwrap_or(parse_quote!(#archived));
+    let archived = archived_name(input);
     let mut generics = input.generics.clone();
     let types: Vec<Ident> =
         generics.type_params().map(|parameter| parameter.ident.clone()).collect();

@@ -50,7 +50,7 @@ fn array_path(codec: &TokenStream) -> String {
 
 /// Whether one of the type's own derives has this name. Nobody derives rkyv's of the same names beside
 /// `#[message]`.
-fn derives(attributes: &[Attribute], name: &str) -> bool {
+pub(super) fn derives(attributes: &[Attribute], name: &str) -> bool {
     attributes.iter().filter(|attribute| attribute.path().is_ident("derive")).any(|attribute| {
         let paths = attribute.parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated);
         paths.is_ok_and(|paths| {

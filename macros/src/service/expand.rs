@@ -15,12 +15,14 @@ pub(super) fn expand(service: &Service) -> TokenStream {
     let table = table(service);
     let server = server(service);
     let client = client(service);
+    let shared = shared(service);
     quote! {
         #send_checks
         #the_trait
         #table
         #server
         #client
+        #shared
     }
 }
 
@@ -52,6 +54,47 @@ fn the_trait(service: &Service) -> TokenStream {
     }
 }
 
+/// The trait for what is shared, so that one state serves many services.
+fn shared(service: &Service) -> TokenStream {
+    let name = &service.name;
+    let methods: TokenStream =
+        service.methods.iter().map(|method| forwarded(service, method)).collect();
+    // An `Rc` cannot go to other threads, as a service with `send` may.
+    let counted = match service.send {
+        true => vec![quote!(::std::sync::Arc)],
+        false => vec![quote!(::std::sync::Arc), quote!(::std::rc::Rc)],
+    };
+    quote! {
+        #(
+            #[automatically_derived]
+            #[allow(deprecated)]
+            impl<__S: #name> #name for #counted<__S> {
+                #methods
+            }
+        )*
+    }
+}
+
+/// A method of a trait, given on to what is shared.
+fn forwarded(service: &Service, method: &Method) -> TokenStream {
+    let (trait_name, name) = (&service.name, &method.name);
+    let signature = signature(service, method);
+    let inputs = method.inputs.iter().map(|input| match input {
+        Input::Context(name, _) | Input::Argument(name, _) | Input::Items(name, ..) => name,
+    });
+    let responder = match &method.answer {
+        Answer::Responder(responder, _) => Some(responder),
+        Answer::Returned(_) | Answer::Items(_) => None,
+    };
+    let passed = inputs.chain(responder);
+    quote! {
+        #[inline]
+        #signature {
+            <__S as #trait_name>::#name(self, #(#passed),*)
+        }
+    }
+}
+
 /// Complains at the argument that keeps the future of its method on one thread, where otherwise each
 /// implementation would be told that its own code does.
 fn send_checks(service: &Service) -> TokenStream {
@@ -71,6 +114,8 @@ fn send_checks(service: &Service) -> TokenStream {
 
 fn signature(service: &Service, method: &Method) -> TokenStream {
     let name = &method.name;
+    // What the compiler says of the whole is shown there.
+    let function = quote_spanned!(name.span()=> fn);
     let inputs = method.inputs.iter().map(|input| match input {
         Input::Context(name, ty) => quote!(#name: &#ty),
         Input::Argument(name, ty) | Input::Items(name, ty, _) => quote!(#name: #ty),
@@ -83,11 +128,11 @@ fn signature(service: &Service, method: &Method) -> TokenStream {
             };
             let send = service.send.then(|| quote!(+ ::core::marker::Send));
             quote! {
-                fn #name(&self, #(#inputs),*) -> impl ::core::future::Future<Output = #ty> #send
+                #function #name(&self, #(#inputs),*) -> impl ::core::future::Future<Output = #ty> #send
             }
         }
         Answer::Responder(responder, ty) => {
-            quote!(fn #name(&self, #(#inputs,)* #responder: #ty))
+            quote!(#function #name(&self, #(#inputs,)* #responder: #ty))
         }
     }
 }
@@ -472,11 +517,22 @@ fn client_type(service: &Service) -> TokenStream {
     let doc = format!("Calls [`{name}`] at the other end of a channel.");
     quote! {
         #[doc = #doc]
-        #[derive(Clone, Debug)]
+        #[derive(Clone)]
         #visibility struct #client_name<C = #ringcall::Client> {
             channel: C,
             options: #ringcall::CallOptions,
             table: &'static #ringcall::ServiceTable,
+        }
+
+        // Not derived: of the table its name is enough.
+        #[automatically_derived]
+        impl<C: ::core::fmt::Debug> ::core::fmt::Debug for #client_name<C> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.debug_struct(::core::stringify!(#client_name))
+                    .field("service", &self.table.name())
+                    .field("channel", &self.channel)
+                    .finish()
+            }
         }
 
         impl #client_name {

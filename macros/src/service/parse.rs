@@ -173,6 +173,14 @@ fn check_trait(item: &ItemTrait) -> Result<()> {
 }
 
 fn check_send(methods: &[Method]) -> Result<()> {
+    // Of the others no future takes it anywhere.
+    let futures = methods.iter().filter(|method| !matches!(method.answer, Answer::Responder(..)));
+    if let Some(context) = futures.flat_map(|method| &method.inputs).find_map(local_context) {
+        return Err(Error::new(
+            context.span(),
+            "methods of a `send` service take `&SendContext`: a `Context` stays on the shard of its call",
+        ));
+    }
     match methods.iter().find_map(Method::items) {
         None => Ok(()),
         Some((_, ty, _)) => Err(Error::new(
@@ -180,6 +188,13 @@ fn check_send(methods: &[Method]) -> Result<()> {
             "a stream that the caller sends stays on the shard where it arrives: leave `send` out, or put the method into a service of its own",
         )),
     }
+}
+
+/// The `Context` of `cx: &Context`.
+fn local_context(input: &Input) -> Option<&Type> {
+    let Input::Context(_, ty) = input else { return None };
+    let Type::Path(path) = ty else { return None };
+    path.path.segments.last().is_some_and(|last| last.ident == "Context").then_some(ty)
 }
 
 fn check_names(methods: &[Method]) -> Result<()> {

@@ -28,6 +28,35 @@ struct r#struct {
     r#fn: u8,
 }
 
+/// Called like types of other crates that cannot be part of a message.
+#[ringcall::message]
+#[derive(PartialEq)]
+struct Decimal(i64);
+
+#[ringcall::message]
+#[derive(PartialEq)]
+struct DateTime {
+    secs: u64,
+}
+
+#[ringcall::message]
+#[derive(PartialEq)]
+struct Instant<Arc> {
+    price: Arc,
+    since: Vec<DateTime>,
+    at: Option<Decimal>,
+    words: [u8; size_of::<usize>()],
+    other: <usize as Of>::Field,
+}
+
+trait Of {
+    type Field;
+}
+
+impl Of for usize {
+    type Field = u64;
+}
+
 #[ringcall::message]
 struct S;
 

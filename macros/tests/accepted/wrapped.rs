@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use ringcall::__private::codec::UnixTime;
-use ringcall::{Shape, WireWith};
+use ringcall::{Shape, UnixTime, WireWith};
 use rkyv::rancor::Fallible;
 use rkyv::ser::Writer;
 use rkyv::string::{ArchivedString, StringResolver};

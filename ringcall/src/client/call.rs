@@ -127,6 +127,48 @@ impl<T: BlockOn> BlockOn for &T {
 /// [`callback`](Call::callback).
 ///
 /// It gives the reply as a [`View`](crate::View), read where it landed, or a [`CallError`].
+///
+/// # Many at a time
+///
+/// A call is not a future yet, since it can still be changed ([`deadline`](Call::deadline), [`metadata`](Call::metadata)):
+/// `.await` and `tokio::select!` make it one, and what asks for a [`Future`], as `join_all` and `timeout` do, is given
+/// `.into_future()`. A hundred at a time, of however many there are, with the crate `futures`:
+///
+/// ```
+/// # mod futures {
+/// #     pub mod stream {
+/// #         pub fn iter<I: IntoIterator>(items: I) -> Iter<I::IntoIter> { Iter(items.into_iter()) }
+/// #         pub struct Iter<I>(I);
+/// #         impl<F: Future, I: Iterator<Item = F>> Iter<I> {
+/// #             pub fn buffered(self, _: usize) -> Self { self }
+/// #             pub async fn collect<C: Extend<F::Output> + Default>(self) -> C {
+/// #                 let mut all = C::default();
+/// #                 for future in self.0 { all.extend([future.await]); }
+/// #                 all
+/// #             }
+/// #         }
+/// #     }
+/// #     pub mod future {
+/// #         pub async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+/// #             super::stream::iter(all).collect().await
+/// #         }
+/// #     }
+/// # }
+/// # fn main() {}
+/// # #[ringcall::message] pub struct Quote { pub price: f64 }
+/// # #[ringcall::service] pub trait Quotes { async fn last(&self, id: u64) -> Quote; }
+/// # async fn example(quotes: QuotesClient, ids: Vec<u64>) {
+/// use std::future::IntoFuture;
+/// use futures::stream; // and `futures::StreamExt`
+///
+/// let calls = ids.iter().map(|id| quotes.last(id).into_future());
+/// let replies: Vec<_> = stream::iter(calls).buffered(100).collect().await;
+///
+/// // Few enough to make all of them at once.
+/// let replies = futures::future::join_all(ids.iter().map(|id| quotes.last(id).into_future())).await;
+/// # let _ = replies;
+/// # }
+/// ```
 #[must_use = "a call is made when it is awaited, waited for, or given a callback"]
 pub struct Call<'a, C, A, R, E> {
     pub(super) channel: &'a C,
@@ -210,7 +252,10 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self
     }
 
-    /// Waits for the answer.
+    /// Waits for the answer, which blocks this thread: not for threads of an executor on whose tasks the answer depends.
+    /// With a server in the same process whose handlers run on that executor
+    /// ([`Server::service_spawned`](crate::Server::service_spawned)) and one thread, for example, nobody runs the handler
+    /// that is waited for, and the call ends at its deadline. Await it there.
     ///
     /// # Errors
     /// As for awaiting it.

@@ -29,7 +29,7 @@
 //! # #[ringcall::service(name = "quotes.Quotes")] trait Quotes { async fn last(&self, symbol: String) -> u64; }
 //! use ringcall::cluster::{CallLimit, MethodSettings, Settings};
 //!
-//! let mut last = MethodSettings::default();
+//! let mut last = MethodSettings::new();
 //! last.limit = CallLimit::in_flight(100);
 //! let settings = Settings::new().with_method("quotes.Quotes/last", last);
 //! assert_eq!(settings.unknown_methods(QuotesClient::service_table().methods()), []);

@@ -38,6 +38,11 @@ pub trait Service: Sized {
 }
 
 /// A service whose handlers may run on any executor: one with `#[service(send)]`.
+#[diagnostic::on_unimplemented(
+    message = "the handlers of `{Self}` must stay on the shard of their calls",
+    label = "not a service with `send`",
+    note = "write `#[ringcall::service(send)]` on its trait, whose methods then take `&SendContext` and `SharedView`"
+)]
 pub trait SendService: Service {
     #[doc(hidden)]
     fn mount_spawned(self, mount: &mut Mount)

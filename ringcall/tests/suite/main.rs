@@ -39,12 +39,14 @@ mod network;
 mod observe;
 mod overload;
 mod python;
+mod reading;
 mod reconnect;
 mod record;
 mod refusals;
 mod restart;
 mod settings;
 mod shapes;
+mod shared;
 #[cfg(feature = "sim")]
 mod sim;
 mod smoke;

@@ -11,8 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mutation::{debug_len, mutations};
 use proptest::prelude::*;
-use ringcall::__private::codec::{Archivable, UnixTime};
-use ringcall::{BlockingClient, Body, Bytes, Invalid, Message, Server, TransportChoice, View};
+use ringcall::__private::codec::{Archivable, Form};
+use ringcall::rkyv::with::Map;
+use ringcall::{
+    BlockingClient, Body, Bytes, Codec, Invalid, Message, Server, Shape, TransportChoice, UnixTime,
+    View, WireType,
+};
 use ringcall_core::{EncodeError, REFERENCE_BYTES_MIN, SharedPool};
 
 #[ringcall::message]
@@ -421,6 +425,54 @@ fn times_that_no_clock_can_hold_are_refused() {
     let mut out = SharedPool::new(4096).writer(LIMIT);
     let before = Seen(UNIX_EPOCH - Duration::from_secs(1));
     assert_eq!(before.encode(&mut out), Err(EncodeError::Failed));
+}
+
+#[ringcall::message]
+#[derive(Debug, PartialEq)]
+struct Times {
+    #[rkyv(with = Map<UnixTime>)]
+    last: Option<SystemTime>,
+    #[rkyv(with = Map<UnixTime>)]
+    all: Vec<SystemTime>,
+    #[rkyv(with = Map<Map<UnixTime>>)]
+    spans: Vec<[SystemTime; 2]>,
+}
+
+fn times() -> Times {
+    let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+    Times { last: Some(at(1001)), all: vec![at(1002), at(1003)], spans: vec![[at(1004), at(1005)]] }
+}
+
+#[test]
+fn wrapped_fields_in_containers_look_like_ordinary_ones() {
+    let mut shape = Shape::default();
+    <Times as WireType>::describe(&mut shape);
+    let expected = "struct Times:40:8{last=option:24:8(unix-time:16:8 ) all=vec:8:4(unix-time:16:8 ) \
+                    spans=vec:8:4(array-2:32:8(unix-time:16:8 ) ) }";
+    assert_eq!(shape.text(), expected);
+}
+
+#[test]
+fn wrapped_fields_in_containers_are_read_and_checked() {
+    let body = encode(&times());
+    assert_eq!(view::<Times>(&body).unwrap().to_owned(), times());
+    for secs in 1001..=1005_u64 {
+        let at = body.windows(8).position(|word| word == secs.to_le_bytes()).expect("it is there");
+        let mut forged = body.clone();
+        forged[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(view::<Times>(&forged).err(), Some(Invalid));
+    }
+}
+
+#[test]
+fn wrapped_fields_in_containers_have_names() {
+    let json = cfg!(feature = "json").then_some(Codec::JSON);
+    for form in [Codec::MESSAGEPACK].into_iter().chain(json).map(Form::of_codec) {
+        let pool = SharedPool::new(4096);
+        let mut out = pool.writer(LIMIT);
+        times().encode_as(form, &mut out).unwrap();
+        assert_eq!(Times::decode_as(form, &pool.finish(out).0), Ok(times()));
+    }
 }
 
 // ---- raw bodies ----

@@ -7,8 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::num;
 use std::time::{Duration, SystemTime};
 
-use ringcall::__private::codec::{ItemShape, UnixTime};
-use ringcall::{Bytes, Message, Service, Shape, SharedView, Signatures, View, WireType, WireWith};
+use ringcall::__private::codec::ItemShape;
+use ringcall::{
+    Bytes, Message, Service, Shape, SharedView, Signatures, UnixTime, View, WireType, WireWith,
+};
 
 const SPECIFICATION: &str = include_str!("../../../docs/SHAPES.md");
 

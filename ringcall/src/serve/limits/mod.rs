@@ -6,7 +6,7 @@
 //! # impl Echo for Mirror { async fn echo(&self, body: ringcall::Bytes) -> ringcall::Bytes { body } }
 //! use ringcall::limits::{AdaptiveConfig, Limits};
 //!
-//! let limits = Limits::default()
+//! let limits = Limits::new()
 //!     .concurrency(512)
 //!     .method("demo.Echo/echo", AdaptiveConfig::default());
 //! ringcall::Server::bind("127.0.0.1:7000").service(Mirror.into_echo()).limits(limits).run()?;
@@ -98,6 +98,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The default ones.
+    #[must_use]
+    pub fn new() -> Limits {
+        Limits::default()
+    }
+
     /// How long calls may wait for the shard, and for the pool; with `None` as long as there are no other limits. Calls
     /// with streams do not wait for the shard.
     #[must_use]
