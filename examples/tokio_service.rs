@@ -33,6 +33,12 @@ struct Inquiry {
 #[derive(Debug)]
 struct NoSuch;
 
+impl std::fmt::Display for NoSuch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("there is no such symbol")
+    }
+}
+
 #[ringcall::service]
 trait Prices {
     /// Callers wait for a second unless somebody says otherwise: here, or where the call is made.

@@ -64,6 +64,7 @@ pub use streams::{
     UploadCall, UploadFuture,
 };
 pub use threads::ClientThreads;
+#[cfg(feature = "cluster")]
 pub(crate) use threads::background;
 pub(crate) use within::Inherited;
 pub use within::{SpanIds, Within};
