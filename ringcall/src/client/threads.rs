@@ -32,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// config.wait = WaitPolicy::Park;
 /// let threads = ClientThreads::start(2, config)?;
 /// let client = Client::connect(server.address()).threads(&threads).wait()?;
-/// # EchoClient::new(client).echo("a").wait()?;
+/// # EchoClient::new(client).echo(&"a".to_owned()).wait()?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

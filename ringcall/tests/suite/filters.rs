@@ -1,12 +1,17 @@
 //! Filters of servers and clients.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use crate::common::{Cook, Kitchen, KitchenClient, Pair, SOON, eventually, order, over_every_pair};
+use crate::common::{
+    Cook, Kitchen, KitchenClient, Pair, SOON, block, eventually, order, over_every_pair,
+};
 use parking_lot::Mutex;
 use ringcall::filter::{CallEnd, ClientCall, FilterExt, Filtered, ServerCall};
 use ringcall::{
@@ -273,35 +278,32 @@ fn calls_twice<C: Channel<Body: IntoOwned> + BlockOn>(channel: C) {
 
 /// Ready after a while, on any thread.
 struct After {
-    at: std::time::Instant,
-    is_asked: bool,
+    time: Duration,
+    is_over: Option<Arc<AtomicBool>>,
 }
 
 impl After {
     fn new(time: Duration) -> After {
-        After { at: std::time::Instant::now() + time, is_asked: false }
+        After { time, is_over: None }
     }
 }
 
-impl std::future::Future for After {
+impl Future for After {
     type Output = ();
 
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<()> {
-        let left = self.at.saturating_duration_since(std::time::Instant::now());
-        if left.is_zero() {
-            return std::task::Poll::Ready(());
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if let Some(is_over) = &self.is_over {
+            return if is_over.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending };
         }
-        if !std::mem::replace(&mut self.is_asked, true) {
-            let waker = cx.waker().clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(left);
-                waker.wake();
-            });
-        }
-        std::task::Poll::Pending
+        let (waker, is_over) = (cx.waker().clone(), Arc::new(AtomicBool::new(false)));
+        self.is_over = Some(Arc::clone(&is_over));
+        let time = self.time;
+        std::thread::spawn(move || {
+            block(time);
+            is_over.store(true, Ordering::SeqCst);
+            waker.wake();
+        });
+        Poll::Pending
     }
 }
 
