@@ -95,3 +95,24 @@ fn what_cannot_be_encoded_is_not_sent() {
         assert!(matches!(failure.cause, Cause::Encode | Cause::TooLarge { .. }), "{failure:?}");
     });
 }
+
+#[cfg(feature = "cluster")]
+#[test]
+fn a_balanced_channel_is_one_too() {
+    use ringcall::cluster::discovery::{Instance, Listing};
+    use ringcall::cluster::{Balanced, Clients, Settings};
+
+    over_one_pair(|pair| {
+        let (server, _) = pair.serve();
+        let clients = Clients::over(pair.client).unwrap();
+        let clients = clients.with(move |connect| pair.secured(connect));
+        let balanced = Balanced::new(clients, Settings::new()).unwrap();
+        let instance = Instance::new("kitchen", "a", server.address().clone());
+        balanced.apply(&Listing::of(1, [instance]));
+        let ready = balanced.ready();
+        run(async move { ready.await.map_err(|failure| failure.to_string()) }).unwrap();
+        let channel = AnyChannel::new(balanced);
+        let app = App { kitchen: Arc::new(KitchenClient::new(channel)) };
+        assert_eq!(run(cook(app, order(7))).unwrap(), order(7));
+    });
+}
