@@ -5,7 +5,7 @@
 //! ```text
 //! $ cargo run --release --example from_tokio
 //! 16 tasks, 16000 calls: every task got its own answers
-//! a call that took too long: the deadline passed, a second unless `CallOptions::deadline` says otherwise (may have run)
+//! a call that took too long: the deadline passed (`CallOptions::deadline`; a second if nobody sets one) (may have run)
 //! hosted: 16 tasks, 16000 calls, all on one thread
 //! ```
 

@@ -122,7 +122,7 @@ impl Answer<Chunk> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not make calls with streams",
     label = "not a channel for streams",
-    note = "methods that take or give streams are called through one connection: a `Client`, a `LocalClient` or a `Peer`",
+    note = "methods that take or give streams are called through a connection (`Client`, `LocalClient`, `Peer`) or a `Balanced` channel over such",
     note = "in code for any channel write `C: StreamChannel` in place of `C: Channel`"
 )]
 pub trait StreamChannel: Channel {

@@ -689,7 +689,7 @@ impl fmt::Display for Cause {
             Cause::Closed(reason) => write!(f, "{reason}"),
             Cause::GoAway => f.write_str("the server is stopping and did not take the call"),
             Cause::NotReady => f.write_str("the connection is not established yet"),
-            Cause::Expired => f.write_str("the deadline passed, a second unless `CallOptions::deadline` says otherwise"),
+            Cause::Expired => f.write_str("the deadline passed (`CallOptions::deadline`; a second if nobody sets one)"),
             Cause::Cancelled => f.write_str("the call was cancelled by its caller"),
             Cause::InFlightMax => f.write_str(
                 "too many calls are in flight on this connection (the server's `Config::in_flight_max`)",

@@ -107,55 +107,41 @@ impl Attached {
 /// From a body as its [`Payload`] encodes it to the same in another codec.
 pub type Transcode = fn(&[u8], Codec, &mut Writer) -> Result<(), EncodeError>;
 
-impl<P: Payload + ?Sized> Payload for &P {
-    #[inline]
-    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
-        (**self).encode(codec, signature, out)
-    }
+/// Whatever points to a payload is one.
+macro_rules! points_to_payload {
+    ($($pointer:ty),*) => {
+        $(impl<P: Payload + ?Sized> Payload for $pointer {
+            #[inline]
+            fn encode(
+                &self,
+                codec: Codec,
+                signature: u64,
+                out: &mut Writer,
+            ) -> Result<(), EncodeError> {
+                (**self).encode(codec, signature, out)
+            }
 
-    fn transcode(&self) -> Option<Transcode> {
-        (**self).transcode()
-    }
+            fn transcode(&self) -> Option<Transcode> {
+                (**self).transcode()
+            }
 
-    #[inline]
-    fn landing(&self) -> Option<External> {
-        (**self).landing()
-    }
+            #[inline]
+            fn landing(&self) -> Option<External> {
+                (**self).landing()
+            }
 
-    fn extensions(&self) -> &[u8] {
-        (**self).extensions()
-    }
+            fn extensions(&self) -> &[u8] {
+                (**self).extensions()
+            }
 
-    #[inline]
-    fn argument(&self) -> Option<&dyn Any> {
-        (**self).argument()
-    }
+            #[inline]
+            fn argument(&self) -> Option<&dyn Any> {
+                (**self).argument()
+            }
+        })*
+    };
 }
-
-impl<P: Payload + ?Sized> Payload for Arc<P> {
-    #[inline]
-    fn encode(&self, codec: Codec, signature: u64, out: &mut Writer) -> Result<(), EncodeError> {
-        (**self).encode(codec, signature, out)
-    }
-
-    fn transcode(&self) -> Option<Transcode> {
-        (**self).transcode()
-    }
-
-    #[inline]
-    fn landing(&self) -> Option<External> {
-        (**self).landing()
-    }
-
-    fn extensions(&self) -> &[u8] {
-        (**self).extensions()
-    }
-
-    #[inline]
-    fn argument(&self) -> Option<&dyn Any> {
-        (**self).argument()
-    }
-}
+points_to_payload!(&P, Arc<P>);
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

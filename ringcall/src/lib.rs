@@ -206,6 +206,7 @@ pub mod sim;
 mod sync;
 mod topic;
 mod trace;
+mod wakers;
 
 pub use client::{
     AnyCall, AnyChannel, BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture,

@@ -1,6 +1,6 @@
 //! One publisher, many streams: what a server pushes to whoever has subscribed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::iter;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::block_on::block_on;
 use crate::observe::{Event, Observer, Observers};
 use crate::shard::Draining;
+use crate::wakers::Wakers;
 
 /// What happens to a subscriber that does not take items as fast as they are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +71,8 @@ struct Shared<T> {
 
 struct State<T> {
     subscribers: Vec<Option<Subscriber<T>>>,
-    /// Publishers that wait for room, each at a place of its own.
-    publishers: BTreeMap<u64, Waker>,
-    /// The place of the last one that was given one.
-    last: u64,
+    /// Publishers that wait for room.
+    publishers: Wakers,
     /// Room for those who are being woken, so that publishing allocates nothing when warm.
     scratch: Vec<Waker>,
     /// No topic is left.
@@ -95,29 +94,18 @@ impl<T> Subscriber<T> {
     }
 }
 
-impl<T> State<T> {
-    /// A publisher waits for room. Gives the waker that it had before.
-    fn wait(&mut self, place: &mut Option<u64>, waker: &Waker) -> Option<Waker> {
-        let place = *place.get_or_insert_with(|| {
-            self.last += 1;
-            self.last
-        });
-        self.publishers.insert(place, waker.clone())
-    }
-}
-
 /// A publisher that may wait for room, until it has published or is given up.
 struct Waiting<'a, T> {
     shared: &'a Shared<T>,
     /// Once it has waited.
-    place: Option<u64>,
+    place: Option<usize>,
 }
 
 impl<T> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let waker = self.shared.state.lock().publishers.remove(&place);
-            drop(waker);
+        if self.place.is_some() {
+            let left = self.shared.state.lock().publishers.leave(&mut self.place);
+            drop(left);
         }
     }
 }
@@ -163,8 +151,7 @@ impl<T: Clone> Topic<T> {
         assert!(capacity > 0, "a subscriber needs room for an item");
         let state = State {
             subscribers: Vec::new(),
-            publishers: BTreeMap::new(),
-            last: 0,
+            publishers: Wakers::default(),
             scratch: Vec::new(),
             is_over: false,
         };
@@ -238,16 +225,15 @@ impl<T: Clone> Topic<T> {
         self.0.0.state.lock().subscribers.iter().flatten().count()
     }
 
-    fn try_publish(&self, item: T, waiting: Option<(&mut Option<u64>, &Waker)>) -> Result<(), T> {
+    fn try_publish(&self, item: T, waiting: Option<(&mut Option<usize>, &Waker)>) -> Result<(), T> {
         let Shared { capacity, policy, observers, state } = &*self.0.0;
         let (mut missed, mut closed) = (0, 0);
         let mut state = state.lock();
         if *policy == SlowConsumer::Wait
             && state.subscribers.iter().flatten().any(|it| it.is_full(*capacity))
         {
-            let before = waiting.and_then(|(place, waker)| state.wait(place, waker));
+            let before = waiting.and_then(|(place, waker)| state.publishers.keep(place, waker));
             drop(state);
-            // It may be the last of its task, which may do anything when it ends.
             drop(before);
             return Err(item);
         }
@@ -364,9 +350,9 @@ impl<T> Subscription<T> {
             subscriber.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        let publishers = std::mem::take(&mut state.publishers);
+        let publishers = state.publishers.all();
         drop(state);
-        publishers.into_values().for_each(Waker::wake);
+        publishers.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(item))
     }
 }
@@ -379,9 +365,9 @@ impl<T> Subscription<T> {
         if let Some(subscriber) = &mut state.subscribers[self.index] {
             subscriber.is_closed = true;
         }
-        let publishers = std::mem::take(&mut state.publishers);
+        let publishers = state.publishers.all();
         drop(state);
-        publishers.into_values().for_each(Waker::wake);
+        publishers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -397,10 +383,10 @@ impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         let (gone, publishers) = {
             let mut state = self.shared.state.lock();
-            (state.subscribers[self.index].take(), std::mem::take(&mut state.publishers))
+            (state.subscribers[self.index].take(), state.publishers.all())
         };
         drop(gone);
-        publishers.into_values().for_each(Waker::wake);
+        publishers.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ringcall_core::frame::request_flags;
-use ringcall_core::{
-    Answer, Cause, Channel, Failure, FailureClass, Outgoing, OwnedChannel, Payload,
-};
+use ringcall_core::{Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, Payload};
 
 use super::carrying::{Carrying, carrying, joined};
-use super::{Connector, Guard as _, Shared};
+use super::{Connector, Guard as _, Shared, whole};
 use crate::fleet::{Attempt, CallState};
 use crate::retry::Verdict;
 use crate::route::Asked;
@@ -216,7 +214,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
                     }
                 }
                 self.state = None;
-                Some(end.map_err(|failure| self.whole(failure)))
+                Some(end.map_err(|failure| whole(failure, self.may_have_run)))
             }
         }
     }
@@ -241,15 +239,7 @@ impl<'a, N: Connector, P: Payload + Clone> BalancedCall<'a, N, P> {
             let now = self.shared.connector.now();
             self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
         }
-        Err(self.whole(failure))
-    }
-
-    /// What the failure of the last attempt says of the whole call.
-    fn whole(&self, failure: Failure) -> Failure {
-        match self.may_have_run {
-            true => Failure { class: FailureClass::Unknown, ..failure },
-            false => failure,
-        }
+        Err(whole(failure, self.may_have_run))
     }
 
     /// The timer has fired, or not.

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringcall_core::{Channel, Outgoing, OwnedStreamChannel, Payload, StreamChannel};
+use ringcall_core::{
+    Channel, Failure, FailureClass, Outgoing, OwnedStreamChannel, Payload, StreamChannel,
+};
 
 pub use at::{At, AtCall, AtOpening};
 pub use call::BalancedCall;
@@ -329,5 +331,14 @@ impl<N: Connector<Channel: OwnedStreamChannel>> StreamChannel for Balanced<N> {
         payload: P,
     ) -> BalancedOpening<'a, N, P> {
         BalancedOpening::new(&self.shared, call, payload, self.key, self.is_reporting)
+    }
+}
+
+/// What the failure of the last attempt says of the whole call.
+#[inline]
+fn whole(failure: Failure, may_have_run: bool) -> Failure {
+    match may_have_run {
+        true => Failure { class: FailureClass::Unknown, ..failure },
+        false => failure,
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
 use ringcall_core::{
-    Answer, Arrived, Cause, Channel, Encoding, Failure, FailureClass, ItemError, Outgoing,
-    OwnedStreamChannel, Payload, StreamCall, StreamChannel,
+    Answer, Arrived, Cause, Channel, Encoding, Failure, ItemError, Outgoing, OwnedStreamChannel,
+    Payload, StreamCall, StreamChannel,
 };
 
 use super::carrying::{Carrying, carrying, joined};
-use super::{Connector, Guard as _, Shared};
+use super::{Connector, Guard as _, Shared, whole};
 use crate::fleet::{Attempt, CallState, OpenStream};
 use crate::retry::Verdict;
 use crate::route::Asked;
@@ -274,14 +274,6 @@ where
             self.shared.fleet.with(|fleet| fleet.finish(now, &state, Some(Err(&failure))));
         }
         whole(failure, self.may_have_run)
-    }
-}
-
-/// What the failure of the last attempt says of the whole call.
-fn whole(failure: Failure, may_have_run: bool) -> Failure {
-    match may_have_run {
-        true => Failure { class: FailureClass::Unknown, ..failure },
-        false => failure,
     }
 }
 

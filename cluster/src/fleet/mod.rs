@@ -36,6 +36,7 @@ use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
 use crate::hedge::{AnyHedging, HedgePolicy as _};
 use crate::limit::{LimitLease, Limiter};
+use crate::method::MethodKey;
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
@@ -352,7 +353,7 @@ impl<T: Clone> Fleet<T> {
         lease: LimitLease,
     ) -> Result<(), BadSetting> {
         lease.check()?;
-        if method.is_some_and(|name| !is_method(name)) {
+        if method.is_some_and(|name| !MethodKey::is_name(name)) {
             let must = "the name of a method, package.Service/method";
             return Err(BadSetting { name: "lease.method", must });
         }
@@ -914,12 +915,6 @@ fn probed_like(end: Result<&ReplyHeader, &Failure>, is_good: Option<bool>) -> Pr
         None if is_answer => Probed::Answers,
         None => Probed::GivenUp,
     }
-}
-
-/// Whether it may be the name of a method. Whether anybody calls that cannot be known before.
-fn is_method(name: &str) -> bool {
-    let parts = name.rsplit_once('/');
-    parts.is_some_and(|(service, method)| !service.is_empty() && !method.is_empty())
 }
 
 /// What it says of the instance.

@@ -287,7 +287,7 @@ impl Written<'_> for Subset {
 #[derive(serde::Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SubsetTable {
-    names: Option<Names>,
+    names: Option<Vec<String>>,
     version: Option<Text>,
     group: Option<Text>,
     zone: Option<Text>,
@@ -297,27 +297,11 @@ pub(super) struct SubsetTable {
 
 impl From<SubsetTable> for Subset {
     fn from(table: SubsetTable) -> Subset {
-        let mut this = table.names.map_or_else(Subset::all, |Names(names)| Subset::named(names));
+        let mut this = table.names.map_or_else(Subset::all, Subset::named);
         this = table.version.into_iter().fold(this, Subset::version);
         this = table.group.into_iter().fold(this, Subset::group);
         this = table.zone.into_iter().fold(this, Subset::zone);
         this = table.tag.into_iter().fold(this, |it, (key, value)| it.tag(key, value));
         table.alike.into_iter().fold(this, Subset::alike)
-    }
-}
-
-/// Names of instances. None of them would be none in a text, and all in a program.
-#[derive(serde::Deserialize)]
-#[serde(try_from = "Vec<String>")]
-struct Names(Vec<String>);
-
-impl TryFrom<Vec<String>> for Names {
-    type Error = &'static str;
-
-    fn try_from(names: Vec<String>) -> Result<Names, &'static str> {
-        match names.is_empty() {
-            true => Err("`names` are of one instance at least; without any it is left out"),
-            false => Ok(Names(names)),
-        }
     }
 }

@@ -122,8 +122,7 @@ struct DnsText {
 impl<'de> Deserialize<'de> for MethodKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<MethodKey, D::Error> {
         let name = String::deserialize(from)?;
-        let is_name = name.split_once('/').is_some_and(|(of, it)| !of.is_empty() && !it.is_empty());
-        match is_name {
+        match MethodKey::is_name(&name) {
             true => Ok(name.into()),
             false => {
                 let found = Unexpected::Str(&name);

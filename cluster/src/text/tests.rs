@@ -467,7 +467,6 @@ fn what_is_wrong_with_rules_is_told() {
         (then("{ delay = \"2h\" }"), "the rule \"a\": a delay is more than an hour"),
         (then("{ route = [] }"), "a route has a lane at least: [\"any\"] is to any instance"),
         (then("{ route = [\"all\"] }"), "string \"all\", expected \"any\", or a table of `names`"),
-        (then("{ route = [{ names = [] }] }"), "`names` are of one instance at least"),
         (
             then("{ split = { routes = [] } }"),
             "a split has no routes, too many, or weights that do not add up",

@@ -164,8 +164,9 @@ impl<T> Connection<T> {
             self.landing_failed(id, error);
         } else if arriving.is_complete() {
             self.leave_body(BodyTarget::Reply(id));
-            let event = self.reply_done(id);
-            let _ = event.map(|event| self.ahead.push(event));
+            if let Some(event) = self.reply_done(id) {
+                self.ahead.push(event);
+            }
         }
     }
 

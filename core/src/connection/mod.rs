@@ -800,7 +800,9 @@ impl<T> Connection<T> {
         }
         let accepted = if refuse { self.counters.requests_taken } else { GoAway::SOON };
         self.announce(accepted);
-        let _ = self.after_input(now).map(|event| self.ahead.push(event));
+        if let Some(event) = self.after_input(now) {
+            self.ahead.push(event);
+        }
     }
 
     /// Changes how many calls the other side may have in flight and how large its messages may be. A

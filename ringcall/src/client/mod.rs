@@ -19,7 +19,6 @@ mod skew;
 mod state;
 mod streams;
 mod threads;
-mod wakers;
 mod within;
 
 pub(crate) use address::{Lookup, NO_ADDRESS, PeerAddress};

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use ringcall_core::{Cause, Channel, CloseReason, Failure, Handle, Outgoing, Payload, SharedChunk};
 
 use super::shared::{Destination, Line, Outbox, RemoteFuture, SharedAnswer};
-use super::wakers::Wakers;
 use super::{BlockOn, ConnectionState, PeerAddress, Watched};
 use crate::block_on::block_on;
 use crate::observe::Audience;
 use crate::shard::Remote;
+use crate::wakers::Wakers;
 
 /// The other side of a connection, to be called back: during a call or later, from any thread and any
 /// executor. Handlers get it from [`Context::peer`](crate::Context::peer); give it to a typed client,

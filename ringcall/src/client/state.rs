@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use ringcall_core::{Cause, CloseReason, Failure, Mismatch};
 
-use super::wakers::Wakers;
+use crate::wakers::Wakers;
 
 /// How a client's connection is doing.
 ///

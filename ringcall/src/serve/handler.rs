@@ -129,6 +129,8 @@ fn log_internal(
         others => format!(" ({others} more since the last line)"),
     };
     let method = facts.method();
+    // It may quote what a caller has sent, which must not begin a line of its own.
+    let error = error.to_string().replace(char::is_control, " ");
     log::error!("the handler of {method} failed, {caller} gets INTERNAL: {error}{others}");
 }
 
