@@ -51,7 +51,7 @@ impl Target {
     /// ```no_run
     /// use ringcall::{Address, Client, Target};
     ///
-    /// # fn instances_of(service: &str) -> Result<Vec<Address>, String> { unimplemented!() }
+    /// # fn instances_of(_: &str) -> Result<Vec<Address>, String> { Ok(Vec::new()) }
     /// # fn main() -> Result<(), ringcall::CallError> {
     /// let orders = Target::looked_up("orders:7000", || instances_of("orders"));
     /// let client = Client::connect(orders).wait()?;
