@@ -80,7 +80,11 @@ pub(crate) fn look_up(
 ) -> bool {
     static THREADS: OnceLock<Arc<Pool>> = OnceLock::new();
     let threads = THREADS.get_or_init(|| Pool::new(THREADS_MAX, None));
-    let job = move |_| {
+    let job = move |refused: Option<u16>| {
+        if refused.is_some() {
+            // Not on the thread that says so, which may be a shard's.
+            return tell(Err("no thread can look it up now".to_owned()));
+        }
         // It is somebody's code, and whoever waits for it must be told.
         let found = catch_unwind(AssertUnwindSafe(|| lookup()));
         tell(found.unwrap_or_else(|_| Err("looking it up panicked".to_owned())));
