@@ -1,6 +1,6 @@
 //! Clients of a host's name: where its addresses come from, and what becomes of clients when they change.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,12 +19,13 @@ const WAIT: CallOptions = CallOptions::new().wait_for_ready(true).deadline(Durat
 struct Name {
     addresses: Arc<Mutex<Result<Vec<Address>, String>>>,
     looked: Arc<AtomicU64>,
+    panics: Arc<AtomicBool>,
 }
 
 impl Name {
     fn of(addresses: &[&Address]) -> Name {
-        let looked = Arc::default();
-        let name = Name { addresses: Arc::new(Mutex::new(Ok(Vec::new()))), looked };
+        let known = Arc::new(Mutex::new(Ok(Vec::new())));
+        let name = Name { addresses: known, looked: Arc::default(), panics: Arc::default() };
         name.now(addresses);
         name
     }
@@ -33,7 +34,13 @@ impl Name {
         *self.addresses.lock().unwrap() = Ok(addresses.iter().copied().cloned().collect());
     }
 
+    /// Whoever looks it up does.
+    fn panics(&self) {
+        self.panics.store(true, Ordering::SeqCst);
+    }
+
     fn is_lost(&self) {
+        self.panics.store(false, Ordering::SeqCst);
         *self.addresses.lock().unwrap() = Err("nobody answers".to_owned());
     }
 
@@ -41,6 +48,7 @@ impl Name {
         let name = self.clone();
         Target::looked_up("localhost:7000", move || {
             name.looked.fetch_add(1, Ordering::SeqCst);
+            assert!(!name.panics.load(Ordering::SeqCst), "as asked");
             name.addresses.lock().unwrap().clone()
         })
     }
@@ -118,27 +126,12 @@ fn a_name_without_addresses_fails_and_is_looked_up_again() {
         let (server, _) = pair.serve();
         let name = Name::of(&[]);
         let unresolved = CloseReason::Transport(TransportError::Unresolved);
-        for fail in [
-            |name: &Name| name.now(&[]),
-            Name::is_lost,
-            |name: &Name| {
-                // Whoever looks it up panics.
-                let poisoned = Arc::clone(&name.addresses);
-                drop(
-                    std::thread::spawn(move || {
-                        let _guard = poisoned.lock().unwrap();
-                        std::panic::resume_unwind(Box::new("as asked"));
-                    })
-                    .join(),
-                );
-            },
-        ] {
+        for fail in [|name: &Name| name.now(&[]), Name::is_lost, Name::panics] {
             fail(&name);
             let error = connect(pair, &name.target()).expect_err("there is no address");
             assert_eq!(error.cause, Cause::Closed(unresolved), "{error}");
             assert!(error.is_safe_to_retry());
         }
-        name.addresses.clear_poison();
         name.is_lost();
         let lazy = pair.secured(KitchenClient::connect(name.target())).lazy().wait().unwrap();
         let error = lazy.nothing().wait().expect_err("there is no address");
