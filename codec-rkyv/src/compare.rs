@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
+use crate::described::{Described, Field, Type, UserType, Variant};
+
 /// What becomes of calls of a method between two builds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -93,141 +95,6 @@ fn methods(file: &str) -> Result<BTreeMap<&str, [&str; 2]>, String> {
     Ok(methods)
 }
 
-// ---- texts ----
-
-/// A direction of a method, parsed.
-struct Text<'a> {
-    format: &'a str,
-    parts: Vec<Type<'a>>,
-    items: Option<Type<'a>>,
-    /// User types, in the order of their numbers.
-    users: Vec<User<'a>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Type<'a> {
-    /// Primitives, and what says nothing of its inside.
-    Leaf(&'a str),
-    Container(&'a str, Vec<Type<'a>>),
-    /// By number.
-    User(usize),
-}
-
-impl<'a> Type<'a> {
-    /// What is in a container of this name that holds one thing.
-    fn inside_of(&self, container: &str) -> Option<&Type<'a>> {
-        match self {
-            Type::Container(name, inside) if *name == container => inside.first(),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct User<'a> {
-    name: &'a str,
-    /// A struct's is the only one, and has no name.
-    variants: Vec<(&'a str, Vec<Field<'a>>)>,
-    is_enum: bool,
-}
-
-type Field<'a> = (&'a str, Type<'a>);
-
-impl<'a> Text<'a> {
-    fn parse(text: &'a str) -> Option<Text<'a>> {
-        let (format, mut rest) = text.split_once(';')?;
-        let mut parsed = Text { format, parts: Vec::new(), items: None, users: Vec::new() };
-        loop {
-            let is_items = rest.starts_with("items ");
-            let mut parser = Parser { rest: rest.strip_prefix("items ").unwrap_or(rest) };
-            let ty = parser.ty(&mut parsed.users)?;
-            match is_items {
-                true => parsed.items = Some(ty),
-                false => parsed.parts.push(ty),
-            }
-            rest = match parser.rest {
-                "" => return Some(parsed),
-                more => more.strip_prefix(';')?,
-            };
-        }
-    }
-}
-
-struct Parser<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Parser<'a> {
-    fn eat(&mut self, text: &str) -> bool {
-        let rest = self.rest.strip_prefix(text);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
-    }
-
-    /// Up to one of these characters, which is left.
-    fn until(&mut self, ends: &[char]) -> &'a str {
-        let (word, rest) = self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
-        self.rest = rest;
-        word
-    }
-
-    fn ty(&mut self, users: &mut Vec<User<'a>>) -> Option<Type<'a>> {
-        if self.eat("^") {
-            return Some(Type::User(self.until(&[' ', ';', ')', '}']).parse().ok()?));
-        }
-        let is_enum = self.eat("enum ");
-        let is_user = is_enum || self.eat("struct ");
-        let name = self.until(&[':', ' ', ';', '(', '{']);
-        // Size and alignment follow from the rest.
-        self.until(&[' ', ';', '(', '{', ')', '}']);
-        if is_user {
-            let number = users.len();
-            users.push(User { name, variants: Vec::new(), is_enum });
-            let variants = self.eat("{").then(|| self.user(is_enum, users)).flatten()?;
-            users[number].variants = variants;
-            return Some(Type::User(number));
-        }
-        if !self.eat("(") {
-            return Some(Type::Leaf(name));
-        }
-        let mut inside = Vec::new();
-        while !self.eat(")") {
-            inside.push(self.ty(users)?);
-            self.eat(" ").then_some(())?;
-        }
-        Some(Type::Container(name, inside))
-    }
-
-    fn user(
-        &mut self,
-        is_enum: bool,
-        users: &mut Vec<User<'a>>,
-    ) -> Option<Vec<(&'a str, Vec<Field<'a>>)>> {
-        if !is_enum {
-            return Some(vec![("", self.fields("}", users)?)]);
-        }
-        let mut variants = Vec::new();
-        while !self.eat("}") {
-            let name = self.until(&['#']);
-            self.until(&['(']);
-            self.eat("(").then_some(())?;
-            variants.push((name, self.fields(")", users)?));
-        }
-        Some(variants)
-    }
-
-    fn fields(&mut self, end: &str, users: &mut Vec<User<'a>>) -> Option<Vec<Field<'a>>> {
-        let mut fields = Vec::new();
-        while !self.eat(end) {
-            let name = self.until(&['=']);
-            self.eat("=").then_some(())?;
-            fields.push((name, self.ty(users)?));
-            self.eat(" ").then_some(())?;
-        }
-        Some(fields)
-    }
-}
-
 // ---- changes ----
 
 #[derive(Default)]
@@ -255,7 +122,8 @@ impl Changes {
             return Ok(());
         }
         self.verdict = self.verdict.max(Verdict::Fallback);
-        let parse = |text| Text::parse(text).ok_or_else(|| format!("not a shape: {text}"));
+        let parse =
+            |text: &str| text.parse::<Described>().map_err(|error| format!("{error}: {text}"));
         let (old, new) = (parse(old)?, parse(new)?);
         self.seen.clear();
         if old.format != new.format {
@@ -275,7 +143,7 @@ impl Changes {
         Ok(())
     }
 
-    fn types(&mut self, at: &str, old: (&Text<'_>, &Type<'_>), new: (&Text<'_>, &Type<'_>)) {
+    fn types(&mut self, at: &str, old: (&Described, &Type), new: (&Described, &Type)) {
         let ((old_text, old_type), (new_text, new_type)) = (old, new);
         // What is in a box is written in its place.
         match (old_type.inside_of("box"), new_type.inside_of("box")) {
@@ -288,10 +156,8 @@ impl Changes {
                 if !self.seen.insert((*old, *new)) {
                     return;
                 }
-                let users = old_text.users.get(*old).zip(new_text.users.get(*new));
-                if let Some((old, new)) = users {
-                    self.users(at, (old_text, old), (new_text, new));
-                }
+                let (old, new) = (old_text.user(*old), new_text.user(*new));
+                self.users(at, (old_text, old), (new_text, new));
             }
             (Type::Leaf(old), Type::Leaf(new)) => self.leaves(at, old, new),
             (Type::Container(old, a), Type::Container(new, b))
@@ -319,7 +185,7 @@ impl Changes {
     }
 
     /// Types that are not of the same kind.
-    fn others(&mut self, at: &str, old: (&Text<'_>, &Type<'_>), new: (&Text<'_>, &Type<'_>)) {
+    fn others(&mut self, at: &str, old: (&Described, &Type), new: (&Described, &Type)) {
         if let Some(inside) = old.1.inside_of("option") {
             self.add(Verdict::Fallback, format!("{at}: no longer optional; none is an error"));
             self.types(at, (old.0, inside), new);
@@ -331,26 +197,29 @@ impl Changes {
         }
     }
 
-    fn users(&mut self, at: &str, old: (&Text<'_>, &User<'_>), new: (&Text<'_>, &User<'_>)) {
+    fn users(&mut self, at: &str, old: (&Described, &UserType), new: (&Described, &UserType)) {
         let ((old_text, old), (new_text, new)) = (old, new);
         if old.is_enum != new.is_enum {
             return self.add(Verdict::Incompatible, format!("{at}: is another type"));
         }
-        for (name, fields) in &old.variants {
+        for variant in &old.variants {
+            let name = &variant.name;
             let inside = if old.is_enum {
                 format!("{at}: {}::{name}", new.name)
             } else {
                 format!("{at}: {}", new.name)
             };
-            match new.variants.iter().find(|(other, _)| other == name) {
+            match new.variants.iter().find(|other| other.name == *name) {
                 // One is written as its name alone, the other with what is in it.
-                Some((_, others)) if old.is_enum && fields.is_empty() != others.is_empty() => {
+                Some(other)
+                    if old.is_enum && variant.fields.is_empty() != other.fields.is_empty() =>
+                {
                     self.add(
                         Verdict::Incompatible,
                         format!("{inside}: has fields in one build only"),
                     );
                 }
-                Some((_, others)) => self.fields(&inside, (old_text, fields), (new_text, others)),
+                Some(other) => self.fields(&inside, (old_text, variant), (new_text, other)),
                 None => {
                     self.add(
                         Verdict::Fallback,
@@ -359,8 +228,8 @@ impl Changes {
                 }
             }
         }
-        for (name, _) in &new.variants {
-            if !old.variants.iter().any(|(other, _)| other == name) {
+        for Variant { name, .. } in &new.variants {
+            if !old.variants.iter().any(|other| other.name == *name) {
                 let what =
                     format!("{at}: {}::{name}: added; an error where it is not known", new.name);
                 self.add(Verdict::Fallback, what);
@@ -371,48 +240,42 @@ impl Changes {
     fn fields(
         &mut self,
         at: &str,
-        (old_text, old): (&Text<'_>, &[Field<'_>]),
-        (new_text, new): (&Text<'_>, &[Field<'_>]),
+        (old_text, old): (&Described, &Variant),
+        (new_text, new): (&Described, &Variant),
     ) {
-        let has_places = |fields: &[Field<'_>]| fields.iter().any(|(name, _)| is_place(name));
-        let places = (has_places(old), has_places(new));
-        if places.0 != places.1 {
+        if old.has_places() != new.has_places() {
             // By name nothing of it is found; as many fields as before do not help.
             let what = format!("{at}: fields have names in one build only");
             return self.add(Verdict::Incompatible, what);
         }
-        if places.0 && old.len() != new.len() {
+        if old.has_places() && old.fields.len() != new.fields.len() {
             let what = format!("{at}: another number of fields without names");
             return self.add(Verdict::Incompatible, what);
         }
-        for (name, ty) in old {
-            match new.iter().find(|(other, _)| other == name) {
-                Some((_, other)) => {
-                    self.types(&format!("{at}.{name}"), (old_text, ty), (new_text, other));
+        let is_in = |fields: &[Field], name: &str| fields.iter().any(|field| field.name == name);
+        for Field { name, ty } in &old.fields {
+            match new.fields.iter().find(|other| other.name == *name) {
+                Some(other) => {
+                    self.types(&format!("{at}.{name}"), (old_text, ty), (new_text, &other.ty));
                 }
                 None => {
                     self.add(Verdict::Fallback, format!("{at}.{name}: removed{}", needs(ty, "old")))
                 }
             }
         }
-        for (name, ty) in new {
-            if !old.iter().any(|(other, _)| other == name) {
-                self.add(Verdict::Fallback, format!("{at}.{name}: added{}", needs(ty, "new")));
-            }
+        for Field { name, ty } in new.fields.iter().filter(|field| !is_in(&old.fields, &field.name))
+        {
+            self.add(Verdict::Fallback, format!("{at}.{name}: added{}", needs(ty, "new")));
         }
     }
 }
 
 /// What it takes to read a struct without this field.
-fn needs(ty: &Type<'_>, build: &str) -> String {
-    match ty {
-        Type::Container("option", _) => ", none if it is missing".to_owned(),
-        _ => format!(", needs `#[serde(default)]` in the {build} build"),
+fn needs(ty: &Type, build: &str) -> String {
+    match ty.inside_of("option") {
+        Some(_) => ", none if it is missing".to_owned(),
+        None => format!(", needs `#[serde(default)]` in the {build} build"),
     }
-}
-
-fn is_place(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod archive;
 mod attachment;
 mod both;
 pub mod compare;
+pub mod described;
 mod fallback;
 mod field;
 mod form;

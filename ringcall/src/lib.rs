@@ -198,6 +198,7 @@ mod offload;
 mod packing;
 mod panics;
 pub mod record;
+pub mod reflection;
 mod serve;
 pub mod shapes;
 mod shard;
@@ -209,13 +210,14 @@ mod trace;
 mod wakers;
 
 pub use client::{
-    AnyCall, AnyChannel, BadFallback, BlockOn, BlockingClient, BlockingStream, Call, CallFuture,
-    CallOptions, CallResult, Client, ClientThreads, Connect, ConnectionState, Credentials,
-    DuplexCall, DuplexFuture, FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks, IntoOwned,
-    ItemSender, ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture, LocalClient,
-    LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture,
-    ReplyItems, SpanIds, Target, ToAddress, Upload, UploadCall, UploadFuture, WithCredentials,
-    WithFallbacks, WithMetadata, Within,
+    AnyCall, AnyChannel, BadFallback, BadMethodName, BlockOn, BlockingClient, BlockingStream, Call,
+    CallFuture, CallOptions, CallResult, Client, ClientThreads, Connect, ConnectionState,
+    Credentials, DuplexCall, DuplexFuture, FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks,
+    IntoOwned, ItemSender, ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture,
+    LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply,
+    ReplyFuture, ReplyItems, SpanIds, Target, ToAddress, UntypedCall, UntypedFuture, UntypedReply,
+    UntypedResult, Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata,
+    Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::{BadMetadataKey, Metadata};

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::ServiceTable;
 
 pub use ringcall_codec_rkyv::compare::{Comparison, Verdict, compare};
+pub use ringcall_codec_rkyv::described::{Described, Field, NotDescribed, Type, UserType, Variant};
 
 /// The variable that has [`check`] write the file.
 const UPDATE: &str = "RINGCALL_UPDATE_SHAPES";

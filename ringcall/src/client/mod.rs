@@ -19,6 +19,7 @@ mod skew;
 mod state;
 mod streams;
 mod threads;
+mod untyped;
 mod within;
 
 pub(crate) use address::{Lookup, NO_ADDRESS, PeerAddress};
@@ -65,6 +66,7 @@ pub use streams::{
 pub use threads::ClientThreads;
 #[cfg(feature = "cluster")]
 pub(crate) use threads::background;
+pub use untyped::{BadMethodName, UntypedCall, UntypedFuture, UntypedReply, UntypedResult};
 pub(crate) use within::Inherited;
 pub use within::{SpanIds, Within};
 

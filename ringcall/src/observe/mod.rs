@@ -54,7 +54,7 @@ use ringcall_core::{
 pub(crate) use caller::{Audience, Begun, Measured, Ongoing};
 pub(crate) use lines::Lines;
 pub use names::method_name;
-pub(crate) use names::remember;
+pub(crate) use names::{known_name, remember};
 pub use scope::Scope;
 pub(crate) use scope::{Entered, enter};
 pub use slow::SlowCalls;

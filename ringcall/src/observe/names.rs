@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use parking_lot::RwLock;
 
-/// Names live as long as the process; there is one for each method of each service that is compiled in.
+/// Names live as long as the process; there is one for each method of each service that is compiled in, and for some
+/// of those that are called without their types.
 static NAMES: RwLock<Option<HashMap<u64, &'static str>>> = RwLock::new(None);
 
 /// `package.Service/method` for a method's number, if a service or a client of this process has it.
@@ -18,4 +19,21 @@ pub(crate) fn remember(method: u64, name: &str) {
     let mut names = NAMES.write();
     let names = names.get_or_insert_default();
     names.entry(method).or_insert_with(|| Box::leak(name.into()));
+}
+
+/// How many names of methods that nobody has compiled in are kept, which others may have chosen: some 8 MiB at most.
+const FOREIGN_MAX: usize = 16 * 1024;
+
+/// What is said of the method of that number, which this program may not have: its name, unless too many were called before.
+pub(crate) fn known_name(method: u64, name: &str) -> &'static str {
+    if let Some(known) = method_name(method) {
+        return known;
+    }
+    let mut names = NAMES.write();
+    let names = names.get_or_insert_default();
+    // Those that are compiled in count as well: they are few.
+    if names.len() >= FOREIGN_MAX {
+        return "?/?";
+    }
+    names.entry(method).or_insert_with(|| Box::leak(name.into()))
 }

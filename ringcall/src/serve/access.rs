@@ -15,6 +15,7 @@ use ringcall_core::{Handle, Instant, Status};
 use ringcall_tls::PeerIdentity;
 use subtle::ConstantTimeEq;
 
+use super::ServiceTable;
 use crate::Metadata;
 use crate::client::Credentials;
 
@@ -255,6 +256,8 @@ pub(crate) struct Caller {
     pub(crate) identity: Option<Arc<PeerIdentity>>,
     /// Whom a hook has found it to be.
     pub(crate) principal: Option<Principal>,
+    /// What is served to it.
+    pub(crate) services: Arc<[&'static ServiceTable]>,
 }
 
 impl Caller {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use ringcall_core::{Clock, Instant, SharedChunk};
 
+use super::ServiceTable;
 use super::access::{Caller, Principal};
 use super::incoming::{CancelFlag, Facts, Incoming, Origin};
 use crate::Metadata;
@@ -123,6 +124,16 @@ impl Context {
         match &self.home {
             Home::Shard(shard) => shard.peer_address(self.facts.handle),
             Home::Elsewhere(_, flag) => flag.caller.address,
+        }
+    }
+
+    /// The services that this side serves on the call's connection, with all of their methods: for a handler that tells what
+    /// there is, as the crate `ringcall-reflection` does.
+    #[must_use]
+    pub fn services(&self) -> Arc<[&'static ServiceTable]> {
+        match &self.home {
+            Home::Shard(shard) => shard.services(self.facts.handle),
+            Home::Elsewhere(_, flag) => Arc::clone(&flag.caller.services),
         }
     }
 
@@ -296,6 +307,12 @@ impl SendContext {
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {
         self.caller.address
+    }
+
+    /// The services that this side serves on the call's connection, see [`Context::services`].
+    #[must_use]
+    pub fn services(&self) -> Arc<[&'static ServiceTable]> {
+        Arc::clone(&self.caller.services)
     }
 
     /// How long the caller still waits.

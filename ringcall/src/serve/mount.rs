@@ -60,6 +60,8 @@ pub(crate) struct Router {
     len: usize,
     /// What it says of them to the other side.
     rows: Rc<MethodRows>,
+    /// Where they come from.
+    services: Arc<[&'static ServiceTable]>,
 }
 
 impl Router {
@@ -102,6 +104,11 @@ impl Router {
 
     pub(crate) fn rows(&self) -> &Rc<MethodRows> {
         &self.rows
+    }
+
+    /// The services that have these methods, in the order in which they were added.
+    pub(crate) fn services(&self) -> &Arc<[&'static ServiceTable]> {
+        &self.services
     }
 
     /// The names of all of them.
@@ -189,8 +196,8 @@ pub struct Mount {
     filter: Option<Rc<dyn ServerFilter>>,
     /// Of which methods answers are kept.
     kept: Option<Arc<KeptReplies>>,
-    /// The service that is being mounted.
-    table: Option<&'static ServiceTable>,
+    /// The services so far; the last one is being mounted.
+    services: Vec<&'static ServiceTable>,
     taken: Option<ServeError>,
 }
 
@@ -204,7 +211,8 @@ impl Mount {
 
     fn new(router: Router, pool: Arc<Pool>) -> Mount {
         let (filter, kept) = (None, None);
-        Mount { router, pool, spawner: None, filter, kept, table: None, taken: None }
+        let services = router.services.to_vec();
+        Mount { router, pool, spawner: None, filter, kept, services, taken: None }
     }
 
     /// For one connection of a shard, beside what the shard serves.
@@ -224,7 +232,7 @@ impl Mount {
     }
 
     pub(crate) fn add<S: Service>(&mut self, service: S) -> Result<(), ServeError> {
-        self.table = Some(service.table());
+        self.services.push(service.table());
         service.mount(self);
         self.taken.take().map_or(Ok(()), Err)
     }
@@ -237,7 +245,7 @@ impl Mount {
         match handlers {
             Handlers::Shard => self.add(service),
             Handlers::Offload => {
-                self.table = Some(service.table());
+                self.services.push(service.table());
                 service.mount_offloaded(self);
                 self.taken.take().map_or(Ok(()), Err)
             }
@@ -249,7 +257,7 @@ impl Mount {
         service: S,
         spawner: &Spawner,
     ) -> Result<(), ServeError> {
-        self.table = Some(service.table());
+        self.services.push(service.table());
         self.spawner = Some(Arc::clone(spawner));
         service.mount_spawned(self);
         self.spawner = None;
@@ -259,11 +267,17 @@ impl Mount {
     pub(crate) fn finish(mut self) -> Router {
         let methods = self.router.methods().map(|method| method.table);
         self.router.rows = Rc::new(MethodRows::of(methods));
+        self.router.services = self.services.into();
         self.router
     }
 
+    /// One of the service that is being mounted.
+    fn method(&self, index: usize) -> Option<&'static MethodTable> {
+        self.services.last()?.methods().get(index)
+    }
+
     fn insert(&mut self, index: usize, handler: Box<dyn Handler>) {
-        let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
+        let Some(method) = self.method(index) else { return };
         if let Some(other) = self.router.find(method.id()) {
             self.taken.get_or_insert(ServeError::MethodTaken {
                 method: method.full_name().to_owned(),
@@ -314,7 +328,7 @@ impl Mount {
         V: Message,
         E: Message,
     {
-        let Some(method) = self.table.and_then(|table| table.methods().get(index)) else { return };
+        let Some(method) = self.method(index) else { return };
         let streaming = Streaming::new(handler, method);
         self.insert(index, Box::new(streaming));
     }

@@ -55,7 +55,9 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
-use crate::serve::{Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running};
+use crate::serve::{
+    Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running, ServiceTable,
+};
 
 /// What comes back with the end of a call. Each is a word, so that it goes from hand to hand in registers.
 pub(crate) enum Ticket {
@@ -217,6 +219,10 @@ impl Routers {
     /// What the methods of a connection are to the other side.
     fn rows(&self, handle: Handle) -> Rc<MethodRows> {
         Rc::clone(self.of(handle).rows())
+    }
+
+    fn services(&self, handle: Handle) -> Arc<[&'static ServiceTable]> {
+        Arc::clone(self.of(handle).services())
     }
 
     #[inline]
@@ -641,6 +647,11 @@ impl Inner {
     }
 
     // ---- calls of others ----
+
+    /// What is served on a connection.
+    pub(crate) fn services(&self, handle: Handle) -> Arc<[&'static ServiceTable]> {
+        self.routers.borrow().services(handle)
+    }
 
     /// Says whether the call has taken the bytes of the request.
     #[inline(always)]

@@ -58,6 +58,7 @@ mod threads;
 mod tied;
 #[cfg(feature = "tls")]
 mod tls;
+mod untyped;
 
 /// A file that is not named above would be compiled by nobody.
 #[test]

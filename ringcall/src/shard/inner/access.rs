@@ -18,6 +18,7 @@ impl Inner {
             #[cfg(feature = "tls")]
             identity: self.peer_identity(handle),
             principal: None,
+            services: self.services(handle),
         }
     }
 
