@@ -48,6 +48,14 @@ impl<T: fmt::Debug, B: IntoOwned> fmt::Debug for Reply<T, B> {
     }
 }
 
+impl<T, B> Reply<T, B> {
+    /// The same with something else of its result.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Reply<U, B> {
+        let Reply { result, metadata, queued, handled, load, admission } = self;
+        Reply { result: change(result), metadata, queued, handled, load, admission }
+    }
+}
+
 impl<T, B: IntoOwned> Reply<T, B> {
     /// A result of which nothing else is known.
     pub(super) fn without(result: T) -> Reply<T, B> {
