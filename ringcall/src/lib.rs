@@ -191,6 +191,7 @@ mod client;
 pub mod cluster;
 mod error;
 pub mod filter;
+pub mod health;
 pub mod host;
 mod metadata;
 pub mod observe;

@@ -47,7 +47,7 @@ pub use ringcall_cluster::{
     fleet, health, hedge, ramp, recovery, retry, route, sign_of,
 };
 /// Time and chance, as policies and sources of your own are told them.
-pub use ringcall_core::{Entropy, Instant};
+pub use ringcall_core::{Clock, Entropy, Instant};
 pub use ties::Begun;
 pub(crate) use ties::begun;
 pub use watch::{Watch, Watching};

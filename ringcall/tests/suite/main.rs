@@ -27,6 +27,7 @@ mod evolution;
 mod fallback;
 mod faults;
 mod filters;
+mod health;
 mod hosted;
 mod in_place;
 #[cfg(feature = "tokio")]

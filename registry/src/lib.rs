@@ -1,0 +1,76 @@
+//! A registry for ringcall: which instances of which services there are, told as it changes.
+//!
+//! * [`Node`] is one of a few nodes, which tell each other what they are told (the program `ringcall-registry` is one). None of
+//!   them leads: each takes registrations, and all come to know the same.
+//! * [`Registrar`] keeps a server registered while it takes calls.
+//! * [`RegistrySource`] is what a balanced channel [watches](ringcall::cluster::Watch).
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ringcall::cluster::discovery::Wanted;
+//! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
+//! use ringcall::{BlockOn, Server, ShardConfig};
+//! use ringcall_registry::{Node, NodeConfig, Registrar, Registry, RegistrySource};
+//!
+//! # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
+//! # struct Book;
+//! # impl Quotes for Book { async fn last(&self, _: String) -> u64 { 42 } }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::new(NodeConfig::default());
+//! let _tending = node.start(ShardConfig::default())?;
+//! let registry = Server::bind("127.0.0.1:0").service(node.into_registry()).start()?;
+//! let registry = registry.address().to_string();
+//!
+//! let server = Server::bind("127.0.0.1:0")
+//!     .service(Book.into_quotes())
+//!     .register(Registrar::new([registry.as_str()], "quotes"))
+//!     .start()?;
+//!
+//! let balanced = Balanced::new(Clients::new()?, Settings::new())?;
+//! let source = RegistrySource::start([registry.as_str()], "quotes")?;
+//! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
+//! let quotes = QuotesClient::new(balanced.clone());
+//! balanced.block_on(balanced.ready().within(Duration::from_secs(10)))?;
+//! assert_eq!(*quotes.last(&"ABC".to_owned()).wait()?, 42);
+//! # server.stop();
+//! # Ok(()) }
+//! ```
+//!
+//! # What it promises
+//!
+//! **Eventually consistent, and always there.** A registration is answered by one node, which tells the others. Nodes that can
+//! hear each other know the same within moments; what was said while they could not is made up for when they can. Of what
+//! was said of one instance the latest counts, by Lamport clocks, so all come to the same.
+//!
+//! **Nobody is taken away by a failure of the registry.** An instance is missed by a node when it was not renewed within its lease,
+//! and only if the node that it was renewed at last can be heard, or has been away for [`NodeConfig::orphans`]. Whoever
+//! watches keeps the last list when no node can be reached, and does not believe one from which many have vanished.
+//!
+//! **A node keeps nothing on disk.** One that starts learns from the others, and from instances, which register again within a third of
+//! their lease when it does not know them.
+//!
+//! # Who may do what
+//!
+//! Nodes have no accounts of their own: [`Server::authorize_calls`](ringcall::Server::authorize_calls) decides who may call
+//! `ringcall-registry.Registry/register`, and TLS says who that is. Only nodes need
+//! `ringcall-registry.Replication/replicate`. What other nodes say is checked like anything else, but believed: it is a few
+//! processes of one owner.
+
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod book;
+mod node;
+mod registrar;
+mod source;
+mod thread;
+mod wire;
+
+pub use node::{Node, NodeConfig, Tending};
+pub use registrar::{Kept, Registrar};
+pub use source::RegistrySource;
+pub use wire::{
+    Key, News, Refused, Registered, Registration, Registry, RegistryClient, Replication,
+    ReplicationClient, Said, ServiceCount, Stamp, Watched,
+};

@@ -1,0 +1,53 @@
+//! A node of the registry.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use ringcall::reflection::{Interface, Reflection as _};
+use ringcall::{Server, ShardConfig};
+use ringcall_registry::{Node, NodeConfig, Registry as _, Replication as _};
+
+/// A node of ringcall's registry. Start a few of them, each with the addresses of the others.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Where it listens.
+    #[arg(long, default_value = "127.0.0.1:7400")]
+    listen: String,
+    /// Where another node is; may be repeated.
+    #[arg(long)]
+    peer: Vec<String>,
+    /// How many instances it keeps.
+    #[arg(long, default_value_t = 100_000)]
+    instances_max: usize,
+    /// For how long instances are kept whose node cannot be heard, beyond their lease.
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
+    orphans: Duration,
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let mut config = NodeConfig::default();
+    config.peers = options.peer;
+    config.instances_max = options.instances_max;
+    config.orphans = options.orphans;
+    let node = Node::new(config);
+    let _tending = node.start(ShardConfig::default())?;
+    Server::bind(options.listen.as_str())
+        .service(node.clone().into_registry())
+        .service(node.into_replication())
+        .service(Interface.into_reflection())
+        .run()?;
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! Tells the registry of a server, and that it is still there.
+
+use std::fmt;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use ringcall::cluster::discovery::Instance;
+use ringcall::{
+    Address, CallError, LocalClient, MachineClock, Register, Shard, ShardConfig, SpanIds,
+    StartError,
+};
+
+use crate::addresses::Addresses;
+use crate::book::{key_of, line};
+use crate::thread::{OwnThread, Stop};
+use crate::{Key, Refused, Registration, RegistryClient};
+
+/// Keeps a server in the registry for as long as it takes calls: give it to
+/// [`Server::register`](ringcall::Server::register).
+///
+/// The server is registered once it listens and its hooks have returned, and taken back before it drains. In between it is
+/// renewed three times a lease, at one node, and at the next one when that cannot be reached.
+///
+/// ```no_run
+/// use ringcall::Server;
+/// use ringcall_registry::Registrar;
+///
+/// # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
+/// # struct Book;
+/// # impl Quotes for Book { async fn last(&self, _: String) -> u64 { 42 } }
+/// let registrar = Registrar::new(["10.0.0.1:7400", "10.0.0.2:7400"], "quotes")
+///     .advertise("10.0.3.7:7000".parse()?)
+///     .describe(|instance| instance.with_weight(200));
+/// Server::bind("0.0.0.0:7000").service(Book.into_quotes()).register(registrar).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "it is for `Server::register`"]
+pub struct Registrar {
+    addresses: Vec<String>,
+    service: String,
+    name: Option<String>,
+    advertised: Option<Address>,
+    describe: Box<dyn Fn(Instance) -> Instance + Send>,
+    lease: Duration,
+    patience: Duration,
+    linger: Duration,
+    config: ShardConfig,
+    thread: Option<OwnThread>,
+}
+
+impl fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrar")
+            .field("addresses", &self.addresses)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registrar {
+    /// Registers an instance of this service with the registry at these addresses: one is enough, more are for when it
+    /// cannot be reached.
+    pub fn new(
+        addresses: impl IntoIterator<Item = impl Into<String>>,
+        service: impl Into<String>,
+    ) -> Registrar {
+        Registrar {
+            addresses: addresses.into_iter().map(Into::into).collect(),
+            service: service.into(),
+            name: None,
+            advertised: None,
+            describe: Box::new(|instance| instance),
+            lease: Duration::from_secs(15),
+            patience: Duration::from_secs(10),
+            linger: Duration::from_millis(500),
+            config: ShardConfig::default(),
+            thread: None,
+        }
+    }
+
+    /// Its name, which no other instance of the service may have at the same time. By default one that nobody else has, and
+    /// another one each time that it starts.
+    pub fn name(self, name: impl Into<String>) -> Registrar {
+        Registrar { name: Some(name.into()), ..self }
+    }
+
+    /// Where others reach the server: by default where it listens, which is nowhere if that is `0.0.0.0`.
+    pub fn advertise(self, address: Address) -> Registrar {
+        Registrar { advertised: Some(address), ..self }
+    }
+
+    /// What else is said of it: version, group, zone, weight, tags.
+    pub fn describe(self, describe: impl Fn(Instance) -> Instance + Send + 'static) -> Registrar {
+        Registrar { describe: Box::new(describe), ..self }
+    }
+
+    /// For how long it is there without being heard of: 15 s. It is renewed three times as often.
+    pub fn lease(self, lease: Duration) -> Registrar {
+        Registrar { lease, ..self }
+    }
+
+    /// How long a server tries to be registered before it does not start: 10 s.
+    pub fn patience(self, patience: Duration) -> Registrar {
+        Registrar { patience, ..self }
+    }
+
+    /// How long a server goes on as before after it was taken back, for those who have not heard of it yet: half a second.
+    pub fn linger(self, linger: Duration) -> Registrar {
+        Registrar { linger, ..self }
+    }
+
+    /// Settings for the connections to the registry: TLS, limits.
+    pub fn config(self, config: ShardConfig) -> Registrar {
+        Registrar { config, ..self }
+    }
+
+    /// Does the same on a shard of yours, for a loop of your own, or a simulation: until what is returned is dropped, and then takes the
+    /// instance back; if the shard ends before, its lease does.
+    ///
+    /// # Errors
+    /// When it is no instance, or there is no address of a registry.
+    pub fn keep_on(self, shard: &Shard, address: &Address) -> Result<Kept, StartError> {
+        let (mut keeping, stop) = (self.keeping(address, None)?, Stop::default());
+        let (on, asked) = (shard.clone(), stop.clone());
+        shard.spawn(async move { keeping.keep(&on, &asked).await });
+        Ok(Kept(stop))
+    }
+
+    fn keeping(&self, address: &Address, begun: Option<Begun>) -> Result<Keeping, StartError> {
+        let instance = self.instance(address)?;
+        if self.addresses.is_empty() {
+            return Err("a registry has at least one address".into());
+        }
+        Ok(Keeping::new(Addresses::new(self.addresses.clone()), &instance, self.lease, begun))
+    }
+
+    fn instance(&self, address: &Address) -> Result<Instance, StartError> {
+        let name = self.name.clone();
+        let name = name.unwrap_or_else(|| format!("{:016x}", MachineClock.next_span_id()));
+        let address = self.advertised.clone().unwrap_or_else(|| address.clone());
+        let instance = (self.describe)(Instance::new(self.service.clone(), name, address));
+        instance.check().map_err(|invalid| {
+            let address = &instance.address;
+            format!("the server cannot be registered at {address}: {invalid} (`Registrar::advertise` says another address)")
+        })?;
+        Ok(instance)
+    }
+}
+
+impl Register for Registrar {
+    fn register(&mut self, address: &Address) -> Result<(), StartError> {
+        let (begun, begins) = sync_channel(1);
+        let mut keeping = self.keeping(address, Some(begun))?;
+        let keep = async move |shard: Shard, stop: Stop| keeping.keep(&shard, &stop).await;
+        let thread = OwnThread::start("registrar", self.config.clone(), keep)?;
+        match begins.recv_timeout(self.patience) {
+            Ok(Ok(())) => self.thread = Some(thread),
+            Ok(Err(refused)) => return Err(refused.into()),
+            Err(_) => {
+                return Err(format!(
+                    "the registry could not be reached within {:?} (`Registrar::patience`), at {}",
+                    self.patience,
+                    self.addresses.join(", ")
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn unregister(&mut self) {
+        // It withdraws before it ends.
+        if self.thread.take().is_some() {
+            wait(self.linger);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server waits on purpose, on no shard")]
+fn wait(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// How long a registry may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// An instance that is kept on somebody's shard, see [`Registrar::keep_on`]. Dropping it takes the instance back.
+#[must_use = "dropping it takes the instance back"]
+pub struct Kept(Stop);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
+}
+
+/// Is told once how the first registration ended.
+type Begun = SyncSender<Result<(), Refused>>;
+
+/// Keeps one instance registered.
+struct Keeping {
+    addresses: Addresses,
+    key: Key,
+    registration: Registration,
+    /// Who waits for it to be registered first.
+    begun: Option<Begun>,
+}
+
+/// Why one node is not asked any more.
+enum Over {
+    /// It cannot be reached.
+    Lost(String),
+    /// It does not want the instance, and no other one will.
+    Refused(Refused),
+}
+
+impl Keeping {
+    fn new(
+        addresses: Addresses,
+        instance: &Instance,
+        lease: Duration,
+        begun: Option<Begun>,
+    ) -> Keeping {
+        let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        let registration = Registration { instance: line(instance), lease_ms, registered_ms: None };
+        Keeping { addresses, key: key_of(instance), registration, begun }
+    }
+
+    /// Until it is asked to stop; then the instance is taken back.
+    async fn keep(&mut self, shard: &Shard, stop: &Stop) {
+        loop {
+            let address = self.addresses.next();
+            let at_this = async {
+                let client = shard.connect(address.as_str()).await;
+                let client = client.map_err(|failure| Over::Lost(failure.to_string()))?;
+                self.keep_at(shard, RegistryClient::new(client)).await
+            };
+            match stop.unless(at_this).await {
+                None => return self.withdraw(shard, &address).await,
+                Some(Err(Over::Refused(refused))) => {
+                    log::error!("the registry at {address} does not take the instance: {refused}");
+                    if let Some(begun) = self.begun.take() {
+                        let _ = begun.send(Err(refused));
+                        return;
+                    }
+                }
+                Some(Err(Over::Lost(reason))) => {
+                    log::warn!("the registry at {address} cannot be told: {reason}");
+                }
+                Some(Ok(never)) => match never {},
+            }
+            if let Some(again) = self.addresses.failed()
+                && stop.unless(shard.sleep(again)).await.is_none()
+            {
+                return self.withdraw(shard, &address).await;
+            }
+        }
+    }
+
+    /// Registers at a node, and renews there for as long as it can be reached.
+    async fn keep_at(
+        &mut self,
+        shard: &Shard,
+        registry: RegistryClient<LocalClient>,
+    ) -> Result<std::convert::Infallible, Over> {
+        loop {
+            let registered = registry.register(&self.registration).deadline(ANSWER).await;
+            let registered = registered.map_err(Over::from)?.to_owned();
+            self.registration.registered_ms = Some(registered.registered_ms);
+            self.addresses.heard();
+            if let Some(begun) = self.begun.take() {
+                let _ = begun.send(Ok(()));
+            }
+            let renew = Duration::from_millis(registered.renew_ms.into());
+            loop {
+                shard.sleep(renew).await;
+                match registry.renew(&self.key).deadline(ANSWER).await {
+                    Ok(_) => {}
+                    // It was cut off for too long, or the node has forgotten everything.
+                    Err(CallError::App(Refused::Unknown)) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Takes the instance back, if a node can be told at once. Otherwise its lease ends.
+    async fn withdraw(&mut self, shard: &Shard, address: &str) {
+        let others = self.addresses.next();
+        for address in [address, &others] {
+            let Ok(client) = shard.connect(address).await else { continue };
+            if RegistryClient::new(client).withdraw(&self.key).deadline(ANSWER).await.is_ok() {
+                return;
+            }
+        }
+        log::warn!("no registry could be told that {}/{} leaves", self.key.service, self.key.name);
+    }
+}
+
+impl From<CallError<Refused>> for Over {
+    fn from(error: CallError<Refused>) -> Over {
+        match error {
+            CallError::App(refused @ (Refused::BadInstance { .. } | Refused::BadLease { .. })) => {
+                Over::Refused(refused)
+            }
+            error => Over::Lost(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A thread with a shard, for what goes on beside a program.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::{fmt, io, thread};
+
+use parking_lot::Mutex;
+use ringcall::{Shard, ShardConfig};
+
+/// A thread that ends when this is dropped, once its task is ready.
+pub(crate) struct OwnThread {
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for OwnThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnThread").finish_non_exhaustive()
+    }
+}
+
+impl OwnThread {
+    /// Runs a task on a shard of its own. It has to be ready soon after it is asked to stop.
+    pub(crate) fn start<F>(name: &str, config: ShardConfig, task: F) -> io::Result<OwnThread>
+    where
+        F: AsyncFnOnce(Shard, Stop) + Send + 'static,
+    {
+        let stop = Stop::default();
+        let asked = stop.clone();
+        let (begun, begins) = sync_channel(1);
+        let run = move || match Shard::new(config) {
+            Ok(shard) => {
+                let _ = begun.send(Ok(()));
+                shard.block_on(task(shard.clone(), asked));
+            }
+            Err(error) => drop(begun.send(Err(io::Error::other(error)))),
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        begins.recv().map_err(|_| io::Error::other("the thread has ended"))??;
+        Ok(OwnThread { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        self.stop.ask();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("a thread of the registry panicked");
+        }
+    }
+}
+
+/// Asks a task to end.
+#[derive(Clone, Default)]
+pub(crate) struct Stop(Arc<Mutex<Asked>>);
+
+#[derive(Default)]
+struct Asked {
+    is_asked: bool,
+    waker: Option<Waker>,
+}
+
+impl Stop {
+    pub(crate) fn ask(&self) {
+        let waker = {
+            let mut asked = self.0.lock();
+            asked.is_asked = true;
+            asked.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when it is asked. For one task.
+    pub(crate) async fn asked(&self) {
+        poll_fn(|cx| {
+            let mut asked = self.0.lock();
+            if asked.is_asked {
+                return Poll::Ready(());
+            }
+            asked.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// What the future gives, unless it is asked to stop before.
+    pub(crate) async fn unless<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        let mut asked = std::pin::pin!(self.asked());
+        poll_fn(|cx| match asked.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => future.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+}

@@ -1,0 +1,214 @@
+//! What is said between instances, watchers and nodes.
+
+use std::fmt;
+
+/// When something was said, and by which node: the order of all that is said of an instance.
+///
+/// The time is a Lamport clock (Lamport, *Time, Clocks, and the Ordering of Events in a Distributed System*, 1978) that is
+/// not behind the node's wall clock, so that a node which has forgotten everything is not behind what it said before.
+#[ringcall::message]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// In milliseconds since 1970, or later.
+    pub time: u64,
+    /// Which node.
+    pub node: u64,
+}
+
+/// An instance by its name.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Its service.
+    pub service: String,
+    /// Its name, which no other instance of the service has.
+    pub name: String,
+}
+
+/// An instance that wants to be found.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The instance, as a line of [`read_list`](ringcall::cluster::discovery::read_list).
+    pub instance: String,
+    /// For how long it is there without being heard of, in milliseconds.
+    pub lease_ms: u32,
+    /// When it was registered first, if this is not the first time: as [`Registered`] said then.
+    pub registered_ms: Option<u64>,
+}
+
+/// It is registered.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Since when, by the registry's clock.
+    pub registered_ms: u64,
+    /// After which time it should be renewed, in milliseconds.
+    pub renew_ms: u32,
+}
+
+/// Why the registry did not do it.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is no instance.
+    BadInstance {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// No such lease is given.
+    BadLease {
+        /// The shortest one.
+        min_ms: u32,
+        /// The longest one.
+        max_ms: u32,
+    },
+    /// It is not registered, or not any more: register it again.
+    Unknown,
+    /// There is no room for it.
+    Full {
+        /// How many there may be.
+        instances_max: u32,
+    },
+    /// The caller has heard something of a time that this node will not reach for a day: a clock is wrong.
+    FromTheFuture,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::BadInstance { what } => write!(f, "no instance: {what}"),
+            Refused::BadLease { min_ms, max_ms } => {
+                write!(f, "a lease has {min_ms} to {max_ms} ms")
+            }
+            Refused::Unknown => f.write_str("it is not registered: register it again"),
+            Refused::Full { instances_max } => write!(
+                f,
+                "the registry has {instances_max} instances already (`NodeConfig::instances_max`)"
+            ),
+            Refused::FromTheFuture => f.write_str("that is of a time more than a day ahead"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What a watcher wants.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The service.
+    pub service: String,
+    /// The latest revision that it has heard, from whichever node; 0 if none. What it is told is later.
+    pub heard: u64,
+}
+
+/// What a watcher is told.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// All instances at a revision, or a part of them: they come first.
+    All {
+        /// Of when.
+        revision: u64,
+        /// The node's wall clock.
+        clock_ms: u64,
+        /// The instances, as lines.
+        instances: Vec<String>,
+        /// Whether this is all that there is.
+        is_last: bool,
+    },
+    /// An instance is there, or has changed.
+    Put {
+        /// When.
+        revision: u64,
+        /// The node's wall clock.
+        clock_ms: u64,
+        /// The instance, as a line.
+        instance: String,
+    },
+    /// An instance is gone.
+    Removed {
+        /// When.
+        revision: u64,
+        /// The node's wall clock.
+        clock_ms: u64,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What nodes tell each other.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Who says this, first of all.
+    Node {
+        /// The node.
+        id: u64,
+    },
+    /// An instance is there, or still is: all of it each time, since a node may have forgotten it meanwhile.
+    Put {
+        /// The instance, as a line.
+        instance: String,
+        /// For how long.
+        lease_ms: u32,
+        /// When that was said.
+        stamp: Stamp,
+    },
+    /// An instance has left.
+    Removed {
+        /// Which.
+        key: Key,
+        /// When that was said.
+        stamp: Stamp,
+    },
+}
+
+/// How many instances of a service there are.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCount {
+    /// The service.
+    pub service: String,
+    /// Its instances.
+    pub instances: u32,
+}
+
+/// For instances, and for whoever calls them.
+#[ringcall::service]
+pub trait Registry {
+    /// Registers an instance, or says something else of one that is. It has to be renewed within its lease.
+    #[method(idempotent)]
+    async fn register(&self, registration: Registration) -> Result<Registered, Refused>;
+
+    /// Says that an instance is still there.
+    #[method(idempotent)]
+    async fn renew(&self, key: Key) -> Result<(), Refused>;
+
+    /// Takes an instance back. It is no error if it is not there.
+    #[method(idempotent)]
+    async fn withdraw(&self, key: Key);
+
+    /// All instances of a service, and then what changes, as it changes.
+    async fn watch(
+        &self,
+        cx: &ringcall::Context,
+        watched: Watched,
+    ) -> Result<impl ringcall::Stream<Item = News>, Refused>;
+
+    /// The services that have instances: the first thousand.
+    #[method(idempotent)]
+    async fn services(&self) -> Vec<ServiceCount>;
+
+    /// The instances of a service, as lines: the first thousand.
+    #[method(idempotent)]
+    async fn instances(&self, service: String) -> Vec<String>;
+}
+
+/// Between nodes. Whoever may call it hears of everything.
+#[ringcall::service]
+pub trait Replication {
+    /// All that a node knows, and then what it is told, as it is told. The first item says who it is.
+    async fn replicate(&self, cx: &ringcall::Context) -> impl ringcall::Stream<Item = Said>;
+}
