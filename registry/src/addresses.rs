@@ -42,7 +42,7 @@ impl Addresses {
     /// The node that was asked last cannot be asked: how long to wait before the next one is, if all have failed.
     pub(crate) fn failed(&mut self) -> Option<Duration> {
         self.failed += 1;
-        if self.failed % self.all.len() != 0 {
+        if !self.failed.is_multiple_of(self.all.len()) {
             return None;
         }
         let again = self.again;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringcall::cluster::Clock;
-use ringcall::cluster::discovery::wall_clock_ms;
+use ringcall::cluster::discovery::{Instance, wall_clock_ms};
 use ringcall::{
     Context, MachineClock, Shard, ShardConfig, SlowConsumer, SpanIds, Stream, Subscription, Topic,
 };
@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub memory: Duration,
     /// How many changes a watcher, or another node, may be behind until it has to begin anew: 4096.
     pub backlog: usize,
+    /// How many watches there may be at a time: 10 000.
+    pub watches_max: usize,
     /// The wall clock, in milliseconds since 1970. A simulation has one of its own.
     pub wall_clock_ms: fn() -> u64,
 }
@@ -54,6 +56,7 @@ impl Default for NodeConfig {
             orphans: Duration::from_secs(300),
             memory: Duration::from_secs(600),
             backlog: 4096,
+            watches_max: 10_000,
             wall_clock_ms,
         }
     }
@@ -64,8 +67,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// How long to wait before another node is connected to again: first, and at most.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
-/// How many services may be watched.
-const WATCHED_MAX: usize = 10_000;
+/// How many nodes may listen to this one.
+const LISTENERS_MAX: usize = 32;
 /// How many instances a piece of news has that tells all of them.
 const IN_A_PART: usize = 256;
 /// How many services and instances are told to whoever does not watch.
@@ -80,13 +83,13 @@ struct Shared {
     id: u64,
     config: NodeConfig,
     /// What is said to this node goes to all others.
-    bus: Topic<Said>,
+    bus: Topic<Arc<Said>>,
     state: Mutex<State>,
 }
 
 struct State {
     book: Book,
-    watchers: BTreeMap<String, Topic<News>>,
+    watchers: BTreeMap<String, Topic<Arc<News>>>,
     /// Other nodes that can be heard, and over how many connections.
     heard: BTreeMap<u64, usize>,
 }
@@ -234,7 +237,7 @@ impl Shared {
         let merged = state.book.merge(now, wall_ms, said)?;
         if merged.is_news {
             // Whoever is too slow is closed, so nobody is waited for.
-            let _ = self.bus.publish(said.clone());
+            let _ = self.bus.publish(Arc::new(said.clone()));
         }
         if let Some(change) = merged.change {
             state.tell_watchers(wall_ms, change);
@@ -269,26 +272,12 @@ impl State {
             }
         };
         if let Some(topic) = self.watchers.get(&service) {
-            let _ = topic.publish(news);
+            let _ = topic.publish(Arc::new(news));
         }
     }
 
-    /// All instances of a service, in parts that fit into a message each.
-    fn all(&mut self, clock_ms: u64, service: &str) -> Vec<News> {
-        let revision = self.book.tick(clock_ms);
-        let instances: Vec<String> = self.book.instances(service).map(|it| line(it)).collect();
-        let mut parts: Vec<Vec<String>> = instances.chunks(IN_A_PART).map(<[_]>::to_vec).collect();
-        if parts.is_empty() {
-            parts.push(Vec::new());
-        }
-        let last = parts.len() - 1;
-        let part = |(place, instances)| News::All {
-            revision,
-            clock_ms,
-            instances,
-            is_last: place == last,
-        };
-        parts.into_iter().enumerate().map(part).collect()
+    fn watches(&self) -> usize {
+        self.watchers.values().map(Topic::subscribers).sum()
     }
 }
 
@@ -333,14 +322,16 @@ impl Registry for Node {
         let wall_ms = self.0.wall_ms();
         // Whoever was told something by another node is told what is later.
         state.book.witness(wall_ms, watched.heard)?;
-        if !state.watchers.contains_key(&watched.service) && state.watchers.len() >= WATCHED_MAX {
-            let instances_max = u32::try_from(WATCHED_MAX).unwrap_or(u32::MAX);
-            return Err(Refused::Full { instances_max });
+        if state.watches() >= self.0.config.watches_max {
+            return Err(Refused::Busy);
         }
-        let first = state.all(wall_ms, &watched.service);
+        let revision = state.book.tick(wall_ms);
+        let instances: Vec<_> = state.book.instances(&watched.service).cloned().collect();
         let topic = || Topic::new(self.0.config.backlog, SlowConsumer::Close);
         let topic = state.watchers.entry(watched.service).or_insert_with(topic);
-        Ok(FirstThen::new(first, topic.subscribe().until(cx.draining())))
+        let news = topic.subscribe().until(cx.draining());
+        let first = All { revision, clock_ms: wall_ms, instances, next: Some(0) };
+        Ok(FirstThen { first, then: news })
     }
 
     async fn services(&self) -> Vec<ServiceCount> {
@@ -359,34 +350,62 @@ impl Registry for Node {
 }
 
 impl Replication for Node {
-    async fn replicate(&self, cx: &Context) -> impl Stream<Item = Said> {
+    async fn replicate(&self, cx: &Context) -> Result<impl Stream<Item = Said>, Refused> {
         let state = self.0.state.lock();
+        if self.0.bus.subscribers() >= LISTENERS_MAX {
+            return Err(Refused::Busy);
+        }
         let mut first = vec![Said::Node { id: self.0.id }];
         first.extend(state.book.all());
-        FirstThen::new(first, self.0.bus.subscribe().until(cx.draining()))
+        let first = first.into_iter();
+        Ok(FirstThen { first, then: self.0.bus.subscribe().until(cx.draining()) })
+    }
+}
+
+/// All instances of a service, in parts that fit into a message each: made when they are sent, since many may be asked for
+/// at a time.
+struct All {
+    revision: u64,
+    clock_ms: u64,
+    instances: Vec<Arc<Instance>>,
+    /// Where the next part begins; `None` behind the last one.
+    next: Option<usize>,
+}
+
+impl Iterator for All {
+    type Item = News;
+
+    fn next(&mut self) -> Option<News> {
+        let from = self.next.take()?;
+        let to = self.instances.len().min(from + IN_A_PART);
+        let is_last = to == self.instances.len();
+        self.next = (!is_last).then_some(to);
+        let instances = self.instances[from..to].iter().map(|it| line(it)).collect();
+        let (revision, clock_ms) = (self.revision, self.clock_ms);
+        Some(News::All { revision, clock_ms, instances, is_last })
     }
 }
 
 /// What there is, and then what is published.
-struct FirstThen<T> {
-    first: std::vec::IntoIter<T>,
-    then: Subscription<T>,
+struct FirstThen<I, T> {
+    first: I,
+    then: Subscription<Arc<T>>,
 }
 
-impl<T> FirstThen<T> {
-    fn new(first: Vec<T>, then: Subscription<T>) -> FirstThen<T> {
-        FirstThen { first: first.into_iter(), then }
-    }
-}
-
-impl<T: Unpin> Stream for FirstThen<T> {
+impl<I, T> Stream for FirstThen<I, T>
+where
+    I: Iterator<Item = T> + Unpin,
+    T: Clone,
+{
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<T>> {
         let this = self.get_mut();
         match this.first.next() {
             Some(item) => Poll::Ready(Some(item)),
-            None => Pin::new(&mut this.then).poll_next(cx),
+            None => {
+                Pin::new(&mut this.then).poll_next(cx).map(|item| item.map(Arc::unwrap_or_clone))
+            }
         }
     }
 }

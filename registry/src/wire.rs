@@ -70,6 +70,8 @@ pub enum Refused {
         /// How many there may be.
         instances_max: u32,
     },
+    /// So many watch, or listen, already that it takes no more (`NodeConfig::watches_max`).
+    Busy,
     /// The caller has heard something of a time that this node will not reach for a day: a clock is wrong.
     FromTheFuture,
 }
@@ -86,6 +88,7 @@ impl fmt::Display for Refused {
                 f,
                 "the registry has {instances_max} instances already (`NodeConfig::instances_max`)"
             ),
+            Refused::Busy => f.write_str("too many watch already (`NodeConfig::watches_max`)"),
             Refused::FromTheFuture => f.write_str("that is of a time more than a day ahead"),
         }
     }
@@ -210,5 +213,8 @@ pub trait Registry {
 #[ringcall::service]
 pub trait Replication {
     /// All that a node knows, and then what it is told, as it is told. The first item says who it is.
-    async fn replicate(&self, cx: &ringcall::Context) -> impl ringcall::Stream<Item = Said>;
+    async fn replicate(
+        &self,
+        cx: &ringcall::Context,
+    ) -> Result<impl ringcall::Stream<Item = Said>, Refused>;
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringcall::cluster::discovery::Wanted;
+use ringcall::cluster::discovery::{Source as _, Update, Wanted};
 use ringcall::cluster::{Balanced, Clients, Settings, Watch, Watching};
 use ringcall::{BlockOn, CallError, Client, RunningServer, ServeError, Server, ShardConfig};
 use ringcall_registry::{
@@ -301,6 +301,42 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         Ok(_) => panic!("nobody is that far ahead"),
     };
     assert_eq!(error, CallError::App(Refused::FromTheFuture));
+}
+
+#[test]
+fn no_more_watch_than_may_and_who_ends_makes_room() {
+    let sockets = Sockets::new();
+    let mut config = NodeConfig::default();
+    config.watches_max = 2;
+    let _node = sockets.node_with("a", &[], config);
+    let registry = sockets.registry("a");
+    let watched = |service: &str| Watched { service: service.to_owned(), heard: 0 };
+    let first = registry.watch(&watched("who")).wait().unwrap();
+    let _second = registry.watch(&watched("other")).wait().unwrap();
+    let third = registry.watch(&watched("who")).wait();
+    assert_eq!(third.err(), Some(CallError::App(Refused::Busy)));
+    drop(first);
+    eventually("there is room again", || registry.watch(&watched("who")).wait().is_ok());
+}
+
+#[test]
+fn more_instances_than_fit_into_a_message_are_all_told() {
+    let sockets = Sockets::new();
+    let _node = sockets.node("a", &[]);
+    let registry = sockets.registry("a");
+    for number in 0..600 {
+        let instance = format!("who n{number} 127.0.0.1:1");
+        let registration = Registration { instance, lease_ms: 60_000, registered_ms: None };
+        registry.register(&registration).wait().unwrap();
+    }
+    let mut source = RegistrySource::start(sockets.addresses(&["a"]), "who").unwrap();
+    let mut told = None;
+    eventually("it is told", || {
+        told = source.poll_update(ringcall::cluster::Instant::ZERO);
+        told.is_some()
+    });
+    let Some(Update::Snapshot { snapshot, .. }) = told else { panic!("{told:?}") };
+    assert_eq!(snapshot.instances.len(), 600);
 }
 
 #[test]

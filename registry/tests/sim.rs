@@ -130,7 +130,9 @@ fn run(seeds: std::ops::Range<u64>) {
     });
 }
 
+// Seeds up to 700 were run. Seed 34 is a clock that jumps by an hour: a node forgot everything, and what others told it of
+// instances that were still there had only their names.
 #[test]
 fn g05_nodes_agree_on_what_is_there_when_the_network_heals() {
-    run(280..700);
+    run(0..40);
 }
