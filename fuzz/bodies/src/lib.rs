@@ -10,6 +10,7 @@ mod canary;
 mod connection;
 mod fallback;
 mod frames;
+mod generic;
 mod handshake;
 pub mod havoc;
 mod inflate;
@@ -30,6 +31,7 @@ pub use canary::canary;
 pub use connection::connection;
 pub use fallback::fallback;
 pub use frames::frames;
+pub use generic::generic;
 pub use handshake::handshake;
 pub use inflate::inflate;
 pub use records::records;
@@ -42,7 +44,7 @@ pub use views::views;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them but the [`canary`].
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("frames", frames),
     ("handshake", handshake),
     ("connection", connection),
@@ -53,4 +55,5 @@ pub const TARGETS: [Target; 10] = [
     ("inflate", inflate),
     ("records", records),
     ("tls", tls),
+    ("generic", generic),
 ];

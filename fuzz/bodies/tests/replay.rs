@@ -97,6 +97,11 @@ fn tls() {
 }
 
 #[test]
+fn generic() {
+    holds("generic");
+}
+
+#[test]
 fn every_target_is_replayed() {
     let source = include_str!("replay.rs");
     for (name, _) in TARGETS {

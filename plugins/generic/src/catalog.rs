@@ -56,15 +56,25 @@ impl Catalog {
         channel.block_on(Catalog::fetch(channel))
     }
 
+    /// Of what a server has said before, or somebody else has.
+    ///
+    /// # Errors
+    /// When it cannot be understood.
+    pub fn read(
+        services: impl IntoIterator<Item = ServiceDescription>,
+    ) -> Result<Catalog, CatalogError> {
+        let services = services.into_iter().map(Service::new).collect::<Result<_, _>>()?;
+        Ok(Catalog { services })
+    }
+
     /// Of services whose tables this program has: `QuotesClient::service_table()`.
     ///
     /// # Panics
     /// Never: these tables are made by `#[service]`.
     #[must_use]
     pub fn of(tables: &[&ServiceTable]) -> Catalog {
-        let service = |table: &&ServiceTable| Service::new(ServiceDescription::from(*table));
-        let services = tables.iter().map(service).collect::<Result<_, _>>();
-        Catalog { services: services.expect("texts of our own") }
+        let services = tables.iter().map(|table| ServiceDescription::from(*table));
+        Catalog::read(services).expect("texts of our own")
     }
 
     /// The services, in the order in which the server has them.
@@ -279,6 +289,12 @@ impl Method {
     /// When it is not of the method's type.
     pub fn encode_argument(&self, argument: &Value) -> Result<Vec<u8>, Mismatch> {
         encode::body(&self.input, self.argument(), argument)
+    }
+
+    /// An argument as a value, for whoever has it from somebody else; `None` if it is not one of this method.
+    #[must_use]
+    pub fn decode_argument(&self, argument: &[u8]) -> Option<Value> {
+        decode::body(&self.input, self.argument(), argument)
     }
 
     /// A reply as a value; `None` if it is not one of this method.
