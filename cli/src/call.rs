@@ -1,5 +1,7 @@
 //! `ringcall call`.
 
+use std::time::Duration;
+
 use ringcall::{
     BlockingClient, Body, CallError, Codec, Failure, Metadata, Reply, UntypedReply, UntypedResult,
 };
@@ -142,10 +144,18 @@ fn show_beside<T>(
         let value = one_line(&String::from_utf8_lossy(value));
         screen.note(&format!("metadata   {}: {value}", one_line(key)))?;
     }
-    screen.note(&format!("queued     {}", time(reply.queued)))?;
-    screen.note(&format!("handled    {}", time(reply.handled)))?;
+    screen.note(&format!("queued     {}", spent(reply.queued)))?;
+    screen.note(&format!("handled    {}", spent(reply.handled)))?;
     screen.note(&format!("load       {}", busy(reply.load)))?;
     Ok(())
+}
+
+/// As servers say it: in whole microseconds, or not at all.
+fn spent(there: Duration) -> String {
+    match there.is_zero() {
+        true => "under 1 µs, or not said".to_owned(),
+        false => time(there),
+    }
 }
 
 /// With `--verbose`: what the bytes are.

@@ -93,7 +93,7 @@ fn for_people(method: &Method, server: &ServerArgs) -> String {
     parts.push(indented(&method.signature()));
     let mut facts = flags(method);
     let deadline = method.deadline().map_or_else(
-        || "deadline 1s, unless the caller says otherwise".to_owned(),
+        || "deadline 1s (the default)".to_owned(),
         |deadline| format!("deadline {}", humantime::format_duration(rounded(deadline))),
     );
     facts.insert(0, &deadline);

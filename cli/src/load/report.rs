@@ -99,7 +99,7 @@ impl Report<'_> {
             count("unfinished", self.unfinished(), "interrupted");
         }
         if let Some(late @ 1..) = self.not_begun() {
-            count("not begun", late, "were due while all callers were busy");
+            count("not begun", late, "were due, and no caller was free before the end");
         }
     }
 

@@ -79,13 +79,12 @@ fn errors_are_counted_by_kind() {
 #[test]
 fn a_server_that_goes_away_is_no_end_of_a_load() {
     let (server, at) = serve();
-    let other = std::thread::scope(|scope| {
+    let (exit, said) = std::thread::scope(|scope| {
         let load = scope.spawn(|| load(&at, "test.Market/nothing", &["--in-flight", "4"]));
         // It may be gone before the first call, or after: both are an end.
         server.stop();
         load.join().unwrap()
     });
-    let (exit, said) = other;
     match said.get("failure") {
         Some(failure) => assert_eq!(failure["exit"], exit.code(), "{said}"),
         None => drop(counted(&said)),
@@ -121,6 +120,6 @@ fn a_table_is_for_people() {
     for word in ["\ncalls ", "\nreplies ", "\nerrors ", "\n  p50 ", "\n  p99.9 ", "\n  max "] {
         assert!(text.contains(word), "{word:?}: {text}");
     }
-    let (zero, _) = (ringcall(&["load", &at, "test.Market/nothing", "--in-flight", "0"]), ());
-    assert_eq!(zero.exit, Exit::Misused);
+    let nobody = ringcall(&["load", &at, "test.Market/nothing", "--in-flight", "0"]);
+    assert_eq!(nobody.exit, Exit::Misused);
 }
