@@ -73,15 +73,7 @@ impl<C: Channel<Body: IntoOwned>> Generic<C> {
     /// # Errors
     /// When there is no such method, it has streams, or the argument is not of its type: then nothing is sent.
     pub fn call(&self, method: &str, argument: &Value) -> Result<GenericCall<'_, C>, GenericError> {
-        GenericCall::new(&self.channel, self.find(method)?, argument)
-    }
-
-    fn find(&self, method: &str) -> Result<&Method, GenericError> {
-        let missing = || GenericError::NoSuchMethod {
-            method: method.to_owned(),
-            alike: self.catalog.alike(method),
-        };
-        self.catalog.method(method).ok_or_else(missing)
+        GenericCall::new(&self.channel, self.catalog.find(method)?, argument)
     }
 
     /// The same, without comparing the argument with the method's type: for types that serde knows by other names than their
@@ -94,7 +86,7 @@ impl<C: Channel<Body: IntoOwned>> Generic<C> {
         method: &str,
         argument: &Value,
     ) -> Result<GenericCall<'_, C>, GenericError> {
-        GenericCall::unchecked(&self.channel, self.find(method)?, argument)
+        GenericCall::unchecked(&self.channel, self.catalog.find(method)?, argument)
     }
 }
 

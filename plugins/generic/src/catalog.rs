@@ -7,7 +7,7 @@ use ringcall::shapes::{Described, Type};
 use ringcall::{BlockOn, CallError, Channel, IntoOwned, ServiceTable};
 use serde_json::Value;
 
-use crate::{CatalogError, Mismatch, decode, encode, example, schema, shown};
+use crate::{CatalogError, GenericError, Mismatch, decode, encode, example, schema, shown};
 
 /// The services of a server, with what their methods take and give.
 #[derive(Clone, Debug, Default)]
@@ -89,13 +89,24 @@ impl Catalog {
         self.methods().find(|method| method.full_name == full_name)
     }
 
+    /// The same, for whoever wants to say which methods may have been meant.
+    ///
+    /// # Errors
+    /// [`GenericError::NoSuchMethod`].
+    pub fn find(&self, full_name: &str) -> Result<&Method, GenericError> {
+        self.method(full_name).ok_or_else(|| GenericError::NoSuchMethod {
+            method: full_name.to_owned(),
+            alike: self.alike(full_name),
+        })
+    }
+
     /// All methods of all services.
     pub fn methods(&self) -> impl Iterator<Item = &Method> {
         self.services.iter().flat_map(Service::methods)
     }
 
     /// The full names of methods that may have been meant.
-    pub(crate) fn alike(&self, name: &str) -> Vec<String> {
+    fn alike(&self, name: &str) -> Vec<String> {
         const SHOWN_MAX: usize = 8;
         let method = name.rsplit(['/', '.']).next().unwrap_or(name).to_lowercase();
         let service = name.rsplit_once('/').map_or("", |(service, _)| service);
@@ -259,7 +270,8 @@ impl Method {
         shown::signature(self)
     }
 
-    /// An argument to begin with, in which everything has a value.
+    /// An argument to begin with, in which everything has a value; but for types of more than some ten thousand values,
+    /// which are left out.
     #[must_use]
     pub fn example(&self) -> Value {
         example::example(&self.input, self.argument())

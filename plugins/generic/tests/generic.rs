@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ringcall::reflection::{Interface, Reflection as _};
+use ringcall::reflection::{
+    Interface, MethodDescription, NoSuchService, Reflection as _, ServiceDescription,
+};
 use ringcall::{
     Body, Bytes, CallError, Cause, Client, Context, RunningServer, Server, Status, Stream, View,
 };
@@ -327,4 +329,64 @@ proptest! {
         };
         prop_assert_eq!(deep_again, deep.to_string());
     }
+}
+
+/// A server that says of its one method what a text of types could be that is made to be too much.
+struct Liar(String);
+
+impl ringcall::reflection::Reflection for Liar {
+    async fn services(&self, _: &Context) -> Vec<String> {
+        vec!["test.Lies".to_owned()]
+    }
+
+    async fn describe(
+        &self,
+        _: &Context,
+        service: String,
+    ) -> Result<ServiceDescription, NoSuchService> {
+        let method = MethodDescription {
+            name: "tell".to_owned(),
+            docs: String::new(),
+            text_in: self.0.clone(),
+            text_out: "rkyv-0.8/2;unit;never".to_owned(),
+            is_one_way: false,
+            is_idempotent: false,
+            deadline: None,
+        };
+        Ok(ServiceDescription { name: service, docs: String::new(), methods: vec![method] })
+    }
+}
+
+/// `text_in` as the method of a catalog.
+fn told(text_in: String) -> Catalog {
+    let server = Server::bind("127.0.0.1:0").service(Liar(text_in).into_reflection());
+    let server = server.start().unwrap();
+    Catalog::wait_for(&Client::connect(server.address()).wait().unwrap()).unwrap()
+}
+
+#[test]
+fn texts_of_types_that_are_made_to_be_too_much_are_not() {
+    // Each type twice in the next one.
+    let mut text = "rkyv-0.8/2;struct All{t0=struct T0{a=u8 } ".to_owned();
+    for number in 1..100 {
+        text += &format!("t{number}=struct T{number}{{a=^{number} b=^{number} }} ");
+    }
+    let catalog = told(text + "}");
+    let method = catalog.find("test.Lies/tell").unwrap();
+    assert_eq!(method.example(), Value::Null);
+    assert!(method.signature().contains("struct T99 {"));
+
+    // Lists of 64 in lists of 64, and so on.
+    let nested = (0..20).fold("u8".to_owned(), |inside, _| format!("array-64({inside} )"));
+    let catalog = told(format!("rkyv-0.8/2;{nested}"));
+    assert_eq!(catalog.find("test.Lies/tell").unwrap().example(), Value::Null);
+}
+
+#[test]
+fn a_catalog_says_which_methods_may_have_been_meant() {
+    let catalog = Catalog::of(&[ThingsClient::service_table()]);
+    assert_eq!(catalog.find("test.Things/judge").unwrap().name(), "judge");
+    let error = catalog.find("Things/JUDGE").unwrap_err();
+    let GenericError::NoSuchMethod { alike, .. } = error else { panic!("{error}") };
+    assert_eq!(alike, ["test.Things/judge"]);
 }

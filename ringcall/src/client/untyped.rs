@@ -25,7 +25,7 @@ use crate::packing::wish;
 ///
 /// Each method of messages takes its argument in MessagePack, by the names of fields, and answers in it; with the feature
 /// `json` of the server also in JSON. One that takes bytes as they are takes [`Codec::RAW`]. `docs/PROTOCOL.md` has a table of
-/// how each type is written. The crate `ringcall-reflection` asks a server what methods and types it has, and makes of that
+/// how each type is written. The crate `ringcall-generic` asks a server what methods and types it has, and makes of that
 /// calls with values of JSON.
 ///
 /// ```

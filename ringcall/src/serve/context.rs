@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// The services that this side serves on the call's connection, with all of their methods: for a handler that tells what
-    /// there is, as the crate `ringcall-reflection` does.
+    /// there is, as [`reflection`](crate::reflection) does.
     #[must_use]
     pub fn services(&self) -> Arc<[&'static ServiceTable]> {
         match &self.home {

@@ -477,7 +477,7 @@ impl Shard {
     }
 
     /// Ready after a while.
-    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static {
+    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + use<> {
         SleepUntil::new(&self.inner, MachineClock.now() + time)
     }
 

@@ -1,0 +1,61 @@
+//! What it writes to.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::Value;
+
+use crate::Io;
+use crate::text::{escaped, harmless};
+
+/// Standard output and errors: whatever servers say passes through here, and nothing of it acts on a terminal.
+pub(crate) struct Screen<'a> {
+    io: Io<'a>,
+}
+
+impl<'a> Screen<'a> {
+    pub(crate) fn new(io: Io<'a>) -> Screen<'a> {
+        Screen { io }
+    }
+
+    /// A line, or several, of the result.
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.io.stdout, "{}", harmless(text))
+    }
+
+    /// A value, as people read it.
+    pub(crate) fn json(&mut self, value: &Value) -> io::Result<()> {
+        writeln!(self.io.stdout, "{}", escaped(&format!("{value:#}")))
+    }
+
+    /// Bytes as they are, which are not for terminals.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.io.stdout.write_all(bytes)
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.io.stdout.flush()
+    }
+
+    /// A line beside the result.
+    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.io.stderr, "{}", harmless(text))
+    }
+
+    pub(crate) fn stdin(&mut self) -> &mut dyn io::Read {
+        self.io.stdin
+    }
+
+    pub(crate) fn stdout_is_terminal(&self) -> bool {
+        self.io.stdout_is_terminal
+    }
+
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.io.stderr_is_terminal
+    }
+
+    pub(crate) fn on_interrupt(&self) -> io::Result<Arc<AtomicBool>> {
+        (self.io.on_interrupt)()
+    }
+}

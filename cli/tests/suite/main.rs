@@ -1,0 +1,9 @@
+//! The tool against real servers: most of it in this process, a little as a program.
+
+mod binary;
+mod commands;
+mod hostile;
+mod load;
+mod served;
+#[cfg(feature = "tls")]
+mod tls;
