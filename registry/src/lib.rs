@@ -4,6 +4,7 @@
 //!   them leads: each takes registrations, and all come to know the same.
 //! * [`Registrar`] keeps a server registered while it takes calls.
 //! * [`RegistrySource`] is what a balanced channel [watches](ringcall::cluster::Watch).
+//! * [`Quotas`] are limits of a whole cluster, of which a [`QuotaKeeper`] gets a channel its share.
 //!
 //! ```
 //! use std::time::Duration;
@@ -62,12 +63,15 @@
 mod addresses;
 mod book;
 mod node;
+mod quota;
 mod registrar;
+mod shares;
 mod source;
 mod thread;
 mod wire;
 
 pub use node::{Node, NodeConfig, Tending};
+pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};
 pub use source::RegistrySource;
 pub use wire::{
