@@ -169,9 +169,10 @@ impl<S: Serializer> Serializer for Checked<S> {
         self.inner.serialize_unit()
     }
 
-    fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<S::Ok, S::Error> {
         self.rules.not_nothing()?;
-        self.inner.serialize_unit_struct(name)
+        // Nil, as for `()`: MessagePack's own crate writes an empty array, which other languages do not take for nothing.
+        self.inner.serialize_unit()
     }
 
     fn serialize_unit_variant(

@@ -16,6 +16,8 @@ use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
+use ringcall::health::{Health as _, Readiness};
+use ringcall::reflection::{Interface, Reflection as _};
 use ringcall::{Bytes, Config, Context, Identity, Items, Server, Stream, TransportChoice, View};
 
 #[ringcall::service(name = "demo.Echo")]
@@ -307,6 +309,8 @@ fn run_over(engine: TransportChoice, scenario: &str, config: Config) {
     let server = Server::bind("127.0.0.1:0").transport(engine).config(config);
     let server = server.identity(Identity::new("echo-1").unwrap());
     let server = server.service(demo.into_echo()).service(Shop::default().into_desk());
+    let server = server.service(Interface.into_reflection());
+    let server = server.service(Readiness::new().into_health());
     let server = server.start().unwrap();
     let client = Command::new("python3")
         // Leaves no compiled files behind.
@@ -352,6 +356,11 @@ fn typed_methods_are_called_without_types() {
 #[test]
 fn the_table_of_methods_is_what_hello_says() {
     run("table", Config::new());
+}
+
+#[test]
+fn what_a_server_says_that_it_serves_is_enough_to_call_it() {
+    run("reflection", Config::new());
 }
 
 #[test]

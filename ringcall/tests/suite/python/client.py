@@ -31,7 +31,7 @@ SOON = 2**64 - 1  # what GOAWAY says before it counts
 
 def main():
     scenarios = [echo, shape, metadata, goaway, cancel, streams, credit, cut, early, wrong, drain, pings]
-    scenarios += [typed, table]
+    scenarios += [typed, table, reflection]
     scenarios = {run.__name__: run for run in scenarios}
     parser = argparse.ArgumentParser(description="A ringcall client that checks a server.")
     parser.add_argument("address", metavar="HOST:PORT")
@@ -412,6 +412,35 @@ def table(connect):
     status, rest = connection.wait(connection.call("ringcall.Methods/page", b"\xff" * 8))
     expect("behind the last row", (OK, page[:16]), (status, rest))
     expect_reply(connection, connection.call("ringcall.Methods/page", b"?"), status=BAD_BODY)
+    connection.finish()
+
+
+def reflection(connect):
+    """What the server says that it serves is enough to call it; and whether it is ready."""
+    connection = connect()
+
+    def reply(name, argument=None):
+        status, body = connection.wait(connection.call(name, msgpack.pack(argument), codec=MESSAGEPACK))
+        return status, msgpack.unpack(body) if body else None
+
+    names = ["demo.Echo", "demo.Desk", "ringcall.Reflection", "ringcall.Health"]
+    expect("services", (OK, names), reply("ringcall.Reflection/services"))
+    expect("no such service", (APPLICATION_ERROR, None), reply("ringcall.Reflection/describe", "demo.Cellar"))
+    status, desk = reply("ringcall.Reflection/describe", "demo.Desk")
+    methods = {method["name"]: method for method in desk["methods"]}
+    expect("it is described", (OK, "demo.Desk", True), (status, desk["name"], methods["toss"]["is_one_way"]))
+    # Its signatures are those of the texts, as the table of methods has them.
+    status, page = connection.wait(connection.call("ringcall.Methods/page"))
+    rows = [page[at : at + 24] for at in range(16, len(page), 24)]
+    for method in methods.values():
+        texts = [method["text_in"], method["text_out"]]
+        signatures = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+        row = method_id("demo.Desk/" + method["name"]).to_bytes(8, "little") + signatures
+        expect(method["name"], True, row in rows)
+
+    expect("it is ready", (OK, "Serving"), reply("ringcall.Health/check", "demo.Desk"))
+    expect("all of it is", (OK, "Serving"), reply("ringcall.Health/check", ""))
+    expect("no such service", (APPLICATION_ERROR, None), reply("ringcall.Health/check", "demo.Cellar"))
     connection.finish()
 
 
