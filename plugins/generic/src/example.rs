@@ -5,18 +5,26 @@ use serde_json::{Map, Value, json};
 
 /// A value in which everything that can be there is there, once.
 pub(crate) fn example(types: &Described, ty: &Type) -> Value {
-    Examples { types, within: Vec::new() }.of(ty).unwrap_or(Value::Null)
+    let mut examples = Examples { types, within: Vec::new(), left: VALUES_MAX };
+    examples.of(ty).unwrap_or(Value::Null)
 }
+
+/// In an example. A few types that each have two of the next make more than there is memory for.
+const VALUES_MAX: usize = 10_000;
 
 struct Examples<'a> {
     types: &'a Described,
     /// User types around what is being made.
     within: Vec<usize>,
+    /// How many more values there may be.
+    left: usize,
 }
 
 impl Examples<'_> {
-    /// `None` where a type would be within itself: whatever is around it and can do without it does.
+    /// `None` where a type would be within itself, or there is too much already: whatever is around it and can do without it
+    /// does.
     fn of(&mut self, ty: &Type) -> Option<Value> {
+        self.left = self.left.checked_sub(1)?;
         match ty {
             Type::Leaf(name) => Some(leaf(name)),
             Type::Container(name, inside) => match (name.as_str(), inside.as_slice()) {
@@ -26,7 +34,7 @@ impl Examples<'_> {
                 (name, [inside]) if name.starts_with("array-") => {
                     let len = name["array-".len()..].parse().unwrap_or(0);
                     // Not all of a long one.
-                    Some(vec![self.of(inside)?; usize::min(len, 64)].into())
+                    (0..usize::min(len, 64)).map(|_| self.of(inside)).collect()
                 }
                 (_, inside) => inside.iter().map(|ty| self.of(ty)).collect(),
             },
