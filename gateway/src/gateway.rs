@@ -166,7 +166,11 @@ impl Gateway {
                 StatusCode::UNAUTHORIZED => "unauthenticated",
                 _ => "forbidden",
             };
-            Problem::new(status, code, "this gateway does not take the request: its hook refuses it")
+            Problem::new(
+                status,
+                code,
+                "this gateway does not take the request: its hook refuses it",
+            )
         })
     }
 
@@ -249,7 +253,8 @@ impl Gateway {
     {
         let config = &self.inner.config;
         let Some(name) = request::method_name(parts.uri.path()) else {
-            let message = "there is nothing here: methods are called by POST /package.Service/method";
+            let message =
+                "there is nothing here: methods are called by POST /package.Service/method";
             return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", message));
         };
         if parts.method != Verb::POST {
@@ -353,10 +358,7 @@ fn bad_reply() -> Problem {
     Problem::failed(&Failure::unknown(Cause::BadReply))
 }
 
-fn replied(
-    method: &Method,
-    reply: UntypedReply<SharedBody>,
-) -> Result<Response<Bytes>, Problem> {
+fn replied(method: &Method, reply: UntypedReply<SharedBody>) -> Result<Response<Bytes>, Problem> {
     if method.reply().is_leaf("raw") {
         return Ok(respond_with(StatusCode::OK, BYTES, Bytes::from_owner(reply.body)));
     }

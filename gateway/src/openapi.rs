@@ -85,7 +85,8 @@ fn responses(method: &Method, config: &GatewayConfig, schemas: &mut Schemas) -> 
             "properties": { "error": schemas.take(error) },
             "required": ["error"],
         });
-        let error = json!({ "description": "The error of the handler.", "content": in_json(schema) });
+        let error =
+            json!({ "description": "The error of the handler.", "content": in_json(schema) });
         responses.insert(config.error_status.as_str().to_owned(), error);
     }
     responses.insert("default".to_owned(), json!({ "$ref": "#/components/responses/Failure" }));
@@ -101,9 +102,7 @@ fn bytes() -> Value {
 }
 
 fn parameters(config: &GatewayConfig) -> Value {
-    let header = |name: &str, description: String| {
-        json!({ "name": name, "in": "header", "description": description, "schema": { "type": "string" } })
-    };
+    let header = |name: &str, description: String| json!({ "name": name, "in": "header", "description": description, "schema": { "type": "string" } });
     let most = humantime::format_duration(config.deadline_max);
     json!({
         "Deadline": header("x-deadline", format!("How long to wait, such as `250ms` or `2s`: {most} at most.")),
@@ -130,6 +129,8 @@ fn failure() -> Value {
 
 // ---- schemas ----
 
+/// How many types in one are described: their comparison takes the square of it, and it is somebody else who says how many.
+const TYPES_MAX: usize = 256;
 /// Where a schema of a method has the types in it.
 const DEFS: &str = "#/$defs/";
 
@@ -146,6 +147,9 @@ impl Schemas {
     fn take(&mut self, mut schema: Value) -> Value {
         let definitions = schema.as_object_mut().and_then(|it| it.remove("$defs"));
         let Some(Value::Object(definitions)) = definitions else { return schema };
+        if definitions.len() > TYPES_MAX {
+            return json!({ "description": "It has more types in it than are described here." });
+        }
         let own = definitions.keys().map(|name| (name, self.name(name, &definitions)));
         let own: Vec<_> = own.collect();
         let renamed: HashMap<&str, String> =

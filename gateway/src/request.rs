@@ -125,9 +125,8 @@ fn group(value: &HeaderValue) -> Result<String, Problem> {
 
 fn key(value: &HeaderValue) -> Result<Vec<u8>, Problem> {
     let key = Some(value.as_bytes()).filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
-    key.map(<[u8]>::to_vec).ok_or_else(|| {
-        Problem::bad_request("bad_header", "idempotency-key must be 1 to 256 bytes")
-    })
+    key.map(<[u8]>::to_vec)
+        .ok_or_else(|| Problem::bad_request("bad_header", "idempotency-key must be 1 to 256 bytes"))
 }
 
 /// The body of a call, which must be of this type.
@@ -174,11 +173,7 @@ fn expect_plain(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
             let message = "compressed bodies are not taken: send it without content-encoding";
-            Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                message,
-            ))
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
         }
         _ => Ok(()),
     }
