@@ -19,8 +19,8 @@ use http::{HeaderName, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GatewayConfig {
-    /// How long a request's body may be, in bytes: 4 MiB. A value of JSON takes up to some thirty times as much memory as its
-    /// text, while its call is being made. Up to 64 MiB, which is the largest message.
+    /// How long a request's body may be, in bytes: 1 MiB. While it is read, JSON takes up to a hundred times as much memory as
+    /// its text, once for each thread of the runtime. Up to 64 MiB, which is the largest message.
     pub body_bytes_max: usize,
     /// How many calls may be under way: 256. One counts from its first header until its answer was taken over by the
     /// connection; one more is answered with 503 at once.
@@ -66,7 +66,7 @@ pub struct GatewayConfig {
 impl Default for GatewayConfig {
     fn default() -> GatewayConfig {
         GatewayConfig {
-            body_bytes_max: 4 << 20,
+            body_bytes_max: 1 << 20,
             in_flight_max: 256,
             connections_max: 1024,
             read_timeout: Duration::from_secs(10),
@@ -140,7 +140,7 @@ impl GatewayConfig {
             ("drain_timeout", self.drain_timeout <= DAY, "a day at most"),
             ("deadline", is_time(self.deadline), A_TIME),
             ("deadline_max", is_time(self.deadline_max), A_TIME),
-            ("deadline", self.deadline <= self.deadline_max, "`deadline_max` at most"),
+            ("deadline", self.deadline <= self.deadline_max, "no longer than `deadline_max`"),
             (
                 "refresh",
                 (Duration::from_secs(1)..=DAY).contains(&self.refresh),

@@ -145,8 +145,8 @@ impl Gateway {
             expect_get(parts)?;
             return Ok(self.health().await.into());
         }
-        origin::expect_host(parts, config)?;
         self.expect_authorized(parts)?;
+        origin::expect_host(parts, config)?;
         match path {
             "/" | "/services.json" if config.console => expect_get(parts)?,
             "/openapi.json" if config.openapi => expect_get(parts)?,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use ringcall::AnyChannel;
 use ringcall::reflection::ReflectionClient;
+use ringcall::{AnyChannel, CallOptions};
 use ringcall_generic::{Catalog, CatalogError};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep, timeout};
@@ -122,6 +122,7 @@ impl Known {
 fn fetch(
     channel: &AnyChannel,
 ) -> Pin<Box<dyn Future<Output = Result<Catalog, CatalogError>> + Send>> {
-    let reflection = ReflectionClient::new(channel.clone());
+    let patient = CallOptions::new().deadline(FETCH_MAX);
+    let reflection = ReflectionClient::new(channel.clone()).with_options(patient);
     Box::pin(async move { Catalog::fetch_by(&reflection).await })
 }

@@ -62,10 +62,17 @@ impl Problem {
 
     /// Of a call without an answer of its handler.
     pub(crate) fn failed(failure: &Failure) -> Problem {
+        let message = match failure.is_expired() {
+            // What ringcall says names what its own callers have.
+            true => {
+                format!("the call's time was over ({}): x-deadline gives it more", failure.class)
+            }
+            false => failure.to_string(),
+        };
         Problem {
             status: http_status(failure),
             code: code(failure),
-            message: failure.to_string(),
+            message,
             field: None,
             may_have_run: !failure.is_safe_to_retry(),
             retry_after: failure.retry_after(),

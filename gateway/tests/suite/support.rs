@@ -194,6 +194,7 @@ pub(crate) mod other {
 
     #[ringcall::service(name = "test.Others")]
     pub(crate) trait Others {
+        #[method(deadline = "30s")]
         async fn truth(&self, thing: Thing) -> bool;
     }
 
