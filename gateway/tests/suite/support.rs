@@ -237,7 +237,9 @@ pub(crate) fn others() -> RunningServer {
 }
 
 pub(crate) async fn client(server: &RunningServer) -> Client {
-    Client::connect(server.address()).await.expect("it is there")
+    // For answers that are larger than sockets hold.
+    let config = ringcall::Config::new().message_bytes_max(32 << 20);
+    Client::connect(server.address()).config(config).await.expect("it is there")
 }
 
 impl Site {
