@@ -184,6 +184,12 @@ impl<'a, C: Channel> GenericCall<'a, C> {
         GenericCall { call: change(self.call), ..self }
     }
 
+    /// The call itself, which gives the answer as it came: for whoever wants bytes as they are, or
+    /// [decodes](Method::decode_reply) the reply later.
+    pub fn into_untyped(self) -> UntypedCall<'a, C> {
+        self.call
+    }
+
     /// Waits for the answer, which blocks this thread.
     ///
     /// # Errors

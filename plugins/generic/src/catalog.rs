@@ -27,7 +27,19 @@ impl Catalog {
     where
         C: Channel<Body: IntoOwned>,
     {
-        let reflection = ReflectionClient::new(channel);
+        Catalog::fetch_by(&ReflectionClient::new(channel)).await
+    }
+
+    /// The same by a client of it that there is, which may have [options](ReflectionClient::with_options) of its own, and which
+    /// may be one that owns its channel: the future of that may go to other threads where the compiler does not see it of the
+    /// other.
+    ///
+    /// # Errors
+    /// As for [`fetch`](Self::fetch).
+    pub async fn fetch_by<C>(reflection: &ReflectionClient<C>) -> Result<Catalog, CatalogError>
+    where
+        C: Channel<Body: IntoOwned>,
+    {
         let names = reflection.services().await;
         let names = names.map_err(|error| error.map_app(|never| match never {}))?.to_owned();
         if names.len() > SERVICES_MAX {

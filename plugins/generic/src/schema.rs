@@ -1,18 +1,19 @@
 //! JSON Schema (2020-12) of types.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ringcall::shapes::{Described, Type, Variant};
 use serde_json::{Map, Value, json};
 
 /// The schema of a type, with those of the user types in it under `$defs`.
 pub(crate) fn schema(types: &Described, ty: &Type) -> Value {
-    let mut schemas = Schemas { types, names: Vec::new() };
+    let mut schemas =
+        Schemas { types, names: BTreeMap::new(), taken: BTreeSet::new(), new: Vec::new() };
     let of_type = schemas.of(ty);
     let mut definitions = Map::new();
-    let mut done = 0;
     // Each may bring others.
-    while let Some((number, name)) = schemas.names.get(done).cloned() {
+    while let Some((number, name)) = schemas.new.pop() {
         definitions.insert(name, schemas.user(number));
-        done += 1;
     }
     let Value::Object(mut whole) = of_type else { return of_type };
     if !definitions.is_empty() {
@@ -23,8 +24,11 @@ pub(crate) fn schema(types: &Described, ty: &Type) -> Value {
 
 struct Schemas<'a> {
     types: &'a Described,
-    /// User types, by number, and what they are called here.
-    names: Vec<(usize, String)>,
+    /// What user types are called here, by their number.
+    names: BTreeMap<usize, String>,
+    taken: BTreeSet<String>,
+    /// Those that were named and are not described yet.
+    new: Vec<(usize, String)>,
 }
 
 impl Schemas<'_> {
@@ -48,13 +52,17 @@ impl Schemas<'_> {
 
     /// Two types may have one name: the second one has a number behind it.
     fn name(&mut self, number: usize) -> String {
-        if let Some((_, name)) = self.names.iter().find(|(of, _)| *of == number) {
+        if let Some(name) = self.names.get(&number) {
             return name.clone();
         }
         let own = &self.types.user(number).name;
-        let is_taken = self.names.iter().any(|(_, name)| name == own);
-        let name = if is_taken { format!("{own}-{number}") } else { own.clone() };
-        self.names.push((number, name.clone()));
+        let name = match self.taken.contains(own) {
+            true => format!("{own}-{number}"),
+            false => own.clone(),
+        };
+        self.taken.insert(name.clone());
+        self.names.insert(number, name.clone());
+        self.new.push((number, name.clone()));
         name
     }
 

@@ -1,5 +1,6 @@
 //! Types as Rust has them, for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use ringcall::shapes::{Described, Type, UserType, Variant};
@@ -29,7 +30,7 @@ pub(crate) fn signature(method: &Method) -> String {
         false => write!(text, " -> Result<{reply}, {}>", ty(output, method.error())),
     };
     text.push(';');
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (types, root) in [
         (input, Some(method.argument())),
         (input, input.items.as_ref()),
@@ -38,8 +39,7 @@ pub(crate) fn signature(method: &Method) -> String {
         (output, output.items.as_ref()),
     ] {
         for user in root.map(|root| users(types, root)).unwrap_or_default() {
-            if !seen.contains(&user.name.as_str()) {
-                seen.push(&user.name);
+            if seen.insert(&user.name) {
                 let _ = write!(text, "\n\n{}", definition(types, user));
             }
         }
@@ -49,20 +49,22 @@ pub(crate) fn signature(method: &Method) -> String {
 
 /// The user types in a type, each once.
 fn users<'a>(types: &'a Described, root: &Type) -> Vec<&'a UserType> {
-    fn collect(types: &Described, ty: &Type, found: &mut Vec<usize>) {
+    fn collect(types: &Described, ty: &Type, found: &mut Vec<usize>, seen: &mut BTreeSet<usize>) {
         match ty {
             Type::Leaf(_) => {}
-            Type::Container(_, inside) => inside.iter().for_each(|ty| collect(types, ty, found)),
-            Type::User(number) if found.contains(number) => {}
+            Type::Container(_, inside) => {
+                inside.iter().for_each(|ty| collect(types, ty, found, seen));
+            }
+            Type::User(number) if !seen.insert(*number) => {}
             Type::User(number) => {
                 found.push(*number);
                 let fields = types.user(*number).variants.iter().flat_map(|it| &it.fields);
-                fields.for_each(|field| collect(types, &field.ty, found));
+                fields.for_each(|field| collect(types, &field.ty, found, seen));
             }
         }
     }
     let mut found = Vec::new();
-    collect(types, root, &mut found);
+    collect(types, root, &mut found, &mut BTreeSet::new());
     found.into_iter().map(|number| types.user(number)).collect()
 }
 

@@ -253,6 +253,42 @@ fn what_is_wrong_with_an_argument_is_said_with_its_place() {
     }
 }
 
+#[ringcall::message]
+struct Row {
+    cells: [u8; 64],
+}
+
+#[ringcall::message]
+struct Plane {
+    rows: [Row; 64],
+}
+
+#[ringcall::message]
+struct Grid {
+    planes: [Plane; 64],
+}
+
+#[ringcall::service(name = "test.Grids")]
+trait Grids {
+    async fn keep(&self, grid: View<Grid>);
+}
+
+#[test]
+fn an_example_that_would_be_too_large_is_none() {
+    let catalog = Catalog::of(&[GridsClient::service_table()]);
+    let keep = catalog.method("test.Grids/keep").unwrap();
+    assert_eq!(keep.example(), Value::Null);
+    assert_eq!(keep.argument_schema()["$defs"]["Grid"]["type"], "object");
+}
+
+#[test]
+fn an_answer_can_be_had_as_it_came() {
+    let (_server, generic) = serve();
+    let call = generic.call("test.Things/reverse", &json!("abc")).unwrap();
+    let reply = call.into_untyped().wait().result.unwrap();
+    assert_eq!(reply.body[..], *b"cba");
+}
+
 #[test]
 fn what_cannot_be_called_is_told_without_a_call() {
     let (_server, generic) = serve();

@@ -1,0 +1,120 @@
+//! A service and a gateway to it, in one program: open the page that it names.
+//!
+//! ```text
+//! $ cargo run -p ringcall-gateway --example console
+//! http://127.0.0.1:8080/ until Ctrl-C
+//!
+//! $ curl http://127.0.0.1:8080/market.Quotes/last -H 'content-type: application/json' -d '{ "code": "ABC", "venue": null }'
+//! {"price":42.0,"side":"Buy","venues":["XETR"]}
+//! ```
+#![allow(clippy::print_stdout, reason = "it talks to whoever runs it")]
+
+use ringcall::reflection::{Interface, Reflection};
+use ringcall::{AnyChannel, Body, Bytes, Client, Context, Server, Stream};
+use ringcall_gateway::{Gateway, GatewayConfig};
+use tokio::net::TcpListener;
+
+#[ringcall::message]
+struct Symbol {
+    code: String,
+    venue: Option<String>,
+}
+
+#[ringcall::message]
+struct Quote {
+    price: f64,
+    side: Side,
+    venues: Vec<String>,
+}
+
+#[ringcall::message]
+enum Side {
+    Buy,
+    Sell,
+}
+
+#[ringcall::message]
+enum NoQuote {
+    Unknown { code: String },
+    Closed,
+}
+
+/// Prices of what is traded.
+#[ringcall::service(name = "market.Quotes")]
+trait Quotes {
+    /// The last quote of a symbol.
+    ///
+    /// `ABC` and `XYZ` are known; the market of the latter is closed.
+    #[method(idempotent)]
+    async fn last(&self, cx: &Context, symbol: Symbol) -> Result<Quote, NoQuote>;
+    /// All quotes, as they come.
+    async fn ticks(&self, symbol: Symbol) -> impl Stream<Item = Quote>;
+    /// Bytes backwards.
+    async fn reverse(&self, body: Body) -> Bytes;
+    /// Something that nobody answers.
+    #[method(one_way)]
+    async fn note(&self, text: String);
+    /// Takes its time, and more than it has unless it is told otherwise.
+    async fn slow(&self, cx: &Context, ms: u64);
+}
+
+struct Market;
+
+impl Quotes for Market {
+    async fn last(&self, cx: &Context, symbol: Symbol) -> Result<Quote, NoQuote> {
+        cx.reply_metadata("source", "example");
+        match symbol.code.as_str() {
+            "ABC" => Ok(Quote { price: 42.0, side: Side::Buy, venues: vec!["XETR".to_owned()] }),
+            "XYZ" => Err(NoQuote::Closed),
+            _ => Err(NoQuote::Unknown { code: symbol.code }),
+        }
+    }
+
+    async fn ticks(&self, _: Symbol) -> impl Stream<Item = Quote> {
+        Nothing
+    }
+
+    async fn reverse(&self, body: Body) -> Bytes {
+        body.iter().rev().copied().collect::<Vec<_>>().into()
+    }
+
+    async fn note(&self, text: String) {
+        println!("{text}");
+    }
+
+    async fn slow(&self, cx: &Context, ms: u64) {
+        cx.sleep(std::time::Duration::from_millis(ms)).await;
+    }
+}
+
+struct Nothing;
+
+impl Stream for Nothing {
+    type Item = Quote;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Quote>> {
+        std::task::Poll::Ready(None)
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = Server::bind("127.0.0.1:0")
+        .service(Market.into_quotes())
+        .service(Interface.into_reflection())
+        .start()?;
+    let client = Client::connect(server.address()).await?;
+
+    let mut config = GatewayConfig::default();
+    config.title = "market".to_owned();
+    config.hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let gateway = Gateway::new(AnyChannel::new(client), config)?;
+    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    println!("http://{}/ until Ctrl-C", listener.local_addr()?);
+    gateway.serve(listener, async { drop(tokio::signal::ctrl_c().await) }).await;
+    server.drained().await;
+    Ok(())
+}
