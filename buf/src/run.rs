@@ -73,12 +73,19 @@ impl Run {
         at: NonNull<u8>,
         len: usize,
     ) -> bool {
-        let is_next = self.end == at.as_ptr();
+        let is_next = self.ends_at(block, at);
         if is_next {
-            debug_assert!(self.front.is_of(block));
             self.end = self.end.wrapping_add(len);
         }
         is_next
+    }
+
+    /// Whether it ends at `at`, in this block.
+    #[inline(always)]
+    pub(crate) fn ends_at(&self, block: Option<Block>, at: NonNull<u8>) -> bool {
+        let is_end = self.end == at.as_ptr();
+        debug_assert!(!is_end || self.front.is_of(block));
+        is_end
     }
 }
 

@@ -163,9 +163,15 @@ impl Writer {
     /// over.
     #[inline(always)]
     fn pass(&mut self, n: usize) {
-        debug_assert!(n <= self.space);
+        self.pass_from(self.ptr, n);
+    }
+
+    /// The same, with where that is.
+    #[inline(always)]
+    fn pass_from(&mut self, at: NonNull<u8>, n: usize) {
+        debug_assert!(at == self.ptr && n <= self.space);
         // SAFETY: the callers have checked that it stays within the block. (test: `receiving_rewinds`)
-        self.ptr = unsafe { self.ptr.add(n) };
+        self.ptr = unsafe { at.add(n) };
         self.space -= n;
         (self.len, self.room) = (0, 0);
     }
@@ -212,25 +218,42 @@ impl Writer {
     }
 
     /// How many bytes of the block are ours alone.
+    #[inline(always)]
     pub(crate) fn space(&self) -> usize {
         self.space
     }
 
-    /// Makes the message part of `run`, if it lies right behind it. Its length must be a multiple of 16.
+    /// Whether what comes next lies right behind `run`, which then holds the block.
     #[inline(always)]
-    pub(crate) fn extend_run(&mut self, run: &mut Run) -> bool {
-        debug_assert!(self.len.is_multiple_of(16));
-        let len = self.len();
-        let is_next = run.extend_over(self.block, self.ptr, len);
+    pub(crate) fn is_behind(&self, run: &Run) -> bool {
+        run.ends_at(self.block, self.ptr)
+    }
+
+    /// Fills the message up to a multiple of 16, has it completed, and makes it part of `run` if it lies right behind
+    /// it. Says how long it is, and whether it does.
+    #[inline(always)]
+    pub(crate) fn complete_onto(
+        &mut self,
+        run: &mut Run,
+        complete: impl FnOnce(&mut [u8], usize),
+    ) -> (usize, bool) {
+        let written = self.len();
+        if !written.is_multiple_of(16) {
+            self.pad_behind(16);
+        }
+        // Before it is completed: by that, for all that the compiler knows, they might change.
+        let (len, at) = (self.len(), self.ptr);
+        complete(self.written(), written);
+        let is_next = run.extend_over(self.block, at, len);
         if is_next {
             if let Some(block) = self.block {
                 let start = self.offset(block);
                 block.ledger().hand_out(start, start + len);
             }
             // `len` never exceeds `space`: neither does `room`, nor what a message begins with.
-            self.pass(len);
+            self.pass_from(at, len);
         }
-        is_next
+        (len, is_next)
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {

@@ -62,6 +62,15 @@ pub(super) struct Plain<'a, const N: usize> {
     pub(super) frame: FrontFrame<'a, N>,
 }
 
+/// Why no ordinary frame lies in front of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotPlain {
+    /// Nothing does: all that was received is parsed, and no frame has begun.
+    AtRest,
+    /// Something else does, or something has begun.
+    Other,
+}
+
 /// What was found in the received bytes.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -119,12 +128,6 @@ impl Inbound {
         self.current.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether nothing waits to be parsed, and no frame has begun.
-    #[inline]
-    pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.mode, Mode::Between) && self.is_drained()
-    }
-
     /// Whether a frame, or the preface, has begun whose end is not here.
     #[inline]
     pub(super) fn is_inside_frame(&self) -> bool {
@@ -162,24 +165,25 @@ impl Inbound {
 
     /// Looks whether an ordinary frame with a header of `N` bytes lies in front of us.
     #[inline(always)]
-    pub(super) fn peek_plain<const N: usize>(&mut self) -> Option<Plain<'_, N>> {
-        let Mode::Between = self.mode else { return None };
+    pub(super) fn peek_plain<const N: usize>(&mut self) -> Result<Plain<'_, N>, NotPlain> {
+        let Mode::Between = self.mode else { return Err(NotPlain::Other) };
         let front_len = Head::LEN.wrapping_add(N);
         if self.current.len() < front_len {
             if !self.current.is_empty() {
-                return None;
+                return Err(NotPlain::Other);
             }
-            self.current = self.waiting.pop_front()?;
+            self.current = self.waiting.pop_front().ok_or(NotPlain::AtRest)?;
         }
-        let bytes = self.current.first_chunk()?;
+        let bytes = self.current.first_chunk().ok_or(NotPlain::Other)?;
         let (head, shape) = (Head::parse(bytes), Shape::parse(bytes));
         // A frame that is shorter than its header has a body longer than all.
         let body_len = head.length.wrapping_sub(N as u32);
         if body_len > self.plain_body_max || !self.current.is_aligned_to(frame::ALIGN) {
-            return None;
+            return Err(NotPlain::Other);
         }
-        let frame = self.current.front_frame(Head::LEN as u32, body_len)?;
-        frame.is_filled_with_zeros().then_some(Plain { shape, id: head.id, frame })
+        let front = self.current.front_frame(Head::LEN as u32, body_len);
+        let frame = front.filter(FrontFrame::is_filled_with_zeros).ok_or(NotPlain::Other)?;
+        Ok(Plain { shape, id: head.id, frame })
     }
 
     /// The next thing in the received bytes, `None` when more are needed.

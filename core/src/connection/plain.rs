@@ -10,7 +10,7 @@
 
 use ringcall_buf::Chunk;
 
-use super::inbound::Plain;
+use super::inbound::{NotPlain, Plain};
 use super::state::ServedState;
 use super::{Connection, Event, Item, Outcome, Reply, Request};
 use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, Shape, request_flags};
@@ -35,15 +35,20 @@ impl<T> Connection<T> {
     ) -> R {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
         if self.ahead.is_any() {
-            return give(self.poll_any(now));
-        }
-        let Some(plain) = self.inbound.peek_plain() else {
-            return match self.is_at_rest() {
-                true => give(None),
-                false => give(self.poll_item(now)),
+            return match self.ahead.lets_items_pass() {
+                true => give(self.poll_item(now)),
+                false => give(self.poll_any(now)),
             };
+        }
+        let Plain { shape, id, frame } = match self.inbound.peek_plain() {
+            Ok(plain) => plain,
+            Err(why) => {
+                return match why == NotPlain::AtRest && self.is_at_rest() {
+                    true => give(None),
+                    false => give(self.poll_item(now)),
+                };
+            }
         };
-        let Plain { shape, id, frame } = plain;
         let body_len = frame.body_len() as usize;
         if shape.without(PLAIN_FLAGS) == REQUEST {
             let RequestHeader { deadline_us, compression, .. } =
@@ -51,8 +56,6 @@ impl<T> Connection<T> {
             let is_plain = compression == 0
                 && !matches!(deadline_us, 0 | u32::MAX)
                 && id.side() != self.side
-                && self.goaway_sent.is_none()
-                && self.parked.is_empty()
                 && self.served.one_ways < self.in_flight_max
                 // Then it is neither choked nor paused.
                 && self.outbound.queued() < self.bounds.queue_soft
@@ -140,7 +143,7 @@ impl<T> Connection<T> {
         of: Option<MessageId>,
         take: &mut impl FnMut(MessageId, Item),
     ) -> Option<()> {
-        let Plain { shape, id, frame } = self.inbound.peek_plain()?;
+        let Plain { shape, id, frame } = self.inbound.peek_plain().ok()?;
         if of.is_some_and(|of| of != id) {
             return None;
         }
