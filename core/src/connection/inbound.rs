@@ -181,9 +181,10 @@ impl Inbound {
         if body_len > self.plain_body_max || !self.current.is_aligned_to(frame::ALIGN) {
             return Err(NotPlain::Other);
         }
-        let front = self.current.front_frame(Head::LEN as u32, body_len);
-        let frame = front.filter(FrontFrame::is_filled_with_zeros).ok_or(NotPlain::Other)?;
-        Ok(Plain { shape, id: head.id, frame })
+        match self.current.front_frame(Head::LEN as u32, body_len) {
+            Some(frame) if frame.is_filled_with_zeros() => Ok(Plain { shape, id: head.id, frame }),
+            _ => Err(NotPlain::Other),
+        }
     }
 
     /// The next thing in the received bytes, `None` when more are needed.
