@@ -193,14 +193,15 @@ impl Writer {
         (self.len, self.room) = (0, 0);
     }
 
-    /// Begins a message where the last one ended, with `front` bytes that the block must have.
+    /// Begins a message where the last one ended, with `front` bytes that the block must have, for `fill` to fill in.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, front: usize, limit: usize) {
+    pub(crate) fn begin(&mut self, front: usize, limit: usize, fill: impl FnOnce(&mut [u8])) {
         debug_assert!(front <= self.space && self.skip_to(0) == 0);
         if self.elsewhere_len > 0 {
             self.forget_attached();
         }
-        // Last, so that whoever fills the front knows how long it is.
+        fill(self.first(front));
+        // Last, so that whoever goes on knows these: as far as the compiler can tell, `fill` might write to them.
         self.limit = limit;
         self.room = self.space.min(limit) as u32;
         self.len = front as u32;
@@ -381,8 +382,15 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn written(&mut self) -> &mut [u8] {
+        self.first(self.len())
+    }
+
+    /// So many bytes of the message, written or about to be: no more than it has room for.
+    #[inline(always)]
+    fn first(&mut self, n: usize) -> &mut [u8] {
+        debug_assert!(n <= self.space);
         // SAFETY: initialised memory that only this writer reaches. (test: `writing_agrees_with_a_vec`)
-        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len()) }
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), n) }
     }
 
     /// Ends the message with bytes that stay where they are. Worth it for large ones (16 KiB and

@@ -13,8 +13,8 @@ use ringcall::{Answer, Channel, Message, View};
 use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Call, Chunk, Codec, Config, Endpoint, Event, Failure, Handle, Instant, Memory, Outcome,
-    Outgoing, Payload, Plain, Polled, Request, Status,
+    Address, Call, Chunk, Codec, Config, Endpoint, Event, Failure, Handle, Instant, Memory,
+    Outcome, Outgoing, Payload, Plain, Polled, Request, Status,
 };
 
 use crate::IN_FLIGHT;

@@ -299,18 +299,16 @@ impl<T> Connection<T> {
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
         let has_streams = slot.has_more && slot.unwatch(&mut self.deadlines);
+        if has_streams && (PLAIN || self.ending.is_none()) {
+            let header = timed(header, received, now);
+            return self.answer_with_streams(id, header, payload);
+        }
         if !PLAIN && self.ending.is_some() {
             self.stop_streams(id);
             self.served.step(id.slot(), ServedInput::ReplyLast);
             return Err(ReplyError::NotRunning);
         }
-        let mut header = header;
-        if now != received {
-            header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
-        }
-        if has_streams {
-            return self.answer_with_streams(id, header, payload);
-        }
+        let header = timed(header, received, now);
         let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let ReplyHeader { codec, signature, .. } = header;
@@ -649,6 +647,15 @@ impl<T> Connection<T> {
     }
 }
 
+/// The header of an answer, which says how long the handler had the call.
+#[inline(always)]
+fn timed(mut header: ReplyHeader, received: Instant, now: Instant) -> ReplyHeader {
+    if now != received {
+        header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
+    }
+    header
+}
+
 /// Whether an answer goes out although others wait for credit: it needs none.
 #[cold]
 fn passes_held(body_len: usize) -> bool {
@@ -715,14 +722,16 @@ pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
         check_extensions(extensions, most.extensions)?;
         front_len += extensions.len();
     }
-    let frame = arena.begin_behind(run, Head::LEN + LEN, limit + front_len);
-    if let Some((head, rest)) = frame.written().split_first_chunk_mut::<{ Head::LEN }>()
-        && let Some(rest) = rest.first_chunk_mut()
-    {
-        let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
-        head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
-        *rest = fixed();
-    }
+    let fill = |front: &mut [u8]| {
+        if let Some((head, rest)) = front.split_first_chunk_mut::<{ Head::LEN }>()
+            && let Some(rest) = rest.first_chunk_mut()
+        {
+            let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
+            head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
+            *rest = fixed();
+        }
+    };
+    let frame = arena.begin_behind(run, Head::LEN + LEN, limit + front_len, fill);
     if !extensions.is_empty() {
         frame.put(extensions)?;
     }

@@ -145,15 +145,17 @@ impl Served {
 
     /// A slot that a call can have at once: it is free, below `limit`, and was used before.
     #[inline(always)]
-    pub(super) fn vacant(&mut self, index: u32, limit: u32) -> Option<Vacant<'_>> {
+    pub(super) fn vacant(&mut self, index: u32, limit: u32) -> Option<&mut Slot> {
         if index >= limit {
             return None;
         }
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.state != ServedState::Free {
-            return None;
-        }
-        Some(Vacant { slot, live: &mut self.live })
+        self.slots.get_mut(index as usize).filter(|slot| slot.state == ServedState::Free)
+    }
+
+    /// A slot has been [taken](Slot::run).
+    #[inline(always)]
+    pub(super) fn began_plain(&mut self) {
+        self.live = self.live.wrapping_add(1);
     }
 
     /// A slot was [freed](Slot::end_plain).
@@ -241,27 +243,6 @@ impl Served {
     }
 }
 
-/// A free slot.
-pub(super) struct Vacant<'a> {
-    slot: &'a mut Slot,
-    live: &'a mut usize,
-}
-
-impl Vacant<'_> {
-    /// Makes it that of a new call that is here whole.
-    #[inline(always)]
-    pub(super) fn run(self, id: MessageId, charged: usize, now: Instant, deadline: Instant) {
-        let slot = self.slot;
-        debug_assert!(!slot.has_more, "its last call was answered");
-        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
-        debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
-        slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged) = (id, charged);
-        (slot.received, slot.deadline) = (now, deadline);
-        *self.live = self.live.wrapping_add(1);
-    }
-}
-
 /// Whether the application has a call in this state, which is not merely running.
 #[cold]
 fn is_answerable(state: ServedState) -> bool {
@@ -288,6 +269,18 @@ impl Slot {
         }
         self.has_more = self.streams.is_some();
         self.has_more
+    }
+
+    /// Makes it, which is [vacant](Served::vacant), that of a new call that is here whole; say so to
+    /// [`Served::began_plain`].
+    #[inline(always)]
+    pub(super) fn run(&mut self, id: MessageId, charged: usize, now: Instant, deadline: Instant) {
+        debug_assert!(!self.has_more, "its last call was answered");
+        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
+        debug_assert_eq!(self.state.on(ServedInput::RequestWhole), RUNNING);
+        self.state = RUNNING.unwrap_or(ServedState::Free);
+        (self.id, self.charged) = (id, charged);
+        (self.received, self.deadline) = (now, deadline);
     }
 
     /// Frees the slot of a running call whose answer is whole; say so to [`Served::ended_plain`].
