@@ -240,7 +240,7 @@ impl Writer {
     ) -> (usize, bool) {
         let written = self.len();
         if !written.is_multiple_of(16) {
-            self.pad_behind(16);
+            self.fill_up();
         }
         // Before it is completed: by that, for all that the compiler knows, they might change.
         let (len, at) = (self.len(), self.ptr);
@@ -355,27 +355,44 @@ impl Writer {
         if missing == 0 {
             return Ok(());
         }
-        if missing <= 16 && self.len() + 16 <= self.room as usize {
-            // More than is asked for, which the next bytes overwrite: one store in place of a call.
-            // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
-            let end = unsafe { self.ptr.add(self.len()) };
-            // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
-            unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
-            self.len += missing as u32;
-            return Ok(());
+        match self.put_zeros(missing, self.room as usize) {
+            true => Ok(()),
+            false => self.put(&ZEROS[..missing]),
         }
-        self.put(&ZEROS[..missing])
     }
 
-    /// The same behind the message: the zeros do not count towards its limit. Nothing may follow them.
-    #[inline]
-    pub fn pad_behind(&mut self, align: usize) {
-        let missing = self.len().wrapping_neg() & (align - 1);
-        if missing > 0 {
-            (self.limit, self.room) = (self.len() + missing, self.space as u32);
-            let padded = self.pad_to(align);
-            debug_assert!(padded.is_ok(), "there is always room for them");
+    /// Appends so many zeros by one store, if they are not more than that and `room`, which is no more than there is, has
+    /// space for what is stored beyond them: what comes next overwrites it.
+    #[inline(always)]
+    fn put_zeros(&mut self, missing: usize, room: usize) -> bool {
+        debug_assert!(room <= self.space);
+        if missing > 16 || self.len() + 16 > room {
+            return false;
         }
+        // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
+        let end = unsafe { self.ptr.add(self.len()) };
+        // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+        unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
+        self.len += missing as u32;
+        true
+    }
+
+    /// Fills a message up to a multiple of 16 that is complete: the zeros do not count towards its limit, and nothing
+    /// follows them.
+    #[inline(always)]
+    fn fill_up(&mut self) {
+        let missing = self.len().next_multiple_of(16) - self.len();
+        if !self.put_zeros(missing, self.space) {
+            self.fill_block_up(missing);
+        }
+    }
+
+    /// The same at the end of the block.
+    #[cold]
+    fn fill_block_up(&mut self, missing: usize) {
+        (self.limit, self.room) = (self.len() + missing, self.space as u32);
+        let padded = self.pad_to(16);
+        debug_assert!(padded.is_ok(), "there is always room for them");
     }
 
     /// What was written so far, to fill in what is known only at the end.
