@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::mem::take;
+use std::mem::{forget, take};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -133,7 +133,12 @@ impl Stack {
                 }
             };
             match &mut event {
-                Some(Event::Request(request)) => self.answer(handle, request),
+                Some(Event::Request(request)) => {
+                    self.answer(handle, request);
+                    drop(take(&mut request.extensions));
+                    // Nothing is left of it to drop.
+                    forget(event);
+                }
                 Some(Event::Established(_)) => {}
                 event => panic!("unexpected: {event:?}"),
             }
@@ -156,9 +161,9 @@ impl Stack {
     }
 
     #[cold]
-    fn answer_other(&mut self, handle: Handle, request: &Request) {
+    fn answer_other(&mut self, handle: Handle, request: &mut Request) {
         let form = Form::of_codec(request.codec);
-        let order = View::<Order>::from_other(form, request.body.clone(), request.attached)
+        let order = View::<Order>::from_other(form, take(&mut request.body), request.attached)
             .expect("it is an order");
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
@@ -263,6 +268,7 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
         let client = self.client;
         let Some(task) = self.task else {
             let task = client.current.get();
+            let mut endpoint = client.endpoint.borrow_mut();
             let call = Call {
                 method: self.call.method,
                 in_signature: self.call.in_signature,
@@ -274,7 +280,6 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
                 attempt: self.call.attempt,
                 flags: self.call.flags,
             };
-            let mut endpoint = client.endpoint.borrow_mut();
             let made = endpoint.call(client.now, client.handle, &call, &self.payload, task);
             made.map_err(|refused| refused.failure).expect("there is room");
             drop(endpoint);

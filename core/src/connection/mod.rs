@@ -619,7 +619,8 @@ impl<T> Connection<T> {
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
         if !self.is_plain {
-            return self.unusual_call(now, call, payload, ticket);
+            // A copy: otherwise the call itself has to lie in memory.
+            return self.unusual_call(now, &{ *call }, payload, ticket);
         }
         self.make_call(now, call, payload, ticket)
     }

@@ -83,8 +83,8 @@ impl<T> Connection<T> {
             let body_len = frame.message_len() - front_len;
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let id =
-                self.make_unusual_call(now, EncodedCall { slot, call, parts }, body_len, ticket)?;
+            let encoded = EncodedCall { slot, call: *call, parts };
+            let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
             if let Some(range) = payload.landing() {
                 self.land_reply(id, range);
             }
@@ -118,7 +118,7 @@ impl<T> Connection<T> {
     fn make_unusual_call(
         &mut self,
         now: Instant,
-        encoded: EncodedCall<'_>,
+        encoded: EncodedCall,
         body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
@@ -301,7 +301,7 @@ impl<T> Connection<T> {
         let has_streams = slot.has_more && slot.unwatch(&mut self.deadlines);
         if has_streams && (PLAIN || self.ending.is_none()) {
             let header = timed(header, received, now);
-            return self.answer_with_streams(id, header, payload);
+            return self.answer_with_streams(id, header.words(), payload);
         }
         if !PLAIN && self.ending.is_some() {
             self.stop_streams(id);
@@ -335,7 +335,7 @@ impl<T> Connection<T> {
         if !is_ordinary || !self.credit.replies_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            self.answer_with_body(id, header, parts);
+            self.answer_with_body(id, header.words(), parts);
             return Ok(());
         }
         slot.end_plain();
@@ -346,8 +346,10 @@ impl<T> Connection<T> {
     }
 
     /// An answer that is large, or waits for credit.
+    // The header as numbers, so that it need not lie in memory for what hardly any answer needs.
     #[cold]
-    fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
+    fn answer_with_body(&mut self, id: MessageId, header: [u64; 4], parts: Parts) {
+        let header = ReplyHeader::from_words(header);
         self.served.step(id.slot(), ServedInput::ReplyPart);
         let body = Body::new(id, BodyHeader::Reply(header), 0, parts).counted(&self.memory);
         let is_funded =
@@ -668,9 +670,10 @@ pub(super) fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> 
 }
 
 /// A call whose body is encoded and which has a slot.
-struct EncodedCall<'a> {
+struct EncodedCall {
     slot: u32,
-    call: &'a Call,
+    /// A copy, so that the call itself need not lie in memory for what hardly any call needs.
+    call: Call,
     parts: Parts,
 }
 

@@ -316,9 +316,10 @@ impl<T> Connection<T> {
     pub(super) fn answer_with_streams<P: Payload + ?Sized>(
         &mut self,
         id: MessageId,
-        header: ReplyHeader,
+        header: [u64; 4],
         payload: &P,
     ) -> Result<(), ReplyError> {
+        let header = ReplyHeader::from_words(header);
         let is_answer = matches!(header.status.class(), StatusClass::Ok | StatusClass::Application);
         let busy = |output: &mut Output| output.state() == OutputState::Busy;
         let waits = is_answer && self.output(id).is_some_and(busy);
