@@ -91,13 +91,38 @@ impl Arena {
     #[inline(always)]
     #[must_use]
     pub fn begin(&mut self, front: usize, limit: usize) -> &mut Writer {
+        self.begin_behind(&Run::empty(), front, limit, |_| ())
+    }
+
+    /// The same, most likely right behind `run`. As long as that has bytes of the block, nobody needs to ask whether
+    /// the block could be used from its beginning. What of the bytes in front is known by now is filled in by `fill`.
+    ///
+    /// # Panics
+    /// As [`begin`](Self::begin).
+    #[inline(always)]
+    #[must_use]
+    pub fn begin_behind(
+        &mut self,
+        run: &Run,
+        front: usize,
+        limit: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> &mut Writer {
         // Known to whoever compiles a call, as a rule. That it is below the limit is nothing to rely on: see `put`.
         assert!(front <= FRONT_MAX, "a frame has at most 256 bytes in front");
+        if self.writer.space() < FRAME_ROOM || !self.writer.is_behind(run) {
+            self.make_room();
+        }
+        self.writer.begin(front, limit, fill);
+        &mut self.writer
+    }
+
+    /// A frame begins, not behind others that are still here.
+    #[inline(never)]
+    fn make_room(&mut self) {
         if !self.writer.has_room(FRAME_ROOM) {
             self.reserve(FRAME_ROOM, 0);
         }
-        self.writer.begin(front, limit);
-        &mut self.writer
     }
 
     /// The frame that was begun.
@@ -120,19 +145,27 @@ impl Arena {
         chunk
     }
 
-    /// Freezes the frame that was begun, of which the length must be a multiple of 16, onto the end of `run`
-    /// if it lies right behind it. Otherwise it becomes the new run, and the old one is returned.
+    /// Freezes the frame that was begun onto the end of `run` if it lies right behind it. Otherwise it becomes the new
+    /// run, and the old one is returned if there was one, beside the length of the frame.
+    ///
+    /// Zeros fill it up to a multiple of 16, which do not count towards its limit; then `complete` fills in what was
+    /// left open: it gets what was written, and how long that was without the zeros.
     #[inline(always)]
-    pub fn finish_onto(&mut self, run: &mut Run) -> Option<Chunk> {
-        if self.writer.extend_run(run) {
-            return None;
+    pub fn finish_onto(
+        &mut self,
+        run: &mut Run,
+        complete: impl FnOnce(&mut [u8], usize),
+    ) -> (usize, Option<Chunk>) {
+        let (len, is_next) = self.writer.complete_onto(run, complete);
+        match is_next {
+            true => (len, None),
+            false => (len, self.finish_as(run)),
         }
-        Some(self.finish_as(run))
     }
 
     /// Freezes the frame that was begun as the beginning of `run`; gives back what there was.
     #[inline(never)]
-    fn finish_as(&mut self, run: &mut Run) -> Chunk {
+    fn finish_as(&mut self, run: &mut Run) -> Option<Chunk> {
         run.begin(self.finish())
     }
 
@@ -208,10 +241,10 @@ mod tests {
         let pool = Pool::new(1 << 20);
         let mut arena = Arena::scattered(&pool);
         let mut run = Run::empty();
-        for len in [5000, 16, 16, 1024, 16] {
-            arena.begin(0, 1 << 20).put(&[7; 5000][..len]).unwrap();
-            arena.frame().pad_to(16).unwrap();
-            assert!(arena.finish_onto(&mut run).is_some());
+        for (number, len) in [5000, 16, 16, 1024, 16].into_iter().enumerate() {
+            arena.begin_behind(&run, 0, 1 << 20, |_| ()).put(&[7; 5000][..len]).unwrap();
+            let (_, before) = arena.finish_onto(&mut run, |_, _| ());
+            assert_eq!(before.is_some(), number > 0);
             let mut range = arena.allot(16, 0);
             range.extend_from_slice(&[7; 16]);
             assert!(run.push(range.freeze()).is_some());
@@ -224,11 +257,11 @@ mod tests {
         let mut arena = Arena::new(&pool, 64 * 1024);
         let (mut run, mut runs) = (Run::empty(), Vec::new());
         for _ in 0..60 {
-            arena.begin(48, 1 << 20).put(&[7; 4112]).unwrap();
-            runs.extend(arena.finish_onto(&mut run));
+            arena.begin_behind(&run, 48, 1 << 20, |_| ()).put(&[7; 4112]).unwrap();
+            runs.extend(arena.finish_onto(&mut run, |_, _| ()).1);
         }
-        // The first run is the empty one, and a block has room for fifteen frames.
-        assert!(runs.len() <= 5, "{runs:?}");
+        // A block has room for fifteen frames.
+        assert!(runs.len() <= 4, "{runs:?}");
     }
 
     #[test]
@@ -267,13 +300,33 @@ mod tests {
         let (_pool, mut arena) = arena();
         let mut run = Run::empty();
         for first in [1, 3] {
-            arena.begin(0, 64).put(&[first; 32]).unwrap();
-            assert!(arena.finish_onto(&mut run).is_some_and(|before| before.is_empty()));
-            arena.begin(0, 64).put(&[first + 1; 32]).unwrap();
-            assert!(arena.finish_onto(&mut run).is_none());
+            arena.begin_behind(&run, 0, 64, |_| ()).put(&[first; 32]).unwrap();
+            assert!(arena.finish_onto(&mut run, |_, _| ()).1.is_none());
+            arena.begin_behind(&run, 0, 64, |_| ()).put(&[first + 1; 32]).unwrap();
+            assert!(arena.finish_onto(&mut run, |_, _| ()).1.is_none());
             let whole = run.take();
             assert_eq!((&whole[..32], &whole[32..]), (&[first; 32][..], &[first + 1; 32][..]));
         }
+    }
+
+    #[test]
+    fn a_frame_is_completed_and_filled_up_before_it_joins() {
+        let (_pool, mut arena) = arena();
+        let mut run = Run::empty();
+        for len in 0..40u8 {
+            let bytes = [7; 40];
+            arena.begin_behind(&run, 1, 41, |_| ()).put(&bytes[..usize::from(len)]).unwrap();
+            let (whole, _) = arena.finish_onto(&mut run, |written, len| written[0] = len as u8);
+            assert_eq!(whole, (1 + usize::from(len)).next_multiple_of(16));
+        }
+        let mut rest = run.take();
+        for len in 1..=40usize {
+            let frame = rest.split_to(len.next_multiple_of(16));
+            let body = frame[1..len].iter().all(|&byte| byte == 7);
+            let zeros = frame[len..].iter().all(|&byte| byte == 0);
+            assert!(usize::from(frame[0]) == len && body && zeros, "{len}");
+        }
+        assert!(rest.is_empty());
     }
 
     #[test]

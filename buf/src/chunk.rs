@@ -152,7 +152,7 @@ impl Chunk {
         Chunk { ptr, len: len as u32, count, block }
     }
 
-    /// The frame in front, if it is here: `skip` bytes, `N` bytes, `len` bytes, and what fills the last up to a
+    /// The frame in front, if it is here: `skip` bytes, `N` bytes, `len` bytes, and what fills all of it up to a
     /// multiple of 16.
     #[inline(always)]
     #[must_use]
@@ -161,12 +161,12 @@ impl Chunk {
         skip: u32,
         len: u32,
     ) -> Option<FrontFrame<'_, N>> {
-        // Wide enough never to overflow, so one comparison covers all of it.
-        let total = u64::from(skip) + N as u64 + ((u64::from(len) + 15) & !15);
-        if total > u64::from(self.len) {
+        // What overflows is longer than every chunk.
+        let total = len.checked_add(skip + N as u32 + 15)? & !15;
+        if total > self.len {
             return None;
         }
-        Some(FrontFrame { skip, len, total: total as u32, chunk: self })
+        Some(FrontFrame { skip, len, total, chunk: self })
     }
 
     #[inline]
@@ -272,15 +272,19 @@ impl<const N: usize> FrontFrame<'_, N> {
     #[inline(always)]
     #[must_use]
     pub fn is_filled_with_zeros(&self) -> bool {
-        let filled = self.len % 16;
-        if filled == 0 {
+        let missing = self.len.wrapping_add(self.skip + N as u32).wrapping_neg() & 15;
+        if missing == 0 {
             return true;
         }
-        let end = self.total as usize - 16;
-        // All of it is in the last 16 bytes, behind this many of the body.
-        self.chunk[end..]
-            .first_chunk()
-            .is_some_and(|last| u128::from_le_bytes(*last) >> (filled * 8) == 0)
+        // As two words: shifting both at once takes four times as long.
+        let bytes = self.chunk.get(..self.total as usize).unwrap_or_default();
+        let Some((front, last)) = bytes.split_last_chunk::<8>() else { return false };
+        let last = u64::from_le_bytes(*last);
+        if missing <= 8 {
+            return last >> (64 - missing * 8) == 0;
+        }
+        let before = front.last_chunk().map_or(u64::MAX, |before| u64::from_le_bytes(*before));
+        last == 0 && before >> (128 - missing * 8) == 0
     }
 
     /// Cuts it off: its second part by value, and its third.
@@ -578,6 +582,21 @@ mod tests {
     }
 
     #[test]
+    fn what_fills_a_frame_up_is_zeros() {
+        for len in 0..=32u32 {
+            let filled = len.next_multiple_of(16) as usize;
+            for at in 0..filled {
+                let mut bytes = [0; 48];
+                bytes[..16 + len as usize].fill(7);
+                bytes[16 + at] = 7;
+                let mut chunk = Pool::new(0).copy(&bytes);
+                let frame = chunk.front_frame::<16>(0, len).unwrap();
+                assert_eq!(frame.is_filled_with_zeros(), at < len as usize, "{len} {at}");
+            }
+        }
+    }
+
+    #[test]
     fn static_bytes_need_no_block() {
         let mut chunk = Chunk::from_static(b"static");
         assert_eq!(&*chunk.split_to(2), b"st");
@@ -601,14 +620,21 @@ mod tests {
                 let again = cut.clone().cut(end, end / 2, end - end / 2);
                 assert_eq!(&*again, &front[end / 2..end]);
                 if let Some((by_value, rest)) = front.get(end..).and_then(|at| at.split_first_chunk::<3>()) {
-                    let len = (rest.len() & !15) - (end & 15).min(rest.len() & !15);
+                    let missing = (end + 3).wrapping_neg() & 15;
                     let mut frame = cut.clone();
                     assert!(frame.front_frame::<3>(end as u32, rest.len() as u32 + 1).is_none());
-                    let front = frame.front_frame::<3>(end as u32, len as u32).unwrap();
-                    assert_eq!((front.header(), front.body_len()), (by_value, len as u32));
-                    let (found, part) = front.cut();
-                    assert_eq!((&found, &*part), (by_value, &rest[..len]));
-                    assert_eq!(&*frame, &rest[(len + 15) & !15..]);
+                    assert!(frame.front_frame::<3>(end as u32, u32::MAX).is_none());
+                    if let Some(whole) = rest.len().checked_sub(missing) {
+                        let filled = missing + (whole & !15);
+                        let len = filled - filled.min(b as usize % 16);
+                        let front = frame.front_frame::<3>(end as u32, len as u32).unwrap();
+                        assert_eq!((front.header(), front.body_len()), (by_value, len as u32));
+                        let zeros = rest[len..filled].iter().all(|&byte| byte == 0);
+                        assert_eq!(front.is_filled_with_zeros(), zeros);
+                        let (found, part) = front.cut();
+                        assert_eq!((&found, &*part), (by_value, &rest[..len]));
+                        assert_eq!(&*frame, &rest[filled..]);
+                    }
                 }
                 model = rest;
                 assert_eq!(&*chunk, model);

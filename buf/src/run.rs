@@ -49,12 +49,12 @@ impl Run {
             self.end = self.end.wrapping_add(frame.len());
             return None;
         }
-        Some(self.begin(frame))
+        self.begin(frame)
     }
 
     /// Begins with this frame; gives back what there was.
-    pub(crate) fn begin(&mut self, frame: Chunk) -> Chunk {
-        let before = self.take();
+    pub(crate) fn begin(&mut self, frame: Chunk) -> Option<Chunk> {
+        let before = (!self.is_empty()).then(|| self.take());
         if !frame.is_empty() {
             self.end = frame.as_ptr_range().end;
             self.front = frame;
@@ -73,12 +73,19 @@ impl Run {
         at: NonNull<u8>,
         len: usize,
     ) -> bool {
-        let is_next = self.end == at.as_ptr();
+        let is_next = self.ends_at(block, at);
         if is_next {
-            debug_assert!(self.front.is_of(block));
             self.end = self.end.wrapping_add(len);
         }
         is_next
+    }
+
+    /// Whether it ends at `at`, in this block.
+    #[inline(always)]
+    pub(crate) fn ends_at(&self, block: Option<Block>, at: NonNull<u8>) -> bool {
+        let is_end = self.end == at.as_ptr();
+        debug_assert!(!is_end || self.front.is_of(block));
+        is_end
     }
 }
 
@@ -106,7 +113,7 @@ mod tests {
         let whole = pool.copy(b"abcdef");
         let mut run = Run::empty();
         assert!(run.is_empty() && run.take().is_empty());
-        assert!(run.push(whole.slice(0..2)).is_some_and(|before| before.is_empty()));
+        assert!(run.push(whole.slice(0..2)).is_none());
         assert!(run.push(whole.slice(2..4)).is_none());
         let before = run.push(whole.slice(5..6));
         assert_eq!(before.as_deref(), Some(&b"abcd"[..]));

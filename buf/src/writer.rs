@@ -163,9 +163,15 @@ impl Writer {
     /// over.
     #[inline(always)]
     fn pass(&mut self, n: usize) {
-        debug_assert!(n <= self.space);
+        self.pass_from(self.ptr, n);
+    }
+
+    /// The same, with where that is.
+    #[inline(always)]
+    fn pass_from(&mut self, at: NonNull<u8>, n: usize) {
+        debug_assert!(at == self.ptr && n <= self.space);
         // SAFETY: the callers have checked that it stays within the block. (test: `receiving_rewinds`)
-        self.ptr = unsafe { self.ptr.add(n) };
+        self.ptr = unsafe { at.add(n) };
         self.space -= n;
         (self.len, self.room) = (0, 0);
     }
@@ -187,14 +193,15 @@ impl Writer {
         (self.len, self.room) = (0, 0);
     }
 
-    /// Begins a message where the last one ended, with `front` bytes that the block must have.
+    /// Begins a message where the last one ended, with `front` bytes that the block must have, for `fill` to fill in.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, front: usize, limit: usize) {
+    pub(crate) fn begin(&mut self, front: usize, limit: usize, fill: impl FnOnce(&mut [u8])) {
         debug_assert!(front <= self.space && self.skip_to(0) == 0);
         if self.elsewhere_len > 0 {
             self.forget_attached();
         }
-        // Last, so that whoever fills the front knows how long it is.
+        fill(self.first(front));
+        // Last, so that whoever goes on knows these: as far as the compiler can tell, `fill` might write to them.
         self.limit = limit;
         self.room = self.space.min(limit) as u32;
         self.len = front as u32;
@@ -212,25 +219,42 @@ impl Writer {
     }
 
     /// How many bytes of the block are ours alone.
+    #[inline(always)]
     pub(crate) fn space(&self) -> usize {
         self.space
     }
 
-    /// Makes the message part of `run`, if it lies right behind it. Its length must be a multiple of 16.
+    /// Whether what comes next lies right behind `run`, which then holds the block.
     #[inline(always)]
-    pub(crate) fn extend_run(&mut self, run: &mut Run) -> bool {
-        debug_assert!(self.len.is_multiple_of(16));
-        let len = self.len();
-        let is_next = run.extend_over(self.block, self.ptr, len);
+    pub(crate) fn is_behind(&self, run: &Run) -> bool {
+        run.ends_at(self.block, self.ptr)
+    }
+
+    /// Fills the message up to a multiple of 16, has it completed, and makes it part of `run` if it lies right behind
+    /// it. Says how long it is, and whether it does.
+    #[inline(always)]
+    pub(crate) fn complete_onto(
+        &mut self,
+        run: &mut Run,
+        complete: impl FnOnce(&mut [u8], usize),
+    ) -> (usize, bool) {
+        let written = self.len();
+        if !written.is_multiple_of(16) {
+            self.fill_up();
+        }
+        // Before it is completed: by that, for all that the compiler knows, they might change.
+        let (len, at) = (self.len(), self.ptr);
+        complete(self.written(), written);
+        let is_next = run.extend_over(self.block, at, len);
         if is_next {
             if let Some(block) = self.block {
                 let start = self.offset(block);
                 block.ledger().hand_out(start, start + len);
             }
             // `len` never exceeds `space`: neither does `room`, nor what a message begins with.
-            self.pass(len);
+            self.pass_from(at, len);
         }
-        is_next
+        (len, is_next)
     }
 
     pub(crate) fn take_attached(&mut self) -> Option<Segment> {
@@ -331,35 +355,59 @@ impl Writer {
         if missing == 0 {
             return Ok(());
         }
-        if missing <= 16 && self.len() + 16 <= self.room as usize {
-            // More than is asked for, which the next bytes overwrite: one store in place of a call.
-            // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
-            let end = unsafe { self.ptr.add(self.len()) };
-            // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
-            unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
-            self.len += missing as u32;
-            return Ok(());
+        match self.put_zeros(missing, self.room as usize) {
+            true => Ok(()),
+            false => self.put(&ZEROS[..missing]),
         }
-        self.put(&ZEROS[..missing])
     }
 
-    /// The same behind the message: the zeros do not count towards its limit. Nothing may follow them.
-    #[inline]
-    pub fn pad_behind(&mut self, align: usize) {
-        let missing = self.len().wrapping_neg() & (align - 1);
-        if missing > 0 {
-            (self.limit, self.room) = (self.len() + missing, self.space as u32);
-            let padded = self.pad_to(align);
-            debug_assert!(padded.is_ok(), "there is always room for them");
+    /// Appends so many zeros by one store, if they are not more than that and `room`, which is no more than there is, has
+    /// space for what is stored beyond them: what comes next overwrites it.
+    #[inline(always)]
+    fn put_zeros(&mut self, missing: usize, room: usize) -> bool {
+        debug_assert!(room <= self.space);
+        if missing > 16 || self.len() + 16 > room {
+            return false;
         }
+        // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
+        let end = unsafe { self.ptr.add(self.len()) };
+        // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
+        unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
+        self.len += missing as u32;
+        true
+    }
+
+    /// Fills a message up to a multiple of 16 that is complete: the zeros do not count towards its limit, and nothing
+    /// follows them.
+    #[inline(always)]
+    fn fill_up(&mut self) {
+        let missing = self.len().next_multiple_of(16) - self.len();
+        if !self.put_zeros(missing, self.space) {
+            self.fill_block_up(missing);
+        }
+    }
+
+    /// The same at the end of the block.
+    #[cold]
+    fn fill_block_up(&mut self, missing: usize) {
+        (self.limit, self.room) = (self.len() + missing, self.space as u32);
+        let padded = self.pad_to(16);
+        debug_assert!(padded.is_ok(), "there is always room for them");
     }
 
     /// What was written so far, to fill in what is known only at the end.
     #[inline]
     #[must_use]
     pub fn written(&mut self) -> &mut [u8] {
+        self.first(self.len())
+    }
+
+    /// So many bytes of the message, written or about to be: no more than it has room for.
+    #[inline(always)]
+    fn first(&mut self, n: usize) -> &mut [u8] {
+        debug_assert!(n <= self.space);
         // SAFETY: initialised memory that only this writer reaches. (test: `writing_agrees_with_a_vec`)
-        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len()) }
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), n) }
     }
 
     /// Ends the message with bytes that stay where they are. Worth it for large ones (16 KiB and

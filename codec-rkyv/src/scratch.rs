@@ -43,6 +43,16 @@ impl Scratch {
     }
 
     #[cold]
+    fn give_back(&mut self) {
+        let Some(mut block) = self.block.take() else { return };
+        let bytes = block.len() * UNIT;
+        if self.wanted > bytes && bytes < BYTES_MAX {
+            block = new_block(self.wanted.next_power_of_two().min(BYTES_MAX));
+        }
+        BLOCK.set(Some(block));
+    }
+
+    #[cold]
     fn take_block() -> Block {
         BLOCK.take().unwrap_or_else(|| new_block(BYTES_MIN))
     }
@@ -57,14 +67,12 @@ fn start(block: &mut Block) -> NonNull<u8> {
 }
 
 impl Drop for Scratch {
+    /// What hardly any encoding needs is apart, so that this is a comparison in all others.
     #[inline]
     fn drop(&mut self) {
-        let Some(mut block) = self.block.take() else { return };
-        let bytes = block.len() * UNIT;
-        if self.wanted > bytes && bytes < BYTES_MAX {
-            block = new_block(self.wanted.next_power_of_two().min(BYTES_MAX));
+        if self.block.is_some() {
+            self.give_back();
         }
-        BLOCK.set(Some(block));
     }
 }
 

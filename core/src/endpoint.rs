@@ -55,7 +55,7 @@ pub struct Endpoint<Tr: Transport, L, T> {
     memory: Memory,
     links: Vec<Option<Link<L, T>>>,
     /// Connections that may have events, in turn.
-    readable: VecDeque<u32>,
+    readable: Turns,
     /// How many more events the first of them may give.
     share: u32,
     /// Those whose last event [took long](Self::took_long): one of them in a turn, behind all others.
@@ -82,6 +82,62 @@ pub struct Endpoint<Tr: Transport, L, T> {
     next_landing_look: Instant,
     /// When free blocks that nobody needed are freed.
     next_release: Instant,
+}
+
+/// Connections that take turns, by index. Whose turn it is stands apart from the others, since each event asks for it.
+struct Turns {
+    /// Nobody's, if it is beyond all.
+    first: u32,
+    others: VecDeque<u32>,
+}
+
+impl Turns {
+    const NOBODY: u32 = u32::MAX;
+
+    fn new() -> Turns {
+        Turns { first: Turns::NOBODY, others: VecDeque::new() }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first == Turns::NOBODY
+    }
+
+    fn len(&self) -> usize {
+        usize::from(!self.is_empty()) + self.others.len()
+    }
+
+    #[inline]
+    fn push_back(&mut self, index: u32) {
+        match self.is_empty() {
+            true => self.first = index,
+            false => self.others.push_back(index),
+        }
+    }
+
+    /// Whose turn it was leaves.
+    #[inline]
+    fn pop_front(&mut self) {
+        self.first = self.others.pop_front().unwrap_or(Turns::NOBODY);
+    }
+
+    /// It is the next one's turn.
+    #[inline]
+    fn next(&mut self) {
+        if let Some(next) = self.others.pop_front() {
+            self.others.push_back(core::mem::replace(&mut self.first, next));
+        }
+    }
+
+    #[cold]
+    fn sort_by_key<K: Ord>(&mut self, mut key: impl FnMut(u32) -> K) {
+        if self.is_empty() {
+            return;
+        }
+        self.others.push_front(self.first);
+        self.others.make_contiguous().sort_by_key(|index| key(*index));
+        self.pop_front();
+    }
 }
 
 struct Link<L, T> {
@@ -159,7 +215,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             transport,
             memory,
             links: Vec::new(),
-            readable: VecDeque::new(),
+            readable: Turns::new(),
             share: FRAMES_A_TURN,
             slow: VecDeque::new(),
             is_slow_served: false,
@@ -225,7 +281,12 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             return Some(Polled::Accepted(listener, socket));
         }
         loop {
-            let Some(&index) = self.readable.front() else {
+            let index = self.readable.first;
+            let Some(Some(link)) = self.links.get_mut(index as usize) else {
+                if !self.readable.is_empty() {
+                    self.readable.pop_front();
+                    continue;
+                }
                 if !self.slow.is_empty() && self.serve_slow() {
                     continue;
                 }
@@ -234,10 +295,6 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                     continue;
                 }
                 return None;
-            };
-            let Some(Some(link)) = self.links.get_mut(index as usize) else {
-                self.readable.pop_front();
-                continue;
             };
             // There is nothing to drop, which the compiler cannot know.
             let give = |polled| core::mem::forget(core::mem::replace(event, polled));
@@ -249,7 +306,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
                     self.share = FRAMES_A_TURN;
                     // What an end gives back comes before what others want.
                     if !link.connection.is_ending() {
-                        self.readable.rotate_left(1);
+                        self.readable.next();
                         self.next_has_its_turn(now);
                     }
                 }
@@ -267,7 +324,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     /// [`reap`](Self::reap) others go first, and with what it says next they do, too: then one such connection has
     /// its turn, so that they wait for one of these events and not for all that there are.
     pub fn took_long(&mut self, handle: Handle) {
-        if self.readable.front() != Some(&handle.index) {
+        if self.readable.first != handle.index {
             return;
         }
         let Some(link) = self.link_mut(handle).filter(|link| !link.connection.is_ending()) else {
@@ -305,7 +362,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         stream: StreamId,
         take: impl FnMut(Item),
     ) -> u32 {
-        if self.readable.front() != Some(&handle.index) {
+        if self.readable.first != handle.index {
             return 0;
         }
         let max = self.share - 1;
@@ -706,9 +763,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         if self.memory.is_full() {
             self.relieve(now);
         }
-        if let Some(&index) = self.readable.front()
-            && let Some(Some(link)) = self.links.get_mut(index as usize)
-        {
+        if let Some(Some(link)) = self.links.get_mut(self.readable.first as usize) {
             link.connection.go_around();
         }
     }
@@ -753,9 +808,11 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         // First of all that there is to do: to hand their calls back is what makes memory free.
         let links = &self.links;
-        self.readable.extend(self.slow.drain(..));
-        self.readable.make_contiguous().sort_by_key(|index| {
-            let link = links.get(*index as usize).and_then(Option::as_ref);
+        for index in self.slow.drain(..) {
+            self.readable.push_back(index);
+        }
+        self.readable.sort_by_key(|index| {
+            let link = links.get(index as usize).and_then(Option::as_ref);
             !link.is_some_and(|link| link.connection.is_ending())
         });
         closed > 0
@@ -1003,8 +1060,10 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
         }
         if !link.is_readable {
             link.is_readable = true;
-            let queue = if link.is_slow { &mut self.slow } else { &mut self.readable };
-            queue.push_back(handle.index);
+            match link.is_slow {
+                true => self.slow.push_back(handle.index),
+                false => self.readable.push_back(handle.index),
+            }
         }
         Some(link)
     }
@@ -1020,7 +1079,9 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
             self.dirty.push(handle.index);
         }
         // Of what it was given before.
-        self.has_much |= link.connection.bytes_ready() >= MUCH_BYTES && link.sending.is_none();
+        if link.connection.bytes_ready() >= MUCH_BYTES && link.sending.is_none() {
+            self.has_much = true;
+        }
         Some(link)
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::mem::{forget, take};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -12,8 +13,8 @@ use ringcall::{Answer, Channel, Message, View};
 use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
-    Address, Call, Chunk, Codec, Config, Endpoint, EndpointEvent, Event, Failure, Handle, Instant,
-    Memory, Outcome, Outgoing, Payload, Plain, Request, Status,
+    Address, Call, Chunk, Codec, Config, Endpoint, Event, Failure, Handle, Instant, Memory,
+    Outcome, Outgoing, Payload, Plain, Polled, Request, Status,
 };
 
 use crate::IN_FLIGHT;
@@ -91,18 +92,21 @@ impl Stack {
         self.serve();
         self.client.endpoint.borrow_mut().reap(self.now);
         loop {
-            // Borrowed for the question only: the task makes its next call.
-            let event = self.client.endpoint.borrow_mut().poll_event(self.now);
+            // Borrowed for the question only: the task makes its next call. As in a shard, an event is looked at
+            // where it lies.
+            let mut event = None;
+            match self.client.endpoint.borrow_mut().poll_into(self.now, &mut event) {
+                None => break,
+                Some(Polled::Connection(_)) => {}
+                Some(Polled::Accepted(..)) => panic!("a client accepts nothing"),
+            }
             match event {
-                Some(EndpointEvent::Connection(_, Event::Completed(task, outcome))) => {
+                Some(Event::Completed(task, outcome)) => {
                     self.client.outcomes.borrow_mut()[task as usize] = Some(outcome);
                     self.poll_task(task);
                 }
-                Some(EndpointEvent::Connection(_, Event::Established(_))) => {
-                    self.client.is_open.set(true);
-                }
-                Some(event) => panic!("unexpected: {event:?}"),
-                None => break,
+                Some(Event::Established(_)) => self.client.is_open.set(true),
+                event => panic!("unexpected: {event:?}"),
             }
         }
     }
@@ -117,17 +121,25 @@ impl Stack {
     #[inline]
     fn serve(&mut self) {
         self.server.reap(self.now);
-        while let Some(event) = self.server.poll_event(self.now) {
-            match event {
-                EndpointEvent::Connection(handle, Event::Request(request)) => {
+        loop {
+            let mut event = None;
+            let handle = match self.server.poll_into(self.now, &mut event) {
+                None => break,
+                Some(Polled::Connection(handle)) => handle,
+                Some(Polled::Accepted(_, ())) => {
+                    let adopted = self.server.adopt(self.now, (), &self.config, Plain);
+                    adopted.expect("memory is adopted");
+                    continue;
+                }
+            };
+            match &mut event {
+                Some(Event::Request(request)) => {
                     self.answer(handle, request);
+                    drop(take(&mut request.extensions));
+                    // Nothing is left of it to drop.
+                    forget(event);
                 }
-                EndpointEvent::Connection(_, Event::Established(_)) => {}
-                EndpointEvent::Accepted(_, ()) => {
-                    self.server
-                        .adopt(self.now, (), &self.config, Plain)
-                        .expect("memory is adopted");
-                }
+                Some(Event::Established(_)) => {}
                 event => panic!("unexpected: {event:?}"),
             }
         }
@@ -135,11 +147,11 @@ impl Stack {
     }
 
     #[inline]
-    fn answer(&mut self, handle: Handle, request: Request) {
+    fn answer(&mut self, handle: Handle, request: &mut Request) {
         if request.codec.has_names() {
-            return self.answer_other(handle, &request);
+            return self.answer_other(handle, request);
         }
-        let order = View::<Order>::new(request.body).expect("it is an order");
+        let order = View::<Order>::new(take(&mut request.body)).expect("it is an order");
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
         let signature = request.out_signature;
@@ -149,9 +161,9 @@ impl Stack {
     }
 
     #[cold]
-    fn answer_other(&mut self, handle: Handle, request: &Request) {
+    fn answer_other(&mut self, handle: Handle, request: &mut Request) {
         let form = Form::of_codec(request.codec);
-        let order = View::<Order>::from_other(form, request.body.clone(), request.attached)
+        let order = View::<Order>::from_other(form, take(&mut request.body), request.attached)
             .expect("it is an order");
         let mut cx = Context::from_waker(Waker::noop());
         let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
@@ -222,6 +234,20 @@ impl Channel for MemoryChannel {
     ) -> MemoryCall<'a, P> {
         MemoryCall { client: &self.0, call, payload, task: None }
     }
+
+    #[inline]
+    fn take_answer<'a, P>(pending: Pin<&mut MemoryCall<'a, P>>) -> Option<Answer<Chunk>>
+    where
+        P: Payload + Clone + 'a,
+    {
+        let outcome = &mut pending.client.outcomes.borrow_mut()[pending.task? as usize];
+        let Some(Outcome::Reply(reply)) = outcome else { return None };
+        if reply.header.status != Status::OK || reply.header.compression != 0 {
+            return None;
+        }
+        let Some(Outcome::Reply(reply)) = outcome.take() else { return None };
+        Some(reply.into())
+    }
 }
 
 struct MemoryCall<'a, P> {
@@ -242,6 +268,7 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
         let client = self.client;
         let Some(task) = self.task else {
             let task = client.current.get();
+            let mut endpoint = client.endpoint.borrow_mut();
             let call = Call {
                 method: self.call.method,
                 in_signature: self.call.in_signature,
@@ -253,7 +280,6 @@ impl<P: Payload> Future for MemoryCall<'_, P> {
                 attempt: self.call.attempt,
                 flags: self.call.flags,
             };
-            let mut endpoint = client.endpoint.borrow_mut();
             let made = endpoint.call(client.now, client.handle, &call, &self.payload, task);
             made.map_err(|refused| refused.failure).expect("there is room");
             drop(endpoint);

@@ -24,6 +24,10 @@ const STALLED: u8 = 1 << 1;
 pub(super) const SHORT: u8 = 1 << 2;
 /// The connection is recorded.
 pub(super) const RECORDED: u8 = 1 << 3;
+/// Requests are parked.
+pub(super) const PARKED: u8 = 1 << 4;
+/// The other side was told to make no further calls.
+pub(super) const GOING_AWAY: u8 = 1 << 5;
 
 impl<T> Ahead<T> {
     pub(super) fn new() -> Ahead<T> {
@@ -34,6 +38,12 @@ impl<T> Ahead<T> {
     #[inline(always)]
     pub(super) fn is_any(&self) -> bool {
         self.what != 0
+    }
+
+    /// Whether the next frame may be an ordinary item all the same.
+    #[inline]
+    pub(super) fn lets_items_pass(&self) -> bool {
+        self.what & !GOING_AWAY == 0
     }
 
     /// Frames are not ordinary for this reason, or it has ended.

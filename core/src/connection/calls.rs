@@ -39,8 +39,8 @@ pub(super) struct Entry<T> {
     pub(super) ticket: Option<T>,
     /// The how-many-th REQUEST of the connection it is; zero while it has not been numbered.
     pub(super) number: u64,
-    /// Ends when its last byte is sent.
-    pub(super) one_way: bool,
+    /// What the call has beside a request and a reply: one byte, since most calls have nothing.
+    pub(super) more: u8,
     /// A reply that is still arriving.
     pub(super) arriving: Option<Box<Arriving<ExpectedReply>>>,
     /// What a call with streams has beside.
@@ -50,6 +50,13 @@ pub(super) struct Entry<T> {
     /// What may still arrive of its items, sent before the other side knew of the end.
     pub(super) late: Late,
 }
+
+/// Ends when its last byte is sent.
+pub(super) const ONE_WAY: u8 = 1 << 0;
+/// It has [streams](Entry::streams).
+pub(super) const STREAMS: u8 = 1 << 1;
+/// Its reply is [landing](Entry::landing).
+pub(super) const LANDING: u8 = 1 << 2;
 
 /// Ends the list of free slots. Larger than every limit.
 const NONE: u32 = u32::MAX;
@@ -104,7 +111,7 @@ impl<T> Calls<T> {
             listed: Instant::FAR,
             ticket: None,
             number: 0,
-            one_way: false,
+            more: 0,
             arriving: None,
             streams: None,
             landing: None,
@@ -133,7 +140,7 @@ impl<T> Calls<T> {
         }
         entry.ticket = ticket;
         entry.number = number;
-        entry.one_way = false;
+        entry.more = 0;
         entry.deadline = deadline;
         debug_assert_eq!(entry.state, CallState::Free);
         entry.state = CallState::Free.on(input).unwrap_or(CallState::Free);
@@ -167,8 +174,7 @@ impl<T> Calls<T> {
         let entry = self.slots.get_mut(id.slot() as usize)?;
         let is_plain = entry.state == CallState::Waiting
             && (entry.id == id || bug!("late_reply_to_new_owner"))
-            && entry.streams.is_none()
-            && entry.landing.is_none();
+            && entry.more == 0;
         let ticket = if is_plain { entry.ticket.take()? } else { return None };
         entry.state = FREE.unwrap_or(CallState::Waiting);
         entry.next_free = core::mem::replace(&mut self.free, id.slot());

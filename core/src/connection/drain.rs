@@ -8,6 +8,7 @@
 
 use core::time::Duration;
 
+use super::ahead::GOING_AWAY;
 use super::state::ConnectionState;
 use super::{Connection, Side};
 use crate::frame::{GoAway, Kind};
@@ -108,6 +109,7 @@ impl<T> Connection<T> {
             return;
         }
         self.goaway_sent = Some(accepted);
+        self.ahead.set(GOING_AWAY, true);
         let off = u64::from(bug!("go_away_off_by_one") && accepted != GoAway::SOON);
         self.send_go_away(accepted + off, CloseCode::NONE);
         self.step(super::ConnectionInput::GoAway);

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::ahead::PARKED;
 use super::state::{self, ConnectionInput, ConnectionState, ServedState};
 use super::{BodyTarget, Cancellation, Connection, Control, Event, Outcome, served_key};
 use crate::frame::{Cancel, CancelReason, GoAway, Kind};
@@ -83,6 +84,7 @@ impl<T> Connection<T> {
             let _waits_no_more = self.ahead.take_stalled();
             self.writes.clear();
             self.parked.clear();
+            self.ahead.set(PARKED, false);
             self.body_target = BodyTarget::Nothing;
             self.control = Control { hello: self.control.hello, ..Control::default() };
             // The last word must leave soon, or it is left unsaid.

@@ -30,9 +30,11 @@ pub(super) struct Inbound {
     mode: Mode,
     /// The largest `length` that a head may have.
     length_max: u32,
-    /// The longest body of an ordinary frame. Zero before the connection is established, when there are no
+    /// Beyond the longest body of an ordinary frame. Zero before the connection is established, when there are no
     /// calls either that such a frame could belong to.
-    plain_body_max: u32,
+    body_end: u32,
+    /// The same of the next frame: zero if it has begun, or does not lie where frames do, so that it cannot be ordinary.
+    next_body_end: u32,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,15 @@ pub(super) struct Plain<'a, const N: usize> {
     pub(super) frame: FrontFrame<'a, N>,
 }
 
+/// Why no ordinary frame lies in front of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotPlain {
+    /// Nothing does: all that was received is parsed, and no frame has begun.
+    AtRest,
+    /// Something else does, or something has begun.
+    Other,
+}
+
 /// What was found in the received bytes.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -81,7 +92,8 @@ impl Inbound {
             waiting: VecDeque::new(),
             mode: Mode::Preface { bytes: [0; PREFACE_LEN], have: 0 },
             length_max: frame::HANDSHAKE_FRAME_MAX as u32,
-            plain_body_max: 0,
+            body_end: 0,
+            next_body_end: 0,
         }
     }
 
@@ -90,7 +102,17 @@ impl Inbound {
         let length_max = u32::try_from(body_max.saturating_add(frame::HEADER_LEN_MAX));
         self.length_max = length_max.unwrap_or(u32::MAX);
         let header_len = frame::HEADER_LEN_MAX as u32;
-        self.plain_body_max = self.length_max.saturating_sub(header_len);
+        self.body_end = self.length_max.saturating_sub(header_len).saturating_add(1);
+        self.note_next();
+    }
+
+    /// To be said when something else is current, or in another mode. Ordinary frames change neither, nor where frames
+    /// lie, since they are as long as a multiple of what they are aligned to.
+    #[inline]
+    fn note_next(&mut self) {
+        let may_be_plain =
+            matches!(self.mode, Mode::Between) && self.current.is_aligned_to(frame::ALIGN);
+        self.next_body_end = if may_be_plain { self.body_end } else { 0 };
     }
 
     #[inline]
@@ -98,6 +120,7 @@ impl Inbound {
         // What was parsed to its end may still have others behind it.
         if self.current.is_empty() && (self.waiting.is_empty() || bug!("later_first")) {
             self.current = chunk;
+            self.note_next();
         } else {
             self.waiting.push_back(chunk);
         }
@@ -117,12 +140,6 @@ impl Inbound {
     /// Whether nothing waits to be parsed.
     pub(super) fn is_drained(&self) -> bool {
         self.current.is_empty() && self.waiting.is_empty()
-    }
-
-    /// Whether nothing waits to be parsed, and no frame has begun.
-    #[inline]
-    pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.mode, Mode::Between) && self.is_drained()
     }
 
     /// Whether a frame, or the preface, has begun whose end is not here.
@@ -156,35 +173,57 @@ impl Inbound {
         *left = rest;
         if rest == 0 {
             self.mode = after_body(*padding);
+            self.note_next();
         }
         true
     }
 
     /// Looks whether an ordinary frame with a header of `N` bytes lies in front of us.
     #[inline(always)]
-    pub(super) fn peek_plain<const N: usize>(&mut self) -> Option<Plain<'_, N>> {
-        let Mode::Between = self.mode else { return None };
+    pub(super) fn peek_plain<const N: usize>(&mut self) -> Result<Plain<'_, N>, NotPlain> {
         let front_len = Head::LEN.wrapping_add(N);
         if self.current.len() < front_len {
-            if !self.current.is_empty() {
-                return None;
-            }
-            self.current = self.waiting.pop_front()?;
+            self.next_chunk()?;
         }
-        let bytes = self.current.first_chunk()?;
+        let bytes = self.current.first_chunk().ok_or(NotPlain::Other)?;
         let (head, shape) = (Head::parse(bytes), Shape::parse(bytes));
         // A frame that is shorter than its header has a body longer than all.
         let body_len = head.length.wrapping_sub(N as u32);
-        if body_len > self.plain_body_max || !self.current.is_aligned_to(frame::ALIGN) {
-            return None;
+        if body_len >= self.next_body_end {
+            return Err(NotPlain::Other);
         }
-        let frame = self.current.front_frame(Head::LEN as u32, body_len)?;
-        frame.is_filled_with_zeros().then_some(Plain { shape, id: head.id, frame })
+        match self.current.front_frame(Head::LEN as u32, body_len) {
+            Some(frame) if frame.is_filled_with_zeros() => Ok(Plain { shape, id: head.id, frame }),
+            _ => Err(NotPlain::Other),
+        }
+    }
+
+    /// Too little of the current chunk is left for an ordinary frame: goes on with the next one if nothing is.
+    #[inline]
+    fn next_chunk(&mut self) -> Result<(), NotPlain> {
+        let Mode::Between = self.mode else { return Err(NotPlain::Other) };
+        if !self.current.is_empty() {
+            return Err(NotPlain::Other);
+        }
+        self.current = self.waiting.pop_front().ok_or(NotPlain::AtRest)?;
+        self.note_next();
+        Ok(())
     }
 
     /// The next thing in the received bytes, `None` when more are needed.
     #[inline]
     pub(super) fn next(
+        &mut self,
+        memory: &Memory,
+        counters: &mut Counters,
+    ) -> Result<Option<Found>, CloseReason> {
+        let found = self.find(memory, counters);
+        self.note_next();
+        found
+    }
+
+    #[inline]
+    fn find(
         &mut self,
         memory: &Memory,
         counters: &mut Counters,

@@ -468,7 +468,7 @@ impl<T> Connection<T> {
         max: u32,
         mut take: impl FnMut(Item),
     ) -> u32 {
-        if self.ahead.is_any() {
+        if !self.ahead.lets_items_pass() {
             return self.unusual_items(now, stream, max, &mut take);
         }
         self.plain_items(now, Some(stream.0), max, |_, item| take(item))
@@ -619,7 +619,8 @@ impl<T> Connection<T> {
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
         if !self.is_plain {
-            return self.unusual_call(now, call, payload, ticket);
+            // A copy: otherwise the call itself has to lie in memory.
+            return self.unusual_call(now, &{ *call }, payload, ticket);
         }
         self.make_call(now, call, payload, ticket)
     }
@@ -762,7 +763,7 @@ impl<T> Connection<T> {
             && deadline != Instant::FAR
             && !bug!("served_deadline_not_watched")
         {
-            slot.is_watched = true;
+            slot.watch();
             self.deadlines.arm(served_key(id.id.slot()), deadline);
         }
     }
@@ -907,12 +908,10 @@ impl<T> Connection<T> {
             .any(|held| held.back().is_some_and(|body| body.id == call.0))
     }
 
-    /// Whether nothing has come, or is left to do, or to be noted.
+    /// Whether nothing is left to do, or to be noted, when nothing has come and nothing is [`Ahead`].
     #[inline]
     fn is_at_rest(&self) -> bool {
-        self.inbound.is_at_rest()
-            && self.state == ConnectionState::Open
-            && !self.ahead.is_any()
+        self.state == ConnectionState::Open
             && !self.is_paused()
             && !self.liveness.is_paused()
             && self.parked.is_empty()

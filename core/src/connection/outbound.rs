@@ -51,9 +51,9 @@ pub(super) struct Outbound {
     /// reads do not hold up calls.
     pub(super) held_call_items: VecDeque<Body>,
     pub(super) held_reply_items: VecDeque<Body>,
-    /// Bytes of whole frames that wait for nothing but the transport, and how many of them are replies, without
-    /// those of the run.
-    ready_bytes: usize,
+    /// All bytes that wait here: a sum, since each call asks for it.
+    queued: usize,
+    /// How many bytes of whole frames that wait for nothing but the transport are replies, without those of the run.
     ready_replies: usize,
     ready_prompts: u32,
     /// Bytes of bodies apart, and how many of them are replies.
@@ -167,7 +167,7 @@ impl Outbound {
             held_replies: VecDeque::new(),
             held_call_items: VecDeque::new(),
             held_reply_items: VecDeque::new(),
-            ready_bytes: 0,
+            queued: 0,
             ready_replies: 0,
             ready_prompts: 0,
             body_bytes: 0,
@@ -181,7 +181,7 @@ impl Outbound {
     /// All bytes that wait here.
     #[inline]
     pub(super) fn queued(&self) -> usize {
-        self.ready_bytes + self.body_bytes
+        self.queued
     }
 
     /// How much of it are replies.
@@ -228,11 +228,23 @@ impl Outbound {
         self.numbered + 1
     }
 
-    /// Appends the frame that was begun in an arena.
+    /// What the next whole frame is appended to.
     #[inline(always)]
-    pub(super) fn push_begun(&mut self, arena: &mut Arena, what: Frame) {
-        let len = arena.frame().len();
-        if let Some(run) = arena.finish_onto(&mut self.run) {
+    pub(super) fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Appends the frame that was begun in an arena, when `complete` has filled in what of it was left open: it gets
+    /// what was written, and how long that was before zeros were put behind it.
+    #[inline(always)]
+    pub(super) fn push_begun(
+        &mut self,
+        arena: &mut Arena,
+        what: Frame,
+        complete: impl FnOnce(&mut [u8], usize),
+    ) {
+        let (len, before) = arena.finish_onto(&mut self.run, complete);
+        if let Some(run) = before {
             self.end_run(run);
         }
         self.count(len, what);
@@ -249,7 +261,7 @@ impl Outbound {
 
     #[inline]
     fn count(&mut self, len: usize, what: Frame) {
-        self.ready_bytes += len;
+        self.queued += len;
         match what {
             Frame::Request => self.numbered += 1,
             // A run is a chunk, shorter than 4 GiB.
@@ -293,6 +305,7 @@ impl Outbound {
     pub(super) fn push_body(&mut self, mut body: Body, queue: Queue) {
         self.entered += 1;
         body.entered = self.entered;
+        self.queued += body.total;
         self.body_bytes += body.total;
         if body.header.part() == Part::Reply {
             self.body_replies += body.total;
@@ -307,10 +320,16 @@ impl Outbound {
         }
     }
 
+    /// So much of the bodies apart waits no more.
+    fn forget_body_bytes(&mut self, n: usize) {
+        self.queued -= n;
+        self.body_bytes -= n;
+    }
+
     /// Bytes of whole frames that wait for nothing but the transport.
     #[inline]
     pub(super) fn ready_bytes(&self) -> usize {
-        self.ready_bytes
+        self.queued - self.body_bytes
     }
 
     /// A mark behind all that is queued now, for [`is_past`](Self::is_past).
@@ -363,7 +382,8 @@ impl Outbound {
         let of_call = |body: &Body| body.id == id && body.header.part() == Part::Item;
         for held in [&mut self.held_call_items, &mut self.held_reply_items] {
             if let Some(at) = held.iter().position(of_call) {
-                self.body_bytes -= held.remove(at).map_or(0, |body| body.total);
+                let total = held.remove(at).map_or(0, |body| body.total);
+                (self.queued, self.body_bytes) = (self.queued - total, self.body_bytes - total);
                 return Unsent { bytes: 0, items: 1 };
             }
         }
@@ -379,7 +399,8 @@ impl Outbound {
     pub(super) fn abandon_request(&mut self, id: MessageId) -> usize {
         for held in [&mut self.held_openings, &mut self.held_calls] {
             if let Some(at) = held.iter().position(|body| body.id == id) {
-                self.body_bytes -= held.remove(at).map_or(0, |body| body.total);
+                let total = held.remove(at).map_or(0, |body| body.total);
+                (self.queued, self.body_bytes) = (self.queued - total, self.body_bytes - total);
                 return 0;
             }
         }
@@ -399,7 +420,7 @@ impl Outbound {
         if let Some(at) = self.bodies.iter().position(&is_it) {
             let body = self.bodies.remove(at)?;
             let unsent = body.total - body.sent;
-            self.body_bytes -= unsent;
+            self.forget_body_bytes(unsent);
             if body.header.part() == Part::Reply {
                 self.body_replies -= unsent;
             }
@@ -460,7 +481,7 @@ impl Outbound {
             return false;
         };
         let total = self.held_replies.remove(at).map_or(0, |body| body.total);
-        self.body_bytes -= total;
+        self.forget_body_bytes(total);
         self.body_replies -= total;
         true
     }
@@ -481,7 +502,7 @@ impl Outbound {
             return self.ready.is_empty() && self.run.is_empty();
         }
         self.taken = self.numbered;
-        self.ready_bytes = 0;
+        self.queued = self.body_bytes;
         (self.run_replies, self.run_prompts) = (0, 0);
         queue.push(self.run.take().into());
         true
@@ -493,7 +514,7 @@ impl Outbound {
         while queue.room() > 0
             && let Some(ready) = self.ready.pop_front()
         {
-            self.ready_bytes -= ready.run.len();
+            self.queued -= ready.run.len();
             self.ready_replies -= ready.replies;
             self.ready_prompts -= ready.prompts;
             self.taken = ready.numbered;
@@ -535,7 +556,7 @@ impl Outbound {
         if is_all && part % 16 != 0 {
             queue.push(Chunk::from_static(&ZEROS[part % 16..]).into());
         }
-        self.body_bytes -= part;
+        self.forget_body_bytes(part);
         if of == Part::Reply {
             self.body_replies -= part;
         }
@@ -781,6 +802,15 @@ pub(super) fn wire_deadline(now: Instant, deadline: Instant, has_streams: bool) 
         return 0;
     }
     let left = (deadline.as_nanos() - now.as_nanos()) / 1_000;
+    // Within its bounds as a rule, which is one comparison.
+    match left.wrapping_sub(1) < u64::from(u32::MAX - 1) {
+        true => left as u32,
+        false => bounded_deadline(left),
+    }
+}
+
+#[cold]
+fn bounded_deadline(left: u64) -> u32 {
     left.clamp(1, u64::from(u32::MAX - 1)) as u32
 }
 

@@ -10,7 +10,7 @@
 
 use ringcall_buf::Chunk;
 
-use super::inbound::Plain;
+use super::inbound::{NotPlain, Plain};
 use super::state::ServedState;
 use super::{Connection, Event, Item, Outcome, Reply, Request};
 use crate::frame::{ItemHeader, Kind, ReplyHeader, RequestHeader, Shape, request_flags};
@@ -35,28 +35,30 @@ impl<T> Connection<T> {
     ) -> R {
         // Before the other side's HELLO no frame is ordinary, and after the end there is none.
         if self.ahead.is_any() {
-            return give(self.poll_any(now));
-        }
-        let Some(plain) = self.inbound.peek_plain() else {
-            return match self.is_at_rest() {
-                true => give(None),
-                false => give(self.poll_item(now)),
+            return match self.ahead.lets_items_pass() {
+                true => give(self.poll_item(now)),
+                false => give(self.poll_any(now)),
             };
+        }
+        let Plain { shape, id, frame } = match self.inbound.peek_plain() {
+            Ok(plain) => plain,
+            Err(why) => {
+                return match why == NotPlain::AtRest && self.is_at_rest() {
+                    true => give(None),
+                    false => give(self.poll_item(now)),
+                };
+            }
         };
-        let Plain { shape, id, frame } = plain;
         let body_len = frame.body_len() as usize;
         if shape.without(PLAIN_FLAGS) == REQUEST {
-            let RequestHeader { deadline_us, compression, .. } =
-                RequestHeader::decode(frame.header());
-            let is_plain = compression == 0
-                && !matches!(deadline_us, 0 | u32::MAX)
+            let header = || RequestHeader::decode(frame.header());
+            let is_plain = header().compression == 0
+                && !matches!(header().deadline_us, 0 | u32::MAX)
                 && id.side() != self.side
-                && self.goaway_sent.is_none()
-                && self.parked.is_empty()
-                && self.served.one_ways < self.in_flight_max
+                && self.credit.calls_in.has(body_len)
                 // Then it is neither choked nor paused.
                 && self.outbound.queued() < self.bounds.queue_soft
-                && self.credit.calls_in.has(body_len);
+                && self.served.one_ways < self.in_flight_max;
             let slot = match is_plain {
                 true => self.served.vacant(id.slot(), self.in_flight_max),
                 false => None,
@@ -64,17 +66,19 @@ impl<T> Connection<T> {
             let Some(slot) = slot else {
                 return give(self.poll_any(now));
             };
-            let (deadline, flags) = (now.after_micros(deadline_us), shape.flags());
+            let (deadline, flags) = (now.after_micros(header().deadline_us), shape.flags());
             self.credit.calls_in.charge_granted(body_len);
             // Twice, so that what is ordinary is moved once, from the frame to the event.
             if body_len == 0 {
                 let (header, _) = frame.cut();
                 slot.run(id, 0, now, deadline);
+                self.served.began_plain();
                 let body = Chunk::empty();
                 return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
             }
             let (header, body) = frame.cut();
             slot.run(id, body_len, now, deadline);
+            self.served.began_plain();
             return give(Some(self.plain_request(now, deadline, flags, id, &header, body)));
         }
         let ReplyHeader { compression, .. } = ReplyHeader::decode(frame.header());
@@ -140,7 +144,7 @@ impl<T> Connection<T> {
         of: Option<MessageId>,
         take: &mut impl FnMut(MessageId, Item),
     ) -> Option<()> {
-        let Plain { shape, id, frame } = self.inbound.peek_plain()?;
+        let Plain { shape, id, frame } = self.inbound.peek_plain().ok()?;
         if of.is_some_and(|of| of != id) {
             return None;
         }

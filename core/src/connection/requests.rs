@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
+use super::ahead::PARKED;
 use super::assembly::{Arriving, Assembly};
 use super::receive::{Announced, Received, awaits_confirmation, plain_header, split_header};
 use super::shortage::CALL_BYTES;
@@ -85,13 +86,20 @@ impl<T> Connection<T> {
         }
         self.served.step(request.id.id.slot(), ServedInput::Park);
         self.parked.push_back(request);
+        self.note_parked();
         None
+    }
+
+    /// Frames behind requests that are parked are not ordinary.
+    fn note_parked(&mut self) {
+        self.ahead.set(PARKED, !self.parked.is_empty());
     }
 
     /// The next request that was parked, when it may go on.
     pub(super) fn unpark(&mut self, now: Instant) -> Option<Event<T>> {
         while !self.is_choked() {
             let request = self.parked.pop_front()?;
+            self.note_parked();
             self.served.step(request.id.id.slot(), ServedInput::Unpark);
             if request.deadline > now || bug!("expired_in_queue_runs") {
                 return Some(Event::Request(request));
@@ -150,7 +158,7 @@ impl<T> Connection<T> {
         slot.received = now;
         slot.deadline = deadline;
         slot.arriving = Some(Box::new(arriving));
-        slot.streams = streams;
+        slot.set_streams(streams);
         self.served.step(head.id.slot(), ServedInput::RequestBegins);
         if !is_ignored {
             self.body_target = BodyTarget::Request(head.id);
@@ -243,6 +251,7 @@ impl<T> Connection<T> {
             }
             ServedState::Parked => {
                 self.parked.retain(|parked| parked.id.id != id);
+                self.note_parked();
                 self.counters.requests_answered = self.counters.requests_answered.wrapping_add(1);
                 self.send_status(id, Status::CANCELLED);
             }

@@ -3,15 +3,16 @@
 use alloc::boxed::Box;
 
 use bytes::Bytes;
-use ringcall_buf::{Arena, Chunk, External, Full, Writer};
+use ringcall_buf::{Arena, Chunk, External, Full, Run, Writer};
 
+use super::calls;
 use super::credit::Window;
 use super::floods::CANCEL_LATER;
 use super::outbound::{Body, BodyHeader, Frame, Part, Parts, Progress, Queue, wire_deadline};
 use super::requests::STREAM_FLAGS;
 use super::state::{CallInput, CallState, ConnectionState, ServedInput};
 use super::stream::Input;
-use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue, served_key};
+use super::{BodyTarget, Call, Connection, Event, Outcome, ReplyError, SendQueue};
 use crate::frame::{
     ALIGN, Cancel, CancelReason, Credit, CreditPool, CreditUnit, FLAG_ACK, GoAway, Head, Hello,
     Kind, Limits, PREFACE, ReplyHeader, RequestHeader, VERSION, request_flags,
@@ -62,24 +63,28 @@ impl<T> Connection<T> {
         let fixed = || call.header(wire_deadline(now, call.deadline, false)).encode();
         let flags = call.flags & CALL_FLAGS;
         let front = Front { kind: Kind::Request, flags, fixed, extensions };
-        let encoded = encode(&mut arena, front, codec, in_signature, payload, most);
-        let body_len = match encoded {
-            Ok(body_len) => body_len,
+        let run = self.outbound.run();
+        let encoded = encode(&mut arena, run, front, codec, in_signature, payload, most);
+        let front_len = match encoded {
+            Ok(front_len) => front_len,
             Err(error) => {
                 self.memory.put_arena(arena);
                 return refused(ticket, error.into());
             }
         };
         self.counters.calls_made += 1;
+        let frame = arena.frame();
+        let body_len = frame.len() - front_len;
         let is_ordinary = flags & (request_flags::ONE_WAY | STREAM_FLAGS) == 0
+            && frame.is_whole()
             && body_len <= self.bounds.cut_bytes
-            && arena.frame().is_whole()
             && self.outbound.held_calls.is_empty();
         if !is_ordinary || !self.credit.calls_out.take(body_len) {
+            let body_len = frame.message_len() - front_len;
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            let id =
-                self.make_unusual_call(now, EncodedCall { slot, call, parts }, body_len, ticket)?;
+            let encoded = EncodedCall { slot, call: *call, parts };
+            let id = self.make_unusual_call(now, encoded, body_len, ticket)?;
             if let Some(range) = payload.landing() {
                 self.land_reply(id, range);
             }
@@ -91,8 +96,7 @@ impl<T> Connection<T> {
         if must_list && !bug!("deadline_not_armed") {
             self.list_deadline(slot, deadline);
         }
-        finish_frame(&mut arena, id);
-        self.outbound.push_begun(&mut arena, Frame::Request);
+        self.outbound.push_begun(&mut arena, Frame::Request, complete(id));
         self.memory.put_arena(arena);
         if let Some(range) = payload.landing() {
             self.land_reply(CallId(id), range);
@@ -105,6 +109,7 @@ impl<T> Connection<T> {
     fn land_reply(&mut self, call: CallId, range: External) {
         if let Some(entry) = self.calls.find(call.0) {
             entry.landing = Some(Box::new(range));
+            entry.more |= calls::LANDING;
         }
     }
 
@@ -113,7 +118,7 @@ impl<T> Connection<T> {
     fn make_unusual_call(
         &mut self,
         now: Instant,
-        encoded: EncodedCall<'_>,
+        encoded: EncodedCall,
         body_len: usize,
         ticket: T,
     ) -> Result<CallId, Refused<T>> {
@@ -143,8 +148,8 @@ impl<T> Connection<T> {
         if must_list {
             self.list_deadline(slot, deadline);
         }
-        if let Some(entry) = self.calls.at(slot) {
-            entry.one_way = is_one_way;
+        if is_one_way && let Some(entry) = self.calls.at(slot) {
+            entry.more |= calls::ONE_WAY;
         }
         if has_streams {
             let argument = if may_open { body_len } else { 0 };
@@ -291,25 +296,19 @@ impl<T> Connection<T> {
         }
         let slot = self.served.with_application(id).ok_or(ReplyError::NotRunning)?;
         let (received, charged) = (slot.received, core::mem::take(&mut slot.charged));
-        let has_streams = slot.streams.is_some();
         self.counters.requests_answered += 1;
         self.credit.calls_in.release(charged);
-        if slot.is_watched {
-            slot.is_watched = false;
-            self.deadlines.cancel(served_key(id.slot()));
+        let has_streams = slot.has_more && slot.unwatch(&mut self.deadlines);
+        if has_streams && (PLAIN || self.ending.is_none()) {
+            let header = timed(header, received, now);
+            return self.answer_with_streams(id, header.words(), payload);
         }
         if !PLAIN && self.ending.is_some() {
             self.stop_streams(id);
             self.served.step(id.slot(), ServedInput::ReplyLast);
             return Err(ReplyError::NotRunning);
         }
-        let mut header = header;
-        if now != received {
-            header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
-        }
-        if has_streams {
-            return self.answer_with_streams(id, header, payload);
-        }
+        let header = timed(header, received, now);
         let limit = self.bounds.their_message_bytes_max;
         let mut arena = self.memory.take_arena();
         let ReplyHeader { codec, signature, .. } = header;
@@ -317,9 +316,10 @@ impl<T> Connection<T> {
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let fixed = || header.encode();
         let front = Front { kind: Kind::Reply, flags: 0, fixed, extensions };
-        let encoded = encode(&mut arena, front, codec, signature, payload, most);
-        let body_len = match encoded {
-            Ok(body_len) => body_len,
+        let encoded =
+            encode(&mut arena, self.outbound.run(), front, codec, signature, payload, most);
+        let front_len = match encoded {
+            Ok(front_len) => front_len,
             Err(error) => {
                 self.memory.put_arena(arena);
                 self.served.step(id.slot(), ServedInput::ReplyLast);
@@ -327,26 +327,29 @@ impl<T> Connection<T> {
                 return Err(ReplyError::Encode(error));
             }
         };
-        let is_ordinary = body_len <= self.bounds.cut_bytes
-            && arena.frame().is_whole()
-            && (self.outbound.held_replies.is_empty() || body_len == 0);
+        let frame = arena.frame();
+        let body_len = frame.len() - front_len;
+        let is_ordinary = frame.is_whole()
+            && body_len <= self.bounds.cut_bytes
+            && (self.outbound.held_replies.is_empty() || passes_held(body_len));
         if !is_ordinary || !self.credit.replies_out.take(body_len) {
             let parts = Parts::take(&mut arena, FRONT_LEN, extensions.len());
             self.memory.put_arena(arena);
-            self.answer_with_body(id, header, parts);
+            self.answer_with_body(id, header.words(), parts);
             return Ok(());
         }
         slot.end_plain();
         self.served.ended_plain();
-        finish_frame(&mut arena, id);
-        self.outbound.push_begun(&mut arena, Frame::Reply);
+        self.outbound.push_begun(&mut arena, Frame::Reply, complete(id));
         self.memory.put_arena(arena);
         Ok(())
     }
 
     /// An answer that is large, or waits for credit.
+    // The header as numbers, so that it need not lie in memory for what hardly any answer needs.
     #[cold]
-    fn answer_with_body(&mut self, id: MessageId, header: ReplyHeader, parts: Parts) {
+    fn answer_with_body(&mut self, id: MessageId, header: [u64; 4], parts: Parts) {
+        let header = ReplyHeader::from_words(header);
         self.served.step(id.slot(), ServedInput::ReplyPart);
         let body = Body::new(id, BodyHeader::Reply(header), 0, parts).counted(&self.memory);
         let is_funded =
@@ -390,12 +393,12 @@ impl<T> Connection<T> {
         let mut arena = self.memory.take_arena();
         let front = Front { kind, flags, fixed: || *header, extensions };
         let most = Most { body: body.len() as u64, extensions: extensions.len() };
-        let written = encode(&mut arena, front, Codec::RAW, 0, &Written(body), most);
+        let mut run = Run::empty();
+        let written = encode(&mut arena, &run, front, Codec::RAW, 0, &Written(body), most);
         debug_assert!(written.is_ok());
-        finish_frame(&mut arena, id);
-        let frame = arena.finish();
+        let _nothing_before = arena.finish_onto(&mut run, complete(id));
         self.memory.put_arena(arena);
-        frame
+        run.take()
     }
 
     /// Queues a frame without a body, behind what is queued already.
@@ -617,7 +620,9 @@ impl<T> Connection<T> {
         if has_streams && last {
             self.output_part_ends(id);
         }
-        if let Some(entry) = self.calls.find(id).filter(|entry| last && entry.one_way) {
+        if let Some(entry) =
+            self.calls.find(id).filter(|entry| last && entry.more & calls::ONE_WAY != 0)
+        {
             let ticket = entry.ticket.take();
             self.calls.step(id.slot(), CallInput::End);
             self.one_ways.extend(ticket.map(|ticket| (number, ticket)));
@@ -644,15 +649,31 @@ impl<T> Connection<T> {
     }
 }
 
+/// The header of an answer, which says how long the handler had the call.
+#[inline(always)]
+fn timed(mut header: ReplyHeader, received: Instant, now: Instant) -> ReplyHeader {
+    if now != received {
+        header.handler_us = now.micros_since(received).saturating_sub(header.queue_us);
+    }
+    header
+}
+
+/// Whether an answer goes out although others wait for credit: it needs none.
+#[cold]
+fn passes_held(body_len: usize) -> bool {
+    body_len == 0
+}
+
 #[cold]
 pub(super) fn refused<T>(ticket: T, cause: Cause) -> Result<CallId, Refused<T>> {
     Err(Refused { ticket, failure: Failure::not_sent(cause) })
 }
 
 /// A call whose body is encoded and which has a slot.
-struct EncodedCall<'a> {
+struct EncodedCall {
     slot: u32,
-    call: &'a Call,
+    /// A copy, so that the call itself need not lie in memory for what hardly any call needs.
+    call: Call,
     parts: Parts,
 }
 
@@ -672,7 +693,7 @@ pub(super) struct Most {
     pub(super) extensions: usize,
 }
 
-/// What stands in front of a frame's body, but for what is known when it is [finished](finish_frame).
+/// What stands in front of a frame's body, but for what is known when it is [completed](complete).
 pub(super) struct Front<'a, H> {
     pub(super) kind: Kind,
     pub(super) flags: u8,
@@ -681,7 +702,8 @@ pub(super) struct Front<'a, H> {
     pub(super) extensions: &'a [u8],
 }
 
-/// Begins a frame: head and header, behind them the encoded body. Returns the body's length.
+/// Begins a frame, most likely behind `run`: head and header, behind them the encoded body. Returns how much stands in
+/// front of that.
 ///
 /// Inlined, so that the fields of the header are written where they belong: as an array they would be read again in
 /// larger pieces than they were written in, for which a processor waits until they have left its store buffer. They come
@@ -689,6 +711,7 @@ pub(super) struct Front<'a, H> {
 #[inline(always)]
 pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
     arena: &mut Arena,
+    run: &Run,
     front: Front<'_, impl FnOnce() -> [u8; LEN]>,
     codec: Codec,
     signature: u64,
@@ -702,14 +725,16 @@ pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
         check_extensions(extensions, most.extensions)?;
         front_len += extensions.len();
     }
-    let frame = arena.begin(Head::LEN + LEN, limit + front_len);
-    if let Some((head, rest)) = frame.written().split_first_chunk_mut::<{ Head::LEN }>()
-        && let Some(rest) = rest.first_chunk_mut()
-    {
-        let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
-        head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
-        *rest = fixed();
-    }
+    let fill = |front: &mut [u8]| {
+        if let Some((head, rest)) = front.split_first_chunk_mut::<{ Head::LEN }>()
+            && let Some(rest) = rest.first_chunk_mut()
+        {
+            let [low, high] = ((front_len - Head::LEN) as u16).to_le_bytes();
+            head[Head::KIND].copy_from_slice(&[kind as u8, flags, low, high]);
+            *rest = fixed();
+        }
+    };
+    let frame = arena.begin_behind(run, Head::LEN + LEN, limit + front_len, fill);
     if !extensions.is_empty() {
         frame.put(extensions)?;
     }
@@ -717,7 +742,7 @@ pub(super) fn encode<const LEN: usize, P: Payload + ?Sized>(
         EncodeError::Full(_) => EncodeError::Full(Full { limit }),
         error => error,
     })?;
-    Ok(frame.message_len() - front_len)
+    Ok(front_len)
 }
 
 /// Whether a payload's extensions may go into a header.
@@ -728,17 +753,14 @@ pub(super) fn check_extensions(extensions: &[u8], limit: usize) -> Result<(), En
     }
 }
 
-/// Completes the frame that was [begun](encode): length and id in its head, zeros behind.
+/// Completes the frame that was [begun](encode): length and id in its head.
 #[inline(always)]
-pub(super) fn finish_frame(arena: &mut Arena, id: MessageId) {
-    let frame = arena.frame();
-    let len = frame.len();
-    let length = (len - Head::LEN) as u32;
-    if let Some(head) = frame.written().first_chunk_mut::<{ Head::LEN }>() {
-        head[Head::LENGTH].copy_from_slice(&length.to_le_bytes());
-        head[Head::ID].copy_from_slice(&id.to_wire().to_le_bytes());
-    }
-    if !len.is_multiple_of(ALIGN) {
-        frame.pad_behind(ALIGN);
+pub(super) fn complete(id: MessageId) -> impl FnOnce(&mut [u8], usize) {
+    move |frame, len| {
+        if let Some(head) = frame.first_chunk_mut::<{ Head::LEN }>() {
+            let length = (len - Head::LEN) as u32;
+            head[Head::LENGTH].copy_from_slice(&length.to_le_bytes());
+            head[Head::ID].copy_from_slice(&id.to_wire().to_le_bytes());
+        }
     }
 }

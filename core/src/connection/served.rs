@@ -4,13 +4,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use super::Request;
 use super::assembly::{Arriving, Assembly};
 use super::state::{ServedInput, ServedState};
 use super::stream::{Late, Streams};
+use super::{Request, served_key};
 use crate::frame::ItemHeader;
 use crate::ids::OneWay;
 use crate::memory::Share;
+use crate::wheel::Wheel;
 use crate::{CloseReason, Instant, MessageId};
 
 #[derive(Debug)]
@@ -34,7 +35,9 @@ pub(super) struct Slot {
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
     /// The wheel says its key then.
-    pub(super) is_watched: bool,
+    is_watched: bool,
+    /// It is watched, or has streams: one question, since most calls have neither.
+    pub(super) has_more: bool,
     /// A body that is still arriving, or being ignored.
     pub(super) arriving: Option<Box<Arriving<Request>>>,
     /// What a call with streams has beside.
@@ -89,7 +92,7 @@ impl Served {
     pub(super) fn enter(&mut self, id: MessageId, share: &mut Share) -> &mut Slot {
         let slot = self.slot(id, share);
         slot.arriving = None;
-        slot.streams = None;
+        slot.set_streams(None);
         slot.id = id;
         slot
     }
@@ -113,6 +116,7 @@ impl Served {
                 received: Instant::ZERO,
                 deadline: Instant::FAR,
                 is_watched: false,
+                has_more: false,
                 arriving: None,
                 streams: None,
                 late: Late::default(),
@@ -135,21 +139,23 @@ impl Served {
     /// Gives a call its streams.
     pub(super) fn attach(&mut self, id: MessageId, streams: Option<Box<Streams>>) {
         if let Some(slot) = self.find(id) {
-            slot.streams = streams;
+            slot.set_streams(streams);
         }
     }
 
     /// A slot that a call can have at once: it is free, below `limit`, and was used before.
     #[inline(always)]
-    pub(super) fn vacant(&mut self, index: u32, limit: u32) -> Option<Vacant<'_>> {
+    pub(super) fn vacant(&mut self, index: u32, limit: u32) -> Option<&mut Slot> {
         if index >= limit {
             return None;
         }
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.state != ServedState::Free {
-            return None;
-        }
-        Some(Vacant { slot, live: &mut self.live })
+        self.slots.get_mut(index as usize).filter(|slot| slot.state == ServedState::Free)
+    }
+
+    /// A slot has been [taken](Slot::run).
+    #[inline(always)]
+    pub(super) fn began_plain(&mut self) {
+        self.live = self.live.wrapping_add(1);
     }
 
     /// A slot was [freed](Slot::end_plain).
@@ -213,10 +219,7 @@ impl Served {
     #[inline]
     pub(super) fn with_application(&mut self, id: MessageId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(id.slot() as usize)?;
-        let has_it = matches!(
-            slot.state,
-            ServedState::Running | ServedState::Streaming | ServedState::Cancelling
-        );
+        let has_it = slot.state == ServedState::Running || is_answerable(slot.state);
         (has_it && slot.id == id).then_some(slot)
     }
 
@@ -233,35 +236,53 @@ impl Served {
         self.live = self.live + usize::from(is_live(next)) - usize::from(is_live(slot.state));
         if next == ServedState::Free {
             slot.arriving = None;
-            slot.streams = None;
+            slot.set_streams(None);
         }
         slot.state = next;
         true
     }
 }
 
-/// A free slot.
-pub(super) struct Vacant<'a> {
-    slot: &'a mut Slot,
-    live: &'a mut usize,
-}
-
-impl Vacant<'_> {
-    /// Makes it that of a new call that is here whole.
-    #[inline(always)]
-    pub(super) fn run(self, id: MessageId, charged: usize, now: Instant, deadline: Instant) {
-        let slot = self.slot;
-        debug_assert!(!slot.is_watched, "its last call was answered");
-        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
-        debug_assert_eq!(slot.state.on(ServedInput::RequestWhole), RUNNING);
-        slot.state = RUNNING.unwrap_or(ServedState::Free);
-        (slot.id, slot.charged) = (id, charged);
-        (slot.received, slot.deadline) = (now, deadline);
-        *self.live = self.live.wrapping_add(1);
-    }
+/// Whether the application has a call in this state, which is not merely running.
+#[cold]
+fn is_answerable(state: ServedState) -> bool {
+    matches!(state, ServedState::Streaming | ServedState::Cancelling)
 }
 
 impl Slot {
+    /// What it has beside from now on.
+    pub(super) fn set_streams(&mut self, streams: Option<Box<Streams>>) {
+        self.streams = streams;
+        self.has_more = self.is_watched || self.streams.is_some();
+    }
+
+    /// The wheel says its key when its caller stops waiting.
+    pub(super) fn watch(&mut self) {
+        (self.is_watched, self.has_more) = (true, true);
+    }
+
+    /// It is answered, so that the wheel need not say its key. Says whether it has streams.
+    #[inline(never)]
+    pub(super) fn unwatch(&mut self, deadlines: &mut Wheel) -> bool {
+        if core::mem::take(&mut self.is_watched) {
+            deadlines.cancel(served_key(self.id.slot()));
+        }
+        self.has_more = self.streams.is_some();
+        self.has_more
+    }
+
+    /// Makes it, which is [vacant](Served::vacant), that of a new call that is here whole; say so to
+    /// [`Served::began_plain`].
+    #[inline(always)]
+    pub(super) fn run(&mut self, id: MessageId, charged: usize, now: Instant, deadline: Instant) {
+        debug_assert!(!self.has_more, "its last call was answered");
+        const RUNNING: Option<ServedState> = ServedState::Free.on(ServedInput::RequestWhole);
+        debug_assert_eq!(self.state.on(ServedInput::RequestWhole), RUNNING);
+        self.state = RUNNING.unwrap_or(ServedState::Free);
+        (self.id, self.charged) = (id, charged);
+        (self.received, self.deadline) = (now, deadline);
+    }
+
     /// Frees the slot of a running call whose answer is whole; say so to [`Served::ended_plain`].
     #[inline(always)]
     pub(super) fn end_plain(&mut self) {

@@ -7,9 +7,10 @@ use core::time::Duration;
 
 use ringcall_buf::Chunk;
 
+use super::calls;
 use super::outbound::{Body, BodyHeader, Frame, Parts, Pool, Queue};
 use super::requests::STREAM_FLAGS;
-use super::send::{FRONT_LEN, Front, Most, check_extensions, encode, finish_frame};
+use super::send::{FRONT_LEN, Front, Most, check_extensions, complete, encode};
 use super::state::{InputState, OutputInput, OutputState, ServedInput, ServedState};
 use super::stream::{Input, Late, Output, Streams};
 use super::{BodyTarget, Cancellation, Connection, Event, ReplyError, served_key};
@@ -107,6 +108,7 @@ impl<T> Connection<T> {
             let asked_for_items = input.is_some();
             entry.streams =
                 Some(Box::new(Streams { output, input, asked_for_items, argument, touched: now }));
+            entry.more |= calls::STREAMS;
         }
     }
 
@@ -191,9 +193,10 @@ impl<T> Connection<T> {
         let header = ItemHeader { signature, codec, compression };
         let fixed = || header.encode();
         let front = Front { kind: Kind::Item, flags: 0, fixed, extensions: &[] };
-        let encoded = encode(&mut arena, front, codec, signature, payload, most);
+        let encoded =
+            encode(&mut arena, self.outbound.run(), front, codec, signature, payload, most);
         let body_len = match encoded {
-            Ok(body_len) => body_len,
+            Ok(front_len) => arena.frame().message_len() - front_len,
             Err(error) => {
                 self.memory.put_arena(arena);
                 return Err(ItemError::Encode(error));
@@ -210,8 +213,7 @@ impl<T> Connection<T> {
         self.counters.items_sent += 1;
         let is_small = is_funded && body_len <= self.bounds.cut_bytes && arena.frame().is_whole();
         if is_small {
-            finish_frame(&mut arena, id);
-            self.outbound.push_begun(&mut arena, Frame::Item);
+            self.outbound.push_begun(&mut arena, Frame::Item, complete(id));
             self.memory.put_arena(arena);
             return Ok(());
         }
@@ -314,9 +316,10 @@ impl<T> Connection<T> {
     pub(super) fn answer_with_streams<P: Payload + ?Sized>(
         &mut self,
         id: MessageId,
-        header: ReplyHeader,
+        header: [u64; 4],
         payload: &P,
     ) -> Result<(), ReplyError> {
+        let header = ReplyHeader::from_words(header);
         let is_answer = matches!(header.status.class(), StatusClass::Ok | StatusClass::Application);
         let busy = |output: &mut Output| output.state() == OutputState::Busy;
         let waits = is_answer && self.output(id).is_some_and(busy);
@@ -333,9 +336,10 @@ impl<T> Connection<T> {
         let extensions = payload.extensions();
         let most = Most { body: limit, extensions: self.config.extension_bytes_max };
         let front = Front { kind, flags: 0, fixed: || header.encode(), extensions };
-        let encoded = encode(&mut arena, front, codec, signature, payload, most);
+        let encoded =
+            encode(&mut arena, self.outbound.run(), front, codec, signature, payload, most);
         let body_len = match encoded {
-            Ok(body_len) => body_len,
+            Ok(front_len) => arena.frame().message_len() - front_len,
             Err(error) => {
                 self.memory.put_arena(arena);
                 self.stop_streams(id);
@@ -348,8 +352,7 @@ impl<T> Connection<T> {
         let is_small = !waits && body_len <= self.bounds.cut_bytes && is_whole;
         if is_small && self.fund_reply(body_len) {
             self.served.step(id.slot(), ServedInput::ReplyLast);
-            finish_frame(&mut arena, id);
-            self.outbound.push_begun(&mut arena, Frame::Prompt);
+            self.outbound.push_begun(&mut arena, Frame::Prompt, complete(id));
             self.memory.put_arena(arena);
             return Ok(());
         }
