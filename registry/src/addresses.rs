@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use ringcall::{MachineClock, SpanIds};
 
-/// How long to wait when none of the nodes could be asked: first, and at most.
+/// How long to wait when none of the nodes could be asked: first, and at most, and half as long again by chance.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 
-/// The addresses of the nodes, one after the other, beginning with any.
+/// The addresses of the nodes, one after the other, in an order that others do not have: those that lose one node go to
+/// different ones.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     all: Vec<String>,
@@ -22,10 +23,12 @@ impl Addresses {
     /// # Panics
     /// Without any.
     pub(crate) fn new(addresses: impl IntoIterator<Item = impl Into<String>>) -> Addresses {
-        let all: Vec<String> = addresses.into_iter().map(Into::into).collect();
+        let mut all: Vec<String> = addresses.into_iter().map(Into::into).collect();
         assert!(!all.is_empty(), "a registry has at least one address");
-        let next = usize::try_from(MachineClock.next_span_id() >> 1).unwrap_or(0) % all.len();
-        Addresses { all, next, failed: 0, again: AGAIN }
+        for place in (1..all.len()).rev() {
+            all.swap(place, below(place + 1));
+        }
+        Addresses { all, next: 0, failed: 0, again: AGAIN }
     }
 
     pub(crate) fn next(&mut self) -> String {
@@ -47,6 +50,11 @@ impl Addresses {
         }
         let again = self.again;
         self.again = (2 * again).min(AGAIN_MAX);
-        Some(again)
+        Some(again.mul_f64(1.0 + below(500) as f64 / 1000.0))
     }
+}
+
+/// A number below this one, by chance.
+fn below(end: usize) -> usize {
+    usize::try_from(MachineClock.next_span_id() >> 1).unwrap_or(0) % end
 }

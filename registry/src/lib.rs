@@ -42,21 +42,21 @@
 //!
 //! **Eventually consistent, and always there.** A registration is answered by one node, which tells the others. Nodes that can
 //! hear each other know the same within moments; what was said while they could not is made up for when they can. Of what
-//! was said of one instance the latest counts, by Lamport clocks, so all come to the same.
+//! was said of one instance the latest counts, so all come to the same.
 //!
-//! **Nobody is taken away by a failure of the registry.** An instance is missed by a node when it was not renewed within its lease,
-//! and only if the node that it was renewed at last can be heard, or has been away for [`NodeConfig::orphans`]. Whoever
+//! **Nobody is taken away by a failure of the registry.** An instance is missed by a node when it has not said within its lease that it is
+//! there, and all other nodes have said since that they are up to date; or have not been heard for [`NodeConfig::orphans`]. Whoever
 //! watches keeps the last list when no node can be reached, and does not believe one from which many have vanished.
 //!
-//! **A node keeps nothing on disk.** One that starts learns from the others, and from instances, which register again within a third of
-//! their lease when it does not know them.
+//! **A node keeps nothing on disk.** One that starts learns from the others, and from instances, which say three times a lease all
+//! that there is to say of them.
 //!
 //! # Who may do what
 //!
-//! Nodes have no accounts of their own: [`Server::authorize_calls`](ringcall::Server::authorize_calls) decides who may call
-//! `ringcall-registry.Registry/register`, and TLS says who that is. Only nodes need
-//! `ringcall-registry.Replication/replicate`. What other nodes say is checked like anything else, but believed: it is a few
-//! processes of one owner.
+//! Nodes have no accounts of their own: [`Server::authorize_calls`](ringcall::Server::authorize_calls) decides, and TLS says who
+//! that is. `register` and `withdraw` of [`Registry`] are for servers, the rest of it for callers. [`Replication`] is for nodes: whoever may
+//! call it hears of everything. Nodes believe those that they are told to [listen to](NodeConfig::peers). The program has neither TLS nor
+//! accounts, so it is for a network that only those can reach.
 
 #![forbid(unsafe_code)]
 
@@ -76,5 +76,5 @@ pub use registrar::{Kept, Registrar};
 pub use source::RegistrySource;
 pub use wire::{
     Key, News, Refused, Registered, Registration, Registry, RegistryClient, Replication,
-    ReplicationClient, Said, ServiceCount, Stamp, Watched,
+    ReplicationClient, Said, ServiceCount, Stamp, Watched, Withdrawal,
 };

@@ -9,17 +9,17 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringcall::cluster::Clock;
-use ringcall::cluster::discovery::{Instance, wall_clock_ms};
+use ringcall::cluster::discovery::wall_clock_ms;
+use ringcall::cluster::{Clock, Instant};
 use ringcall::{
     Context, MachineClock, Shard, ShardConfig, SlowConsumer, SpanIds, Stream, Subscription, Topic,
 };
 
-use crate::book::{Book, Change, Limits, line};
+use crate::book::{Ahead, Book, Change, Known, Limits, Merged, Registering, ms, read};
 use crate::thread::{OwnThread, Stop};
 use crate::{
     Key, News, Refused, Registered, Registration, Registry, Replication, ReplicationClient, Said,
-    ServiceCount, Watched,
+    ServiceCount, Watched, Withdrawal,
 };
 
 /// Settings of a node.
@@ -28,20 +28,27 @@ use crate::{
 pub struct NodeConfig {
     /// Where the other nodes are. This node's own address does no harm among them.
     pub peers: Vec<String>,
-    /// How many instances it keeps, those included that have left lately: 100 000.
+    /// How many instances it keeps, and of how many it remembers that they have left: 100 000.
     pub instances_max: usize,
+    /// How many bytes instances may take: 256 MiB.
+    pub bytes_max: usize,
     /// The shortest lease that it gives: 1 s.
     pub lease_min: Duration,
     /// The longest lease that it gives: 1 h.
     pub lease_max: Duration,
-    /// For how long instances are kept, beyond their lease, that were last heard of by a node which cannot be heard: 5 min.
+    /// For how long instances are kept beyond their lease while a peer cannot be heard: 5 min.
     pub orphans: Duration,
-    /// For how long it is remembered that an instance has left, which has to be longer than nodes are apart: 10 min.
+    /// For how long it is remembered that an instance has left, beyond its lease and that: 10 min.
     pub memory: Duration,
-    /// How many changes a watcher, or another node, may be behind until it has to begin anew: 4096.
+    /// How many changes a watcher may be behind until it has to begin anew: 4096.
     pub backlog: usize,
+    /// How many sayings another node may be behind until it has to begin anew: 65 536, of which each instance has one each time
+    /// that it says that it is there.
+    pub bus_backlog: usize,
     /// How many watches there may be at a time: 10 000.
     pub watches_max: usize,
+    /// How long a node that has started waits for what the others know before it tells watchers what it knows: 3 s.
+    pub settle: Duration,
     /// The wall clock, in milliseconds since 1970. A simulation has one of its own.
     pub wall_clock_ms: fn() -> u64,
 }
@@ -51,12 +58,15 @@ impl Default for NodeConfig {
         NodeConfig {
             peers: Vec::new(),
             instances_max: 100_000,
+            bytes_max: 256 << 20,
             lease_min: Duration::from_secs(1),
             lease_max: Duration::from_secs(3600),
             orphans: Duration::from_secs(300),
             memory: Duration::from_secs(600),
             backlog: 4096,
+            bus_backlog: 65_536,
             watches_max: 10_000,
+            settle: Duration::from_secs(3),
             wall_clock_ms,
         }
     }
@@ -64,18 +74,28 @@ impl Default for NodeConfig {
 
 /// How often it is looked for who has not been heard of.
 const SWEEP: Duration = Duration::from_millis(250);
+/// A node that has not looked for so long has stood still.
+const STOOD_STILL: Duration = Duration::from_secs(2);
+/// How often other nodes are told that they have heard all.
+const UP_TO_DATE: Duration = Duration::from_secs(1);
 /// How long to wait before another node is connected to again: first, and at most.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// An address that leads to this node is asked again, since it may be a name that leads elsewhere later.
+const ONESELF_AGAIN: Duration = Duration::from_secs(30);
+/// A node that was heard for so long was no accident.
+const LASTED: Duration = Duration::from_secs(5);
 /// How many nodes may listen to this one.
 const LISTENERS_MAX: usize = 32;
-/// How many instances a piece of news has that tells all of them.
+/// How much of all instances a piece of news has.
 const IN_A_PART: usize = 256;
+const PART_BYTES: usize = 256 * 1024;
 /// How many services and instances are told to whoever does not watch.
 const TOLD_MAX: usize = 1000;
+const NAME_BYTES_MAX: usize = 256;
 
-/// A node of the registry: serve it as [`Registry`] and [`Replication`], and have it [tended](Node::tend). Clones are
-/// the same node.
+/// A node of the registry: serve it as [`Registry`] and [`Replication`], and have it [tended](Node::tend), or it misses nobody and
+/// hears nobody. Clones are the same node.
 #[derive(Clone)]
 pub struct Node(Arc<Shared>);
 
@@ -90,8 +110,20 @@ struct Shared {
 struct State {
     book: Book,
     watchers: BTreeMap<String, Topic<Arc<News>>>,
-    /// Other nodes that can be heard, and over how many connections.
-    heard: BTreeMap<u64, usize>,
+    /// Of the last change: wall time, or later.
+    revision: u64,
+    peers: Vec<Peer>,
+    started: Instant,
+    swept: Instant,
+    told: Instant,
+}
+
+/// Another node, as far as this one knows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    /// When it has said last that it has said everything.
+    up_to_date: Option<Instant>,
+    is_oneself: bool,
 }
 
 impl fmt::Debug for Node {
@@ -107,18 +139,24 @@ impl Node {
     /// With a backlog of 0.
     #[must_use]
     pub fn new(config: NodeConfig) -> Node {
-        let id = MachineClock.next_span_id();
+        let (id, now) = (MachineClock.next_span_id(), MachineClock.now());
         let limits = Limits {
             instances_max: config.instances_max,
+            bytes_max: config.bytes_max,
+            lease_max: config.lease_max,
             orphans: config.orphans,
             memory: config.memory,
         };
         let state = State {
             book: Book::new(id, limits),
             watchers: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            revision: 0,
+            peers: vec![Peer::default(); config.peers.len()],
+            started: now,
+            swept: now,
+            told: now,
         };
-        let bus = Topic::new(config.backlog, SlowConsumer::Close);
+        let bus = Topic::new(config.bus_backlog, SlowConsumer::Close);
         Node(Arc::new(Shared { id, config, bus, state: Mutex::new(state) }))
     }
 
@@ -132,9 +170,9 @@ impl Node {
                 node.0.sweep();
             }
         });
-        for peer in &self.0.config.peers {
-            let (node, shard_, peer) = (self.clone(), shard.clone(), peer.clone());
-            shard.spawn(async move { node.hear(&shard_, &peer).await });
+        for peer in 0..self.0.config.peers.len() {
+            let (node, on) = (self.clone(), shard.clone());
+            shard.spawn(async move { node.hear(&on, peer).await });
         }
     }
 
@@ -152,37 +190,64 @@ impl Node {
     }
 
     /// Listens to another node for ever.
-    async fn hear(&self, shard: &Shard, peer: &str) {
+    async fn hear(&self, shard: &Shard, peer: usize) {
+        let address = &self.0.config.peers[peer];
         let mut again = AGAIN;
+        let mut is_told = false;
         loop {
-            match self.hear_once(shard, peer).await {
-                Heard::Oneself => return,
-                Heard::Something => again = AGAIN,
-                Heard::Nothing => again = (2 * again).min(AGAIN_MAX),
-            }
+            let begun = MachineClock.now();
+            let heard = self.hear_once(shard, peer).await;
+            self.0.state.lock().peers[peer].is_oneself = matches!(heard, Heard::Oneself);
+            again = match heard {
+                Heard::Oneself => ONESELF_AGAIN,
+                Heard::Until(reason) => {
+                    let has_lasted = MachineClock.now().since(begun) > LASTED;
+                    if has_lasted || !is_told {
+                        log::warn!("does not hear the node at {address}: {reason}");
+                        is_told = true;
+                    }
+                    if has_lasted { AGAIN } else { (2 * again).min(AGAIN_MAX) }
+                }
+            };
             shard.sleep(again).await;
         }
     }
 
-    async fn hear_once(&self, shard: &Shard, peer: &str) -> Heard {
-        let Ok(client) = shard.connect(peer).await else { return Heard::Nothing };
+    async fn hear_once(&self, shard: &Shard, peer: usize) -> Heard {
+        let address = self.0.config.peers[peer].as_str();
+        let client = match shard.connect(address).await {
+            Ok(client) => client,
+            Err(failure) => return Heard::Until(failure.to_string()),
+        };
         let replication = ReplicationClient::new(client);
-        let Ok(mut said) = replication.replicate().await else { return Heard::Nothing };
-        let Some(Ok(first)) = said.next().await else { return Heard::Nothing };
-        let Said::Node { id } = first.to_owned() else { return Heard::Nothing };
-        if id == self.0.id {
-            return Heard::Oneself;
-        }
-        log::info!("hears the node at {peer}");
-        let _heard = Hearing::begin(&self.0, id);
-        while let Some(Ok(item)) = said.next().await {
-            if let Err(refused) = self.0.take(&item.to_owned()) {
-                log::error!("what the node at {peer} says is not taken: {refused}");
-                return Heard::Nothing;
+        let mut said = match replication.replicate().await {
+            Ok(said) => said,
+            Err(error) => return Heard::Until(error.to_string()),
+        };
+        let mut is_ahead = false;
+        while let Some(item) = said.next().await {
+            let item = match item {
+                Ok(item) => item.to_owned(),
+                Err(error) => return Heard::Until(error.to_string()),
+            };
+            match item {
+                Said::Node { id } if id == self.0.id => return Heard::Oneself,
+                Said::Node { .. } => log::info!("hears the node at {address}"),
+                Said::UpToDate => {
+                    let now = MachineClock.now();
+                    self.0.state.lock().peers[peer].up_to_date = Some(now);
+                }
+                item => {
+                    if self.0.take(&item) == Err(Ahead) && !std::mem::replace(&mut is_ahead, true) {
+                        log::error!(
+                            "the node at {address} says something of a time more than a day ahead, which does \
+                             not count: a clock is wrong"
+                        );
+                    }
+                }
             }
         }
-        log::warn!("does not hear the node at {peer} any more");
-        Heard::Something
+        Heard::Until("it has ended".to_owned())
     }
 }
 
@@ -190,30 +255,8 @@ impl Node {
 enum Heard {
     /// It is this one.
     Oneself,
-    Something,
-    Nothing,
-}
-
-/// While another node can be heard.
-struct Hearing<'a>(&'a Shared, u64);
-
-impl Hearing<'_> {
-    fn begin(shared: &Shared, node: u64) -> Hearing<'_> {
-        *shared.state.lock().heard.entry(node).or_default() += 1;
-        Hearing(shared, node)
-    }
-}
-
-impl Drop for Hearing<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        if let Some(count) = state.heard.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                state.heard.remove(&self.1);
-            }
-        }
-    }
+    /// It was heard, or not, until this happened.
+    Until(String),
 }
 
 /// Tends a node until it is dropped, see [`Node::start`].
@@ -226,46 +269,72 @@ impl Shared {
         (self.config.wall_clock_ms)()
     }
 
-    /// Takes what was said, and tells all who are to know.
-    fn take(&self, said: &Said) -> Result<(), Refused> {
-        self.tell(&mut self.state.lock(), said)
+    /// Takes what another node says, and tells all who are to know.
+    fn take(&self, said: &Said) -> Result<(), Ahead> {
+        let mut state = self.state.lock();
+        let merged = state.book.merge(MachineClock.now(), self.wall_ms(), said)?;
+        self.tell(&mut state, said, merged);
+        Ok(())
+    }
+
+    /// The same of what this node itself says.
+    fn take_own(&self, state: &mut State, said: &Said) {
+        let merged = state.book.take_own(MachineClock.now(), said);
+        self.tell(state, said, merged);
     }
 
     // What is told is told in the order in which it was taken, so all of it is under the lock.
-    fn tell(&self, state: &mut State, said: &Said) -> Result<(), Refused> {
-        let (now, wall_ms) = (MachineClock.now(), self.wall_ms());
-        let merged = state.book.merge(now, wall_ms, said)?;
+    fn tell(&self, state: &mut State, said: &Said, merged: Merged) {
         if merged.is_news {
             // Whoever is too slow is closed, so nobody is waited for.
             let _ = self.bus.publish(Arc::new(said.clone()));
         }
         if let Some(change) = merged.change {
-            state.tell_watchers(wall_ms, change);
+            state.tell_watchers(self.wall_ms(), change);
         }
-        Ok(())
     }
 
     fn sweep(&self) {
         let (now, wall_ms) = (MachineClock.now(), self.wall_ms());
         let mut state = self.state.lock();
-        let State { book, heard, .. } = &mut *state;
-        let missed = book.sweep(now, |node| node == self.id || heard.contains_key(&node));
-        for key in missed {
+        let pause = now.since(state.swept);
+        state.swept = now;
+        if pause > STOOD_STILL {
+            log::warn!("stood still for {pause:?}");
+            state.book.stood_still(pause);
+        }
+        let up_to_date = state.up_to_date();
+        for key in state.book.sweep(now, up_to_date) {
             log::info!("{}/{} was not heard of within its lease", key.service, key.name);
             state.tell_watchers(wall_ms, Change::Removed(key));
         }
         state.watchers.retain(|_, topic| topic.subscribers() > 0);
+        if now.since(state.told) >= UP_TO_DATE {
+            state.told = now;
+            let _ = self.bus.publish(Arc::new(Said::UpToDate));
+        }
     }
 }
 
 impl State {
+    /// How far all other nodes have told what they know.
+    fn up_to_date(&self) -> Instant {
+        let others = self.peers.iter().filter(|peer| !peer.is_oneself);
+        others.map(|peer| peer.up_to_date.unwrap_or(Instant::ZERO)).min().unwrap_or(Instant::FAR)
+    }
+
+    fn next_revision(&mut self, wall_ms: u64) -> u64 {
+        self.revision = wall_ms.max(self.revision.saturating_add(1));
+        self.revision
+    }
+
     fn tell_watchers(&mut self, clock_ms: u64, change: Change) {
         // Each change has a revision of its own, watched or not: who watches later is told of a later one.
-        let revision = self.book.tick(clock_ms);
+        let revision = self.next_revision(clock_ms);
         let (service, news) = match change {
-            Change::Put(instance) => {
-                let service = instance.service.clone();
-                (service, News::Put { revision, clock_ms, instance: line(&instance) })
+            Change::Put(key, line) => {
+                let instance = line.as_ref().to_owned();
+                (key.service, News::Put { revision, clock_ms, instance })
             }
             Change::Removed(Key { service, name }) => {
                 (service, News::Removed { revision, clock_ms, name })
@@ -283,33 +352,30 @@ impl State {
 
 impl Registry for Node {
     async fn register(&self, registration: Registration) -> Result<Registered, Refused> {
-        let Registration { instance, lease_ms, registered_ms } = registration;
+        let Registration { instance, lease_ms, incarnation, registered_ms } = registration;
         let config = &self.0.config;
         let lease = Duration::from_millis(lease_ms.into());
         if lease < config.lease_min || lease > config.lease_max {
-            let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
             let (min_ms, max_ms) = (ms(config.lease_min), ms(config.lease_max));
             return Err(Refused::BadLease { min_ms, max_ms });
         }
+        let instance = read(&instance).map_err(|what| Refused::BadInstance { what })?;
+        let registering = Registering { instance, lease, incarnation, registered_ms };
         let mut state = self.0.state.lock();
-        let wall_ms = self.0.wall_ms();
-        let (registered_ms, said) =
-            state.book.register(wall_ms, &instance, lease_ms, registered_ms)?;
-        self.0.tell(&mut state, &said)?;
+        let (registered_ms, said) = state.book.register(self.0.wall_ms(), registering)?;
+        self.0.take_own(&mut state, &said);
         Ok(Registered { registered_ms, renew_ms: lease_ms / 3 })
     }
 
-    async fn renew(&self, key: Key) -> Result<(), Refused> {
+    async fn withdraw(&self, withdrawal: Withdrawal) {
+        let Withdrawal { key, incarnation, lease_ms } = withdrawal;
+        if key.service.len().max(key.name.len()) > NAME_BYTES_MAX {
+            return;
+        }
         let mut state = self.0.state.lock();
-        let said = state.book.renew(self.0.wall_ms(), &key)?;
-        self.0.tell(&mut state, &said)
-    }
-
-    async fn withdraw(&self, key: Key) {
-        let mut state = self.0.state.lock();
-        if let Some(said) = state.book.withdraw(self.0.wall_ms(), key) {
-            // Of a time of this node's own.
-            let _ = self.0.tell(&mut state, &said);
+        let said = state.book.withdraw(self.0.wall_ms(), key, incarnation, lease_ms);
+        if let Some(said) = said {
+            self.0.take_own(&mut state, &said);
         }
     }
 
@@ -318,20 +384,29 @@ impl Registry for Node {
         cx: &Context,
         watched: Watched,
     ) -> Result<impl Stream<Item = News>, Refused> {
+        let Watched { service, heard } = watched;
+        if service.is_empty() || service.len() > NAME_BYTES_MAX {
+            return Err(Refused::BadName);
+        }
+        let config = &self.0.config;
         let mut state = self.0.state.lock();
-        let wall_ms = self.0.wall_ms();
-        // Whoever was told something by another node is told what is later.
-        state.book.witness(wall_ms, watched.heard)?;
-        if state.watches() >= self.0.config.watches_max {
+        let is_new = MachineClock.now().since(state.started) < config.settle;
+        if is_new && state.up_to_date() == Instant::ZERO {
+            return Err(Refused::Starting);
+        }
+        if state.watches() >= config.watches_max {
             return Err(Refused::Busy);
         }
-        let revision = state.book.tick(wall_ms);
-        let instances: Vec<_> = state.book.instances(&watched.service).cloned().collect();
-        let topic = || Topic::new(self.0.config.backlog, SlowConsumer::Close);
-        let topic = state.watchers.entry(watched.service).or_insert_with(topic);
-        let news = topic.subscribe().until(cx.draining());
-        let first = All { revision, clock_ms: wall_ms, instances, next: Some(0) };
-        Ok(FirstThen { first, then: news })
+        let clock_ms = self.0.wall_ms();
+        let revision = state.next_revision(clock_ms);
+        let instances = state.book.instances(&service).cloned().collect();
+        let topic = || Topic::new(config.backlog, SlowConsumer::Close);
+        let topic = state.watchers.entry(service).or_insert_with(topic);
+        let then = topic.subscribe().until(cx.draining());
+        let first = All { revision, clock_ms, instances, next: Some(0) };
+        // Whoever was told something by another node is told what is later, without any harm to others' revisions.
+        let later_by = heard.saturating_sub(revision).saturating_add(u64::from(heard >= revision));
+        Ok(Later { news: FirstThen { first, then }, by: later_by })
     }
 
     async fn services(&self) -> Vec<ServiceCount> {
@@ -345,7 +420,13 @@ impl Registry for Node {
 
     async fn instances(&self, service: String) -> Vec<String> {
         let state = self.0.state.lock();
-        state.book.instances(&service).take(TOLD_MAX).map(|it| line(it)).collect()
+        let mut bytes = 0;
+        let fits = |line: &&Arc<str>| {
+            bytes += line.len();
+            bytes <= 4 * PART_BYTES
+        };
+        let lines = state.book.instances(&service).take(TOLD_MAX).take_while(fits);
+        lines.map(|line| line.as_ref().to_owned()).collect()
     }
 }
 
@@ -355,9 +436,9 @@ impl Replication for Node {
         if self.0.bus.subscribers() >= LISTENERS_MAX {
             return Err(Refused::Busy);
         }
-        let mut first = vec![Said::Node { id: self.0.id }];
-        first.extend(state.book.all());
-        let first = first.into_iter();
+        let known = state.book.all(MachineClock.now()).into_iter().map(Known::say);
+        let first = std::iter::once(Said::Node { id: self.0.id }).chain(known);
+        let first = first.chain(std::iter::once(Said::UpToDate));
         Ok(FirstThen { first, then: self.0.bus.subscribe().until(cx.draining()) })
     }
 }
@@ -367,7 +448,7 @@ impl Replication for Node {
 struct All {
     revision: u64,
     clock_ms: u64,
-    instances: Vec<Arc<Instance>>,
+    instances: Vec<Arc<str>>,
     /// Where the next part begins; `None` behind the last one.
     next: Option<usize>,
 }
@@ -376,11 +457,17 @@ impl Iterator for All {
     type Item = News;
 
     fn next(&mut self) -> Option<News> {
-        let from = self.next.take()?;
-        let to = self.instances.len().min(from + IN_A_PART);
-        let is_last = to == self.instances.len();
-        self.next = (!is_last).then_some(to);
-        let instances = self.instances[from..to].iter().map(|it| line(it)).collect();
+        let rest = &self.instances[self.next?..];
+        let mut bytes = 0;
+        let fits = |line: &&Arc<str>| {
+            bytes += line.len();
+            // One has to, and does: a line is shorter.
+            bytes <= PART_BYTES
+        };
+        let part = rest.iter().take(IN_A_PART).take_while(fits);
+        let instances: Vec<String> = part.map(|line| line.as_ref().to_owned()).collect();
+        let is_last = instances.len() == rest.len();
+        self.next = self.next.filter(|_| !is_last).map(|next| next + instances.len());
         let (revision, clock_ms) = (self.revision, self.clock_ms);
         Some(News::All { revision, clock_ms, instances, is_last })
     }
@@ -404,8 +491,33 @@ where
         match this.first.next() {
             Some(item) => Poll::Ready(Some(item)),
             None => {
-                Pin::new(&mut this.then).poll_next(cx).map(|item| item.map(Arc::unwrap_or_clone))
+                let then = Pin::new(&mut this.then).poll_next(cx);
+                then.map(|item| item.map(Arc::unwrap_or_clone))
             }
         }
+    }
+}
+
+/// News whose revisions are later than they were.
+struct Later<S> {
+    news: S,
+    by: u64,
+}
+
+impl<S: Stream<Item = News> + Unpin> Stream for Later<S> {
+    type Item = News;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<News>> {
+        let this = self.get_mut();
+        let by = this.by;
+        Pin::new(&mut this.news).poll_next(cx).map(|news| {
+            news.map(|mut news| {
+                let (News::All { revision, .. }
+                | News::Put { revision, .. }
+                | News::Removed { revision, .. }) = &mut news;
+                *revision = revision.saturating_add(by);
+                news
+            })
+        })
     }
 }

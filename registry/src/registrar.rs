@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use ringcall::cluster::Clock;
 use ringcall::cluster::discovery::Instance;
 use ringcall::{
     Address, CallError, LocalClient, MachineClock, Register, Shard, ShardConfig, SpanIds,
@@ -11,9 +12,9 @@ use ringcall::{
 };
 
 use crate::addresses::Addresses;
-use crate::book::{key_of, line};
-use crate::thread::{OwnThread, Stop};
-use crate::{Key, Refused, Registration, RegistryClient};
+use crate::book::{key_of, line, ms};
+use crate::thread::{OwnThread, Stop, StopOnDrop, within};
+use crate::{Key, Refused, Registration, RegistryClient, Withdrawal};
 
 /// Keeps a server in the registry for as long as it takes calls: give it to
 /// [`Server::register`](ringcall::Server::register).
@@ -123,10 +124,14 @@ impl Registrar {
         let (mut keeping, stop) = (self.keeping(address, None)?, Stop::default());
         let (on, asked) = (shard.clone(), stop.clone());
         shard.spawn(async move { keeping.keep(&on, &asked).await });
-        Ok(Kept(stop))
+        Ok(Kept(StopOnDrop(stop)))
     }
 
-    fn keeping(&self, address: &Address, begun: Option<Begun>) -> Result<Keeping, StartError> {
+    fn keeping(
+        &self,
+        address: &Address,
+        begun: Option<SyncSender<Begun>>,
+    ) -> Result<Keeping, StartError> {
         let instance = self.instance(address)?;
         if self.addresses.is_empty() {
             return Err("a registry has at least one address".into());
@@ -149,23 +154,29 @@ impl Registrar {
 
 impl Register for Registrar {
     fn register(&mut self, address: &Address) -> Result<(), StartError> {
-        let (begun, begins) = sync_channel(1);
+        let (begun, begins) = sync_channel(8);
         let mut keeping = self.keeping(address, Some(begun))?;
         let keep = async move |shard: Shard, stop: Stop| keeping.keep(&shard, &stop).await;
         let thread = OwnThread::start("registrar", self.config.clone(), keep)?;
-        match begins.recv_timeout(self.patience) {
-            Ok(Ok(())) => self.thread = Some(thread),
-            Ok(Err(refused)) => return Err(refused.into()),
-            Err(_) => {
-                return Err(format!(
-                    "the registry could not be reached within {:?} (`Registrar::patience`), at {}",
-                    self.patience,
-                    self.addresses.join(", ")
-                )
-                .into());
+        let end = MachineClock.now() + self.patience;
+        let mut last = "nobody answers".to_owned();
+        loop {
+            match begins.recv_timeout(end.since(MachineClock.now())) {
+                Ok(Begun::Registered) => {
+                    self.thread = Some(thread);
+                    return Ok(());
+                }
+                Ok(Begun::Refused(refused)) => return Err(refused.into()),
+                Ok(Begun::Tried(reason)) => last = reason,
+                Err(_) => {
+                    let patience = self.patience;
+                    let text = format!(
+                        "the server could not be registered within {patience:?} (`Registrar::patience`): {last}"
+                    );
+                    return Err(text.into());
+                }
             }
         }
-        Ok(())
     }
 
     fn unregister(&mut self) {
@@ -181,40 +192,36 @@ fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// How long a registry may take to answer.
-const ANSWER: Duration = Duration::from_secs(1);
-
 /// An instance that is kept on somebody's shard, see [`Registrar::keep_on`]. Dropping it takes the instance back.
+#[derive(Debug)]
 #[must_use = "dropping it takes the instance back"]
-pub struct Kept(Stop);
+pub struct Kept(#[expect(dead_code, reason = "dropping it ends it")] StopOnDrop);
 
-impl fmt::Debug for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kept")
-    }
+/// What becomes of the first registration.
+enum Begun {
+    Registered,
+    /// No node will take the instance.
+    Refused(Refused),
+    /// A node did not, for this reason; others are asked.
+    Tried(String),
 }
 
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.ask();
-    }
-}
-
-/// Is told once how the first registration ended.
-type Begun = SyncSender<Result<(), Refused>>;
+/// How long a registry may take to answer, if leases are not short.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Keeps one instance registered.
 struct Keeping {
     addresses: Addresses,
     key: Key,
+    lease: Duration,
     registration: Registration,
     /// Who waits for it to be registered first.
-    begun: Option<Begun>,
+    begun: Option<SyncSender<Begun>>,
 }
 
 /// Why one node is not asked any more.
 enum Over {
-    /// It cannot be reached.
+    /// It cannot be reached, or does not want the instance now.
     Lost(String),
     /// It does not want the instance, and no other one will.
     Refused(Refused),
@@ -225,33 +232,35 @@ impl Keeping {
         addresses: Addresses,
         instance: &Instance,
         lease: Duration,
-        begun: Option<Begun>,
+        begun: Option<SyncSender<Begun>>,
     ) -> Keeping {
-        let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
-        let registration = Registration { instance: line(instance), lease_ms, registered_ms: None };
-        Keeping { addresses, key: key_of(instance), registration, begun }
+        let registration = Registration {
+            instance: line(instance),
+            lease_ms: ms(lease),
+            incarnation: MachineClock.next_span_id(),
+            registered_ms: None,
+        };
+        Keeping { addresses, key: key_of(instance), lease, registration, begun }
+    }
+
+    /// How long a node may take: two of three may fail before the lease ends.
+    fn answer(&self) -> Duration {
+        ANSWER.min(self.lease / 3)
     }
 
     /// Until it is asked to stop; then the instance is taken back.
     async fn keep(&mut self, shard: &Shard, stop: &Stop) {
         loop {
             let address = self.addresses.next();
-            let at_this = async {
-                let client = shard.connect(address.as_str()).await;
-                let client = client.map_err(|failure| Over::Lost(failure.to_string()))?;
-                self.keep_at(shard, RegistryClient::new(client)).await
-            };
-            match stop.unless(at_this).await {
+            match stop.unless(self.keep_at(shard, &address)).await {
                 None => return self.withdraw(shard, &address).await,
                 Some(Err(Over::Refused(refused))) => {
                     log::error!("the registry at {address} does not take the instance: {refused}");
-                    if let Some(begun) = self.begun.take() {
-                        let _ = begun.send(Err(refused));
-                        return;
-                    }
+                    self.tell(Begun::Refused(refused));
                 }
                 Some(Err(Over::Lost(reason))) => {
                     log::warn!("the registry at {address} cannot be told: {reason}");
+                    self.tell(Begun::Tried(format!("{address}: {reason}")));
                 }
                 Some(Ok(never)) => match never {},
             }
@@ -263,39 +272,54 @@ impl Keeping {
         }
     }
 
-    /// Registers at a node, and renews there for as long as it can be reached.
+    fn tell(&mut self, begun: Begun) {
+        // Whoever waits takes what there is; one that has not taken eight of them has given up.
+        if let Some(sender) = &self.begun
+            && sender.try_send(begun).is_err()
+        {
+            self.begun = None;
+        }
+    }
+
+    async fn connect(
+        &self,
+        shard: &Shard,
+        address: &str,
+    ) -> Result<RegistryClient<LocalClient>, Over> {
+        let connected = within(shard, self.answer(), shard.connect(address)).await;
+        let client = connected.ok_or_else(|| Over::Lost("it does not answer".to_owned()))?;
+        Ok(RegistryClient::new(client.map_err(|failure| Over::Lost(failure.to_string()))?))
+    }
+
+    /// Registers at a node, again and again for as long as it can be reached.
     async fn keep_at(
         &mut self,
         shard: &Shard,
-        registry: RegistryClient<LocalClient>,
+        address: &str,
     ) -> Result<std::convert::Infallible, Over> {
+        let registry = self.connect(shard, address).await?;
         loop {
-            let registered = registry.register(&self.registration).deadline(ANSWER).await;
+            let registered = registry.register(&self.registration).deadline(self.answer()).await;
             let registered = registered.map_err(Over::from)?.to_owned();
             self.registration.registered_ms = Some(registered.registered_ms);
             self.addresses.heard();
-            if let Some(begun) = self.begun.take() {
-                let _ = begun.send(Ok(()));
-            }
-            let renew = Duration::from_millis(registered.renew_ms.into());
-            loop {
-                shard.sleep(renew).await;
-                match registry.renew(&self.key).deadline(ANSWER).await {
-                    Ok(_) => {}
-                    // It was cut off for too long, or the node has forgotten everything.
-                    Err(CallError::App(Refused::Unknown)) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            self.tell(Begun::Registered);
+            self.begun = None;
+            shard.sleep(Duration::from_millis(registered.renew_ms.into())).await;
         }
     }
 
     /// Takes the instance back, if a node can be told at once. Otherwise its lease ends.
     async fn withdraw(&mut self, shard: &Shard, address: &str) {
-        let others = self.addresses.next();
-        for address in [address, &others] {
-            let Ok(client) = shard.connect(address).await else { continue };
-            if RegistryClient::new(client).withdraw(&self.key).deadline(ANSWER).await.is_ok() {
+        let Registration { lease_ms, incarnation, registered_ms, .. } = self.registration;
+        if registered_ms.is_none() {
+            return;
+        }
+        let withdrawal = Withdrawal { key: self.key.clone(), incarnation, lease_ms };
+        let other = self.addresses.next();
+        for address in [address, &other] {
+            let Ok(registry) = self.connect(shard, address).await else { continue };
+            if registry.withdraw(&withdrawal).deadline(self.answer()).await.is_ok() {
                 return;
             }
         }

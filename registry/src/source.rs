@@ -2,18 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringcall::cluster::Instant;
 use ringcall::cluster::discovery::{
     Change, Delta, Instance, Revision, Snapshot, Source, Update, read_list,
 };
-use ringcall::{Shard, ShardConfig};
+use ringcall::cluster::{Clock, Instant};
+use ringcall::{MachineClock, Shard, ShardConfig};
 
 use crate::addresses::Addresses;
 use crate::book::OF_A_SERVICE_MAX;
-use crate::thread::{OwnThread, Stop};
+use crate::thread::{OwnThread, Stop, StopOnDrop, within};
 use crate::{News, RegistryClient, Watched};
 
 /// The instances of a service, as the registry has them: a [`Source`] for [`Watch`](ringcall::cluster::Watch).
@@ -24,8 +25,15 @@ use crate::{News, RegistryClient, Watched};
 #[derive(Debug)]
 pub struct RegistrySource {
     inbox: Arc<Inbox>,
-    /// Unless somebody else's shard does it.
-    _thread: Option<OwnThread>,
+    _following: Follows,
+}
+
+/// Who follows: a thread that ends with the source, or a task on somebody else's shard, which does, too.
+#[derive(Debug)]
+#[expect(dead_code, reason = "dropping it ends it")]
+enum Follows {
+    Thread(OwnThread),
+    Task(StopOnDrop),
 }
 
 /// Changes that were not asked for yet: more than that, and all is asked for anew.
@@ -80,13 +88,12 @@ impl RegistrySource {
         config: ShardConfig,
     ) -> io::Result<RegistrySource> {
         let inbox = Arc::new(Inbox::default());
-        let mut following =
-            Following::new(Addresses::new(addresses), service.into(), Arc::downgrade(&inbox));
+        let mut following = Following::new(addresses, service, &inbox);
         let follow = async move |shard: Shard, stop: Stop| {
             stop.unless(following.follow(&shard)).await;
         };
         let thread = OwnThread::start("registry-source", config, follow)?;
-        Ok(RegistrySource { inbox, _thread: Some(thread) })
+        Ok(RegistrySource { inbox, _following: Follows::Thread(thread) })
     }
 
     /// The same on a shard of yours, for a loop of your own, or a simulation.
@@ -100,11 +107,13 @@ impl RegistrySource {
         service: impl Into<String>,
     ) -> RegistrySource {
         let inbox = Arc::new(Inbox::default());
-        let mut following =
-            Following::new(Addresses::new(addresses), service.into(), Arc::downgrade(&inbox));
-        let on = shard.clone();
-        shard.spawn(async move { following.follow(&on).await });
-        RegistrySource { inbox, _thread: None }
+        let mut following = Following::new(addresses, service, &inbox);
+        let (on, stop) = (shard.clone(), Stop::default());
+        let asked = stop.clone();
+        shard.spawn(async move {
+            let _ = asked.unless(following.follow(&on)).await;
+        });
+        RegistrySource { inbox, _following: Follows::Task(StopOnDrop(stop)) }
     }
 }
 
@@ -119,22 +128,40 @@ struct Following {
     service: String,
     /// The latest revision of which somebody has told.
     heard: u64,
-    inbox: Weak<Inbox>,
+    inbox: Arc<Inbox>,
 }
 
+/// A node that was heard for so long was no accident.
+const LASTED: Duration = Duration::from_secs(5);
+/// How long a node may take to begin.
+const ANSWER: Duration = Duration::from_secs(5);
+
 impl Following {
-    fn new(addresses: Addresses, service: String, inbox: Weak<Inbox>) -> Following {
-        Following { addresses, service, heard: 0, inbox }
+    fn new(
+        addresses: impl IntoIterator<Item = impl Into<String>>,
+        service: impl Into<String>,
+        inbox: &Arc<Inbox>,
+    ) -> Following {
+        let (addresses, inbox) = (Addresses::new(addresses), Arc::clone(inbox));
+        Following { addresses, service: service.into(), heard: 0, inbox }
     }
 
-    /// Until nobody takes what is heard.
     async fn follow(&mut self, shard: &Shard) {
-        while self.inbox.strong_count() > 0 {
+        loop {
             let address = self.addresses.next();
-            let Err(reason) = self.watch(shard, &address).await else { continue };
+            let begun = MachineClock.now();
+            let reason = match self.watch(shard, &address).await {
+                // It drains, or this side was too slow; the next one has the same.
+                Ok(()) => "it has ended".to_owned(),
+                Err(reason) => reason,
+            };
+            if MachineClock.now().since(begun) > LASTED {
+                self.addresses.heard();
+                continue;
+            }
             log::warn!("the registry at {address} cannot be watched: {reason}");
             if let Some(again) = self.addresses.failed() {
-                self.put(Update::Outage(format!("{address}: {reason}")));
+                self.inbox.put(Update::Outage(format!("{address}: {reason}")));
                 shard.sleep(again).await;
             }
         }
@@ -142,20 +169,21 @@ impl Following {
 
     /// Hears one node for as long as it can be heard.
     async fn watch(&mut self, shard: &Shard, address: &str) -> Result<(), String> {
-        let client = shard.connect(address).await.map_err(|failure| failure.to_string())?;
-        let registry = RegistryClient::new(client);
         let watched = Watched { service: self.service.clone(), heard: self.heard };
-        let mut news = registry.watch(&watched).await.map_err(|error| error.to_string())?;
+        let connected = within(shard, ANSWER, shard.connect(address)).await;
+        let client =
+            connected.ok_or("it does not answer")?.map_err(|failure| failure.to_string())?;
+        let registry = RegistryClient::new(client);
+        let begun = registry.watch(&watched).deadline(ANSWER).await;
+        let mut news = begun.map_err(|error| error.to_string())?;
         let mut all = Vec::new();
         while let Some(item) = news.next().await {
             let item = item.map_err(|error| error.to_string())?.to_owned();
             let Some(update) = self.understand(item, &mut all)? else { continue };
-            self.addresses.heard();
-            if !self.put(update) {
+            if !self.inbox.put(update) {
                 return Err("more has changed than was asked for".to_owned());
             }
         }
-        // It has told everything, and drains; the next one has the same.
         Ok(())
     }
 
@@ -192,10 +220,6 @@ impl Following {
         };
         let changes = change.into_iter().collect();
         Ok(Some(Update::Delta { delta: Delta { revision, changes }, clock_ms }))
-    }
-
-    fn put(&self, update: Update) -> bool {
-        self.inbox.upgrade().is_some_and(|inbox| inbox.put(update))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{fmt, io, thread};
 
 use parking_lot::Mutex;
@@ -98,4 +99,34 @@ impl Stop {
         })
         .await
     }
+}
+
+/// Asks when it is dropped.
+pub(crate) struct StopOnDrop(pub(crate) Stop);
+
+impl fmt::Debug for StopOnDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StopOnDrop")
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
+}
+
+/// What the future gives, unless it takes longer than that.
+pub(crate) async fn within<T>(
+    shard: &Shard,
+    time: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut late = std::pin::pin!(shard.sleep(time));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }

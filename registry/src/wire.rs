@@ -4,8 +4,8 @@ use std::fmt;
 
 /// When something was said, and by which node: the order of all that is said of an instance.
 ///
-/// The time is a Lamport clock (Lamport, *Time, Clocks, and the Ordering of Events in a Distributed System*, 1978) that is
-/// not behind the node's wall clock, so that a node which has forgotten everything is not behind what it said before.
+/// The time is that of the node's wall clock, or later, so that it is later than what was said of the same instance before
+/// (a clock as of Lamport, *Time, Clocks, and the Ordering of Events in a Distributed System*, 1978, for each instance).
 #[ringcall::message]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
@@ -33,6 +33,8 @@ pub struct Registration {
     pub instance: String,
     /// For how long it is there without being heard of, in milliseconds.
     pub lease_ms: u32,
+    /// A number that no other process has: of two with one name the one that came later has it.
+    pub incarnation: u64,
     /// When it was registered first, if this is not the first time: as [`Registered`] said then.
     pub registered_ms: Option<u64>,
 }
@@ -43,8 +45,20 @@ pub struct Registration {
 pub struct Registered {
     /// Since when, by the registry's clock.
     pub registered_ms: u64,
-    /// After which time it should be renewed, in milliseconds.
+    /// After which time it should say so again, in milliseconds.
     pub renew_ms: u32,
+}
+
+/// An instance that leaves.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Which.
+    pub key: Key,
+    /// As in its [`Registration`].
+    pub incarnation: u64,
+    /// As in its [`Registration`].
+    pub lease_ms: u32,
 }
 
 /// Why the registry did not do it.
@@ -63,17 +77,19 @@ pub enum Refused {
         /// The longest one.
         max_ms: u32,
     },
-    /// It is not registered, or not any more: register it again.
-    Unknown,
+    /// Another process has registered under its name since.
+    Replaced,
     /// There is no room for it.
     Full {
         /// How many there may be.
         instances_max: u32,
     },
-    /// So many watch, or listen, already that it takes no more (`NodeConfig::watches_max`).
+    /// So many watch (`NodeConfig::watches_max`), or 32 nodes listen, that it takes no more.
     Busy,
-    /// The caller has heard something of a time that this node will not reach for a day: a clock is wrong.
-    FromTheFuture,
+    /// The node has just started, and has not heard yet what the others know.
+    Starting,
+    /// No service is called so: a name has at most 256 bytes.
+    BadName,
 }
 
 impl fmt::Display for Refused {
@@ -83,13 +99,18 @@ impl fmt::Display for Refused {
             Refused::BadLease { min_ms, max_ms } => {
                 write!(f, "a lease has {min_ms} to {max_ms} ms")
             }
-            Refused::Unknown => f.write_str("it is not registered: register it again"),
+            Refused::Replaced => f.write_str("another process has registered under its name since"),
             Refused::Full { instances_max } => write!(
                 f,
                 "the registry has {instances_max} instances already (`NodeConfig::instances_max`)"
             ),
-            Refused::Busy => f.write_str("too many watch already (`NodeConfig::watches_max`)"),
-            Refused::FromTheFuture => f.write_str("that is of a time more than a day ahead"),
+            Refused::Busy => f.write_str(
+                "so many watch (`NodeConfig::watches_max`) or listen that it takes no more",
+            ),
+            Refused::Starting => {
+                f.write_str("the node has just started, and has not heard the others yet")
+            }
+            Refused::BadName => f.write_str("the name of a service has 1 to 256 bytes"),
         }
     }
 }
@@ -156,16 +177,26 @@ pub enum Said {
         instance: String,
         /// For how long.
         lease_ms: u32,
-        /// When that was said.
+        /// Which process it is.
+        incarnation: u64,
+        /// For how long that has been known, in milliseconds.
+        age_ms: u32,
+        /// When it was said.
         stamp: Stamp,
     },
     /// An instance has left.
     Removed {
         /// Which.
         key: Key,
-        /// When that was said.
+        /// For how long it would have been there.
+        lease_ms: u32,
+        /// For how long that has been known, in milliseconds.
+        age_ms: u32,
+        /// When it was said.
         stamp: Stamp,
     },
+    /// All that was known when this was said has been said: behind what there was at first, and then every second.
+    UpToDate,
 }
 
 /// How many instances of a service there are.
@@ -181,17 +212,13 @@ pub struct ServiceCount {
 /// For instances, and for whoever calls them.
 #[ringcall::service]
 pub trait Registry {
-    /// Registers an instance, or says something else of one that is. It has to be renewed within its lease.
+    /// Registers an instance, or says that one is still there, which has to be done within its lease.
     #[method(idempotent)]
     async fn register(&self, registration: Registration) -> Result<Registered, Refused>;
 
-    /// Says that an instance is still there.
+    /// Takes an instance back. It is no error if it is not there, or is another process by now.
     #[method(idempotent)]
-    async fn renew(&self, key: Key) -> Result<(), Refused>;
-
-    /// Takes an instance back. It is no error if it is not there.
-    #[method(idempotent)]
-    async fn withdraw(&self, key: Key);
+    async fn withdraw(&self, withdrawal: Withdrawal);
 
     /// All instances of a service, and then what changes, as it changes.
     async fn watch(

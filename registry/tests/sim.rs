@@ -2,11 +2,12 @@
 //! that is what is there.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringcall::cluster::Clock as _;
-use ringcall::cluster::discovery::{Discovery, DiscoveryConfig, Source as _, Wanted};
+use ringcall::cluster::discovery::{Discovery, DiscoveryConfig, Listed, Source as _, Wanted};
 use ringcall::sim::Fault;
 use ringcall::{Address, MachineClock, Shard, SpanIds as _, sim};
 use ringcall_registry::{
@@ -37,28 +38,44 @@ fn address(port: u16) -> Address {
     format!("10.0.0.1:{port}").parse().expect("an address")
 }
 
-/// The names of the instances that a node has; `None` if it does not say.
+/// The instances that a node has, `name@address`; `None` if it does not say.
 async fn names(shard: &Shard, node: &str) -> Option<BTreeSet<String>> {
     let registry = RegistryClient::new(shard.connect(node).await.ok()?);
     let lines = registry.instances(&"quotes".to_owned()).await.ok()?;
-    Some(lines.iter().filter_map(|line| Some(line.split(' ').nth(1)?.to_owned())).collect())
+    let instance = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        Some(format!("{}@{}", words.next()?, words.next()?))
+    };
+    Some(lines.iter().filter_map(|line| instance(line)).collect())
 }
 
-/// Waits until all nodes have exactly these.
-async fn agree(shard: &Shard, expected: &[&str]) {
-    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+/// Where the instances are that have lives: at another port in each.
+type Ports = Rc<RefCell<BTreeMap<&'static str, u16>>>;
+
+fn expected(ports: &Ports, more: &[&str]) -> BTreeSet<String> {
+    let lives = ports.borrow().iter().map(|(name, port)| at(name, *port)).collect::<Vec<_>>();
+    lives.into_iter().chain(more.iter().map(|name| (*name).to_owned())).collect()
+}
+
+fn at(name: &str, port: u16) -> String {
+    format!("{name}@{}", address(port))
+}
+
+/// Waits until all nodes have exactly those that there are, and these.
+async fn agree(shard: &Shard, ports: &Ports, more: &[&str]) {
     let mut seen = Vec::new();
     for _ in 0..300 {
         seen.clear();
         for node in NODES {
             seen.push(names(shard, node).await);
         }
+        let expected = expected(ports, more);
         if seen.iter().all(|names| names.as_ref() == Some(&expected)) {
             return;
         }
         shard.sleep(Duration::from_millis(250)).await;
     }
-    panic!("the nodes do not agree on {expected:?}: {seen:?}");
+    panic!("the nodes do not agree on {:?}: {seen:?}", expected(ports, more));
 }
 
 fn run(seeds: std::ops::Range<u64>) {
@@ -78,10 +95,15 @@ fn run(seeds: std::ops::Range<u64>) {
                 shard.serve(node.into_replication())
             });
         }
+        let ports = Ports::default();
         for (number, name) in INSTANCES.into_iter().enumerate() {
             let kept: RefCell<Option<Kept>> = RefCell::default();
+            let (ports, life) = (Rc::clone(&ports), Cell::new(0));
             world.server(name, move |shard| {
-                let address = address(7000 + number as u16);
+                life.set(life.get() + 1);
+                let port = 7000 + 1000 * number as u16 + life.get();
+                ports.borrow_mut().insert(name, port);
+                let address = address(port);
                 let now = registrar(name).keep_on(shard, &address).expect("an instance");
                 // The life before has ended without a word.
                 drop(kept.replace(Some(now)));
@@ -93,24 +115,24 @@ fn run(seeds: std::ops::Range<u64>) {
             let discovery = Discovery::new(Wanted::service("quotes"), DiscoveryConfig::default());
             let mut discovery = discovery.expect("the defaults make sense");
 
-            let four = registrar("four").keep_on(&shard, &address(7004)).expect("an instance");
+            let four = registrar("four").keep_on(&shard, &address(6999)).expect("an instance");
             shard.sleep(Duration::from_secs(10)).await;
-            agree(&shard, &["four", "one", "three", "two"]).await;
+            agree(&shard, &ports, &[&at("four", 6999)]).await;
             drop(four);
-            agree(&shard, &INSTANCES).await;
+            agree(&shard, &ports, &[]).await;
 
             // It does not come back, and nobody is lost, whoever still has something to say of before.
             for _ in 0..20 {
                 shard.sleep(Duration::from_secs(1)).await;
                 for node in NODES {
                     let names = names(&shard, node).await;
-                    assert!(names.is_none_or(|names| !names.contains("four")), "it had left");
+                    let is_back = |names: BTreeSet<String>| names.contains(&at("four", 6999));
+                    assert!(!names.is_some_and(is_back), "it had left");
                 }
             }
-            agree(&shard, &INSTANCES).await;
+            agree(&shard, &ports, &[]).await;
 
             // A caller has the same list in the end.
-            let expected: BTreeSet<&str> = INSTANCES.into_iter().collect();
             let mut listed = BTreeSet::new();
             for _ in 0..600 {
                 let now = MachineClock.now();
@@ -119,8 +141,10 @@ fn run(seeds: std::ops::Range<u64>) {
                 }
                 discovery.handle_timeout(now);
                 let listing = discovery.listing().clone();
-                listed = listing.instances.iter().map(|it| it.instance.name.clone()).collect();
-                if listed.iter().map(String::as_str).eq(expected.iter().copied()) {
+                let instance =
+                    |it: &Listed| format!("{}@{}", it.instance.name, it.instance.address);
+                listed = listing.instances.iter().map(instance).collect();
+                if listed == expected(&ports, &[]) {
                     return;
                 }
                 shard.sleep(Duration::from_millis(250)).await;
@@ -130,8 +154,8 @@ fn run(seeds: std::ops::Range<u64>) {
     });
 }
 
-// Seeds up to 700 were run. Seed 34 is a clock that jumps by an hour: a node forgot everything, and what others told it of
-// instances that were still there had only their names.
+// Seed 34 is a clock that jumps by an hour: a node forgot everything, and what others told it of instances that were still
+// there had only their names.
 #[test]
 fn g05_nodes_agree_on_what_is_there_when_the_network_heals() {
     run(0..40);
