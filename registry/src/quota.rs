@@ -6,11 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use ringcall::cluster::{Balanced, CallLimit, Clients, Clock, LimitLease};
+use parking_lot::{Mutex, RwLock};
+use ringcall::cluster::{Balanced, CallLimit, Clients, Clock, Instant, LimitLease};
 use ringcall::{CallError, MachineClock, Shard, ShardConfig, SpanIds};
 
-use crate::shares::Shares;
+use crate::shares::{Shares, left};
 use crate::thread::{OwnThread, Stop};
 
 /// What a caller would like to have of a quota.
@@ -31,7 +31,7 @@ pub struct Ask {
 pub struct Share {
     /// Calls a second; at least one.
     pub per_s: u32,
-    /// For how long, in milliseconds.
+    /// For how long from when it was asked for, in milliseconds.
     pub lease_ms: u32,
 }
 
@@ -41,15 +41,20 @@ pub struct Share {
 pub enum NoShare {
     /// There is no quota of that name.
     NoSuchQuota,
-    /// It has as many callers as calls a second, or ten thousand.
+    /// It has as many callers as calls a second, or a thousand.
     TooManyCallers,
+    /// Who hands out shares has just started, and waits until those of before have ended: for a lease.
+    NotYet,
 }
 
 impl fmt::Display for NoShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             NoShare::NoSuchQuota => "there is no quota of that name",
-            NoShare::TooManyCallers => "the quota has as many callers as calls a second",
+            NoShare::TooManyCallers => {
+                "the quota has as many callers as calls a second, or a thousand"
+            }
+            NoShare::NotYet => "shares of before may be in force yet: ask again",
         })
     }
 }
@@ -67,6 +72,12 @@ pub trait Quota {
 /// Quotas by name: serve them as [`Quota`], in one place, since whoever hands out shares must know of all. When it is away
 /// callers go by what they are limited to without it.
 ///
+/// In its first lease time it hands out nothing: it does not know what was handed out before it started, and that is in
+/// force yet. Before it is started with a shorter lease than it had, the longer one has to have ended.
+///
+/// A quota has a thousand callers at most. Each says itself who it is, so that one that lies may take all places and all
+/// calls: who may call `share` is for [`Server::authorize_calls`](ringcall::Server::authorize_calls) to say.
+///
 /// ```
 /// use std::time::Duration;
 /// use ringcall_registry::{Quota, Quotas};
@@ -77,19 +88,24 @@ pub trait Quota {
 #[derive(Clone, Debug)]
 pub struct Quotas {
     lease: Duration,
-    shares: Arc<Mutex<BTreeMap<String, Shares>>>,
+    /// When nothing is in force any more of what was handed out before.
+    first: Instant,
+    /// Each by itself, so that those who share one do not wait for the others.
+    shares: Arc<RwLock<BTreeMap<String, Arc<Mutex<Shares>>>>>,
 }
 
 impl Quotas {
-    /// None yet. A lease is how long a caller goes by its share without asking again; it asks three times as often.
+    /// None yet. A lease is how long a caller goes by its share without asking again; it asks three times as often, and
+    /// waits no longer for an answer than until it asks again, so that a lease has to be longer than three times what an
+    /// answer takes. The first lease time, in which nothing is handed out, begins here.
     ///
     /// # Panics
     /// With a lease that is not from 100 ms to an hour.
     #[must_use]
     pub fn new(lease: Duration) -> Quotas {
-        let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
+        let bounds = LEASE_MIN..=Duration::from_secs(3600);
         assert!(bounds.contains(&lease), "a lease is from 100 ms to an hour, not {lease:?}");
-        Quotas { lease, shares: Arc::default() }
+        Quotas { lease, first: MachineClock.now() + lease, shares: Arc::default() }
     }
 
     /// With a quota of so many calls a second.
@@ -108,33 +124,37 @@ impl Quotas {
     /// With none, or more than a million.
     pub fn set(&self, name: impl Into<String>, per_s: u32) {
         assert!((1..=1_000_000).contains(&per_s), "a quota is 1 to 1000000 calls a second");
-        let mut shares = self.shares.lock();
-        let entry = shares.entry(name.into());
-        entry.or_insert_with(|| Shares::new(per_s, self.lease)).set(per_s);
+        let new = || Arc::new(Mutex::new(Shares::new(per_s, self.lease, self.first)));
+        let mut shares = self.shares.write();
+        shares.entry(name.into()).or_insert_with(new).lock().set(per_s);
     }
 }
 
 impl Quota for Quotas {
     async fn share(&self, ask: Ask) -> Result<Share, NoShare> {
-        let mut shares = self.shares.lock();
-        let shares = shares.get_mut(&ask.quota).ok_or(NoShare::NoSuchQuota)?;
-        let share = shares.ask(MachineClock.now(), ask.caller, ask.demand_per_s);
+        let shares = self.shares.read().get(&ask.quota).cloned();
+        let shares = shares.ok_or(NoShare::NoSuchQuota)?;
+        let mut shares = shares.lock();
+        let per_s = shares.ask(MachineClock.now(), ask.caller, ask.demand_per_s)?;
         let lease_ms = u32::try_from(shares.lease().as_millis()).unwrap_or(u32::MAX);
-        Ok(Share { per_s: share.ok_or(NoShare::TooManyCallers)?, lease_ms })
+        Ok(Share { per_s, lease_ms })
     }
 }
 
 /// Keeps the calls of a channel within its share of a quota, on a thread of its own, until it is dropped.
 ///
 /// Three times a lease it tells how many calls were made or wanted, and puts the share that it gets [in force](Balanced::lease)
-/// for the lease. What the channel's own [`Settings::limit`](ringcall::cluster::Settings) says holds while there is none:
+/// for the lease, which begins when it asks: an answer that takes longer than a third of it, or a second, is none. What the
+/// channel's own [`Settings::limit`](ringcall::cluster::Settings) says holds while there is none:
 /// before the first one, and when whoever hands them out is away. Dropped, the last share holds until its lease ends.
 #[derive(Debug)]
 #[must_use = "dropping it ends it"]
 pub struct QuotaKeeper(#[expect(dead_code, reason = "dropping it ends it")] OwnThread);
 
-/// How long an answer may take, and how long to wait after one that did not come.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long an answer may take at most, and how long to wait at most after one that did not come.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// The shortest lease, whatever somebody says.
+const LEASE_MIN: Duration = Duration::from_millis(100);
 
 impl QuotaKeeper {
     /// Asks at this address for shares of this quota.
@@ -164,6 +184,7 @@ impl QuotaKeeper {
             quota: quota.into(),
             caller: MachineClock.next_span_id(),
             wanted: Wanted::new(&channel),
+            answer: ANSWER_MAX,
             channel,
         };
         let keep = async move |shard: Shard, stop: Stop| {
@@ -178,6 +199,8 @@ struct Keeping {
     quota: String,
     caller: u64,
     wanted: Wanted,
+    /// How long an answer may take: a third of a lease, once that is known.
+    answer: Duration,
     channel: Balanced<Clients>,
 }
 
@@ -189,7 +212,7 @@ impl Keeping {
                 Err(reason) => reason,
             };
             log::warn!("no share of the quota {} from {}: {reason}", self.quota, self.address);
-            shard.sleep(ANSWER).await;
+            shard.sleep(self.answer).await;
         }
     }
 
@@ -199,22 +222,35 @@ impl Keeping {
         loop {
             let demand_per_s = self.wanted.per_second(&self.channel);
             let ask = Ask { quota: self.quota.clone(), caller: self.caller, demand_per_s };
-            let share = quota.share(&ask).deadline(ANSWER).await;
-            let share = share.map_err(|error: CallError<NoShare>| error.to_string())?.to_owned();
-            let time = Duration::from_millis(share.lease_ms.into());
-            // A tenth of a second's at once, as they come.
-            let limit = CallLimit::per_second(share.per_s, (share.per_s / 10).max(1));
-            let leased = self.channel.lease(None, LimitLease { limit, time });
-            leased.map_err(|bad| bad.to_string())?;
-            shard.sleep(time / 3).await;
+            let asked = MachineClock.now();
+            let time = match quota.share(&ask).deadline(self.answer).await {
+                Ok(share) => self.take(asked, share.to_owned())?,
+                Err(CallError::App(NoShare::NotYet)) => self.answer,
+                Err(error) => return Err(error.to_string()),
+            };
+            shard.sleep(time).await;
         }
+    }
+
+    /// Puts a share in force that was asked for then, for what is left of it. Says when to ask again.
+    fn take(&mut self, asked: Instant, share: Share) -> Result<Duration, String> {
+        let lease = Duration::from_millis(share.lease_ms.into());
+        let again = lease.max(LEASE_MIN) / 3;
+        self.answer = again.min(ANSWER_MAX);
+        // A tenth of a second's at once, as they come.
+        let limit = CallLimit::per_second(share.per_s, (share.per_s / 10).max(1));
+        let time = left(lease, MachineClock.now().since(asked));
+        let time = time.ok_or("the answer came when its lease had ended")?;
+        let leased = self.channel.lease(None, LimitLease { limit, time });
+        leased.map_err(|bad| bad.to_string())?;
+        Ok(again)
     }
 }
 
 /// How many calls a channel makes, or would make.
 struct Wanted {
     calls: u64,
-    at: ringcall::cluster::Instant,
+    at: Instant,
 }
 
 impl Wanted {

@@ -1,12 +1,13 @@
 //! Callers that share a quota, over real sockets.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringcall::cluster::discovery::{Instance, Listing};
 use ringcall::cluster::{Balanced, CallLimit, Clients, Clock as _, Settings};
 use ringcall::{Address, BlockOn, CallError, Cause, Client, MachineClock, RunningServer, Server};
-use ringcall_registry::{Ask, NoShare, Quota as _, QuotaClient, QuotaKeeper, Quotas};
+use ringcall_registry::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 
 #[ringcall::service(name = "test.Echo")]
 trait Echo {
@@ -86,9 +87,9 @@ fn callers_share_what_there_is() {
     let quota = QuotaClient::<Client>::connect(server.address()).wait().unwrap();
     let ask = |caller, demand_per_s| {
         let ask = Ask { quota: "echo".to_owned(), caller, demand_per_s };
-        quota.share(&ask).wait().unwrap().per_s.to_native()
+        quota.share(&ask).wait().map_or(0, |share| share.per_s.to_native())
     };
-    assert_eq!(ask(1, 5000), 1000);
+    eventually("one that is alone gets all of it", || ask(1, 5000) == 1000);
     eventually("another one gets half of it", || (ask(1, 5000), ask(2, 5000)) == (500, 500));
     eventually("one that wants less gets less", || (ask(1, 5000), ask(2, 99)) == (876, 124));
 }
@@ -103,8 +104,36 @@ fn what_there_is_no_share_of_is_told() {
         quota.share(&ask).wait().map(|share| share.per_s.to_native())
     };
     assert_eq!(ask("two", 1), Err(CallError::App(NoShare::NoSuchQuota)));
-    assert_eq!(ask("one", 1), Ok(1));
+    // What was handed out before it started may be in force for a lease yet.
+    assert_eq!(ask("one", 1), Err(CallError::App(NoShare::NotYet)));
     assert_eq!(ask("one", 2), Err(CallError::App(NoShare::TooManyCallers)));
+}
+
+/// Hands out one call a second, when the lease of it has long ended.
+struct Late(Arc<AtomicU32>);
+
+impl Quota for Late {
+    #[expect(clippy::disallowed_methods, reason = "tests may sleep")]
+    async fn share(&self, _: Ask) -> Result<Share, NoShare> {
+        std::thread::sleep(Duration::from_millis(300));
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Share { per_s: 1, lease_ms: 200 })
+    }
+}
+
+#[test]
+fn a_share_that_arrives_when_its_lease_has_ended_is_none() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let late = Server::bind("127.0.0.1:0").service(Late(Arc::clone(&asked)).into_quota());
+    let late = late.start().unwrap();
+    let server = Server::bind("127.0.0.1:0").service(Mirror.into_echo()).start().unwrap();
+    let balanced = channel(server.address(), CallLimit::default());
+    let echo = EchoClient::new(balanced.clone());
+    let _keeper = QuotaKeeper::start(late.address().to_string(), "echo", balanced).unwrap();
+    eventually("it has been asked for a while", || {
+        assert!(!is_limited(&echo), "by what has ended");
+        asked.load(Ordering::Relaxed) >= 4
+    });
 }
 
 #[test]

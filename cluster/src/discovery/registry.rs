@@ -4,6 +4,11 @@
 //! and a snapshot outdates every change up to its revision. So it does not matter in which order updates
 //! arrive, or how often. An instance is known by its service and its name: a source may say that services have
 //! instances of the same name.
+//!
+//! That takes remembering of each name when it changed last, also of those that are gone. Of more than 10 000 names
+//! since the last snapshot the older half is folded: what is there stays, and nothing is merged any more that is not
+//! later than what was folded. So the order does not matter among the last 5000 names that have changed; what is later
+//! than that is never merged wrongly, but refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +18,8 @@ use super::Instance;
 
 /// How many instances a source may have of what is wanted.
 pub(super) const INSTANCES_MAX: usize = 10_000;
+/// Of how many names it is remembered when they changed.
+const CHANGES_MAX: usize = INSTANCES_MAX;
 
 /// When a source said something: its incarnation, which is larger each time that it lost what it knew, and
 /// its count of changes.
@@ -81,17 +88,17 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A later snapshot has it already.
+    /// A later snapshot has it already, or so much has changed since that nobody knows what of it still holds.
     Older,
-    /// It would make more than 10 000 instances, or as many changes since the last snapshot.
+    /// It would make more than 10 000 instances, or as many changes of one revision.
     TooMany,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::Older => "a later snapshot has it already",
-            Refusal::TooMany => "more than 10000 instances, or changes without a snapshot",
+            Refusal::Older => "a later snapshot, or many later changes, have it already",
+            Refusal::TooMany => "more than 10000 instances, or changes of one revision",
         })
     }
 }
@@ -106,12 +113,18 @@ fn key_of(instance: &Instance) -> Key {
     (instance.service.clone(), instance.name.clone())
 }
 
-/// What a source has said.
+/// What a source has said. In which order it is heard does not matter, nor how often; but of more than 10 000 names that
+/// have changed since the last snapshot it is forgotten when the older half did: their changes are a part of what is
+/// there from then on, and what is not later than they are is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registry {
+    /// Of the last snapshot.
     revision: Revision,
+    /// Of the base: the snapshot's, or that of the last change that was folded into it.
+    floor: Revision,
+    /// At most twice [`INSTANCES_MAX`]: those that are there, and those that a later change has removed.
     base: BTreeMap<Key, Arc<Instance>>,
-    /// All of them later than the base.
+    /// All of them later than the base; at most [`CHANGES_MAX`].
     changes: BTreeMap<Key, Said>,
 }
 
@@ -125,13 +138,13 @@ impl Registry {
     /// Merges a snapshot.
     ///
     /// # Errors
-    /// When it is older than another one, or too large; nothing is changed then.
+    /// When it is older than another one, or than what was folded, or too large; nothing is changed then.
     pub fn merge_snapshot(&mut self, snapshot: Snapshot) -> Result<(), Refusal> {
         let Snapshot { revision, instances } = snapshot;
         if instances.len() > INSTANCES_MAX {
             return Err(Refusal::TooMany);
         }
-        if revision < self.revision {
+        if revision < self.floor {
             return Err(Refusal::Older);
         }
         let base: BTreeMap<Key, Arc<Instance>> =
@@ -149,12 +162,12 @@ impl Registry {
     /// Merges a delta.
     ///
     /// # Errors
-    /// When a snapshot has it already, or there are too many changes without one; nothing is changed then.
+    /// When a snapshot has it already, or it is older than what was folded, or too large; nothing is changed then.
     pub fn merge_delta(&mut self, delta: Delta) -> Result<(), Refusal> {
-        if delta.revision <= self.revision {
+        if delta.revision <= self.floor {
             return Err(Refusal::Older);
         }
-        if self.changes.len() + delta.changes.len() > INSTANCES_MAX
+        if self.is_too_much_at_once(&delta)
             || self.instances().count() + self.added_by(&delta) > INSTANCES_MAX
         {
             return Err(Refusal::TooMany);
@@ -166,7 +179,22 @@ impl Registry {
             };
             self.change(key, (delta.revision, instance));
         }
+        if self.changes.len() > CHANGES_MAX {
+            self.fold();
+        }
         Ok(())
+    }
+
+    /// Whether a delta makes more changes of the last revision than are remembered. Those cannot be folded: more of
+    /// that revision may be yet to come.
+    fn is_too_much_at_once(&self, delta: &Delta) -> bool {
+        let count = delta.changes.len();
+        if self.changes.len() + count <= CHANGES_MAX {
+            return false;
+        }
+        let last = self.heard().max(delta.revision);
+        let of_last = self.changes.values().filter(|(at, _)| *at == last).count();
+        count > CHANGES_MAX || (delta.revision == last && of_last + count > CHANGES_MAX)
     }
 
     /// How many instances a delta has that are not there, at most.
@@ -189,7 +217,7 @@ impl Registry {
     #[must_use]
     pub fn heard(&self) -> Revision {
         let changes = self.changes.values().map(|(at, _)| *at);
-        changes.max().unwrap_or_default().max(self.revision)
+        changes.max().unwrap_or_default().max(self.floor)
     }
 
     /// What is there.
@@ -204,9 +232,29 @@ impl Registry {
         if revision == self.revision && base <= self.base {
             return;
         }
-        self.revision = revision;
+        (self.revision, self.floor) = (revision, revision);
         self.base = base;
         self.changes.retain(|_, (at, _)| *at > revision);
+    }
+
+    /// Makes the older half of the changes a part of the base, but none of the last revision.
+    fn fold(&mut self) {
+        let mut revisions: Vec<Revision> = self.changes.values().map(|(at, _)| *at).collect();
+        revisions.sort_unstable();
+        let Some(last) = revisions.last() else { return };
+        let half = revisions[(revisions.len() - 1) / 2];
+        let earlier = revisions.iter().rev().find(|at| *at < last);
+        let Some(floor) = earlier.map(|at| half.min(*at)) else { return };
+        self.floor = floor;
+        for (key, (at, instance)) in std::mem::take(&mut self.changes) {
+            if at > floor {
+                self.changes.insert(key, (at, instance));
+            } else if let Some(instance) = instance {
+                self.base.insert(key, instance);
+            } else {
+                self.base.remove(&key);
+            }
+        }
     }
 
     fn change(&mut self, key: Key, change: Said) {
@@ -260,12 +308,16 @@ mod tests {
     fn heard(all: &[Heard]) -> Registry {
         let mut registry = Registry::new();
         for said in all {
-            let _older = match said.clone() {
-                Heard::All(snapshot) => registry.merge_snapshot(snapshot),
-                Heard::Some(delta) => registry.merge_delta(delta),
-            };
+            let _older = hear(&mut registry, said);
         }
         registry
+    }
+
+    fn hear(registry: &mut Registry, said: &Heard) -> Result<(), Refusal> {
+        match said.clone() {
+            Heard::All(snapshot) => registry.merge_snapshot(snapshot),
+            Heard::Some(delta) => registry.merge_delta(delta),
+        }
     }
 
     proptest! {
@@ -284,6 +336,47 @@ mod tests {
             let twice: Vec<Heard> = updates.iter().flat_map(|it| [it.clone(), it.clone()]).collect();
             prop_assert_eq!(heard(&updates), heard(&twice));
         }
+
+        #[test]
+        fn g04_what_is_folded_stays_and_nothing_older_changes_it(
+            mut updates in proptest::collection::vec((updates(), any::<bool>()), 0..20),
+            late in proptest::collection::vec(updates(), 0..10),
+        ) {
+            updates.sort_by_key(|(said, _)| revision_of(said));
+            let (mut plain, mut folded) = (Registry::new(), Registry::new());
+            for (said, folds) in updates {
+                prop_assert_eq!(hear(&mut plain, &said), hear(&mut folded, &said));
+                if folds {
+                    folded.fold();
+                }
+                prop_assert_eq!(there(&plain), there(&folded));
+                prop_assert_eq!(plain.heard(), folded.heard());
+            }
+            // What is late is merged as it would be without folding, or refused.
+            for said in late {
+                let before = folded.clone();
+                if hear(&mut folded, &said).is_ok() {
+                    prop_assert_eq!(hear(&mut plain, &said), Ok(()));
+                } else {
+                    prop_assert_eq!(&folded, &before);
+                    continue;
+                }
+                prop_assert_eq!(there(&plain), there(&folded));
+            }
+        }
+    }
+
+    fn revision_of(said: &Heard) -> Revision {
+        match said {
+            Heard::All(snapshot) => snapshot.revision,
+            Heard::Some(delta) => delta.revision,
+        }
+    }
+
+    fn there(registry: &Registry) -> Vec<Arc<Instance>> {
+        let mut there: Vec<_> = registry.instances().cloned().collect();
+        there.sort();
+        there
     }
 
     fn at(number: u64) -> Revision {
@@ -364,5 +457,58 @@ mod tests {
         let changes = vec![removed("1")];
         registry.merge_delta(Delta { revision: at(2), changes }).unwrap();
         assert_eq!(registry.instances().map(|it| (**it).clone()).collect::<Vec<_>>(), [other]);
+    }
+
+    #[test]
+    fn g04_names_that_come_and_go_are_followed_for_ever() {
+        let mut registry = Registry::new();
+        let instances = vec![instance(1, 1)];
+        registry.merge_snapshot(Snapshot { revision: at(1), instances }).unwrap();
+        let coming = |number: u64| Delta {
+            revision: at(number),
+            changes: vec![Change::Put(Instance { name: format!("n{number}"), ..instance(1, 1) })],
+        };
+        let mut number = 1;
+        for _ in 0..20_000 {
+            number += 1;
+            registry.merge_delta(coming(number)).unwrap();
+            let name = format!("n{number}");
+            assert_eq!(registry.heard(), at(number));
+            number += 1;
+            let changes = vec![removed(&name)];
+            registry.merge_delta(Delta { revision: at(number), changes }).unwrap();
+        }
+        assert_eq!(names(&registry), ["1"]);
+        // What is forgotten does not come back, nor is what was there at the time taken for what is there now.
+        let before = registry.clone();
+        for late in [2, 4, 10_000, 20_000] {
+            assert_eq!(registry.merge_delta(coming(late)), Err(Refusal::Older), "{late}");
+        }
+        let old = Snapshot { revision: at(2), instances: vec![instance(2, 1)] };
+        assert_eq!(registry.merge_snapshot(old), Err(Refusal::Older));
+        assert_eq!(registry, before);
+        // What is late by little is known to be outdated.
+        registry.merge_delta(coming(number - 1)).unwrap();
+        assert_eq!(names(&registry), ["1"]);
+        let all = Snapshot { revision: at(number), instances: vec![instance(2, 1)] };
+        registry.merge_snapshot(all).unwrap();
+        assert_eq!(names(&registry), ["2"]);
+    }
+
+    #[test]
+    fn g09_as_many_changes_of_one_revision_are_refused_and_no_more_than_that() {
+        let mut registry = Registry::new();
+        let gone = |number: u64, names: std::ops::Range<u32>| Delta {
+            revision: at(number),
+            changes: names.map(|name| removed(&name.to_string())).collect(),
+        };
+        registry.merge_delta(gone(1, 0..6000)).unwrap();
+        let before = registry.clone();
+        assert_eq!(registry.merge_delta(gone(1, 6000..12_000)), Err(Refusal::TooMany));
+        assert_eq!(registry, before);
+        // A part of a revision may be yet to come, so the last one is not closed.
+        registry.merge_delta(gone(2, 6000..12_000)).unwrap();
+        registry.merge_delta(gone(2, 12_000..16_000)).unwrap();
+        assert_eq!(registry.merge_delta(gone(1, 0..1)), Err(Refusal::Older));
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use std::{fmt, io, iter, thread};
 
 use ringcall_cluster::discovery::{
-    Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Wanted, wall_clock_ms,
+    Alarm, Discovery, DiscoveryConfig, DiskCache, Instance, Listing, Source, Update, Wanted,
+    wall_clock_ms,
 };
 use ringcall_cluster::fleet::{CallReport, FleetEvent};
 use ringcall_cluster::{BadSetting, Balanced, Connector};
@@ -16,6 +17,9 @@ use ringcall_core::Instant;
 
 /// How often the source is asked.
 const EVERY: Duration = Duration::from_millis(50);
+/// So many changes are taken in a round at most, and no more once it has lasted as long as there is between two: settings,
+/// and whoever is told of things, are not to wait for a source that never ends.
+const CHANGES_A_ROUND: usize = 1024;
 /// For so many rounds no connection could be opened to an instance until that counts against it: a second.
 const DEAD_ROUNDS: u32 = 20;
 /// So many events, and reports of calls, are told in a round at most.
@@ -113,15 +117,15 @@ impl Watch {
             balanced,
             broken: BTreeMap::new(),
         };
-        watcher.look();
+        let mut wait = watcher.look();
         let thread = thread::Builder::new().name("ringcall-watch".into()).spawn(move || {
             loop {
-                match configured.recv_timeout(EVERY) {
+                match configured.recv_timeout(wait) {
                     Ok(config) => watcher.configure(config),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
-                watcher.look();
+                wait = watcher.look();
             }
         })?;
         Ok(Watching { configs: Some(configs), thread: Some(thread) })
@@ -186,15 +190,32 @@ struct Watcher<N: Connector> {
 }
 
 impl<N: Connector> Watcher<N> {
-    fn look(&mut self) {
+    /// Says after which time to look again.
+    fn look(&mut self) -> Duration {
         let now = self.now();
-        if let Some(update) = self.source.poll_update(now) {
-            self.discovery.handle_update(now, update);
-        }
+        let wait = self.hear(now);
         self.discovery.handle_timeout(now);
         self.bury();
         self.apply();
         self.tell();
+        wait
+    }
+
+    /// What has changed comes one by one, and often many at once. A source that says everything each time that it is asked,
+    /// or that it cannot say anything, has nothing to add to that.
+    fn hear(&mut self, now: Instant) -> Duration {
+        for _ in 0..CHANGES_A_ROUND {
+            let Some(update) = self.source.poll_update(now) else { return EVERY };
+            let is_change = matches!(update, Update::Delta { .. });
+            self.discovery.handle_update(now, update);
+            if !is_change {
+                return EVERY;
+            }
+            if self.now().since(now) >= EVERY {
+                return Duration::ZERO;
+            }
+        }
+        EVERY
     }
 
     fn apply(&mut self) {

@@ -1,6 +1,6 @@
 //! Balanced clients over real servers: restarted, killed and added under load, with a file as the source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,8 @@ use crate::common::tls::{Authority, Validity};
 use crate::common::{block, eventually};
 use ringcall::cluster::balance::{Balancing, PrequalConfig};
 use ringcall::cluster::discovery::{
-    DiscoveryConfig, DiskCache, FileSource, Instance, Listing, Revision, Snapshot, Source,
-    StaticSource, Update, Wanted, write_list,
+    Change, Delta, DiscoveryConfig, DiskCache, FileSource, Instance, Listing, Revision, Snapshot,
+    Source, StaticSource, Update, Wanted, write_list,
 };
 use ringcall::cluster::fleet::{self, FleetEvent, Readiness};
 use ringcall::cluster::route::{
@@ -715,6 +715,46 @@ impl Source for Told {
         let revision = Revision { epoch: 1, number: told.0 };
         Some(Update::Snapshot { snapshot: Snapshot { revision, instances }, clock_ms: None })
     }
+}
+
+/// A source of which many changes have not been heard yet.
+struct Deployed {
+    updates: VecDeque<Update>,
+    /// At which times it was asked before it had told everything: once a look, however often it is asked then.
+    looks: Arc<Mutex<BTreeSet<Instant>>>,
+}
+
+impl Source for Deployed {
+    fn poll_update(&mut self, now: Instant) -> Option<Update> {
+        let update = self.updates.pop_front()?;
+        self.looks.lock().unwrap().insert(now);
+        Some(update)
+    }
+}
+
+#[test]
+fn what_has_changed_at_once_is_heard_at_once() {
+    let server = serve(1, &Paid::default());
+    let at = |number| Revision { epoch: 1, number };
+    let snapshot = Snapshot { revision: at(0), instances: vec![instance(1, &server)] };
+    let put = |number: u32| {
+        let changes = vec![Change::Put(instance(1, &server).with_weight(number))];
+        Update::Delta { delta: Delta { revision: at(number.into()), changes }, clock_ms: None }
+    };
+    let changes = vec![Change::Put(instance(2, &server))];
+    let last = Update::Delta { delta: Delta { revision: at(501), changes }, clock_ms: None };
+    let mut updates = VecDeque::from([Update::Snapshot { snapshot, clock_ms: None }]);
+    updates.extend((1..=500).map(put));
+    updates.push_back(last);
+    let looks = Arc::default();
+    let source = Deployed { updates, looks: Arc::clone(&looks) };
+    let balanced = balanced();
+    let watch = Watch::new(Wanted::service("till"));
+    let _watching = watch.start(source, balanced.clone()).unwrap();
+    eventually("the last one is there", || balanced.explain(0).hosts.len() == 2);
+    // The snapshot, and what followed it; more if that takes long on a busy machine.
+    let looks = looks.lock().unwrap().len();
+    assert!(looks < 100, "{looks} for 502 updates");
 }
 
 #[test]
