@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ringcall::reflection::{Interface, Reflection as _};
-use ringcall::{Server, ShardConfig};
+use ringcall::{Address, Register, Server, ShardConfig, StartError};
 use ringcall_registry::{Node, NodeConfig, Registry as _, Replication as _};
 
 /// A node of ringcall's registry. Start a few of them, each with the addresses of the others.
@@ -37,6 +37,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says where the node listens.
+struct Announce;
+
+impl Register for Announce {
+    fn register(&mut self, address: &Address) -> Result<(), StartError> {
+        log::info!("listens at {address}");
+        Ok(())
+    }
+
+    fn unregister(&mut self) {
+        log::info!("leaves");
+    }
+}
+
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut config = NodeConfig::default();
     config.peers = options.peer;
@@ -45,6 +59,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::new(config);
     let _tending = node.start(ShardConfig::default())?;
     Server::bind(options.listen.as_str())
+        .register(Announce)
         .service(node.clone().into_registry())
         .service(node.into_replication())
         .service(Interface.into_reflection())

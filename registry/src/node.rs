@@ -47,7 +47,8 @@ pub struct NodeConfig {
     pub bus_backlog: usize,
     /// How many watches there may be at a time: 10 000.
     pub watches_max: usize,
-    /// How long a node that has started waits for what the others know before it tells watchers what it knows: 3 s.
+    /// How long a node that has started waits for what the others know before it tells watchers what it knows: 20 s,
+    /// in which instances have said again that they are there, if there is no other node.
     pub settle: Duration,
     /// The wall clock, in milliseconds since 1970. A simulation has one of its own.
     pub wall_clock_ms: fn() -> u64,
@@ -66,7 +67,7 @@ impl Default for NodeConfig {
             backlog: 4096,
             bus_backlog: 65_536,
             watches_max: 10_000,
-            settle: Duration::from_secs(3),
+            settle: Duration::from_secs(20),
             wall_clock_ms,
         }
     }

@@ -226,6 +226,13 @@ impl Keeping {
             let time = match quota.share(&ask).deadline(self.answer).await {
                 Ok(share) => self.take(asked, share.to_owned())?,
                 Err(CallError::App(NoShare::NotYet)) => self.answer,
+                // Nothing is left for it, which does not mean that it may do as it likes.
+                Err(CallError::App(NoShare::TooManyCallers)) => {
+                    let (limit, time) = (CallLimit::per_second(1, 1), 3 * self.answer);
+                    let leased = self.channel.lease(None, LimitLease { limit, time });
+                    leased.map_err(|bad| bad.to_string())?;
+                    self.answer
+                }
                 Err(error) => return Err(error.to_string()),
             };
             shard.sleep(time).await;

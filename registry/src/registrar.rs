@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use ringcall::cluster::Clock;
-use ringcall::cluster::discovery::Instance;
+use ringcall::cluster::discovery::{Instance, Invalid};
 use ringcall::{
     Address, CallError, LocalClient, MachineClock, Register, Shard, ShardConfig, SpanIds,
     StartError,
@@ -145,8 +145,12 @@ impl Registrar {
         let address = self.advertised.clone().unwrap_or_else(|| address.clone());
         let instance = (self.describe)(Instance::new(self.service.clone(), name, address));
         instance.check().map_err(|invalid| {
-            let address = &instance.address;
-            format!("the server cannot be registered at {address}: {invalid} (`Registrar::advertise` says another address)")
+            let hint = match invalid {
+                Invalid::Address => " (`Registrar::advertise` says another address)",
+                _ => "",
+            };
+            let Instance { service, name, address, .. } = &instance;
+            format!("{service:?}/{name:?} cannot be registered at {address}: {invalid}{hint}")
         })?;
         Ok(instance)
     }
@@ -298,10 +302,14 @@ impl Keeping {
         address: &str,
     ) -> Result<std::convert::Infallible, Over> {
         let registry = self.connect(shard, address).await?;
+        let mut is_told = false;
         loop {
             let registered = registry.register(&self.registration).deadline(self.answer()).await;
             let registered = registered.map_err(Over::from)?.to_owned();
             self.registration.registered_ms = Some(registered.registered_ms);
+            if !std::mem::replace(&mut is_told, true) {
+                log::info!("{}/{} is registered at {address}", self.key.service, self.key.name);
+            }
             self.addresses.heard();
             self.tell(Begun::Registered);
             self.begun = None;

@@ -120,7 +120,8 @@ impl Shares {
                 own = share;
             }
         }
-        own + left / count
+        // Half of what nobody wants is kept back, for those who come.
+        own + left / count / 2
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn what_nobody_wants_is_divided_evenly() {
         let given = settle(&mut shares(1000), &[0, 0, 0, 0]);
-        assert_eq!(given, [250; 4]);
+        assert_eq!(given, [125; 4]);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl fmt::Debug for Watch {
 }
 
 /// A source that is being watched. Dropping it ends that; the channel keeps its list.
+#[must_use = "dropping it ends the watching: what changes later is not heard"]
 pub struct Watching {
     /// It ends with this.
     configs: Option<Sender<DiscoveryConfig>>,
