@@ -11,6 +11,12 @@ use crate::text::{first_line, one_line};
 
 pub(crate) fn run(args: &List, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
     let catalog = Catalog::wait_for(&connect(&args.server)?)?;
+    for method in catalog.not_understood() {
+        let method = one_line(method);
+        screen.note(&format!(
+            "{method} is left out: what the server says of its types cannot be understood"
+        ))?;
+    }
     if args.server.json {
         screen.json(&catalog.services().iter().map(as_json).collect())?;
         return Ok(Exit::Done);

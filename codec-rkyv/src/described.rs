@@ -1,6 +1,7 @@
 //! Types as the texts of signatures describe them: for whoever has the text and not the type. `docs/SHAPES.md` has the
 //! grammar.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -109,14 +110,18 @@ impl fmt::Display for NotDescribed {
 impl std::error::Error for NotDescribed {}
 
 /// Of a text, which may be somebody else's.
-const TEXT_BYTES_MAX: usize = 1 << 20;
+const TEXT_BYTES_MAX: usize = 256 << 10;
+/// Of a name or a number: a reference of a few bytes stands for one where types are shown.
+const WORD_BYTES_MAX: usize = 256;
 /// Of types within types, as they are written.
 const DEPTH_MAX: u32 = 128;
 
 impl FromStr for Described {
     type Err = NotDescribed;
 
-    /// Takes texts of up to 1 MiB, in which types nest up to 128 deep.
+    /// Takes texts of up to 256 KiB, of words of up to 256 bytes, in which types nest up to 128 deep as they are written:
+    /// by references they may nest without end. The fields of a variant have different names, and so have the variants of
+    /// an enum.
     fn from_str(text: &str) -> Result<Described, NotDescribed> {
         parse(text).ok_or(NotDescribed)
     }
@@ -126,8 +131,9 @@ fn parse(text: &str) -> Option<Described> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
-    let (format, rest) = text.split_once(';')?;
-    let mut parser = Parser { rest, users: Vec::new(), depth: 0 };
+    let mut parser = Parser { rest: text, users: Vec::new(), depth: 0 };
+    let format = parser.until(&[';'])?;
+    parser.expect(";")?;
     let (mut parts, mut items) = (Vec::new(), None);
     loop {
         let is_items = parser.eat("items ");
@@ -166,10 +172,10 @@ impl<'a> Parser<'a> {
     }
 
     /// Up to one of these characters, which is left.
-    fn until(&mut self, ends: &[char]) -> &'a str {
+    fn until(&mut self, ends: &[char]) -> Option<&'a str> {
         let (word, rest) = self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
         self.rest = rest;
-        word
+        (word.len() <= WORD_BYTES_MAX).then_some(word)
     }
 
     fn ty(&mut self) -> Option<Type> {
@@ -181,17 +187,17 @@ impl<'a> Parser<'a> {
 
     fn ty_within(&mut self) -> Option<Type> {
         if self.eat("^") {
-            let number = self.until(&[' ', ';', ')', '}']).parse().ok()?;
+            let number = self.until(&[' ', ';', ')', '}'])?.parse().ok()?;
             return (number < self.users.len()).then_some(Type::User(number));
         }
         let is_enum = self.eat("enum ");
         let is_user = is_enum || self.eat("struct ");
-        let name = self.until(&[':', ' ', ';', '(', '{', ')', '}']);
+        let name = self.until(&[':', ' ', ';', '(', '{', ')', '}'])?;
         if name.is_empty() {
             return None;
         }
         // Size and alignment follow from the rest.
-        self.until(&[' ', ';', '(', '{', ')', '}']);
+        self.until(&[' ', ';', '(', '{', ')', '}'])?;
         if is_user {
             let number = self.users.len();
             // It is begun, so that it can refer to itself.
@@ -215,22 +221,24 @@ impl<'a> Parser<'a> {
         if !is_enum {
             return Some(vec![Variant { name: String::new(), fields: self.fields("}")? }]);
         }
-        let mut variants = Vec::new();
+        let (mut variants, mut names) = (Vec::new(), BTreeSet::new());
         while !self.eat("}") {
-            let name = self.until(&['#']).to_owned();
-            self.until(&['(']);
+            let name = self.until(&['#'])?;
+            self.until(&['('])?;
             self.expect("(")?;
-            variants.push(Variant { name, fields: self.fields(")")? });
+            names.insert(name).then_some(())?;
+            variants.push(Variant { name: name.to_owned(), fields: self.fields(")")? });
         }
         Some(variants)
     }
 
     fn fields(&mut self, end: &str) -> Option<Vec<Field>> {
-        let mut fields = Vec::new();
+        let (mut fields, mut names) = (Vec::new(), BTreeSet::new());
         while !self.eat(end) {
-            let name = self.until(&['=']).to_owned();
+            let name = self.until(&['='])?;
             self.expect("=")?;
-            fields.push(Field { name, ty: self.ty()? });
+            names.insert(name).then_some(())?;
+            fields.push(Field { name: name.to_owned(), ty: self.ty()? });
             self.expect(" ")?;
         }
         Some(fields)
@@ -271,6 +279,31 @@ mod tests {
                 &text[..text.len().min(40)]
             );
         }
+        let of_two = |names: [&str; 2]| {
+            let [a, b] = names;
+            [
+                format!("rkyv-0.8/2;struct A:1:1{{{a}=u8:1:1 {b}=u8:1:1 }}"),
+                format!("rkyv-0.8/2;enum A:1:1{{{a}#0(){b}#1()}}"),
+                format!("rkyv-0.8/2;enum A:1:1{{A#0({a}=u8:1:1 {b}=u8:1:1 )}}"),
+            ]
+        };
+        let word = "a".repeat(WORD_BYTES_MAX);
+        for (names, is_text) in [
+            (["a", "b"], true),
+            (["a", "a"], false),
+            (["a", &word], true),
+            (["a", &format!("{word}a")], false),
+        ] {
+            for text in of_two(names) {
+                assert_eq!(text.parse::<Described>().is_ok(), is_text, "{text}");
+            }
+        }
+        for before in ["struct ", "u8:", "", "^", "vec("] {
+            let text = format!("rkyv-0.8/2;{before}{word}a");
+            assert_eq!(text.parse::<Described>(), Err(NotDescribed), "{before}");
+        }
+        assert!(format!("{word};u8").parse::<Described>().is_ok());
+        assert!(format!("{word}a;u8").parse::<Described>().is_err());
         // No prefix of a text makes it panic, or recurse without end.
         for end in 0..ORDER.len() {
             let _ = ORDER[..end].parse::<Described>();

@@ -169,22 +169,23 @@ impl Stream for Watch {
         let this = self.get_mut();
         loop {
             let Some(changes) = &mut this.changes else { return Poll::Ready(None) };
-            // It has subscribed already, so nothing is missed behind this look.
+            // First, since it tells of a drain, which may have begun before this did.
+            let polled = Pin::new(changes).poll_next(cx);
+            if let Poll::Ready(None) = polled {
+                this.changes = None;
+                return match this.told {
+                    Some(Status::NotServing) => Poll::Ready(None),
+                    _ => Poll::Ready(Some(Status::NotServing)),
+                };
+            }
+            // It listens already, so nothing is missed behind this look.
             let status = this.readiness.of(&this.service);
             if this.told != Some(status) {
                 this.told = Some(status);
                 return Poll::Ready(Some(status));
             }
-            match Pin::new(changes).poll_next(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => {
-                    this.changes = None;
-                    return match this.told {
-                        Some(Status::NotServing) => Poll::Ready(None),
-                        _ => Poll::Ready(Some(Status::NotServing)),
-                    };
-                }
+            if polled.is_pending() {
+                return Poll::Pending;
             }
         }
     }

@@ -82,3 +82,45 @@ fn a_list_is_a_line_each_whatever_the_names() {
     let listed = ringcall(&["list", &server.address().to_string()]);
     assert_eq!(listed.text().lines().count(), 2, "{listed:?}");
 }
+
+/// A server that says of its second method what only newer tools understand.
+struct Newer;
+
+impl Reflection for Newer {
+    async fn services(&self, _: &Context) -> Vec<String> {
+        vec!["test.Newer".to_owned()]
+    }
+
+    async fn describe(
+        &self,
+        _: &Context,
+        service: String,
+    ) -> Result<ServiceDescription, NoSuchService> {
+        let method = |name: &str, text_in: &str| MethodDescription {
+            name: name.to_owned(),
+            docs: String::new(),
+            text_in: text_in.to_owned(),
+            text_out: "rkyv-0.8/2;unit;never".to_owned(),
+            is_one_way: false,
+            is_idempotent: false,
+            deadline: None,
+        };
+        let methods = vec![method("old", "rkyv-0.8/2;u8"), method("new", "rkyv-9;<u8>;")];
+        Ok(ServiceDescription { name: service, docs: String::new(), methods })
+    }
+}
+
+#[test]
+fn a_newer_server_is_listed_and_what_is_left_out_is_named() {
+    let server = Server::bind("127.0.0.1:0").service(Newer.into_reflection()).start().unwrap();
+    let at = server.address().to_string();
+    for json in [&[][..], &["--json"]] {
+        let listed = ringcall(&[&["list", &at][..], json].concat());
+        assert_eq!(listed.exit, Exit::Done, "{listed:?}");
+        assert!(listed.text().contains("test.Newer/old"), "{listed:?}");
+        assert!(!listed.text().contains("test.Newer/new"), "{listed:?}");
+        assert!(listed.stderr.contains("test.Newer/new is left out"), "{listed:?}");
+    }
+    let called = ringcall(&["call", &at, "test.Newer/new", "1"]);
+    assert!(called.says(Exit::Misused).contains("cannot be understood"), "{called:?}");
+}

@@ -137,7 +137,7 @@ impl<'a, C: Channel> GenericCall<'a, C> {
     /// A call whose argument is encoded already: in MessagePack, or bytes as they are, if that is what the method takes.
     ///
     /// # Errors
-    /// When the method has streams.
+    /// When the method has streams, or is called what no method can be.
     pub fn with_encoded(
         channel: &'a C,
         method: &'a Method,
@@ -150,10 +150,7 @@ impl<'a, C: Channel> GenericCall<'a, C> {
             false => Codec::MESSAGEPACK,
         };
         let call = UntypedCall::new(channel, full_name, codec, argument);
-        let mut call = call.map_err(|_| GenericError::NoSuchMethod {
-            method: full_name.to_owned(),
-            alike: Vec::new(),
-        })?;
+        let mut call = call.map_err(|_| GenericError::BadName { method: full_name.to_owned() })?;
         if let Some(deadline) = method.deadline() {
             call = call.deadline(deadline);
         }

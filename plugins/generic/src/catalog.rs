@@ -1,5 +1,6 @@
 //! What a server serves.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ringcall::reflection::{MethodDescription, ReflectionClient, ServiceDescription};
@@ -13,16 +14,21 @@ use crate::{CatalogError, GenericError, Mismatch, decode, encode, example, schem
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     services: Vec<Service>,
+    /// Where methods are: their service, and which of that; by their full names.
+    places: HashMap<String, (usize, usize)>,
+    not_understood: Vec<String>,
 }
 
 /// How many services are asked for.
 const SERVICES_MAX: usize = 4096;
+/// Of all that is said of them.
+const BYTES_MAX: u64 = 16 << 20;
 
 impl Catalog {
     /// Asks the server, which has to offer [`ringcall::reflection`].
     ///
     /// # Errors
-    /// When it does not say, or not so that it can be understood.
+    /// When it does not say, or has more than 4096 services, or says more than 16 MiB of them.
     pub async fn fetch<C>(channel: &C) -> Result<Catalog, CatalogError>
     where
         C: Channel<Body: IntoOwned>,
@@ -46,15 +52,20 @@ impl Catalog {
             return Err(CatalogError::TooMany);
         }
         let mut services = Vec::new();
+        let mut left = BYTES_MAX;
         for name in &names {
             match reflection.describe(name).await {
-                Ok(service) => services.push(Service::new(service.to_owned())?),
+                Ok(service) => {
+                    let service = service.to_owned();
+                    left = left.checked_sub(bytes(&service)).ok_or(CatalogError::TooLarge)?;
+                    services.push(service);
+                }
                 // It was taken away in the meantime.
                 Err(CallError::App(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Catalog { services })
+        Ok(Catalog::read(services))
     }
 
     /// Asks the server, and blocks this thread meanwhile, see [`fetch`](Self::fetch).
@@ -68,25 +79,26 @@ impl Catalog {
         channel.block_on(Catalog::fetch(channel))
     }
 
-    /// Of what a server has said before, or somebody else has.
-    ///
-    /// # Errors
-    /// When it cannot be understood.
-    pub fn read(
-        services: impl IntoIterator<Item = ServiceDescription>,
-    ) -> Result<Catalog, CatalogError> {
-        let services = services.into_iter().map(Service::new).collect::<Result<_, _>>()?;
-        Ok(Catalog { services })
+    /// Of what a server has said before, or somebody else has. What [cannot be understood](Self::not_understood) of it is left
+    /// out.
+    #[must_use]
+    pub fn read(services: impl IntoIterator<Item = ServiceDescription>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for service in services {
+            let service = Service::new(service, &mut catalog.not_understood);
+            for (place, method) in service.methods.iter().enumerate() {
+                let place = (catalog.services.len(), place);
+                catalog.places.entry(method.full_name.clone()).or_insert(place);
+            }
+            catalog.services.push(service);
+        }
+        catalog
     }
 
     /// Of services whose tables this program has: `QuotesClient::service_table()`.
-    ///
-    /// # Panics
-    /// Never: these tables are made by `#[service]`.
     #[must_use]
     pub fn of(tables: &[&ServiceTable]) -> Catalog {
-        let services = tables.iter().map(|table| ServiceDescription::from(*table));
-        Catalog::read(services).expect("texts of our own")
+        Catalog::read(tables.iter().map(|table| ServiceDescription::from(*table)))
     }
 
     /// The services, in the order in which the server has them.
@@ -95,20 +107,31 @@ impl Catalog {
         &self.services
     }
 
+    /// The full names of methods of which the server says what cannot be understood, which are left out: those of a newer
+    /// server, perhaps.
+    #[must_use]
+    pub fn not_understood(&self) -> &[String] {
+        &self.not_understood
+    }
+
     /// A method by its full name, `package.Service/method`.
     #[must_use]
     pub fn method(&self, full_name: &str) -> Option<&Method> {
-        self.methods().find(|method| method.full_name == full_name)
+        let &(service, place) = self.places.get(full_name)?;
+        Some(&self.services[service].methods[place])
     }
 
     /// The same, for whoever wants to say which methods may have been meant.
     ///
     /// # Errors
-    /// [`GenericError::NoSuchMethod`].
+    /// [`GenericError::NoSuchMethod`], or [`GenericError::NotUnderstood`].
     pub fn find(&self, full_name: &str) -> Result<&Method, GenericError> {
-        self.method(full_name).ok_or_else(|| GenericError::NoSuchMethod {
-            method: full_name.to_owned(),
-            alike: self.alike(full_name),
+        self.method(full_name).ok_or_else(|| {
+            let method = full_name.to_owned();
+            match self.not_understood.contains(&method) {
+                true => GenericError::NotUnderstood { method },
+                false => GenericError::NoSuchMethod { method, alike: self.alike(full_name) },
+            }
         })
     }
 
@@ -128,6 +151,17 @@ impl Catalog {
     }
 }
 
+/// How much a description takes, about. Each method has the name of its service in its own.
+fn bytes(service: &ServiceDescription) -> u64 {
+    let ServiceDescription { name, docs, methods } = service;
+    let len = |texts: &[&String]| texts.iter().map(|text| text.len() as u64).sum::<u64>();
+    let of_method = |method: &MethodDescription| {
+        let MethodDescription { name: own, docs, text_in, text_out, .. } = method;
+        size_of::<MethodDescription>() as u64 + len(&[name, own, docs, text_in, text_out])
+    };
+    methods.iter().map(of_method).fold(len(&[name, docs]), u64::saturating_add)
+}
+
 /// A service.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -137,11 +171,16 @@ pub struct Service {
 }
 
 impl Service {
-    fn new(service: ServiceDescription) -> Result<Service, CatalogError> {
-        let ServiceDescription { name, docs, methods } = service;
-        let methods = methods.into_iter().map(|method| Method::new(&name, method));
-        let methods = methods.collect::<Result<_, _>>()?;
-        Ok(Service { name, docs, methods })
+    fn new(service: ServiceDescription, not_understood: &mut Vec<String>) -> Service {
+        let ServiceDescription { name, docs, methods: described } = service;
+        let mut methods = Vec::new();
+        for method in described {
+            match Method::new(&name, method) {
+                Ok(method) => methods.push(method),
+                Err(full_name) => not_understood.push(full_name),
+            }
+        }
+        Service { name, docs, methods }
     }
 
     /// Its name: `package.Service`.
@@ -156,7 +195,7 @@ impl Service {
         &self.docs
     }
 
-    /// Its methods, in the order of the trait.
+    /// Its methods, in the order of the trait, but for those that are [not understood](Catalog::not_understood).
     #[must_use]
     pub fn methods(&self) -> &[Method] {
         &self.methods
@@ -178,14 +217,14 @@ pub struct Method {
 }
 
 impl Method {
-    fn new(service: &str, method: MethodDescription) -> Result<Method, CatalogError> {
+    /// Its full name if it is not understood.
+    fn new(service: &str, method: MethodDescription) -> Result<Method, String> {
         let full_name = format!("{service}/{}", method.name);
-        let not_understood = || CatalogError::NotUnderstood { method: full_name.clone() };
-        let parse = |text: &str| text.parse::<Described>().map_err(|_| not_understood());
-        let (input, output) = (parse(&method.text_in)?, parse(&method.text_out)?);
-        if input.parts.len() != 1 || output.parts.len() != 2 {
-            return Err(not_understood());
-        }
+        let parse = |text: &str, parts: usize| {
+            text.parse().ok().filter(|described: &Described| described.parts.len() == parts)
+        };
+        let described = parse(&method.text_in, 1).zip(parse(&method.text_out, 2));
+        let Some((input, output)) = described else { return Err(full_name) };
         Ok(Method {
             full_name,
             service_len: service.len(),
@@ -282,8 +321,8 @@ impl Method {
         shown::signature(self)
     }
 
-    /// An argument to begin with, in which everything has a value; but for types of more than some ten thousand values,
-    /// which are left out.
+    /// An argument to begin with, in which everything has a value; but for types of more than some ten thousand values or
+    /// 1 MiB, which are left out. It is of the method's type, or null where there is no such argument, or only larger ones.
     #[must_use]
     pub fn example(&self) -> Value {
         example::example(&self.input, self.argument())

@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use ringcall::shapes::{Described, Type};
+use ringcall::shapes::{Described, Type, UserType, Variant};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// How deep a body may nest.
-const DEPTH_MAX: usize = 128;
+use crate::nesting::{DEPTH_MAX, bare};
 
 /// A body of this type; `None` if it is not one.
 pub(crate) fn body(types: &Described, ty: &Type, body: &[u8]) -> Option<Value> {
@@ -23,7 +22,7 @@ pub(crate) fn body(types: &Described, ty: &Type, body: &[u8]) -> Option<Value> {
     if <serde::de::IgnoredAny>::deserialize(&mut packed).is_ok() {
         return None;
     }
-    restore(types, ty, &mut value);
+    restore(types, ty, &mut value)?;
     Some(value)
 }
 
@@ -127,9 +126,10 @@ impl<'de> DeserializeSeed<'de> for Name {
     }
 }
 
-/// What only its type tells: numbers of more than 64 bits come as bytes, and become the text of their digits.
-fn restore(types: &Described, ty: &Type, value: &mut Value) {
-    match (ty, value) {
+/// What only its type tells: numbers of more than 64 bits come as bytes, and become the text of their digits. `None` if the
+/// type nests too deep. Each step goes into the value, whose depth is bounded.
+fn restore(types: &Described, ty: &Type, value: &mut Value) -> Option<()> {
+    match (bare(types, ty, value)?, value) {
         (Type::Leaf(name), value) => {
             let name = name.strip_prefix("nz-").unwrap_or(name);
             if matches!(name, "u128" | "i128")
@@ -137,53 +137,49 @@ fn restore(types: &Described, ty: &Type, value: &mut Value) {
             {
                 *value = digits.into();
             }
+            Some(())
         }
         (Type::Container(name, inside), Value::Array(values)) if name == "tuple" => {
-            inside.iter().zip(values).for_each(|(ty, value)| restore(types, ty, value));
+            inside.iter().zip(values).try_for_each(|(ty, value)| restore(types, ty, value))
         }
         (Type::Container(name, inside), Value::Array(values))
             if name != "option" && name != "box" =>
         {
-            let Some(ty) = inside.first() else { return };
-            values.iter_mut().for_each(|value| restore(types, ty, value));
+            let Some(ty) = inside.first() else { return Some(()) };
+            values.iter_mut().try_for_each(|value| restore(types, ty, value))
         }
-        (Type::Container(_, inside), value) => {
-            if let [ty] = inside.as_slice() {
-                restore(types, ty, value);
-            }
-        }
-        (Type::User(number), value) => {
-            let user = types.user(*number);
-            match (user.is_enum, value) {
-                (false, value) => restore_fields(types, &user.variants[0], value),
-                (true, Value::Object(fields)) => {
-                    for (name, value) in fields {
-                        let variant = user.variants.iter().find(|variant| variant.name == *name);
-                        if let Some(variant) = variant {
-                            restore_fields(types, variant, value);
-                        }
-                    }
-                }
-                (true, _) => {}
-            }
-        }
+        (Type::Container(..), _) => Some(()),
+        (Type::User(number), value) => restore_user(types, types.user(*number), value),
     }
 }
 
-fn restore_fields(types: &Described, variant: &ringcall::shapes::Variant, value: &mut Value) {
+fn restore_user(types: &Described, user: &UserType, value: &mut Value) -> Option<()> {
+    match (user.is_enum, value) {
+        (false, value) => restore_fields(types, &user.variants[0], value),
+        (true, Value::Object(fields)) => {
+            fields.iter_mut().try_for_each(|(name, value)| {
+                match user.variants.iter().find(|variant| variant.name == *name) {
+                    Some(variant) => restore_fields(types, variant, value),
+                    None => Some(()),
+                }
+            })
+        }
+        (true, _) => Some(()),
+    }
+}
+
+fn restore_fields(types: &Described, variant: &Variant, value: &mut Value) -> Option<()> {
     match (variant.fields.as_slice(), value) {
+        // Of an enum: a struct would have been bared.
         ([field], value) if variant.has_places() => restore(types, &field.ty, value),
         (fields, Value::Array(values)) => {
-            fields.iter().zip(values).for_each(|(field, value)| restore(types, &field.ty, value));
+            let mut fields = fields.iter().zip(values);
+            fields.try_for_each(|(field, value)| restore(types, &field.ty, value))
         }
-        (fields, Value::Object(values)) => {
-            for field in fields {
-                if let Some(value) = values.get_mut(&field.name) {
-                    restore(types, &field.ty, value);
-                }
-            }
-        }
-        _ => {}
+        (fields, Value::Object(values)) => fields.iter().try_for_each(|field| {
+            values.get_mut(&field.name).map_or(Some(()), |value| restore(types, &field.ty, value))
+        }),
+        _ => Some(()),
     }
 }
 

@@ -9,7 +9,8 @@ use rmp::encode as pack;
 use serde_json::{Map, Value};
 
 use crate::Mismatch;
-use crate::error::shown;
+use crate::error::{shorten, shown};
+use crate::nesting::{DEPTH_MAX, bare};
 
 /// A body of this type.
 pub(crate) fn body(types: &Described, ty: &Type, value: &Value) -> Result<Vec<u8>, Mismatch> {
@@ -83,7 +84,7 @@ fn map(out: &mut Vec<u8>, len: usize) {
 struct Encoder<'a> {
     types: &'a Described,
     out: Vec<u8>,
-    /// Where the value is that is being written.
+    /// Where the value is that is being written. It has a step for each value that this one is within.
     path: Vec<Step<'a>>,
 }
 
@@ -118,6 +119,8 @@ impl<'a> Encoder<'a> {
     }
 
     fn value(&mut self, ty: &'a Type, value: &'a Value) -> Result<(), Mismatch> {
+        let bare = bare(self.types, ty, value).filter(|_| self.path.len() <= DEPTH_MAX);
+        let Some(ty) = bare else { return self.too_deep() };
         match ty {
             Type::Leaf(name) => self.leaf(name, value),
             Type::Container(name, inside) => self.container(name, inside, value),
@@ -173,7 +176,16 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    fn too_deep(&self) -> Result<(), Mismatch> {
+        self.fail(format!(
+            "this nests too deep: {DEPTH_MAX} types or values within each other are the most"
+        ))
+    }
+
     fn natural(&mut self, value: &Value) -> Result<(), Mismatch> {
+        if !is_within(value, DEPTH_MAX.saturating_sub(self.path.len())) {
+            return self.too_deep();
+        }
         natural(&mut self.out, value);
         Ok(())
     }
@@ -202,7 +214,9 @@ impl<'a> Encoder<'a> {
             _ => (None, None),
         };
         match (whole, negative) {
-            (Some(0), _) if is_non_zero => self.expected("a number other than 0", value),
+            (Some(0), _) | (_, Some(0)) if is_non_zero => {
+                self.expected("a number other than 0", value)
+            }
             (Some(number), _) if number <= max => {
                 match u64::try_from(number) {
                     Ok(number) => unsigned(&mut self.out, number),
@@ -274,15 +288,13 @@ impl<'a> Encoder<'a> {
         value: &'a Value,
     ) -> Result<(), Mismatch> {
         match (name, inside) {
-            ("box", [inside]) => self.value(inside, value),
-            ("option", [_]) if value.is_null() => self.natural(value),
-            ("option", [inside]) => self.value(inside, value),
             ("vec", [inside]) => self.list(std::iter::repeat(inside), None, value),
             ("tuple", inside) => self.list(inside.iter(), Some(inside.len()), value),
             (name, [inside]) if name.starts_with("array-") => {
                 let len = name["array-".len()..].parse().ok();
                 self.list(std::iter::repeat(inside), len, value)
             }
+            // A list that nothing is known of, or an option that is none.
             _ => self.natural(value),
         }
     }
@@ -333,7 +345,7 @@ impl<'a> Encoder<'a> {
             }
             (Some(_), None) => self.fail(format!("{name} has fields: {{\"{name}\": …}}")),
             (Some(_), Some(_)) => self.fail(format!("{name} has no fields: \"{name}\"")),
-            (None, _) => self.fail(format!("{} is expected, not {name}", choices(user))),
+            (None, _) => self.fail(format!("{} is expected, not {}", choices(user), shorten(name))),
         }
     }
 
@@ -368,6 +380,7 @@ impl<'a> Encoder<'a> {
         };
         let is_known = |name: &&String| variant.fields.iter().any(|field| field.name == **name);
         if let Some(name) = values.keys().find(|name| !is_known(name)) {
+            let name = shorten(name);
             return self.fail(format!("{of} has no field {name}; it has {}", names()));
         }
         let is_there = |name: &str| values.contains_key(name);
@@ -386,6 +399,16 @@ impl<'a> Encoder<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether this many lists and objects within each other are enough for a value.
+fn is_within(value: &Value, depth: usize) -> bool {
+    match (value, depth.checked_sub(1)) {
+        (Value::Array(values), Some(left)) => values.iter().all(|value| is_within(value, left)),
+        (Value::Object(fields), Some(left)) => fields.values().all(|value| is_within(value, left)),
+        (Value::Array(_) | Value::Object(_), None) => false,
+        _ => true,
     }
 }
 

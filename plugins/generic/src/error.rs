@@ -1,5 +1,6 @@
 //! What can be wrong with a call, and with what a server says of itself.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use ringcall::reflection::NoSuchService;
@@ -37,6 +38,18 @@ pub enum GenericError {
         /// What there is instead.
         alike: Vec<String>,
     },
+    /// What the server says of the method's types cannot be understood, see [`Catalog::not_understood`].
+    ///
+    /// [`Catalog::not_understood`]: crate::Catalog::not_understood
+    NotUnderstood {
+        /// Its name.
+        method: String,
+    },
+    /// The server says that it has a method of a name that none can have.
+    BadName {
+        /// The name.
+        method: String,
+    },
     /// The method takes or gives a stream.
     HasStreams {
         /// Its name.
@@ -55,10 +68,25 @@ impl fmt::Display for GenericError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GenericError::NoSuchMethod { method, alike } if alike.is_empty() => {
-                write!(f, "the server has no method {method}")
+                write!(f, "the server has no method {}", shorten(method))
             }
             GenericError::NoSuchMethod { method, alike } => {
-                write!(f, "the server has no method {method}; it has {}", alike.join(", "))
+                let (method, alike) = (shorten(method), alike.join(", "));
+                write!(f, "the server has no method {method}; it has {alike}")
+            }
+            GenericError::NotUnderstood { method } => {
+                let method = shorten(method);
+                write!(
+                    f,
+                    "what the server says of the types of {method} cannot be understood: it may be newer"
+                )
+            }
+            GenericError::BadName { method } => {
+                let method = shorten(method);
+                write!(
+                    f,
+                    "{method} is not the name of a method: one is called `package.Service/method`"
+                )
             }
             GenericError::HasStreams { method } => {
                 write!(f, "{method} has streams, which only its typed client can use")
@@ -76,13 +104,10 @@ impl std::error::Error for GenericError {}
 pub enum CatalogError {
     /// It was asked, and did not say.
     NotTold(CallError<NoSuchService>),
-    /// It says of a method what cannot be understood.
-    NotUnderstood {
-        /// The method.
-        method: String,
-    },
     /// It has more services than are asked for, which is 4096.
     TooMany,
+    /// What it says of them is more than is kept, which is 16 MiB.
+    TooLarge,
 }
 
 impl From<CallError<NoSuchService>> for CatalogError {
@@ -105,28 +130,30 @@ impl fmt::Display for CatalogError {
             CatalogError::NotTold(error) => {
                 write!(f, "the server did not say what it serves: {error}")
             }
-            CatalogError::NotUnderstood { method } => {
-                write!(f, "what the server says of the types of {method} cannot be understood")
-            }
             CatalogError::TooMany => f.write_str("the server says that it has more than 4096 services"),
+            CatalogError::TooLarge => {
+                f.write_str("what the server says of its services is more than 16 MiB")
+            }
         }
     }
 }
 
 impl std::error::Error for CatalogError {}
 
-/// A value as it is shown where it is wrong: not all of a long one.
-pub(crate) fn shown(value: &Value) -> String {
+/// A text as it is shown where it is wrong: not all of a long one.
+pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
     const CHARS_MAX: usize = 60;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// The same of a value.
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("a list of {}", values.len()),
         Value::Object(_) => "an object".to_owned(),
-        value => {
-            let text = value.to_string();
-            match text.char_indices().nth(CHARS_MAX) {
-                Some((end, _)) => format!("{}…", &text[..end]),
-                None => text,
-            }
-        }
+        value => shorten(&value.to_string()).into_owned(),
     }
 }

@@ -3,38 +3,60 @@
 use ringcall::shapes::{Described, Type, Variant};
 use serde_json::{Map, Value, json};
 
+use crate::nesting::DEPTH_MAX;
+
 /// A value in which everything that can be there is there, once.
 pub(crate) fn example(types: &Described, ty: &Type) -> Value {
-    Examples { types, within: Vec::new(), left: VALUES_MAX }.of(ty).unwrap_or(Value::Null)
+    let mut examples =
+        Examples { types, within: Vec::new(), depth: 0, left: VALUES_MAX, bytes_left: BYTES_MAX };
+    examples.of(ty).unwrap_or(Value::Null)
 }
 
 /// In one example: types within types, each of them twice, would be more than there is memory for, and their text is
 /// somebody else's.
 const VALUES_MAX: usize = 1 << 14;
+/// Of the names and texts in it.
+const BYTES_MAX: usize = 1 << 20;
 
 struct Examples<'a> {
     types: &'a Described,
     /// User types around what is being made.
     within: Vec<usize>,
+    /// How many types are around what is being made.
+    depth: usize,
     /// How many values may still be made.
     left: usize,
+    bytes_left: usize,
 }
 
 impl Examples<'_> {
-    /// `None` where a type would be within itself, or there would be too much: whatever is around it and can do without it
-    /// does.
+    /// `None` where a type would be within itself, or there would be too much, or there is no value of it: whatever is
+    /// around it and can do without it does.
     fn of(&mut self, ty: &Type) -> Option<Value> {
         self.left = self.left.checked_sub(1)?;
+        if self.depth == DEPTH_MAX {
+            return None;
+        }
+        self.depth += 1;
+        let made = self.of_within(ty);
+        self.depth -= 1;
+        made
+    }
+
+    fn of_within(&mut self, ty: &Type) -> Option<Value> {
         match ty {
-            Type::Leaf(name) => Some(leaf(name)),
+            Type::Leaf(name) => {
+                let value = leaf(name)?;
+                self.spend(value.as_str().unwrap_or_default())?;
+                Some(value)
+            }
             Type::Container(name, inside) => match (name.as_str(), inside.as_slice()) {
                 ("option", [inside]) => Some(self.of(inside).unwrap_or(Value::Null)),
                 ("vec", [inside]) => Some(self.of(inside).into_iter().collect()),
                 ("box", [inside]) => self.of(inside),
                 (name, [inside]) if name.starts_with("array-") => {
-                    let len = name["array-".len()..].parse().unwrap_or(0);
-                    // Not all of a long one.
-                    (0..usize::min(len, 64)).map(|_| self.of(inside)).collect()
+                    let len = name["array-".len()..].parse().unwrap_or(0_usize);
+                    (0..len).map(|_| self.of(inside)).collect()
                 }
                 (_, inside) => inside.iter().map(|ty| self.of(ty)).collect(),
             },
@@ -55,10 +77,18 @@ impl Examples<'_> {
         if !user.is_enum {
             return self.fields(&user.variants[0]);
         }
-        user.variants.iter().find_map(|variant| match variant.fields.is_empty() {
-            true => Some(variant.name.as_str().into()),
-            false => self.fields(variant).map(|fields| json!({ &variant.name: fields })),
+        user.variants.iter().find_map(|variant| {
+            self.spend(&variant.name)?;
+            match variant.fields.is_empty() {
+                true => Some(variant.name.as_str().into()),
+                false => self.fields(variant).map(|fields| json!({ &variant.name: fields })),
+            }
         })
+    }
+
+    fn spend(&mut self, text: &str) -> Option<()> {
+        self.bytes_left = self.bytes_left.checked_sub(text.len())?;
+        Some(())
     }
 
     fn fields(&mut self, variant: &Variant) -> Option<Value> {
@@ -71,6 +101,7 @@ impl Examples<'_> {
             fields => {
                 let mut values = Map::new();
                 for field in fields {
+                    self.spend(&field.name)?;
                     values.insert(field.name.clone(), self.of(&field.ty)?);
                 }
                 Some(values.into())
@@ -79,12 +110,14 @@ impl Examples<'_> {
     }
 }
 
-fn leaf(name: &str) -> Value {
-    match name {
+/// `None` if there is no value of it.
+fn leaf(name: &str) -> Option<Value> {
+    Some(match name {
+        "never" => return None,
         "bool" => false.into(),
         "f32" | "f64" => 0.0.into(),
         "char" => "a".into(),
-        "string" => "".into(),
+        "string" | "bytes" | "raw" => "".into(),
         "ipv4" | "ip" => "127.0.0.1".into(),
         "ipv6" => "::1".into(),
         "socket-v4" | "socket" => "127.0.0.1:80".into(),
@@ -92,9 +125,16 @@ fn leaf(name: &str) -> Value {
         "uuid" => "00000000-0000-0000-0000-000000000000".into(),
         "duration" => json!({ "secs": 0, "nanos": 0 }),
         "unix-time" => json!({ "secs_since_epoch": 0, "nanos_since_epoch": 0 }),
-        "bytes" | "raw" => "".into(),
-        name if name.starts_with("nz-") => 1.into(),
-        name if name.starts_with(['u', 'i']) && name != "unit" => 0.into(),
-        _ => Value::Null,
-    }
+        name => match name.strip_prefix("nz-") {
+            Some(number) if is_integer(number) => 1.into(),
+            None if is_integer(name) => 0.into(),
+            // `unit` is null. Of what is somebody's own only its name is known.
+            _ => Value::Null,
+        },
+    })
+}
+
+fn is_integer(name: &str) -> bool {
+    let width = name.strip_prefix(['u', 'i']);
+    width.is_some_and(|width| ["8", "16", "32", "64", "128"].contains(&width))
 }

@@ -32,6 +32,7 @@ struct Schemas<'a> {
 }
 
 impl Schemas<'_> {
+    /// User types are only named, so that it goes as deep as types are written.
     fn of(&mut self, ty: &Type) -> Value {
         match ty {
             Type::Leaf(name) => leaf(name),
@@ -102,7 +103,12 @@ impl Schemas<'_> {
                     }
                     properties.insert(field.name.clone(), self.of(&field.ty));
                 }
-                json!({ "type": "object", "properties": properties, "required": required })
+                json!({
+                    "type": "object",
+                    "properties": properties,
+                    "required": required,
+                    "additionalProperties": false,
+                })
             }
         }
     }
@@ -143,6 +149,7 @@ fn leaf(name: &str) -> Value {
                     "type": "object",
                     "properties": { "secs": bounded("u64"), "nanos": bounded("u32") },
                     "required": ["secs", "nanos"],
+                    "additionalProperties": false,
                 },
             ],
         }),

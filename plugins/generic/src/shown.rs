@@ -48,26 +48,27 @@ pub(crate) fn signature(method: &Method) -> String {
 }
 
 /// The user types in a type, each once.
-fn users<'a>(types: &'a Described, root: &Type) -> Vec<&'a UserType> {
-    fn collect(types: &Described, ty: &Type, found: &mut Vec<usize>, seen: &mut BTreeSet<usize>) {
+fn users<'a>(types: &'a Described, root: &'a Type) -> Vec<&'a UserType> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    // Types refer to each other in chains that may be longer than a stack is deep.
+    let mut left = vec![root];
+    while let Some(ty) = left.pop() {
         match ty {
             Type::Leaf(_) => {}
-            Type::Container(_, inside) => {
-                inside.iter().for_each(|ty| collect(types, ty, found, seen));
-            }
+            Type::Container(_, inside) => left.extend(inside.iter().rev()),
             Type::User(number) if !seen.insert(*number) => {}
             Type::User(number) => {
-                found.push(*number);
-                let fields = types.user(*number).variants.iter().flat_map(|it| &it.fields);
-                fields.for_each(|field| collect(types, &field.ty, found, seen));
+                let user = types.user(*number);
+                found.push(user);
+                let fields = user.variants.iter().flat_map(|variant| &variant.fields);
+                left.extend(fields.rev().map(|field| &field.ty));
             }
         }
     }
-    let mut found = Vec::new();
-    collect(types, root, &mut found, &mut BTreeSet::new());
-    found.into_iter().map(|number| types.user(number)).collect()
+    found
 }
 
+/// User types only by their names, so that it goes as deep as types are written.
 fn ty(types: &Described, shown: &Type) -> String {
     let all = |inside: &[Type]| {
         let inside: Vec<_> = inside.iter().map(|inside| ty(types, inside)).collect();

@@ -418,6 +418,35 @@ fn texts_of_types_that_are_made_to_be_too_much_are_not() {
     assert_eq!(catalog.find("test.Lies/tell").unwrap().example(), Value::Null);
 }
 
+/// A server of so many services, of each of which it has a mebibyte to say.
+struct Talker(usize);
+
+impl ringcall::reflection::Reflection for Talker {
+    async fn services(&self, _: &Context) -> Vec<String> {
+        (0..self.0).map(|number| format!("test.S{number}")).collect()
+    }
+
+    async fn describe(
+        &self,
+        _: &Context,
+        name: String,
+    ) -> Result<ServiceDescription, NoSuchService> {
+        Ok(ServiceDescription { name, docs: "a".repeat(1 << 20), methods: Vec::new() })
+    }
+}
+
+#[test]
+fn a_server_that_says_too_much_is_not_listened_to() {
+    let told = |services: usize| {
+        let server = Server::bind("127.0.0.1:0").service(Talker(services).into_reflection());
+        let server = server.start().unwrap();
+        let catalog = Catalog::wait_for(&Client::connect(server.address()).wait().unwrap());
+        catalog.map(|catalog| catalog.services().len())
+    };
+    assert_eq!(told(15), Ok(15));
+    assert_eq!(told(20), Err(CatalogError::TooLarge));
+}
+
 #[test]
 fn a_catalog_says_which_methods_may_have_been_meant() {
     let catalog = Catalog::of(&[ThingsClient::service_table()]);

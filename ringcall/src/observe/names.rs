@@ -26,14 +26,21 @@ const FOREIGN_MAX: usize = 16 * 1024;
 
 /// What is said of the method of that number, which this program may not have: its name, unless too many were called before.
 pub(crate) fn known_name(method: u64, name: &str) -> &'static str {
-    if let Some(known) = method_name(method) {
-        return known;
+    const TOO_MANY: &str = "?/?";
+    if let Some(names) = NAMES.read().as_ref() {
+        if let Some(known) = names.get(&method) {
+            return known;
+        }
+        // Told here, so that calls of yet another method do not keep each other waiting for good.
+        if names.len() >= FOREIGN_MAX {
+            return TOO_MANY;
+        }
     }
     let mut names = NAMES.write();
     let names = names.get_or_insert_default();
     // Those that are compiled in count as well: they are few.
     if names.len() >= FOREIGN_MAX {
-        return "?/?";
+        return TOO_MANY;
     }
     names.entry(method).or_insert_with(|| Box::leak(name.into()))
 }

@@ -1,9 +1,13 @@
 //! What a server says of whether it is ready.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::mpsc;
+
 use crate::common::{Cook, Kitchen as _, PATIENT, Pair, eventually, over_every_pair};
 use ringcall::health::{Health as _, HealthClient, Readiness, Status};
 use ringcall::reflection::NoSuchService;
-use ringcall::{CallError, Client, Handlers, RunningServer, Shard};
+use ringcall::{CallError, Client, Context, Handlers, RunningServer, Shard, Stream};
 
 const KITCHEN: &str = "test.Kitchen";
 
@@ -67,5 +71,50 @@ fn who_watches_is_told_of_changes_and_of_the_end() {
         });
         let (ready, not_ready) = (Status::Serving, Status::NotServing);
         assert_eq!(told, [ready, not_ready, ready, not_ready]);
+    });
+}
+
+#[ringcall::service(name = "test.Late")]
+trait Late {
+    /// What is said to whoever begins to watch when the server drains already.
+    #[method(deadline = "30s")]
+    async fn watched(&self, cx: &Context) -> Vec<Status>;
+}
+
+struct Watcher {
+    readiness: Readiness,
+    begun: mpsc::Sender<()>,
+}
+
+impl Late for Watcher {
+    async fn watched(&self, cx: &Context) -> Vec<Status> {
+        self.begun.send(()).unwrap();
+        cx.draining().await;
+        let Ok(watch) = self.readiness.watch(cx, String::new()).await else {
+            panic!("it is there")
+        };
+        let mut watch = pin!(watch);
+        let mut told = Vec::new();
+        while let Some(status) = poll_fn(|cx| watch.as_mut().poll_next(cx)).await {
+            told.push(status);
+        }
+        told
+    }
+}
+
+#[test]
+fn who_begins_to_watch_during_a_drain_is_told_of_that_alone() {
+    over_every_pair(|pair| {
+        let (begun, begins) = mpsc::channel();
+        let watcher = Watcher { readiness: Readiness::new(), begun };
+        let server = pair.start(pair.bind().service(watcher.into_late()));
+        let late = pair.secured(LateClient::connect(server.address())).wait().unwrap();
+        let draining = std::thread::spawn(move || {
+            begins.recv().unwrap();
+            server.drain()
+        });
+        let told = late.watched().wait().unwrap();
+        assert!(told.iter().map(|status| status.to_native()).eq([Status::NotServing]));
+        draining.join().unwrap();
     });
 }
