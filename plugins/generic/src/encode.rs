@@ -146,6 +146,9 @@ impl<'a> Encoder<'a> {
             "i64" => self.integer(value, is_non_zero, i64::MIN.into(), i64::MAX as u128),
             "i128" => self.integer(value, is_non_zero, i128::MIN, i128::MAX as u128),
             "f32" | "f64" => match value.as_f64() {
+                Some(number) if name == "f32" && (number as f32).is_infinite() => {
+                    self.expected("a number that a 32-bit float holds", value)
+                }
                 Some(number) => {
                     float(&mut self.out, number);
                     Ok(())
@@ -250,6 +253,8 @@ impl<'a> Encoder<'a> {
             Value::Object(parts) if parts.len() == 2 => {
                 let part = |name| parts.get(name).and_then(Value::as_u64);
                 let nanos = part("nanos").and_then(|nanos| u32::try_from(nanos).ok());
+                // A second's worth of them would be a second more than there is room for, perhaps.
+                let nanos = nanos.filter(|nanos| *nanos < 1_000_000_000);
                 part("secs").zip(nanos).map(|(secs, nanos)| Duration::new(secs, nanos))
             }
             _ => None,

@@ -221,7 +221,15 @@ fn what_is_wrong_with_an_argument_is_said_with_its_place() {
         mismatch.to_string()
     };
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let expected: [(Change<'_>, &str); 10] = [
+    let expected: [(Change<'_>, &str); 12] = [
+        (
+            &|it| it["age"] = json!({ "secs": u64::MAX, "nanos": 1_000_000_000 }),
+            "`age`: a number of seconds, or `secs` and `nanos`, is expected, not an object",
+        ),
+        (
+            &|it| it["single"] = json!(1e39),
+            "`single`: a number that a 32-bit float holds is expected, not 1e+39",
+        ),
         (
             &|it| it["small"] = json!(256),
             "`small`: a whole number from 0 to 255 is expected, not 256",
