@@ -145,19 +145,19 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
         self
     }
 
-    /// How important this call is, see [`CallOptions::priority`].
+    /// How important this call is, see [`CallOptions::priority`](crate::CallOptions::priority).
     pub fn priority(mut self, priority: u8) -> Self {
         self.outgoing.priority = priority;
         self
     }
 
-    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
+    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.outgoing.wait_for_ready = wait;
         self
     }
 
-    /// How the argument is compressed, see [`CallOptions::compression`].
+    /// How the argument is compressed, see [`CallOptions::compression`](crate::CallOptions::compression).
     pub fn compression(mut self, compression: Option<Compression>) -> Self {
         self.outgoing.compression = wish(compression);
         self
