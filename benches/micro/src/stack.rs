@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::mem::{forget, take};
+use std::mem::{forget, replace, take};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +14,7 @@ use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Address, Call, Chunk, Codec, Config, Endpoint, Event, Failure, Handle, Instant, Memory,
-    Outcome, Outgoing, Payload, Plain, Polled, Request, Status,
+    Outcome, Outgoing, Payload, Plain, Polled, Reply, Request, Status,
 };
 
 use crate::IN_FLIGHT;
@@ -100,9 +100,12 @@ impl Stack {
                 Some(Polled::Connection(_)) => {}
                 Some(Polled::Accepted(..)) => panic!("a client accepts nothing"),
             }
-            match event {
-                Some(Event::Completed(task, outcome)) => {
-                    self.client.outcomes.borrow_mut()[task as usize] = Some(outcome);
+            match &mut event {
+                Some(Event::Completed(task, Outcome::Reply(reply))) => {
+                    let task = *task;
+                    self.client.answer(task, reply);
+                    // Nothing is left of it to drop.
+                    forget(event);
                     self.poll_task(task);
                 }
                 Some(Event::Established(_)) => self.client.is_open.set(true),
@@ -215,6 +218,19 @@ struct ClientEnd {
     /// What arguments go in.
     codec: Codec,
     now: Instant,
+}
+
+impl ClientEnd {
+    /// The answer is given to the task that waits for it, which has taken the one before.
+    #[inline]
+    fn answer(&self, task: u32, reply: &mut Reply) {
+        let outcome = &mut self.outcomes.borrow_mut()[task as usize];
+        assert!(outcome.is_none(), "its task has taken the one before");
+        let (body, extensions) = (take(&mut reply.body), take(&mut reply.extensions));
+        let Reply { header, attached, .. } = *reply;
+        let reply = Reply { header, body, attached, extensions };
+        forget(replace(outcome, Some(Outcome::Reply(reply))));
+    }
 }
 
 struct MemoryChannel(Rc<ClientEnd>);
