@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::mem::{forget, replace, take};
+use std::mem::{forget, take};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -237,7 +237,7 @@ impl ClientEnd {
         let (body, extensions) = (take(&mut reply.body), take(&mut reply.extensions));
         let Reply { header, attached, .. } = *reply;
         let reply = Reply { header, body, attached, extensions };
-        forget(replace(outcome, Some(Outcome::Reply(reply))));
+        forget(outcome.replace(Outcome::Reply(reply)));
     }
 }
 
