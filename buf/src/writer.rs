@@ -16,10 +16,10 @@ pub struct Writer {
     ptr: NonNull<u8>,
     /// How many bytes of the block are behind `ptr`.
     space: usize,
-    /// How much is written. Like `room` smaller than a block, so that both are a word.
-    len: u32,
+    /// How much is written.
+    len: usize,
     /// So long it may be without growing, never more than `limit` and `space`.
-    room: u32,
+    room: usize,
     limit: usize,
     /// One count of the kind that `source` says.
     block: Option<Block>,
@@ -115,7 +115,7 @@ impl Writer {
             ptr: block.data(),
             space,
             len: 0,
-            room: room as u32,
+            room,
             limit,
             block: Some(block),
             attached: None,
@@ -203,8 +203,8 @@ impl Writer {
         fill(self.first(front));
         // Last, so that whoever goes on knows these: as far as the compiler can tell, `fill` might write to them.
         self.limit = limit;
-        self.room = self.space.min(limit) as u32;
-        self.len = front as u32;
+        self.room = self.space.min(limit);
+        self.len = front;
     }
 
     #[cold]
@@ -288,7 +288,7 @@ impl Writer {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.len
     }
 
     /// Whether nothing was written.
@@ -332,7 +332,7 @@ impl Writer {
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
         // Both lie in memory, so this cannot wrap.
         let len = self.len() + bytes.len();
-        if len > self.room as usize {
+        if len > self.room {
             self.grow(bytes.len())?;
         }
         // SAFETY: `len <= room <= capacity - start` with what follows. (test: `writing_agrees_with_a_vec`)
@@ -340,7 +340,7 @@ impl Writer {
         // SAFETY: the room was checked above, and nobody else can reach memory behind `start` while
         // the writer owns the block. (test: `writing_agrees_with_a_vec`)
         unsafe { end.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.len = len as u32;
+        self.len = len;
         Ok(())
     }
 
@@ -355,7 +355,7 @@ impl Writer {
         if missing == 0 {
             return Ok(());
         }
-        match self.put_zeros(missing, self.room as usize) {
+        match self.put_zeros(missing, self.room) {
             true => Ok(()),
             false => self.put(&ZEROS[..missing]),
         }
@@ -373,7 +373,7 @@ impl Writer {
         let end = unsafe { self.ptr.add(self.len()) };
         // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
         unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
-        self.len += missing as u32;
+        self.len += missing;
         true
     }
 
@@ -390,7 +390,7 @@ impl Writer {
     /// The same at the end of the block.
     #[cold]
     fn fill_block_up(&mut self, missing: usize) {
-        (self.limit, self.room) = (self.len() + missing, self.space as u32);
+        (self.limit, self.room) = (self.len() + missing, self.space);
         let padded = self.pad_to(16);
         debug_assert!(padded.is_ok(), "there is always room for them");
     }
@@ -456,7 +456,7 @@ impl Writer {
         self.elsewhere_len = segment.len();
         self.limit -= segment.len();
         self.within = Some((self.len(), segment));
-        self.room = self.space.min(self.limit) as u32;
+        self.room = self.space.min(self.limit);
         Ok(())
     }
 
@@ -516,7 +516,7 @@ impl Writer {
             unsafe { self.source.release(outgrown) };
         }
         (self.ptr, self.space) = (block.data(), block.capacity());
-        self.room = self.space.min(self.limit) as u32;
+        self.room = self.space.min(self.limit);
         Ok(())
     }
 

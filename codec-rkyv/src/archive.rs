@@ -99,7 +99,7 @@ impl BodyWriter<'_> {
 }
 
 /// Appends the archive of `value` to `out`, its root at the end.
-#[inline]
+#[inline(always)]
 pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {
     let start = out.len();
     debug_assert_eq!(start % 16, 0);
@@ -156,15 +156,20 @@ impl From<Invalid> for Status {
 /// they are measured, not assumed, and they are a part of every shape.
 #[must_use]
 pub const fn archive_format() -> ArchiveFormat {
-    let one = Archived::<u16>::from_native(1);
-    // SAFETY: `u16_le` and its siblings are two plain bytes. (test: `the_format_is_measured`)
-    let bytes: [u8; 2] = unsafe { core::mem::transmute(one) };
     ArchiveFormat::new(
-        bytes[0] == 0,
+        IS_BIG_ENDIAN,
         size_of::<Archived<usize>>() as u8 * 8,
         align_of::<Archived<u64>>() == align_of::<u64>(),
     )
 }
+
+/// Whether archived numbers have their highest byte first.
+pub(crate) const IS_BIG_ENDIAN: bool = {
+    let one = Archived::<u16>::from_native(1);
+    // SAFETY: `u16_le` and its siblings are two plain bytes. (test: `the_format_is_measured`)
+    let bytes: [u8; 2] = unsafe { core::mem::transmute(one) };
+    bytes[0] == 0
+};
 
 #[cfg(test)]
 mod tests {

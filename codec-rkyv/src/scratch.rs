@@ -28,9 +28,11 @@ thread_local! {
     static BLOCK: Cell<Option<Block>> = const { Cell::new(None) };
 }
 
-/// The scratch memory of one encoding.
-pub struct Scratch {
-    block: Option<Block>,
+/// The scratch memory of one encoding. Hardly any needs some: until then this is one word.
+pub struct Scratch(Option<Stack>);
+
+struct Stack {
+    block: Block,
     used: usize,
     /// How many bytes would have been needed to serve all from the block.
     wanted: usize,
@@ -39,22 +41,29 @@ pub struct Scratch {
 impl Scratch {
     #[inline]
     pub(crate) const fn new() -> Scratch {
-        Scratch { block: None, used: 0, wanted: 0 }
+        Scratch(None)
+    }
+
+    fn used(&self) -> usize {
+        self.0.as_ref().map_or(0, |stack| stack.used)
     }
 
     #[cold]
     fn give_back(&mut self) {
-        let Some(mut block) = self.block.take() else { return };
+        let Some(Stack { mut block, wanted, .. }) = self.0.take() else { return };
         let bytes = block.len() * UNIT;
-        if self.wanted > bytes && bytes < BYTES_MAX {
-            block = new_block(self.wanted.next_power_of_two().min(BYTES_MAX));
+        if wanted > bytes && bytes < BYTES_MAX {
+            block = new_block(wanted.next_power_of_two().min(BYTES_MAX));
         }
         BLOCK.set(Some(block));
     }
+}
 
+impl Stack {
     #[cold]
-    fn take_block() -> Block {
-        BLOCK.take().unwrap_or_else(|| new_block(BYTES_MIN))
+    fn new() -> Stack {
+        let block = BLOCK.take().unwrap_or_else(|| new_block(BYTES_MIN));
+        Stack { block, used: 0, wanted: 0 }
     }
 }
 
@@ -70,7 +79,7 @@ impl Drop for Scratch {
     /// What hardly any encoding needs is apart, so that this is a comparison in all others.
     #[inline]
     fn drop(&mut self) {
-        if self.block.is_some() {
+        if self.0.is_some() {
             self.give_back();
         }
     }
@@ -81,12 +90,12 @@ impl Drop for Scratch {
 // asked for. (test: `scratch_is_a_stack`)
 unsafe impl<E> Allocator<E> for Scratch {
     unsafe fn push_alloc(&mut self, layout: Layout) -> Result<NonNull<[u8]>, E> {
-        let block = self.block.get_or_insert_with(Scratch::take_block);
-        let at = self.used.next_multiple_of(layout.align().min(UNIT));
+        let Stack { block, used, wanted } = self.0.get_or_insert_with(Stack::new);
+        let at = used.next_multiple_of(layout.align().min(UNIT));
         let end = at.saturating_add(layout.size());
-        self.wanted = self.wanted.max(end);
+        *wanted = (*wanted).max(end);
         let memory = if end <= block.len() * UNIT && layout.align() <= UNIT {
-            self.used = end;
+            *used = end;
             // SAFETY: within the block, checked above. (test: `scratch_is_a_stack`)
             unsafe { start(block).add(at) }
         } else {
@@ -98,10 +107,10 @@ unsafe impl<E> Allocator<E> for Scratch {
     }
 
     unsafe fn pop_alloc(&mut self, memory: NonNull<u8>, layout: Layout) -> Result<(), E> {
-        if let Some(block) = &mut self.block {
+        if let Some(Stack { block, used, .. }) = &mut self.0 {
             let offset = memory.addr().get().wrapping_sub(start(block).addr().get());
             if offset < block.len() * UNIT {
-                self.used = offset;
+                *used = offset;
                 return Ok(());
             }
         }
@@ -113,7 +122,7 @@ unsafe impl<E> Allocator<E> for Scratch {
 
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scratch({} bytes used)", self.used)
+        write!(f, "Scratch({} bytes used)", self.used())
     }
 }
 
@@ -147,7 +156,7 @@ mod tests {
                     let popped: Result<_, Failure> = unsafe { scratch.pop_alloc(memory, layout) };
                     popped.unwrap();
                 }
-                assert_eq!(scratch.used, 0);
+                assert_eq!(scratch.used(), 0);
             }
         }
     }

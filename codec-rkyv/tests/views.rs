@@ -48,6 +48,26 @@ fn with_word(body: &[u8], at: isize, word: u32) -> Vec<u8> {
     body
 }
 
+fn is<T: Archivable + PartialEq>(view: &View<T, Bytes>, value: &T) -> bool {
+    view.to_owned() == *value
+}
+
+#[test]
+fn numbers_are_written_as_their_archives() {
+    macro_rules! check {
+        ($($number:expr),*) => {$(
+            // A tuple of one is archived by rkyv, and has the same layout.
+            assert_eq!(encode(&$number), encode(&($number,)));
+            assert!(view(&encode(&$number)).is_ok_and(|view| is(&view, &$number)));
+            let room = encode(&$number).len() - 1;
+            let full = EncodeError::Full(Full { limit: room });
+            assert_eq!(encode_up_to(&$number, room), Err(full));
+        )*};
+    }
+    check! { 0xf1_u8, 0xf1f2_u16, 0xf1f2_f3f4_u32, 0xf1f2_f3f4_f5f6_f7f8_u64 }
+    check! { -2_i8, -258_i16, -0x0102_0304_i32, -0x0102_0304_0506_0708_i64, 1.25_f32, -1.0e-300_f64 }
+}
+
 /// Reads all there is, one by one.
 fn read<B: Frozen>(view: &View<Nested, B>) -> Nested {
     let list = view.0.iter().map(|item| {

@@ -160,6 +160,15 @@ struct Link<L, T> {
     receiving: Receiving,
 }
 
+impl<L, T> Link<L, T> {
+    /// Whether it has this handle, of which the index has found it.
+    #[inline(always)]
+    fn is_of(&self, handle: Handle) -> bool {
+        debug_assert_eq!(self.handle.index, handle.index);
+        self.handle.generation == handle.generation
+    }
+}
+
 impl<L: ByteLayer, T> Link<L, T> {
     /// The layer cannot go on: nothing of the connection is sent any more, only what the layer may have to
     /// say itself.
@@ -1037,13 +1046,13 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
 
     fn link(&self, handle: Handle) -> Option<&Link<L, T>> {
         let link = self.links.get(handle.index as usize)?.as_ref()?;
-        (link.handle == handle).then_some(link)
+        link.is_of(handle).then_some(link)
     }
 
     #[inline]
     fn link_mut(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
         let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
-        (link.handle == handle).then_some(link)
+        link.is_of(handle).then_some(link)
     }
 
     /// The link, which may now have events and something to send.
@@ -1055,7 +1064,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     #[inline]
     fn mark_readable(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
         let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
-        if link.handle != handle {
+        if !link.is_of(handle) {
             return None;
         }
         if !link.is_readable {
@@ -1071,7 +1080,7 @@ impl<Tr: Transport, L: ByteLayer, T> Endpoint<Tr, L, T> {
     #[inline]
     fn mark_dirty(&mut self, handle: Handle) -> Option<&mut Link<L, T>> {
         let link = self.links.get_mut(handle.index as usize)?.as_mut()?;
-        if link.handle != handle {
+        if !link.is_of(handle) {
             return None;
         }
         if !link.is_dirty {

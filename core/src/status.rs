@@ -123,6 +123,9 @@ impl Status {
         self.0
     }
 
+    /// The bits that say its class, see [`class`](Self::class).
+    pub(crate) const CLASS: u16 = 0b11 << 14;
+
     /// What a caller may conclude, also for codes that this version does not know.
     #[inline]
     #[must_use]

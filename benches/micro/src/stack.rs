@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringcall::{Answer, Channel, Message, View};
-use ringcall_codec_rkyv::{Form, Formed, FromBody, Typed};
+use ringcall_codec_rkyv::{Form, Formed, FromBody, Invalid, Typed};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{
     Address, Call, Chunk, Codec, Config, Endpoint, Event, Failure, Handle, Instant, Memory,
-    Outcome, Outgoing, Payload, Plain, Polled, Request, Status,
+    Outcome, Outgoing, Payload, Plain, Polled, Reply, Request, Status,
 };
 
 use crate::IN_FLIGHT;
@@ -100,9 +100,12 @@ impl Stack {
                 Some(Polled::Connection(_)) => {}
                 Some(Polled::Accepted(..)) => panic!("a client accepts nothing"),
             }
-            match event {
-                Some(Event::Completed(task, outcome)) => {
-                    self.client.outcomes.borrow_mut()[task as usize] = Some(outcome);
+            match &mut event {
+                Some(Event::Completed(task, Outcome::Reply(reply))) => {
+                    let task = *task;
+                    self.client.answer(task, reply);
+                    // Nothing is left of it to drop.
+                    forget(event);
                     self.poll_task(task);
                 }
                 Some(Event::Established(_)) => self.client.is_open.set(true),
@@ -148,12 +151,19 @@ impl Stack {
 
     #[inline]
     fn answer(&mut self, handle: Handle, request: &mut Request) {
-        if request.codec.has_names() {
-            return self.answer_other(handle, request);
-        }
-        let order = View::<Order>::new(take(&mut request.body)).expect("it is an order");
+        let body = take(&mut request.body);
+        let has_names = request.codec.has_names();
+        let order = match has_names {
+            false => View::<Order>::new(body),
+            true => other(body, request),
+        };
         let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
+        let Poll::Ready(sum) = pin!(handler(order.expect("it is an order"))).poll(&mut cx) else {
+            panic!("it never waits")
+        };
+        if has_names {
+            return self.answer_other(handle, request, sum);
+        }
         let signature = request.out_signature;
         let header = ReplyHeader { signature, codec: u64::CODEC, ..ReplyHeader::new(Status::OK) };
         let replied = self.server.reply(self.now, handle, request.id, header, &Typed(&sum));
@@ -161,18 +171,19 @@ impl Stack {
     }
 
     #[cold]
-    fn answer_other(&mut self, handle: Handle, request: &mut Request) {
-        let form = Form::of_codec(request.codec);
-        let order = View::<Order>::from_other(form, take(&mut request.body), request.attached)
-            .expect("it is an order");
-        let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(sum) = pin!(handler(order)).poll(&mut cx) else { panic!("it never waits") };
+    fn answer_other(&mut self, handle: Handle, request: &Request, sum: u64) {
         let (signature, codec) = (request.out_signature, request.codec);
         let header = ReplyHeader { signature, codec, ..ReplyHeader::new(Status::OK) };
-        let formed = Formed(&sum, form);
+        let formed = Formed(&sum, Form::of_codec(codec));
         let replied = self.server.reply(self.now, handle, request.id, header, &formed);
         replied.expect("it is awaited");
     }
+}
+
+/// An order in a codec with names.
+#[cold]
+fn other(body: Chunk, request: &Request) -> Result<View<Order>, Invalid> {
+    View::from_other(Form::of_codec(request.codec), body, request.attached)
 }
 
 impl Default for Stack {
@@ -215,6 +226,19 @@ struct ClientEnd {
     /// What arguments go in.
     codec: Codec,
     now: Instant,
+}
+
+impl ClientEnd {
+    /// The answer is given to the task that waits for it, which has taken the one before.
+    #[inline]
+    fn answer(&self, task: u32, reply: &mut Reply) {
+        let outcome = &mut self.outcomes.borrow_mut()[task as usize];
+        assert!(outcome.is_none(), "its task has taken the one before");
+        let (body, extensions) = (take(&mut reply.body), take(&mut reply.extensions));
+        let Reply { header, attached, .. } = *reply;
+        let reply = Reply { header, body, attached, extensions };
+        forget(outcome.replace(Outcome::Reply(reply)));
+    }
 }
 
 struct MemoryChannel(Rc<ClientEnd>);

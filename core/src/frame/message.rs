@@ -124,6 +124,17 @@ impl From<Refusal> for ReplyHeader {
 }
 
 impl ReplyHeader {
+    /// Whether it is that of a value, of this signature and in this codec, which is not compressed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self, signature: u64, codec: Codec) -> bool {
+        // All but the signature lies side by side, and is compared as a word.
+        let class = self.status.to_wire() & Status::CLASS;
+        let [low, high] = class.to_le_bytes();
+        let word = u32::from_le_bytes([low, high, self.codec.0, self.compression]);
+        self.signature == signature && word == (codec.0 as u32) << 16
+    }
+
     /// The length of the fixed part.
     pub const LEN: usize = 32;
 

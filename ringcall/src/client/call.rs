@@ -423,12 +423,7 @@ pub(super) fn receive<R: Message, E: Message, B: IntoOwned>(
     answer: Answer<B>,
     out_signature: u64,
 ) -> CallResult<R, E, B> {
-    let header = &answer.header;
-    let is_plain = header.status.class() == StatusClass::Ok
-        && header.signature == out_signature
-        && header.codec == R::CODEC
-        && header.compression == 0;
-    if !is_plain {
+    if !answer.header.is_plain(out_signature, R::CODEC) {
         return receive_other::<R, E, B>(answer, out_signature);
     }
     let Answer { body, attached, .. } = answer;
@@ -570,9 +565,14 @@ impl<'a, C: Channel, A: Message> Future for OneWayFuture<'a, C, A> {
 /// What is said of a call with these options.
 #[inline]
 pub(super) fn outgoing(method: &'static MethodTable, options: &CallOptions) -> Outgoing {
-    match options.stated {
-        None => *method.outgoing(),
-        Some(stated) => stated.over(method.outgoing()),
+    let over;
+    // Copied once, from wherever it is.
+    *match options.stated {
+        None => method.outgoing(),
+        Some(stated) => {
+            over = stated.over(method.outgoing());
+            &over
+        }
     }
 }
 
