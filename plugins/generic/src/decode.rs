@@ -6,6 +6,7 @@ use ringcall::shapes::{Described, Type, UserType, Variant};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::integer::integer;
 use crate::nesting::{DEPTH_MAX, bare};
 
 /// A body of this type; `None` if it is not one.
@@ -131,8 +132,7 @@ impl<'de> DeserializeSeed<'de> for Name {
 fn restore(types: &Described, ty: &Type, value: &mut Value) -> Option<()> {
     match (bare(types, ty, value)?, value) {
         (Type::Leaf(name), value) => {
-            let name = name.strip_prefix("nz-").unwrap_or(name);
-            if matches!(name, "u128" | "i128")
+            if let Some((name @ ("u128" | "i128"), _)) = integer(name)
                 && let Some(digits) = wide(value, name == "i128")
             {
                 *value = digits.into();

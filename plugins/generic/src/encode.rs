@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::Mismatch;
 use crate::error::{shorten, shown};
+use crate::integer::integer;
 use crate::nesting::{DEPTH_MAX, bare};
 
 /// A body of this type.
@@ -131,8 +132,8 @@ impl<'a> Encoder<'a> {
     // ---- leaves ----
 
     fn leaf(&mut self, name: &str, value: &Value) -> Result<(), Mismatch> {
-        let is_non_zero = name.starts_with("nz-");
-        match name.strip_prefix("nz-").unwrap_or(name) {
+        let (name, is_non_zero) = integer(name).unwrap_or((name, false));
+        match name {
             "unit" if *value != Value::Null => self.expected("null", value),
             "bool" if !value.is_boolean() => self.expected("true or false", value),
             "u8" => self.integer(value, is_non_zero, 0, u8::MAX.into()),

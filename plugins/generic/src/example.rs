@@ -3,6 +3,7 @@
 use ringcall::shapes::{Described, Type, Variant};
 use serde_json::{Map, Value, json};
 
+use crate::integer::integer;
 use crate::nesting::DEPTH_MAX;
 
 /// A value in which everything that can be there is there, once.
@@ -125,16 +126,10 @@ fn leaf(name: &str) -> Option<Value> {
         "uuid" => "00000000-0000-0000-0000-000000000000".into(),
         "duration" => json!({ "secs": 0, "nanos": 0 }),
         "unix-time" => json!({ "secs_since_epoch": 0, "nanos_since_epoch": 0 }),
-        name => match name.strip_prefix("nz-") {
-            Some(number) if is_integer(number) => 1.into(),
-            None if is_integer(name) => 0.into(),
+        name => match integer(name) {
+            Some((_, is_non_zero)) => u8::from(is_non_zero).into(),
             // `unit` is null. Of what is somebody's own only its name is known.
-            _ => Value::Null,
+            None => Value::Null,
         },
     })
-}
-
-fn is_integer(name: &str) -> bool {
-    let width = name.strip_prefix(['u', 'i']);
-    width.is_some_and(|width| ["8", "16", "32", "64", "128"].contains(&width))
 }

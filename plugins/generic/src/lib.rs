@@ -63,6 +63,7 @@ mod decode;
 mod encode;
 mod error;
 mod example;
+mod integer;
 mod nesting;
 mod schema;
 mod shown;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringcall::shapes::{Described, Type, Variant};
 use serde_json::{Map, Value, json};
 
+use crate::integer::integer;
+
 /// The schema of a type, with those of the user types in it under `$defs`.
 pub(crate) fn schema(types: &Described, ty: &Type) -> Value {
     let mut schemas =
@@ -122,8 +124,7 @@ impl Schemas<'_> {
 
 fn leaf(name: &str) -> Value {
     let text = |format: &str| json!({ "type": "string", "format": format });
-    let is_non_zero = name.starts_with("nz-");
-    let name = name.strip_prefix("nz-").unwrap_or(name);
+    let (name, is_non_zero) = integer(name).unwrap_or((name, false));
     if let Some((min, max)) = bounds(name) {
         let mut number = json!({ "type": "integer", "minimum": min, "maximum": max });
         if is_non_zero {
