@@ -132,12 +132,8 @@ impl Prepared {
 
     /// Of an argument that is one of the method's.
     pub(crate) fn of(method: &Method, args: &CallArgs, beside: Beside, body: Vec<u8>) -> Prepared {
-        let codec = match method.argument().is_leaf("raw") {
-            true => Codec::RAW,
-            false => Codec::MESSAGEPACK,
-        };
         Prepared {
-            codec,
+            codec: method.argument_codec(),
             deadline: method.deadline(),
             is_idempotent: method.is_idempotent(),
             is_one_way: method.is_one_way(),

@@ -22,12 +22,6 @@ impl MethodKey {
         self.id
     }
 
-    /// Whether a method may be called so: `package.Service/method`. Whether one is cannot be known before it is called.
-    pub(crate) fn is_name(name: &str) -> bool {
-        let parts = name.rsplit_once('/');
-        parts.is_some_and(|(service, method)| !service.is_empty() && !method.is_empty())
-    }
-
     /// Its name, if it was named by that.
     #[must_use]
     pub fn name(&self) -> Option<&str> {

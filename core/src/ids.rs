@@ -192,6 +192,20 @@ pub const METHODS_PAGE: &str = "ringcall.Methods/page";
 /// whoever made that call.
 pub const CALLS_BEGUN: &str = "ringcall.Calls/begun";
 
+/// Of a method's full name; those that there are are shorter by far.
+const METHOD_NAME_BYTES_MAX: usize = 512;
+
+/// Whether a method may be called that: `package.Service/method`, of up to 512 bytes, without spaces.
+#[must_use]
+pub fn is_method_name(name: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/')
+    };
+    let parts = name.split_once('/').filter(|_| name.len() <= METHOD_NAME_BYTES_MAX);
+    parts.is_some_and(|(service, method)| is_word(service) && is_word(method))
+}
+
 /// The number of a method on the wire: FNV-1a (64 bits) of `package.Service/method` in UTF-8.
 ///
 /// The signature is not part of it, so that a changed method is recognised as the same one. Two
@@ -211,6 +225,15 @@ pub const fn method_id(full_name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_is_called_by_service_and_name() {
+        let names = ["demo.Echo/echo", "Echo/echo", "ringcall.Methods/page", "größe.Größe/größe"];
+        assert!(names.into_iter().all(is_method_name));
+        let long = "a".repeat(METHOD_NAME_BYTES_MAX) + "/a";
+        let others = ["", "/", "echo", "Echo/", "/echo", "a/b/c", "a b/c", "a/b\n", &long];
+        assert!(!others.into_iter().any(is_method_name));
+    }
 
     #[test]
     fn fnv_1a_matches_its_published_vectors() {

@@ -63,7 +63,10 @@ pub use error::{
     Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
 };
 pub use identity::{BadIdentity, Expected, Identity, Mismatch};
-pub use ids::{CALLS_BEGUN, CallId, METHODS_PAGE, MessageId, RequestId, Side, StreamId, method_id};
+pub use ids::{
+    CALLS_BEGUN, CallId, METHODS_PAGE, MessageId, RequestId, Side, StreamId, is_method_name,
+    method_id,
+};
 pub use memory::{Memory, MemoryLimits};
 pub use payload::{
     Attached, Codec, Empty, EncodeError, Encoded, Encoding, Extended, Payload, REFERENCE_BYTES_MIN,

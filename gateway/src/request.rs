@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use percent_encoding::percent_decode_str;
-use ringcall::{TraceContext, UntypedCall};
+use ringcall::{TraceContext, UntypedCall, is_method_name};
 
 use crate::GatewayConfig;
 use crate::problem::Problem;
@@ -30,12 +30,9 @@ pub(crate) fn method_name(path: &str) -> Option<String> {
     if path.len() > 3 * NAME_BYTES_MAX {
         return None;
     }
-    let decode = |part: &str| {
-        let decoded = percent_decode_str(part).decode_utf8().ok()?;
-        let is_name = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
-        (!decoded.is_empty() && decoded.chars().all(is_name)).then(|| decoded.into_owned())
-    };
-    Some(format!("{}/{}", decode(service)?, decode(method)?))
+    let decode = |part| percent_decode_str(part).decode_utf8().ok();
+    let name = format!("{}/{}", decode(service)?, decode(method)?);
+    is_method_name(&name).then_some(name)
 }
 
 /// What the headers say of a call.

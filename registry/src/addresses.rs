@@ -7,6 +7,8 @@ use ringcall::{MachineClock, SpanIds};
 /// How long to wait when none of the nodes could be asked: first, and at most, and half as long again by chance.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// A node that was heard for so long was no accident.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// The addresses of the nodes, one after the other, in an order that others do not have: those that lose one node go to
 /// different ones.
@@ -40,6 +42,16 @@ impl Addresses {
     /// The node that was asked last has answered.
     pub(crate) fn heard(&mut self) {
         (self.failed, self.again) = (0, AGAIN);
+    }
+
+    /// The node that was asked last was heard for so long, and is not any more: how long to wait before the next one is
+    /// asked, if that was no more than an accident and all have failed.
+    pub(crate) fn ended(&mut self, lasted: Duration) -> Option<Duration> {
+        if lasted > LASTED {
+            self.heard();
+            return None;
+        }
+        self.failed()
     }
 
     /// The node that was asked last cannot be asked: how long to wait before the next one is, if all have failed.

@@ -57,6 +57,8 @@ struct Entry {
     /// When it was said last that it is there, or that it has left.
     heard: Instant,
     lease: Duration,
+    /// The process that it is, or was.
+    incarnation: u64,
     /// `None` if it has left.
     there: Option<There>,
     /// Whether watchers are told that it is there.
@@ -67,8 +69,6 @@ struct Entry {
 pub(crate) struct There {
     pub(crate) instance: Arc<Instance>,
     pub(crate) line: Arc<str>,
-    /// The process that it is.
-    incarnation: u64,
 }
 
 impl There {
@@ -97,8 +97,9 @@ pub(crate) enum Change {
 /// What became of something that was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// It was news: other nodes are to be told.
+    /// It was news: other nodes are to be told, what was said or what is to be said instead.
     pub(crate) is_news: bool,
+    pub(crate) instead: Option<Said>,
     pub(crate) change: Option<Change>,
 }
 
@@ -117,8 +118,13 @@ impl Book {
         Stamp { time: wall_ms.max(last.saturating_add(1)), node: self.node }
     }
 
-    fn listed(&self, key: &Key) -> Option<&There> {
-        self.entries.get(key).filter(|entry| entry.is_listed)?.there.as_ref()
+    fn listed(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key).filter(|entry| entry.is_listed)
+    }
+
+    fn has_left(&self, key: &Key, incarnation: u64) -> bool {
+        let entry = self.entries.get(key).filter(|entry| entry.there.is_none());
+        entry.is_some_and(|entry| entry.incarnation == incarnation)
     }
 
     // ---- what instances say to this node ----
@@ -132,14 +138,18 @@ impl Book {
     ) -> Result<(u64, Said), Refused> {
         let Registering { mut instance, lease, incarnation, registered_ms } = registering;
         let key = key_of(&instance);
+        if self.has_left(&key, incarnation) {
+            return Err(Refused::Left);
+        }
         let before = self.listed(&key);
-        let same = before.filter(|there| there.incarnation == incarnation);
+        let same = before.filter(|entry| entry.incarnation == incarnation);
         // Who comes later under the same name takes it; who was there before is told so.
         if before.is_some() && same.is_none() && registered_ms.is_some() {
             return Err(Refused::Replaced);
         }
         // It may say itself since when it is there, but not that it will be.
-        let since = same.and_then(|there| there.instance.registered_ms).or(registered_ms);
+        let known = same.and_then(|entry| entry.there.as_ref());
+        let since = known.and_then(|there| there.instance.registered_ms).or(registered_ms);
         let registered_ms = since.map_or(wall_ms, |since| since.min(wall_ms));
         instance.registered_ms = Some(registered_ms);
         let line = line(&instance);
@@ -177,11 +187,11 @@ impl Book {
         lease_ms: u32,
     ) -> Option<Said> {
         let listed = self.listed(&key);
-        if listed.is_some_and(|there| there.incarnation != incarnation) {
+        if listed.is_some_and(|entry| entry.incarnation != incarnation) {
             return None;
         }
         let stamp = self.stamp(wall_ms, &key);
-        Some(Said::Removed { key, lease_ms, age_ms: 0, stamp })
+        Some(Said::Removed { key, incarnation, lease_ms, age_ms: 0, stamp })
     }
 
     // ---- what anybody has said ----
@@ -193,20 +203,25 @@ impl Book {
             Said::Put { instance, lease_ms, incarnation, age_ms, stamp } => {
                 let Ok(instance) = read(instance) else { return Merged::default() };
                 let line = line(&instance).into();
-                let there = There { instance: Arc::new(instance), line, incarnation: *incarnation };
                 self.put(Entry {
                     stamp: *stamp,
                     heard: ago(now, *age_ms),
                     lease: self.lease(*lease_ms),
-                    there: Some(there),
+                    incarnation: *incarnation,
+                    there: Some(There { instance: Arc::new(instance), line }),
                     is_listed: true,
                 })
             }
-            Said::Removed { key, lease_ms, age_ms, stamp } => {
+            Said::Removed { key, incarnation, lease_ms, age_ms, stamp } => {
                 let known = self.entries.get(key).map_or(Duration::ZERO, |entry| entry.lease);
-                let lease = self.lease(*lease_ms).max(known);
-                let heard = ago(now, *age_ms);
-                let entry = Entry { stamp: *stamp, heard, lease, there: None, is_listed: false };
+                let entry = Entry {
+                    stamp: *stamp,
+                    heard: ago(now, *age_ms),
+                    lease: self.lease(*lease_ms).max(known),
+                    incarnation: *incarnation,
+                    there: None,
+                    is_listed: false,
+                };
                 self.removed(key, entry)
             }
         }
@@ -241,23 +256,49 @@ impl Book {
         if !is_later || self.expect_room(&key, there.line.len()).is_err() {
             return Merged::default();
         }
-        let is_other = self.listed(&key).is_none_or(|before| before.line != there.line);
+        if self.has_left(&key, entry.incarnation) {
+            return self.say_again_that_it_left(key, entry.stamp);
+        }
+        let listed = self.listed(&key).and_then(|before| before.there.as_ref());
+        let is_other = listed.is_none_or(|before| before.line != there.line);
         self.insert(key.clone(), entry);
-        Merged { is_news: true, change: is_other.then_some(Change::Put(key, there.line)) }
+        let change = is_other.then_some(Change::Put(key, there.line));
+        Merged { is_news: true, instead: None, change }
     }
 
     fn removed(&mut self, key: &Key, entry: Entry) -> Merged {
-        if self.entries.get(key).is_some_and(|before| before.stamp >= entry.stamp) {
-            return Merged::default();
-        }
-        let was_listed = self.entries.get(key).is_some_and(|entry| entry.is_listed);
+        let before = self.entries.get(key).filter(|before| before.stamp >= entry.stamp);
+        let said_late = match before {
+            None => None,
+            // A process does not come back: that it is there was said by a node that had not heard that it left.
+            Some(before) if before.there.is_some() && before.incarnation == entry.incarnation => {
+                Some(before.stamp)
+            }
+            Some(_) => return Merged::default(),
+        };
+        let was_listed = self.listed(key).is_some();
         // It is remembered, so that what was said before it is not taken for news when it comes later; as far as there is
         // room for that.
         match self.gone < self.limits.instances_max {
             true => self.insert(key.clone(), entry),
             false => self.forget(key),
         }
-        Merged { is_news: true, change: was_listed.then(|| Change::Removed(key.clone())) }
+        let merged = match said_late {
+            None => Merged { is_news: true, ..Merged::default() },
+            Some(stamp) => self.say_again_that_it_left(key.clone(), stamp),
+        };
+        Merged { change: was_listed.then(|| Change::Removed(key.clone())), ..merged }
+    }
+
+    /// Of a process that has left it was said, as of later, that it is there. All others are told that it left, as of later
+    /// than that.
+    fn say_again_that_it_left(&mut self, key: Key, stamp: Stamp) -> Merged {
+        let Some(entry) = self.entries.get_mut(&key) else { return Merged::default() };
+        let stamp = Stamp { time: stamp.time.saturating_add(1), node: self.node };
+        entry.stamp = stamp;
+        let (incarnation, lease_ms) = (entry.incarnation, ms(entry.lease));
+        let said = Said::Removed { key, incarnation, lease_ms, age_ms: 0, stamp };
+        Merged { is_news: true, instead: Some(said), change: None }
     }
 
     // ---- entries, and what is counted of them ----
@@ -367,12 +408,12 @@ impl Known {
     pub(crate) fn say(self) -> Said {
         let Known { key, entry, now } = self;
         let (lease_ms, age_ms) = (ms(entry.lease), ms(now.since(entry.heard)));
-        let stamp = entry.stamp;
+        let (stamp, incarnation) = (entry.stamp, entry.incarnation);
         match entry.there {
-            Some(There { line, incarnation, .. }) => {
+            Some(There { line, .. }) => {
                 Said::Put { instance: line.as_ref().into(), lease_ms, incarnation, age_ms, stamp }
             }
-            None => Said::Removed { key, lease_ms, age_ms, stamp },
+            None => Said::Removed { key, incarnation, lease_ms, age_ms, stamp },
         }
     }
 }
@@ -446,7 +487,12 @@ mod tests {
     }
 
     fn gone(name: &str, time: u64, node: u64) -> Said {
-        Said::Removed { key: key(name), lease_ms: 15_000, age_ms: 0, stamp: Stamp { time, node } }
+        left(name, PROCESS, time, node)
+    }
+
+    fn left(name: &str, incarnation: u64, time: u64, node: u64) -> Said {
+        let (key, stamp) = (key(name), Stamp { time, node });
+        Said::Removed { key, incarnation, lease_ms: 15_000, age_ms: 0, stamp }
     }
 
     fn merge(book: &mut Book, now: Instant, said: &Said) -> Merged {
@@ -483,22 +529,24 @@ mod tests {
         entries.map(|(key, entry)| (key.clone(), entry.stamp, line(entry))).collect()
     }
 
-    fn sayings() -> impl Strategy<Value = Vec<Said>> {
-        let said = (0u8..4, 0u64..3, 1u64..20, 0u64..3).prop_map(|(name, kind, time, node)| {
-            let name = name.to_string();
-            match kind {
-                // Of one node at one time there is one saying.
-                0 => gone(&name, time * 2, node),
-                _ => put(&name, (time + node) as u32, time * 2 + 1, node),
-            }
-        });
+    /// Who leaves is this process, or one of which nothing else is said.
+    fn sayings(leaving: u64) -> impl Strategy<Value = Vec<Said>> {
+        let said =
+            (0u8..4, 0u64..3, 1u64..20, 0u64..3).prop_map(move |(name, kind, time, node)| {
+                let name = name.to_string();
+                match kind {
+                    // Of one node at one time there is one saying.
+                    0 => left(&name, leaving, time * 2, node),
+                    _ => put(&name, (time + node) as u32, time * 2 + 1, node),
+                }
+            });
         proptest::collection::vec(said, 0..20)
     }
 
     proptest! {
         #[test]
         fn g08_nodes_that_hear_the_same_in_any_order_know_the_same(
-            (one, other) in sayings().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
+            (one, other) in sayings(PROCESS + 1).prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
         ) {
             let mut books = [Book::new(1, LIMITS), Book::new(2, LIMITS)];
             for said in &one {
@@ -523,6 +571,31 @@ mod tests {
         }
 
         #[test]
+        fn g08_a_process_that_has_left_does_not_come_back_in_any_order(
+            (one, other) in sayings(PROCESS).prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
+        ) {
+            let mut books = [Book::new(8, LIMITS), Book::new(9, LIMITS)];
+            // What each hears, and what the other one says to that.
+            let mut said = [one.clone(), other];
+            let mut rounds = 0;
+            while said.iter().any(|said| !said.is_empty()) {
+                let heard = std::mem::take(&mut said);
+                for (number, heard) in heard.iter().enumerate() {
+                    let told = heard.iter().map(|item| merge(&mut books[number], at(0), item));
+                    said[1 - number].extend(told.filter_map(|merged| merged.instead));
+                }
+                rounds += 1;
+                prop_assert!(rounds < 100, "they end");
+            }
+            prop_assert_eq!(known(&books[0]), known(&books[1]));
+            for item in &one {
+                if let Said::Removed { key, .. } = item {
+                    prop_assert!(books[0].listed(key).is_none(), "{key:?} has left");
+                }
+            }
+        }
+
+        #[test]
         fn whatever_a_line_says_is_an_instance_or_none(line in "\\PC{0,80}") {
             let _ = read(&line);
         }
@@ -535,7 +608,7 @@ mod tests {
         let (since, merged) = register(&mut book, at(0), line, PROCESS, None).unwrap();
         assert!(since == WALL && merged.change.is_some());
         let (again, merged) = register(&mut book, at(10), line, PROCESS, Some(since)).unwrap();
-        assert_eq!((again, merged), (since, Merged { is_news: true, change: None }));
+        assert_eq!((again, merged), (since, Merged { is_news: true, ..Merged::default() }));
         assert!(book.sweep(at(25), Instant::FAR).is_empty());
         assert_eq!(book.sweep(at(26), Instant::FAR), [key("a")]);
         assert!(names(&book).is_empty());
@@ -605,6 +678,11 @@ mod tests {
         let left = merge(&mut book, at(1), &gone("a", 12, 3));
         assert_eq!(left.change, Some(Change::Removed(key("a"))));
         assert_eq!(merge(&mut book, at(2), &put("a", 2, 11, 2)), Merged::default());
+        // Nor what a node says of it later that has not heard so: it is told.
+        let late = merge(&mut book, at(2), &put("a", 2, 50, 2));
+        assert_eq!((late.change, late.instead), (None, Some(gone("a", 51, 1))));
+        let again = register(&mut book, at(2), "quotes a 127.0.0.1:7001", PROCESS, Some(WALL));
+        assert_eq!(again.unwrap_err(), Refused::Left);
         // It is remembered for longer than anybody has it: its lease, as an orphan, and ten minutes.
         assert!(book.sweep(at(675), Instant::FAR).is_empty());
         assert_eq!(known(&book).len(), 1);

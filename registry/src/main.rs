@@ -21,7 +21,7 @@ struct Options {
     /// How many instances it keeps.
     #[arg(long, default_value_t = 100_000)]
     instances_max: usize,
-    /// For how long instances are kept whose node cannot be heard, beyond their lease.
+    /// For how long instances are kept beyond their lease while a peer cannot be heard.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
     orphans: Duration,
 }

@@ -15,6 +15,7 @@ use ringcall::{
     Context, MachineClock, Shard, ShardConfig, SlowConsumer, SpanIds, Stream, Subscription, Topic,
 };
 
+use crate::addresses::Addresses;
 use crate::book::{Ahead, Book, Change, Known, Limits, Merged, Registering, ms, read};
 use crate::thread::{OwnThread, Stop};
 use crate::{
@@ -47,8 +48,8 @@ pub struct NodeConfig {
     pub bus_backlog: usize,
     /// How many watches there may be at a time: 10 000.
     pub watches_max: usize,
-    /// How long a node that has started waits for what the others know before it tells watchers what it knows: 20 s,
-    /// in which instances have said again that they are there, if there is no other node.
+    /// How long a node that has started waits for what its peers know before it tells watchers what it knows: 20 s, in which
+    /// instances have said again that they are there, if no peer answers.
     pub settle: Duration,
     /// The wall clock, in milliseconds since 1970. A simulation has one of its own.
     pub wall_clock_ms: fn() -> u64,
@@ -79,13 +80,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 const STOOD_STILL: Duration = Duration::from_secs(2);
 /// How often other nodes are told that they have heard all.
 const UP_TO_DATE: Duration = Duration::from_secs(1);
-/// How long to wait before another node is connected to again: first, and at most.
-const AGAIN: Duration = Duration::from_millis(100);
-const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// An address that leads to this node is asked again, since it may be a name that leads elsewhere later.
 const ONESELF_AGAIN: Duration = Duration::from_secs(30);
-/// A node that was heard for so long was no accident.
-const LASTED: Duration = Duration::from_secs(5);
 /// How many nodes may listen to this one.
 const LISTENERS_MAX: usize = 32;
 /// How much of all instances a piece of news has.
@@ -193,24 +189,21 @@ impl Node {
     /// Listens to another node for ever.
     async fn hear(&self, shard: &Shard, peer: usize) {
         let address = &self.0.config.peers[peer];
-        let mut again = AGAIN;
-        let mut is_told = false;
+        let mut addresses = Addresses::new([address]);
         loop {
             let begun = MachineClock.now();
             let heard = self.hear_once(shard, peer).await;
             self.0.state.lock().peers[peer].is_oneself = matches!(heard, Heard::Oneself);
-            again = match heard {
-                Heard::Oneself => ONESELF_AGAIN,
+            let again = match heard {
+                Heard::Oneself => Some(ONESELF_AGAIN),
                 Heard::Until(reason) => {
-                    let has_lasted = MachineClock.now().since(begun) > LASTED;
-                    if has_lasted || !is_told {
-                        log::warn!("does not hear the node at {address}: {reason}");
-                        is_told = true;
-                    }
-                    if has_lasted { AGAIN } else { (2 * again).min(AGAIN_MAX) }
+                    log::warn!("does not hear the node at {address}: {reason}");
+                    addresses.ended(MachineClock.now().since(begun))
                 }
             };
-            shard.sleep(again).await;
+            if let Some(again) = again {
+                shard.sleep(again).await;
+            }
         }
     }
 
@@ -287,8 +280,9 @@ impl Shared {
     // What is told is told in the order in which it was taken, so all of it is under the lock.
     fn tell(&self, state: &mut State, said: &Said, merged: Merged) {
         if merged.is_news {
+            let said = merged.instead.unwrap_or_else(|| said.clone());
             // Whoever is too slow is closed, so nobody is waited for.
-            let _ = self.bus.publish(Arc::new(said.clone()));
+            let _ = self.bus.publish(Arc::new(said));
         }
         if let Some(change) = merged.change {
             state.tell_watchers(self.wall_ms(), change);

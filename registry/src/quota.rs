@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use ringcall::cluster::{Balanced, CallLimit, Clients, Clock, Instant, LimitLease};
 use ringcall::{CallError, MachineClock, Shard, ShardConfig, SpanIds};
 
+use crate::book::ms;
 use crate::shares::{Shares, left};
 use crate::thread::{OwnThread, Stop};
 
@@ -136,8 +137,7 @@ impl Quota for Quotas {
         let shares = shares.ok_or(NoShare::NoSuchQuota)?;
         let mut shares = shares.lock();
         let per_s = shares.ask(MachineClock.now(), ask.caller, ask.demand_per_s)?;
-        let lease_ms = u32::try_from(shares.lease().as_millis()).unwrap_or(u32::MAX);
-        Ok(Share { per_s, lease_ms })
+        Ok(Share { per_s, lease_ms: ms(shares.lease()) })
     }
 }
 

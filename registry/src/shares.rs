@@ -1,8 +1,8 @@
 //! How a quota is shared, as a value: no clock, no network.
 //!
 //! Each caller gets what it asks for, as far as that leaves the others a fair part of it (max-min fairness; Bertsekas and
-//! Gallager, *Data Networks*, 1992), and what nobody asks for is divided evenly, so that whoever needs more has some at
-//! once. A share that is handed out counts until its lease ends, also if its caller asks for less meanwhile: the answer
+//! Gallager, *Data Networks*, 1992), and half of what nobody asks for is divided evenly, so that whoever needs more
+//! has some at once; the other half is for those who come. A share that is handed out counts until its lease ends, also if its caller asks for less meanwhile: the answer
 //! may not have arrived. The caller counts its lease from when it asked, which is before that. So all shares that are in
 //! force make no more than the quota, but for the one call a second that everybody has.
 //!

@@ -131,8 +131,6 @@ struct Following {
     inbox: Arc<Inbox>,
 }
 
-/// A node that was heard for so long was no accident.
-const LASTED: Duration = Duration::from_secs(5);
 /// How long a node may take to begin.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -155,12 +153,8 @@ impl Following {
                 Ok(()) => "it has ended".to_owned(),
                 Err(reason) => reason,
             };
-            if MachineClock.now().since(begun) > LASTED {
-                self.addresses.heard();
-                continue;
-            }
             log::warn!("the registry at {address} cannot be watched: {reason}");
-            if let Some(again) = self.addresses.failed() {
+            if let Some(again) = self.addresses.ended(MachineClock.now().since(begun)) {
                 self.inbox.put(Update::Outage(format!("{address}: {reason}")));
                 shard.sleep(again).await;
             }

@@ -1,6 +1,7 @@
 //! A thread with a shard, for what goes on beside a program.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::{Poll, Waker};
@@ -91,13 +92,7 @@ impl Stop {
 
     /// What the future gives, unless it is asked to stop before.
     pub(crate) async fn unless<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = std::pin::pin!(future);
-        let mut asked = std::pin::pin!(self.asked());
-        poll_fn(|cx| match asked.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => future.as_mut().poll(cx).map(Some),
-        })
-        .await
+        before(self.asked(), future).await
     }
 }
 
@@ -122,11 +117,15 @@ pub(crate) async fn within<T>(
     time: Duration,
     future: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    let mut late = std::pin::pin!(shard.sleep(time));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+    before(shard.sleep(time), future).await
+}
+
+/// What the future gives, unless this end comes before.
+async fn before<T>(end: impl Future<Output = ()>, future: impl Future<Output = T>) -> Option<T> {
+    let (mut end, mut future) = (pin!(end), pin!(future));
+    poll_fn(|cx| match end.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(cx).map(Some),
     })
     .await
 }

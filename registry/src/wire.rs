@@ -79,6 +79,8 @@ pub enum Refused {
     },
     /// Another process has registered under its name since.
     Replaced,
+    /// This process has taken it back: what it said before comes late.
+    Left,
     /// There is no room for it.
     Full {
         /// How many there may be.
@@ -100,6 +102,7 @@ impl fmt::Display for Refused {
                 write!(f, "a lease has {min_ms} to {max_ms} ms")
             }
             Refused::Replaced => f.write_str("another process has registered under its name since"),
+            Refused::Left => f.write_str("this process has taken the instance back"),
             Refused::Full { instances_max } => write!(
                 f,
                 "the registry has {instances_max} instances already (`NodeConfig::instances_max`)"
@@ -188,6 +191,8 @@ pub enum Said {
     Removed {
         /// Which.
         key: Key,
+        /// Which process it was.
+        incarnation: u64,
         /// For how long it would have been there.
         lease_ms: u32,
         /// For how long that has been known, in milliseconds.

@@ -1,5 +1,7 @@
 //! Callers that share a quota, over real sockets.
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use ringcall::cluster::discovery::{Instance, Listing};
 use ringcall::cluster::{Balanced, CallLimit, Clients, Clock as _, Settings};
 use ringcall::{Address, BlockOn, CallError, Cause, Client, MachineClock, RunningServer, Server};
 use ringcall_registry::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
+use support::eventually;
 
 #[ringcall::service(name = "test.Echo")]
 trait Echo {
@@ -35,18 +38,6 @@ fn channel(server: &Address, limit: CallLimit) -> Balanced<Clients> {
     balanced.apply(&Listing::of(1, [Instance::new("echo", "one", server.clone())]));
     balanced.block_on(balanced.ready().within(Duration::from_secs(30))).unwrap();
     balanced
-}
-
-/// Waits until something is so, for as long as a busy machine may take.
-#[expect(clippy::disallowed_methods, reason = "tests may sleep")]
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("never: {what}");
 }
 
 /// Whether a call is refused by this side's own limit.

@@ -1,5 +1,7 @@
 //! Nodes, instances and those who call them, over real sockets.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use ringcall_registry::{
     Key, Node, NodeConfig, Refused, Registrar, Registration, Registry as _, RegistryClient,
     RegistrySource, Replication as _, Tending, Watched, Withdrawal,
 };
+use support::{eventually, pause};
 
 #[ringcall::service(name = "test.Who")]
 trait Who {
@@ -116,22 +119,6 @@ fn registration(instance: String, lease_ms: u32) -> Registration {
 fn withdrawal(name: &str) -> Withdrawal {
     let key = Key { service: "who".to_owned(), name: name.to_owned() };
     Withdrawal { key, incarnation: 1, lease_ms: 60_000 }
-}
-
-/// Waits until something is so, for as long as a busy machine may take.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if is_so() {
-            return;
-        }
-        pause(Duration::from_millis(5));
-    }
-    panic!("never: {what}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "tests may sleep")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 fn watch(sockets: &Sockets, nodes: &[&str]) -> (Watching, Balanced<Clients>) {

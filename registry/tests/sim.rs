@@ -154,9 +154,9 @@ fn run(seeds: std::ops::Range<u64>) {
     });
 }
 
-// Seed 34 is a clock that jumps by an hour: a node forgot everything, and what others told it of instances that were still
+// Seeds up to 600 were run. Seed 94 is a registration that arrives behind the withdrawal of its own process. Seed 34 is a clock that jumps by an hour: a node forgot everything, and what others told it of instances that were still
 // there had only their names.
 #[test]
 fn g05_nodes_agree_on_what_is_there_when_the_network_heals() {
-    run(0..40);
+    run(0..100);
 }

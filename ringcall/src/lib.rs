@@ -255,7 +255,7 @@ pub use ringcall_core::{
     Codec, Config, ConfigError, Counters, EncodeError, Encoding, Expected, External as FileRange,
     Failure, FailureClass, Frozen, Identity, MemoryLimits, Mismatch, ObjectError, Outgoing,
     Refusal, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TlsFault, TransportError, Writer, method_id,
+    StreamChannel, TlsFault, TransportError, Writer, is_method_name, method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

@@ -36,7 +36,6 @@ use crate::discovery::{Instance, Listing};
 use crate::health::Probed;
 use crate::hedge::{AnyHedging, HedgePolicy as _};
 use crate::limit::{LimitLease, Limiter};
-use crate::method::MethodKey;
 use crate::recovery::Recovery;
 use crate::retry::{Attempted, Verdict};
 use crate::route::{Asked, BadRules, Router, Rules};
@@ -353,7 +352,7 @@ impl<T: Clone> Fleet<T> {
         lease: LimitLease,
     ) -> Result<(), BadSetting> {
         lease.check()?;
-        if method.is_some_and(|name| !MethodKey::is_name(name)) {
+        if method.is_some_and(|name| !ringcall_core::is_method_name(name)) {
             let must = "the name of a method, package.Service/method";
             return Err(BadSetting { name: "lease.method", must });
         }

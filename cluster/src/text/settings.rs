@@ -122,7 +122,7 @@ struct DnsText {
 impl<'de> Deserialize<'de> for MethodKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<MethodKey, D::Error> {
         let name = String::deserialize(from)?;
-        match MethodKey::is_name(&name) {
+        match ringcall_core::is_method_name(&name) {
             true => Ok(name.into()),
             false => {
                 let found = Unexpected::Str(&name);

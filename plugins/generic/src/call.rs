@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use ringcall::{
-    BadMetadataKey, BlockOn, CallError, Cause, Channel, Codec, Failure, IntoOwned, Reply,
-    UntypedCall, UntypedFuture, UntypedReply,
+    BadMetadataKey, BlockOn, CallError, Cause, Channel, Failure, IntoOwned, Reply, UntypedCall,
+    UntypedFuture, UntypedReply,
 };
 use serde_json::Value;
 
@@ -145,11 +145,7 @@ impl<'a, C: Channel> GenericCall<'a, C> {
     ) -> Result<GenericCall<'a, C>, GenericError> {
         expect_no_streams(method)?;
         let full_name = method.full_name();
-        let codec = match method.argument().is_leaf("raw") {
-            true => Codec::RAW,
-            false => Codec::MESSAGEPACK,
-        };
-        let call = UntypedCall::new(channel, full_name, codec, argument);
+        let call = UntypedCall::new(channel, full_name, method.argument_codec(), argument);
         let mut call = call.map_err(|_| GenericError::BadName { method: full_name.to_owned() })?;
         if let Some(deadline) = method.deadline() {
             call = call.deadline(deadline);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringcall::reflection::{MethodDescription, ReflectionClient, ServiceDescription};
 use ringcall::shapes::{Described, Type};
-use ringcall::{BlockOn, CallError, Channel, IntoOwned, ServiceTable};
+use ringcall::{BlockOn, CallError, Channel, Codec, IntoOwned, ServiceTable};
 use serde_json::Value;
 
 use crate::{CatalogError, GenericError, Mismatch, decode, encode, example, schema, shown};
@@ -277,6 +277,12 @@ impl Method {
     #[must_use]
     pub fn argument(&self) -> &Type {
         &self.input.parts[0]
+    }
+
+    /// What the argument goes in: MessagePack, or bytes as they are, if that is what the method takes.
+    #[must_use]
+    pub fn argument_codec(&self) -> Codec {
+        if self.argument().is_leaf("raw") { Codec::RAW } else { Codec::MESSAGEPACK }
     }
 
     /// The type of the reply.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use ringcall::shapes::{Described, Type, UserType, Variant};
 
 use crate::Method;
+use crate::integer::integer;
 
 /// `async fn last(Symbol) -> Result<Quote, NoSuch>`, and what these types are.
 pub(crate) fn signature(method: &Method) -> String {
@@ -106,9 +107,9 @@ fn leaf(name: &str) -> String {
         "socket" => "SocketAddr",
         "uuid" => "Uuid",
         "bytes" | "raw" => "Bytes",
-        name => match name.strip_prefix("nz-") {
-            Some(number) => return format!("NonZero<{number}>"),
-            None => name,
+        name => match integer(name) {
+            Some((number, true)) => return format!("NonZero<{number}>"),
+            _ => name,
         },
     };
     name.to_owned()

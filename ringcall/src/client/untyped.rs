@@ -12,7 +12,7 @@ use ringcall_compression::Compression;
 use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
 use ringcall_core::{
     Answer, Cause, Channel, Codec, EncodeError, Extended, Failure, Outgoing, Payload, StatusClass,
-    Writer, method_id,
+    Writer, is_method_name, method_id,
 };
 
 use super::{BlockOn, DEFAULT_DEADLINE, IntoOwned, Reply};
@@ -89,20 +89,6 @@ impl fmt::Display for BadMethodName {
 }
 
 impl std::error::Error for BadMethodName {}
-
-/// Of a name; those of methods are shorter by far.
-const NAME_BYTES_MAX: usize = 512;
-
-/// Whether a method may be called that.
-fn is_method_name(name: &str) -> bool {
-    let is_word = |word: &str| {
-        !word.is_empty() && !word.contains(|c: char| c.is_control() || c.is_whitespace())
-    };
-    let parts = name.split_once('/').filter(|_| name.len() <= NAME_BYTES_MAX);
-    parts.is_some_and(|(service, method)| {
-        is_word(service) && is_word(method) && !method.contains('/')
-    })
-}
 
 impl<'a, C: Channel> UntypedCall<'a, C> {
     /// A call of `package.Service/method`, whose argument is in that codec: one with names, or [`Codec::RAW`].
@@ -273,19 +259,5 @@ fn receive<B: IntoOwned>(answer: Answer<B>) -> UntypedResult<B> {
     match header.status.class() == StatusClass::Application {
         true => Err(CallError::App(reply)),
         false => Ok(reply),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_method_is_called_by_service_and_name() {
-        let names = ["demo.Echo/echo", "Echo/echo", "ringcall.Methods/page", "größe.Größe/größe"];
-        assert!(names.into_iter().all(is_method_name));
-        let long = format!("{}/a", "a".repeat(NAME_BYTES_MAX));
-        let others = ["", "/", "echo", "Echo/", "/echo", "a/b/c", "a b/c", "a/b\n", &long];
-        assert!(!others.into_iter().any(is_method_name));
     }
 }

@@ -256,13 +256,17 @@ pub(crate) struct Caller {
     pub(crate) identity: Option<Arc<PeerIdentity>>,
     /// Whom a hook has found it to be.
     pub(crate) principal: Option<Principal>,
-    /// What is served to it.
-    pub(crate) services: Arc<[&'static ServiceTable]>,
+    /// What is served to it, for handlers that are not on its shard.
+    pub(crate) services: Option<Arc<[&'static ServiceTable]>>,
 }
 
 impl Caller {
     pub(crate) fn principal<T: Any>(&self) -> Option<&T> {
         self.principal.as_ref()?.get()
+    }
+
+    pub(crate) fn services(&self) -> Arc<[&'static ServiceTable]> {
+        self.services.clone().unwrap_or_default()
     }
 }
 

@@ -133,7 +133,7 @@ impl Context {
     pub fn services(&self) -> Arc<[&'static ServiceTable]> {
         match &self.home {
             Home::Shard(shard) => shard.services(self.facts.handle),
-            Home::Elsewhere(_, flag) => Arc::clone(&flag.caller.services),
+            Home::Elsewhere(_, flag) => flag.caller.services(),
         }
     }
 
@@ -312,7 +312,7 @@ impl SendContext {
     /// The services that this side serves on the call's connection, see [`Context::services`].
     #[must_use]
     pub fn services(&self) -> Arc<[&'static ServiceTable]> {
-        Arc::clone(&self.caller.services)
+        self.caller.services()
     }
 
     /// How long the caller still waits.

@@ -18,13 +18,17 @@ impl Inner {
             #[cfg(feature = "tls")]
             identity: self.peer_identity(handle),
             principal: None,
-            services: self.services(handle),
+            services: None,
         }
     }
 
-    /// The same, and who makes this call.
+    /// The same, who makes this call, and what is served there.
     pub(crate) fn caller_of(&self, handle: Handle, request: RequestId) -> Caller {
-        Caller { principal: self.principal(handle, request), ..self.caller(handle) }
+        Caller {
+            principal: self.principal(handle, request),
+            services: Some(self.services(handle)),
+            ..self.caller(handle)
+        }
     }
 
     /// Whom a hook or a filter has found to make a call.
