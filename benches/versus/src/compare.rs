@@ -154,6 +154,7 @@ pub(crate) fn measure(
     };
     let failed = |side: &str| format!("the {side} of {} failed in {}", subject.name, case.id);
     let certificates = Certificates::new()?;
+    let between_cores_ns = machine::between_cores_ns()?;
     let start = |arguments: &[&str]| Running::start(subject, &certificates, plan.counts, arguments);
     let mut server = start(&[SERVE, subject.name, case.id])?;
     let line = server.first_line()?;
@@ -167,6 +168,7 @@ pub(crate) fn measure(
         Some(why) => skipped(why.trim_end()),
         None => {
             let measured = serde_json::from_str(&said).map_err(|_| failed("client"))?;
+            let measured = Measured { between_cores_ns, ..measured };
             Ok(Finding::Figures(transport.to_owned(), measured))
         }
     }

@@ -1,8 +1,12 @@
 //! Cores, processes and what they have used.
 
 use std::process;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -22,9 +26,7 @@ pub(crate) fn become_child(side: Side) -> Result<()> {
         Side::Server => cores.first(),
         Side::Client => cores.last(),
     };
-    let mut set = CpuSet::new();
-    set.set(*core.ok_or("this process may run on no core")?);
-    sched_setaffinity(None, &set)?;
+    pin_this_thread(*core.ok_or("this process may run on no core")?)?;
     thread::Builder::new().name("watchdog".into()).spawn(|| {
         #[expect(clippy::disallowed_methods, reason = "this thread has nothing else to do")]
         thread::sleep(CHILD_LIFE_MAX);
@@ -32,6 +34,61 @@ pub(crate) fn become_child(side: Side) -> Result<()> {
         process::exit(1);
     })?;
     Ok(())
+}
+
+/// How long a word of memory takes from the server's core to the client's and back, at best: what both share goes the same
+/// way. A hypervisor may run two cores side by side or far from each other, and change that at any time.
+pub(crate) fn between_cores_ns() -> Result<Option<f64>> {
+    let &[here, there] = &cores()?[..] else { return Ok(None) };
+    let word = AtomicU64::new(0);
+    let best = thread::scope(|scope| {
+        // Neither leaves the other one alone, pinned or not.
+        let answering = scope.spawn(|| {
+            let pinned = pin_this_thread(there);
+            answer(&word);
+            pinned
+        });
+        let asking = scope.spawn(|| {
+            let pinned = pin_this_thread(here);
+            let best = (0..TRIES).map(|turn| exchange(&word, turn)).min();
+            pinned.map(|()| best)
+        });
+        let panicked = |_| "a thread that measures the cores panicked";
+        answering.join().map_err(panicked)??;
+        asking.join().map_err(panicked)?
+    })?;
+    Ok(best.map(|time| time.as_nanos() as f64 / EXCHANGES as f64))
+}
+
+/// Of so many exchanges each; the best counts, since others may want a core for a while.
+const TRIES: u64 = 8;
+const EXCHANGES: u64 = 5_000;
+
+/// Odd numbers are questions, the even ones behind them are answers.
+fn exchange(word: &AtomicU64, turn: u64) -> Duration {
+    let begin = Instant::now();
+    for question in turn * EXCHANGES..(turn + 1) * EXCHANGES {
+        word.store(2 * question + 1, Release);
+        while word.load(Acquire) != 2 * question + 2 {
+            std::hint::spin_loop();
+        }
+    }
+    begin.elapsed()
+}
+
+fn answer(word: &AtomicU64) {
+    for question in 0..TRIES * EXCHANGES {
+        while word.load(Acquire) != 2 * question + 1 {
+            std::hint::spin_loop();
+        }
+        word.store(2 * question + 2, Release);
+    }
+}
+
+fn pin_this_thread(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// The first two cores that this process may use.

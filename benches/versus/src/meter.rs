@@ -29,6 +29,9 @@ pub(crate) struct Measured {
     /// Of both cores' time, what the hypervisor gave to others while they were wanted here.
     #[serde(default)]
     pub(crate) stolen: f64,
+    /// How long a word of memory takes from one core to the other and back, before the measurement; if there are two.
+    #[serde(default)]
+    pub(crate) between_cores_ns: Option<f64>,
     /// Of both processes together, a call; if that was counted, which makes everything else slower.
     #[serde(default)]
     pub(crate) allocations: Option<f64>,
@@ -237,6 +240,7 @@ impl Meter {
             p999_us: micros(0.999),
             cpu_s_per_mcall: (end.cpu_seconds - begin.cpu_seconds) * 1e6 / calls,
             stolen: stolen / (time * self.both.cores() as f64),
+            between_cores_ns: None,
             allocations: a_call(begin.allocations, end.allocations),
             system_calls: a_call(begin.system_calls, end.system_calls),
             curve: CURVE.iter().map(|&share| (share, micros(share))).collect(),

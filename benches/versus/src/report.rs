@@ -52,6 +52,7 @@ impl Row {
                 p999_us: median(|round| round.p999_us),
                 cpu_s_per_mcall: median(|round| round.cpu_s_per_mcall),
                 stolen: rounds().map(|round| round.stolen).fold(0.0, f64::max),
+                between_cores_ns: known(|round| round.between_cores_ns),
                 allocations: known(|round| round.allocations),
                 system_calls: known(|round| round.system_calls),
                 curve,
@@ -93,7 +94,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         let is_counted = case.iter().any(|row| row.measured.allocations.is_some());
         let _ = writeln!(
             table,
-            "{:<26}{:>12}{:>11}{:>11}{:>11}{:>13}{:>8}{:>12}{:>9}{}",
+            "{:<26}{:>12}{:>11}{:>11}{:>11}{:>13}{:>8}{:>9}{:>12}{:>9}{}",
             case[0].case,
             "calls/s",
             "p50 µs",
@@ -101,6 +102,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
             "p99.9 µs",
             "CPU s/Mcall",
             "stolen",
+            "cores ns",
             "best peer",
             "floor",
             if is_counted {
@@ -132,11 +134,13 @@ fn line(table: &mut String, row: &Row, best_peer: Option<f64>, floor: Option<f64
         Some(to) => format!("{:.2}×", calls_per_s / to),
         None => "–".to_owned(),
     };
+    let between_cores = row.measured.between_cores_ns;
     let _ = writeln!(
         table,
-        "  {:<24}{calls_per_s:>12.0}{p50_us:>11.1}{p99_us:>11.1}{p999_us:>11.1}{cpu_s_per_mcall:>13.2}{:>8}{:>12}{:>9}{}",
+        "  {:<24}{calls_per_s:>12.0}{p50_us:>11.1}{p99_us:>11.1}{p999_us:>11.1}{cpu_s_per_mcall:>13.2}{:>8}{:>9}{:>12}{:>9}{}",
         row.subject,
         format!("{:.1} %", stolen * 100.0),
+        between_cores.map_or_else(|| "–".to_owned(), |time| format!("{time:.0}")),
         ratio(best_peer),
         ratio(floor),
         counted(&row.measured),
