@@ -381,7 +381,7 @@ impl Writer {
     /// follows them.
     #[inline(always)]
     fn fill_up(&mut self) {
-        let missing = self.len().next_multiple_of(16) - self.len();
+        let missing = self.len().wrapping_neg() & 15;
         if !self.put_zeros(missing, self.space) {
             self.fill_block_up(missing);
         }
