@@ -211,14 +211,15 @@ mod trace;
 mod wakers;
 
 pub use client::{
-    AnyCall, AnyChannel, BadFallback, BadMethodName, BlockOn, BlockingClient, BlockingStream, Call,
-    CallFuture, CallOptions, CallResult, Client, ClientThreads, Connect, ConnectionState,
-    Credentials, DuplexCall, DuplexFuture, FALLBACK_KEY, FallbackCall, FallbackCounts, Fallbacks,
-    IntoOwned, ItemSender, ItemsCall, ItemsFuture, ItemsOf, LandingCall, LandingFuture,
-    LocalClient, LocalConnect, LocalStream, OneWay, OneWayFuture, Peer, RemoteStream, Reply,
-    ReplyFuture, ReplyItems, SpanIds, Target, ToAddress, UntypedCall, UntypedFuture, UntypedReply,
-    UntypedResult, Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks, WithMetadata,
-    Within,
+    AnyCall, AnyChannel, AnyOpening, AnyPending, AnyStream, BadFallback, BadMethodName, BlockOn,
+    BlockingClient, BlockingStream, Call, CallFuture, CallOptions, CallResult, Client,
+    ClientThreads, Connect, ConnectionState, Credentials, DuplexCall, DuplexFuture, FALLBACK_KEY,
+    FallbackCall, FallbackCounts, Fallbacks, IntoOwned, ItemSender, ItemsCall, ItemsFuture,
+    ItemsOf, LandingCall, LandingFuture, LocalClient, LocalConnect, LocalStream, OneWay,
+    OneWayFuture, Peer, RemoteStream, Reply, ReplyFuture, ReplyItems, SpanIds, Streams, Target,
+    ToAddress, UntypedCall, UntypedEnds, UntypedFuture, UntypedItems, UntypedOpening, UntypedReply,
+    UntypedResult, UntypedSender, Upload, UploadCall, UploadFuture, WithCredentials, WithFallbacks,
+    WithMetadata, Within,
 };
 pub use error::{CallError, ServeError};
 pub use metadata::{BadMetadataKey, Metadata};

@@ -6,8 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
-use ringcall_core::{Answer, Channel, Encoded, Failure, Outgoing, Payload, SharedChunk};
+use ringcall_core::{
+    Answer, Arrived, Channel, Encoded, Encoding, Failure, ItemError, Outgoing, Payload,
+    SharedChunk, StreamCall, StreamChannel,
+};
 
 use super::{BlockOn, Outbox};
 use crate::block_on::block_on;
@@ -39,27 +41,35 @@ use crate::block_on::block_on;
 /// ```
 ///
 /// What it costs: each call allocates, and its argument is encoded before the channel sees it. So a balanced channel cannot
-/// route by fields of arguments, only by all else. Methods with streams are not for it.
+/// route by fields of arguments, only by all else. Items of streams are encoded as they would be without it.
 #[derive(Clone)]
 pub struct AnyChannel {
     channel: Arc<dyn Erased>,
     outbox: Outbox,
 }
 
-type Ending<'a> = Pin<Box<dyn Future<Output = Result<Answer<SharedChunk>, Failure>> + Send + 'a>>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// A channel without types.
 trait Erased: Send + Sync {
-    fn call_encoded(&self, call: Outgoing, payload: Encoded) -> Ending<'_>;
+    fn call_encoded(&self, call: Outgoing, payload: Encoded) -> Boxed<'_, Answer<SharedChunk>>;
+
+    fn open_encoded(&self, call: Outgoing, payload: Encoded) -> Boxed<'_, AnyStream>;
 }
 
 impl<C> Erased for C
 where
-    C: Channel<Body = SharedChunk> + Send + Sync + 'static,
+    C: StreamChannel<Body = SharedChunk, Call: Send + Sync + 'static> + Send + Sync + 'static,
     for<'a> C::Pending<'a, Arc<Encoded>>: Send,
+    for<'a> C::Opening<'a, Arc<Encoded>>: Send,
 {
-    fn call_encoded(&self, call: Outgoing, payload: Encoded) -> Ending<'_> {
+    fn call_encoded(&self, call: Outgoing, payload: Encoded) -> Boxed<'_, Answer<SharedChunk>> {
         Box::pin(self.call(call, Arc::new(payload)))
+    }
+
+    fn open_encoded(&self, call: Outgoing, payload: Encoded) -> Boxed<'_, AnyStream> {
+        let opening = self.open(call, Arc::new(payload));
+        Box::pin(async { Ok(AnyStream(Arc::new(opening.await?))) })
     }
 }
 
@@ -67,8 +77,9 @@ impl AnyChannel {
     /// This one.
     pub fn new<C>(channel: C) -> AnyChannel
     where
-        C: Channel<Body = SharedChunk> + Send + Sync + 'static,
+        C: StreamChannel<Body = SharedChunk, Call: Send + Sync + 'static> + Send + Sync + 'static,
         for<'a> C::Pending<'a, Arc<Encoded>>: Send,
+        for<'a> C::Opening<'a, Arc<Encoded>>: Send,
     {
         AnyChannel { channel: Arc::new(channel), outbox: Outbox::default() }
     }
@@ -94,41 +105,148 @@ impl Channel for AnyChannel {
         P: Payload + Clone + 'a;
 
     fn call<'a, P: Payload + Clone + 'a>(&'a self, call: Outgoing, payload: P) -> AnyCall<'a, P> {
-        AnyCall { channel: self, begins: Some((call, payload)), ending: None }
+        let begin: Begin<'a, _> = |channel, call, payload| channel.call_encoded(call, payload);
+        AnyPending { channel: self, begins: Some((call, payload, begin)), begun: None }
     }
 }
 
-pin_project! {
-    /// A call on an [`AnyChannel`].
-    pub struct AnyCall<'a, P> {
-        channel: &'a AnyChannel,
-        begins: Option<(Outgoing, P)>,
-        ending: Option<Ending<'a>>,
+impl StreamChannel for AnyChannel {
+    type Call = AnyStream;
+    type Opening<'a, P>
+        = AnyOpening<'a, P>
+    where
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> AnyOpening<'a, P> {
+        let begin: Begin<'a, _> = |channel, call, payload| channel.open_encoded(call, payload);
+        AnyPending { channel: self, begins: Some((call, payload, begin)), begun: None }
     }
 }
 
-impl<P> fmt::Debug for AnyCall<'_, P> {
+/// A call on an [`AnyChannel`].
+pub type AnyCall<'a, P> = AnyPending<'a, P, Answer<SharedChunk>>;
+
+/// A call with streams that is being made on an [`AnyChannel`].
+pub type AnyOpening<'a, P> = AnyPending<'a, P, AnyStream>;
+
+type Begin<'a, T> = fn(&'a dyn Erased, Outgoing, Encoded) -> Boxed<'a, T>;
+
+/// A call on an [`AnyChannel`], of which `T` is awaited.
+pub struct AnyPending<'a, P, T> {
+    channel: &'a AnyChannel,
+    begins: Option<(Outgoing, P, Begin<'a, T>)>,
+    begun: Option<Boxed<'a, T>>,
+}
+
+impl<P, T> fmt::Debug for AnyPending<'_, P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AnyCall").finish_non_exhaustive()
+        f.debug_struct("AnyPending").finish_non_exhaustive()
     }
 }
 
-impl<P: Payload> Future for AnyCall<'_, P> {
-    type Output = Result<Answer<SharedChunk>, Failure>;
+/// Nothing in it is pinned.
+impl<P, T> Unpin for AnyPending<'_, P, T> {}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Some((mut call, payload)) = this.begins.take() {
+impl<P: Payload, T> Future for AnyPending<'_, P, T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some((mut call, payload, begin)) = this.begins.take() {
             // It is compressed by whoever knows what the other side reads.
             let compression = std::mem::take(&mut call.compression);
             let (encoded, _) = this.channel.outbox.encode_call(&mut call, || 0, &payload)?;
             call.compression = compression;
-            *this.ending = Some(this.channel.channel.call_encoded(call, encoded));
+            this.begun = Some(begin(&*this.channel.channel, call, encoded));
         }
-        let Some(ending) = this.ending else { return Poll::Pending };
-        let ended = ready!(ending.as_mut().poll(cx));
+        let Some(begun) = &mut this.begun else { return Poll::Pending };
+        let ended = ready!(begun.as_mut().poll(cx));
         // What is behind it is let go of now, whoever keeps the future.
-        *this.ending = None;
+        this.begun = None;
         Poll::Ready(ended)
+    }
+}
+
+/// A call with streams of an [`AnyChannel`].
+#[derive(Clone)]
+pub struct AnyStream(Arc<dyn ErasedStream + Send + Sync>);
+
+/// A call with streams without types.
+trait ErasedStream {
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &dyn Payload,
+    ) -> Poll<Result<(), ItemError>>;
+
+    fn end_items(&self);
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<SharedChunk>>;
+
+    fn cancel(&self);
+}
+
+impl<S: StreamCall<Body = SharedChunk>> ErasedStream for S {
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &dyn Payload,
+    ) -> Poll<Result<(), ItemError>> {
+        StreamCall::poll_send(self, cx, encoding, &payload)
+    }
+
+    fn end_items(&self) {
+        StreamCall::end_items(self);
+    }
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<SharedChunk>> {
+        StreamCall::poll_arrived(self, cx)
+    }
+
+    fn cancel(&self) {
+        StreamCall::cancel(self);
+    }
+}
+
+impl StreamCall for AnyStream {
+    type Body = SharedChunk;
+
+    fn poll_send<P: Payload>(
+        &self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        payload: &P,
+    ) -> Poll<Result<(), ItemError>> {
+        self.0.poll_send(cx, encoding, payload)
+    }
+
+    fn end_items(&self) {
+        self.0.end_items();
+    }
+
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Arrived<SharedChunk>> {
+        self.0.poll_arrived(cx)
+    }
+
+    fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl BlockOn for AnyStream {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on(future)
+    }
+}
+
+impl fmt::Debug for AnyStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyStream").finish_non_exhaustive()
     }
 }

@@ -20,11 +20,12 @@ mod state;
 mod streams;
 mod threads;
 mod untyped;
+mod untyped_streams;
 mod within;
 
 pub(crate) use address::{Lookup, NO_ADDRESS, PeerAddress};
 pub use address::{Target, ToAddress};
-pub use any::{AnyCall, AnyChannel};
+pub use any::{AnyCall, AnyChannel, AnyOpening, AnyPending, AnyStream};
 pub use blocking::BlockingClient;
 pub(crate) use bridge::Bridge;
 pub use bridge::RemoteStream;
@@ -67,6 +68,7 @@ pub use threads::ClientThreads;
 #[cfg(feature = "cluster")]
 pub(crate) use threads::background;
 pub use untyped::{BadMethodName, UntypedCall, UntypedFuture, UntypedReply, UntypedResult};
+pub use untyped_streams::{Streams, UntypedEnds, UntypedItems, UntypedOpening, UntypedSender};
 pub(crate) use within::Inherited;
 pub use within::{SpanIds, Within};
 

@@ -12,10 +12,10 @@ use ringcall_compression::Compression;
 use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
 use ringcall_core::{
     Answer, Cause, Channel, Codec, EncodeError, Extended, Failure, Outgoing, Payload, StatusClass,
-    Writer, is_method_name, method_id,
+    StreamChannel, Writer, is_method_name, method_id,
 };
 
-use super::{BlockOn, DEFAULT_DEADLINE, IntoOwned, Reply};
+use super::{BlockOn, DEFAULT_DEADLINE, IntoOwned, Reply, Streams, UntypedEnds, UntypedOpening};
 use crate::CallError;
 use crate::observe::known_name;
 use crate::packing::wish;
@@ -51,6 +51,7 @@ pub struct UntypedCall<'a, C> {
     outgoing: Outgoing,
     argument: Bytes,
     extensions: ExtensionWriter,
+    deadline: Option<Duration>,
 }
 
 /// What a handler answered a call whose types are not known: its value, or its error.
@@ -120,14 +121,15 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
             flags: 0,
         };
         let extensions = ExtensionWriter::new();
-        Ok(UntypedCall { channel, outgoing, argument: argument.into(), extensions })
+        Ok(UntypedCall { channel, outgoing, argument: argument.into(), extensions, deadline: None })
     }
 
     crate::metadata::extension_methods!(extensions);
 
-    /// How long to wait for this call: a second, if nobody says otherwise.
+    /// How long to wait for this call: a second, if nobody says otherwise. Of one with a stream of the server it is how long that may
+    /// take to begin, and one with a stream of the caller may take as long as it likes, unless something else is said.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.outgoing.timeout = deadline;
+        self.deadline = Some(deadline);
         self
     }
 
@@ -177,6 +179,55 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
         let channel = self.channel;
         channel.block_on(self.into_future())
     }
+
+    /// Makes the call of a method that takes or gives streams. It gives both ends when this side has accepted the call: what the
+    /// caller sends, which is nothing for [`Streams::Out`], and what comes back.
+    ///
+    /// ```
+    /// use ringcall::{Client, Codec, Streams, UntypedCall};
+    ///
+    /// # #[ringcall::service(name = "a.Counter")]
+    /// # trait Counter { async fn up_to(&self, last: u8) -> impl ringcall::Stream<Item = u8>; }
+    /// # struct Counts;
+    /// # impl Counter for Counts {
+    /// #     async fn up_to(&self, last: u8) -> impl ringcall::Stream<Item = u8> { futures_util::stream::iter(1..=last) }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = ringcall::Server::bind("127.0.0.1:0").service(Counts.into_counter()).start()?;
+    /// let client = Client::connect(server.address()).wait()?;
+    /// let call = UntypedCall::new(&client, "a.Counter/up_to", Codec::MESSAGEPACK, vec![3])?;
+    /// let (_, mut items) = call.open_wait(Streams::Out)?;
+    /// while let Some(item) = items.next_wait() {
+    ///     println!("{:?}", &item.map_err(|error| error.map_app(|_| "an error of the handler"))?.body[..]);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn open(self, streams: Streams) -> UntypedOpening<'a, C>
+    where
+        C: StreamChannel,
+    {
+        let mut outgoing = self.outgoing;
+        outgoing.flags |= streams.flags();
+        let default = if streams.has_in() { Duration::MAX } else { DEFAULT_DEADLINE };
+        outgoing.timeout = self.deadline.unwrap_or(default);
+        let (codec, compression) = (outgoing.codec, outgoing.compression);
+        let argument = Argument::new(codec, self.argument);
+        let payload = Extended { payload: argument, extensions: self.extensions.finish() };
+        let opening = self.channel.open(outgoing, payload);
+        UntypedOpening::new(opening, streams, codec, compression)
+    }
+
+    /// [`open`](Self::open), and blocks this thread until this side has accepted the call.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub fn open_wait(self, streams: Streams) -> Result<UntypedEnds<C::Call>, Failure>
+    where
+        C: BlockOn + StreamChannel<Body: IntoOwned>,
+    {
+        let channel = self.channel;
+        channel.block_on(self.open(streams))
+    }
 }
 
 impl<C> fmt::Debug for UntypedCall<'_, C> {
@@ -193,9 +244,11 @@ impl<'a, C: Channel<Body: IntoOwned>> IntoFuture for UntypedCall<'a, C> {
     type IntoFuture = UntypedFuture<'a, C>;
 
     fn into_future(self) -> UntypedFuture<'a, C> {
-        let argument = Argument { codec: self.outgoing.codec, bytes: self.argument };
+        let mut outgoing = self.outgoing;
+        outgoing.timeout = self.deadline.unwrap_or(DEFAULT_DEADLINE);
+        let argument = Argument::new(outgoing.codec, self.argument);
         let payload = Extended { payload: argument, extensions: self.extensions.finish() };
-        UntypedFuture { pending: self.channel.call(self.outgoing, payload) }
+        UntypedFuture { pending: self.channel.call(outgoing, payload) }
     }
 }
 
@@ -233,6 +286,12 @@ pub(super) struct Argument {
     bytes: Bytes,
 }
 
+impl Argument {
+    pub(super) fn new(codec: Codec, bytes: Bytes) -> Argument {
+        Argument { codec, bytes }
+    }
+}
+
 impl fmt::Debug for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Argument({} bytes)", self.bytes.len())
@@ -249,7 +308,7 @@ impl Payload for Argument {
 }
 
 /// What a handler answered.
-fn receive<B: IntoOwned>(answer: Answer<B>) -> UntypedResult<B> {
+pub(super) fn receive<B: IntoOwned>(answer: Answer<B>) -> UntypedResult<B> {
     let Answer { header, mut body, attached, .. } = answer;
     if header.compression != 0 {
         return Err(CallError::Failed(Failure::unknown(Cause::BadReply)));

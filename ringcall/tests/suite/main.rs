@@ -60,6 +60,7 @@ mod tied;
 #[cfg(feature = "tls")]
 mod tls;
 mod untyped;
+mod untyped_streams;
 
 /// A file that is not named above would be compiled by nobody.
 #[test]

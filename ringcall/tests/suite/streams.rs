@@ -11,36 +11,36 @@ use std::time::Duration;
 
 use crate::common::{Pair, SOON, eventually, over_every_pair, over_one_pair};
 use ringcall::{
-    Arrived, Bytes, CallError, Cause, Channel, Client, Context, Failure, Items, MethodTable,
-    Outgoing, RunningServer, Service, SlowConsumer, Status, Stream, StreamCall, StreamChannel,
-    Topic, View,
+    AnyChannel, Arrived, Bytes, CallError, Cause, Channel, Client, Context, Failure, Items,
+    MethodTable, Outgoing, RunningServer, Service, SlowConsumer, Status, Stream, StreamCall,
+    StreamChannel, Topic, View,
 };
 use ringcall_core::frame::request_flags;
 use ringcall_core::{Codec, EncodeError, Encoding, Payload, Writer};
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
-struct Range {
-    from: u64,
-    to: u64,
+pub(crate) struct Range {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
-struct Line {
-    number: u64,
-    text: String,
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    pub(crate) text: String,
 }
 
 #[ringcall::message]
 #[derive(Clone, Debug, PartialEq)]
-enum Refusal {
+pub(crate) enum Refusal {
     Backwards,
     After(u64),
 }
 
 #[ringcall::service(name = "test.Press")]
-trait Press {
+pub(crate) trait Press {
     /// The lines of a range.
     async fn print(&self, range: View<Range>) -> Result<impl Stream<Item = Line>, Refusal>;
     /// Without argument and without error.
@@ -67,20 +67,20 @@ trait Press {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// How many items streams have made.
-    made: AtomicU64,
+    pub(crate) made: AtomicU64,
     /// How many of them were dropped.
-    dropped: AtomicU64,
+    pub(crate) dropped: AtomicU64,
     /// How many items were read.
-    read: AtomicU64,
+    pub(crate) read: AtomicU64,
     /// How many handlers of `some` have ended by themselves, and how many were dropped.
     finished: AtomicU64,
     given_up: AtomicU64,
 }
 
 #[derive(Clone, Default)]
-struct Printer(Arc<Seen>);
+pub(crate) struct Printer(Arc<Seen>);
 
 /// A stream that is always ready.
 struct Count<F>(u64, u64, Arc<Seen>, F);
@@ -219,7 +219,7 @@ impl Stream for Silent {
     }
 }
 
-fn serve(pair: &Pair) -> (RunningServer, Arc<Seen>) {
+pub(crate) fn serve(pair: &Pair) -> (RunningServer, Arc<Seen>) {
     let printer = Printer::default();
     let seen = Arc::clone(&printer.0);
     (pair.start(pair.bind().service(printer.into_press())), seen)
@@ -237,11 +237,16 @@ fn cause<T, E: std::fmt::Debug>(result: Result<T, CallError<E>>) -> Cause {
     }
 }
 
-/// Runs a test over a shared client, and over a blocking one.
+/// Runs a test over a shared client, over a channel of any type, and over a blocking one.
 macro_rules! over_clients {
     ($pair:ident, $server:ident, $client:ident => $body:block) => {{
         {
             let $client = shared(&$pair, &$server);
+            $body
+        }
+        {
+            let client = $pair.secured(Client::connect($server.address())).wait().unwrap();
+            let $client = PressClient::new(AnyChannel::new(client));
             $body
         }
         {
@@ -281,7 +286,7 @@ fn a_server_streams() {
             }
             assert_eq!(count, 100);
         });
-        eventually("all streams are dropped", || seen.dropped.load(Ordering::SeqCst) == 5);
+        eventually("all streams are dropped", || seen.dropped.load(Ordering::SeqCst) == 7);
     });
 }
 
@@ -299,7 +304,7 @@ fn a_client_streams_and_gets_one_reply() {
             let upload = client.sum(&7).wait().unwrap();
             assert_eq!(upload.finish_wait().unwrap().to_native(), 7);
         });
-        assert_eq!(seen.read.load(Ordering::SeqCst), 4000);
+        assert_eq!(seen.read.load(Ordering::SeqCst), 6000);
         let blocking = pair.blocking(&server);
         let client = PressClient::new(blocking.local().clone());
         blocking.run(async {
