@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use ringcall::{
-    BadMetadataKey, BlockOn, CallError, Cause, Channel, Failure, IntoOwned, Reply, UntypedCall,
-    UntypedFuture, UntypedReply,
+    BadMetadataKey, BlockOn, CallError, Cause, Channel, Failure, IntoOwned, Reply, StreamChannel,
+    UntypedCall, UntypedFuture, UntypedReply,
 };
 use serde_json::Value;
 
-use crate::{Catalog, CatalogError, GenericError, Method, encode};
+use crate::{Catalog, CatalogError, GenericError, GenericStreams, Method, encode};
 
 /// A client of all services of a server, by their names.
 #[derive(Clone)]
@@ -76,7 +76,22 @@ impl<C: Channel<Body: IntoOwned>> Generic<C> {
         GenericCall::new(&self.channel, self.catalog.find(method)?, argument)
     }
 
-    /// The same, without comparing the argument with the method's type: for types that serde knows by other names than their
+    /// A call of a method with streams, that is ready to be opened.
+    ///
+    /// # Errors
+    /// When there is no such method, it has no streams, or the argument is not of its type: then nothing is sent.
+    pub fn streams(
+        &self,
+        method: &str,
+        argument: &Value,
+    ) -> Result<GenericStreams<'_, C>, GenericError>
+    where
+        C: StreamChannel,
+    {
+        GenericStreams::new(&self.channel, self.catalog.find(method)?, argument)
+    }
+
+    /// The same as [`call`](Self::call), without comparing the argument with the method's type: for types that serde knows by other names than their
     /// source. The server says if it cannot read it, though not why.
     ///
     /// # Errors
@@ -144,19 +159,7 @@ impl<'a, C: Channel> GenericCall<'a, C> {
         argument: Vec<u8>,
     ) -> Result<GenericCall<'a, C>, GenericError> {
         expect_no_streams(method)?;
-        let full_name = method.full_name();
-        let call = UntypedCall::new(channel, full_name, method.argument_codec(), argument);
-        let mut call = call.map_err(|_| GenericError::BadName { method: full_name.to_owned() })?;
-        if let Some(deadline) = method.deadline() {
-            call = call.deadline(deadline);
-        }
-        if method.is_idempotent() {
-            call = call.idempotent();
-        }
-        if method.is_one_way() {
-            call = call.one_way();
-        }
-        Ok(GenericCall { call, channel, method })
+        Ok(GenericCall { call: prepare(channel, method, argument)?, channel, method })
     }
 
     /// How long to wait.
@@ -213,6 +216,27 @@ impl<'a, C: Channel> GenericCall<'a, C> {
     }
 }
 
+/// A call as its method says.
+pub(crate) fn prepare<'a, C: Channel>(
+    channel: &'a C,
+    method: &Method,
+    argument: Vec<u8>,
+) -> Result<UntypedCall<'a, C>, GenericError> {
+    let full_name = method.full_name();
+    let call = UntypedCall::new(channel, full_name, method.argument_codec(), argument);
+    let mut call = call.map_err(|_| GenericError::BadName { method: full_name.to_owned() })?;
+    if let Some(deadline) = method.deadline() {
+        call = call.deadline(deadline);
+    }
+    if method.is_idempotent() {
+        call = call.idempotent();
+    }
+    if method.is_one_way() {
+        call = call.one_way();
+    }
+    Ok(call)
+}
+
 fn expect_no_streams(method: &Method) -> Result<(), GenericError> {
     match method.has_streams() {
         true => Err(GenericError::HasStreams { method: method.full_name().to_owned() }),
@@ -259,7 +283,7 @@ impl<C: Channel<Body: IntoOwned>> Future for GenericFuture<'_, C> {
 }
 
 /// What the handler answered, as a value.
-fn receive<B: AsRef<[u8]>>(
+pub(crate) fn receive<B: AsRef<[u8]>>(
     method: &Method,
     result: Result<UntypedReply<B>, CallError<UntypedReply<B>>>,
 ) -> Result<Value, CallError<Value>> {

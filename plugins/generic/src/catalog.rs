@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringcall::reflection::{MethodDescription, ReflectionClient, ServiceDescription};
 use ringcall::shapes::{Described, Type};
-use ringcall::{BlockOn, CallError, Channel, Codec, IntoOwned, ServiceTable};
+use ringcall::{BlockOn, CallError, Channel, Codec, IntoOwned, ServiceTable, Streams};
 use serde_json::Value;
 
 use crate::{CatalogError, GenericError, Mismatch, decode, encode, example, schema, shown};
@@ -282,7 +282,7 @@ impl Method {
     /// What the argument goes in: MessagePack, or bytes as they are, if that is what the method takes.
     #[must_use]
     pub fn argument_codec(&self) -> Codec {
-        if self.argument().is_leaf("raw") { Codec::RAW } else { Codec::MESSAGEPACK }
+        codec(self.argument())
     }
 
     /// The type of the reply.
@@ -300,7 +300,36 @@ impl Method {
     /// Whether it takes or gives a stream.
     #[must_use]
     pub fn has_streams(&self) -> bool {
-        self.input.items.is_some() || self.output.items.is_some()
+        self.streams().is_some()
+    }
+
+    /// Which sides send a stream, if any does.
+    #[must_use]
+    pub fn streams(&self) -> Option<Streams> {
+        match (self.items_in(), self.items_out()) {
+            (None, None) => None,
+            (Some(_), None) => Some(Streams::In),
+            (None, Some(_)) => Some(Streams::Out),
+            (Some(_), Some(_)) => Some(Streams::Both),
+        }
+    }
+
+    /// The type of the items that it takes, if it takes a stream.
+    #[must_use]
+    pub fn items_in(&self) -> Option<&Type> {
+        self.input.items.as_ref()
+    }
+
+    /// The type of the items that it gives, if it gives a stream.
+    #[must_use]
+    pub fn items_out(&self) -> Option<&Type> {
+        self.output.items.as_ref()
+    }
+
+    /// What an item of the caller goes in: MessagePack, or bytes as they are, if that is what the method takes.
+    #[must_use]
+    pub fn item_codec(&self) -> Codec {
+        self.items_in().map_or(Codec::MESSAGEPACK, codec)
     }
 
     /// Whether it has no reply.
@@ -346,6 +375,24 @@ impl Method {
         schema::schema(&self.output, self.reply())
     }
 
+    /// JSON Schema of the items that it takes, if it takes a stream.
+    #[must_use]
+    pub fn items_in_schema(&self) -> Option<Value> {
+        self.items_in().map(|items| schema::schema(&self.input, items))
+    }
+
+    /// JSON Schema of the items that it gives, if it gives a stream.
+    #[must_use]
+    pub fn items_out_schema(&self) -> Option<Value> {
+        self.items_out().map(|items| schema::schema(&self.output, items))
+    }
+
+    /// An item to begin with, see [`example`](Self::example); null if the method takes none.
+    #[must_use]
+    pub fn example_item(&self) -> Value {
+        self.items_in().map_or(Value::Null, |items| example::example(&self.input, items))
+    }
+
     /// JSON Schema of the error, if there is one.
     #[must_use]
     pub fn error_schema(&self) -> Option<Value> {
@@ -372,9 +419,33 @@ impl Method {
         decode::body(&self.output, self.reply(), reply)
     }
 
+    /// An item of the caller as it goes over the wire.
+    ///
+    /// # Errors
+    /// When it is not of the type of the method's items, or the method takes none.
+    pub fn encode_item(&self, item: &Value) -> Result<Vec<u8>, Mismatch> {
+        match self.items_in() {
+            Some(items) => encode::body(&self.input, items, item),
+            None => Err(Mismatch {
+                path: String::new(),
+                reason: format!("{} takes no items", self.full_name),
+            }),
+        }
+    }
+
+    /// An item of the server as a value; `None` if it is not one of this method.
+    #[must_use]
+    pub fn decode_item(&self, item: &[u8]) -> Option<Value> {
+        decode::body(&self.output, self.items_out()?, item)
+    }
+
     /// The same for an error of the handler.
     #[must_use]
     pub fn decode_error(&self, error: &[u8]) -> Option<Value> {
         decode::body(&self.output, self.error(), error)
     }
+}
+
+fn codec(ty: &Type) -> Codec {
+    if ty.is_leaf("raw") { Codec::RAW } else { Codec::MESSAGEPACK }
 }

@@ -50,8 +50,13 @@ pub enum GenericError {
         /// The name.
         method: String,
     },
-    /// The method takes or gives a stream.
+    /// The method takes or gives a stream: [`GenericStreams`](crate::GenericStreams) are for it.
     HasStreams {
+        /// Its name.
+        method: String,
+    },
+    /// The method takes and gives no stream: [`GenericCall`](crate::GenericCall) is for it.
+    NoStreams {
         /// Its name.
         method: String,
     },
@@ -89,7 +94,10 @@ impl fmt::Display for GenericError {
                 )
             }
             GenericError::HasStreams { method } => {
-                write!(f, "{method} has streams, which only its typed client can use")
+                write!(f, "{method} has streams, and is to be opened, not called")
+            }
+            GenericError::NoStreams { method } => {
+                write!(f, "{method} has no streams, and is to be called, not opened")
             }
             GenericError::BadArgument { method, mismatch } => write!(f, "{method}: {mismatch}"),
         }

@@ -53,7 +53,35 @@
 //! Names are those of the Rust source, which is all that a server knows to tell. For types with `#[serde(rename)]` there is
 //! [`GenericCall::unchecked`].
 //!
-//! Methods with streams, and types in a codec of somebody's own, cannot be called so.
+//! # Streams
+//!
+//! Methods that take or give streams are [opened](Generic::streams). The items are values, too:
+//!
+//! ```
+//! # use ringcall::{Client, Items, Server, Stream, reflection::{Interface, Reflection}};
+//! # use ringcall_generic::Generic;
+//! # use serde_json::json;
+//! # #[ringcall::service(name = "a.Echo")]
+//! # trait Echo { async fn back(&self, items: Items<Option<u8>>) -> impl Stream<Item = Option<u8>>; }
+//! # struct Wall;
+//! # impl Echo for Wall {
+//! #     async fn back(&self, items: Items<Option<u8>>) -> impl Stream<Item = Option<u8>> { items }
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = Server::bind("127.0.0.1:0").service(Wall.into_echo()).service(Interface.into_reflection()).start()?;
+//! let generic = Generic::wait_for(Client::connect(server.address()).wait()?)?;
+//! let (mut sender, mut items) = generic.streams("a.Echo/back", &json!(null))?.open_wait()?;
+//! sender.send_wait(&json!(7))?;
+//! sender.send_wait(&json!(null))?;
+//! assert!(sender.send_wait(&json!("seven")).is_err(), "a whole number from 0 to 255 is expected");
+//! sender.end();
+//! assert_eq!(items.next_wait().expect("an item")?, json!(7));
+//! assert_eq!(items.next_wait().expect("an item")?, json!(null));
+//! assert!(items.next_wait().is_none());
+//! # Ok(()) }
+//! ```
+//!
+//! Types in a codec of somebody's own cannot be called so.
 
 #![forbid(unsafe_code)]
 
@@ -67,7 +95,9 @@ mod integer;
 mod nesting;
 mod schema;
 mod shown;
+mod streams;
 
 pub use call::{Generic, GenericCall, GenericFuture};
 pub use catalog::{Catalog, Method, Service};
 pub use error::{CatalogError, GenericError, Mismatch};
+pub use streams::{GenericEnds, GenericItems, GenericSender, GenericStreams, SendError};

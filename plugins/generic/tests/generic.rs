@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,9 +11,10 @@ use ringcall::reflection::{
     Interface, MethodDescription, NoSuchService, Reflection as _, ServiceDescription,
 };
 use ringcall::{
-    Body, Bytes, CallError, Cause, Client, Context, RunningServer, Server, Status, Stream, View,
+    Body, Bytes, CallError, Cause, Client, Context, Items, RunningServer, Server, Status, Stream,
+    View,
 };
-use ringcall_generic::{Catalog, CatalogError, Generic, GenericError};
+use ringcall_generic::{Catalog, CatalogError, Generic, GenericError, SendError};
 use serde_json::{Value, json};
 
 /// One of everything.
@@ -79,6 +82,10 @@ trait Things {
     #[method(deadline = "30s")]
     async fn nothing(&self);
     async fn count(&self, to: u64) -> impl Stream<Item = u64>;
+    /// How many are as the first, until a market is asked for.
+    async fn alike(&self, first: Kind, kinds: Items<Kind>) -> Result<u64, Kind>;
+    async fn turn(&self, kinds: Items<Kind>) -> Result<impl Stream<Item = Result<Id, Kind>>, Kind>;
+    async fn bytes(&self, bytes: Items<Bytes>) -> impl Stream<Item = Bytes>;
     /// What came beside the call.
     async fn word(&self, cx: &Context) -> String;
 }
@@ -105,8 +112,27 @@ impl Things for Shelf {
 
     async fn nothing(&self) {}
 
-    async fn count(&self, _: u64) -> impl Stream<Item = u64> {
-        Empty
+    async fn count(&self, to: u64) -> impl Stream<Item = u64> {
+        Count(0, to)
+    }
+
+    async fn alike(&self, first: Kind, mut kinds: Items<Kind>) -> Result<u64, Kind> {
+        let mut count = 0;
+        while let Some(kind) = kinds.next().await {
+            if kind == Kind::Market {
+                return Err(first);
+            }
+            count += u64::from(kind == first);
+        }
+        Ok(count)
+    }
+
+    async fn turn(&self, kinds: Items<Kind>) -> Result<impl Stream<Item = Result<Id, Kind>>, Kind> {
+        Ok(Turned(kinds))
+    }
+
+    async fn bytes(&self, bytes: Items<Bytes>) -> impl Stream<Item = Bytes> {
+        bytes
     }
 
     async fn word(&self, cx: &Context) -> String {
@@ -115,16 +141,33 @@ impl Things for Shelf {
     }
 }
 
-struct Empty;
+struct Count(u64, u64);
 
-impl Stream for Empty {
+impl Stream for Count {
     type Item = u64;
 
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Option<u64>> {
+        self.0 += 1;
+        Poll::Ready((self.0 <= self.1).then_some(self.0))
+    }
+}
+
+/// Limits in turn as numbers; everything else ends it.
+struct Turned(Items<Kind>);
+
+impl Stream for Turned {
+    type Item = Result<Id, Kind>;
+
     fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<u64>> {
-        std::task::Poll::Ready(None)
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0).poll_next(cx).map(|kind| {
+            kind.map(|kind| match kind {
+                Kind::Limit(limit) => Ok(Id(limit.unsigned_abs())),
+                kind => Err(kind),
+            })
+        })
     }
 }
 
@@ -208,6 +251,72 @@ fn answers_of_every_kind_are_values() {
     let word = generic.call("test.Things/word", &Value::Null).unwrap();
     let word = word.try_metadata("word", "hello").unwrap().deadline(Duration::from_secs(30));
     assert_eq!(word.wait().unwrap(), json!("hello"));
+}
+
+#[test]
+fn streams_in_every_direction_are_of_values() {
+    let (_server, generic) = serve();
+    let open = |method: &str, argument: Value| {
+        generic
+            .streams(method, &argument)
+            .unwrap()
+            .deadline(Duration::from_secs(30))
+            .open_wait()
+            .unwrap()
+    };
+    let (mut none, mut items) = open("test.Things/count", json!(3));
+    let counted: Vec<Value> =
+        std::iter::from_fn(|| items.next_wait()).map(Result::unwrap).collect();
+    assert_eq!(counted, [json!(1), json!(2), json!(3)]);
+    let over = none.send_wait(&json!(1)).unwrap_err();
+    assert!(matches!(over, SendError::Failed(failure) if failure.cause == Cause::StreamEnded));
+
+    // In, with one reply or an error.
+    let limit = json!({ "Limit": 5 });
+    let (mut sender, mut items) = open("test.Things/alike", limit.clone());
+    for item in [limit.clone(), json!({ "Between": [1, 2] }), limit.clone()] {
+        sender.send_wait(&item).unwrap();
+    }
+    let wrong = sender.send_wait(&json!({ "Limit": "5" })).unwrap_err();
+    let SendError::BadItem(mismatch) = &wrong else { panic!("{wrong}") };
+    assert_eq!(mismatch.path, "Limit");
+    sender.end();
+    assert_eq!(items.next_wait().unwrap().unwrap(), json!(2));
+    assert!(items.next_wait().is_none());
+    let (mut sender, mut items) = open("test.Things/alike", limit.clone());
+    sender.send_wait(&json!("Market")).unwrap();
+    assert_eq!(items.next_wait().unwrap().unwrap_err(), CallError::App(limit.clone()));
+    assert!(items.next_wait().is_none());
+
+    // Both, with an error in the middle.
+    let (mut sender, mut items) = open("test.Things/turn", Value::Null);
+    for number in 0..100 {
+        sender.send_wait(&json!({ "Limit": number })).unwrap();
+        assert_eq!(items.next_wait().unwrap().unwrap(), json!(number));
+    }
+    sender.send_wait(&json!("Market")).unwrap();
+    assert_eq!(items.next_wait().unwrap().unwrap_err(), CallError::App(json!("Market")));
+
+    // Bytes as they are.
+    let (mut sender, mut items) = open("test.Things/bytes", Value::Null);
+    sender.send_wait(&json!("ab")).unwrap();
+    assert_eq!(items.next_wait().unwrap().unwrap(), json!([97, 98]));
+}
+
+#[test]
+fn what_is_called_is_not_opened() {
+    let (_server, generic) = serve();
+    let error = generic.streams("test.Things/judge", &json!("Market")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "test.Things/judge has no streams, and is to be called, not opened"
+    );
+    let error = generic.streams("test.Things/count", &json!("1")).unwrap_err();
+    assert!(matches!(error, GenericError::BadArgument { .. }), "{error}");
+    let alike = generic.catalog().method("test.Things/alike").unwrap();
+    assert_eq!(alike.example_item(), json!("Market"));
+    assert!(alike.items_in_schema().is_some() && alike.items_out_schema().is_none());
+    assert_eq!(alike.streams(), Some(ringcall::Streams::In));
 }
 
 #[test]
@@ -303,7 +412,7 @@ fn what_cannot_be_called_is_told_without_a_call() {
     let says = |method: &str| generic.call(method, &Value::Null).unwrap_err().to_string();
     assert_eq!(
         says("test.Things/count"),
-        "test.Things/count has streams, which only its typed client can use"
+        "test.Things/count has streams, and is to be opened, not called"
     );
     assert_eq!(says("Thing/same"), "the server has no method Thing/same; it has test.Things/same");
     assert_eq!(says("nowhere"), "the server has no method nowhere");

@@ -186,19 +186,23 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
     /// ```
     /// use ringcall::{Client, Codec, Streams, UntypedCall};
     ///
-    /// # #[ringcall::service(name = "a.Counter")]
-    /// # trait Counter { async fn up_to(&self, last: u8) -> impl ringcall::Stream<Item = u8>; }
-    /// # struct Counts;
-    /// # impl Counter for Counts {
-    /// #     async fn up_to(&self, last: u8) -> impl ringcall::Stream<Item = u8> { futures_util::stream::iter(1..=last) }
+    /// # #[ringcall::service(name = "a.Echo")]
+    /// # trait Echo { async fn back(&self, items: ringcall::Items<u8>) -> impl ringcall::Stream<Item = u8>; }
+    /// # struct Wall;
+    /// # impl Echo for Wall {
+    /// #     async fn back(&self, items: ringcall::Items<u8>) -> impl ringcall::Stream<Item = u8> { items }
     /// # }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = ringcall::Server::bind("127.0.0.1:0").service(Counts.into_counter()).start()?;
+    /// # let server = ringcall::Server::bind("127.0.0.1:0").service(Wall.into_echo()).start()?;
     /// let client = Client::connect(server.address()).wait()?;
-    /// let call = UntypedCall::new(&client, "a.Counter/up_to", Codec::MESSAGEPACK, vec![3])?;
-    /// let (_, mut items) = call.open_wait(Streams::Out)?;
+    /// let nil = vec![0xc0]; // the argument, in MessagePack
+    /// let call = UntypedCall::new(&client, "a.Echo/back", Codec::MESSAGEPACK, nil)?;
+    /// let (mut sender, mut items) = call.open_wait(Streams::Both)?;
+    /// sender.send_wait(vec![7])?;
+    /// sender.end();
     /// while let Some(item) = items.next_wait() {
-    ///     println!("{:?}", &item.map_err(|error| error.map_app(|_| "an error of the handler"))?.body[..]);
+    ///     let item = item.map_err(|error| error.map_app(|_| "an error of the handler"))?;
+    ///     assert_eq!(item.body[..], [7]);
     /// }
     /// # Ok(()) }
     /// ```

@@ -150,6 +150,12 @@ impl<S: StreamCall> UntypedSender<S> {
         call.block_on(self.send(item))
     }
 
+    /// The call, which both ends are of.
+    #[must_use]
+    pub fn call(&self) -> &S {
+        &self.call
+    }
+
     /// Says that there are no further items.
     pub fn end(self) {
         // By being dropped.
@@ -207,6 +213,12 @@ impl<S: StreamCall<Body: IntoOwned>> UntypedItems<S> {
     {
         let call = self.call.clone();
         call.block_on(self.next())
+    }
+
+    /// The call, which both ends are of.
+    #[must_use]
+    pub fn call(&self) -> &S {
+        &self.call
     }
 
     /// Metadata that the handler had added when it began its stream; `None` before that is here.
