@@ -62,17 +62,33 @@
 
 mod addresses;
 mod book;
+mod centre;
+mod config_watch;
+mod directory;
 mod node;
+mod peers;
 mod quota;
 mod registrar;
+mod settings;
 mod shares;
+mod shelf;
 mod source;
+mod stamp;
 mod thread;
 mod wire;
 
-pub use node::{Node, NodeConfig, Tending};
+pub use centre::{Centre, CentreConfig, CentreCounts};
+pub use config_watch::{ConfigWatch, Configured, InForce};
+pub use directory::BadDirectory;
+pub use node::{Node, NodeConfig};
+pub use peers::Tending;
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};
+pub use settings::{
+    Condition, Configuration, ConfigurationClient, ConfigurationReplication,
+    ConfigurationReplicationClient, Declined, ListKeys, Listed, Put, Remove, Setting, SettingNews,
+    SettingRecord, SettingSaid, WatchedKey,
+};
 pub use source::RegistrySource;
 pub use wire::{
     Key, News, Refused, Registered, Registration, Registry, RegistryClient, Replication,
