@@ -19,7 +19,7 @@ use ringcall::{
 };
 
 use crate::directory::{BadDirectory, Directory};
-use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, Tending, UP_TO_DATE, tend};
+use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, STOOD_STILL, Tending, UP_TO_DATE, tend};
 use crate::settings::KEYS_OF_A_WATCH_MAX;
 use crate::shelf::{Limits, Shelf, Verdict, is_key};
 use crate::stamp::Ahead;
@@ -44,9 +44,12 @@ pub struct CentreConfig {
     pub bytes_max: usize,
     /// How many keys may be watched at a time, counted once for each who watches: 10 000.
     pub watches_max: usize,
-    /// For how long it is remembered that a key was removed: 30 days, and until all peers have been heard for an hour without a
-    /// break. What a node says of it that has not heard so does not bring it back.
+    /// For how long it is remembered that a key was removed: 30 days. What a node says of it that has not heard so does not bring
+    /// it back.
     pub memory: Duration,
+    /// For how long all peers must have been heard without a break before it is forgotten that a key was removed, so that they have
+    /// heard so, too: 1 h.
+    pub heard: Duration,
     /// How long a node that has started waits for what its peers know before it takes settings and tells watchers what it
     /// knows: 5 s.
     pub settle: Duration,
@@ -63,6 +66,7 @@ impl Default for CentreConfig {
             bytes_max: 64 << 20,
             watches_max: 10_000,
             memory: Duration::from_secs(30 * 24 * 3600),
+            heard: Duration::from_secs(3600),
             settle: Duration::from_secs(5),
             wall_clock_ms,
         }
@@ -88,9 +92,7 @@ pub struct CentreCounts {
 }
 
 /// How often it is looked for removed keys that may be forgotten.
-const FORGET: Duration = Duration::from_secs(60);
-/// How long all peers must have been heard before a removed key is forgotten: so they have heard of it, too.
-const HEARD: Duration = Duration::from_secs(3600);
+const FORGET: Duration = Duration::from_secs(10);
 /// How many settings are written at a time that could not be before.
 const WRITTEN_AGAIN: usize = 16;
 /// How many settings a list has.
@@ -144,7 +146,8 @@ struct Disk {
     directory: Option<Directory>,
     /// Keys whose files are older than what is known.
     behind: BTreeSet<String>,
-    /// When it was looked last for removed keys that may be forgotten.
+    /// When it was looked last at the time, and for removed keys that may be forgotten.
+    ticked: Instant,
     forgot: Instant,
 }
 
@@ -193,7 +196,7 @@ impl Centre {
             not_taken: 0,
             not_written: 0,
         };
-        let disk = Disk { directory, behind: BTreeSet::new(), forgot: now };
+        let disk = Disk { directory, behind: BTreeSet::new(), ticked: now, forgot: now };
         Ok(Centre(Arc::new(Shared {
             id,
             peers: Peers::new(config.peers.clone()),
@@ -367,6 +370,10 @@ impl Shared {
             }
         }
         let disk = &mut *self.disk.lock();
+        let pause = now.since(std::mem::replace(&mut disk.ticked, now));
+        if pause > STOOD_STILL {
+            self.peers.stood_still(now);
+        }
         self.write_again(disk);
         if now.since(disk.forgot) >= FORGET {
             disk.forgot = now;
@@ -389,7 +396,7 @@ impl Shared {
 
     /// Forgets keys that were removed long ago, of which all have heard.
     fn forget(&self, now: Instant, disk: &Disk) {
-        if now.since(self.peers.heard_since()) < HEARD {
+        if now.since(self.peers.heard_since()) < self.config.heard {
             return;
         }
         let memory = u64::try_from(self.config.memory.as_millis()).unwrap_or(u64::MAX);

@@ -17,7 +17,7 @@ use ringcall::{
 };
 
 use crate::book::{Book, Change, Known, Limits, Merged, Registering, ms, read};
-use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, Tending, UP_TO_DATE, tend};
+use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, STOOD_STILL, Tending, UP_TO_DATE, tend};
 use crate::stamp::Ahead;
 use crate::{
     Key, News, Refused, Registered, Registration, Registry, Replication, ReplicationClient, Said,
@@ -75,8 +75,6 @@ impl Default for NodeConfig {
     }
 }
 
-/// A node that has not looked for so long has stood still.
-const STOOD_STILL: Duration = Duration::from_secs(2);
 /// How much of all instances a piece of news has.
 const IN_A_PART: usize = 256;
 const PART_BYTES: usize = 256 * 1024;

@@ -14,6 +14,8 @@ use crate::thread::{OwnThread, Stop, together};
 
 /// How often a node looks at the time.
 const TICK: Duration = Duration::from_millis(250);
+/// A node that has not looked for so long has stood still.
+pub(crate) const STOOD_STILL: Duration = Duration::from_secs(2);
 /// How often other nodes are told that they have heard all.
 pub(crate) const UP_TO_DATE: Duration = Duration::from_secs(1);
 /// How many nodes may listen to one.
@@ -93,6 +95,13 @@ impl Peers {
         let heard = self.heard.lock();
         let others = heard.iter().filter(|peer| !peer.is_oneself);
         others.map(|peer| peer.since.unwrap_or(Instant::FAR)).max().unwrap_or(self.started)
+    }
+
+    /// This process stood still, or its clock has jumped: in that time nobody was heard.
+    pub(crate) fn stood_still(&self, now: Instant) {
+        for peer in self.heard.lock().iter_mut() {
+            peer.since = peer.since.map(|_| now);
+        }
     }
 
     /// Whether this node has just started, and has not heard yet what the others know.

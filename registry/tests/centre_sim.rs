@@ -14,7 +14,7 @@ use ringcall_registry::{
     Centre, CentreConfig, Condition, ConfigWatch, Configuration as _, ConfigurationClient,
     ConfigurationReplication as _, Declined, Put, Remove, Stamp,
 };
-use support::Folder;
+use support::{Folder, files};
 
 const NODES: [&str; 3] = ["centre-1", "centre-2", "centre-3"];
 const KEYS: [&str; 3] = ["one", "two", "three"];
@@ -28,6 +28,18 @@ thread_local! {
 fn wall_clock_ms() -> u64 {
     ASKED.set(ASKED.get() + 5);
     1_700_000_000_000 + ASKED.get() + MachineClock.next_span_id() % 60_000
+}
+
+/// A wall clock that is right, and the same everywhere: somebody counts the [seconds](count).
+fn right_clock_ms() -> u64 {
+    1_700_000_000_000 + 1000 * ASKED.get()
+}
+
+async fn count(shard: Shard) {
+    loop {
+        shard.sleep(Duration::from_secs(1)).await;
+        ASKED.set(ASKED.get() + 1);
+    }
 }
 
 /// What somebody has asked for: a text, or that there is none.
@@ -205,4 +217,57 @@ fn run(seeds: std::ops::Range<u64>) {
 #[test]
 fn g05_what_was_acknowledged_is_there_on_all_nodes_when_the_network_heals() {
     run(0..40);
+}
+
+/// Two nodes that know of these, of which one is told that a key is removed: how many removed keys each remembers minutes later.
+fn remembered(seeds: std::ops::Range<u64>, peers: &'static [&'static str], expected: usize) {
+    sim::check(seeds, |world| {
+        ASKED.set(0);
+        // A clock that jumps is an hour in which nobody has heard of anything.
+        world.without(Fault::SmallSockets).without(Fault::ClockJump);
+        world.chaos(Duration::from_secs(30));
+        let disks = Rc::new(Folder::new());
+        for name in &NODES[..2] {
+            let disks = Rc::clone(&disks);
+            world.server(name, move |shard| {
+                let mut config = CentreConfig::default();
+                config.peers = peers.iter().map(|name| (*name).to_owned()).collect();
+                config.directory = Some(disks.path(name));
+                (config.memory, config.heard) = (Duration::from_secs(60), Duration::from_secs(20));
+                config.wall_clock_ms = right_clock_ms;
+                serve(shard, config)
+            });
+        }
+        world.client("operator", move |shard| async move {
+            shard.spawn(count(shard.clone()));
+            let key = KEYS[0];
+            while change(&shard, NODES[0], key, Some("1".to_owned())).await.is_none() {
+                shard.sleep(Duration::from_secs(1)).await;
+            }
+            while change(&shard, NODES[0], key, None).await.is_none() {
+                shard.sleep(Duration::from_secs(1)).await;
+                // It may have been removed without an answer.
+                if all(&shard, NODES[0]).await.is_some_and(|all| all.is_empty()) {
+                    break;
+                }
+            }
+            shard.sleep(Duration::from_secs(150)).await;
+            for node in &NODES[..2] {
+                let kept = files(&disks.path(node), ".setting");
+                assert_eq!(kept.len(), expected, "{node}");
+                assert_eq!(all(&shard, node).await, Some(All::new()));
+            }
+        });
+    });
+}
+
+#[test]
+fn a_removed_key_is_forgotten_once_all_have_heard_so_for_long() {
+    remembered(0..20, &NODES[..2], 0);
+}
+
+#[test]
+fn a_removed_key_is_remembered_while_a_peer_cannot_be_heard() {
+    // Where the operator is, nobody serves.
+    remembered(0..20, &[NODES[0], NODES[1], "operator"], 1);
 }
