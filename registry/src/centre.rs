@@ -24,9 +24,9 @@ use crate::settings::KEYS_OF_A_WATCH_MAX;
 use crate::shelf::{Limits, Shelf, Verdict, is_key};
 use crate::stamp::Ahead;
 use crate::{
-    Condition, Configuration, ConfigurationReplication, ConfigurationReplicationClient, Declined,
-    ListKeys, Listed, Put, Remove, Setting, SettingNews, SettingRecord, SettingSaid, Stamp,
-    WatchedKey,
+    CentreCounts, Condition, Configuration, ConfigurationReplication,
+    ConfigurationReplicationClient, Declined, ListKeys, Listed, Put, Remove, Setting, SettingNews,
+    SettingRecord, SettingSaid, Stamp, WatchedKey,
 };
 
 /// Settings of a node that keeps settings.
@@ -71,24 +71,6 @@ impl Default for CentreConfig {
             wall_clock_ms,
         }
     }
-}
-
-/// What a node has, and what has become of what it was told, since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CentreCounts {
-    /// Settings that there are.
-    pub settings: usize,
-    /// Keys of which it is remembered that they were removed.
-    pub removed: usize,
-    /// What settings take, with 512 bytes for each key.
-    pub bytes: usize,
-    /// Puts and removals that are not in force any more although whoever put what is had not known them.
-    pub overwritten: u64,
-    /// What other nodes said that cannot be, was of a time too far ahead, or had no room.
-    pub not_taken: u64,
-    /// What could not be written to disk: puts, which were refused, and what other nodes said, which is tried again.
-    pub not_written: u64,
 }
 
 /// How often it is looked for removed keys that may be forgotten.
@@ -225,7 +207,7 @@ impl Centre {
     #[must_use]
     pub fn counts(&self) -> CentreCounts {
         let state = self.0.state.lock();
-        let (settings, removed, bytes) = state.shelf.counts();
+        let [settings, removed, bytes] = state.shelf.counts().map(|count| count as u64);
         let State { overwritten, not_taken, not_written, .. } = *state;
         CentreCounts { settings, removed, bytes, overwritten, not_taken, not_written }
     }
@@ -237,6 +219,7 @@ fn signal() -> Topic<()> {
 }
 
 impl Listens for Centre {
+    const WHAT: &'static str = "settings";
     type Said = ReplyItems<LocalStream, SettingSaid, Declined>;
     type News = SettingRecord;
 
@@ -465,6 +448,10 @@ impl Configuration for Centre {
         let ListKeys { prefix, after } = list;
         let state = self.0.state.lock();
         state.shelf.list(&prefix, &after).take(LIST_MAX).collect()
+    }
+
+    async fn status(&self) -> CentreCounts {
+        self.counts()
     }
 
     async fn watch(

@@ -107,8 +107,10 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Directory, BadDirectory> {
         let bad = |error| BadDirectory::Io { path: path.to_owned(), error };
         match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(bad(error)),
-            _ => {}
+            // That it is there is to be on disk, too.
+            Ok(()) => folder_of(path).and_then(|above| above.sync_all()).map_err(bad)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(bad(error)),
         }
         let folder = File::open(path).map_err(bad)?;
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
@@ -185,9 +187,13 @@ fn replace(path: &Path, bytes: &[u8], folder: &File) -> io::Result<()> {
 
 /// Writes a setting to a file of its own, as a [cache](crate::ConfigWatch::cache).
 pub(crate) fn write_file(path: &Path, record: &SettingRecord) -> io::Result<()> {
+    replace(path, &format(record), &folder_of(path)?)
+}
+
+/// The folder that something is in.
+fn folder_of(path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
-    replace(path, &format(record), &folder)
+    File::open(folder.unwrap_or(Path::new(".")))
 }
 
 /// Reads a setting from a file.
@@ -283,7 +289,7 @@ mod tests {
         }
 
         #[test]
-        fn a_file_that_is_not_as_it_was_written_is_no_setting(
+        fn g21_a_file_that_is_not_as_it_was_written_is_no_setting(
             record in records(),
             at in any::<Index>(),
             bits in 1u8..,
@@ -303,12 +309,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn g21_any_bytes_are_read_to_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(parse(&bytes).is_err());
         }
 
         #[test]
-        fn what_has_its_checksum_is_a_setting_that_may_be_or_none(
+        fn g21_what_has_its_checksum_is_a_setting_that_may_be_or_none(
             words in proptest::collection::vec(
                 prop_oneof![
                     "version |over |key |text|removed|none|\n|\n|[0-9]{1,3} ?|18446744073709551615 |9{19,21} ",

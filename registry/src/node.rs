@@ -154,6 +154,7 @@ impl Node {
 }
 
 impl Listens for Node {
+    const WHAT: &'static str = "instances";
     type Said = ReplyItems<LocalStream, Said, Refused>;
     type News = Said;
 

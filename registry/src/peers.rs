@@ -25,6 +25,8 @@ const ONESELF_AGAIN: Duration = Duration::from_secs(30);
 
 /// A node that listens to others.
 pub(crate) trait Listens: Clone + 'static {
+    /// What it hears of, for logs.
+    const WHAT: &'static str;
     /// What another one tells.
     type Said;
     type News;
@@ -143,7 +145,7 @@ async fn listen_to<L: Listens>(node: &L, shard: &Shard, peer: usize) {
         let again = match end {
             End::Oneself => Some(ONESELF_AGAIN),
             End::Until(reason) => {
-                log::warn!("does not hear the node at {address}: {reason}");
+                log::warn!("hears of no {} from the node at {address}: {reason}", L::WHAT);
                 addresses.ended(MachineClock.now().since(begun))
             }
         };
@@ -168,7 +170,7 @@ async fn listen_once<L: Listens>(node: &L, shard: &Shard, peer: usize) -> End {
         match item {
             Err(reason) => return End::Until(reason),
             Ok(Heard::Node(id)) if id == node.id() => return End::Oneself,
-            Ok(Heard::Node(_)) => log::info!("hears the node at {address}"),
+            Ok(Heard::Node(_)) => log::info!("hears of {} from the node at {address}", L::WHAT),
             Ok(Heard::UpToDate) => node.peers().change(peer, |it| {
                 let now = MachineClock.now();
                 it.up_to_date = Some(now);

@@ -224,6 +224,24 @@ pub enum SettingSaid {
     UpToDate,
 }
 
+/// What a node has, and what has become of what it was told, since it started.
+#[ringcall::message]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CentreCounts {
+    /// Settings that there are.
+    pub settings: u64,
+    /// Keys of which it is remembered that they were removed.
+    pub removed: u64,
+    /// What settings take, with 512 bytes for each key.
+    pub bytes: u64,
+    /// Puts and removals that are not in force any more although whoever put what is had not known them.
+    pub overwritten: u64,
+    /// What other nodes said that cannot be, was of a time too far ahead, or had no room.
+    pub not_taken: u64,
+    /// What could not be written to disk: puts, which were refused, and what other nodes said, which is tried again.
+    pub not_written: u64,
+}
+
 /// Settings of a whole cluster: for operators, and for those who are set up.
 #[ringcall::service]
 pub trait Configuration {
@@ -242,6 +260,10 @@ pub trait Configuration {
     /// The settings whose keys begin so, in the order of their bytes: a thousand at a time.
     #[method(idempotent)]
     async fn list(&self, list: ListKeys) -> Vec<Listed>;
+
+    /// What this node has, and what was counted.
+    #[method(idempotent)]
+    async fn status(&self) -> CentreCounts;
 
     /// What there is of these keys, and then what changes: each time the latest, which need not be all there was.
     async fn watch(

@@ -253,13 +253,13 @@ impl Shelf {
     }
 
     /// Settings, removed keys and bytes.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        (self.kept.len() - self.removed, self.removed, self.bytes)
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.kept.len() - self.removed, self.removed, self.bytes]
     }
 
     /// Whether that is more than may be kept of what others say, too.
     pub(crate) fn is_beyond(&self) -> bool {
-        let (keys, removed, bytes) = self.counts();
+        let [keys, removed, bytes] = self.counts();
         let Limits { keys_max, bytes_max } = self.limits;
         let keys_max = keys_max.saturating_mul(OF_OTHERS);
         keys.max(removed) > keys_max || bytes > bytes_max.saturating_mul(OF_OTHERS)
@@ -329,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nodes_that_hear_the_same_in_any_order_and_how_often_know_the_same(
+        fn g20_nodes_that_hear_the_same_in_any_order_and_how_often_know_the_same(
             (one, other) in records().prop_flat_map(|all| {
                 let twice: Vec<_> = all.iter().chain(&all).cloned().collect();
                 (Just(all), Just(twice).prop_shuffle())
@@ -355,7 +355,7 @@ mod tests {
             let all = known(first);
             let removed = all.iter().filter(|record| record.text.is_none()).count();
             let bytes = all.iter().map(SettingRecord::bytes).sum();
-            prop_assert_eq!(first.counts(), (all.len() - removed, removed, bytes));
+            prop_assert_eq!(first.counts(), [all.len() - removed, removed, bytes]);
         }
 
         #[test]

@@ -85,7 +85,7 @@ async fn operate(shard: Shard, number: u64, oracle: Rc<RefCell<Oracle>>) {
         let node = NODES[(choice % 3) as usize];
         // One of them removes the last key now and then, the others are only put.
         let key = KEYS[(choice / 3 % 3) as usize];
-        let is_removal = key == KEYS[2] && choice / 9 % 4 == 0;
+        let is_removal = key == KEYS[2] && (choice / 9).is_multiple_of(4);
         let text = (!is_removal).then(|| format!("{number}: {time}"));
         oracle.borrow_mut().0.entry(key).or_default().all.push(text.clone());
         if let Some(version) = change(&shard, node, key, text.clone()).await {
@@ -215,7 +215,7 @@ fn run(seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-fn g05_what_was_acknowledged_is_there_on_all_nodes_when_the_network_heals() {
+fn g20_what_was_acknowledged_is_there_on_all_nodes_when_the_network_heals() {
     run(0..40);
 }
 
@@ -267,7 +267,7 @@ fn a_removed_key_is_forgotten_once_all_have_heard_so_for_long() {
 }
 
 #[test]
-fn a_removed_key_is_remembered_while_a_peer_cannot_be_heard() {
+fn g20_a_removed_key_is_remembered_while_a_peer_cannot_be_heard() {
     // Where the operator is, nobody serves.
     remembered(0..20, &[NODES[0], NODES[1], "operator"], 1);
 }

@@ -210,7 +210,7 @@ fn what_one_node_is_told_all_of_them_know() {
 }
 
 #[test]
-fn a_node_that_starts_again_has_what_it_acknowledged() {
+fn g21_a_node_that_starts_again_has_what_it_acknowledged() {
     let nodes = Nodes::new();
     let node = nodes.node("a", &[]);
     let operator = nodes.at("a");
@@ -235,7 +235,7 @@ fn a_node_that_starts_again_has_what_it_acknowledged() {
 }
 
 #[test]
-fn a_node_that_was_away_learns_what_was_put_and_removed_meanwhile() {
+fn g20_a_node_that_was_away_learns_what_was_put_and_removed_meanwhile() {
     let nodes = Nodes::new();
     let all = ["a", "b"];
     let first = nodes.node("a", &all);
@@ -263,7 +263,8 @@ fn a_node_that_was_away_learns_what_was_put_and_removed_meanwhile() {
 }
 
 #[test]
-fn of_two_puts_on_nodes_that_cannot_hear_each_other_the_later_counts_and_the_other_is_counted() {
+fn g20_of_two_puts_on_nodes_that_cannot_hear_each_other_the_later_counts_and_the_other_is_counted()
+{
     let nodes = Nodes::new();
     let all = ["a", "b"];
     let [one, other] = all.map(|name| nodes.node(name, &[]));
@@ -301,7 +302,7 @@ fn a_node_without_a_directory_takes_nothing_and_passes_on_what_others_keep() {
 }
 
 #[test]
-fn a_file_that_is_not_as_it_was_written_is_an_error_with_its_name() {
+fn g21_a_file_that_is_not_as_it_was_written_is_an_error_with_its_name() {
     let nodes = Nodes::new();
     let node = nodes.node("a", &[]);
     nodes.at("a").put("shop", "one = 1");
@@ -334,7 +335,7 @@ fn a_file_that_is_not_as_it_was_written_is_an_error_with_its_name() {
 }
 
 #[test]
-fn what_cannot_be_written_is_not_acknowledged_and_what_others_say_is_written_later() {
+fn g21_what_cannot_be_written_is_not_acknowledged_and_what_others_say_is_written_later() {
     let nodes = Nodes::new();
     let all = ["a", "b"];
     let [_first, second] = all.map(|name| nodes.node(name, &all));
@@ -575,10 +576,12 @@ fn what_another_node_says_is_checked_before_it_is_kept() {
     assert_eq!(node.centre.counts().not_taken, 6);
     nodes.at("a").put("good", "2");
     nodes.agree(&["a"], &[("good", "2")]);
+    let status = nodes.at("a").0.status().wait().unwrap().to_owned();
+    assert_eq!(status, node.centre.counts());
 }
 
 #[test]
-fn the_program_keeps_settings_in_its_directory() {
+fn g21_a_program_that_is_killed_has_what_it_acknowledged() {
     let nodes = Nodes::new();
     let start = || -> Child {
         let directory = nodes.directory("a");
@@ -590,16 +593,33 @@ fn the_program_keeps_settings_in_its_directory() {
         program.unwrap()
     };
     let connect = || ConfigurationClient::<Client>::connect(nodes.0.address("a").as_str()).wait();
-    let mut program = start();
-    eventually("it listens", || connect().is_ok());
-    nodes.at("a").put("shop", "one");
-    // Without a word: what it has acknowledged is on disk.
-    program.kill().unwrap();
-    program.wait().unwrap();
-    let _ = fs::remove_file(nodes.0.path("a"));
-    let mut program = start();
-    eventually("it listens again", || connect().is_ok());
-    nodes.agree(&["a"], &[("shop", "one")]);
-    program.kill().unwrap();
-    program.wait().unwrap();
+    let mut last = 0u64;
+    for _ in 0..4 {
+        let mut program = start();
+        eventually("it listens", || connect().is_ok());
+        let operator = nodes.at("a");
+        if last > 0 {
+            let there: u64 = operator.get("number").unwrap().text.parse().unwrap();
+            assert!(there >= last, "{last} was acknowledged, there is {there}");
+        }
+        // In the middle of what it does, and without a word.
+        std::thread::scope(|scope| {
+            let (acknowledge, acknowledged) = channel();
+            scope.spawn(move || {
+                let put = |number: u64| Put {
+                    key: "number".to_owned(),
+                    text: number.to_string(),
+                    condition: Condition::Any,
+                };
+                let put = |number: &u64| operator.0.put(&put(*number)).wait().is_ok();
+                let all = (last + 1..).take_while(put);
+                all.for_each(|number| acknowledge.send(number).unwrap_or_default());
+            });
+            (0..25).for_each(|_| last = acknowledged.recv_timeout(LONG).unwrap());
+            program.kill().unwrap();
+            acknowledged.iter().for_each(|number| last = number);
+        });
+        program.wait().unwrap();
+        let _ = fs::remove_file(nodes.0.path("a"));
+    }
 }
