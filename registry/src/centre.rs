@@ -292,11 +292,8 @@ impl Shared {
         let directory = disk.directory.as_ref().ok_or(Declined::NoDirectory)?;
         let now = (self.wall_ms(), self.id);
         let record = self.state.lock().shelf.change(now, key, text, condition)?;
-        if let Err(error) = directory.write(&record) {
-            log::error!("the setting {:?} could not be written: {error}", record.key);
-            self.state.lock().not_written += 1;
-            return Err(Declined::NotWritten { what: error.to_string() });
-        }
+        let written = self.write(directory, &record);
+        written.map_err(|error| Declined::NotWritten { what: error.to_string() })?;
         disk.behind.remove(&record.key);
         let SettingRecord { key, version, text, .. } = &record;
         let (version, what) = (*version, if text.is_some() { "put" } else { "removed" });
@@ -315,19 +312,22 @@ impl Shared {
             verdict?
         };
         if let Verdict::Later { .. } = verdict {
-            if let Some(directory) = &disk.directory {
-                if let Err(error) = directory.write(&record) {
-                    log::error!("the setting {:?} could not be written: {error}", record.key);
-                    self.state.lock().not_written += 1;
-                    // Another node has it; here it is tried again.
-                    disk.behind.insert(record.key.clone());
-                } else {
-                    disk.behind.remove(&record.key);
-                }
-            }
+            let written = disk.directory.as_ref().map(|it| self.write(it, &record));
+            match written {
+                // Another node has it; here it is tried again.
+                Some(Err(_)) => disk.behind.insert(record.key.clone()),
+                _ => disk.behind.remove(&record.key),
+            };
             self.keep(self.state.lock(), record);
         }
         Ok(())
+    }
+
+    fn write(&self, directory: &Directory, record: &SettingRecord) -> io::Result<()> {
+        directory.write(record).inspect_err(|error| {
+            log::error!("the setting {:?} could not be written: {error}", record.key);
+            self.state.lock().not_written += 1;
+        })
     }
 
     fn keep(&self, mut state: MutexGuard<'_, State>, record: SettingRecord) {
@@ -416,7 +416,13 @@ impl State {
             }
             Ok(Verdict::NotTaken(why)) => {
                 self.not_taken += 1;
-                log::error!("version {version} of a setting is not taken from another node: {why}");
+                // There may be many of them.
+                if self.not_taken.is_power_of_two() {
+                    let count = self.not_taken;
+                    log::error!(
+                        "{count} settings were not taken from other nodes, the last one because {why}"
+                    );
+                }
             }
             Err(Ahead) => self.not_taken += 1,
             Ok(_) => {}

@@ -12,10 +12,10 @@
 //! balancing = "ring"
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::{fmt, str};
+use std::{fmt, process, str};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -29,7 +29,7 @@ const MAGIC: &str = "ringcall setting 1";
 /// How the names of files end.
 const ENDING: &str = ".setting";
 /// … of those that are being written. What is left of them was acknowledged to nobody.
-const NEW_ENDING: &str = ".setting.new";
+const NEW: &str = ".new";
 /// Of a file.
 const FILE_BYTES_MAX: u64 = (TEXT_BYTES_MAX + KEY_BYTES_MAX + 1024) as u64;
 
@@ -133,7 +133,7 @@ impl Directory {
         names.sort();
         for name in names {
             let (path, name) = (self.path.join(&name), name.to_string_lossy());
-            if name.ends_with(NEW_ENDING) {
+            if name.strip_suffix(NEW).is_some_and(|name| name.ends_with(ENDING)) {
                 fs::remove_file(&path).map_err(|error| BadDirectory::Io { path, error })?;
             } else if name.ends_with(ENDING) {
                 let record = read_file(&path)?;
@@ -153,7 +153,9 @@ impl Directory {
 
     /// Keeps this in place of what is there of its key. It is on disk when this returns.
     pub(crate) fn write(&self, record: &SettingRecord) -> io::Result<()> {
-        replace(&self.path.join(file_name(&record.key)), &format(record), &self.folder)
+        let name = file_name(&record.key);
+        let new = self.path.join(format!("{name}{NEW}"));
+        replace(&self.path.join(name), &new, &format(record), &self.folder)
     }
 
     /// Forgets a key.
@@ -175,19 +177,21 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Replaces a file, so that whoever reads it sees the one before or this one, whole, also after a crash.
-fn replace(path: &Path, bytes: &[u8], folder: &File) -> io::Result<()> {
-    let new = path.with_extension(NEW_ENDING.trim_start_matches('.'));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+/// Replaces a file by a new one, so that whoever reads it sees the one before or this one, whole, also after a crash.
+fn replace(path: &Path, new: &Path, bytes: &[u8], folder: &File) -> io::Result<()> {
+    let mut file = File::create(new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
+    fs::rename(new, path)?;
     folder.sync_all()
 }
 
 /// Writes a setting to a file of its own, as a [cache](crate::ConfigWatch::cache).
 pub(crate) fn write_file(path: &Path, record: &SettingRecord) -> io::Result<()> {
-    replace(path, &format(record), &folder_of(path)?)
+    // Several processes of a machine may have one cache: each writes a file of its own.
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}{NEW}", process::id()));
+    replace(path, Path::new(&new), &format(record), &folder_of(path)?)
 }
 
 /// The folder that something is in.
