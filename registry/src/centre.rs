@@ -156,7 +156,7 @@ impl Centre {
     /// A node that knows what is in its directory.
     ///
     /// # Errors
-    /// When that cannot be read, a file in it is not as it was written, or another process has it.
+    /// When that cannot be read, a file in it is not as it was written, or another process has it, which is waited for a second.
     pub fn open(config: CentreConfig) -> Result<Centre, BadDirectory> {
         // As many bits as a number of JSON has everywhere: it is a part of versions.
         let (id, now) = (MachineClock.next_span_id() >> 11, MachineClock.now());

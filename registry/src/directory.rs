@@ -15,6 +15,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, process, str};
 
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +31,9 @@ const MAGIC: &str = "ringcall setting 1";
 const ENDING: &str = ".setting";
 /// … of those that are being written. What is left of them was acknowledged to nobody.
 const NEW: &str = ".new";
+/// How often a directory is asked for that another process has, and how long after each other.
+const ASKED: u32 = 50;
+const ASKED_AGAIN: Duration = Duration::from_millis(20);
 /// Of a file.
 const FILE_BYTES_MAX: u64 = (TEXT_BYTES_MAX + KEY_BYTES_MAX + 1024) as u64;
 
@@ -113,11 +117,18 @@ impl Directory {
             Err(error) => return Err(bad(error)),
         }
         let folder = File::open(path).map_err(bad)?;
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Directory { path: path.to_owned(), folder }),
-            Err(Errno::WOULDBLOCK) => Err(BadDirectory::InUse { path: path.to_owned() }),
-            Err(error) => Err(bad(error.into())),
+        for is_last in (0..ASKED).map(|asked| asked == ASKED - 1) {
+            match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if is_last => {
+                    return Err(BadDirectory::InUse { path: path.to_owned() });
+                }
+                // Who had it may be about to end.
+                Err(Errno::WOULDBLOCK) => wait(ASKED_AGAIN),
+                Err(error) => return Err(bad(error.into())),
+            }
         }
+        Ok(Directory { path: path.to_owned(), folder })
     }
 
     /// Reads all files, in the order of their names, and removes what is left of those that were being written.
@@ -166,6 +177,11 @@ impl Directory {
         }
         self.folder.sync_all()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a node that starts has nothing else to do")]
+fn wait(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// A key may have any characters, and more of them than a name may have.
