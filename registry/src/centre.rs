@@ -208,8 +208,9 @@ impl Centre {
     pub fn counts(&self) -> CentreCounts {
         let state = self.0.state.lock();
         let [settings, removed, bytes] = state.shelf.counts().map(|count| count as u64);
+        let watches = state.watches() as u64;
         let State { overwritten, not_taken, not_written, .. } = *state;
-        CentreCounts { settings, removed, bytes, overwritten, not_taken, not_written }
+        CentreCounts { settings, removed, bytes, watches, overwritten, not_taken, not_written }
     }
 }
 

@@ -72,8 +72,8 @@ impl ConfigWatch {
     }
 
     /// Keeps the last text that was taken in this file. It is taken at the start when no node has answered
-    /// [in time](ConfigWatch::patience), when none has ever heard of the key, or when the first text that they have is refused.
-    /// One file for each key, in a folder that is there.
+    /// [in time](ConfigWatch::patience), when the first that does has never heard of the key, is behind what is in the file, or has a
+    /// text that is refused. One file for each key, in a folder that is there.
     pub fn cache(self, path: impl Into<PathBuf>) -> ConfigWatch {
         ConfigWatch { cache: Some(path.into()), ..self }
     }
@@ -256,16 +256,22 @@ impl Applying {
     fn take(&mut self, news: SettingNews) {
         match news {
             SettingNews::Put { setting } if self.is_later(&setting.key, setting.version) => {
-                if self.apply(&setting, false) {
-                    self.save(setting);
-                } else {
-                    self.use_cache("the first text was refused");
+                if self.is_cached_later(setting.version) && self.use_cache("the node is behind") {
+                    return;
+                }
+                match self.apply(&setting, false) {
+                    true => self.save(setting),
+                    false => {
+                        self.use_cache("the first text was refused");
+                    }
                 }
             }
             SettingNews::Removed { key, version } if self.is_later(&key, version) => {
                 log::warn!("the setting {key:?} was removed as {version}; what is in force stays");
             }
-            SettingNews::Unknown { .. } => self.use_cache("the node has never heard of it"),
+            SettingNews::Unknown { .. } => {
+                self.use_cache("the node has never heard of it");
+            }
             SettingNews::Put { .. } | SettingNews::Removed { .. } => {}
         }
     }
@@ -277,6 +283,13 @@ impl Applying {
             self.heard = Some(version);
         }
         is_later
+    }
+
+    /// Whether this program has had something later before it was started.
+    fn is_cached_later(&self, version: Stamp) -> bool {
+        let cached = self.cache.as_ref().filter(|_| self.text.is_none());
+        let cached = cached.and_then(|path| cached_setting(path, &self.key).ok());
+        cached.is_some_and(|cached| cached.version > version)
     }
 
     /// Says whether it is in force.
@@ -311,28 +324,36 @@ impl Applying {
         }
     }
 
-    /// Takes what is in the cache, if nothing is in force.
-    fn use_cache(&mut self, why: &str) {
+    /// Takes what is in the cache, if nothing is in force. Says whether it is then.
+    fn use_cache(&mut self, why: &str) -> bool {
         if self.text.is_some() {
-            return;
+            return false;
         }
-        let Some(path) = self.cache.clone() else {
-            return log::warn!("nothing is in force of the setting {:?}: {why}", self.key);
+        let Some(path) = &self.cache else {
+            log::warn!("nothing is in force of the setting {:?}: {why}", self.key);
+            return false;
         };
-        match cached(&path, &self.key) {
-            Ok(setting) => {
-                log::warn!("the setting {:?} is taken from {}: {why}", self.key, path.display());
-                self.apply(&setting, true);
+        let setting = match cached_setting(path, &self.key) {
+            Ok(setting) => setting,
+            Err(reason) => {
+                log::warn!(
+                    "nothing is in force of the setting {:?}: {why}, and there is no cache: {reason}",
+                    self.key
+                );
+                return false;
             }
-            Err(reason) => log::warn!(
-                "nothing is in force of the setting {:?}: {why}, and there is no cache: {reason}",
-                self.key
-            ),
+        };
+        log::warn!("the setting {:?} is taken from {}: {why}", self.key, path.display());
+        let is_taken = self.apply(&setting, true);
+        if is_taken {
+            // A node that is behind does not take it back.
+            self.heard = self.heard.max(Some(setting.version));
         }
+        is_taken
     }
 }
 
-fn cached(path: &Path, key: &str) -> Result<Setting, String> {
+fn cached_setting(path: &Path, key: &str) -> Result<Setting, String> {
     let record = read_file(path).map_err(|bad| bad.to_string())?;
     let setting = record.setting().filter(|setting| setting.key == key);
     setting.ok_or_else(|| format!("{} is of another key", path.display()))

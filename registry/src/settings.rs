@@ -234,6 +234,8 @@ pub struct CentreCounts {
     pub removed: u64,
     /// What settings take, with 512 bytes for each key.
     pub bytes: u64,
+    /// Keys that are watched, counted for each who watches.
+    pub watches: u64,
     /// Puts and removals that are not in force any more although whoever put what is had not known them.
     pub overwritten: u64,
     /// What other nodes said that cannot be, was of a time too far ahead, or had no room.

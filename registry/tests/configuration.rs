@@ -520,6 +520,37 @@ fn the_last_text_that_was_taken_is_there_at_the_start_without_any_node() {
 }
 
 #[test]
+fn a_node_that_is_behind_does_not_take_a_program_back() {
+    let nodes = Nodes::new();
+    let cache = nodes.0.path("shop.setting");
+    // Nodes that do not know each other.
+    let behind = nodes.node("a", &[]);
+    nodes.at("a").put("shop", "one");
+    behind.stop();
+    let _ahead = nodes.node("b", &[]);
+    nodes.at("b").put("shop", "two");
+    let (configured, taken) = nodes.follow(nodes.watch(&["b"], "shop").cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    eventually("it is cached", || cache.exists());
+    drop(configured);
+    // Whether it answers first, or the program has begun without it.
+    let watch = || nodes.watch(&["a"], "shop").cache(&cache);
+    let behind = nodes.node("a", &[]);
+    let (configured, taken) = nodes.follow(watch().patience(LONG));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    drop(configured);
+    behind.stop();
+    let (_configured, taken) = nodes.follow(watch().patience(Duration::from_millis(50)));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    let _behind = nodes.node("a", &[]);
+    let operator = nodes.at("a");
+    let watches = || operator.0.status().wait().unwrap().watches;
+    eventually("it watches", || watches() == 1);
+    operator.put("shop", "three");
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "three");
+}
+
+#[test]
 fn what_cannot_be_watched_is_refused_at_once() {
     let apply = |_: &str| Ok::<(), String>(());
     let nowhere = ConfigWatch::new(Vec::<String>::new(), "shop").start(apply);
