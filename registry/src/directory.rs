@@ -159,7 +159,8 @@ impl Directory {
                 log::warn!("{} is no setting, and is left alone", path.display());
             }
         }
-        Ok(())
+        // Who wrote the last of them may have ended before that was on disk, and others are about to be told of it.
+        self.folder.sync_all().map_err(bad)
     }
 
     /// Keeps this in place of what is there of its key. It is on disk when this returns.
