@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ringcall::{MachineClock, SpanIds};
+use ringcall::cluster::Clock;
+use ringcall::{LocalClient, MachineClock, Shard, SpanIds};
+
+use crate::thread::within;
 
 /// How long to wait when none of the nodes could be asked: first, and at most, and half as long again by chance.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -63,6 +66,34 @@ impl Addresses {
         let again = self.again;
         self.again = (2 * again).min(AGAIN_MAX);
         Some(again.mul_f64(1.0 + below(500) as f64 / 1000.0))
+    }
+}
+
+/// How long a node may take to begin.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+
+/// Goes from one node to the next for ever: each is watched until that ends. Says when none of them can be.
+pub(crate) async fn follow(
+    mut addresses: Addresses,
+    shard: &Shard,
+    mut watch: impl AsyncFnMut(LocalClient) -> Result<(), String>,
+    mut outage: impl FnMut(String),
+) {
+    loop {
+        let address = addresses.next();
+        let begun = MachineClock.now();
+        let watched = match within(shard, ANSWER, shard.connect(address.as_str())).await {
+            None => Err("it does not answer".to_owned()),
+            Some(Err(failure)) => Err(failure.to_string()),
+            Some(Ok(client)) => watch(client).await,
+        };
+        // It drains, or this side was too slow; the next one has the same.
+        let reason = watched.err().unwrap_or_else(|| "it has ended".to_owned());
+        log::warn!("the registry at {address} cannot be watched: {reason}");
+        if let Some(again) = addresses.ended(MachineClock.now().since(begun)) {
+            outage(format!("{address}: {reason}"));
+            shard.sleep(again).await;
+        }
     }
 }
 

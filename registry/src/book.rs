@@ -12,13 +12,11 @@ use std::time::Duration;
 use ringcall::cluster::Instant;
 use ringcall::cluster::discovery::{Instance, format_list, read_list};
 
+use crate::stamp::Ahead;
 use crate::{Key, Refused, Said, Stamp};
 
 /// How many instances of a service there may be: as many as those who call it take.
 pub(crate) const OF_A_SERVICE_MAX: usize = 10_000;
-
-/// How far ahead of this node's clock a time may be. Beyond that a clock is wrong, and what it says would count for as long.
-const AHEAD_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Of an instance, as a line.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -103,19 +101,15 @@ pub(crate) struct Merged {
     pub(crate) change: Option<Change>,
 }
 
-/// It is of a time that is too far ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ahead;
-
 impl Book {
     pub(crate) fn new(node: u64, limits: Limits) -> Book {
         Book { node, limits, entries: BTreeMap::new(), gone: 0, bytes: 0, counts: BTreeMap::new() }
     }
 
-    /// Later than all that was said of this instance. Of it only: a node whose clock is ahead carries nobody else along.
+    /// Later than all that was said of this instance.
     fn stamp(&self, wall_ms: u64, key: &Key) -> Stamp {
-        let last = self.entries.get(key).map_or(0, |entry| entry.stamp.time);
-        Stamp { time: wall_ms.max(last.saturating_add(1)), node: self.node }
+        let before = self.entries.get(key).map(|entry| entry.stamp);
+        Stamp::after(before, wall_ms, self.node)
     }
 
     fn listed(&self, key: &Key) -> Option<&Entry> {
@@ -237,10 +231,8 @@ impl Book {
         wall_ms: u64,
         said: &Said,
     ) -> Result<Merged, Ahead> {
-        if let Said::Put { stamp, .. } | Said::Removed { stamp, .. } = said
-            && stamp.time > wall_ms.saturating_add(AHEAD_MAX_MS)
-        {
-            return Err(Ahead);
+        if let Said::Put { stamp, .. } | Said::Removed { stamp, .. } = said {
+            stamp.believed(wall_ms)?;
         }
         Ok(self.take_own(now, said))
     }
@@ -455,6 +447,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stamp::AHEAD_MAX_MS;
 
     const LIMITS: Limits = Limits {
         instances_max: 100,

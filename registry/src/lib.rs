@@ -1,9 +1,11 @@
-//! A registry for ringcall: which instances of which services there are, told as it changes.
+//! A registry for ringcall: which instances of which services there are, told as it changes; and a centre of settings.
 //!
 //! * [`Node`] is one of a few nodes, which tell each other what they are told (the program `ringcall-registry` is one). None of
 //!   them leads: each takes registrations, and all come to know the same.
 //! * [`Registrar`] keeps a server registered while it takes calls.
 //! * [`RegistrySource`] is what a balanced channel [watches](ringcall::cluster::Watch).
+//! * [`Centre`] keeps settings of a whole cluster, texts by key, as a node of its own or beside a [`Node`]; a [`ConfigWatch`] puts one in
+//!   force as it changes.
 //! * [`Quotas`] are limits of a whole cluster, of which a [`QuotaKeeper`] gets a channel its share.
 //!
 //! ```
@@ -48,31 +50,51 @@
 //! there, and all other nodes have said since that they are up to date; or have not been heard for [`NodeConfig::orphans`]. Whoever
 //! watches keeps the last list when no node can be reached, and does not believe one from which many have vanished.
 //!
-//! **A node keeps nothing on disk.** One that starts learns from the others, and from instances, which say three times a lease all
+//! **Nothing that was acknowledged is lost** of settings: it is on disk before it is. Of two that were put where neither was known
+//! the later one counts, and the other one is counted.
+//!
+//! **A node keeps no instances on disk.** One that starts learns from the others, and from instances, which say three times a lease all
 //! that there is to say of them.
 //!
 //! # Who may do what
 //!
 //! Nodes have no accounts of their own: [`Server::authorize_calls`](ringcall::Server::authorize_calls) decides, and TLS says who
-//! that is. `register` and `withdraw` of [`Registry`] are for servers, the rest of it for callers. [`Replication`] is for nodes: whoever may
-//! call it hears of everything. Nodes believe those that they are told to [listen to](NodeConfig::peers). The program has neither TLS nor
+//! that is. `register` and `withdraw` of [`Registry`] are for servers, the rest of it for callers. `put` and
+//! `remove` of [`Configuration`] are for operators, the rest of it for those who are set up. [`Replication`] and
+//! [`ConfigurationReplication`] are for nodes: whoever may call them hears of everything. Nodes believe those that they are told to [listen to](NodeConfig::peers). The program has neither TLS nor
 //! accounts, so it is for a network that only those can reach.
 
 #![forbid(unsafe_code)]
 
 mod addresses;
 mod book;
+mod centre;
+mod config_watch;
+mod directory;
 mod node;
+mod peers;
 mod quota;
 mod registrar;
+mod settings;
 mod shares;
+mod shelf;
 mod source;
+mod stamp;
 mod thread;
 mod wire;
 
-pub use node::{Node, NodeConfig, Tending};
+pub use centre::{Centre, CentreConfig};
+pub use config_watch::{ConfigWatch, Configured, InForce};
+pub use directory::BadDirectory;
+pub use node::{Node, NodeConfig};
+pub use peers::Tending;
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};
+pub use settings::{
+    CentreCounts, Condition, Configuration, ConfigurationClient, ConfigurationReplication,
+    ConfigurationReplicationClient, Declined, ListKeys, Listed, Put, Remove, Setting, SettingNews,
+    SettingRecord, SettingSaid, WatchedKey,
+};
 pub use source::RegistrySource;
 pub use wire::{
     Key, News, Refused, Registered, Registration, Registry, RegistryClient, Replication,

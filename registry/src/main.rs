@@ -1,12 +1,16 @@
-//! A node of the registry.
+//! A node of the registry, which is one of a centre of settings, too.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use ringcall::reflection::{Interface, Reflection as _};
 use ringcall::{Address, Register, Server, ShardConfig, StartError};
-use ringcall_registry::{Node, NodeConfig, Registry as _, Replication as _};
+use ringcall_registry::{
+    Centre, CentreConfig, Configuration as _, ConfigurationReplication as _, Node, NodeConfig,
+    Registry as _, Replication as _,
+};
 
 /// A node of ringcall's registry. Start a few of them, each with the addresses of the others.
 #[derive(Debug, Parser)]
@@ -24,6 +28,9 @@ struct Options {
     /// For how long instances are kept beyond their lease while a peer cannot be heard.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
     orphans: Duration,
+    /// Where settings are kept. Without it the node takes none, and passes on what others keep.
+    #[arg(long)]
+    directory: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -52,16 +59,26 @@ impl Register for Announce {
 }
 
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let mut config = CentreConfig::default();
+    config.peers = options.peer.clone();
+    config.directory = options.directory;
+    let centre = Centre::open(config)?;
+    log::info!("has {} settings", centre.counts().settings);
+    let _tending_centre = centre.start(ShardConfig::default())?;
+
     let mut config = NodeConfig::default();
     config.peers = options.peer;
     config.instances_max = options.instances_max;
     config.orphans = options.orphans;
     let node = Node::new(config);
     let _tending = node.start(ShardConfig::default())?;
+
     Server::bind(options.listen.as_str())
         .register(Announce)
         .service(node.clone().into_registry())
         .service(node.into_replication())
+        .service(centre.clone().into_configuration())
+        .service(centre.into_configuration_replication())
         .service(Interface.into_reflection())
         .run()?;
     Ok(())

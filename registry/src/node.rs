@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 use ringcall::cluster::discovery::wall_clock_ms;
 use ringcall::cluster::{Clock, Instant};
 use ringcall::{
-    Context, MachineClock, Shard, ShardConfig, SlowConsumer, SpanIds, Stream, Subscription, Topic,
+    Context, LocalClient, LocalStream, MachineClock, ReplyItems, Shard, ShardConfig, SlowConsumer,
+    SpanIds, Stream, Subscription, Topic,
 };
 
-use crate::addresses::Addresses;
-use crate::book::{Ahead, Book, Change, Known, Limits, Merged, Registering, ms, read};
-use crate::thread::{OwnThread, Stop};
+use crate::book::{Book, Change, Known, Limits, Merged, Registering, ms, read};
+use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, STOOD_STILL, Tending, UP_TO_DATE, tend};
+use crate::stamp::Ahead;
 use crate::{
     Key, News, Refused, Registered, Registration, Registry, Replication, ReplicationClient, Said,
     ServiceCount, Watched, Withdrawal,
@@ -74,16 +75,6 @@ impl Default for NodeConfig {
     }
 }
 
-/// How often it is looked for who has not been heard of.
-const SWEEP: Duration = Duration::from_millis(250);
-/// A node that has not looked for so long has stood still.
-const STOOD_STILL: Duration = Duration::from_secs(2);
-/// How often other nodes are told that they have heard all.
-const UP_TO_DATE: Duration = Duration::from_secs(1);
-/// An address that leads to this node is asked again, since it may be a name that leads elsewhere later.
-const ONESELF_AGAIN: Duration = Duration::from_secs(30);
-/// How many nodes may listen to this one.
-const LISTENERS_MAX: usize = 32;
 /// How much of all instances a piece of news has.
 const IN_A_PART: usize = 256;
 const PART_BYTES: usize = 256 * 1024;
@@ -101,6 +92,7 @@ struct Shared {
     config: NodeConfig,
     /// What is said to this node goes to all others.
     bus: Topic<Arc<Said>>,
+    peers: Peers,
     state: Mutex<State>,
 }
 
@@ -109,18 +101,8 @@ struct State {
     watchers: BTreeMap<String, Topic<Arc<News>>>,
     /// Of the last change: wall time, or later.
     revision: u64,
-    peers: Vec<Peer>,
-    started: Instant,
     swept: Instant,
     told: Instant,
-}
-
-/// Another node, as far as this one knows.
-#[derive(Clone, Copy, Debug, Default)]
-struct Peer {
-    /// When it has said last that it has said everything.
-    up_to_date: Option<Instant>,
-    is_oneself: bool,
 }
 
 impl fmt::Debug for Node {
@@ -148,29 +130,18 @@ impl Node {
             book: Book::new(id, limits),
             watchers: BTreeMap::new(),
             revision: 0,
-            peers: vec![Peer::default(); config.peers.len()],
-            started: now,
             swept: now,
             told: now,
         };
         let bus = Topic::new(config.bus_backlog, SlowConsumer::Close);
-        Node(Arc::new(Shared { id, config, bus, state: Mutex::new(state) }))
+        let peers = Peers::new(config.peers.clone());
+        Node(Arc::new(Shared { id, config, bus, peers, state: Mutex::new(state) }))
     }
 
     /// Does on this shard what is to be done all the time: to hear the other nodes, and to miss instances that are not heard of.
     /// It ends with the shard.
     pub fn tend(&self, shard: &Shard) {
-        let (node, clock) = (self.clone(), shard.clone());
-        shard.spawn(async move {
-            loop {
-                clock.sleep(SWEEP).await;
-                node.0.sweep();
-            }
-        });
-        for peer in 0..self.0.config.peers.len() {
-            let (node, on) = (self.clone(), shard.clone());
-            shard.spawn(async move { node.hear(&on, peer).await });
-        }
+        shard.spawn(tend(self.clone(), shard.clone()));
     }
 
     /// The same on a thread of its own, until what is returned is dropped.
@@ -178,85 +149,46 @@ impl Node {
     /// # Errors
     /// When there is no thread.
     pub fn start(&self, config: ShardConfig) -> io::Result<Tending> {
-        let node = self.clone();
-        let tend = async move |shard: Shard, stop: Stop| {
-            node.tend(&shard);
-            stop.asked().await;
-        };
-        OwnThread::start("registry-node", config, tend).map(Tending)
-    }
-
-    /// Listens to another node for ever.
-    async fn hear(&self, shard: &Shard, peer: usize) {
-        let address = &self.0.config.peers[peer];
-        let mut addresses = Addresses::new([address]);
-        loop {
-            let begun = MachineClock.now();
-            let heard = self.hear_once(shard, peer).await;
-            self.0.state.lock().peers[peer].is_oneself = matches!(heard, Heard::Oneself);
-            let again = match heard {
-                Heard::Oneself => Some(ONESELF_AGAIN),
-                Heard::Until(reason) => {
-                    log::warn!("does not hear the node at {address}: {reason}");
-                    addresses.ended(MachineClock.now().since(begun))
-                }
-            };
-            if let Some(again) = again {
-                shard.sleep(again).await;
-            }
-        }
-    }
-
-    async fn hear_once(&self, shard: &Shard, peer: usize) -> Heard {
-        let address = self.0.config.peers[peer].as_str();
-        let client = match shard.connect(address).await {
-            Ok(client) => client,
-            Err(failure) => return Heard::Until(failure.to_string()),
-        };
-        let replication = ReplicationClient::new(client);
-        let mut said = match replication.replicate().await {
-            Ok(said) => said,
-            Err(error) => return Heard::Until(error.to_string()),
-        };
-        let mut is_ahead = false;
-        while let Some(item) = said.next().await {
-            let item = match item {
-                Ok(item) => item.to_owned(),
-                Err(error) => return Heard::Until(error.to_string()),
-            };
-            match item {
-                Said::Node { id } if id == self.0.id => return Heard::Oneself,
-                Said::Node { .. } => log::info!("hears the node at {address}"),
-                Said::UpToDate => {
-                    let now = MachineClock.now();
-                    self.0.state.lock().peers[peer].up_to_date = Some(now);
-                }
-                item => {
-                    if self.0.take(&item) == Err(Ahead) && !std::mem::replace(&mut is_ahead, true) {
-                        log::error!(
-                            "the node at {address} says something of a time more than a day ahead, which does \
-                             not count: a clock is wrong"
-                        );
-                    }
-                }
-            }
-        }
-        Heard::Until("it has ended".to_owned())
+        Tending::start("registry-node", config, self.clone())
     }
 }
 
-/// What came of listening to another node.
-enum Heard {
-    /// It is this one.
-    Oneself,
-    /// It was heard, or not, until this happened.
-    Until(String),
-}
+impl Listens for Node {
+    const WHAT: &'static str = "instances";
+    type Said = ReplyItems<LocalStream, Said, Refused>;
+    type News = Said;
 
-/// Tends a node until it is dropped, see [`Node::start`].
-#[derive(Debug)]
-#[must_use = "dropping it ends it"]
-pub struct Tending(#[expect(dead_code, reason = "dropping it ends it")] OwnThread);
+    fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    async fn listen(&self, client: LocalClient) -> Result<Self::Said, String> {
+        ReplicationClient::new(client).replicate().await.map_err(|error| error.to_string())
+    }
+
+    async fn next(said: &mut Self::Said) -> Option<Result<Heard<Said>, String>> {
+        Some(match said.next().await? {
+            Err(error) => Err(error.to_string()),
+            Ok(item) => Ok(match item.to_owned() {
+                Said::Node { id } => Heard::Node(id),
+                Said::UpToDate => Heard::UpToDate,
+                news => Heard::News(news),
+            }),
+        })
+    }
+
+    async fn take(&self, said: Said) -> Result<(), Ahead> {
+        self.0.take(&said)
+    }
+
+    fn tick(&self) {
+        self.0.sweep();
+    }
+}
 
 impl Shared {
     fn wall_ms(&self) -> u64 {
@@ -298,7 +230,7 @@ impl Shared {
             log::warn!("stood still for {pause:?}");
             state.book.stood_still(pause);
         }
-        let up_to_date = state.up_to_date();
+        let up_to_date = self.peers.up_to_date();
         for key in state.book.sweep(now, up_to_date) {
             log::info!("{}/{} was not heard of within its lease", key.service, key.name);
             state.tell_watchers(wall_ms, Change::Removed(key));
@@ -312,12 +244,6 @@ impl Shared {
 }
 
 impl State {
-    /// How far all other nodes have told what they know.
-    fn up_to_date(&self) -> Instant {
-        let others = self.peers.iter().filter(|peer| !peer.is_oneself);
-        others.map(|peer| peer.up_to_date.unwrap_or(Instant::ZERO)).min().unwrap_or(Instant::FAR)
-    }
-
     fn next_revision(&mut self, wall_ms: u64) -> u64 {
         self.revision = wall_ms.max(self.revision.saturating_add(1));
         self.revision
@@ -385,8 +311,7 @@ impl Registry for Node {
         }
         let config = &self.0.config;
         let mut state = self.0.state.lock();
-        let is_new = MachineClock.now().since(state.started) < config.settle;
-        if is_new && state.up_to_date() == Instant::ZERO {
+        if self.0.peers.is_starting(config.settle) {
             return Err(Refused::Starting);
         }
         if state.watches() >= config.watches_max {

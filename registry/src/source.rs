@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringcall::cluster::Instant;
 use ringcall::cluster::discovery::{
     Change, Delta, Instance, Revision, Snapshot, Source, Update, read_list,
 };
-use ringcall::cluster::{Clock, Instant};
-use ringcall::{MachineClock, Shard, ShardConfig};
+use ringcall::{LocalClient, Shard, ShardConfig};
 
-use crate::addresses::Addresses;
+use crate::addresses::{ANSWER, Addresses, follow};
 use crate::book::OF_A_SERVICE_MAX;
-use crate::thread::{OwnThread, Stop, StopOnDrop, within};
+use crate::thread::{Follows, OwnThread, Stop, StopOnDrop};
 use crate::{News, RegistryClient, Watched};
 
 /// The instances of a service, as the registry has them: a [`Source`] for [`Watch`](ringcall::cluster::Watch).
@@ -26,14 +25,6 @@ use crate::{News, RegistryClient, Watched};
 pub struct RegistrySource {
     inbox: Arc<Inbox>,
     _following: Follows,
-}
-
-/// Who follows: a thread that ends with the source, or a task on somebody else's shard, which does, too.
-#[derive(Debug)]
-#[expect(dead_code, reason = "dropping it ends it")]
-enum Follows {
-    Thread(OwnThread),
-    Task(StopOnDrop),
 }
 
 /// Changes that were not asked for yet: more than that, and all is asked for anew.
@@ -88,9 +79,10 @@ impl RegistrySource {
         config: ShardConfig,
     ) -> io::Result<RegistrySource> {
         let inbox = Arc::new(Inbox::default());
-        let mut following = Following::new(addresses, service, &inbox);
+        let addresses = Addresses::new(addresses);
+        let mut following = Following::new(service, &inbox);
         let follow = async move |shard: Shard, stop: Stop| {
-            stop.unless(following.follow(&shard)).await;
+            stop.unless(following.follow(addresses, &shard)).await;
         };
         let thread = OwnThread::start("registry-source", config, follow)?;
         Ok(RegistrySource { inbox, _following: Follows::Thread(thread) })
@@ -107,11 +99,12 @@ impl RegistrySource {
         service: impl Into<String>,
     ) -> RegistrySource {
         let inbox = Arc::new(Inbox::default());
-        let mut following = Following::new(addresses, service, &inbox);
+        let addresses = Addresses::new(addresses);
+        let mut following = Following::new(service, &inbox);
         let (on, stop) = (shard.clone(), Stop::default());
         let asked = stop.clone();
         shard.spawn(async move {
-            let _ = asked.unless(following.follow(&on)).await;
+            let _ = asked.unless(following.follow(addresses, &on)).await;
         });
         RegistrySource { inbox, _following: Follows::Task(StopOnDrop(stop)) }
     }
@@ -124,49 +117,28 @@ impl Source for RegistrySource {
 }
 
 struct Following {
-    addresses: Addresses,
     service: String,
     /// The latest revision of which somebody has told.
     heard: u64,
     inbox: Arc<Inbox>,
 }
 
-/// How long a node may take to begin.
-const ANSWER: Duration = Duration::from_secs(5);
-
 impl Following {
-    fn new(
-        addresses: impl IntoIterator<Item = impl Into<String>>,
-        service: impl Into<String>,
-        inbox: &Arc<Inbox>,
-    ) -> Following {
-        let (addresses, inbox) = (Addresses::new(addresses), Arc::clone(inbox));
-        Following { addresses, service: service.into(), heard: 0, inbox }
+    fn new(service: impl Into<String>, inbox: &Arc<Inbox>) -> Following {
+        Following { service: service.into(), heard: 0, inbox: Arc::clone(inbox) }
     }
 
-    async fn follow(&mut self, shard: &Shard) {
-        loop {
-            let address = self.addresses.next();
-            let begun = MachineClock.now();
-            let reason = match self.watch(shard, &address).await {
-                // It drains, or this side was too slow; the next one has the same.
-                Ok(()) => "it has ended".to_owned(),
-                Err(reason) => reason,
-            };
-            log::warn!("the registry at {address} cannot be watched: {reason}");
-            if let Some(again) = self.addresses.ended(MachineClock.now().since(begun)) {
-                self.inbox.put(Update::Outage(format!("{address}: {reason}")));
-                shard.sleep(again).await;
-            }
-        }
+    async fn follow(&mut self, addresses: Addresses, shard: &Shard) {
+        let inbox = Arc::clone(&self.inbox);
+        let outage = |reason| {
+            inbox.put(Update::Outage(reason));
+        };
+        follow(addresses, shard, async |client| self.watch(client).await, outage).await;
     }
 
     /// Hears one node for as long as it can be heard.
-    async fn watch(&mut self, shard: &Shard, address: &str) -> Result<(), String> {
+    async fn watch(&mut self, client: LocalClient) -> Result<(), String> {
         let watched = Watched { service: self.service.clone(), heard: self.heard };
-        let connected = within(shard, ANSWER, shard.connect(address)).await;
-        let client =
-            connected.ok_or("it does not answer")?.map_err(|failure| failure.to_string())?;
         let registry = RegistryClient::new(client);
         let begun = registry.watch(&watched).deadline(ANSWER).await;
         let mut news = begun.map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! A thread with a shard, for what goes on beside a program.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::{Poll, Waker};
@@ -111,6 +111,14 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Who follows something: a thread that ends when this is dropped, or a task on somebody else's shard, which does, too.
+#[derive(Debug)]
+#[expect(dead_code, reason = "dropping it ends it")]
+pub(crate) enum Follows {
+    Thread(OwnThread),
+    Task(StopOnDrop),
+}
+
 /// What the future gives, unless it takes longer than that.
 pub(crate) async fn within<T>(
     shard: &Shard,
@@ -118,6 +126,20 @@ pub(crate) async fn within<T>(
     future: impl Future<Output = T>,
 ) -> Option<T> {
     before(shard.sleep(time), future).await
+}
+
+/// Does all of this at a time, in one task: unlike tasks of their own, which hold their shard, it ends with whoever does it.
+pub(crate) async fn together(all: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    let mut all: Vec<_> = all.into_iter().map(Some).collect();
+    poll_fn(|cx| {
+        for each in &mut all {
+            if each.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
+                *each = None;
+            }
+        }
+        if all.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// What the future gives, unless this end comes before.

@@ -3,8 +3,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringcall::cluster::discovery::{Source as _, Update, Wanted};
@@ -14,7 +12,7 @@ use ringcall_registry::{
     Key, Node, NodeConfig, Refused, Registrar, Registration, Registry as _, RegistryClient,
     RegistrySource, Replication as _, Tending, Watched, Withdrawal,
 };
-use support::{eventually, pause};
+use support::{Folder, eventually, pause};
 
 #[ringcall::service(name = "test.Who")]
 trait Who {
@@ -44,25 +42,20 @@ impl Serving {
     }
 }
 
-/// Sockets of their own for each test, whose addresses are known before anybody listens.
-struct Sockets(PathBuf);
+/// Nodes at sockets of their own.
+struct Sockets(Folder);
 
 impl Sockets {
     fn new() -> Sockets {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("ringcall-registry-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(folder);
-        std::fs::create_dir_all(&path).unwrap();
-        Sockets(path)
+        Sockets(Folder::new())
     }
 
     fn address(&self, name: &str) -> String {
-        format!("unix:{}", self.0.join(name).display())
+        self.0.address(name)
     }
 
     fn addresses(&self, names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| self.address(name)).collect()
+        self.0.addresses(names)
     }
 
     /// A node that knows of all these.
@@ -98,12 +91,6 @@ impl Sockets {
     fn serve(&self, nodes: &[&str], name: &'static str) -> RunningServer {
         let server = Server::bind("127.0.0.1:0").service(Named(name).into_who());
         server.register(self.registrar(nodes, name)).start().unwrap()
-    }
-}
-
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
