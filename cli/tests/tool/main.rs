@@ -2,6 +2,7 @@
 
 mod binary;
 mod commands;
+mod health;
 mod hostile;
 mod load;
 mod served;
