@@ -62,6 +62,7 @@
 
 mod addresses;
 mod book;
+mod error;
 mod node;
 mod quota;
 mod registrar;
@@ -70,6 +71,7 @@ mod source;
 mod thread;
 mod wire;
 
+pub use error::RegistryError;
 pub use node::{Node, NodeConfig, Tending};
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};

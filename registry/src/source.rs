@@ -1,7 +1,6 @@
 //! The registry as a source of instances, for whoever calls them.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use ringcall::cluster::discovery::{
 use ringcall::cluster::{Clock, Instant};
 use ringcall::{MachineClock, Shard, ShardConfig};
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, check};
 use crate::book::OF_A_SERVICE_MAX;
 use crate::thread::{OwnThread, Stop, StopOnDrop, within};
-use crate::{News, RegistryClient, Watched};
+use crate::{News, RegistryClient, RegistryError, Watched};
 
 /// The instances of a service, as the registry has them: a [`Source`] for [`Watch`](ringcall::cluster::Watch).
 ///
@@ -64,31 +63,26 @@ impl RegistrySource {
     /// for when it cannot be reached.
     ///
     /// # Errors
-    /// When there is no thread.
-    ///
-    /// # Panics
-    /// Without an address.
+    /// When one of the addresses cannot be understood, or there is none, before anything is started; or when there is no
+    /// thread.
     pub fn start(
         addresses: impl IntoIterator<Item = impl Into<String>>,
         service: impl Into<String>,
-    ) -> io::Result<RegistrySource> {
+    ) -> Result<RegistrySource, RegistryError> {
         RegistrySource::start_with(addresses, service, ShardConfig::default())
     }
 
     /// The same with settings for its connections: TLS, limits.
     ///
     /// # Errors
-    /// When there is no thread.
-    ///
-    /// # Panics
-    /// Without an address.
+    /// As those of [`start`](RegistrySource::start).
     pub fn start_with(
         addresses: impl IntoIterator<Item = impl Into<String>>,
         service: impl Into<String>,
         config: ShardConfig,
-    ) -> io::Result<RegistrySource> {
+    ) -> Result<RegistrySource, RegistryError> {
         let inbox = Arc::new(Inbox::default());
-        let mut following = Following::new(addresses, service, &inbox);
+        let mut following = Following::new(check(addresses)?, service, &inbox);
         let follow = async move |shard: Shard, stop: Stop| {
             stop.unless(following.follow(&shard)).await;
         };
