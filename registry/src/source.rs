@@ -21,6 +21,19 @@ use crate::{News, RegistryClient, RegistryError, Watched};
 /// It watches one node, and the next one when that cannot be heard. What a node says is later than what the one before said;
 /// where it has not heard yet what that knew, instances are missing for a moment, which a [guard](ringcall::cluster::discovery::GuardConfig)
 /// does not believe.
+///
+/// [`balanced`](crate::balanced) does all of this in one call. By hand it is for channels with filters or connectors of your own:
+///
+/// ```no_run
+/// use ringcall::cluster::discovery::Wanted;
+/// use ringcall::cluster::{Balanced, Clients, Settings, Watch};
+/// use ringcall_registry::RegistrySource;
+///
+/// let balanced = Balanced::new(Clients::new()?, Settings::new())?;
+/// let source = RegistrySource::start(["10.0.0.1:7400"], "quotes")?;
+/// let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RegistrySource {
     inbox: Arc<Inbox>,
