@@ -15,7 +15,8 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "\
-ADDRESS is host:port, [ipv6]:port or unix:/path.
+ADDRESS is host:port, [ipv6]:port or unix:/path; or registry:NODE[,NODE...]/SERVICE, for the instances of a
+service that the nodes of a registry know (not for ping).
 
 Exit codes: 0 done, 1 error of the handler, 2 mistake of the caller, 3 failed call, 4 cannot connect, 5 not ready.
 
@@ -57,7 +58,7 @@ impl Command {
 /// Which server, and how to reach it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// host:port, [ipv6]:port or unix:/path
+    /// host:port, [ipv6]:port, unix:/path, or registry:NODE[,NODE...]/SERVICE
     pub(crate) address: String,
     /// What moves the bytes: auto, uring or epoll
     #[arg(long, default_value_t, help_heading = CONNECTION)]
@@ -190,7 +191,7 @@ pub(crate) struct Load {
     /// How many calls are under way at the same time, at most
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) in_flight: u32,
-    /// How many connections they share
+    /// How many connections they share, to one server
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) connections: u32,
     /// How long to go on

@@ -8,7 +8,7 @@ use ringcall::{CallError, Failure, Shard, Status as CallStatus};
 use serde_json::json;
 
 use crate::args::Health;
-use crate::connect::{connect_on, now, shard, since};
+use crate::connect::{now, reach, shard, since};
 use crate::exit::{Exit, Problem};
 use crate::screen::Screen;
 use crate::text::one_line;
@@ -43,7 +43,7 @@ enum Told {
 
 /// Connects anew each time: whoever was there may be gone, and somebody else in its place.
 fn ask(args: &Health, shard: &Shard) -> Result<Told, Problem> {
-    let health = HealthClient::new(connect_on(shard, &args.server)?);
+    let health = HealthClient::new(reach(shard, &args.server)?);
     let checked = shard.block_on(async { health.check(&args.of).deadline(args.deadline).await });
     match checked {
         Ok(status) => Ok(Told::Status(status.to_native())),

@@ -10,6 +10,8 @@
 //! ringcall health ADDRESS [SERVICE]                  whether it is ready for calls: the exit code says it
 //! ```
 //!
+//! But for `ping`, ADDRESS may be a service of a [registry](ringcall_registry): `registry:10.0.0.1:7400/quotes`.
+//!
 //! All but `ping`, `health` and `--raw` want a server that offers [`ringcall::reflection`]:
 //!
 //! ```
@@ -50,6 +52,7 @@ mod health;
 mod list;
 mod load;
 mod ping;
+mod reach;
 mod screen;
 mod text;
 

@@ -5,6 +5,7 @@ mod commands;
 mod health;
 mod hostile;
 mod load;
+mod registry;
 mod served;
 #[cfg(feature = "tls")]
 mod tls;
