@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use ringcall::{
-    BlockingClient, Body, CallError, Codec, Failure, Metadata, Reply, UntypedReply, UntypedResult,
-};
+use ringcall::{Body, CallError, Codec, Failure, Metadata, Reply, UntypedReply, UntypedResult};
 use ringcall_generic::{Catalog, GenericCall};
 use serde_json::{Value, json};
 
 use crate::args::Call;
 use crate::argument::{self, Beside, Prepared};
-use crate::connect::connect;
+use crate::connect::{Connected, connect};
 use crate::exit::{Exit, Problem};
 use crate::screen::Screen;
 use crate::text::{one_line, time};
@@ -132,7 +130,7 @@ fn entries(metadata: &Metadata<Body>) -> impl Iterator<Item = Value> {
 /// With `--verbose`: what came beside the answer.
 fn show_beside<T>(
     args: &Call,
-    client: &BlockingClient,
+    client: &Connected,
     reply: &Reply<T, Body>,
     screen: &mut Screen<'_>,
 ) -> Result<(), Problem> {

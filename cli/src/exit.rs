@@ -23,6 +23,8 @@ pub enum Exit {
     Failed,
     /// 4: nobody is there, or nobody who speaks ringcall.
     NotConnected,
+    /// 5: the server was asked whether it, or a service, is ready, and it is not, or there is no such service.
+    NotReady,
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Exit::Misused => 2,
             Exit::Failed => 3,
             Exit::NotConnected => 4,
+            Exit::NotReady => 5,
         }
     }
 }

@@ -7,9 +7,12 @@
 //! ringcall call ADDRESS SERVICE/METHOD [ARGUMENT]    one call; argument and reply are JSON
 //! ringcall load ADDRESS SERVICE/METHOD [ARGUMENT]    many calls: how many a second, and how long they take
 //! ringcall ping ADDRESS                              whether there is a server, and how far away it is
+//! ringcall health ADDRESS [SERVICE]                  whether it is ready for calls: the exit code says it
 //! ```
 //!
-//! All but `ping` and `--raw` want a server that offers [`ringcall::reflection`]:
+//! But for `ping`, ADDRESS may be a service of a [registry](ringcall_registry): `registry:10.0.0.1:7400/quotes`.
+//!
+//! All but `ping`, `health` and `--raw` want a server that offers [`ringcall::reflection`]:
 //!
 //! ```
 //! use ringcall::{Server, reflection::{Interface, Reflection}};
@@ -45,9 +48,11 @@ mod call;
 mod connect;
 mod describe;
 mod exit;
+mod health;
 mod list;
 mod load;
 mod ping;
+mod reach;
 mod screen;
 mod text;
 
@@ -121,6 +126,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: Io<'
         Command::Call(args) => call::run(args, &mut screen),
         Command::Load(args) => load::run(args, &mut screen),
         Command::Ping(args) => ping::run(args, &mut screen),
+        Command::Health(args) => health::run(args, &mut screen),
     };
     let done = done.and_then(|exit| screen.flush().map(|()| exit).map_err(Problem::from));
     done.unwrap_or_else(|problem| show_problem(&problem, is_json, &mut screen))

@@ -3,16 +3,15 @@
 //! * [`Node`] is one of a few nodes, which tell each other what they are told (the program `ringcall-registry` is one). None of
 //!   them leads: each takes registrations, and all come to know the same.
 //! * [`Registrar`] keeps a server registered while it takes calls.
-//! * [`RegistrySource`] is what a balanced channel [watches](ringcall::cluster::Watch).
+//! * [`balanced`] is a channel to its instances; [`RegistrySource`] is what any other balanced channel
+//!   [watches](ringcall::cluster::Watch).
 //! * [`Quotas`] are limits of a whole cluster, of which a [`QuotaKeeper`] gets a channel its share.
 //!
 //! ```
 //! use std::time::Duration;
 //!
-//! use ringcall::cluster::discovery::Wanted;
-//! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 //! use ringcall::{BlockOn, Server, ShardConfig};
-//! use ringcall_registry::{Node, NodeConfig, Registrar, Registry, RegistrySource};
+//! use ringcall_registry::{Node, NodeConfig, Registrar, Registry, balanced};
 //!
 //! # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
 //! # struct Book;
@@ -28,11 +27,9 @@
 //!     .register(Registrar::new([registry.as_str()], "quotes"))
 //!     .start()?;
 //!
-//! let balanced = Balanced::new(Clients::new()?, Settings::new())?;
-//! let source = RegistrySource::start([registry.as_str()], "quotes")?;
-//! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
-//! let quotes = QuotesClient::new(balanced.clone());
-//! balanced.block_on(balanced.ready().within(Duration::from_secs(10)))?;
+//! let channel = balanced([registry.as_str()], "quotes").start()?;
+//! channel.block_on(channel.ready().within(Duration::from_secs(10)))?;
+//! let quotes = QuotesClient::new(channel);
 //! assert_eq!(*quotes.last(&"ABC".to_owned()).wait()?, 42);
 //! # server.stop();
 //! # Ok(()) }
@@ -62,6 +59,8 @@
 
 mod addresses;
 mod book;
+mod channel;
+mod error;
 mod node;
 mod quota;
 mod registrar;
@@ -70,6 +69,8 @@ mod source;
 mod thread;
 mod wire;
 
+pub use channel::{FromRegistry, RegistryChannel, balanced};
+pub use error::RegistryError;
 pub use node::{Node, NodeConfig, Tending};
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};

@@ -2,8 +2,10 @@
 
 mod binary;
 mod commands;
+mod health;
 mod hostile;
 mod load;
+mod registry;
 mod served;
 #[cfg(feature = "tls")]
 mod tls;
