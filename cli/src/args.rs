@@ -177,6 +177,9 @@ pub(crate) struct Call {
     /// Does not compare the argument with the method's type
     #[arg(long, conflicts_with = "raw")]
     pub(crate) unchecked: bool,
+    /// What is sent to a method that takes a stream, values of JSON one after another: such, @FILE, or - for standard input
+    #[arg(long, value_name = "ITEMS", allow_hyphen_values = true, conflicts_with_all = ["raw", "unchecked"])]
+    pub(crate) items: Option<String>,
     /// Shows what comes beside the reply: metadata, times, how busy the server is
     #[arg(long, short)]
     pub(crate) verbose: bool,

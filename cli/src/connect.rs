@@ -26,6 +26,11 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
+    /// Whom calls go to.
+    pub(crate) fn to(&self) -> &Reached {
+        &self.to
+    }
+
     /// Which engine moves the bytes.
     pub(crate) fn transport(&self) -> &TransportInfo {
         self.shard.transport()

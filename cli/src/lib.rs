@@ -29,8 +29,8 @@
 //!     .start()?;
 //!
 //! let address = server.address().to_string();
-//! let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
-//! let io = Io::of(&mut stdin, &mut stdout, &mut stderr);
+//! let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+//! let io = Io::of(std::io::empty(), &mut stdout, &mut stderr);
 //! let exit = run(["ringcall", "call", &address, "market.Quotes/last", r#""ABC""#], io);
 //! assert_eq!((exit, &*stdout), (Exit::Done, &b"42\n"[..]));
 //! # Ok(()) }
@@ -54,6 +54,7 @@ mod load;
 mod ping;
 mod reach;
 mod screen;
+mod stream;
 mod text;
 
 use std::ffi::OsString;
@@ -71,8 +72,8 @@ use screen::Screen;
 
 /// What a program reads from, writes to, and is interrupted by.
 pub struct Io<'a> {
-    /// Where an ARGUMENT of `-` comes from.
-    pub stdin: &'a mut dyn Read,
+    /// Where an ARGUMENT of `-` comes from, and items of `-`, which another thread reads.
+    pub stdin: Box<dyn Read + Send>,
     /// Where results go.
     pub stdout: &'a mut dyn Write,
     /// Where errors go, and what was not asked for but is good to know.
@@ -88,12 +89,12 @@ pub struct Io<'a> {
 impl<'a> Io<'a> {
     /// Without a terminal, and without interruption.
     pub fn of(
-        stdin: &'a mut dyn Read,
+        stdin: impl Read + Send + 'static,
         stdout: &'a mut dyn Write,
         stderr: &'a mut dyn Write,
     ) -> Io<'a> {
         Io {
-            stdin,
+            stdin: Box::new(stdin),
             stdout,
             stderr,
             stdout_is_terminal: false,

@@ -86,6 +86,10 @@ fn prepare(
     }
     let catalog = shard.block_on(Catalog::fetch(client))?;
     let method = catalog.find(&args.call.method)?;
+    if method.has_streams() {
+        let name = method.full_name();
+        return Err(Problem::misused(format_args!("{name} has streams, of which no load is made")));
+    }
     let argument = argument::value(method, bytes.as_deref())?;
     let _ = GenericCall::new(client, method, &argument)?;
     let body = method.encode_argument(&argument).map_err(Problem::misused)?;

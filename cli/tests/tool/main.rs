@@ -7,5 +7,6 @@ mod hostile;
 mod load;
 mod registry;
 mod served;
+mod streams;
 #[cfg(feature = "tls")]
 mod tls;
