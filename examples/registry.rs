@@ -15,11 +15,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{env, fs, process};
 
-use ringcall::cluster::discovery::Wanted;
-use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 use ringcall::{BlockOn, RunningServer, Server, ShardConfig};
 use ringcall_registry::{
-    Node, NodeConfig, Registrar, Registry as _, RegistrySource, Replication as _, Tending,
+    Node, NodeConfig, Registrar, Registry as _, RegistryChannel, Replication as _, Tending,
+    balanced,
 };
 
 #[ringcall::service(name = "example.Shop")]
@@ -64,7 +63,7 @@ fn shop(name: &str, registry: &[String]) -> Result<RunningServer, Error> {
 }
 
 /// Calls until all of these have answered, and nobody else has of the last fifty.
-fn call_until(shop: &ShopClient<Balanced<Clients>>, names: &[&str]) -> Result<String, Error> {
+fn call_until(shop: &ShopClient<RegistryChannel>, names: &[&str]) -> Result<String, Error> {
     loop {
         let mut answers = BTreeMap::<String, u32>::new();
         for _ in 0..50 {
@@ -88,11 +87,9 @@ fn main() -> Result<(), Error> {
     let one = shop("s1", &registry)?;
     let _two = shop("s2", &registry)?;
 
-    let balanced = Balanced::new(Clients::new()?, Settings::new())?;
-    let source = RegistrySource::start(&registry, "shop")?;
-    let _watch = Watch::new(Wanted::service("shop")).start(source, balanced.clone())?;
-    balanced.block_on(balanced.ready().within(Duration::from_secs(10)))?;
-    let client = ShopClient::new(balanced);
+    let channel = balanced(&registry, "shop").start()?;
+    channel.block_on(channel.ready().within(Duration::from_secs(10)))?;
+    let client = ShopClient::new(channel);
 
     println!("two servers            {}", call_until(&client, &["s1", "s2"])?);
     let _three = shop("s3", &registry)?;

@@ -15,14 +15,16 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "\
-ADDRESS is host:port, [ipv6]:port or unix:/path.
+ADDRESS is host:port, [ipv6]:port or unix:/path; or registry:NODE[,NODE...]/SERVICE, for the instances of a
+service that the nodes of a registry know (not for ping).
 
-Exit codes: 0 done, 1 error of the handler, 2 mistake of the caller, 3 failed call, 4 cannot connect.
+Exit codes: 0 done, 1 error of the handler, 2 mistake of the caller, 3 failed call, 4 cannot connect, 5 not ready.
 
   ringcall list 127.0.0.1:7000
   ringcall describe 127.0.0.1:7000 market.Quotes/last
   ringcall call 127.0.0.1:7000 market.Quotes/last '{\"code\": \"ABC\"}'
-  ringcall load 127.0.0.1:7000 market.Quotes/last '{\"code\": \"ABC\"}' --duration 10s";
+  ringcall load 127.0.0.1:7000 market.Quotes/last '{\"code\": \"ABC\"}' --duration 10s
+  ringcall health 127.0.0.1:7000 market.Quotes";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Load(Load),
     /// Connects and measures how far away the server is
     Ping(Ping),
+    /// Asks whether the server, or one of its services, is ready: the exit code says it
+    Health(Health),
 }
 
 impl Command {
@@ -46,6 +50,7 @@ impl Command {
             Command::Call(args) => args.server.json,
             Command::Load(args) => args.server.json,
             Command::Ping(args) => args.server.json,
+            Command::Health(args) => args.server.json,
         }
     }
 }
@@ -53,7 +58,7 @@ impl Command {
 /// Which server, and how to reach it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// host:port, [ipv6]:port or unix:/path
+    /// host:port, [ipv6]:port, unix:/path, or registry:NODE[,NODE...]/SERVICE
     pub(crate) address: String,
     /// What moves the bytes: auto, uring or epoll
     #[arg(long, default_value_t, help_heading = CONNECTION)]
@@ -172,6 +177,9 @@ pub(crate) struct Call {
     /// Does not compare the argument with the method's type
     #[arg(long, conflicts_with = "raw")]
     pub(crate) unchecked: bool,
+    /// What is sent to a method that takes a stream, values of JSON one after another: such, @FILE, or - for standard input
+    #[arg(long, value_name = "ITEMS", allow_hyphen_values = true, conflicts_with_all = ["raw", "unchecked"])]
+    pub(crate) items: Option<String>,
     /// Shows what comes beside the reply: metadata, times, how busy the server is
     #[arg(long, short)]
     pub(crate) verbose: bool,
@@ -186,7 +194,7 @@ pub(crate) struct Load {
     /// How many calls are under way at the same time, at most
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) in_flight: u32,
-    /// How many connections they share
+    /// How many connections they share, to one server
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) connections: u32,
     /// How long to go on
@@ -204,6 +212,21 @@ pub(crate) struct Ping {
     /// How many round trips
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) count: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Health {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// The full name of a service: the server as a whole unless given
+    #[arg(value_name = "SERVICE", default_value = "", hide_default_value = true)]
+    pub(crate) of: String,
+    /// How long an answer may take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = more_than_zero)]
+    pub(crate) deadline: Duration,
+    /// Asks again until it is ready, for so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 fn more_than_zero(text: &str) -> Result<Duration, String> {

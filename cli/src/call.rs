@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use ringcall::{
-    BlockingClient, Body, CallError, Codec, Failure, Metadata, Reply, UntypedReply, UntypedResult,
-};
+use ringcall::{Body, CallError, Codec, Failure, Metadata, Reply, UntypedReply, UntypedResult};
 use ringcall_generic::{Catalog, GenericCall};
 use serde_json::{Value, json};
 
 use crate::args::Call;
 use crate::argument::{self, Beside, Prepared};
-use crate::connect::connect;
+use crate::connect::{Connected, connect};
 use crate::exit::{Exit, Problem};
 use crate::screen::Screen;
+use crate::stream;
 use crate::text::{one_line, time};
 
 pub(crate) fn run(args: &Call, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
@@ -21,11 +20,21 @@ pub(crate) fn run(args: &Call, screen: &mut Screen<'_>) -> Result<Exit, Problem>
     if args.call.raw {
         return run_raw(args, beside, screen);
     }
+    if args.items.as_deref() == Some("-") && args.call.argument.as_deref() == Some("-") {
+        return Err(Problem::misused("argument and items cannot both be standard input"));
+    }
     let bytes = argument::bytes(&args.call, screen)?;
     let client = connect(&args.server)?;
     let catalog = Catalog::wait_for(&client)?;
     let method = catalog.find(&args.call.method)?;
     let argument = argument::value(method, bytes.as_deref())?;
+    if method.has_streams() {
+        return stream::run(args, &client, method, &argument, &beside, screen);
+    }
+    if args.items.is_some() {
+        let name = method.full_name();
+        return Err(Problem::misused(format_args!("{name} takes no stream: leave out `--items`")));
+    }
     let call = match args.unchecked {
         true => GenericCall::unchecked(&client, method, &argument)?,
         false => GenericCall::new(&client, method, &argument)?,
@@ -89,7 +98,7 @@ fn failed(args: &Call, failure: Failure) -> Problem {
     Problem::call(&args.call.method, failure)
 }
 
-fn handler_error(args: &Call, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
+pub(crate) fn handler_error(args: &Call, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
     let method = one_line(&args.call.method);
     screen.note(&format!("ringcall: {method}: the handler answered with this error"))?;
     Ok(Exit::HandlerError)
@@ -123,7 +132,7 @@ fn show_json(
 }
 
 /// Values are any bytes; what of them is no text is replaced.
-fn entries(metadata: &Metadata<Body>) -> impl Iterator<Item = Value> {
+pub(crate) fn entries<B: AsRef<[u8]>>(metadata: &Metadata<B>) -> impl Iterator<Item = Value> {
     metadata
         .iter()
         .map(|(key, value)| json!({ "key": key, "value": String::from_utf8_lossy(value) }))
@@ -132,7 +141,7 @@ fn entries(metadata: &Metadata<Body>) -> impl Iterator<Item = Value> {
 /// With `--verbose`: what came beside the answer.
 fn show_beside<T>(
     args: &Call,
-    client: &BlockingClient,
+    client: &Connected,
     reply: &Reply<T, Body>,
     screen: &mut Screen<'_>,
 ) -> Result<(), Problem> {

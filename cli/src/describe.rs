@@ -98,10 +98,7 @@ fn for_people(method: &Method, server: &ServerArgs) -> String {
     );
     facts.insert(0, &deadline);
     parts.push(indented(&facts.join(", ")));
-    // Those with streams cannot be called so.
-    if !method.has_streams() {
-        parts.push(indented(&command(method, server)));
-    }
+    parts.push(indented(&command(method, server)));
     parts.join("\n\n")
 }
 
@@ -117,6 +114,10 @@ fn command(method: &Method, server: &ServerArgs) -> String {
     if !method.argument().is_leaf("unit") {
         command.push(' ');
         command.push_str(&quoted(&crate::text::escaped(&method.example().to_string())));
+    }
+    if method.items_in().is_some() {
+        let item = quoted(&crate::text::escaped(&method.example_item().to_string()));
+        command.push_str(&format!(" --items {item}"));
     }
     command
 }

@@ -23,6 +23,8 @@ pub enum Exit {
     Failed,
     /// 4: nobody is there, or nobody who speaks ringcall.
     NotConnected,
+    /// 5: the server was asked whether it, or a service, is ready, and it is not, or there is no such service.
+    NotReady,
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Exit::Misused => 2,
             Exit::Failed => 3,
             Exit::NotConnected => 4,
+            Exit::NotReady => 5,
         }
     }
 }
@@ -100,7 +103,14 @@ pub(crate) fn told(failure: &Failure) -> String {
     if failure.is_expired() {
         return "there was no answer in time, which is what `--deadline` says".to_owned();
     }
-    let Cause::Closed(reason) = failure.cause else { return failure.cause.to_string() };
+    let reason = match failure.cause {
+        Cause::Closed(reason) => reason,
+        Cause::NoInstance { .. } => {
+            return "the registry has no instance of the service any more that can be called"
+                .into();
+        }
+        cause => return cause.to_string(),
+    };
     let instead = match reason {
         CloseReason::PeerSpeaksTls => {
             "the server speaks TLS: add `--tls`, and `--ca FILE` for an authority of your own"
@@ -178,6 +188,20 @@ impl From<io::Error> for Problem {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Problem::ReaderGone,
             _ => Problem::misused(format_args!("cannot write the output: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringcall::Missing;
+
+    #[test]
+    fn what_is_told_names_no_setting_of_the_library() {
+        for why in [Missing::NoneKnown, Missing::Weightless] {
+            let text = told(&Failure::not_sent(Cause::no_instance(why)));
+            assert!(text.contains("registry") && !text.contains('`'), "{text}");
         }
     }
 }

@@ -7,9 +7,12 @@
 //! ringcall call ADDRESS SERVICE/METHOD [ARGUMENT]    one call; argument and reply are JSON
 //! ringcall load ADDRESS SERVICE/METHOD [ARGUMENT]    many calls: how many a second, and how long they take
 //! ringcall ping ADDRESS                              whether there is a server, and how far away it is
+//! ringcall health ADDRESS [SERVICE]                  whether it is ready for calls: the exit code says it
 //! ```
 //!
-//! All but `ping` and `--raw` want a server that offers [`ringcall::reflection`]:
+//! But for `ping`, ADDRESS may be a service of a [registry](ringcall_registry): `registry:10.0.0.1:7400/quotes`.
+//!
+//! All but `ping`, `health` and `--raw` want a server that offers [`ringcall::reflection`]:
 //!
 //! ```
 //! use ringcall::{Server, reflection::{Interface, Reflection}};
@@ -26,8 +29,8 @@
 //!     .start()?;
 //!
 //! let address = server.address().to_string();
-//! let (mut stdin, mut stdout, mut stderr) = (std::io::empty(), Vec::new(), Vec::new());
-//! let io = Io::of(&mut stdin, &mut stdout, &mut stderr);
+//! let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+//! let io = Io::of(std::io::empty(), &mut stdout, &mut stderr);
 //! let exit = run(["ringcall", "call", &address, "market.Quotes/last", r#""ABC""#], io);
 //! assert_eq!((exit, &*stdout), (Exit::Done, &b"42\n"[..]));
 //! # Ok(()) }
@@ -45,10 +48,13 @@ mod call;
 mod connect;
 mod describe;
 mod exit;
+mod health;
 mod list;
 mod load;
 mod ping;
+mod reach;
 mod screen;
+mod stream;
 mod text;
 
 use std::ffi::OsString;
@@ -66,8 +72,8 @@ use screen::Screen;
 
 /// What a program reads from, writes to, and is interrupted by.
 pub struct Io<'a> {
-    /// Where an ARGUMENT of `-` comes from.
-    pub stdin: &'a mut dyn Read,
+    /// Where an ARGUMENT of `-` comes from, and items of `-`, which another thread reads.
+    pub stdin: Box<dyn Read + Send>,
     /// Where results go.
     pub stdout: &'a mut dyn Write,
     /// Where errors go, and what was not asked for but is good to know.
@@ -83,12 +89,12 @@ pub struct Io<'a> {
 impl<'a> Io<'a> {
     /// Without a terminal, and without interruption.
     pub fn of(
-        stdin: &'a mut dyn Read,
+        stdin: impl Read + Send + 'static,
         stdout: &'a mut dyn Write,
         stderr: &'a mut dyn Write,
     ) -> Io<'a> {
         Io {
-            stdin,
+            stdin: Box::new(stdin),
             stdout,
             stderr,
             stdout_is_terminal: false,
@@ -121,6 +127,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: Io<'
         Command::Call(args) => call::run(args, &mut screen),
         Command::Load(args) => load::run(args, &mut screen),
         Command::Ping(args) => ping::run(args, &mut screen),
+        Command::Health(args) => health::run(args, &mut screen),
     };
     let done = done.and_then(|exit| screen.flush().map(|()| exit).map_err(Problem::from));
     done.unwrap_or_else(|problem| show_problem(&problem, is_json, &mut screen))

@@ -12,13 +12,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use ringcall::{FailureClass, LocalClient, Shard, Turn, Wait};
+use ringcall::{FailureClass, Shard, Turn, Wait};
 use ringcall_generic::{Catalog, GenericCall};
 
 use crate::args::Load;
 use crate::argument::{self, Beside, Prepared};
-use crate::connect::{connect_on, now, shard, since};
+use crate::connect::{now, reach, shard, since};
 use crate::exit::{Exit, Problem};
+use crate::reach::{Reached, in_registry};
 use crate::screen::Screen;
 use meter::Meter;
 use report::Report;
@@ -34,8 +35,13 @@ const LOOK_ON: Duration = Duration::from_micros(200);
 pub(crate) fn run(args: &Load, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
     let beside = Beside::new(&args.call)?;
     let bytes = argument::bytes(&args.call, screen)?;
+    if args.connections > 1 && in_registry(&args.server.address).is_some() {
+        return Err(Problem::misused(
+            "`--connections` is for one server: of a registry's service, each instance has one",
+        ));
+    }
     let shard = Rc::new(shard(&args.server)?);
-    let connect = |_| connect_on(&shard, &args.server);
+    let connect = |_| reach(&shard, &args.server);
     let clients = (0..args.connections).map(connect).collect::<Result<Vec<_>, _>>()?;
     let prepared = prepare(args, beside, bytes, &shard, &clients[0])?;
     let interrupted = screen.on_interrupt().map_err(|error| {
@@ -72,7 +78,7 @@ fn prepare(
     beside: Beside,
     bytes: Option<Vec<u8>>,
     shard: &Shard,
-    client: &LocalClient,
+    client: &Reached,
 ) -> Result<Prepared, Problem> {
     if args.call.raw {
         let prepared = Prepared::raw(&args.call, beside, bytes);
@@ -80,6 +86,10 @@ fn prepare(
     }
     let catalog = shard.block_on(Catalog::fetch(client))?;
     let method = catalog.find(&args.call.method)?;
+    if method.has_streams() {
+        let name = method.full_name();
+        return Err(Problem::misused(format_args!("{name} has streams, of which no load is made")));
+    }
     let argument = argument::value(method, bytes.as_deref())?;
     let _ = GenericCall::new(client, method, &argument)?;
     let body = method.encode_argument(&argument).map_err(Problem::misused)?;
@@ -111,7 +121,7 @@ struct Work {
 
 impl Work {
     /// Callers who make a call when their last one has ended.
-    fn in_closed_loop(self: Rc<Self>, shard: &Shard, clients: &[LocalClient], callers: u32) {
+    fn in_closed_loop(self: Rc<Self>, shard: &Shard, clients: &[Reached], callers: u32) {
         self.under_way.set(callers);
         for (_, client) in (0..callers).zip(clients.iter().cycle()) {
             let (work, client) = (Rc::clone(&self), client.clone());
@@ -134,7 +144,7 @@ impl Work {
     fn in_open_loop(
         self: &Rc<Self>,
         shard: &Shard,
-        clients: &[LocalClient],
+        clients: &[Reached],
         at_most: u32,
         rate: u64,
     ) -> u64 {
@@ -176,7 +186,7 @@ impl Work {
         }
     }
 
-    fn begin(self: &Rc<Self>, shard: &Shard, client: LocalClient, due: Instant) {
+    fn begin(self: &Rc<Self>, shard: &Shard, client: Reached, due: Instant) {
         let work = Rc::clone(self);
         work.under_way.set(work.under_way.get() + 1);
         shard.spawn(async move {
@@ -186,7 +196,7 @@ impl Work {
     }
 
     /// One call, which was due then.
-    async fn call(&self, client: &LocalClient, due: Instant) {
+    async fn call(&self, client: &Reached, due: Instant) {
         let Ok(call) = self.prepared.call(client) else { return };
         self.meter.borrow_mut().begins();
         let reply = call.await;

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let exit = run(
         std::env::args_os(),
         Io {
-            stdin: &mut io::stdin().lock(),
+            stdin: Box::new(io::stdin()),
             stdout: &mut io::stdout().lock(),
             stderr: &mut io::stderr(),
             stdout_is_terminal: io::stdout().is_terminal(),

@@ -9,6 +9,7 @@ use crate::args::Ping;
 use crate::call::busy;
 use crate::connect::{connect_on, now, shard, since};
 use crate::exit::{Exit, Problem};
+use crate::reach::in_registry;
 use crate::screen::Screen;
 use crate::text::{one_line, time};
 
@@ -18,6 +19,9 @@ const METHOD: &str = "ringcall.Methods/page";
 const NO_ROW: [u8; 8] = u64::MAX.to_le_bytes();
 
 pub(crate) fn run(args: &Ping, screen: &mut Screen<'_>) -> Result<Exit, Problem> {
+    if in_registry(&args.server.address).is_some() {
+        return Err(Problem::misused("`ping` is for one server, not for a service of a registry"));
+    }
     let shard = shard(&args.server)?;
     let start = now();
     let client = connect_on(&shard, &args.server)?;

@@ -29,6 +29,11 @@ impl<'a> Screen<'a> {
         writeln!(self.io.stdout, "{}", escaped(&format!("{value:#}")))
     }
 
+    /// A value as one line of many.
+    pub(crate) fn json_line(&mut self, value: &Value) -> io::Result<()> {
+        writeln!(self.io.stdout, "{}", escaped(&value.to_string()))
+    }
+
     /// Bytes as they are, which are not for terminals.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.io.stdout.write_all(bytes)
@@ -44,7 +49,12 @@ impl<'a> Screen<'a> {
     }
 
     pub(crate) fn stdin(&mut self) -> &mut dyn io::Read {
-        self.io.stdin
+        &mut *self.io.stdin
+    }
+
+    /// For another thread; what is left here has nothing.
+    pub(crate) fn take_stdin(&mut self) -> Box<dyn io::Read + Send> {
+        std::mem::replace(&mut self.io.stdin, Box::new(io::empty()))
     }
 
     pub(crate) fn stdout_is_terminal(&self) -> bool {

@@ -117,7 +117,7 @@ fn helps(failure: &Failure) -> bool {
         | Cause::TooLarge { .. }
         | Cause::StreamEnded
         | Cause::Shutdown
-        | Cause::NoInstance
+        | Cause::NoInstance { .. }
         | Cause::BreakerOpen
         | Cause::Recovering
         | Cause::Limited => false,

@@ -15,7 +15,7 @@ use ringcall_core::{Codec, EncodeError, Writer};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
-use crate::Invalid;
+use crate::{Invalid, unreadable};
 
 /// How deep a body in MessagePack or JSON may nest.
 pub(crate) const NAMED_DEPTH_MAX: u32 = 128;
@@ -90,6 +90,7 @@ fn decode<'de, S: DeserializeSeed<'de>>(
     seed: S,
 ) -> Result<S::Value, Invalid> {
     let limits = read::Limits::of(body, codec == Codec::JSON);
+    unreadable::begin();
     match codec {
         Codec::MESSAGEPACK => {
             // No body at all is no argument.
@@ -98,7 +99,9 @@ fn decode<'de, S: DeserializeSeed<'de>>(
             // Its own limit counts more than ours does; this one is for what it might do by itself.
             packed.set_max_depth(4 * NAMED_DEPTH_MAX as usize);
             let value = seed.deserialize(read::Checked::new::<S::Value>(&mut packed, &limits));
-            let value = value.map_err(|_| Invalid)?;
+            let value = value.map_err(|error| {
+                unreadable::because_of(&error, "it is no MessagePack of the type")
+            })?;
             // Asked for nothing, it goes into no array and no map, so that the only marker which can be
             // missing is the first one. Inside, a missing element would look like the end of the body.
             match <()>::deserialize(&mut packed) {
@@ -107,7 +110,7 @@ fn decode<'de, S: DeserializeSeed<'de>>(
                 {
                     Ok(value)
                 }
-                _ => Err(Invalid),
+                _ => Err(unreadable::because("something follows the value")),
             }
         }
         #[cfg(feature = "json")]
@@ -115,11 +118,18 @@ fn decode<'de, S: DeserializeSeed<'de>>(
             let body = if body.is_empty() { &b"null"[..] } else { body };
             let mut json = serde_json::Deserializer::from_slice(body);
             let value = seed.deserialize(read::Checked::new::<S::Value>(&mut json, &limits));
-            let value = value.map_err(|_| Invalid)?;
-            json.end().map_err(|_| Invalid)?;
+            let value = value.map_err(|error| {
+                let otherwise = match error.classify() {
+                    serde_json::error::Category::Eof => "it ends too early",
+                    serde_json::error::Category::Data => "it is not of the type",
+                    _ => "it is no JSON",
+                };
+                unreadable::because_of(&error, otherwise)
+            })?;
+            json.end().map_err(|_| unreadable::because("something follows the value"))?;
             Ok(value)
         }
-        _ => Err(Invalid),
+        _ => Err(unreadable::because("this build does not read it")),
     }
 }
 

@@ -23,6 +23,7 @@ mod scratch;
 mod shape;
 mod unencodable;
 mod unix_time;
+mod unreadable;
 mod view;
 mod wire_type;
 
@@ -50,6 +51,8 @@ pub use scratch::Scratch;
 pub use shape::{ItemShape, Layout};
 pub use shape::{Previously, Shape, Signatures};
 pub use unix_time::{ArchivedUnixTime, UnixTime};
+#[doc(hidden)]
+pub use unreadable::take_reason;
 pub use view::{SharedView, View, owned};
 pub use wire_type::{WireType, WireWith};
 

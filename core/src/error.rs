@@ -552,8 +552,13 @@ pub enum Cause {
     Unreadable(ObjectError),
     /// What the reply brought could not be written to its place, because the disk is full, for example.
     Unwritable(ObjectError),
-    /// There is no instance of the service to call.
-    NoInstance,
+    /// There is no instance of the service to call: a balanced channel says so.
+    NoInstance {
+        /// Why there is none.
+        why: Missing,
+        /// Which service, if the channel knows.
+        service: Option<ServiceName>,
+    },
     /// Too many calls like this one have failed lately: a breaker stops them for a while.
     BreakerOpen,
     /// All instances of the service were gone, and too few are back for this call.
@@ -562,7 +567,90 @@ pub enum Cause {
     Limited,
 }
 
+/// Why a balanced channel has nobody for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Missing {
+    /// The list has no instance, or there was none yet.
+    NoneKnown,
+    /// The list does not have the one that was asked for by its name.
+    NotListed,
+    /// There are some, but each has a weight of 0, so that it takes no calls.
+    Weightless,
+    /// There are some, but none in the group that is asked for, nor in those to fall back on.
+    NotInGroup,
+    /// There are some, but rules leave out all that there are, or lead to others.
+    LeftOut,
+    /// There are some, but all are ejected, and settings say that such are not used.
+    Ejected,
+}
+
+impl Missing {
+    /// A word for it that will not change, such as for a label of a metric.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Missing::NoneKnown => "none_known",
+            Missing::NotListed => "not_listed",
+            Missing::Weightless => "weightless",
+            Missing::NotInGroup => "not_in_group",
+            Missing::LeftOut => "left_out",
+            Missing::Ejected => "ejected",
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Missing::NoneKnown => "none is known (`Balanced::ready` waits for a list)",
+            Missing::NotListed => "none that is known has this name",
+            Missing::Weightless => "all that are known have a weight of 0",
+            Missing::NotInGroup => {
+                "none that is known is in the group that is asked for, or in one to fall back on (`Groups`)"
+            }
+            Missing::LeftOut => {
+                "rules leave out all that are known (`Balanced::explain_call` says which)"
+            }
+            Missing::Ejected => "all are ejected, and `HealthConfig::panic_percent` is 0",
+        })
+    }
+}
+
+/// The name of a service that instances are called by: a pointer, since failures are moved in every call.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServiceName(&'static &'static str);
+
+impl ServiceName {
+    /// For whoever keeps the names of services.
+    #[must_use]
+    pub const fn new(name: &'static &'static str) -> ServiceName {
+        ServiceName(name)
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+// Every answer is moved in the room that there is for a failure.
+const _: () = assert!(size_of::<Cause>() <= 16);
+
 impl Cause {
+    /// There is no instance to call, of a service that is not known.
+    #[must_use]
+    pub const fn no_instance(why: Missing) -> Cause {
+        Cause::NoInstance { why, service: None }
+    }
+
     /// A word for it that will not change, such as for a label of a metric: without what it carries, for which there
     /// are too many values. [`Failure::status`] and [`Status::name`] say more of a status.
     #[must_use]
@@ -584,7 +672,7 @@ impl Cause {
             Cause::Shutdown => "shutdown",
             Cause::Unreadable(_) => "unreadable",
             Cause::Unwritable(_) => "unwritable",
-            Cause::NoInstance => "no_instance",
+            Cause::NoInstance { .. } => "no_instance",
             Cause::BreakerOpen => "breaker_open",
             Cause::Recovering => "recovering",
             Cause::Limited => "limited",
@@ -710,7 +798,12 @@ impl fmt::Display for Cause {
             Cause::Shutdown => f.write_str("the client has shut down"),
             Cause::Unreadable(error) => write!(f, "the argument's file could not be read: {error}"),
             Cause::Unwritable(error) => write!(f, "the reply could not be written: {error}"),
-            Cause::NoInstance => f.write_str("there is no instance of the service to call"),
+            Cause::NoInstance { why, service: None } => {
+                write!(f, "there is no instance of the service to call: {why}")
+            }
+            Cause::NoInstance { why, service: Some(service) } => {
+                write!(f, "there is no instance of {:?} to call: {why}", service.as_str())
+            }
             Cause::BreakerOpen => {
                 f.write_str("too many calls like this one have failed lately (`BreakerConfig`)")
             }

@@ -60,7 +60,8 @@ pub use connection::{
 pub use counters::Counters;
 pub use endpoint::{Endpoint, EndpointEvent, Polled};
 pub use error::{
-    Cause, CloseCode, CloseReason, Failure, FailureClass, Refused, TlsFault, TransportError,
+    Cause, CloseCode, CloseReason, Failure, FailureClass, Missing, Refused, ServiceName, TlsFault,
+    TransportError,
 };
 pub use identity::{BadIdentity, Expected, Identity, Mismatch};
 pub use ids::{

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use ringcall::cluster::Clock;
-use ringcall::{LocalClient, MachineClock, Shard, SpanIds};
+use ringcall::{LocalClient, MachineClock, Shard, SpanIds, ToAddress as _};
 
+use crate::RegistryError;
 use crate::thread::within;
 
 /// How long to wait when none of the nodes could be asked: first, and at most, and half as long again by chance.
@@ -22,6 +23,20 @@ pub(crate) struct Addresses {
     /// How many failed since one was heard.
     failed: usize,
     again: Duration,
+}
+
+/// Those that make sense, at least one: others would be asked in vain for ever.
+pub(crate) fn check(
+    addresses: impl IntoIterator<Item = impl Into<String>>,
+) -> Result<Vec<String>, RegistryError> {
+    let all: Vec<String> = addresses.into_iter().map(Into::into).collect();
+    if all.is_empty() {
+        return Err(RegistryError::NoAddress);
+    }
+    match all.iter().find_map(|address| Some((address, address.target().err()?))) {
+        Some((address, reason)) => Err(RegistryError::Address { address: address.clone(), reason }),
+        None => Ok(all),
+    }
 }
 
 impl Addresses {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +10,13 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use ringcall::{LocalClient, Shard, ShardConfig};
 
-use crate::addresses::{ANSWER, Addresses, follow};
+use crate::addresses::{ANSWER, Addresses, check, follow};
 use crate::directory::{read_file, write_file};
 use crate::shelf::is_key;
 use crate::thread::{Follows, OwnThread, Stop, StopOnDrop, together};
-use crate::{ConfigurationClient, Setting, SettingNews, SettingRecord, Stamp, WatchedKey};
+use crate::{
+    ConfigurationClient, RegistryError, Setting, SettingNews, SettingRecord, Stamp, WatchedKey,
+};
 
 /// Watches a setting of a [`Centre`](crate::Centre) and hands each new text to the program, which puts it in force or refuses it.
 ///
@@ -91,11 +92,11 @@ impl ConfigWatch {
     /// Watches on a thread of its own, where texts are handed to `apply`, until what is returned is dropped.
     ///
     /// # Errors
-    /// Without an address, with a key that cannot be, or when there is no thread.
+    /// Without an address, with one that cannot be understood, with a key that cannot be, or when there is no thread.
     pub fn start<E: Display>(
         self,
         apply: impl FnMut(&str) -> Result<(), E> + Send + 'static,
-    ) -> io::Result<Configured> {
+    ) -> Result<Configured, RegistryError> {
         self.check()?;
         let shared = Arc::new(Shared::default());
         let (config, told) = (self.config.clone(), Arc::clone(&shared));
@@ -109,12 +110,12 @@ impl ConfigWatch {
     /// The same on a shard of yours, for a loop of your own, a simulation, or several settings on one thread.
     ///
     /// # Errors
-    /// Without an address, or with a key that cannot be.
+    /// Without an address, with one that cannot be understood, or with a key that cannot be.
     pub fn start_on<E: Display>(
         self,
         shard: &Shard,
         apply: impl FnMut(&str) -> Result<(), E> + 'static,
-    ) -> io::Result<Configured> {
+    ) -> Result<Configured, RegistryError> {
         self.check()?;
         let shared = Arc::new(Shared::default());
         let (on, told, stop) = (shard.clone(), Arc::clone(&shared), Stop::default());
@@ -125,17 +126,12 @@ impl ConfigWatch {
         Ok(Configured { shared, _follows: Follows::Task(StopOnDrop(stop)) })
     }
 
-    fn check(&self) -> io::Result<()> {
-        let what = match self {
-            ConfigWatch { addresses, .. } if addresses.is_empty() => {
-                "a centre has at least one address"
-            }
-            ConfigWatch { key, .. } if !is_key(key) => {
-                "a key has 1 to 256 bytes and no control characters"
-            }
-            _ => return Ok(()),
-        };
-        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    fn check(&self) -> Result<(), RegistryError> {
+        check(&self.addresses)?;
+        match is_key(&self.key) {
+            true => Ok(()),
+            false => Err(RegistryError::Key { key: self.key.clone() }),
+        }
     }
 
     async fn follow<E: Display>(

@@ -3,7 +3,8 @@
 //! * [`Node`] is one of a few nodes, which tell each other what they are told (the program `ringcall-registry` is one). None of
 //!   them leads: each takes registrations, and all come to know the same.
 //! * [`Registrar`] keeps a server registered while it takes calls.
-//! * [`RegistrySource`] is what a balanced channel [watches](ringcall::cluster::Watch).
+//! * [`balanced`] is a channel to its instances; [`RegistrySource`] is what any other balanced channel
+//!   [watches](ringcall::cluster::Watch).
 //! * [`Centre`] keeps settings of a whole cluster, texts by key, as a node of its own or beside a [`Node`]; a [`ConfigWatch`] puts one in
 //!   force as it changes.
 //! * [`Quotas`] are limits of a whole cluster, of which a [`QuotaKeeper`] gets a channel its share.
@@ -11,10 +12,8 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use ringcall::cluster::discovery::Wanted;
-//! use ringcall::cluster::{Balanced, Clients, Settings, Watch};
 //! use ringcall::{BlockOn, Server, ShardConfig};
-//! use ringcall_registry::{Node, NodeConfig, Registrar, Registry, RegistrySource};
+//! use ringcall_registry::{Node, NodeConfig, Registrar, Registry, balanced};
 //!
 //! # #[ringcall::service] trait Quotes { async fn last(&self, symbol: String) -> u64; }
 //! # struct Book;
@@ -30,11 +29,9 @@
 //!     .register(Registrar::new([registry.as_str()], "quotes"))
 //!     .start()?;
 //!
-//! let balanced = Balanced::new(Clients::new()?, Settings::new())?;
-//! let source = RegistrySource::start([registry.as_str()], "quotes")?;
-//! let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
-//! let quotes = QuotesClient::new(balanced.clone());
-//! balanced.block_on(balanced.ready().within(Duration::from_secs(10)))?;
+//! let channel = balanced([registry.as_str()], "quotes").start()?;
+//! channel.block_on(channel.ready().within(Duration::from_secs(10)))?;
+//! let quotes = QuotesClient::new(channel);
 //! assert_eq!(*quotes.last(&"ABC".to_owned()).wait()?, 42);
 //! # server.stop();
 //! # Ok(()) }
@@ -69,8 +66,10 @@
 mod addresses;
 mod book;
 mod centre;
+mod channel;
 mod config_watch;
 mod directory;
+mod error;
 mod node;
 mod peers;
 mod quota;
@@ -84,8 +83,10 @@ mod thread;
 mod wire;
 
 pub use centre::{Centre, CentreConfig};
+pub use channel::{FromRegistry, RegistryChannel, balanced};
 pub use config_watch::{ConfigWatch, Configured, InForce};
 pub use directory::BadDirectory;
+pub use error::RegistryError;
 pub use node::{Node, NodeConfig};
 pub use peers::Tending;
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use ringcall::cluster::{Balanced, CallLimit, Clients, Clock, Instant, LimitLease};
 use ringcall::{CallError, MachineClock, Shard, ShardConfig, SpanIds};
 
+use crate::RegistryError;
+use crate::addresses::check;
 use crate::book::ms;
 use crate::shares::{Shares, left};
 use crate::thread::{OwnThread, Stop};
@@ -160,27 +161,29 @@ impl QuotaKeeper {
     /// Asks at this address for shares of this quota.
     ///
     /// # Errors
-    /// When there is no thread.
+    /// When the address cannot be understood, before anything is started; or when there is no thread.
     pub fn start(
         address: impl Into<String>,
         quota: impl Into<String>,
         channel: Balanced<Clients>,
-    ) -> io::Result<QuotaKeeper> {
+    ) -> Result<QuotaKeeper, RegistryError> {
         QuotaKeeper::start_with(address, quota, channel, ShardConfig::default())
     }
 
     /// The same with settings for its connection: TLS, limits.
     ///
     /// # Errors
-    /// When there is no thread.
+    /// As those of [`start`](QuotaKeeper::start).
     pub fn start_with(
         address: impl Into<String>,
         quota: impl Into<String>,
         channel: Balanced<Clients>,
         config: ShardConfig,
-    ) -> io::Result<QuotaKeeper> {
+    ) -> Result<QuotaKeeper, RegistryError> {
+        let address = address.into();
+        check([&address])?;
         let mut keeping = Keeping {
-            address: address.into(),
+            address,
             quota: quota.into(),
             caller: MachineClock.next_span_id(),
             wanted: Wanted::new(&channel),
@@ -190,7 +193,7 @@ impl QuotaKeeper {
         let keep = async move |shard: Shard, stop: Stop| {
             stop.unless(keeping.keep(&shard)).await;
         };
-        OwnThread::start("quota", config, keep).map(QuotaKeeper)
+        Ok(QuotaKeeper(OwnThread::start("quota", config, keep)?))
     }
 }
 

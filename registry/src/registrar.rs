@@ -11,7 +11,7 @@ use ringcall::{
     StartError,
 };
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, check};
 use crate::book::{key_of, line, ms};
 use crate::thread::{OwnThread, Stop, StopOnDrop, within};
 use crate::{Key, Refused, Registration, RegistryClient, Withdrawal};
@@ -119,7 +119,7 @@ impl Registrar {
     /// instance back; if the shard ends before, its lease does.
     ///
     /// # Errors
-    /// When it is no instance, or there is no address of a registry.
+    /// When it is no instance, or there is no address of a registry, or one that cannot be understood.
     pub fn keep_on(self, shard: &Shard, address: &Address) -> Result<Kept, StartError> {
         let (mut keeping, stop) = (self.keeping(address, None)?, Stop::default());
         let (on, asked) = (shard.clone(), stop.clone());
@@ -133,10 +133,8 @@ impl Registrar {
         begun: Option<SyncSender<Begun>>,
     ) -> Result<Keeping, StartError> {
         let instance = self.instance(address)?;
-        if self.addresses.is_empty() {
-            return Err("a registry has at least one address".into());
-        }
-        Ok(Keeping::new(Addresses::new(self.addresses.clone()), &instance, self.lease, begun))
+        let addresses = Addresses::new(check(&self.addresses)?);
+        Ok(Keeping::new(addresses, &instance, self.lease, begun))
     }
 
     fn instance(&self, address: &Address) -> Result<Instance, StartError> {

@@ -1,7 +1,6 @@
 //! The registry as a source of instances, for whoever calls them.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,16 +10,29 @@ use ringcall::cluster::discovery::{
 };
 use ringcall::{LocalClient, Shard, ShardConfig};
 
-use crate::addresses::{ANSWER, Addresses, follow};
+use crate::addresses::{ANSWER, Addresses, check, follow};
 use crate::book::OF_A_SERVICE_MAX;
 use crate::thread::{Follows, OwnThread, Stop, StopOnDrop};
-use crate::{News, RegistryClient, Watched};
+use crate::{News, RegistryClient, RegistryError, Watched};
 
 /// The instances of a service, as the registry has them: a [`Source`] for [`Watch`](ringcall::cluster::Watch).
 ///
 /// It watches one node, and the next one when that cannot be heard. What a node says is later than what the one before said;
 /// where it has not heard yet what that knew, instances are missing for a moment, which a [guard](ringcall::cluster::discovery::GuardConfig)
 /// does not believe.
+///
+/// [`balanced`](crate::balanced) does all of this in one call. By hand it is for channels with filters or connectors of your own:
+///
+/// ```no_run
+/// use ringcall::cluster::discovery::Wanted;
+/// use ringcall::cluster::{Balanced, Clients, Settings, Watch};
+/// use ringcall_registry::RegistrySource;
+///
+/// let balanced = Balanced::new(Clients::new()?, Settings::new())?;
+/// let source = RegistrySource::start(["10.0.0.1:7400"], "quotes")?;
+/// let _watch = Watch::new(Wanted::service("quotes")).start(source, balanced.clone())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RegistrySource {
     inbox: Arc<Inbox>,
@@ -55,31 +67,26 @@ impl RegistrySource {
     /// for when it cannot be reached.
     ///
     /// # Errors
-    /// When there is no thread.
-    ///
-    /// # Panics
-    /// Without an address.
+    /// When one of the addresses cannot be understood, or there is none, before anything is started; or when there is no
+    /// thread.
     pub fn start(
         addresses: impl IntoIterator<Item = impl Into<String>>,
         service: impl Into<String>,
-    ) -> io::Result<RegistrySource> {
+    ) -> Result<RegistrySource, RegistryError> {
         RegistrySource::start_with(addresses, service, ShardConfig::default())
     }
 
     /// The same with settings for its connections: TLS, limits.
     ///
     /// # Errors
-    /// When there is no thread.
-    ///
-    /// # Panics
-    /// Without an address.
+    /// As those of [`start`](RegistrySource::start).
     pub fn start_with(
         addresses: impl IntoIterator<Item = impl Into<String>>,
         service: impl Into<String>,
         config: ShardConfig,
-    ) -> io::Result<RegistrySource> {
+    ) -> Result<RegistrySource, RegistryError> {
         let inbox = Arc::new(Inbox::default());
-        let addresses = Addresses::new(addresses);
+        let addresses = Addresses::new(check(addresses)?);
         let mut following = Following::new(service, &inbox);
         let follow = async move |shard: Shard, stop: Stop| {
             stop.unless(following.follow(addresses, &shard)).await;

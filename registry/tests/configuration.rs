@@ -556,7 +556,7 @@ fn what_cannot_be_watched_is_refused_at_once() {
     let nowhere = ConfigWatch::new(Vec::<String>::new(), "shop").start(apply);
     assert!(nowhere.unwrap_err().to_string().contains("address"));
     let nothing = ConfigWatch::new(["127.0.0.1:1"], "").start(apply);
-    assert!(nothing.unwrap_err().to_string().contains("a key has"));
+    assert!(nothing.unwrap_err().to_string().contains("is no key"));
 }
 
 /// Says all of this, and nothing more.

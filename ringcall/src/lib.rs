@@ -254,9 +254,10 @@ pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{
     Address, Answer, Arrived, BadIdentity, Cause, Channel, Chunk as Body, CloseCode, CloseReason,
     Codec, Config, ConfigError, Counters, EncodeError, Encoding, Expected, External as FileRange,
-    Failure, FailureClass, Frozen, Identity, MemoryLimits, Mismatch, ObjectError, Outgoing,
-    Refusal, RetryBudget, SharedChunk as SharedBody, Status, StatusClass, StreamCall,
-    StreamChannel, TlsFault, TransportError, Writer, is_method_name, method_id,
+    Failure, FailureClass, Frozen, Identity, MemoryLimits, Mismatch, Missing, ObjectError,
+    Outgoing, Payload, Refusal, RetryBudget, ServiceName, SharedChunk as SharedBody, Status,
+    StatusClass, StreamCall, StreamChannel, TlsFault, TransportError, Writer, is_method_name,
+    method_id,
 };
 pub use ringcall_macros::{message, service};
 pub use ringcall_net::SharedFile;

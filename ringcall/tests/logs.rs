@@ -6,12 +6,15 @@ mod common;
 
 use std::sync::Mutex;
 use std::sync::{Arc, LazyLock, Once};
+use std::task::Waker;
 use std::time::Duration;
 
 use common::{Cook, Kitchen, KitchenClient, eventually, order, over_one_pair};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use ringcall::observe::SlowCalls;
-use ringcall::{Bytes, Context, Responder, SlowConsumer, Stream, Topic};
+use ringcall::{
+    Bytes, Codec, Context, Items, Responder, SlowConsumer, Status, Stream, Topic, UntypedCall, View,
+};
 
 /// Everything that was logged, by target.
 #[derive(Default)]
@@ -189,6 +192,208 @@ fn why_a_handler_failed_is_in_its_log_once_a_second() {
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].ends_with(" gets INTERNAL: the disk is broken"), "{said:?}");
     }
+}
+
+#[ringcall::message]
+enum Side {
+    Buy,
+    Sell,
+}
+
+#[ringcall::message]
+struct Fill {
+    price: f64,
+    side: Side,
+}
+
+#[ringcall::service(name = "test.Fills")]
+trait Fills {
+    async fn here(&self, fill: Fill);
+    #[method(offload)]
+    async fn there(&self, fill: Fill);
+    fn answered(&self, fill: Fill, responder: Responder<()>);
+    #[method(offload)]
+    fn answered_there(&self, fill: Fill, responder: Responder<()>);
+    async fn counted(&self, more: Items<Fill>) -> u64;
+    async fn raw(&self, fill: View<Fill>);
+    async fn viewed(&self, fill: View<Fill>);
+    async fn quietly(&self, fill: Fill);
+}
+
+#[derive(Clone)]
+struct Desk;
+
+impl Fills for Desk {
+    async fn here(&self, _: Fill) {}
+    async fn there(&self, _: Fill) {}
+    fn answered(&self, _: Fill, responder: Responder<()>) {
+        responder.send(Ok(()));
+    }
+    fn answered_there(&self, _: Fill, responder: Responder<()>) {
+        responder.send(Ok(()));
+    }
+    async fn counted(&self, mut more: Items<Fill>) -> u64 {
+        let mut count = 0;
+        while more.next().await.is_some() {
+            count += 1;
+        }
+        count
+    }
+    async fn raw(&self, _: View<Fill>) {}
+    async fn viewed(&self, _: View<Fill>) {}
+    async fn quietly(&self, _: Fill) {}
+}
+
+/// The same, for an executor.
+#[ringcall::service(name = "test.Away", send)]
+trait Away {
+    async fn run(&self, fill: Fill);
+    fn answered(&self, fill: Fill, responder: Responder<()>);
+}
+
+impl Away for Desk {
+    async fn run(&self, _: Fill) {}
+    fn answered(&self, _: Fill, responder: Responder<()>) {
+        responder.send(Ok(()));
+    }
+}
+
+/// `{ "side": "Buy" }`
+const WITHOUT_PRICE: &[u8] = b"\x81\xa4side\xa3Buy";
+/// `{ "price": 0.0, "side": "Evil\u{1b}[2J" }`
+const NO_SIDE: &[u8] = b"\x82\xa5price\xcb\0\0\0\0\0\0\0\0\xa4side\xa8Evil\x1b[2J";
+/// `{ "price": "Evil", "side": "Buy" }`
+const NO_NUMBER: &[u8] = b"\x82\xa5price\xa4Evil\xa4side\xa3Buy";
+
+fn fills() -> (ringcall::RunningServer, ringcall::Client) {
+    let server = ringcall::Server::bind("127.0.0.1:0").service(Desk.into_fills());
+    // Nothing of what is called here waits.
+    let server = server.service_spawned(Desk.into_away(), |mut call| {
+        let _ready = call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
+    });
+    let server = server.shards(1).start().unwrap();
+    let client = ringcall::Client::connect(server.address()).wait().unwrap();
+    (server, client)
+}
+
+fn refuse(client: &ringcall::Client, method: &str, codec: Codec, body: &'static [u8]) {
+    let call = UntypedCall::new(client, method, codec, body).unwrap();
+    let ended = call.deadline(Duration::from_secs(10)).wait().result;
+    let status = ended.map(|_| None).unwrap_or_else(|error| error.failure().unwrap().status());
+    assert_eq!(status, Some(Status::BAD_BODY), "{method}");
+}
+
+/// What was said of these calls.
+fn unread(begin: &str) -> Vec<String> {
+    lines("ringcall::unread").into_iter().filter(|line| line.starts_with(begin)).collect()
+}
+
+#[test]
+fn why_an_argument_was_refused_is_in_the_servers_log_once_a_second() {
+    listen();
+    let fills_of = ["here", "there", "answered", "answered_there", "viewed"];
+    let names = fills_of.map(|method| format!("test.Fills/{method}"));
+    let away = ["run", "answered"].map(|method| format!("test.Away/{method}"));
+    for name in names.into_iter().chain(away) {
+        let (_server, client) = fills();
+        for _ in 0..5 {
+            refuse(&client, &name, Codec::MESSAGEPACK, WITHOUT_PRICE);
+        }
+        let begin = format!("the argument of a call of {name} from 127.0.0.1:");
+        eventually("it is logged", || !unread(&begin).is_empty());
+        let said = unread(&begin);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let reason = " was refused: MessagePack: missing field `price`";
+        assert!(said[0].ends_with(reason), "{said:?}");
+    }
+}
+
+#[test]
+fn h09_why_an_argument_was_refused_says_nothing_of_what_is_in_it() {
+    listen();
+    let reasons = [
+        (NO_SIDE, "MessagePack: a variant that is not known, expected `Buy` or `Sell`"),
+        (NO_NUMBER, "MessagePack: a value of another type"),
+        (b"\x82\xa5price", "MessagePack: it is no MessagePack of the type"),
+    ];
+    for (count, (body, reason)) in reasons.into_iter().enumerate() {
+        let (_server, client) = fills();
+        refuse(&client, "test.Fills/quietly", Codec::MESSAGEPACK, body);
+        let said = || unread("the argument of a call of test.Fills/quietly from 127.0.0.1:");
+        eventually("it is logged", || said().len() > count);
+        assert!(said()[count].ends_with(reason), "{:?}", said());
+    }
+    for (target, line) in BOOK.0.lock().unwrap().iter() {
+        assert!(!line.contains("Evil") && !line.contains('\u{1b}'), "{target}: {line}");
+    }
+}
+
+/// The same service as another build has it.
+mod other {
+    use ringcall::Items;
+
+    #[ringcall::message]
+    pub(crate) struct Fill {
+        pub(crate) amount: f64,
+    }
+
+    #[ringcall::service(name = "test.Fills")]
+    pub(crate) trait Fills {
+        async fn counted(&self, more: Items<Fill>) -> u64;
+    }
+}
+
+#[test]
+fn why_an_item_was_refused_is_in_the_servers_log() {
+    listen();
+    let (_server, client) = fills();
+    let fills = other::FillsClient::new(client).with_options(common::PATIENT);
+    let mut upload = fills.counted().wait().unwrap();
+    let _sent = upload.send_wait(&other::Fill { amount: 1.0 });
+    let ended = upload.finish_wait().unwrap_err();
+    assert_eq!(ended.failure().unwrap().status(), Some(Status::BAD_ITEM));
+    let said = || unread("an item of a call of test.Fills/counted from 127.0.0.1:");
+    eventually("it is logged", || !said().is_empty());
+    assert!(
+        said()[0].ends_with(" was refused: MessagePack: missing field `price`"),
+        "{:?}",
+        said()
+    );
+}
+
+/// A call whose argument says that it is in the method's own layout.
+fn archive(method: &ringcall::MethodTable, body: &[u8]) -> Vec<u8> {
+    let header = ringcall_core::frame::RequestHeader {
+        method: method.id(),
+        in_signature: method.signatures().in_signature,
+        out_signature: method.signatures().out_signature,
+        deadline_us: 10_000_000,
+        codec: Codec::RKYV,
+        compression: 0,
+        priority: 0,
+        attempt: 0,
+    };
+    let kind = ringcall_core::frame::Kind::Request;
+    common::raw::frame(kind, 0, common::raw::id(1), &header.encode(), body)
+}
+
+#[test]
+fn archives_that_are_none_are_told_as_well() {
+    listen();
+    let (server, _client) = fills();
+    // With the signature of its type, as somebody who means it sends it.
+    let method = FillsClient::service_table().methods().iter().find(|it| it.name() == "raw");
+    let mut wire = common::raw::dial_open(server.address());
+    let bad = archive(method.unwrap(), b"no archive of anything");
+    std::io::Write::write_all(&mut wire, &bad).unwrap();
+    common::raw::read_reply(&mut wire).expect("a refusal");
+    let said = || unread("the argument of a call of test.Fills/raw from 127.0.0.1:");
+    eventually("it is logged", || !said().is_empty());
+    assert!(
+        said()[0].ends_with(" was refused: it is no valid archive of the type"),
+        "{:?}",
+        said()
+    );
 }
 
 #[test]

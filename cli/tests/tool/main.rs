@@ -2,8 +2,11 @@
 
 mod binary;
 mod commands;
+mod health;
 mod hostile;
 mod load;
+mod registry;
 mod served;
+mod streams;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1,7 +1,10 @@
 //! What is called, and how the tool is run.
 
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
 use ringcall::reflection::{Interface, Reflection as _};
-use ringcall::{Body, Bytes, Context, HandlerError, Refusal, RunningServer, Server, Stream};
+use ringcall::{Body, Bytes, Context, HandlerError, Items, Refusal, RunningServer, Server, Stream};
 use ringcall_cli::{Exit, Io, run};
 use serde_json::Value;
 
@@ -35,6 +38,14 @@ pub(crate) trait Market {
     #[method(deadline = "30s")]
     async fn reverse(&self, body: Body) -> Bytes;
     async fn ticks(&self, to: u64) -> impl Stream<Item = u64>;
+    /// The prices of what is asked for, until there is none of that name.
+    async fn prices(
+        &self,
+        cx: &Context,
+        symbols: Items<Symbol>,
+    ) -> Result<impl Stream<Item = Result<Quote, NoSuch>>, NoSuch>;
+    /// Adds them up.
+    async fn total(&self, from: u64, numbers: Items<u64>) -> Result<u64, NoSuch>;
     /// Has no answer.
     async fn hang(&self);
     #[method(deadline = "30s")]
@@ -62,8 +73,28 @@ impl Market for Floor {
         body.iter().rev().copied().collect::<Vec<_>>().into()
     }
 
-    async fn ticks(&self, _: u64) -> impl Stream<Item = u64> {
-        Empty
+    async fn ticks(&self, to: u64) -> impl Stream<Item = u64> {
+        Ticks(0, to)
+    }
+
+    async fn prices(
+        &self,
+        cx: &Context,
+        symbols: Items<Symbol>,
+    ) -> Result<impl Stream<Item = Result<Quote, NoSuch>>, NoSuch> {
+        cx.reply_metadata("floor", "open");
+        Ok(Prices(symbols))
+    }
+
+    async fn total(&self, from: u64, mut numbers: Items<u64>) -> Result<u64, NoSuch> {
+        let mut total = from;
+        while let Some(number) = numbers.next().await {
+            if number == 13 {
+                return Err(NoSuch::Symbol { code: "13".to_owned() });
+            }
+            total += number;
+        }
+        Ok(total)
     }
 
     async fn hang(&self) {
@@ -86,16 +117,28 @@ impl Market for Floor {
     }
 }
 
-struct Empty;
+struct Ticks(u64, u64);
 
-impl Stream for Empty {
+impl Stream for Ticks {
     type Item = u64;
 
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<u64>> {
-        std::task::Poll::Ready(None)
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u64>> {
+        self.0 += 1;
+        Poll::Ready((self.0 <= self.1).then_some(self.0))
+    }
+}
+
+struct Prices(Items<Symbol>);
+
+impl Stream for Prices {
+    type Item = Result<Quote, NoSuch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let quote = |symbol: Symbol| match symbol.code.as_str() {
+            "ABC" => Ok(Quote { price: 42.0 }),
+            code => Err(NoSuch::Symbol { code: code.to_owned() }),
+        };
+        Pin::new(&mut self.0).poll_next(cx).map(|symbol| symbol.map(quote))
     }
 }
 
@@ -143,9 +186,10 @@ pub(crate) fn ringcall(args: &[&str]) -> Ran {
     ringcall_with(args, b"")
 }
 
-pub(crate) fn ringcall_with(args: &[&str], mut stdin: &[u8]) -> Ran {
+pub(crate) fn ringcall_with(args: &[&str], stdin: &[u8]) -> Ran {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let args = ["ringcall"].iter().chain(args).copied();
-    let exit = run(args, Io::of(&mut stdin, &mut stdout, &mut stderr));
+    let stdin = std::io::Cursor::new(stdin.to_vec());
+    let exit = run(args, Io::of(stdin, &mut stdout, &mut stderr));
     Ran { exit, stdout, stderr: String::from_utf8(stderr).expect("text") }
 }

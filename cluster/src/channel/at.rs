@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ringcall_core::{
-    Answer, Cause, Channel, Failure, Outgoing, OwnedChannel, OwnedStreamChannel, Payload,
+    Answer, Cause, Channel, Failure, Missing, Outgoing, OwnedChannel, OwnedStreamChannel, Payload,
     StreamChannel,
 };
 
@@ -38,8 +38,12 @@ impl<N: Connector> At<N> {
     }
 
     /// Its connection, if it is in the list.
-    fn target(&self) -> Option<N::Channel> {
-        self.balanced.shared.fleet.with(|fleet| fleet.target_named(&self.name).cloned())
+    fn target(&self) -> Result<N::Channel, Failure> {
+        self.balanced.shared.fleet.with(|fleet| {
+            let (why, service) = (Missing::NotListed, fleet.service());
+            let found = fleet.target_named(&self.name).cloned();
+            found.ok_or(Failure::not_sent(Cause::NoInstance { why, service }))
+        })
     }
 }
 
@@ -68,9 +72,11 @@ impl<N: Connector> Channel for At<N> {
     }
 }
 
-/// A call to one instance of a balanced channel; nothing if it is not in the list. It keeps its connection, also when a
+/// A call to one instance of a balanced channel; a failure if it is not in the list. It keeps its connection, also when a
 /// later list does not have the instance.
-pub struct AtCall<N: Connector, P: Payload + Clone>(Option<<N::Channel as OwnedChannel>::Owned<P>>);
+pub struct AtCall<N: Connector, P: Payload + Clone>(
+    Result<<N::Channel as OwnedChannel>::Owned<P>, Failure>,
+);
 
 impl<N: Connector, P: Payload + Clone> Unpin for AtCall<N, P> {}
 
@@ -79,15 +85,15 @@ impl<N: Connector, P: Payload + Clone> Future for AtCall<N, P> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            Some(call) => Pin::new(call).poll(cx),
-            None => Poll::Ready(Err(Failure::not_sent(Cause::NoInstance))),
+            Ok(call) => Pin::new(call).poll(cx),
+            Err(failure) => Poll::Ready(Err(*failure)),
         }
     }
 }
 
 impl<N: Connector, P: Payload + Clone> fmt::Debug for AtCall<N, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AtCall").field("is_listed", &self.0.is_some()).finish_non_exhaustive()
+        f.debug_struct("AtCall").field("is_listed", &self.0.is_ok()).finish_non_exhaustive()
     }
 }
 
@@ -108,8 +114,10 @@ impl<N: Connector<Channel: OwnedStreamChannel>> StreamChannel for At<N> {
     }
 }
 
-/// A call with streams to one instance of a balanced channel that is being made; nothing if it is not in the list.
-pub struct AtOpening<'a, N, P>(Option<<N::Channel as OwnedStreamChannel>::OwnedOpening<'a, P>>)
+/// A call with streams to one instance of a balanced channel that is being made; a failure if it is not in the list.
+pub struct AtOpening<'a, N, P>(
+    Result<<N::Channel as OwnedStreamChannel>::OwnedOpening<'a, P>, Failure>,
+)
 where
     N: Connector<Channel: OwnedStreamChannel> + 'a,
     P: Payload + Clone + 'a;
@@ -123,8 +131,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            Some(opening) => Pin::new(opening).poll(cx),
-            None => Poll::Ready(Err(Failure::not_sent(Cause::NoInstance))),
+            Ok(opening) => Pin::new(opening).poll(cx),
+            Err(failure) => Poll::Ready(Err(*failure)),
         }
     }
 }
@@ -135,7 +143,7 @@ where
     P: Payload + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_listed = self.0.is_some();
+        let is_listed = self.0.is_ok();
         f.debug_struct("AtOpening").field("is_listed", &is_listed).finish_non_exhaustive()
     }
 }

@@ -147,6 +147,13 @@ impl<N: Connector> Balanced<N> {
         }
     }
 
+    /// Says of which service its instances are, which failures name: a `Watch` of `ringcall` does. Until then it is that of the
+    /// first instance that is listed. A process keeps 1024 names, each of up to 256 bytes; failures of further services name
+    /// none.
+    pub fn set_service(&self, service: &str) {
+        self.shared.fleet.with(|fleet| fleet.set_service(service));
+    }
+
     /// The version of the last listing that was applied; 0 if none was. Whoever keeps the list from now on must count on from
     /// it, since what is older is ignored.
     #[must_use]

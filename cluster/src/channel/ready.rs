@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ringcall_core::{Cause, Failure};
+use ringcall_core::{Cause, Failure, Missing};
 
 use super::{Connector, Guard as _, Shared};
 
@@ -79,11 +79,17 @@ impl<N: Connector> Ready<N> {
 
     /// What is the matter with the instances, for whoever waits no longer.
     fn why_not(&self) -> Cause {
-        let channels = self.shared.fleet.with(|fleet| fleet.targets());
+        let (channels, missing) = self.shared.fleet.with(|fleet| {
+            let why = match fleet.has_instances() {
+                true => Missing::Weightless,
+                false => Missing::NoneKnown,
+            };
+            (fleet.targets(), Cause::NoInstance { why, service: fleet.service() })
+        });
         let failure = channels.iter().find_map(|it| self.shared.connector.failure(it));
         match (failure, channels.is_empty()) {
             (Some(reason), _) => Cause::Closed(reason),
-            (None, true) => Cause::NoInstance,
+            (None, true) => missing,
             (None, false) => Cause::NotReady,
         }
     }

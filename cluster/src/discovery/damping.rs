@@ -100,8 +100,18 @@ impl Damping {
     /// When the next one is let in.
     pub(super) fn next(&self) -> Option<Instant> {
         let out = self.penalties.values().filter(|penalty| penalty.is_out);
-        out.map(|it| it.at + self.half_life.mul_f64((it.amount / LET_IN).log2().max(0.0) + 0.001))
-            .min()
+        out.map(|penalty| self.end(penalty)).min()
+    }
+
+    /// For how long one is left out from now on, if it does not vanish again.
+    pub(super) fn time_left(&self, now: Instant, name: &str) -> Duration {
+        let penalty = self.penalties.get(name).filter(|penalty| penalty.is_out);
+        penalty.map_or(Duration::ZERO, |penalty| self.end(penalty).since(now))
+    }
+
+    fn end(&self, penalty: &Penalty) -> Instant {
+        let half_lives = (penalty.amount / LET_IN).log2().max(0.0) + 0.001;
+        penalty.at + self.half_life.mul_f64(half_lives)
     }
 
     fn left(&self, now: Instant, penalty: &Penalty) -> f64 {

@@ -65,6 +65,14 @@ pub enum Alarm {
     },
     /// An update was not merged.
     Refused(Refusal),
+    /// An instance comes and goes: it is left out until it has been there for a while. Said once for each time that it is left
+    /// out.
+    Flapping {
+        /// Which instance.
+        name: String,
+        /// For how long, if it does not go again.
+        time: Duration,
+    },
     /// It has instances, and none of the service that is wanted: one of the names may be wrong. Said once, until it has one.
     OtherServices {
         /// Which service is wanted.
@@ -92,6 +100,10 @@ impl fmt::Display for Alarm {
                 write!(f, "the instance {name:?} is left out: {why}")
             }
             Alarm::Refused(refusal) => write!(f, "an update was refused: {refusal}"),
+            Alarm::Flapping { name, time } => {
+                let seconds = time.as_secs_f64();
+                write!(f, "the instance {name:?} comes and goes: it is left out for {seconds:.1} s")
+            }
             Alarm::OtherServices { wanted, instances, services } => write!(
                 f,
                 "the source has {instances} instances, none of them of the service {wanted:?}; there is: {}",

@@ -107,6 +107,8 @@ pub struct Discovery {
     listing: Listing,
     is_new: bool,
     alarms: VecDeque<Alarm>,
+    /// Those that come and go, of which somebody was told.
+    left_out: BTreeSet<String>,
     /// Instances that somebody was told are not valid, and that were not since.
     invalid: BTreeSet<String>,
     /// Somebody was told that the source has other services only.
@@ -136,6 +138,7 @@ impl Discovery {
             listing: Listing::default(),
             is_new: false,
             alarms: VecDeque::new(),
+            left_out: BTreeSet::new(),
             invalid: BTreeSet::new(),
             has_told_of_others: false,
         })
@@ -320,6 +323,18 @@ impl Discovery {
         }
     }
 
+    /// Says of each instance that comes and goes, once until it is let in again, that it is left out.
+    fn tell_of_left_out(&mut self, now: Instant, names: Vec<String>) {
+        let damping = &self.damping;
+        self.left_out.retain(|name| damping.is_out(name));
+        for name in names {
+            if self.left_out.insert(name.clone()) {
+                let time = self.damping.time_left(now, &name);
+                self.alarm(Alarm::Flapping { name, time });
+            }
+        }
+    }
+
     /// Who is shown and is of another group or version by now.
     fn has_left(&self) -> impl Iterator<Item = &String> {
         let others = self.registry.instances().filter(|it| !self.wanted.matches(it));
@@ -342,10 +357,13 @@ impl Discovery {
             present = self.present.clone();
         }
         // An instance that is left out has not vanished, and is held no more: the source has it.
-        for name in self.present.keys().filter(|name| !present.contains_key(*name)) {
+        let left_out = self.present.keys().filter(|name| !present.contains_key(*name));
+        let left_out: Vec<String> = left_out.cloned().collect();
+        for name in &left_out {
             self.shown.remove(name);
             self.guard.release(name);
         }
+        self.tell_of_left_out(now, left_out);
         let alarm = self.guard.judge(now, &self.shown, &mut present);
         alarm.into_iter().for_each(|alarm| self.alarm(alarm));
         self.shown = present;

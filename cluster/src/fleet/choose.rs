@@ -1,6 +1,6 @@
 //! Which instance an attempt goes to.
 
-use ringcall_core::{Cause, CloseReason, Failure, Instant};
+use ringcall_core::{Cause, CloseReason, Failure, Instant, Missing};
 
 use super::routing::Plan;
 use super::{CallState, Fleet, Readiness};
@@ -168,7 +168,7 @@ impl<T: Clone> Fleet<T> {
                 }
             }
         }
-        let mut last = Err(self.nobody(readiness));
+        let mut last = Err(self.nobody(call, readiness));
         for lane in plan.all_lanes() {
             last = self.narrow(now, call, readiness, list, (&lane.usable, &lane.callable));
             if last.is_ok() {
@@ -217,13 +217,14 @@ impl<T: Clone> Fleet<T> {
         // Whoever cannot be reached is no way around a breaker.
         match list.is_empty() {
             _ if is_stopped => Err(Failure::not_sent(Cause::BreakerOpen)),
-            true => Err(self.nobody(readiness)),
+            true => Err(self.nobody(call, readiness)),
             false => Ok(()),
         }
     }
 
     /// There is nobody whom a call may go to.
-    fn nobody(&self, readiness: &impl Fn(&T) -> Readiness) -> Failure {
+    #[cold]
+    fn nobody(&self, call: &CallState, readiness: &impl Fn(&T) -> Readiness) -> Failure {
         let is_stranger = |place: &u32| {
             self.hosts.is_stranger(*place)
                 || readiness(self.hosts.target(*place)) == Readiness::Stranger
@@ -232,8 +233,18 @@ impl<T: Clone> Fleet<T> {
         let is_why = !live.is_empty() && live.iter().all(is_stranger);
         Failure::not_sent(match is_why {
             true => Cause::Closed(CloseReason::WrongInstance),
-            false => Cause::NoInstance,
+            false => Cause::NoInstance { why: self.why_nobody(call), service: self.service },
         })
+    }
+
+    fn why_nobody(&self, call: &CallState) -> Missing {
+        let callable = self.hosts.callable();
+        match &self.routing {
+            _ if self.hosts.live().is_empty() => Missing::NoneKnown,
+            _ if callable.is_empty() => Missing::Weightless,
+            Some(routing) => routing.why_nobody(call, callable).unwrap_or(Missing::Ejected),
+            None => Missing::Ejected,
+        }
     }
 
     /// An instance whose ejection is over and that no call probes yet.

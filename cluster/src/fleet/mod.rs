@@ -10,6 +10,7 @@ mod explain;
 mod hosts;
 mod look;
 mod methods;
+mod names;
 mod probing;
 mod report;
 mod routing;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, Entropy, Failure, FailureClass, Instant, RetryBudget, SplitMix64};
+use ringcall_core::{
+    Cause, Entropy, Failure, FailureClass, Instant, RetryBudget, ServiceName, SplitMix64,
+};
 
 pub use events::FleetEvent;
 pub use explain::{Explanation, HostReport};
@@ -81,6 +84,8 @@ impl fmt::Display for Readiness {
 #[derive(Debug)]
 pub struct Fleet<T> {
     settings: Arc<Settings>,
+    /// Of which service its instances are, for failures.
+    service: Option<ServiceName>,
     hosts: Hosts<T>,
     methods: Methods,
     balance: Box<dyn Balance>,
@@ -294,6 +299,7 @@ impl<T: Clone> Fleet<T> {
             limiter: Limiter::new(settings.limit),
             probing: 0,
             settings: Arc::new(settings),
+            service: None,
             hosts: Hosts::default(),
             methods: Methods::default(),
             rng: SplitMix64::new(seed),
@@ -402,6 +408,16 @@ impl<T: Clone> Fleet<T> {
         self.counts_times = self.balance.wants_server_times();
     }
 
+    /// Says of which service its instances are, which failures name: until then it is that of the first instance that is
+    /// listed. A process keeps 1024 names, each of up to 256 bytes; failures of further services name none.
+    pub fn set_service(&mut self, service: &str) {
+        self.service = names::keep(service);
+    }
+
+    pub(crate) fn service(&self) -> Option<ServiceName> {
+        self.service
+    }
+
     /// Which instances of a listing are new, or at another address.
     #[must_use]
     pub fn unknown(&self, listing: &Listing) -> Vec<Arc<Instance>> {
@@ -421,6 +437,9 @@ impl<T: Clone> Fleet<T> {
             return Vec::new();
         }
         (self.version, self.revision) = (listing.version, listing.revision.number);
+        if let (None, Some(listed)) = (self.service, listing.instances.first()) {
+            self.set_service(&listed.instance.service);
+        }
         let gone = self.hosts.apply(listing, &self.settings.health, connect);
         self.forget_gone();
         self.sweep(now);
@@ -789,6 +808,11 @@ impl<T: Clone> Fleet<T> {
         let has_weight = |place: &&u32| self.hosts.stats()[**place as usize].full_weight > 0;
         let live = self.hosts.live().iter().filter(has_weight);
         live.map(|place| self.hosts.target(*place).clone()).collect()
+    }
+
+    /// Whether any is known, whatever becomes of it.
+    pub(crate) fn has_instances(&self) -> bool {
+        !self.hosts.live().is_empty()
     }
 
     /// The names of all instances.

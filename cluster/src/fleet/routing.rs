@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use ringcall_core::frame::{ExtensionWriter, tag};
-use ringcall_core::{Cause, Entropy, Failure, SplitMix64};
+use ringcall_core::{Cause, Entropy, Failure, Missing, SplitMix64};
 
 use super::hosts::Hosts;
 use super::{CallState, Path};
@@ -269,6 +269,18 @@ impl Routing {
     #[inline]
     pub(super) fn planned(&self, call: &CallState) -> &Plan {
         &self.plans[usize::from(call.path.plan)]
+    }
+
+    /// Why none of those that take calls is in a lane of this one, if that is so.
+    pub(super) fn why_nobody(&self, call: &CallState, callable: &[u32]) -> Option<Missing> {
+        let plan = self.planned(call);
+        if plan.count > 0 {
+            return None;
+        }
+        let is_in_group = chain(&self.router, &self.map, plan.key.group).any(|group| {
+            group.is_none_or(|group| callable.iter().any(|place| group.members.has(*place)))
+        });
+        Some(if is_in_group { Missing::LeftOut } else { Missing::NotInGroup })
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::stubs::{
     ALLOCATIONS, Does, IDEMPOTENT, QUIET, RETRIED, Stubs, World, balanced, call, generous, listing,
-    lost, outgoing, poll, refused,
+    lost, nobody, outgoing, poll, refused,
 };
 use ringcall_cluster::balance::{Balancing, PrequalConfig};
 use ringcall_cluster::breaker::BreakerState;
@@ -24,7 +24,7 @@ use ringcall_cluster::{Aperture, Balanced, Settings};
 use ringcall_core::frame::{ExtensionWriter, tag};
 use ringcall_core::{
     Cause, Channel, CloseReason, Empty, Expected, Extended, Failure, FailureClass, Identity,
-    Outgoing, Status,
+    Missing, Outgoing, Status,
 };
 
 #[test]
@@ -63,7 +63,8 @@ fn d09_a_call_may_have_run_if_one_of_its_attempts_may_have() {
     balanced.apply(&listing(2, ""));
     world.pass(Duration::from_millis(100));
     let Poll::Ready(Err(failure)) = poll(&mut one) else { panic!("it goes on") };
-    assert_eq!((failure.cause, failure.class), (Cause::NoInstance, FailureClass::Unknown));
+    let nobody = nobody(Missing::NoneKnown);
+    assert_eq!((failure.cause, failure.class), (nobody.cause, FailureClass::Unknown));
 }
 
 #[test]
@@ -347,13 +348,14 @@ fn dropping_a_call_gives_all_of_it_up() {
 #[test]
 fn without_instances_calls_fail_at_once() {
     let (balanced, world) = balanced("", Settings::new());
-    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+    let unnamed = Failure::not_sent(Cause::no_instance(Missing::NoneKnown));
+    assert_eq!(call(&balanced, &world, 0), Err(unnamed));
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
     balanced.apply(&Listing::of(2, [Instance::new("s", "unreachable", address)]));
-    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+    assert_eq!(call(&balanced, &world, 0), Err(nobody(Missing::NoneKnown)));
     let idle = Listing::of(3, [Instance::new("s", "a", address).with_weight(0)]);
     balanced.apply(&idle);
-    assert_eq!(call(&balanced, &world, 0), Err(Failure::not_sent(Cause::NoInstance)));
+    assert_eq!(call(&balanced, &world, 0), Err(nobody(Missing::Weightless)));
 }
 
 #[test]

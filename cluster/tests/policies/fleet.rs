@@ -12,7 +12,9 @@ use ringcall_cluster::recovery::RecoveryConfig;
 use ringcall_cluster::route::{Action, Asked, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{CallLimit, LimitLease, MethodKey, Settings};
 use ringcall_core::frame::{ReplyHeader, request_flags};
-use ringcall_core::{Cause, CloseReason, Entropy, Failure, Instant, SplitMix64, Status};
+use ringcall_core::{Cause, CloseReason, Entropy, Failure, Instant, Missing, SplitMix64, Status};
+
+use crate::stubs::nobody;
 
 const METHOD: u64 = 7;
 /// A call of it, with nothing else.
@@ -396,8 +398,8 @@ fn g11_whoever_would_rather_fail_than_use_those_that_are_ejected_says_so() {
         eject(&mut fleet, at(1001), 'b');
         let goes = goes_to(&mut fleet, at(1002), |_| Readiness::Ready);
         assert_eq!(goes.is_ok(), is_used, "{goes:?}");
-        let failure = goes.err().unwrap_or(Failure::not_sent(Cause::NoInstance));
-        assert_eq!(failure, Failure::not_sent(Cause::NoInstance));
+        let nobody = nobody(Missing::Ejected);
+        assert_eq!(goes.err().unwrap_or(nobody), nobody);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the policies decide, one by one and together in a balanced channel. Many clients and servers at once are in
 //! `worlds.rs`.
 
+mod absence;
 mod aperture;
 mod balance;
 mod channel;

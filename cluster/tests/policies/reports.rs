@@ -6,9 +6,11 @@ use ringcall_cluster::Settings;
 use ringcall_cluster::fleet::{CallEnd, CallReport};
 use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::route::{Action, Match, Rule, Rules};
-use ringcall_core::{Cause, Channel, Empty, Failure, Status};
+use ringcall_core::{Cause, Channel, Empty, Failure, Missing, Status};
 
-use crate::stubs::{Does, IDEMPOTENT, balanced, call, generous, listing, outgoing, poll, refused};
+use crate::stubs::{
+    Does, IDEMPOTENT, balanced, call, generous, listing, nobody, outgoing, poll, refused,
+};
 
 const OK: CallEnd = CallEnd::Answered(Status::OK);
 
@@ -92,7 +94,7 @@ fn what_is_refused_or_given_up_is_told() {
     assert_eq!(report.took, Duration::from_millis(5));
     // And when there is nobody.
     balanced.apply(&listing(2, ""));
-    let nobody = Failure::not_sent(Cause::NoInstance);
+    let nobody = nobody(Missing::NoneKnown);
     assert_eq!(call(&reporting, &world, 0), Err(nobody));
     assert_eq!(reporting.poll_report().expect("it failed").end, CallEnd::Failed(nobody));
 }

@@ -13,7 +13,9 @@ use ringcall_cluster::route::{
     Rules, Sample, Subset, Text, Trace, Zones,
 };
 use ringcall_core::frame::{ExtensionWriter, Extensions, ReplyHeader, tag};
-use ringcall_core::{Cause, CloseReason, Failure, FailureClass, Instant, Status};
+use ringcall_core::{
+    Cause, CloseReason, Failure, FailureClass, Instant, Missing, ServiceName, Status,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const METHOD: &str = "shop.Orders/place";
@@ -74,7 +76,11 @@ fn call(fleet: &mut Fleet<char>, sample: &Sample) -> Result<char, Failure> {
     name
 }
 
-const NOBODY: Failure = Failure::not_sent(Cause::NoInstance);
+const fn nobody(why: Missing) -> Failure {
+    Failure::not_sent(Cause::NoInstance { why, service: Some(ServiceName::new(&"shop")) })
+}
+
+const NOBODY: Failure = nobody(Missing::LeftOut);
 
 /// To whom a hundred such calls go.
 fn reached(fleet: &mut Fleet<char>, sample: &Sample) -> String {
@@ -137,8 +143,7 @@ fn a_subset_of_no_names_is_nobody() {
     let mut fleet = fleet(rules([("none", Match::all(), Action::Exclude(nobody()))]));
     assert!(call(&mut fleet, &plain()).is_ok(), "nobody is left out");
     fleet.route(Rules::new(2).with(Rule::new("none", Match::all(), to(nobody())))).unwrap();
-    let nowhere = Failure::not_sent(Cause::NoInstance);
-    assert_eq!(call(&mut fleet, &plain()), Err(nowhere));
+    assert_eq!(call(&mut fleet, &plain()), Err(NOBODY));
 }
 
 #[test]
@@ -434,7 +439,7 @@ fn calls_go_to_the_group_that_they_ask_for_or_to_fallbacks() {
     assert_eq!(reached(&mut strict, &plain()), "c");
     assert_eq!(reached(&mut strict, &asking("blue")), "ab");
     assert_eq!(reached(&mut strict, &asking("")), "d");
-    assert_eq!(call(&mut strict, &asking("green")), Err(NOBODY));
+    assert_eq!(call(&mut strict, &asking("green")), Err(nobody(Missing::NotInGroup)));
     let mut fallback = grouped(Groups::of("green").or("red").or("base"));
     assert_eq!(reached(&mut fallback, &plain()), "c");
     assert_eq!(reached(&mut fallback, &asking("blue")), "ab");
@@ -661,7 +666,10 @@ proptest! {
                 Err(failure) if trace.denied.is_some() => {
                     prop_assert_eq!(failure, Failure::not_sent(Cause::Status(Status::FORBIDDEN)));
                 }
-                Err(failure) => prop_assert!(failure == NOBODY && may.is_empty(), "{failure}: {trace:?}"),
+                Err(failure) => {
+                    let is_why = [NOBODY, nobody(Missing::NotInGroup)].contains(&failure);
+                    prop_assert!(is_why && may.is_empty(), "{failure}: {trace:?}");
+                }
             }
         }
     }

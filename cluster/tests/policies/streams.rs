@@ -9,8 +9,8 @@ use crate::stubs::streams::{
     IN, OUT, Stream, began, end, ended, failed, item, next, open, poll_open,
 };
 use crate::stubs::{
-    Does, IDEMPOTENT, RETRIED, Stubs, World, balanced, call, generous, listing, lost, outgoing,
-    refused,
+    Does, IDEMPOTENT, RETRIED, Stubs, World, balanced, call, generous, listing, lost, nobody,
+    outgoing, refused,
 };
 use ringcall_cluster::balance::Balancing;
 use ringcall_cluster::breaker::{BreakerConfig, BreakerState};
@@ -20,7 +20,7 @@ use ringcall_cluster::hedge::HedgeConfig;
 use ringcall_cluster::route::{Action, Match, Route, Rule, Rules, Subset};
 use ringcall_cluster::{Balanced, CallLimit, Settings};
 use ringcall_core::{
-    Arrived, Cause, Empty, Failure, FailureClass, Outgoing, Status, StreamCall as _,
+    Arrived, Cause, Empty, Failure, FailureClass, Missing, Outgoing, Status, StreamCall as _,
     StreamChannel as _,
 };
 
@@ -279,7 +279,7 @@ fn streams_go_by_rules_and_wait_as_they_say() {
     assert_eq!(failure, Failure::not_sent(Cause::Status(Status::UNSUPPORTED)));
     balanced.apply(&listing(2, ""));
     balanced.route(Rules::new(3)).unwrap();
-    assert_eq!(open(&balanced, &world, IN).unwrap_err().cause, Cause::NoInstance);
+    assert_eq!(open(&balanced, &world, IN).unwrap_err(), nobody(Missing::NoneKnown));
 }
 
 #[test]
@@ -654,6 +654,6 @@ fn a_stream_at_a_certain_instance_is_no_news_of_it() {
     world.streams.opens("b", Some(not_sent()));
     assert!(matches!(opening(&at), Poll::Ready(Err(failure)) if failure == not_sent()));
     assert_eq!(world.names(), "b", "nothing is made again");
-    let nobody = opening(&balanced.at("c"));
-    assert!(matches!(nobody, Poll::Ready(Err(failure)) if failure.cause == Cause::NoInstance));
+    let gone = opening(&balanced.at("c"));
+    assert!(matches!(gone, Poll::Ready(Err(failure)) if failure == nobody(Missing::NotListed)));
 }

@@ -1,6 +1,6 @@
 //! Each row of the tables of statuses in `docs/GATEWAY.md`.
 
-use ringcall::{Cause, CloseReason, Failure, Status, StatusClass, TransportError};
+use ringcall::{Cause, CloseReason, Failure, Missing, Status, StatusClass, TransportError};
 use ringcall_core::ObjectError;
 use ringcall_gateway::http_status;
 
@@ -58,7 +58,7 @@ fn rows() -> Vec<(Failure, u16, &'static str)> {
         (Failure::not_sent(Cause::Shutdown), 503, "shutdown"),
         (Failure::unknown(Cause::Unreadable(unreadable)), 500, "unreadable"),
         (Failure::unknown(Cause::Unwritable(unreadable)), 500, "unwritable"),
-        (Failure::not_sent(Cause::NoInstance), 503, "no_instance"),
+        (Failure::not_sent(Cause::no_instance(Missing::NoneKnown)), 503, "no_instance"),
         (Failure::not_sent(Cause::BreakerOpen), 503, "breaker_open"),
         (Failure::not_sent(Cause::Recovering), 503, "recovering"),
         (Failure::not_sent(Cause::Limited), 503, "limited"),

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use ringcall::{
-    BadMetadataKey, BlockOn, CallError, Cause, Failure, IntoOwned, StreamCall, StreamChannel,
-    UntypedCall, UntypedItems, UntypedSender,
+    BadMetadataKey, BlockOn, CallError, Cause, Failure, IntoOwned, Metadata, StreamCall,
+    StreamChannel, UntypedCall, UntypedItems, UntypedSender,
 };
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ impl<'a, C: StreamChannel> GenericStreams<'a, C> {
     {
         let method = self.method;
         let (sender, items) = self.call.open(self.streams).await?;
-        Ok((GenericSender { sender, method }, GenericItems { items: Some(items), method }))
+        Ok((GenericSender { sender, method }, GenericItems { items, method, is_over: false }))
     }
 
     /// The same, and blocks this thread meanwhile.
@@ -181,18 +181,34 @@ impl<S: StreamCall> fmt::Debug for GenericSender<'_, S> {
 /// What the server sends: its items, or its one reply if only the caller sends a stream. Dropping it before its end gives the call
 /// up.
 pub struct GenericItems<'a, S: StreamCall> {
-    /// None once something came that is not of the method's type.
-    items: Option<UntypedItems<S>>,
+    items: UntypedItems<S>,
     method: &'a Method,
+    /// An error came, which was the last thing.
+    is_over: bool,
 }
 
 impl<S: StreamCall<Body: IntoOwned>> GenericItems<'_, S> {
+    /// Metadata that the handler had added when it began its stream; `None` before that is here.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata<S::Body>> {
+        self.items.metadata()
+    }
+
+    /// Metadata that the handler has added since, at the end of the stream, with its one reply, or with an error.
+    #[must_use]
+    pub fn end_metadata(&self) -> Option<&Metadata<S::Body>> {
+        self.items.end_metadata()
+    }
+
     /// The next item, or the reply; `None` after the last.
     ///
     /// # Errors
     /// The call's error, of which the handler's is a value, too, or its failure: that is the last thing then.
     pub async fn next(&mut self) -> Option<Result<Value, CallError<Value>>> {
-        let item = self.items.as_mut()?.next().await?;
+        if self.is_over {
+            return None;
+        }
+        let item = self.items.next().await?;
         let value = match (item, self.method.items_out()) {
             (Ok(item), Some(_)) => {
                 let value = self.method.decode_item(item.body.as_ref());
@@ -201,7 +217,9 @@ impl<S: StreamCall<Body: IntoOwned>> GenericItems<'_, S> {
             (result, _) => receive(self.method, result),
         };
         if value.is_err() {
-            self.items = None;
+            self.is_over = true;
+            // Of what is not of the method's type no more is wanted.
+            self.items.call().cancel();
         }
         Some(value)
     }
@@ -214,7 +232,7 @@ impl<S: StreamCall<Body: IntoOwned>> GenericItems<'_, S> {
     where
         S: BlockOn,
     {
-        let call = self.items.as_ref()?.call().clone();
+        let call = self.items.call().clone();
         call.block_on(self.next())
     }
 }

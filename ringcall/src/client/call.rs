@@ -10,7 +10,7 @@ use std::{fmt, mem};
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Message, Typed};
 use ringcall_compression::Compression;
-use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{
     Answer, Cause, Channel, Extended, Failure, Frozen, Outcome, Outgoing, SharedChunk, StatusClass,
 };
@@ -214,42 +214,25 @@ impl<'a, C: Channel, A: Message, R: Message, E: Message> Call<'a, C, A, R, E> {
         self.channel.call(self.outgoing, Extended { payload: Typed(self.argument), extensions })
     }
 
-    /// How long to wait for this call.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.outgoing.timeout = deadline;
-        self
-    }
-
-    /// How important this call is.
-    pub fn priority(mut self, priority: u8) -> Self {
-        self.outgoing.priority = priority;
-        self
-    }
-
-    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.outgoing.wait_for_ready = wait;
-        self
+    super::methods::call_methods! { (outgoing)
+        /// How long to wait for this call.
+        deadline;
+        /// How important this call is.
+        priority;
+        /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
+        wait_for_ready;
+        /// Names what the call is to do, in 1 to 256 bytes of the caller's choice: a server that [keeps
+        /// answers](crate::Deduplication) does it once for all calls of the method that this caller makes with the same
+        /// key. To others it means nothing, unless their handlers [read](crate::Metadata::idempotency_key) it. A key that
+        /// is as hard to guess as 16 random bytes is nobody else's.
+        idempotency_key;
+        /// How the argument is compressed, see [`CallOptions::compression`].
+        compression;
     }
 
     pub(super) fn into_parts(self) -> (&'a C, Outgoing, Extended<Typed<'a, A>>) {
         let extensions = self.extensions.finish();
         (self.channel, self.outgoing, Extended { payload: Typed(self.argument), extensions })
-    }
-
-    /// Names what the call is to do, in 1 to 256 bytes of the caller's choice: a server that [keeps
-    /// answers](crate::Deduplication) does it once for all calls of the method that this caller makes with the same
-    /// key. To others it means nothing, unless their handlers [read](crate::Metadata::idempotency_key) it. A key that
-    /// is as hard to guess as 16 random bytes is nobody else's.
-    pub fn idempotency_key(mut self, key: impl AsRef<[u8]>) -> Self {
-        crate::metadata::push(&mut self.extensions, tag::IDEMPOTENCY_KEY, &[key.as_ref()]);
-        self
-    }
-
-    /// How the argument is compressed, see [`CallOptions::compression`].
-    pub fn compression(mut self, compression: Option<Compression>) -> Self {
-        self.outgoing.compression = wish(compression);
-        self
     }
 
     /// Waits for the answer, which blocks this thread: not for threads of an executor on whose tasks the answer depends.
@@ -498,16 +481,11 @@ impl<'a, C: Channel, A: Message> OneWay<'a, C, A> {
 
     crate::metadata::extension_methods!(extensions);
 
-    /// How long the server may take to start it.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.outgoing.timeout = deadline;
-        self
-    }
-
-    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.outgoing.wait_for_ready = wait;
-        self
+    super::methods::call_methods! { (outgoing)
+        /// How long the server may take to start it.
+        deadline;
+        /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`].
+        wait_for_ready;
     }
 
     /// Waits until it is sent.

@@ -10,6 +10,7 @@ mod filtered;
 mod landing;
 mod local;
 mod local_stream;
+mod methods;
 mod peer;
 mod reply;
 mod route;

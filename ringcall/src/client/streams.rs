@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
-use ringcall_compression::Compression;
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
     Answer, Arrived, Cause, Encoding, Extended, Failure, ItemError, Outgoing, StatusClass,
@@ -77,25 +76,19 @@ macro_rules! prepared_call {
                 $call { prepared, types: PhantomData }
             }
 
-            #[doc = $deadline]
-            pub fn deadline(mut self, deadline: Duration) -> Self {
-                self.prepared.outgoing.timeout = deadline;
-                self
+            super::methods::call_methods! { (prepared.outgoing)
+                #[doc = $deadline]
+                deadline;
             }
 
             crate::metadata::extension_methods!(prepared.extensions);
 
-            /// How important this call is.
-            pub fn priority(mut self, priority: u8) -> Self {
-                self.prepared.outgoing.priority = priority;
-                self
-            }
-
-            /// How the argument, and items of the caller, are compressed, see
-            /// [`CallOptions::compression`](crate::CallOptions::compression).
-            pub fn compression(mut self, compression: Option<Compression>) -> Self {
-                self.prepared.outgoing.compression = crate::packing::wish(compression);
-                self
+            super::methods::call_methods! { (prepared.outgoing)
+                /// How important this call is.
+                priority;
+                /// How the argument, and items of the caller, are compressed, see
+                /// [`CallOptions::compression`](crate::CallOptions::compression).
+                compression;
             }
 
             /// Waits for what awaiting it gives.

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pin_project_lite::pin_project;
-use ringcall_compression::Compression;
-use ringcall_core::frame::{ExtensionWriter, request_flags, tag};
+use ringcall_core::frame::{ExtensionWriter, request_flags};
 use ringcall_core::{
     Answer, Cause, Channel, Codec, EncodeError, Extended, Failure, Outgoing, Payload, StatusClass,
     StreamChannel, Writer, is_method_name, method_id,
@@ -133,22 +132,13 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
         self
     }
 
-    /// How important this call is, see [`CallOptions::priority`](crate::CallOptions::priority).
-    pub fn priority(mut self, priority: u8) -> Self {
-        self.outgoing.priority = priority;
-        self
-    }
-
-    /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready).
-    pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.outgoing.wait_for_ready = wait;
-        self
-    }
-
-    /// How the argument is compressed, see [`CallOptions::compression`](crate::CallOptions::compression).
-    pub fn compression(mut self, compression: Option<Compression>) -> Self {
-        self.outgoing.compression = wish(compression);
-        self
+    super::methods::call_methods! { (outgoing)
+        /// How important this call is, see [`CallOptions::priority`](crate::CallOptions::priority).
+        priority;
+        /// Whether this call waits for a broken connection, see [`CallOptions::wait_for_ready`](crate::CallOptions::wait_for_ready).
+        wait_for_ready;
+        /// How the argument is compressed, see [`CallOptions::compression`](crate::CallOptions::compression).
+        compression;
     }
 
     /// Says that the method may run twice without harm, as its `#[method(idempotent)]` does where its types are known: a balanced
@@ -165,10 +155,9 @@ impl<'a, C: Channel> UntypedCall<'a, C> {
         self
     }
 
-    /// Names what the call is to do, see [`Call::idempotency_key`](crate::Call::idempotency_key).
-    pub fn idempotency_key(mut self, key: impl AsRef<[u8]>) -> Self {
-        crate::metadata::push(&mut self.extensions, tag::IDEMPOTENCY_KEY, &[key.as_ref()]);
-        self
+    super::methods::call_methods! { (outgoing)
+        /// Names what the call is to do, see [`Call::idempotency_key`](crate::Call::idempotency_key).
+        idempotency_key;
     }
 
     /// Waits for the answer, which blocks this thread, see [`Call::wait`](crate::Call::wait).

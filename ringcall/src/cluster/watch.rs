@@ -97,7 +97,9 @@ impl Watch {
         Balanced<N>: Send,
     {
         let bad = |setting| io::Error::new(io::ErrorKind::InvalidInput, setting);
+        let service = self.wanted.service.clone();
         let mut discovery = Discovery::new(self.wanted, self.config).map_err(bad)?;
+        balanced.set_service(&service);
         let cached = self.cache.as_ref().map(DiskCache::load);
         match cached {
             Some(Ok(cached)) => discovery.restore(balanced.connector().now(), cached.instances),

@@ -17,7 +17,8 @@ use ringcall_core::{
 };
 
 use super::incoming::{CancelFlag, Facts, Incoming, Origin, Running, tie_of};
-use super::slots::{Slots, Work};
+use super::slots::{Slots, Unbuilt, Work};
+use super::unread;
 use crate::block_on::block_on;
 use crate::offload::Pool;
 use crate::panics::Hint;
@@ -159,7 +160,7 @@ impl<F: Fn(&mut Incoming) -> Result<(), Status>> Handler for WithResponder<F> {
         let _entered = shard.enter(&facts);
         match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
             Ok(Ok(())) => {}
-            Ok(Err(status)) => shard.refuse(facts.handle, facts.request, status),
+            Ok(Err(status)) => Unbuilt::Refused(status).answer(&shard, &facts),
             // Its responder was dropped by that, which answers.
             Err(panic) if shard.is_running(facts.handle, facts.request) => {
                 log::error!("the handler of {} panicked{}", facts.method(), Hint::of(&*panic));
@@ -213,7 +214,7 @@ where
             match (ran, flag.cancelled()) {
                 (_, Some(status)) => answer.status(status),
                 (Ok(Ok(result)), None) => answer.result(result),
-                (Ok(Err(status)), None) => answer.status(status),
+                (Ok(Err(status)), None) => answer.refused(status),
                 (Err(panic), None) => {
                     log::error!("the handler of {} panicked{}", facts.method(), Hint::of(&*panic));
                     answer.status(Status::INTERNAL);
@@ -263,7 +264,10 @@ where
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => {}
                 Err(_) if flag.has_responder() => {}
-                Ok(Err(status)) => Away::without(remote, facts).status(status),
+                Ok(Err(status)) => {
+                    let caller = flag.caller.address;
+                    Away { caller, ..Away::without(remote, facts) }.refused(status);
+                }
                 Err(_) => Away::without(remote, facts).status(Status::INTERNAL),
             }
         });
@@ -367,7 +371,7 @@ where
             let future = match catch_unwind(AssertUnwindSafe(|| handler(&mut call.into_incoming())))
             {
                 Ok(Ok(future)) => future,
-                Ok(Err(status)) => return owed.status(status),
+                Ok(Err(status)) => return owed.refused(status),
                 Err(panic) => return owed.panicked(Hint::of(&*panic)),
             };
             let mut future = pin!(future);
@@ -415,7 +419,7 @@ where
                 catch_unwind(AssertUnwindSafe(|| handler(&mut call.into_incoming())))
             };
             match ran {
-                Ok(Err(status)) => owed.status(status),
+                Ok(Err(status)) => owed.refused(status),
                 // Its responder answers, also when it was dropped by a panic.
                 Ok(Ok(())) => drop(owed.answer.take()),
                 Err(panic) if flag.has_responder() => {
@@ -467,6 +471,10 @@ impl Owed {
 
     fn status(mut self, status: Status) {
         self.take().into_iter().for_each(|away| away.status(status));
+    }
+
+    fn refused(mut self, status: Status) {
+        self.take().into_iter().for_each(|away| away.refused(status));
     }
 
     fn panicked(self, hint: Hint) {
@@ -587,6 +595,12 @@ impl Away {
 
     pub(crate) fn status(self, status: Status) {
         self.bare(ReplyHeader::new(status));
+    }
+
+    /// The handler has not begun, as the code that `#[service]` makes says.
+    fn refused(self, status: Status) {
+        unread::refused(&self.remote, MachineClock.now(), &self.facts, self.caller, status);
+        self.status(status);
     }
 
     pub(crate) fn refuse(self, refusal: Refusal) {

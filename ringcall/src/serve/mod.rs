@@ -21,6 +21,7 @@ mod slots;
 mod starting;
 mod streams;
 mod table;
+mod unread;
 
 pub use access::{Access, CallerInfo, ConnectionInfo, Principal, same_secret};
 pub use caller_key::CallerKey;

@@ -12,6 +12,7 @@ use ringcall_core::Status;
 
 use super::handler::panicked;
 use super::incoming::{Facts, Running};
+use super::unread;
 use crate::panics::Hint;
 use crate::shard::{Inner, Task};
 
@@ -110,7 +111,11 @@ impl Unbuilt {
     #[cold]
     pub(super) fn answer(self, shard: &Rc<Inner>, facts: &Facts) {
         match self {
-            Unbuilt::Refused(status) => shard.refuse(facts.handle, facts.request, status),
+            Unbuilt::Refused(status) => {
+                let caller = shard.peer_address(facts.handle);
+                unread::refused(&shard.remote, shard.now(), facts, caller, status);
+                shard.refuse(facts.handle, facts.request, status);
+            }
             Unbuilt::Panicked(hint) => panicked(shard, facts, hint),
         }
     }

@@ -12,11 +12,12 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Formed, FromBody, IntoError, Invalid, Message, Unanswered};
 use ringcall_core::frame::ReplyHeader;
-use ringcall_core::{Codec, Empty, Encoding, Instant, ItemError, ReplyError, Status};
+use ringcall_core::{Codec, Empty, Encoding, Handle, Instant, ItemError, ReplyError, Status};
 
-use super::MethodTable;
 use super::handler::{Handler, answer, end_unanswered, header, panicked};
 use super::incoming::{Facts, Incoming, Origin, Running};
+use super::slots::Unbuilt;
+use super::{MethodTable, unread};
 use crate::panics::Hint;
 use crate::shard::{OpenStream, Task};
 
@@ -36,6 +37,8 @@ pub struct Items<X> {
     in_signature: u64,
     /// Of items with that signature.
     form: Form,
+    /// Whose they are, for the log.
+    of: (Handle, &'static MethodTable),
     item: PhantomData<fn() -> X>,
 }
 
@@ -55,16 +58,18 @@ impl<X: FromBody> Items<X> {
         let has_layout =
             signature == self.in_signature || (X::Message::IS_RAW && self.in_signature != 0);
         let is_ours = has_layout && codec == <X::Message as Message>::CODEC;
-        let read = match is_ours && self.form == Form::PLAIN {
+        // If it is not, it says by itself what it is in, and a type that is not in that codec does not read it.
+        let form = if is_ours { self.form } else { Form::of_codec(codec) };
+        let read = match form == Form::PLAIN {
             _ if compression != 0 => Err(Invalid),
             true => X::from_body_with(body, attached),
-            false if is_ours => X::from_other(self.form, body, attached),
-            // It says by itself what it is in, and a type that is not in that codec does not read it.
-            false => X::from_other(Form::of_codec(codec), body, attached),
+            false => X::from_other(form, body, attached),
         };
         if let Ok(item) = read {
             return Poll::Ready(Some(item));
         }
+        let (handle, method) = self.of;
+        unread::refused_item(self.stream.shard(), handle, method, form, X::Message::CODEC);
         self.stream.break_off(Status::BAD_ITEM);
         // The handler is dropped as soon as it returns from being polled.
         Poll::Pending
@@ -103,8 +108,8 @@ impl Streams {
     /// What the caller sends. Once a call.
     #[must_use]
     pub fn items<X: FromBody>(&self) -> Items<X> {
-        let stream = Rc::clone(&self.stream);
-        Items { stream, in_signature: self.in_signature, form: self.form, item: PhantomData }
+        let (stream, of) = (Rc::clone(&self.stream), (self.facts.handle, self.facts.table));
+        Items { stream, in_signature: self.in_signature, form: self.form, of, item: PhantomData }
     }
 
     /// Where the reply's items go.
@@ -287,7 +292,7 @@ where
         let streams = Streams { stream, facts, in_signature, form };
         let future = match catch_unwind(AssertUnwindSafe(|| (self.handler)(call, &streams))) {
             Ok(Ok(future)) => future,
-            Ok(Err(status)) => return shard.refuse(facts.handle, facts.request, status),
+            Ok(Err(status)) => return Unbuilt::Refused(status).answer(&shard, &facts),
             Err(panic) => return panicked(&shard, &facts, Hint::of(&*panic)),
         };
         let mut task = Box::pin(StreamTask { future, facts, is_kept: false, owner });

@@ -66,6 +66,8 @@ pub(crate) struct Remote {
     is_gone: AtomicBool,
     /// About handlers that fail unexpectedly.
     pub(crate) internal_lines: Lines,
+    /// About arguments and items that could not be read.
+    pub(crate) unread_lines: Lines,
 }
 
 /// Fewer in a simulation, where shards begin and end all the time, and a full queue should come about.
@@ -171,6 +173,7 @@ impl Remote {
             farewell: Farewell::default(),
             is_gone: AtomicBool::new(false),
             internal_lines: Lines::default(),
+            unread_lines: Lines::default(),
         })
     }
 

@@ -4,6 +4,8 @@
 //! time. What changes its process for good, or counts all that happens in it, is in a program of its own beside this
 //! folder, or in a [process of its own](alone).
 
+#[cfg(feature = "cluster")]
+mod absence;
 mod access;
 mod alone;
 mod any;

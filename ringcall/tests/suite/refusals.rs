@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{PATIENT, Pair, over_every_pair};
 use ringcall::{
     CallError, Cause, Client, Context, Failure, FailureClass, HandlerError, Handlers, Items,
-    Refusal, Responder, RunningServer, SendContext, Status, Stream,
+    Missing, Refusal, Responder, RunningServer, SendContext, Status, Stream,
 };
 
 #[ringcall::message]
@@ -316,6 +316,8 @@ fn what_is_passed_on_says_only_that_nothing_ran() {
         Failure { retry_after_ms: 30, ..Failure::refused(Cause::Status(Status::FORBIDDEN)) };
     let passed = Refusal::passing_on(&advice).unwrap();
     assert_eq!((passed.status(), passed.retry_after_ms()), (Status::OVERLOADED, 30));
-    assert!(Refusal::passing_on(&Failure::not_sent(Cause::NoInstance)).is_some());
+    assert!(
+        Refusal::passing_on(&Failure::not_sent(Cause::no_instance(Missing::NoneKnown))).is_some()
+    );
     assert!(Refusal::passing_on(&Failure::unknown(Cause::Expired)).is_none());
 }

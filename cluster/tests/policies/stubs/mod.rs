@@ -18,7 +18,7 @@ use ringcall_cluster::{Balanced, BalancedCall, Connector, Settings};
 use ringcall_core::frame::{Extensions, ReplyHeader, request_flags, tag};
 use ringcall_core::{
     Answer, Attached, Cause, Channel, Chunk, Clock, CloseReason, Codec, Empty, Failure, Instant,
-    METHODS_PAGE, Outgoing, OwnedChannel, Payload, Status, method_id,
+    METHODS_PAGE, Missing, Outgoing, OwnedChannel, Payload, ServiceName, Status, method_id,
 };
 
 pub(crate) use counting::ALLOCATIONS;
@@ -301,6 +301,11 @@ pub(crate) const RETRIED: u8 = request_flags::RETRIED;
 
 pub(crate) fn lost() -> Failure {
     Failure::unknown(Cause::Closed(CloseReason::PeerClosed))
+}
+
+/// Nobody of the service whose instances [`listing`] has.
+pub(crate) fn nobody(why: Missing) -> Failure {
+    Failure::not_sent(Cause::NoInstance { why, service: Some(ServiceName::new(&"s")) })
 }
 
 pub(crate) fn refused() -> Failure {
