@@ -239,9 +239,7 @@ impl Writer {
         complete: impl FnOnce(&mut [u8], usize),
     ) -> (usize, bool) {
         let written = self.len();
-        if !written.is_multiple_of(16) {
-            self.fill_up();
-        }
+        self.fill_up();
         // Before it is completed: by that, for all that the compiler knows, they might change.
         let (len, at) = (self.len(), self.ptr);
         complete(self.written(), written);
@@ -365,31 +363,41 @@ impl Writer {
     /// space for what is stored beyond them: what comes next overwrites it.
     #[inline(always)]
     fn put_zeros(&mut self, missing: usize, room: usize) -> bool {
+        if missing > 16 || !self.store_zeros(room) {
+            return false;
+        }
+        self.len += missing;
+        true
+    }
+
+    /// Stores 16 zeros behind what is written, if there is so much room.
+    #[inline(always)]
+    fn store_zeros(&mut self, room: usize) -> bool {
         debug_assert!(room <= self.space);
-        if missing > 16 || self.len() + 16 > room {
+        if self.len() + 16 > room {
             return false;
         }
         // SAFETY: `len + 16 <= room`, within the block. (test: `writing_agrees_with_a_vec`)
         let end = unsafe { self.ptr.add(self.len()) };
         // SAFETY: as above, memory that is ours alone. (test: `writing_agrees_with_a_vec`)
         unsafe { end.cast::<[u8; 16]>().write([0; 16]) };
-        self.len += missing;
         true
     }
 
     /// Fills a message up to a multiple of 16 that is complete: the zeros do not count towards its limit, and nothing
-    /// follows them.
+    /// follows them. As many are stored as might be missing: how many are would be a branch that goes by lengths of messages.
     #[inline(always)]
     fn fill_up(&mut self) {
-        let missing = self.len().wrapping_neg() & 15;
-        if !self.put_zeros(missing, self.space) {
-            self.fill_block_up(missing);
+        if !self.store_zeros(self.space) {
+            return self.fill_block_up();
         }
+        self.len = (self.len() + 15) & !15;
     }
 
     /// The same at the end of the block.
     #[cold]
-    fn fill_block_up(&mut self, missing: usize) {
+    fn fill_block_up(&mut self) {
+        let missing = self.len().wrapping_neg() & 15;
         (self.limit, self.room) = (self.len() + missing, self.space);
         let padded = self.pad_to(16);
         debug_assert!(padded.is_ok(), "there is always room for them");
