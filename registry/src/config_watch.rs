@@ -263,6 +263,9 @@ impl Applying {
                 }
             }
             SettingNews::Removed { key, version } if self.is_later(&key, version) => {
+                if self.is_cached_later(version) && self.use_cache("the node is behind") {
+                    return;
+                }
                 log::warn!("the setting {key:?} was removed as {version}; what is in force stays");
             }
             SettingNews::Unknown { .. } => {

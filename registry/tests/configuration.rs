@@ -551,6 +551,29 @@ fn a_node_that_is_behind_does_not_take_a_program_back() {
 }
 
 #[test]
+fn nor_does_one_that_has_heard_of_a_removal_and_not_of_what_was_put_since() {
+    let nodes = Nodes::new();
+    let cache = nodes.0.path("shop.setting");
+    let _behind = nodes.node("a", &[]);
+    nodes.at("a").put("shop", "one");
+    let removed = nodes.at("a").remove("shop", Condition::Any).unwrap();
+    let before = wall_clock_ms();
+    eventually("time has passed", || wall_clock_ms() > before);
+    let _ahead = nodes.node("b", &[]);
+    let version = nodes.at("b").put("shop", "two");
+    assert!(version > removed);
+    let (configured, taken) = nodes.follow(nodes.watch(&["b"], "shop").cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    eventually("it is cached", || cache.exists());
+    drop(configured);
+    let (configured, taken) =
+        nodes.follow(nodes.watch(&["a"], "shop").cache(&cache).patience(2 * LONG));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    assert!(configured.wait(LONG));
+    assert_eq!(configured.in_force().map(|it| it.version), Some(version));
+}
+
+#[test]
 fn what_cannot_be_watched_is_refused_at_once() {
     let apply = |_: &str| Ok::<(), String>(());
     let nowhere = ConfigWatch::new(Vec::<String>::new(), "shop").start(apply);
