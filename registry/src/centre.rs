@@ -479,6 +479,10 @@ impl Configuration for Centre {
         if state.watches() + keys.len() > self.0.config.watches_max {
             return Err(Declined::Busy);
         }
+        // Of keys that nobody watches any more there are no more than that, however fast watches come and go.
+        if state.watchers.len() + keys.len() > self.0.config.watches_max {
+            state.watchers.retain(|_, topic| topic.subscribers() > 0);
+        }
         let look = |WatchedKey { key, heard }| {
             let topic = state.watchers.entry(key.clone()).or_insert_with(signal);
             let changes = topic.subscribe().until(cx.draining());
@@ -601,5 +605,34 @@ impl Stream for Telling {
             return Poll::Ready(Some(SettingSaid::UpToDate));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringcall::{Client, Server};
+
+    use super::*;
+    use crate::ConfigurationClient;
+
+    #[test]
+    fn what_nobody_watches_any_more_is_bounded_before_anybody_looks_for_it() {
+        // Nobody tends it.
+        let config = CentreConfig { watches_max: 64, ..CentreConfig::default() };
+        let centre = Centre::open(config).unwrap();
+        let server = Server::bind("127.0.0.1:0").service(centre.clone().into_configuration());
+        let server = server.start().unwrap();
+        let client = ConfigurationClient::<Client>::connect(server.address()).wait().unwrap();
+        let mut taken = 0;
+        while taken < 20 {
+            let key = |number| WatchedKey { key: format!("{taken} {number}"), heard: None };
+            let keys: Vec<_> = (0..32).map(key).collect();
+            // One that was given up may not have ended yet.
+            if client.watch(&keys).wait().is_ok() {
+                taken += 1;
+                assert!(centre.0.state.lock().watchers.len() <= 64);
+            }
+        }
+        server.stop();
     }
 }
