@@ -22,6 +22,7 @@ const KEYS: [&str; 3] = ["one", "two", "three"];
 thread_local! {
     /// A world is one thread, and all its nodes ask this.
     static ASKED: Cell<u64> = const { Cell::new(0) };
+    static IS_SET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A wall clock that goes on, and jumps back and forth by up to a minute.
@@ -33,6 +34,11 @@ fn wall_clock_ms() -> u64 {
 /// A wall clock that is right, and the same everywhere: somebody counts the [seconds](count).
 fn right_clock_ms() -> u64 {
     1_700_000_000_000 + 1000 * ASKED.get()
+}
+
+/// One that is wrong until it is set, as that of a machine that has just started may be.
+fn unset_clock_ms() -> u64 {
+    if IS_SET.get() { right_clock_ms() } else { 1000 }
 }
 
 async fn count(shard: Shard) {
@@ -270,4 +276,50 @@ fn a_removed_key_is_forgotten_once_all_have_heard_so_for_long() {
 fn g20_a_removed_key_is_remembered_while_a_peer_cannot_be_heard() {
     // Where the operator is, nobody serves.
     remembered(0..20, &[NODES[0], NODES[1], "operator"], 1);
+}
+
+/// Serves two nodes that know of these.
+fn two(
+    world: &mut sim::World,
+    peers: [&'static [&'static str]; 2],
+    clocks: [fn() -> u64; 2],
+) -> Rc<Folder> {
+    (ASKED.set(0), IS_SET.set(false));
+    world.chaos(Duration::ZERO);
+    let disks = Rc::new(Folder::new());
+    for ((name, peers), clock) in NODES.into_iter().zip(peers).zip(clocks) {
+        let disks = Rc::clone(&disks);
+        world.server(name, move |shard| {
+            let mut config = CentreConfig::default();
+            config.peers = peers.iter().map(|name| (*name).to_owned()).collect();
+            config.directory = Some(disks.path(name));
+            config.heard = Duration::from_secs(60);
+            config.wall_clock_ms = clock;
+            serve(shard, config)
+        });
+    }
+    disks
+}
+
+async fn changed(shard: &Shard, node: &str, key: &str, text: Option<&str>) {
+    while change(shard, node, key, text.map(str::to_owned)).await.is_none() {
+        shard.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[test]
+fn what_was_not_taken_for_a_clock_that_was_wrong_is_taken_when_it_is_right() {
+    sim::check(0..5, |world| {
+        let _disks = two(world, [&NODES[..2]; 2], [right_clock_ms, unset_clock_ms]);
+        world.client("operator", |shard| async move {
+            shard.spawn(count(shard.clone()));
+            changed(&shard, NODES[0], KEYS[0], Some("1")).await;
+            shard.sleep(Duration::from_secs(20)).await;
+            assert_eq!(all(&shard, NODES[1]).await, Some(All::new()));
+            IS_SET.set(true);
+            shard.sleep(Duration::from_secs(120)).await;
+            let there = all(&shard, NODES[0]).await;
+            assert_eq!(all(&shard, NODES[1]).await, there);
+        });
+    });
 }
