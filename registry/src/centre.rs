@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -128,6 +129,8 @@ struct Disk {
     directory: Option<Directory>,
     /// Keys whose files are older than what is known.
     behind: BTreeSet<String>,
+    /// Which of them was tried last.
+    tried: String,
     /// When it was looked last at the time, and for removed keys that may be forgotten.
     ticked: Instant,
     forgot: Instant,
@@ -178,7 +181,13 @@ impl Centre {
             not_taken: 0,
             not_written: 0,
         };
-        let disk = Disk { directory, behind: BTreeSet::new(), ticked: now, forgot: now };
+        let disk = Disk {
+            directory,
+            behind: BTreeSet::new(),
+            tried: String::new(),
+            ticked: now,
+            forgot: now,
+        };
         Ok(Centre(Arc::new(Shared {
             id,
             peers: Peers::new(config.peers.clone()),
@@ -365,11 +374,14 @@ impl Shared {
         }
     }
 
-    /// Writes what could not be written before.
+    /// Writes what could not be written before, one after the other: what cannot be for long keeps nothing else from it.
     fn write_again(&self, disk: &mut Disk) {
         let Some(directory) = &disk.directory else { return };
-        let behind: Vec<String> = disk.behind.iter().take(WRITTEN_AGAIN).cloned().collect();
-        for key in behind {
+        for _ in 0..WRITTEN_AGAIN {
+            let further = (Bound::Excluded(disk.tried.as_str()), Bound::Unbounded);
+            let mut further = disk.behind.range::<str, _>(further);
+            let Some(key) = further.next().or_else(|| disk.behind.first()).cloned() else { return };
+            disk.tried.clone_from(&key);
             let record = self.state.lock().shelf.get(&key).cloned();
             if record.is_some_and(|record| directory.write(&record).is_err()) {
                 return;

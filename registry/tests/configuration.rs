@@ -353,6 +353,58 @@ fn g21_what_cannot_be_written_is_not_acknowledged_and_what_others_say_is_written
 }
 
 #[test]
+fn g21_a_file_that_cannot_be_written_keeps_no_other_from_it() {
+    let nodes = Nodes::new();
+    let all = ["a", "b"];
+    let [_first, _second] = all.map(|name| nodes.node(name, &all));
+    let keys: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+    let settings: Vec<_> = keys.iter().map(|key| (key.as_str(), "1")).collect();
+    let settings = || {
+        let mut settings = settings.clone();
+        settings.sort_unstable();
+        settings
+    };
+    nodes.at("a").put(&keys[0], "1");
+    nodes.agree(&all, &[("0", "1")]);
+    fs::remove_dir_all(nodes.directory("b")).unwrap();
+    keys.iter().for_each(|key| _ = nodes.at("a").put(key, "1"));
+    nodes.agree(&all, &settings());
+    let written = |name: &str| files(&nodes.directory(name), ".setting");
+    let mut names: Vec<_> =
+        written("a").into_iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names.len(), keys.len());
+    // Where most of them are to be written something else is in the way.
+    let free = names.split_off(39);
+    fs::create_dir(nodes.directory("b.made")).unwrap();
+    for name in &names {
+        fs::create_dir(nodes.directory("b.made").join(name)).unwrap();
+    }
+    fs::rename(nodes.directory("b.made"), nodes.directory("b")).unwrap();
+    let path = nodes.directory("b").join(&free[0]);
+    eventually("the one that can be is written", || path.is_file());
+}
+
+#[test]
+fn the_longest_text_goes_everywhere() {
+    let nodes = Nodes::new();
+    let all = ["a", "b"];
+    let _serving = all.map(|name| nodes.node(name, &all));
+    let (key, text) = ("k".repeat(256), "x".repeat(256 * 1024));
+    let version = nodes.at("a").put(&key, &text);
+    nodes.agree(&all, &[(&key, &text)]);
+    let setting = Setting { key: key.clone(), text: text.clone(), version };
+    let conflict = Err(Declined::Conflict { there: Some(setting) });
+    assert_eq!(nodes.at("b").try_put(&key, &text, Condition::Absent), conflict);
+    let cache = nodes.0.path("cache");
+    let (configured, taken) = nodes.follow(nodes.watch(&["b"], &key).cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), text);
+    eventually("it is cached", || cache.exists());
+    drop(configured);
+    let (_configured, taken) = nodes.follow(nodes.watch(&["nobody"], &key).cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), text);
+}
+
+#[test]
 fn what_may_not_be_is_refused() {
     let nodes = Nodes::new();
     let mut config = nodes.config("a", &[]);
