@@ -48,8 +48,8 @@ pub struct CentreConfig {
     /// For how long it is remembered that a key was removed: 30 days. What a node says of it that has not heard so does not bring
     /// it back.
     pub memory: Duration,
-    /// For how long all peers must have been heard without a break before it is forgotten that a key was removed, so that they have
-    /// heard so, too: 1 h.
+    /// For how long this node must have known that a key was removed, have heard all peers without a break, and been listened to by as
+    /// many nodes, before it is forgotten, so that they have heard so, too: 1 h.
     pub heard: Duration,
     /// How long a node that has started waits for what its peers know before it takes settings and tells watchers what it
     /// knows: 5 s.
@@ -76,6 +76,8 @@ impl Default for CentreConfig {
 
 /// How often it is looked for removed keys that may be forgotten.
 const FORGET: Duration = Duration::from_secs(10);
+/// How many of them are at a time, while others wait for the disk.
+const FORGOTTEN: usize = 16;
 /// How many settings are written at a time that could not be before.
 const WRITTEN_AGAIN: usize = 16;
 /// How many settings a list has.
@@ -131,6 +133,8 @@ struct Disk {
     behind: BTreeSet<String>,
     /// Which of them was tried last.
     tried: String,
+    /// Since when as many nodes listen to this one as there are others.
+    listened: Instant,
     /// When it was looked last at the time, and for removed keys that may be forgotten.
     ticked: Instant,
     forgot: Instant,
@@ -168,7 +172,7 @@ impl Centre {
         let directory = config.directory.as_deref().map(Directory::open).transpose()?;
         if let Some(directory) = &directory {
             directory.read(|record| {
-                shelf.keep(Arc::new(record));
+                shelf.keep(now, Arc::new(record));
                 !shelf.is_beyond()
             })?;
         }
@@ -185,6 +189,7 @@ impl Centre {
             directory,
             behind: BTreeSet::new(),
             tried: String::new(),
+            listened: now,
             ticked: now,
             forgot: now,
         };
@@ -342,7 +347,7 @@ impl Shared {
 
     fn keep(&self, mut state: MutexGuard<'_, State>, record: SettingRecord) {
         let record = Arc::new(record);
-        state.shelf.keep(Arc::clone(&record));
+        state.shelf.keep(MachineClock.now(), Arc::clone(&record));
         if let Some(topic) = state.watchers.get(&record.key) {
             let _ = topic.publish(());
         }
@@ -367,10 +372,13 @@ impl Shared {
         if pause > STOOD_STILL {
             self.peers.stood_still(now);
         }
+        // That they are heard does not mean that they hear this one.
+        if pause > STOOD_STILL || self.changes.subscribers() < self.peers.others() {
+            disk.listened = now;
+        }
         self.write_again(disk);
-        if now.since(disk.forgot) >= FORGET {
+        if now.since(disk.forgot) >= FORGET && !self.forget(now, disk) {
             disk.forgot = now;
-            self.forget(now, disk);
         }
     }
 
@@ -390,23 +398,31 @@ impl Shared {
         }
     }
 
-    /// Forgets keys that were removed long ago, of which all have heard.
-    fn forget(&self, now: Instant, disk: &Disk) {
-        if now.since(self.peers.heard_since()) < self.config.heard {
-            return;
+    /// Forgets keys that were removed long ago, of which all have heard. Says whether there may be more of them.
+    fn forget(&self, now: Instant, disk: &Disk) -> bool {
+        let heard = self.config.heard;
+        if now.since(self.peers.heard_since().max(disk.listened)) < heard {
+            return false;
         }
         let memory = u64::try_from(self.config.memory.as_millis()).unwrap_or(u64::MAX);
         let before = self.wall_ms().saturating_sub(memory);
-        let keys = self.state.lock().shelf.removed_before(before);
-        for key in keys {
+        let keys: Vec<String> = {
+            let state = self.state.lock();
+            let old = state.shelf.removed_before(before, (now, heard));
+            // On disk such a key may be there yet.
+            let old = old.filter(|key| !disk.behind.contains(*key));
+            old.take(FORGOTTEN).cloned().collect()
+        };
+        for key in &keys {
             // A file that stays is one of a removed key, to be forgotten again.
             if let Some(directory) = &disk.directory
-                && let Err(error) = directory.remove(&key)
+                && let Err(error) = directory.remove(key)
             {
                 log::warn!("the file of the removed setting {key:?} cannot be removed: {error}");
             }
-            self.state.lock().shelf.forget(&key);
+            self.state.lock().shelf.forget(key);
         }
+        keys.len() == FORGOTTEN
     }
 }
 

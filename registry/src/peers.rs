@@ -104,6 +104,11 @@ impl Peers {
         others.map(|peer| peer.since.unwrap_or(Instant::FAR)).max().unwrap_or(self.started)
     }
 
+    /// How many other nodes there are, as far as it is known which address is this one's.
+    pub(crate) fn others(&self) -> usize {
+        self.heard.lock().iter().filter(|peer| !peer.is_oneself).count()
+    }
+
     /// This process stood still, or its clock has jumped: in that time nobody was heard.
     pub(crate) fn stood_still(&self, now: Instant) {
         for peer in self.heard.lock().iter_mut() {
