@@ -187,7 +187,7 @@ fn wait(time: Duration) {
 }
 
 /// A key may have any characters, and more of them than a name may have.
-fn file_name(key: &str) -> String {
+pub(crate) fn file_name(key: &str) -> String {
     format!("{}{ENDING}", hash(key.as_bytes()))
 }
 

@@ -120,6 +120,12 @@ pub enum Declined {
     Busy,
     /// The node has just started, and has not heard yet what the others know.
     Starting,
+    /// What is there is of a time more than a day ahead of the node's clock, and what was put in place of it would be later: no other
+    /// node would take it.
+    Ahead {
+        /// What is there: its file in the node's directory.
+        file: String,
+    },
 }
 
 impl fmt::Display for Declined {
@@ -153,6 +159,11 @@ impl fmt::Display for Declined {
             Declined::Starting => {
                 f.write_str("the node has just started, and has not heard the others yet")
             }
+            Declined::Ahead { file } => write!(
+                f,
+                "what is there is of a time more than a day ahead, and no other node takes what is later: a clock is or was wrong. \
+                 When it is right, start the node without the file {file} of its directory, and put the setting anew"
+            ),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ringcall::cluster::Instant;
 
+use crate::directory::file_name;
 use crate::settings::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::stamp::Ahead;
 use crate::{Condition, Declined, Listed, Setting, SettingNews, SettingRecord, Stamp};
@@ -156,6 +157,9 @@ impl Shelf {
             return Err(Declined::NoSuchKey);
         }
         let over = before.map(|before| before.version);
+        if over.is_some_and(|over| over.believed(wall_ms).is_err()) {
+            return Err(Declined::Ahead { file: file_name(&key) });
+        }
         let record = SettingRecord { key, text, version: Stamp::after(over, wall_ms, node), over };
         match self.has_room(&record, 1) {
             true => Ok(record),
@@ -439,6 +443,18 @@ mod tests {
         let of = |time| record("a", Some("1"), stamp(time, 2), None);
         assert!(shelf.judge(WALL, &of(WALL + AHEAD_MAX_MS)).is_ok());
         assert_eq!(shelf.judge(WALL, &of(WALL + AHEAD_MAX_MS + 1)), Err(Ahead));
+    }
+
+    #[test]
+    fn what_no_other_node_would_take_is_not_acknowledged() {
+        let mut shelf = Shelf::new(LIMITS);
+        // Its clock was wrong when it was put, and is not any more.
+        let wrong = record("a", Some("1"), stamp(WALL + AHEAD_MAX_MS + 1, 1), None);
+        shelf.keep(Instant::ZERO, Arc::new(wrong));
+        let ahead = Err(Declined::Ahead { file: file_name("a") });
+        assert_eq!(put(&mut shelf, "a", "2"), ahead);
+        assert_eq!(change(&mut shelf, "a", None, Condition::Any), ahead);
+        assert!(put(&mut shelf, "b", "2").is_ok(), "no other key is carried along");
     }
 
     #[test]

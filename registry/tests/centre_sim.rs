@@ -290,7 +290,8 @@ fn two(
     peers: [&'static [&'static str]; 2],
     clocks: [fn() -> u64; 2],
 ) -> Rc<Folder> {
-    (ASKED.set(0), IS_SET.set(false));
+    ASKED.set(0);
+    IS_SET.set(false);
     world.chaos(Duration::ZERO);
     let disks = Rc::new(Folder::new());
     for ((name, peers), clock) in NODES.into_iter().zip(peers).zip(clocks) {
