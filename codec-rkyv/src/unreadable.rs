@@ -43,8 +43,7 @@ pub fn take_reason() -> Option<String> {
 /// What one of serde's own errors says of the type that was wanted: names of its fields and variants, what was expected. The
 /// values that it met are left out, and so are errors that anybody else has made.
 fn about_the_type(text: &str) -> Option<String> {
-    // Those of JSON say where.
-    let text = text.rfind(" at line ").map_or(text, |end| &text[..end]);
+    let text = without_place(text);
     if matches!(text, "nested too deeply" | "takes too much memory") {
         return Some(text.to_owned());
     }
@@ -66,6 +65,17 @@ fn about_the_type(text: &str) -> Option<String> {
     // What was met comes before it, and may say the same.
     let expected = text.rsplit_once(", expected ").filter(|_| !has_none);
     Some(expected.map_or_else(|| met.to_owned(), |(_, what)| format!("{met}, expected {what}")))
+}
+
+/// Errors of JSON say where they are, behind all else. Those of MessagePack do not, and what they met may say the same before that.
+fn without_place(text: &str) -> &str {
+    let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+    let place = text.rsplit_once(" at line ").filter(|(_, place)| {
+        place
+            .split_once(" column ")
+            .is_some_and(|(line, column)| is_number(line) && is_number(column))
+    });
+    place.map_or(text, |(text, _)| text)
 }
 
 #[cfg(test)]
@@ -90,6 +100,11 @@ mod tests {
             said("unknown field `a, expected secret`, there are no fields"),
             "a field that is not known"
         );
+        // MessagePack says no place, and what it met may look like one.
+        for place in [" at line ", " at line 1 column 2", " at line 1 column 2`"] {
+            let met = format!("unknown variant `a, expected secret{place}`, expected `Cash`");
+            assert_eq!(said(&met), "a variant that is not known, expected `Cash`");
+        }
         assert_eq!(said("wrong msgpack marker FixStr(6)"), "a value of another type");
         assert_eq!(said("secret"), "");
         assert_eq!(because_of(&"secret", "no JSON"), Invalid);

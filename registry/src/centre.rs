@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub struct CentreConfig {
     /// For how long it is remembered that a key was removed: 30 days. What a node says of it that has not heard so does not bring
     /// it back.
     pub memory: Duration,
-    /// For how long all peers must have been heard without a break before it is forgotten that a key was removed, so that they have
-    /// heard so, too: 1 h.
+    /// For how long this node must have known that a key was removed, have heard all peers without a break, and been listened to by as
+    /// many nodes, before it is forgotten, so that they have heard so, too: 1 h.
     pub heard: Duration,
     /// How long a node that has started waits for what its peers know before it takes settings and tells watchers what it
     /// knows: 5 s.
@@ -75,6 +76,8 @@ impl Default for CentreConfig {
 
 /// How often it is looked for removed keys that may be forgotten.
 const FORGET: Duration = Duration::from_secs(10);
+/// How many of them are at a time, while others wait for the disk.
+const FORGOTTEN: usize = 16;
 /// How many settings are written at a time that could not be before.
 const WRITTEN_AGAIN: usize = 16;
 /// How many settings a list has.
@@ -128,6 +131,10 @@ struct Disk {
     directory: Option<Directory>,
     /// Keys whose files are older than what is known.
     behind: BTreeSet<String>,
+    /// Which of them was tried last.
+    tried: String,
+    /// Since when as many nodes listen to this one as there are others.
+    listened: Instant,
     /// When it was looked last at the time, and for removed keys that may be forgotten.
     ticked: Instant,
     forgot: Instant,
@@ -165,7 +172,7 @@ impl Centre {
         let directory = config.directory.as_deref().map(Directory::open).transpose()?;
         if let Some(directory) = &directory {
             directory.read(|record| {
-                shelf.keep(Arc::new(record));
+                shelf.keep(now, Arc::new(record));
                 !shelf.is_beyond()
             })?;
         }
@@ -178,7 +185,14 @@ impl Centre {
             not_taken: 0,
             not_written: 0,
         };
-        let disk = Disk { directory, behind: BTreeSet::new(), ticked: now, forgot: now };
+        let disk = Disk {
+            directory,
+            behind: BTreeSet::new(),
+            tried: String::new(),
+            listened: now,
+            ticked: now,
+            forgot: now,
+        };
         Ok(Centre(Arc::new(Shared {
             id,
             peers: Peers::new(config.peers.clone()),
@@ -333,7 +347,7 @@ impl Shared {
 
     fn keep(&self, mut state: MutexGuard<'_, State>, record: SettingRecord) {
         let record = Arc::new(record);
-        state.shelf.keep(Arc::clone(&record));
+        state.shelf.keep(MachineClock.now(), Arc::clone(&record));
         if let Some(topic) = state.watchers.get(&record.key) {
             let _ = topic.publish(());
         }
@@ -358,18 +372,24 @@ impl Shared {
         if pause > STOOD_STILL {
             self.peers.stood_still(now);
         }
+        // That they are heard does not mean that they hear this one.
+        if pause > STOOD_STILL || self.changes.subscribers() < self.peers.others() {
+            disk.listened = now;
+        }
         self.write_again(disk);
-        if now.since(disk.forgot) >= FORGET {
+        if now.since(disk.forgot) >= FORGET && !self.forget(now, disk) {
             disk.forgot = now;
-            self.forget(now, disk);
         }
     }
 
-    /// Writes what could not be written before.
+    /// Writes what could not be written before, one after the other: what cannot be for long keeps nothing else from it.
     fn write_again(&self, disk: &mut Disk) {
         let Some(directory) = &disk.directory else { return };
-        let behind: Vec<String> = disk.behind.iter().take(WRITTEN_AGAIN).cloned().collect();
-        for key in behind {
+        for _ in 0..WRITTEN_AGAIN {
+            let further = (Bound::Excluded(disk.tried.as_str()), Bound::Unbounded);
+            let mut further = disk.behind.range::<str, _>(further);
+            let Some(key) = further.next().or_else(|| disk.behind.first()).cloned() else { return };
+            disk.tried.clone_from(&key);
             let record = self.state.lock().shelf.get(&key).cloned();
             if record.is_some_and(|record| directory.write(&record).is_err()) {
                 return;
@@ -378,23 +398,31 @@ impl Shared {
         }
     }
 
-    /// Forgets keys that were removed long ago, of which all have heard.
-    fn forget(&self, now: Instant, disk: &Disk) {
-        if now.since(self.peers.heard_since()) < self.config.heard {
-            return;
+    /// Forgets keys that were removed long ago, of which all have heard. Says whether there may be more of them.
+    fn forget(&self, now: Instant, disk: &Disk) -> bool {
+        let heard = self.config.heard;
+        if now.since(self.peers.heard_since().max(disk.listened)) < heard {
+            return false;
         }
         let memory = u64::try_from(self.config.memory.as_millis()).unwrap_or(u64::MAX);
         let before = self.wall_ms().saturating_sub(memory);
-        let keys = self.state.lock().shelf.removed_before(before);
-        for key in keys {
+        let keys: Vec<String> = {
+            let state = self.state.lock();
+            let old = state.shelf.removed_before(before, (now, heard));
+            // On disk such a key may be there yet.
+            let old = old.filter(|key| !disk.behind.contains(*key));
+            old.take(FORGOTTEN).cloned().collect()
+        };
+        for key in &keys {
             // A file that stays is one of a removed key, to be forgotten again.
             if let Some(directory) = &disk.directory
-                && let Err(error) = directory.remove(&key)
+                && let Err(error) = directory.remove(key)
             {
                 log::warn!("the file of the removed setting {key:?} cannot be removed: {error}");
             }
-            self.state.lock().shelf.forget(&key);
+            self.state.lock().shelf.forget(key);
         }
+        keys.len() == FORGOTTEN
     }
 }
 
@@ -478,6 +506,10 @@ impl Configuration for Centre {
         let mut state = self.0.state.lock();
         if state.watches() + keys.len() > self.0.config.watches_max {
             return Err(Declined::Busy);
+        }
+        // Of keys that nobody watches any more there are no more than that, however fast watches come and go.
+        if state.watchers.len() + keys.len() > self.0.config.watches_max {
+            state.watchers.retain(|_, topic| topic.subscribers() > 0);
         }
         let look = |WatchedKey { key, heard }| {
             let topic = state.watchers.entry(key.clone()).or_insert_with(signal);
@@ -601,5 +633,34 @@ impl Stream for Telling {
             return Poll::Ready(Some(SettingSaid::UpToDate));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringcall::{Client, Server};
+
+    use super::*;
+    use crate::ConfigurationClient;
+
+    #[test]
+    fn what_nobody_watches_any_more_is_bounded_before_anybody_looks_for_it() {
+        // Nobody tends it.
+        let config = CentreConfig { watches_max: 64, ..CentreConfig::default() };
+        let centre = Centre::open(config).unwrap();
+        let server = Server::bind("127.0.0.1:0").service(centre.clone().into_configuration());
+        let server = server.start().unwrap();
+        let client = ConfigurationClient::<Client>::connect(server.address()).wait().unwrap();
+        let mut taken = 0;
+        while taken < 20 {
+            let key = |number| WatchedKey { key: format!("{taken} {number}"), heard: None };
+            let keys: Vec<_> = (0..32).map(key).collect();
+            // One that was given up may not have ended yet.
+            if client.watch(&keys).wait().is_ok() {
+                taken += 1;
+                assert!(centre.0.state.lock().watchers.len() <= 64);
+            }
+        }
+        server.stop();
     }
 }

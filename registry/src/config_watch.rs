@@ -44,7 +44,8 @@ use crate::{
 /// ```
 ///
 /// * **A text that is refused** (an error, or a panic) leaves the former in force. It is logged, with key and version, and
-///   [counted](Configured::refused). A text that is the one in force is not handed over again.
+///   [counted](Configured::refused). A text that is the one in force is not handed over again, unless
+///   one was refused in between: of that a part may have been put in force. Whoever puts the former again goes back to it.
 /// * **A setting that is removed** leaves the last text in force, until the program starts again.
 /// * **Without any node** what is in force stays. At the start the [cache](ConfigWatch::cache) has the last text.
 #[derive(Clone, Debug)]
@@ -142,8 +143,15 @@ impl ConfigWatch {
     ) {
         let ConfigWatch { addresses, key, cache, patience, .. } = self;
         let apply = move |text: &str| apply(text).map_err(|error| error.to_string());
-        let applying =
-            Applying { key, cache, apply: Box::new(apply), heard: None, text: None, shared };
+        let applying = Applying {
+            key,
+            cache,
+            apply: Box::new(apply),
+            heard: None,
+            text: None,
+            is_unsure: false,
+            shared,
+        };
         let applying = RefCell::new(applying);
         let outage = |reason| log::warn!("no centre can be watched: {reason}");
         let watch = async |client| watch(&applying, client).await;
@@ -245,6 +253,8 @@ struct Applying {
     heard: Option<Stamp>,
     /// The text that is in force.
     text: Option<String>,
+    /// Another one was refused since, of which a part may be in force.
+    is_unsure: bool,
     shared: Arc<Shared>,
 }
 
@@ -263,6 +273,9 @@ impl Applying {
                 }
             }
             SettingNews::Removed { key, version } if self.is_later(&key, version) => {
+                if self.is_cached_later(version) && self.use_cache("the node is behind") {
+                    return;
+                }
                 log::warn!("the setting {key:?} was removed as {version}; what is in force stays");
             }
             SettingNews::Unknown { .. } => {
@@ -291,12 +304,14 @@ impl Applying {
     /// Says whether it is in force.
     fn apply(&mut self, setting: &Setting, is_cached: bool) -> bool {
         let Setting { key, text, version } = setting;
-        let is_same = self.text.as_ref() == Some(text);
+        let is_same = !self.is_unsure && self.text.as_ref() == Some(text);
         if !is_same && let Err(reason) = self.try_apply(text) {
             log::error!("version {version} of the setting {key:?} is refused: {reason}");
             self.shared.state.lock().refused += 1;
+            self.is_unsure = true;
             return false;
         }
+        self.is_unsure = false;
         log::info!("version {version} of the setting {key:?} is in force");
         self.text = Some(text.clone());
         let mut state = self.shared.state.lock();

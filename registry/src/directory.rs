@@ -15,6 +15,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, process, str};
 
@@ -186,7 +187,7 @@ fn wait(time: Duration) {
 }
 
 /// A key may have any characters, and more of them than a name may have.
-fn file_name(key: &str) -> String {
+pub(crate) fn file_name(key: &str) -> String {
     format!("{}{ENDING}", hash(key.as_bytes()))
 }
 
@@ -205,10 +206,13 @@ fn replace(path: &Path, new: &Path, bytes: &[u8], folder: &File) -> io::Result<(
 
 /// Writes a setting to a file of its own, as a [cache](crate::ConfigWatch::cache).
 pub(crate) fn write_file(path: &Path, record: &SettingRecord) -> io::Result<()> {
-    // Several processes of a machine may have one cache: each writes a file of its own.
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    // Several processes of a machine may have one cache, and several threads of one: each time it is a file of its own.
     let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}{NEW}", process::id()));
-    replace(path, Path::new(&new), &format(record), &folder_of(path)?)
+    new.push(format!(".{}-{}{NEW}", process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    let replaced = replace(path, Path::new(&new), &format(record), &folder_of(path)?);
+    // Nobody else comes to it.
+    replaced.inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 /// The folder that something is in.
@@ -357,6 +361,32 @@ mod tests {
             let read = parse(&with_checksum(&format!("version {time} 1\nover none\nkey {key}\ntext\n")));
             prop_assert_eq!(read.is_ok(), is_key(&key) && time <= u64::MAX / 2);
         }
+    }
+
+    #[test]
+    fn a_file_that_two_threads_write_is_one_of_theirs() {
+        let folder = std::env::temp_dir().join(format!("ringcall-two-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("shop.setting");
+        let record = |number: u64| SettingRecord {
+            key: "shop".to_owned(),
+            text: Some(number.to_string().repeat(100_000)),
+            version: Stamp { time: number, node: 1 },
+            over: None,
+        };
+        std::thread::scope(|scope| {
+            for thread in 1..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write_file(path, &record(thread)).unwrap();
+                        let read = read_file(path).unwrap();
+                        assert_eq!(read, record(read.version.time));
+                    }
+                });
+            }
+        });
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub(crate) const LISTENERS_MAX: usize = 32;
 /// An address that leads to this node is asked again, since it may be a name that leads elsewhere later.
 const ONESELF_AGAIN: Duration = Duration::from_secs(30);
 
+/// What was of a time too far ahead is heard again, since it may be this node's clock that was wrong, and time passes.
+const AHEAD_AGAIN: Duration = Duration::from_secs(60);
+
 /// A node that listens to others.
 pub(crate) trait Listens: Clone + 'static {
     /// What it hears of, for logs.
@@ -77,6 +80,8 @@ enum End {
     Oneself,
     /// It was heard, or not, until this happened.
     Until(String),
+    /// It is to tell all of it once more.
+    Again,
 }
 
 impl Peers {
@@ -97,6 +102,11 @@ impl Peers {
         let heard = self.heard.lock();
         let others = heard.iter().filter(|peer| !peer.is_oneself);
         others.map(|peer| peer.since.unwrap_or(Instant::FAR)).max().unwrap_or(self.started)
+    }
+
+    /// How many other nodes there are, as far as it is known which address is this one's.
+    pub(crate) fn others(&self) -> usize {
+        self.heard.lock().iter().filter(|peer| !peer.is_oneself).count()
     }
 
     /// This process stood still, or its clock has jumped: in that time nobody was heard.
@@ -138,11 +148,14 @@ async fn listen_to<L: Listens>(node: &L, shard: &Shard, peer: usize) {
     loop {
         let begun = MachineClock.now();
         let end = listen_once(node, shard, peer).await;
-        node.peers().change(peer, |it| {
-            it.since = None;
-            it.is_oneself = matches!(end, End::Oneself);
-        });
+        if !matches!(end, End::Again) {
+            node.peers().change(peer, |it| {
+                it.since = None;
+                it.is_oneself = matches!(end, End::Oneself);
+            });
+        }
         let again = match end {
+            End::Again => None,
             End::Oneself => Some(ONESELF_AGAIN),
             End::Until(reason) => {
                 log::warn!("hears of no {} from the node at {address}: {reason}", L::WHAT);
@@ -165,19 +178,25 @@ async fn listen_once<L: Listens>(node: &L, shard: &Shard, peer: usize) -> End {
         Ok(said) => said,
         Err(reason) => return End::Until(reason),
     };
-    let mut is_ahead = false;
+    let mut ahead = None;
     while let Some(item) = L::next(&mut said).await {
         match item {
             Err(reason) => return End::Until(reason),
             Ok(Heard::Node(id)) if id == node.id() => return End::Oneself,
             Ok(Heard::Node(_)) => log::info!("hears of {} from the node at {address}", L::WHAT),
-            Ok(Heard::UpToDate) => node.peers().change(peer, |it| {
+            Ok(Heard::UpToDate) => {
                 let now = MachineClock.now();
-                it.up_to_date = Some(now);
-                it.since.get_or_insert(now);
-            }),
+                node.peers().change(peer, |it| {
+                    it.up_to_date = Some(now);
+                    it.since.get_or_insert(now);
+                });
+                if ahead.is_some_and(|ahead| now.since(ahead) >= AHEAD_AGAIN) {
+                    return End::Again;
+                }
+            }
             Ok(Heard::News(news)) => {
-                if node.take(news).await == Err(Ahead) && !std::mem::replace(&mut is_ahead, true) {
+                if node.take(news).await == Err(Ahead) && ahead.is_none() {
+                    ahead = Some(MachineClock.now());
                     log::error!(
                         "the node at {address} says something of a time more than a day ahead, which does \
                          not count: a clock is wrong"

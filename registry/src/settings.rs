@@ -8,6 +8,8 @@ use crate::Stamp;
 pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// Of a text.
 pub(crate) const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// How many characters of what a node says are shown.
+const SHOWN_MAX: usize = 200;
 /// How many keys one watch may have.
 pub(crate) const KEYS_OF_A_WATCH_MAX: usize = 64;
 
@@ -120,6 +122,12 @@ pub enum Declined {
     Busy,
     /// The node has just started, and has not heard yet what the others know.
     Starting,
+    /// What is there is of a time more than a day ahead of the node's clock, and what was put in place of it would be later: no other
+    /// node would take it.
+    Ahead {
+        /// What is there: its file in the node's directory.
+        file: String,
+    },
 }
 
 impl fmt::Display for Declined {
@@ -142,6 +150,7 @@ impl fmt::Display for Declined {
                  `CentreConfig::directory` (`--directory`)",
             ),
             Declined::NotWritten { what } => {
+                let what = shown(what);
                 write!(f, "it could not be written to disk (it may be there all the same): {what}")
             }
             Declined::BadWatch => {
@@ -153,11 +162,23 @@ impl fmt::Display for Declined {
             Declined::Starting => {
                 f.write_str("the node has just started, and has not heard the others yet")
             }
+            Declined::Ahead { file } => write!(
+                f,
+                "what is there is of a time more than a day ahead, and no other node takes what is later: a clock is or was wrong. \
+                 When it is right, start the node without the file {} of its directory, and put the setting anew",
+                shown(file)
+            ),
         }
     }
 }
 
 impl std::error::Error for Declined {}
+
+/// What a node says, which may be anything, as a part of a line.
+fn shown(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(SHOWN_MAX).map(shown).collect()
+}
 
 /// A key to watch.
 #[ringcall::message]
@@ -283,4 +304,20 @@ pub trait ConfigurationReplication {
         &self,
         cx: &ringcall::Context,
     ) -> Result<impl ringcall::Stream<Item = SettingSaid>, Declined>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_is_a_part_of_a_line() {
+        let said = format!("no room\nERROR \u{1b}[2J{}", "x".repeat(10_000));
+        for declined in
+            [Declined::NotWritten { what: said.clone() }, Declined::Ahead { file: said.clone() }]
+        {
+            let line = declined.to_string();
+            assert!(line.contains("no room ERROR  [2Jx") && line.len() < 1000, "{line}");
+        }
+    }
 }

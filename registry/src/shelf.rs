@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ringcall::cluster::Instant;
+
+use crate::directory::file_name;
 use crate::settings::{KEY_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::stamp::Ahead;
 use crate::{Condition, Declined, Listed, Setting, SettingNews, SettingRecord, Stamp};
@@ -43,6 +47,8 @@ pub(crate) struct Shelf {
 struct Kept {
     record: Arc<SettingRecord>,
     place: u64,
+    /// When it was taken, or read from disk.
+    since: Instant,
 }
 
 /// What is to become of something that another node says.
@@ -151,6 +157,9 @@ impl Shelf {
             return Err(Declined::NoSuchKey);
         }
         let over = before.map(|before| before.version);
+        if over.is_some_and(|over| over.believed(wall_ms).is_err()) {
+            return Err(Declined::Ahead { file: file_name(&key) });
+        }
         let record = SettingRecord { key, text, version: Stamp::after(over, wall_ms, node), over };
         match self.has_room(&record, 1) {
             true => Ok(record),
@@ -205,28 +214,35 @@ impl Shelf {
     }
 
     /// Keeps what has been judged, or was read from disk.
-    pub(crate) fn keep(&mut self, record: Arc<SettingRecord>) {
+    pub(crate) fn keep(&mut self, since: Instant, record: Arc<SettingRecord>) {
         self.forget(&record.key);
         self.bytes += record.bytes();
         self.removed += usize::from(record.text.is_none());
         let place = self.places;
         self.places += 1;
         self.order.insert(place, Arc::clone(&record));
-        self.kept.insert(record.key.clone(), Kept { record, place });
+        self.kept.insert(record.key.clone(), Kept { record, place, since });
     }
 
     pub(crate) fn forget(&mut self, key: &str) {
-        let Some(Kept { record, place }) = self.kept.remove(key) else { return };
+        let Some(Kept { record, place, .. }) = self.kept.remove(key) else { return };
         self.order.remove(&place);
         self.bytes -= record.bytes();
         self.removed -= usize::from(record.text.is_none());
     }
 
-    /// Keys that were removed before this time.
-    pub(crate) fn removed_before(&self, time_ms: u64) -> Vec<String> {
-        let all = self.kept.values().map(|kept| &kept.record);
-        let old = all.filter(|record| record.text.is_none() && record.version.time < time_ms);
-        old.map(|record| record.key.clone()).collect()
+    /// Keys that were removed before this time of a wall clock, which may jump, and of which this node has known so for that long.
+    pub(crate) fn removed_before(
+        &self,
+        time_ms: u64,
+        (now, known): (Instant, Duration),
+    ) -> impl Iterator<Item = &String> {
+        let old = move |kept: &&Kept| {
+            let Kept { record, since, .. } = kept;
+            let is_old = record.text.is_none() && record.version.time < time_ms;
+            is_old && now.since(*since) >= known
+        };
+        self.kept.values().filter(old).map(|kept| &kept.record.key)
     }
 
     // ---- what there is ----
@@ -297,7 +313,7 @@ mod tests {
         let text = text.map(str::to_owned);
         let record = shelf.change((WALL, 1), key.to_owned(), text, condition)?;
         let version = record.version;
-        shelf.keep(Arc::new(record));
+        shelf.keep(Instant::ZERO, Arc::new(record));
         Ok(version)
     }
 
@@ -305,7 +321,7 @@ mod tests {
     fn merge(shelf: &mut Shelf, record: &SettingRecord) -> Verdict {
         let verdict = shelf.judge(WALL, record).expect("it is of a time that may be");
         if is_news(verdict) {
-            shelf.keep(Arc::new(record.clone()));
+            shelf.keep(Instant::ZERO, Arc::new(record.clone()));
         }
         verdict
     }
@@ -368,7 +384,7 @@ mod tests {
             let text = "x".repeat(length);
             let said = record(&key, Some(&text), stamp(time, 1), None);
             if let Ok(Verdict::Later { .. }) = shelf.judge(WALL, &said) {
-                shelf.keep(Arc::new(said));
+                shelf.keep(Instant::ZERO, Arc::new(said));
             }
             for kept in known(&shelf) {
                 prop_assert!(kept.check().is_ok() && kept.version.time <= WALL + AHEAD_MAX_MS);
@@ -430,6 +446,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_other_node_would_take_is_not_acknowledged() {
+        let mut shelf = Shelf::new(LIMITS);
+        // Its clock was wrong when it was put, and is not any more.
+        let wrong = record("a", Some("1"), stamp(WALL + AHEAD_MAX_MS + 1, 1), None);
+        shelf.keep(Instant::ZERO, Arc::new(wrong));
+        let ahead = Err(Declined::Ahead { file: file_name("a") });
+        assert_eq!(put(&mut shelf, "a", "2"), ahead);
+        assert_eq!(change(&mut shelf, "a", None, Condition::Any), ahead);
+        assert!(put(&mut shelf, "b", "2").is_ok(), "no other key is carried along");
+    }
+
+    #[test]
     fn there_is_a_bound_of_keys_and_of_those_that_were_removed() {
         let mut shelf = Shelf::new(Limits { keys_max: 3, ..LIMITS });
         let full = Err(Declined::Full { keys_max: 3, bytes_max: 1 << 20 });
@@ -451,7 +479,11 @@ mod tests {
         }
         assert_eq!(change(&mut shelf, "other 0", None, Condition::Any), full);
         // Until some are forgotten.
-        assert_eq!(shelf.removed_before(WALL + 3), ["a", "b", "c"]);
+        let removed = |now| -> Vec<_> {
+            shelf.removed_before(WALL + 3, (now, Duration::from_secs(1))).collect()
+        };
+        assert_eq!(removed(Instant::ZERO + Duration::from_secs(1)), ["a", "b", "c"]);
+        assert!(removed(Instant::ZERO).is_empty(), "it has known so for no time");
         shelf.forget("a");
         change(&mut shelf, "other 0", None, Condition::Any).unwrap();
     }

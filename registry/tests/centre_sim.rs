@@ -5,6 +5,7 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ const KEYS: [&str; 3] = ["one", "two", "three"];
 thread_local! {
     /// A world is one thread, and all its nodes ask this.
     static ASKED: Cell<u64> = const { Cell::new(0) };
+    static IS_SET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A wall clock that goes on, and jumps back and forth by up to a minute.
@@ -33,6 +35,16 @@ fn wall_clock_ms() -> u64 {
 /// A wall clock that is right, and the same everywhere: somebody counts the [seconds](count).
 fn right_clock_ms() -> u64 {
     1_700_000_000_000 + 1000 * ASKED.get()
+}
+
+/// One that is wrong until it is set, as that of a machine that has just started may be.
+fn unset_clock_ms() -> u64 {
+    if IS_SET.get() { right_clock_ms() } else { 1000 }
+}
+
+/// One that is right until it is set, to a month later.
+fn jumping_clock_ms() -> u64 {
+    right_clock_ms() + if IS_SET.get() { 31 * 24 * 3600 * 1000 } else { 0 }
 }
 
 async fn count(shard: Shard) {
@@ -270,4 +282,124 @@ fn a_removed_key_is_forgotten_once_all_have_heard_so_for_long() {
 fn g20_a_removed_key_is_remembered_while_a_peer_cannot_be_heard() {
     // Where the operator is, nobody serves.
     remembered(0..20, &[NODES[0], NODES[1], "operator"], 1);
+}
+
+/// Serves two nodes that know of these.
+fn two(
+    world: &mut sim::World,
+    peers: [&'static [&'static str]; 2],
+    clocks: [fn() -> u64; 2],
+) -> Rc<Folder> {
+    ASKED.set(0);
+    IS_SET.set(false);
+    world.chaos(Duration::ZERO);
+    let disks = Rc::new(Folder::new());
+    for ((name, peers), clock) in NODES.into_iter().zip(peers).zip(clocks) {
+        let disks = Rc::clone(&disks);
+        world.server(name, move |shard| {
+            let mut config = CentreConfig::default();
+            config.peers = peers.iter().map(|name| (*name).to_owned()).collect();
+            config.directory = Some(disks.path(name));
+            config.heard = Duration::from_secs(60);
+            config.wall_clock_ms = clock;
+            serve(shard, config)
+        });
+    }
+    disks
+}
+
+async fn changed(shard: &Shard, node: &str, key: &str, text: Option<&str>) {
+    while change(shard, node, key, text.map(str::to_owned)).await.is_none() {
+        shard.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[test]
+fn what_was_not_taken_for_a_clock_that_was_wrong_is_taken_when_it_is_right() {
+    sim::check(0..5, |world| {
+        let _disks = two(world, [&NODES[..2]; 2], [right_clock_ms, unset_clock_ms]);
+        world.client("operator", |shard| async move {
+            shard.spawn(count(shard.clone()));
+            changed(&shard, NODES[0], KEYS[0], Some("1")).await;
+            shard.sleep(Duration::from_secs(20)).await;
+            assert_eq!(all(&shard, NODES[1]).await, Some(All::new()));
+            IS_SET.set(true);
+            shard.sleep(Duration::from_secs(120)).await;
+            let there = all(&shard, NODES[0]).await;
+            assert_eq!(all(&shard, NODES[1]).await, there);
+        });
+    });
+}
+
+/// How many removed keys the first node remembers.
+async fn removed(shard: &Shard) -> u64 {
+    let client = shard.connect(NODES[0]).await.expect("it serves");
+    let status = ConfigurationClient::new(client).status().await;
+    status.expect("it answers").to_owned().removed
+}
+
+#[test]
+fn g20_a_clock_that_jumps_makes_no_node_forget_what_others_have_not_heard() {
+    sim::check(0..5, |world| {
+        let _disks = two(world, [&NODES[..2]; 2], [jumping_clock_ms, right_clock_ms]);
+        world.client("operator", |shard| async move {
+            shard.spawn(count(shard.clone()));
+            changed(&shard, NODES[0], KEYS[0], Some("1")).await;
+            // All have been heard for long.
+            shard.sleep(Duration::from_secs(100)).await;
+            changed(&shard, NODES[0], KEYS[0], None).await;
+            IS_SET.set(true);
+            shard.sleep(Duration::from_secs(30)).await;
+            assert_eq!(removed(&shard).await, 1);
+            shard.sleep(Duration::from_secs(60)).await;
+            assert_eq!(removed(&shard).await, 0);
+        });
+    });
+}
+
+#[test]
+fn g20_a_removed_key_is_remembered_while_a_peer_does_not_listen() {
+    sim::check(0..5, |world| {
+        let _disks = two(world, [&NODES[..2], &[]], [jumping_clock_ms, right_clock_ms]);
+        world.client("operator", |shard| async move {
+            shard.spawn(count(shard.clone()));
+            changed(&shard, NODES[1], KEYS[0], Some("1")).await;
+            while all(&shard, NODES[0]).await.is_none_or(|all| all.is_empty()) {
+                shard.sleep(Duration::from_secs(1)).await;
+            }
+            changed(&shard, NODES[0], KEYS[0], None).await;
+            shard.sleep(Duration::from_secs(100)).await;
+            IS_SET.set(true);
+            shard.sleep(Duration::from_secs(100)).await;
+            assert_eq!(removed(&shard).await, 1);
+        });
+    });
+}
+
+#[test]
+fn g20_a_removal_that_could_not_be_written_is_not_forgotten() {
+    sim::check(0..5, |world| {
+        let disks = two(world, [&NODES[..2]; 2], [jumping_clock_ms, right_clock_ms]);
+        world.client("operator", |shard| async move {
+            shard.spawn(count(shard.clone()));
+            changed(&shard, NODES[1], KEYS[0], Some("1")).await;
+            while all(&shard, NODES[0]).await.is_none_or(|all| all.is_empty()) {
+                shard.sleep(Duration::from_secs(1)).await;
+            }
+            // A disk that is away for a while.
+            let (there, away) = (disks.path(NODES[0]), disks.path("away"));
+            fs::rename(&there, &away).unwrap();
+            changed(&shard, NODES[1], KEYS[0], None).await;
+            shard.sleep(Duration::from_secs(100)).await;
+            IS_SET.set(true);
+            shard.sleep(Duration::from_secs(100)).await;
+            fs::rename(&away, &there).unwrap();
+            shard.sleep(Duration::from_secs(5)).await;
+            // A node that starts again does not say that it is there.
+            for path in files(&there, ".setting") {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(text.ends_with("\nremoved\n"), "{text}");
+            }
+        });
+    });
 }

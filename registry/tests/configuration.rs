@@ -353,6 +353,58 @@ fn g21_what_cannot_be_written_is_not_acknowledged_and_what_others_say_is_written
 }
 
 #[test]
+fn g21_a_file_that_cannot_be_written_keeps_no_other_from_it() {
+    let nodes = Nodes::new();
+    let all = ["a", "b"];
+    let [_first, _second] = all.map(|name| nodes.node(name, &all));
+    let keys: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+    let settings: Vec<_> = keys.iter().map(|key| (key.as_str(), "1")).collect();
+    let settings = || {
+        let mut settings = settings.clone();
+        settings.sort_unstable();
+        settings
+    };
+    nodes.at("a").put(&keys[0], "1");
+    nodes.agree(&all, &[("0", "1")]);
+    fs::remove_dir_all(nodes.directory("b")).unwrap();
+    keys.iter().for_each(|key| _ = nodes.at("a").put(key, "1"));
+    nodes.agree(&all, &settings());
+    let written = |name: &str| files(&nodes.directory(name), ".setting");
+    let mut names: Vec<_> =
+        written("a").into_iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names.len(), keys.len());
+    // Where most of them are to be written something else is in the way.
+    let free = names.split_off(39);
+    fs::create_dir(nodes.directory("b.made")).unwrap();
+    for name in &names {
+        fs::create_dir(nodes.directory("b.made").join(name)).unwrap();
+    }
+    fs::rename(nodes.directory("b.made"), nodes.directory("b")).unwrap();
+    let path = nodes.directory("b").join(&free[0]);
+    eventually("the one that can be is written", || path.is_file());
+}
+
+#[test]
+fn the_longest_text_goes_everywhere() {
+    let nodes = Nodes::new();
+    let all = ["a", "b"];
+    let _serving = all.map(|name| nodes.node(name, &all));
+    let (key, text) = ("k".repeat(256), "x".repeat(256 * 1024));
+    let version = nodes.at("a").put(&key, &text);
+    nodes.agree(&all, &[(&key, &text)]);
+    let setting = Setting { key: key.clone(), text: text.clone(), version };
+    let conflict = Err(Declined::Conflict { there: Some(setting) });
+    assert_eq!(nodes.at("b").try_put(&key, &text, Condition::Absent), conflict);
+    let cache = nodes.0.path("cache");
+    let (configured, taken) = nodes.follow(nodes.watch(&["b"], &key).cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), text);
+    eventually("it is cached", || cache.exists());
+    drop(configured);
+    let (_configured, taken) = nodes.follow(nodes.watch(&["nobody"], &key).cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), text);
+}
+
+#[test]
 fn what_may_not_be_is_refused() {
     let nodes = Nodes::new();
     let mut config = nodes.config("a", &[]);
@@ -428,13 +480,16 @@ fn a_text_that_is_refused_leaves_the_former_in_force() {
         eventually("it is refused", || configured.refused() == 1 + refused as u64);
         assert_eq!(configured.in_force().unwrap().version, first);
     }
-    // The same text as is in force is nothing new, but its version is.
+    // What was refused may have been put in force in part, so the same text is handed over again.
+    operator.put("shop", "one");
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "one");
+    // Now it is nothing new, but its version is.
     let same = operator.put("shop", "one");
     eventually("its version is known", || configured.in_force().unwrap().version == same);
     operator.remove("shop", Condition::Any).unwrap();
     operator.put("shop", "two");
     assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
-    eventually("it is in force", || (configured.taken(), configured.refused()) == (2, 2));
+    eventually("it is in force", || (configured.taken(), configured.refused()) == (3, 2));
 }
 
 #[test]
@@ -548,6 +603,29 @@ fn a_node_that_is_behind_does_not_take_a_program_back() {
     eventually("it watches", || watches() == 1);
     operator.put("shop", "three");
     assert_eq!(taken.recv_timeout(LONG).unwrap(), "three");
+}
+
+#[test]
+fn nor_does_one_that_has_heard_of_a_removal_and_not_of_what_was_put_since() {
+    let nodes = Nodes::new();
+    let cache = nodes.0.path("shop.setting");
+    let _behind = nodes.node("a", &[]);
+    nodes.at("a").put("shop", "one");
+    let removed = nodes.at("a").remove("shop", Condition::Any).unwrap();
+    let before = wall_clock_ms();
+    eventually("time has passed", || wall_clock_ms() > before);
+    let _ahead = nodes.node("b", &[]);
+    let version = nodes.at("b").put("shop", "two");
+    assert!(version > removed);
+    let (configured, taken) = nodes.follow(nodes.watch(&["b"], "shop").cache(&cache));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    eventually("it is cached", || cache.exists());
+    drop(configured);
+    let (configured, taken) =
+        nodes.follow(nodes.watch(&["a"], "shop").cache(&cache).patience(2 * LONG));
+    assert_eq!(taken.recv_timeout(LONG).unwrap(), "two");
+    assert!(configured.wait(LONG));
+    assert_eq!(configured.in_force().map(|it| it.version), Some(version));
 }
 
 #[test]

@@ -193,3 +193,34 @@ fn a_stream_that_does_not_begin_in_time_ends_with_that() {
         server.stop();
     });
 }
+
+#[test]
+fn who_waits_for_room_is_told_when_the_call_is_given_up() {
+    over_every_pair(|pair| {
+        let (server, _) = serve(&pair);
+        let channel = connect(pair, &server);
+        let (mut sender, items) = open(&channel, "echo", b"\xa1N", Streams::Both);
+        let sending = std::thread::spawn(move || {
+            // Nobody takes what comes back, so there is no room for long.
+            let failed = (0..20_000u32).find_map(|_| sender.send_wait(line(1, "x")).err());
+            (failed.expect("it is told").cause, sender)
+        });
+        eventually("a reply has begun", || items.call().block_on(async { true }));
+        drop(items);
+        let (told, mut sender) = sending.join().unwrap();
+        assert_eq!(told, Cause::StreamEnded);
+        let again = sender.send_wait(line(1, "x")).unwrap_err();
+        assert_eq!(again.cause, Cause::StreamEnded);
+        drop(sender);
+        // Whichever way it is opened, of two that do not go together the server says so.
+        for (method, streams) in
+            [("echo", Streams::In), ("echo", Streams::Out), ("sum", Streams::Both)]
+        {
+            let (_sender, mut items) = open(&channel, method, b"\xa1N", streams);
+            let told = cause(items.next_wait().expect("it is told").unwrap_err());
+            assert_eq!(told, Cause::Status(Status::BAD_REQUEST), "{method} {streams:?}");
+            assert!(items.next_wait().is_none(), "once");
+        }
+        server.stop();
+    });
+}
