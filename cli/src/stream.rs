@@ -92,6 +92,19 @@ async fn send<S: StreamCall>(
     given: Option<Receiver<Result<Value, Problem>>>,
 ) -> Result<(), Problem> {
     let Some(given) = given else { return Ok(()) };
+    let sent = send_all(args, &mut sender, &given).await;
+    if sent.is_err() {
+        // The server is not to take those that were sent for all of them.
+        sender.call().cancel();
+    }
+    sent
+}
+
+async fn send_all<S: StreamCall>(
+    args: &Call,
+    sender: &mut GenericSender<'_, S>,
+    given: &Receiver<Result<Value, Problem>>,
+) -> Result<(), Problem> {
     let mut number = 0;
     while let Ok(item) = given.recv().await {
         number += 1;

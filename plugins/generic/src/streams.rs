@@ -133,7 +133,8 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// The items that the caller sends. Dropping it says that there are no further ones, as [`end`](GenericSender::end) does.
+/// The items that the caller sends. Dropping it says that there are no further ones, as [`end`](GenericSender::end) does: who has not
+/// sent all of them gives the [call](GenericSender::call) up instead.
 pub struct GenericSender<'a, S: StreamCall> {
     sender: UntypedSender<S>,
     method: &'a Method,
@@ -164,6 +165,13 @@ impl<S: StreamCall> GenericSender<'_, S> {
     {
         let call = self.sender.call().clone();
         call.block_on(self.send(item))
+    }
+
+    /// The call, which both ends are of. Who has not sent all that was to be sent [cancels](StreamCall::cancel) it, since the server
+    /// takes the end for the end of all items.
+    #[must_use]
+    pub fn call(&self) -> &S {
+        self.sender.call()
     }
 
     /// Says that there are no further items.
