@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ringcall::reflection::{Interface, Reflection as _};
 use ringcall::{
     Answer, AnyChannel, Body, Bytes, Channel, Client, Context, Failure, HandlerError, Outgoing,
-    Refusal, RunningServer, Server, SharedBody, Status, Stream,
+    Refusal, RemoteStream, RunningServer, Server, SharedBody, Status, Stream, StreamChannel,
 };
-use ringcall_core::{OwnedChannel, Payload};
+use ringcall_core::{OwnedChannel, OwnedStreamChannel, Payload};
 use ringcall_gateway::{Gateway, GatewayConfig, Stopped};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -448,6 +448,42 @@ impl Channel for Switch {
                 Switched::Called(client.call_owned(call, payload))
             }
         }
+    }
+}
+
+pub(crate) enum SwitchedOpening<'a> {
+    Failed(Failure),
+    Opened(Pin<Box<dyn Future<Output = Result<RemoteStream, Failure>> + Send + 'a>>),
+}
+
+impl Future for SwitchedOpening<'_> {
+    type Output = Result<RemoteStream, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            SwitchedOpening::Failed(failure) => Poll::Ready(Err(*failure)),
+            SwitchedOpening::Opened(opening) => opening.as_mut().poll(cx),
+        }
+    }
+}
+
+impl StreamChannel for Switch {
+    type Call = RemoteStream;
+    type Opening<'a, P>
+        = SwitchedOpening<'a>
+    where
+        P: Payload + Clone + 'a;
+
+    fn open<'a, P: Payload + Clone + 'a>(
+        &'a self,
+        call: Outgoing,
+        payload: P,
+    ) -> SwitchedOpening<'a> {
+        if let Some((failure, _)) = *self.0.failure.lock().unwrap() {
+            return SwitchedOpening::Failed(failure);
+        }
+        let client = self.0.client.lock().unwrap().clone();
+        SwitchedOpening::Opened(client.open_owned(call, payload))
     }
 }
 
