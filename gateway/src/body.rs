@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::GatewayConfig;
 use crate::answer::held;
 use crate::streams::{Line, StreamingCall};
-use crate::watch::{Running, Unread};
+use crate::watch::Running;
 
 /// The body of an answer: all of it, or, of a stream of the server, a line for each item as it comes. Dropping it gives the stream's call
 /// up.
@@ -85,23 +85,15 @@ pub(crate) struct Lines {
     pulse: Duration,
     /// Its place, until all of its lines are gone.
     place: Arc<Option<OwnedSemaphorePermit>>,
+    /// So that its connection is not an idle one, whatever is said there.
     running: Option<Running>,
-    /// Counts until the body is polled again, be it for a pulse: whoever does not take lines does not ask for them, either.
-    unasked: Option<Unread>,
 }
 
 impl Lines {
     pub(crate) fn new(call: StreamingCall, config: &GatewayConfig) -> Lines {
-        // Twice in a turn of the watch, so that a stream that is merely idle is polled in each.
-        let pulse = config.heartbeat.min(config.write_timeout / 2);
-        Lines {
-            call: Some(call),
-            next_pulse: Box::pin(sleep(pulse)),
-            pulse,
-            place: Arc::default(),
-            running: None,
-            unasked: None,
-        }
+        let pulse = config.heartbeat;
+        let next_pulse = Box::pin(sleep(pulse));
+        Lines { call: Some(call), next_pulse, pulse, place: Arc::default(), running: None }
     }
 
     /// Whose they are, from now on.
@@ -110,13 +102,11 @@ impl Lines {
         permit: Option<OwnedSemaphorePermit>,
         running: Option<Running>,
     ) -> Lines {
-        let unasked = running.as_ref().map(Running::unread);
-        Lines { place: Arc::new(permit), running, unasked, ..self }
+        Lines { place: Arc::new(permit), running, ..self }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(call) = &mut self.call else { return Poll::Ready(None) };
-        self.unasked = self.running.as_ref().map(Running::unread);
         let line = match call.poll_line(cx) {
             Poll::Ready(Line::Item(line)) => line,
             Poll::Ready(Line::Last(line)) => {

@@ -31,7 +31,7 @@ pub struct GatewayConfig {
     /// How long nothing may come of a body with items that has not ended: a minute. Then the call is given up.
     pub stream_idle: Duration,
     /// After how long without anything a stream of the server sends an empty line, so that a reader that is gone is noticed:
-    /// 15 s. No later than after half of [`write_timeout`](Self::write_timeout).
+    /// 15 s.
     pub heartbeat: Duration,
     /// How many connections are served at a time: 1024. Others wait to be accepted.
     pub connections_max: usize,

@@ -330,20 +330,14 @@ impl Gateway {
         let ends = self.open(method, streams, headers, argument).await?;
         let mut call = StreamingCall::new(ends, lines, Arc::new(method.clone()));
         let begun = call.begin().await;
-        let (mut response, has_lines) = match begun {
-            Ok(()) if streams.has_out() => {
-                let mut response = respond_with(StatusCode::OK, LINES, Bytes::new());
-                let items = HeaderName::from_static("x-accel-buffering");
-                // For nginx, which would give items on when it has many.
-                response.headers_mut().insert(items, HeaderValue::from_static("no"));
-                (response, true)
-            }
+        let is_stream = begun.is_ok() && streams.has_out();
+        let mut response = match begun {
+            Ok(()) if is_stream => begin_lines(),
             Ok(()) => match call.items().next().await {
-                Some(Ok(reply)) => (replied(method, reply)?, false),
-                // Which `begin` has given, as it is.
+                Some(Ok(reply)) => replied(method, reply)?,
                 _ => return Err(bad_reply()),
             },
-            Err(Ended::App(error)) => (app_error(method, &error, config.error_status)?, false),
+            Err(Ended::App(error)) => app_error(method, &error, config.error_status)?,
             Err(Ended::Failed(failure)) => return Err(self.failed(&failure)),
             Err(Ended::GivenUp(problem)) => return Err(problem),
         };
@@ -351,7 +345,7 @@ impl Gateway {
         for metadata in [items.metadata(), items.end_metadata()].into_iter().flatten() {
             add_metadata(&mut response, &config.metadata_prefix, metadata);
         }
-        let lines = has_lines.then(|| Lines::new(call, config));
+        let lines = is_stream.then(|| Lines::new(call, config));
         Ok(Answer { response, lines, permit: Some(permit) })
     }
 
@@ -410,6 +404,15 @@ impl Gateway {
         add_metadata(&mut response, &config.metadata_prefix, &reply.metadata);
         Ok(response)
     }
+}
+
+/// What comes before the lines of a stream.
+fn begin_lines() -> Response<Bytes> {
+    let mut response = respond_with(StatusCode::OK, LINES, Bytes::new());
+    // For nginx, which gives nothing on before it has much, unless it is told.
+    let buffering = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
+    response
 }
 
 /// For pages of the gateway's own.

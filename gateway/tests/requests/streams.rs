@@ -130,6 +130,31 @@ async fn a_deadline_is_for_the_beginning() {
     site.shelf.dropped.wait().await;
 }
 
+#[tokio::test]
+async fn a_deadline_is_what_the_request_or_the_method_says_up_to_the_most_that_is_allowed() {
+    // The method says 30 s.
+    let short = Duration::from_millis(20);
+    let site = Site::start(with(|it| (it.deadline, it.deadline_max) = (short, short))).await;
+    assert_eq!(site.call("test.Things/late", "null").await.problem().0, 504);
+
+    let site = Site::start(config()).await;
+    let ms = |headers: &http::HeaderMap| -> u64 {
+        headers["x-meta-remaining-ms"].to_str().unwrap().parse().expect("milliseconds")
+    };
+    // This one says nothing, and may take as long as its caller, if that says nothing either.
+    const HOUR: u64 = 3_600_000;
+    for (said, range) in [
+        ("", HOUR..=u64::MAX),
+        ("x-deadline: 5s\r\n", 1..=5_000),
+        ("x-deadline: 5m\r\n", 5_001..=60_000),
+    ] {
+        let headers = format!("{NDJSON}{said}");
+        let got = ask(site.address, post_with("test.Things/sum", &headers, "1\n")).await;
+        let given = ms(&got.headers);
+        assert!(range.contains(&given), "{said}: {given}");
+    }
+}
+
 // ---- of the caller ----
 
 #[tokio::test]
@@ -396,12 +421,13 @@ async fn an_idle_stream_is_kept_and_says_now_and_then_that_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_stream_is_polled_often_enough_to_be_seen_alive() {
-    // No heartbeat of its own for long.
-    let site = Site::start(with(|it| it.write_timeout = Duration::from_millis(40))).await;
+async fn a_stream_that_says_nothing_is_not_an_idle_connection() {
+    let site = Site::start(with(|it| it.write_timeout = Duration::from_millis(20))).await;
     let mut exchange = feed(&site).await;
-    for _ in 0..8 {
-        assert_eq!(exchange.line().await.as_deref(), Some(""));
+    // Idle ones are closed meanwhile, one after the other.
+    for _ in 0..4 {
+        let mut idle = TcpStream::connect(site.address).await.unwrap();
+        let _ = idle.read_to_end(&mut Vec::new()).await;
     }
     site.shelf.feed.put(Fed::Item(1));
     assert_eq!(exchange.value().await, item(1));

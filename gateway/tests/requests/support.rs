@@ -257,6 +257,7 @@ impl Things for Arc<Shelf> {
     async fn sum(&self, cx: &Context, from: u64, mut parts: Items<Part>) -> Result<u64, Flaw> {
         let _dropped = OnDrop(&self.dropped);
         cx.reply_metadata("sum", "yes");
+        cx.reply_metadata("remaining-ms", cx.remaining().as_millis().to_string());
         self.entered.give();
         let mut sum = from;
         while let Some(part) = parts.next().await {
