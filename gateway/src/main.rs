@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 
 /// Services of a ringcall server over HTTP, with JSON.
 ///
-/// POST /package.Service/method makes a call: the body is its argument, the answer its reply. / is a console, /openapi.json
-/// describes what there is, /healthz says whether the server answers. The server has to offer ringcall.Reflection.
+/// POST /package.Service/method makes a call: the body is its argument, the answer its reply; streams are lines of JSON. / is a
+/// console, /openapi.json describes what there is, /healthz says whether the server answers. The server has to offer
+/// ringcall.Reflection.
 ///
 /// The gateway has no authentication of its own: who reaches it can call everything.
 #[derive(Parser, Debug)]
