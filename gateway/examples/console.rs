@@ -6,11 +6,24 @@
 //!
 //! $ curl http://127.0.0.1:8080/market.Quotes/last -H 'content-type: application/json' -d '{ "code": "ABC", "venue": null }'
 //! {"price":42.0,"side":"Buy","venues":["XETR"]}
+//!
+//! $ curl -N http://127.0.0.1:8080/market.Quotes/ticks -H 'content-type: application/json' -d '{ "code": "ABC", "venue": null }'
+//! {"item":{"price":42.0,"side":"Buy","venues":["XETR"]}}
+//! {"item":{"price":42.5,"side":"Sell","venues":["XETR"]}}
+//! {"item":{"price":43.0,"side":"Buy","venues":["XETR"]}}
+//! {"end":null}
+//!
+//! $ printf '%s\n' '{ "code": "ABC", "venue": null }' 100 20 |
+//!     curl http://127.0.0.1:8080/market.Quotes/worth -H 'content-type: application/x-ndjson' -X POST -T -
+//! 5040.0
 //! ```
 #![allow(clippy::print_stdout, reason = "it talks to whoever runs it")]
 
+use std::pin::Pin;
+use std::task::{self, Poll};
+
 use ringcall::reflection::{Interface, Reflection};
-use ringcall::{AnyChannel, Body, Bytes, Client, Context, Server, Stream};
+use ringcall::{AnyChannel, Body, Bytes, Client, Context, Items, Server, Stream};
 use ringcall_gateway::{Gateway, GatewayConfig};
 use tokio::net::TcpListener;
 
@@ -47,8 +60,12 @@ trait Quotes {
     /// `ABC` and `XYZ` are known; the market of the latter is closed.
     #[method(idempotent)]
     async fn last(&self, cx: &Context, symbol: Symbol) -> Result<Quote, NoQuote>;
-    /// All quotes, as they come.
+    /// All quotes, as they come: three today.
     async fn ticks(&self, symbol: Symbol) -> impl Stream<Item = Quote>;
+    /// What so many of it are worth together.
+    async fn worth(&self, symbol: Symbol, amounts: Items<u32>) -> f64;
+    /// What each amount is worth, as it comes.
+    async fn worths(&self, symbol: Symbol, amounts: Items<u32>) -> impl Stream<Item = f64>;
     /// Bytes backwards.
     async fn reverse(&self, body: Body) -> Bytes;
     /// Something that nobody answers.
@@ -71,7 +88,22 @@ impl Quotes for Market {
     }
 
     async fn ticks(&self, _: Symbol) -> impl Stream<Item = Quote> {
-        Nothing
+        let quotes = [(42.0, Side::Buy), (42.5, Side::Sell), (43.0, Side::Buy)];
+        let quotes =
+            quotes.map(|(price, side)| Quote { price, side, venues: vec!["XETR".to_owned()] });
+        Each(quotes.into_iter())
+    }
+
+    async fn worth(&self, _: Symbol, mut amounts: Items<u32>) -> f64 {
+        let mut worth = 0.0;
+        while let Some(amount) = amounts.next().await {
+            worth += 42.0 * f64::from(amount);
+        }
+        worth
+    }
+
+    async fn worths(&self, _: Symbol, amounts: Items<u32>) -> impl Stream<Item = f64> {
+        Worths(amounts)
     }
 
     async fn reverse(&self, body: Body) -> Bytes {
@@ -87,16 +119,24 @@ impl Quotes for Market {
     }
 }
 
-struct Nothing;
+struct Each<I>(I);
 
-impl Stream for Nothing {
-    type Item = Quote;
+impl<I: Iterator + Unpin> Stream for Each<I> {
+    type Item = I::Item;
 
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Quote>> {
-        std::task::Poll::Ready(None)
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
+}
+
+struct Worths(Items<u32>);
+
+impl Stream for Worths {
+    type Item = f64;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<f64>> {
+        let amount = Pin::new(&mut self.0).poll_next(cx);
+        amount.map(|amount| Some(42.0 * f64::from(amount?)))
     }
 }
 

@@ -6,16 +6,33 @@ use ringcall::Metadata;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::GatewayBody;
+use crate::body::Lines;
+use crate::watch::Running;
+
 /// A response, and the place of its call.
 pub(crate) struct Answer {
     pub(crate) response: Response<Bytes>,
+    /// What comes after that, if it is not all.
+    pub(crate) lines: Option<Lines>,
     /// Held until the bytes are let go of, so that answers that nobody reads are bounded as calls are.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl From<Response<Bytes>> for Answer {
     fn from(response: Response<Bytes>) -> Answer {
-        Answer { response, permit: None }
+        Answer { response, lines: None, permit: None }
+    }
+}
+
+impl Answer {
+    /// With all that hangs on its body.
+    pub(crate) fn into_response(self, running: Option<Running>) -> Response<GatewayBody> {
+        let Answer { response, lines, permit } = self;
+        response.map(|bytes| match lines {
+            Some(lines) => GatewayBody::lines(lines.kept_by(permit, running)),
+            None => GatewayBody::whole(held(bytes, (permit, running.map(Running::answered)))),
+        })
     }
 }
 
@@ -35,6 +52,9 @@ pub(crate) fn held<T: Send + 'static>(bytes: Bytes, by: T) -> Bytes {
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(crate) const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+pub(crate) const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+/// Another name of the same.
+pub(crate) const JSONL: HeaderValue = HeaderValue::from_static("application/jsonl");
 
 pub(crate) fn response(status: StatusCode, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);

@@ -19,23 +19,32 @@ use http::{HeaderName, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GatewayConfig {
-    /// How long a request's body may be, in bytes: 1 MiB. While it is read, JSON takes up to a hundred times as much memory as
-    /// its text, once for each thread of the runtime. Up to 64 MiB, which is the largest message.
+    /// How long a request's body may be, or each line of one with items, in bytes: 1 MiB. While it is read, JSON takes up to a
+    /// hundred times as much memory as its text, once for each thread of the runtime. Up to 64 MiB, which is the largest message.
     pub body_bytes_max: usize,
     /// How many calls may be under way: 256. One counts from its first header until its answer was taken over by the
     /// connection; one more is answered with 503 at once.
     pub in_flight_max: usize,
+    /// How many calls with streams may be under way, which do not count as other calls: 64. One counts from its first header until its
+    /// answer is over; one more is answered with 503 at once.
+    pub streams_max: usize,
+    /// How long nothing may come of a body with items that has not ended: a minute. Then the call is given up.
+    pub stream_idle: Duration,
+    /// After how long without anything a stream of the server sends an empty line, so that a reader that is gone is noticed:
+    /// 15 s.
+    pub heartbeat: Duration,
     /// How many connections are served at a time: 1024. Others wait to be accepted.
     pub connections_max: usize,
     /// How long the headers of a request may take, and then its body: 10 s each. A connection of HTTP/1 that is silent for so
     /// long is closed.
     pub read_timeout: Duration,
-    /// How long an answer may take to be read, and how long a connection may do nothing: a minute. It is looked for once in this
+    /// How long an answer may take to be read, or a line of one, and how long a connection may do nothing: a minute. It is looked for once in this
     /// time, so that it may take twice as long.
     pub write_timeout: Duration,
     /// How long what runs may take to end when the gateway stops: 30 s.
     pub drain_timeout: Duration,
-    /// How long a call waits if neither its request nor its method says: 1 s.
+    /// How long a call waits if neither its request nor its method says: 1 s. Of a stream of the server, until it begins; one of the
+    /// caller may take as long as it likes then.
     pub deadline: Duration,
     /// How long a call waits at most, whoever says so: 60 s.
     pub deadline_max: Duration,
@@ -68,6 +77,9 @@ impl Default for GatewayConfig {
         GatewayConfig {
             body_bytes_max: 1 << 20,
             in_flight_max: 256,
+            streams_max: 64,
+            stream_idle: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(15),
             connections_max: 1024,
             read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
@@ -127,9 +139,12 @@ impl GatewayConfig {
     pub fn validate(&self) -> Result<(), BadGatewayConfig> {
         const A_TIME: &str = "more than 0, and a day at most";
         let is_time = |time: Duration| !time.is_zero() && time <= DAY;
-        let checks: [(&str, bool, &str); 14] = [
+        let checks: [(&str, bool, &str); 17] = [
             ("body_bytes_max", self.body_bytes_max <= 64 << 20, "64 MiB at most"),
             ("in_flight_max", (1..=65_536).contains(&self.in_flight_max), "from 1 to 65536"),
+            ("streams_max", (1..=65_536).contains(&self.streams_max), "from 1 to 65536"),
+            ("stream_idle", is_time(self.stream_idle), A_TIME),
+            ("heartbeat", is_time(self.heartbeat), A_TIME),
             (
                 "connections_max",
                 (1..=1_000_000).contains(&self.connections_max),

@@ -7,27 +7,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method as Verb, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header};
 use hyper::body::Body;
 use ringcall::{
-    AnyChannel, CallError, Cause, Failure, Reply, SharedBody, Status, UntypedCall, UntypedReply,
-    UntypedResult,
+    AnyChannel, AnyStream, CallError, Failure, Reply, SharedBody, Status, Streams, UntypedCall,
+    UntypedEnds, UntypedReply, UntypedResult,
 };
-use ringcall_generic::{GenericCall, GenericError, Method};
+use ringcall_generic::{GenericCall, GenericError, GenericStreams, Method};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{
-    Answer, BYTES, JSON, add_metadata, held, json_response, response as respond_with,
+    Answer, BYTES, JSON, JSONL, LINES, add_metadata, json_response, response as respond_with,
 };
+use crate::body::Lines;
 use crate::known::{Known, Snapshot};
+use crate::lines::BodyLines;
 use crate::problem::Problem;
 use crate::request::{self, CallHeaders};
-use crate::{BadGatewayConfig, GatewayConfig, console, listing, openapi, origin};
-
-/// The body of an answer.
-pub type GatewayBody = Full<Bytes>;
+use crate::streams::{self, Ended, StreamingCall, bad_reply};
+use crate::{BadGatewayConfig, GatewayBody, GatewayConfig, console, listing, openapi, origin};
 
 type Authorize = Arc<dyn Fn(&Parts) -> Result<(), StatusCode> + Send + Sync>;
 
@@ -43,6 +42,8 @@ struct Inner {
     config: GatewayConfig,
     known: Known,
     room: Arc<Semaphore>,
+    /// For calls with streams, which may take as long as they like: others do not wait for them.
+    stream_room: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Gateway {
@@ -60,7 +61,8 @@ impl Gateway {
     pub fn new(channel: AnyChannel, config: GatewayConfig) -> Result<Gateway, BadGatewayConfig> {
         config.validate()?;
         let room = Arc::new(Semaphore::new(config.in_flight_max));
-        let inner = Inner { channel, config, known: Known::new(), room };
+        let stream_room = Arc::new(Semaphore::new(config.streams_max));
+        let inner = Inner { channel, config, known: Known::new(), room, stream_room };
         Ok(Gateway { inner: Arc::new(inner), authorize: None })
     }
 
@@ -101,24 +103,20 @@ impl Gateway {
         known.keep_fresh(channel, config.refresh, config.refresh_pause).await;
     }
 
-    /// Answers a request, within a service of HTTP of one's own, on tokio. Dropping the future gives the call up. Limits of
-    /// connections, of headers and of answers that nobody reads are up to whoever serves them.
+    /// Answers a request, within a service of HTTP of one's own, on tokio. Dropping the future gives the call up, and so does
+    /// dropping the body of the answer, which has what is still to come of the request. Limits of connections, of headers and of answers that nobody reads are up to whoever serves them.
     ///
     /// Paths are taken as they are: under a prefix of one's own, that is to be cut off before.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<GatewayBody>
     where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
-        let Answer { response, permit } = self.answer(request).await;
-        response.map(|bytes| match permit {
-            Some(permit) => Full::new(held(bytes, permit)),
-            None => Full::new(bytes),
-        })
+        self.answer(request).await.into_response(None)
     }
 
     pub(crate) async fn answer<B>(&self, request: Request<B>) -> Answer
     where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let (parts, body) = request.into_parts();
         let is_head = parts.method == Verb::HEAD;
@@ -136,7 +134,7 @@ impl Gateway {
 
     async fn route<B>(&self, parts: &Parts, body: B) -> Result<Answer, Problem>
     where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let config = &self.inner.config;
         let path = parts.uri.path();
@@ -249,7 +247,7 @@ impl Gateway {
 
     async fn call<B>(&self, parts: &Parts, body: B) -> Result<Answer, Problem>
     where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let config = &self.inner.config;
         let Some(name) = request::method_name(parts.uri.path()) else {
@@ -261,25 +259,126 @@ impl Gateway {
             return Err(Problem::not_allowed("POST"));
         }
         origin::expect_same_site(parts, config)?;
-        let permit = self.enter()?;
+        // It has a place also while the server is asked for a method that is not known yet.
+        let was_stream = self.is_known_stream(&name);
+        let mut permit = self.enter(was_stream)?;
         let snapshot = self.knowing(&name).await?;
         let method = snapshot.catalog.method(&name).ok_or_else(|| self.no_method(&name))?;
-        expect_no_streams(method)?;
+        if method.has_streams() != was_stream {
+            permit = self.enter(!was_stream)?;
+        }
         let headers = CallHeaders::read(&parts.headers, config)?;
+        if let Some(streams) = method.streams() {
+            return self.stream(parts, body, method, streams, headers, permit).await;
+        }
         let kind = if method.argument().is_leaf("raw") { &BYTES } else { &JSON };
         let body = request::body(parts, body, kind, config).await?;
         let response = self.make(method, headers, body).await?;
-        Ok(Answer { response, permit: Some(permit) })
+        Ok(Answer { response, lines: None, permit: Some(permit) })
+    }
+
+    fn is_known_stream(&self, name: &str) -> bool {
+        let snapshot = self.inner.known.snapshot();
+        snapshot.is_some_and(|known| known.catalog.method(name).is_some_and(Method::has_streams))
     }
 
     /// A place among the calls that are under way.
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.inner.room).try_acquire_owned().map_err(|_| {
-            let message = "the gateway has as many calls under way as it may (`GatewayConfig::in_flight_max`)";
+    fn enter(&self, is_stream: bool) -> Result<OwnedSemaphorePermit, Problem> {
+        let (room, of_what) = match is_stream {
+            true => (
+                &self.inner.stream_room,
+                "streams under way as it may (`GatewayConfig::streams_max`)",
+            ),
+            false => {
+                (&self.inner.room, "calls under way as it may (`GatewayConfig::in_flight_max`)")
+            }
+        };
+        Arc::clone(room).try_acquire_owned().map_err(|_| {
+            let message = format!("the gateway has as many {of_what}");
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_busy", message);
             problem.retry_after(std::time::Duration::from_secs(1))
         })
     }
+
+    // ---- calls with streams ----
+
+    async fn stream<B>(
+        &self,
+        parts: &Parts,
+        body: B,
+        method: &Method,
+        streams: Streams,
+        headers: CallHeaders,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Answer, Problem>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let config = &self.inner.config;
+        let (argument, lines) = match streams.has_in() {
+            true => {
+                request::expect_type(parts, &body, &[LINES, JSONL])?;
+                let mut lines = BodyLines::new(body, config);
+                (first_line(method, &mut lines, config).await?, Some(lines))
+            }
+            false => {
+                let kind = if method.argument().is_leaf("raw") { &BYTES } else { &JSON };
+                let body = request::body(parts, body, kind, config).await?;
+                (argument(method, &body)?, None)
+            }
+        };
+        let ends = self.open(method, streams, headers, argument).await?;
+        let mut call = StreamingCall::new(ends, lines, Arc::new(method.clone()));
+        let begun = call.begin().await;
+        let is_stream = begun.is_ok() && streams.has_out();
+        let mut response = match begun {
+            Ok(()) if is_stream => begin_lines(),
+            Ok(()) => match call.items().next().await {
+                Some(Ok(reply)) => replied(method, reply)?,
+                _ => return Err(bad_reply()),
+            },
+            Err(Ended::App(error)) => app_error(method, &error, config.error_status)?,
+            Err(Ended::Failed(failure)) => return Err(self.failed(&failure)),
+            Err(Ended::GivenUp(problem)) => return Err(problem),
+        };
+        let items = call.items();
+        for metadata in [items.metadata(), items.end_metadata()].into_iter().flatten() {
+            add_metadata(&mut response, &config.metadata_prefix, metadata);
+        }
+        let lines = is_stream.then(|| Lines::new(call, config));
+        Ok(Answer { response, lines, permit: Some(permit) })
+    }
+
+    async fn open(
+        &self,
+        method: &Method,
+        streams: Streams,
+        headers: CallHeaders,
+        argument: Vec<u8>,
+    ) -> Result<UntypedEnds<AnyStream>, Problem> {
+        let Inner { channel, config, .. } = &*self.inner;
+        // Whoever sends takes its time, unless something is said of that.
+        let unsaid = if streams.has_in() { None } else { Some(config.deadline) };
+        let deadline = headers.deadline.or(method.deadline()).or(unsaid);
+        let call = GenericStreams::with_encoded(channel, method, argument);
+        let mut call = call.map_err(not_callable)?;
+        if let Some(deadline) = deadline {
+            call = call.deadline(deadline.min(config.deadline_max));
+        }
+        let call = headers.apply(call.into_untyped().0)?;
+        streams::open(call, streams).await.map_err(|failure| self.failed(&failure))
+    }
+
+    /// What is answered in place of a reply, and perhaps what is known is old.
+    fn failed(&self, failure: &Failure) -> Problem {
+        if let Some(Status::UNKNOWN_METHOD | Status::BAD_BODY | Status::BAD_ITEM) = failure.status()
+        {
+            self.inner.known.doubt();
+        }
+        Problem::failed(failure)
+    }
+
+    // ---- calls without ----
 
     async fn make(
         &self,
@@ -287,7 +386,7 @@ impl Gateway {
         headers: CallHeaders,
         body: Bytes,
     ) -> Result<Response<Bytes>, Problem> {
-        let Inner { channel, config, known, .. } = &*self.inner;
+        let Inner { channel, config, .. } = &*self.inner;
         let deadline = headers.deadline.or(method.deadline()).unwrap_or(config.deadline);
         let call = GenericCall::with_encoded(channel, method, argument(method, &body)?);
         // The value is gone, and so is its text.
@@ -300,16 +399,20 @@ impl Gateway {
             }
             Ok(reply) => replied(method, reply)?,
             Err(CallError::App(error)) => app_error(method, &error, config.error_status)?,
-            Err(CallError::Failed(failure)) => {
-                if matches!(failure.status(), Some(Status::UNKNOWN_METHOD | Status::BAD_BODY)) {
-                    known.doubt();
-                }
-                return Err(Problem::failed(&failure));
-            }
+            Err(CallError::Failed(failure)) => return Err(self.failed(&failure)),
         };
         add_metadata(&mut response, &config.metadata_prefix, &reply.metadata);
         Ok(response)
     }
+}
+
+/// What comes before the lines of a stream.
+fn begin_lines() -> Response<Bytes> {
+    let mut response = respond_with(StatusCode::OK, LINES, Bytes::new());
+    // For nginx, which gives nothing on before it has much, unless it is told.
+    let buffering = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
+    response
 }
 
 /// For pages of the gateway's own.
@@ -317,19 +420,6 @@ fn expect_get(parts: &Parts) -> Result<(), Problem> {
     match parts.method {
         Verb::GET | Verb::HEAD => Ok(()),
         _ => Err(Problem::not_allowed("GET, HEAD")),
-    }
-}
-
-fn expect_no_streams(method: &Method) -> Result<(), Problem> {
-    match method.has_streams() {
-        true => {
-            let message = format!(
-                "{} takes or gives a stream, which one request and one answer of HTTP cannot carry: use a client of ringcall",
-                method.full_name()
-            );
-            Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "has_streams", message))
-        }
-        false => Ok(()),
     }
 }
 
@@ -348,14 +438,36 @@ fn argument(method: &Method, body: &[u8]) -> Result<Vec<u8>, Problem> {
             Problem::bad_request("bad_json", format!("the body is not JSON: {error}"))
         })?,
     };
-    method.encode_argument(&value).map_err(|mismatch| {
+    encoded(method, &value)
+}
+
+fn encoded(method: &Method, argument: &Value) -> Result<Vec<u8>, Problem> {
+    method.encode_argument(argument).map_err(|mismatch| {
         let message = format!("{}: {mismatch}", method.full_name());
         Problem::bad_request("bad_argument", message).field(mismatch.path)
     })
 }
 
-fn bad_reply() -> Problem {
-    Problem::failed(&Failure::unknown(Cause::BadReply))
+/// The argument of a call whose body has items after it.
+async fn first_line<B>(
+    method: &Method,
+    lines: &mut BodyLines<B>,
+    config: &GatewayConfig,
+) -> Result<Vec<u8>, Problem>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let line = tokio::time::timeout(config.read_timeout, lines.next()).await.map_err(|_| {
+        let message = "the first line of the body, which is the argument, took longer than `GatewayConfig::read_timeout`";
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+    })?;
+    let Some(line) = line? else { return encoded(method, &Value::Null) };
+    let number = lines.number();
+    let value = serde_json::from_slice(&line).map_err(|error| {
+        let message = format!("line {number} of the body: {}", streams::not_json(&error));
+        Problem::bad_request("bad_json", message).line(number)
+    })?;
+    encoded(method, &value).map_err(|problem| problem.line(number))
 }
 
 fn replied(method: &Method, reply: UntypedReply<SharedBody>) -> Result<Response<Bytes>, Problem> {

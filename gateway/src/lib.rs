@@ -1,7 +1,7 @@
 //! Services of ringcall over HTTP, for whoever has no client of it: scripts, browsers, tools.
 //!
 //! A server that offers [`ringcall::reflection`] says what it serves, and a [`Gateway`] makes a call of each request
-//! `POST /package.Service/method` whose body is the argument in JSON. Beside that it has a console at `/`, where methods are tried
+//! `POST /package.Service/method` whose body is the argument in JSON; streams are a line of JSON for each item. Beside that it has a console at `/`, where methods are tried
 //! out, and `/openapi.json`, `/services.json` and `/healthz`. The page `docs/GATEWAY.md` has the tables of headers, of statuses and
 //! of what may be set.
 //!
@@ -35,19 +35,23 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod body;
 mod config;
 mod console;
 mod gateway;
 mod known;
+mod lines;
 mod listing;
 mod openapi;
 mod origin;
 mod problem;
 mod request;
 mod serve;
+mod streams;
 mod watch;
 
+pub use body::GatewayBody;
 pub use config::{BadGatewayConfig, GatewayConfig};
-pub use gateway::{Gateway, GatewayBody};
+pub use gateway::Gateway;
 pub use problem::http_status;
 pub use serve::Stopped;

@@ -1,5 +1,6 @@
 //! What the console reads.
 
+use ringcall::Streams;
 use ringcall_generic::{Catalog, Method, Service};
 use serde_json::{Value, json};
 
@@ -31,10 +32,20 @@ fn method(method: &Method) -> Value {
         "deadline_ms": method.deadline().map(millis),
         "is_one_way": method.is_one_way(),
         "is_idempotent": method.is_idempotent(),
-        "has_streams": method.has_streams(),
+        "streams": method.streams().map(which),
+        "example_item": method.example_item(),
         "takes_bytes": method.argument().is_leaf("raw"),
         "gives_bytes": method.reply().is_leaf("raw"),
     })
+}
+
+/// The word for it here and in the document.
+pub(crate) fn which(streams: Streams) -> &'static str {
+    match streams {
+        Streams::In => "in",
+        Streams::Out => "out",
+        Streams::Both => "both",
+    }
 }
 
 pub(crate) fn millis(time: std::time::Duration) -> u64 {

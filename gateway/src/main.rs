@@ -18,8 +18,9 @@ use tokio::sync::oneshot;
 
 /// Services of a ringcall server over HTTP, with JSON.
 ///
-/// POST /package.Service/method makes a call: the body is its argument, the answer its reply. / is a console, /openapi.json
-/// describes what there is, /healthz says whether the server answers. The server has to offer ringcall.Reflection.
+/// POST /package.Service/method makes a call: the body is its argument, the answer its reply; streams are lines of JSON. / is a
+/// console, /openapi.json describes what there is, /healthz says whether the server answers. The server has to offer
+/// ringcall.Reflection.
 ///
 /// The gateway has no authentication of its own: who reaches it can call everything.
 #[derive(Parser, Debug)]
@@ -53,13 +54,25 @@ struct Options {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
 
-    /// How long a body may be
+    /// How long a body may be, or each line of one with items
     #[arg(long, value_name = "BYTES", default_value_t = GatewayConfig::default().body_bytes_max)]
     body_bytes_max: usize,
 
     /// How many calls may be under way
     #[arg(long, value_name = "CALLS", default_value_t = GatewayConfig::default().in_flight_max)]
     in_flight_max: usize,
+
+    /// How many calls with streams may be under way, beside other calls
+    #[arg(long, value_name = "STREAMS", default_value_t = GatewayConfig::default().streams_max)]
+    streams_max: usize,
+
+    /// How long nothing may come of a body with items that has not ended
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    stream_idle: Duration,
+
+    /// After how long without anything a stream of the server sends an empty line
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    heartbeat: Duration,
 
     /// How many connections are served at a time
     #[arg(long, value_name = "COUNT", default_value_t = GatewayConfig::default().connections_max)]
@@ -100,6 +113,9 @@ impl Options {
         config.drain_timeout = self.drain_timeout;
         config.body_bytes_max = self.body_bytes_max;
         config.in_flight_max = self.in_flight_max;
+        config.streams_max = self.streams_max;
+        config.stream_idle = self.stream_idle;
+        config.heartbeat = self.heartbeat;
         config.connections_max = self.connections_max;
         config.metadata_prefix = self.metadata_prefix.clone();
         config.forwarded_headers = self.forward_header.clone();

@@ -7,7 +7,7 @@ use ringcall_generic::{Catalog, Method};
 use serde_json::{Map, Value, json};
 
 use crate::GatewayConfig;
-use crate::listing::{docs, millis};
+use crate::listing::{docs, millis, which};
 
 /// What stands in a path as it is. Braces would be a template.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
@@ -39,38 +39,80 @@ pub(crate) fn document(catalog: &Catalog, config: &GatewayConfig) -> Value {
 
 fn operation(method: &Method, config: &GatewayConfig, schemas: &mut Schemas) -> Value {
     let docs = docs(method.docs());
-    let deadline = method.deadline().unwrap_or(config.deadline).min(config.deadline_max);
+    let names = ["Deadline", "IdempotencyKey", "Group", "Traceparent"];
+    let parameter = |name| json!({ "$ref": format!("#/components/parameters/{name}") });
     let mut operation = json!({
         "operationId": method.full_name(),
         "tags": [method.service()],
         "summary": docs.lines().next().unwrap_or_default(),
         "description": docs,
-        "x-ringcall-deadline-ms": millis(deadline),
         "x-ringcall-idempotent": method.is_idempotent(),
+        "parameters": names.map(parameter),
+        "requestBody": request_body(method, schemas),
+        "responses": responses(method, config, schemas),
     });
-    if method.has_streams() {
-        let why = "It takes or gives a stream, and cannot be called over HTTP.";
-        operation["x-ringcall-streams"] = true.into();
-        operation["responses"] = json!({ "501": { "description": why } });
-        return operation;
+    if let Some(streams) = method.streams() {
+        operation["x-ringcall-streams"] = which(streams).into();
     }
-    let names = ["Deadline", "IdempotencyKey", "Group", "Traceparent"];
-    let parameter = |name| json!({ "$ref": format!("#/components/parameters/{name}") });
-    operation["parameters"] = names.into_iter().map(parameter).collect();
-    operation["requestBody"] = match method.argument().is_leaf("raw") {
+    // Whoever sends items takes its time, unless something is said of that.
+    let unsaid = if method.items_in().is_some() { None } else { Some(config.deadline) };
+    if let Some(deadline) = method.deadline().or(unsaid) {
+        operation["x-ringcall-deadline-ms"] = millis(deadline.min(config.deadline_max)).into();
+    }
+    operation
+}
+
+fn request_body(method: &Method, schemas: &mut Schemas) -> Value {
+    let is_required = !method.argument().is_leaf("unit");
+    if let Some(item) = method.items_in_schema() {
+        let argument = schemas.take(method.argument_schema());
+        let item = schemas.take(item);
+        let lines = json!({
+            "schema": { "anyOf": [argument, item] },
+            "x-ringcall-argument": argument,
+            "x-ringcall-item": item,
+        });
+        return json!({
+            "description": "A line of JSON each, which is what the schema is of: the first is the argument, the others are items.",
+            "required": is_required,
+            "content": { "application/x-ndjson": lines },
+        });
+    }
+    match method.argument().is_leaf("raw") {
         true => json!({ "content": bytes() }),
         false => json!({
-            "required": !method.argument().is_leaf("unit"),
+            "required": is_required,
             "content": in_json(schemas.take(method.argument_schema())),
         }),
+    }
+}
+
+/// A stream of the server, of which a schema is that of a line.
+fn lines(method: &Method, item: Value, schemas: &mut Schemas) -> Value {
+    let item = schemas.take(item);
+    let line = |name: &str, schema: Value| {
+        json!({
+            "type": "object",
+            "properties": { name: schema },
+            "required": [name],
+            "additionalProperties": false,
+        })
     };
-    operation["responses"] = responses(method, config, schemas);
-    operation
+    let mut any = vec![line("item", item.clone()), line("end", json!({ "type": "null" }))];
+    any.extend(method.error_schema().map(|error| line("error", schemas.take(error))));
+    any.push(line("failure", json!({ "$ref": FAILURE })));
+    json!({
+        "description": "A line of JSON for each item, as it comes, which is what the schema is of; empty lines are to be skipped. \
+                        The last line has no item.",
+        "content": { "application/x-ndjson": { "schema": { "oneOf": any }, "x-ringcall-item": item } },
+    })
 }
 
 fn responses(method: &Method, config: &GatewayConfig, schemas: &mut Schemas) -> Value {
     let mut responses = Map::new();
+    let item = method.items_out_schema();
     let (status, reply) = match (method.is_one_way(), method.reply().is_leaf("raw")) {
+        _ if item.is_some() => ("200", lines(method, item.unwrap_or_default(), schemas)),
         (true, _) => ("202", json!({ "description": "It was sent." })),
         (_, true) => ("200", json!({ "description": "The reply.", "content": bytes() })),
         _ => {
@@ -112,6 +154,9 @@ fn parameters(config: &GatewayConfig) -> Value {
     })
 }
 
+/// The schema of those that are described below.
+const FAILURE: &str = "#/components/responses/Failure/content/application~1json/schema";
+
 fn failure() -> Value {
     let schema = json!({
         "type": "object",
@@ -119,7 +164,8 @@ fn failure() -> Value {
             "code": { "type": "string", "description": "A word for what happened, which does not change." },
             "message": { "type": "string", "description": "The same for people." },
             "may_have_run": { "type": "boolean", "description": "Whether the call may have run." },
-            "field": { "type": "string", "description": "Where the argument is wrong." },
+            "field": { "type": "string", "description": "Where the argument or the item is wrong." },
+            "line": { "type": "integer", "minimum": 1, "description": "The line of the body that is wrong." },
             "retry_after_ms": { "type": "integer", "minimum": 0 },
         },
         "required": ["code", "message", "may_have_run"],

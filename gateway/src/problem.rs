@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use ringcall::{Cause, Failure, Status, StatusClass};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::answer::json_response;
 
@@ -15,9 +15,11 @@ use crate::answer::json_response;
 pub(crate) struct Problem {
     status: StatusCode,
     code: Cow<'static, str>,
-    message: String,
-    /// Where the argument is wrong.
-    field: Option<String>,
+    message: Box<str>,
+    /// Where the argument or the item is wrong.
+    field: Option<Box<str>>,
+    /// The line of the body that is wrong.
+    line: Option<u64>,
     may_have_run: bool,
     retry_after: Option<Duration>,
     /// Which methods of HTTP there are instead.
@@ -34,8 +36,9 @@ impl Problem {
         Problem {
             status,
             code: code.into(),
-            message: message.into(),
+            message: message.into().into(),
             field: None,
+            line: None,
             may_have_run: false,
             retry_after: None,
             allow: None,
@@ -53,7 +56,16 @@ impl Problem {
     }
 
     pub(crate) fn field(self, field: String) -> Problem {
-        Problem { field: Some(field), ..self }
+        Problem { field: Some(field.into()), ..self }
+    }
+
+    pub(crate) fn line(self, number: u64) -> Problem {
+        Problem { line: Some(number), ..self }
+    }
+
+    /// Of a request whose call was made already.
+    pub(crate) fn after_call(self) -> Problem {
+        Problem { may_have_run: true, ..self }
     }
 
     pub(crate) fn retry_after(self, time: Duration) -> Problem {
@@ -72,25 +84,34 @@ impl Problem {
         Problem {
             status: http_status(failure),
             code: code(failure),
-            message,
+            message: message.into(),
             field: None,
+            line: None,
             may_have_run: !failure.is_safe_to_retry(),
             retry_after: failure.retry_after(),
             allow: None,
         }
     }
 
-    pub(crate) fn into_response(self) -> Response<Bytes> {
+    /// What is said of it, in a body of its own or in the last line of an answer.
+    pub(crate) fn to_json(&self) -> Value {
         let mut body = json!({
             "code": self.code, "message": self.message, "may_have_run": self.may_have_run,
         });
-        if let Some(field) = self.field {
-            body["field"] = field.into();
+        if let Some(field) = &self.field {
+            body["field"] = (**field).into();
+        }
+        if let Some(line) = self.line {
+            body["line"] = line.into();
         }
         if let Some(time) = self.retry_after {
             body["retry_after_ms"] = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into();
         }
-        let mut response = json_response(self.status, &body);
+        body
+    }
+
+    pub(crate) fn into_response(self) -> Response<Bytes> {
+        let mut response = json_response(self.status, &self.to_json());
         if let Some(time) = self.retry_after {
             // It has whole seconds: nobody is to come too early.
             let seconds = time.as_millis().div_ceil(1000).max(1);

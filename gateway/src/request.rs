@@ -143,12 +143,9 @@ where
         );
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     };
-    expect_plain(&parts.headers)?;
+    expect_type(parts, &body, std::slice::from_ref(kind))?;
     if body.size_hint().lower() > config.body_bytes_max as u64 {
         return Err(too_large());
-    }
-    if !body.is_end_stream() || parts.headers.contains_key(header::CONTENT_TYPE) {
-        expect_kind(&parts.headers, kind)?;
     }
     let body = std::pin::pin!(body);
     let reading = Limited::new(body, config.body_bytes_max).collect();
@@ -166,6 +163,19 @@ where
     }
 }
 
+/// Whether it says that it is what is taken: one of these, of which the first is named. Without a body nothing need be said.
+pub(crate) fn expect_type(
+    parts: &Parts,
+    body: &impl Body,
+    kinds: &[HeaderValue],
+) -> Result<(), Problem> {
+    expect_plain(&parts.headers)?;
+    match !body.is_end_stream() || parts.headers.contains_key(header::CONTENT_TYPE) {
+        true => expect_kind(&parts.headers, kinds),
+        false => Ok(()),
+    }
+}
+
 fn expect_plain(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
@@ -177,13 +187,13 @@ fn expect_plain(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Also so that a form on somebody's page cannot make a call: it has no such type.
-fn expect_kind(headers: &HeaderMap, kind: &HeaderValue) -> Result<(), Problem> {
+fn expect_kind(headers: &HeaderMap, kinds: &[HeaderValue]) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let given = given.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if given.eq_ignore_ascii_case(kind.as_bytes()) {
+    if kinds.iter().any(|kind| given.eq_ignore_ascii_case(kind.as_bytes())) {
         return Ok(());
     }
-    let kind = kind.to_str().unwrap_or_default();
+    let kind = kinds.first().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let message = format!("the method takes {kind}: say so with `content-type: {kind}`");
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
 }

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,7 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::answer::{Answer, held};
 use crate::watch::{Verdict, Watch};
 use crate::{Gateway, GatewayBody, GatewayConfig};
 
@@ -170,7 +168,5 @@ async fn watched(
     request: http::Request<hyper::body::Incoming>,
 ) -> http::Response<GatewayBody> {
     let running = watch.begin();
-    let Answer { response, permit } = gateway.answer(request).await;
-    let unread = running.answered();
-    response.map(|bytes| Full::new(held(bytes, (permit, unread))))
+    gateway.answer(request).await.into_response(Some(running))
 }

@@ -46,13 +46,18 @@ impl Watch {
     }
 }
 
-/// A request that is not answered yet.
+/// A request that is not answered yet, or not to its end.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Watch>);
 
 impl Running {
     /// It is answered, though nobody may have read that.
     pub(crate) fn answered(self) -> Unread {
+        self.unread()
+    }
+
+    /// A part of its answer is on its way.
+    pub(crate) fn unread(&self) -> Unread {
         let watch = Arc::clone(&self.0);
         let place = watch.turn.load(SeqCst) % 2;
         watch.unread[place].fetch_add(1, SeqCst);
@@ -66,7 +71,7 @@ impl Drop for Running {
     }
 }
 
-/// An answer whose bytes are still here.
+/// An answer, or a part of one, that is still here.
 #[derive(Debug)]
 pub(crate) struct Unread {
     watch: Arc<Watch>,

@@ -127,9 +127,12 @@ async fn a_server_that_does_not_tell_is_told_what_to_do() {
 #[test]
 fn settings_that_make_no_sense_are_named() {
     type Change = fn(&mut GatewayConfig);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 15] = [
         ("body_bytes_max", |it| it.body_bytes_max = usize::MAX),
         ("in_flight_max", |it| it.in_flight_max = 0),
+        ("streams_max", |it| it.streams_max = 0),
+        ("stream_idle", |it| it.stream_idle = Duration::ZERO),
+        ("heartbeat", |it| it.heartbeat = Duration::MAX),
         ("connections_max", |it| it.connections_max = 0),
         ("read_timeout", |it| it.read_timeout = Duration::ZERO),
         ("write_timeout", |it| it.write_timeout = Duration::MAX),

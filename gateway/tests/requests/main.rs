@@ -7,4 +7,5 @@ mod hostile;
 mod knowledge;
 mod pages;
 mod statuses;
+mod streams;
 mod support;

@@ -82,7 +82,10 @@ async fn the_listing_has_what_the_console_shows() {
     assert_eq!(same["example"], json!({ "name": "", "size": 0, "parts": [{ "number": 0 }] }));
     assert_eq!((&same["deadline_ms"], &same["is_idempotent"]), (&json!(30_000), &json!(true)));
     assert_eq!(method("toss")["is_one_way"], true);
-    assert_eq!(method("count")["has_streams"], true);
+    let streams = |name| method(name)["streams"].clone();
+    assert_eq!(["count", "sum", "echo"].map(streams), ["out", "in", "both"]);
+    assert_eq!((streams("same"), streams("toss")), (Value::Null, Value::Null));
+    assert_eq!(method("sum")["example_item"], json!({ "number": 0 }));
     let reverse = method("reverse");
     assert_eq!((&reverse["takes_bytes"], &reverse["gives_bytes"]), (&json!(true), &json!(true)));
     // An example can be sent as it is.
@@ -154,7 +157,42 @@ async fn every_reference_of_the_document_leads_somewhere() {
     // 60 s is the most.
     assert_eq!(content("test.Things/hang", "/x-ringcall-deadline-ms"), 60_000);
     assert!(content("test.Things/toss", "/responses/202").is_object());
-    assert!(content("test.Things/count", "/responses/501").is_object());
+    // Lines are described, and what they are of.
+    const LINES: &str = "/content/application~1x-ndjson";
+    let of =
+        |method: &str, part: &str, what: &str| content(method, &format!("{part}{LINES}{what}"));
+    assert_eq!(content("test.Things/count", "/x-ringcall-streams"), "out");
+    assert_eq!(of("test.Things/count", "/responses/200", "/x-ringcall-item/maximum"), u64::MAX);
+    let count = of("test.Things/count", "/responses/200", "/schema/oneOf");
+    let names = |lines: &Value| {
+        let lines = lines.as_array().unwrap().iter();
+        lines.map(|line| line["required"][0].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&count), ["item", "end", "failure"]);
+    assert_eq!(
+        content("test.Things/count", "/requestBody/content/application~1json/schema/type"),
+        "integer"
+    );
+    let flawed = of("test.Things/flawed", "/responses/200", "/schema/oneOf");
+    assert_eq!(names(&flawed), ["item", "end", "error", "failure"]);
+    assert_eq!(flawed[2]["properties"]["error"]["$ref"], "#/components/schemas/Flaw");
+    assert!(content("test.Things/flawed", "/responses/422").is_object());
+    assert_eq!(content("test.Things/sum", "/x-ringcall-streams"), "in");
+    assert_eq!(
+        of("test.Things/sum", "/requestBody", "/x-ringcall-item/$ref"),
+        "#/components/schemas/Part"
+    );
+    assert_eq!(of("test.Things/sum", "/requestBody", "/x-ringcall-argument/type"), "integer");
+    assert_eq!(
+        content("test.Things/sum", "/responses/200/content/application~1json/schema/type"),
+        "integer"
+    );
+    // It may take as long as it likes.
+    assert_eq!(content("test.Things/sum", "/x-ringcall-deadline-ms"), Value::Null);
+    assert_eq!(content("test.Things/echo", "/x-ringcall-streams"), "both");
+    assert!(of("test.Things/echo", "/requestBody", "").is_object());
+    assert!(of("test.Things/echo", "/responses/200", "").is_object());
+    assert_eq!(content("test.Things/same", "/x-ringcall-streams"), Value::Null);
     assert!(
         content("test.Things/reverse", "/requestBody/content/application~1octet-stream")
             .is_object()

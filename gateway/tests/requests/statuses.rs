@@ -120,9 +120,6 @@ async fn what_a_server_really_answers() {
     let got = site.call("test.Things/none", "null").await;
     assert_eq!(got.problem(), (404, "unknown_method".to_owned()));
 
-    let got = site.call("test.Things/count", "7").await;
-    assert_eq!(got.problem(), (501, "has_streams".to_owned()));
-
     let wrong = r#"{ "name": "a", "size": 1, "parts": [{ "number": 1 }, { "number": -1 }] }"#;
     let got = site.call("test.Things/same", wrong).await;
     assert_eq!(got.problem(), (400, "bad_argument".to_owned()));

@@ -186,13 +186,59 @@ pub struct UntypedItems<S: StreamCall> {
     /// Whether the server sends a stream, and not one reply.
     has_out: bool,
     is_over: bool,
+    /// What came first, if it has only been [awaited](UntypedItems::begin) until now.
+    first: Option<UntypedReply<S::Body>>,
     metadata: Option<Metadata<S::Body>>,
     end_metadata: Option<Metadata<S::Body>>,
 }
 
 impl<S: StreamCall<Body: IntoOwned>> UntypedItems<S> {
     fn new(call: S, has_out: bool) -> UntypedItems<S> {
-        UntypedItems { call, has_out, is_over: false, metadata: None, end_metadata: None }
+        let (metadata, end_metadata) = (None, None);
+        UntypedItems { call, has_out, is_over: false, first: None, metadata, end_metadata }
+    }
+
+    /// Waits until the server has begun its stream, which is before its first item as a rule, or has ended it without one; with one reply,
+    /// until that is here. [`next`](Self::next) gives what there is then, and [`metadata`](Self::metadata) that of the beginning.
+    /// Once it has begun, or is over, this is ready at once. Dropping the future loses nothing.
+    ///
+    /// ```
+    /// # use ringcall::{Client, Codec, Streams, UntypedCall};
+    /// # #[ringcall::service(name = "a.Echo")]
+    /// # trait Echo { async fn back(&self, items: ringcall::Items<u8>) -> impl ringcall::Stream<Item = u8>; }
+    /// # struct Wall;
+    /// # impl Echo for Wall {
+    /// #     async fn back(&self, items: ringcall::Items<u8>) -> impl ringcall::Stream<Item = u8> { items }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = ringcall::Server::bind("127.0.0.1:0").service(Wall.into_echo()).start()?;
+    /// # let client = Client::connect(server.address()).wait()?;
+    /// # let nil = vec![0xc0];
+    /// # let call = UntypedCall::new(&client, "a.Echo/back", Codec::MESSAGEPACK, nil)?;
+    /// let (sender, mut items) = call.open_wait(Streams::Both)?;
+    /// // An answer of one's own begins when this one does, and is an error if this one is.
+    /// items.begin_wait().map_err(|error| error.map_app(|_| "an error of the handler"))?;
+    /// # drop(sender);
+    /// # assert!(items.next_wait().is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The call's error or failure, if that came instead: it is the last thing then.
+    pub async fn begin(&mut self) -> Result<(), CallError<UntypedReply<S::Body>>> {
+        poll_fn(|cx| self.poll_begin(cx)).await
+    }
+
+    /// [`begin`](Self::begin), waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_wait(&mut self) -> Result<(), CallError<UntypedReply<S::Body>>>
+    where
+        S: BlockOn,
+    {
+        let call = self.call.clone();
+        call.block_on(self.begin())
     }
 
     /// The next item, or the reply; `None` after the last.
@@ -233,31 +279,62 @@ impl<S: StreamCall<Body: IntoOwned>> UntypedItems<S> {
         self.end_metadata.as_ref()
     }
 
+    /// [`begin`](Self::begin), for those that poll.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_begin(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CallError<UntypedReply<S::Body>>>> {
+        if self.is_over || self.metadata.is_some() || self.first.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.poll_step(cx)) {
+            Step::Began => {}
+            Step::Next(Some(Ok(first))) => self.first = Some(first),
+            Step::Next(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Step::Next(None) => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// [`next`](Self::next), for those that poll.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<UntypedResult<S::Body>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         loop {
-            if self.is_over {
-                return Poll::Ready(None);
-            }
-            match ready!(self.call.poll_arrived(cx)) {
-                Arrived::Began(answer) => self.metadata = Some(Metadata::new(answer.extensions)),
-                Arrived::Item { encoding, mut body, attached } if encoding.compression == 0 => {
-                    let attachment = attached.split(&mut body);
-                    let reply = UntypedReply { codec: encoding.codec, body, attachment };
-                    return Poll::Ready(Some(Ok(reply)));
-                }
-                Arrived::Item { .. } => {
-                    self.is_over = true;
-                    self.call.cancel();
-                    let failure = Failure::unknown(Cause::BadReply);
-                    return Poll::Ready(Some(Err(CallError::Failed(failure))));
-                }
-                Arrived::End(end) => {
-                    self.is_over = true;
-                    return Poll::Ready(self.end(end));
-                }
+            if let Step::Next(next) = ready!(self.poll_step(cx)) {
+                return Poll::Ready(next);
             }
         }
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step<S::Body>> {
+        if self.is_over {
+            return Poll::Ready(Step::Next(None));
+        }
+        Poll::Ready(match ready!(self.call.poll_arrived(cx)) {
+            Arrived::Began(answer) => {
+                self.metadata = Some(Metadata::new(answer.extensions));
+                Step::Began
+            }
+            Arrived::Item { encoding, mut body, attached } if encoding.compression == 0 => {
+                let attachment = attached.split(&mut body);
+                Step::Next(Some(Ok(UntypedReply { codec: encoding.codec, body, attachment })))
+            }
+            Arrived::Item { .. } => {
+                self.is_over = true;
+                self.call.cancel();
+                let failure = Failure::unknown(Cause::BadReply);
+                Step::Next(Some(Err(CallError::Failed(failure))))
+            }
+            Arrived::End(end) => {
+                self.is_over = true;
+                Step::Next(self.end(end))
+            }
+        })
     }
 
     fn end(&mut self, end: Result<Answer<S::Body>, Failure>) -> Option<UntypedResult<S::Body>> {
@@ -273,6 +350,12 @@ impl<S: StreamCall<Body: IntoOwned>> UntypedItems<S> {
             false => Some(receive(answer)),
         }
     }
+}
+
+/// What arrives, as the caller sees it.
+enum Step<B> {
+    Began,
+    Next(Option<UntypedResult<B>>),
 }
 
 /// Nothing in it is pinned.

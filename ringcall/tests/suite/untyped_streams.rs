@@ -95,6 +95,57 @@ fn an_error_comes_in_place_of_a_stream_and_in_the_middle_of_it() {
 }
 
 #[test]
+fn the_beginning_is_awaited_and_loses_nothing() {
+    over_every_pair(|pair| {
+        let (server, seen) = serve(&pair);
+        let channel = connect(pair, &server);
+        // It has begun, though there is no item and never will be.
+        let (_, mut items) = open(&channel, "silent", b"\xc0", Streams::Out);
+        assert!(items.metadata().is_none());
+        items.begin_wait().expect("it begins");
+        items.begin_wait().expect("it has begun");
+        assert!(items.metadata().is_some());
+        drop(items);
+
+        let (_, mut items) = open(&channel, "print", &range(3, 5), Streams::Out);
+        items.begin_wait().expect("it begins");
+        assert!(next(&mut items).body.ends_with(b"line 3"));
+        items.begin_wait().expect("it has begun");
+        assert!(next(&mut items).body.ends_with(b"line 4"));
+        assert!(items.next_wait().is_none());
+        items.begin_wait().expect("it is over");
+        // A stream of nothing has begun, too.
+        let (_, mut items) = open(&channel, "print", &range(3, 3), Streams::Out);
+        items.begin_wait().expect("it begins");
+        assert!(items.next_wait().is_none());
+
+        // What comes in its place is given once.
+        let (_, mut items) = open(&channel, "print", &range(3, 2), Streams::Out);
+        let Err(CallError::App(error)) = items.begin_wait() else { panic!("backwards") };
+        assert_eq!(&error.body[..], b"\xa9Backwards");
+        assert!(items.next_wait().is_none() && items.begin_wait().is_ok());
+        let (_, mut items) = open(&channel, "prin", &[1], Streams::Out);
+        let refused = items.begin_wait().unwrap_err();
+        assert_eq!(cause(refused), Cause::Status(Status::UNKNOWN_METHOD));
+
+        // One reply is kept, and an error in its place is not.
+        let (mut sender, mut items) = open(&channel, "sum", &[1], Streams::In);
+        sender.send_wait(vec![2]).unwrap();
+        sender.end();
+        items.begin_wait().expect("it replies");
+        items.begin_wait().expect("it has replied");
+        assert_eq!(&next(&mut items).body[..], &[3]);
+        assert!(items.next_wait().is_none());
+        let (mut sender, mut items) = open(&channel, "sum", &[1], Streams::In);
+        sender.send_wait(vec![13]).unwrap();
+        let Err(CallError::App(error)) = items.begin_wait() else { panic!("13 is none") };
+        assert_eq!(&error.body[..], b"\x81\xa5After\x01");
+        eventually("all are over", || seen.dropped.load(Ordering::SeqCst) == 2);
+        server.stop();
+    });
+}
+
+#[test]
 fn a_caller_streams_by_names() {
     over_every_pair(|pair| {
         let (server, seen) = serve(&pair);
