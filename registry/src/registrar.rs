@@ -387,9 +387,12 @@ impl Keeping {
         let Instance { service, name, group: now, .. } = &instance;
         log::info!("{service}/{name} is in the group {now:?} now, as version {version} says");
         if let Some(served) = &self.group {
+            // Nobody has heard of it yet if it is not registered.
+            let is_known = self.registration.registered_ms.is_some();
+            let grace = if is_known { self.lease } else { Duration::ZERO };
             match &group {
-                Some(group) => served.move_to(group, self.lease),
-                None => served.move_back(self.lease),
+                Some(group) => served.move_to(group, grace),
+                None => served.move_back(grace),
             }
         }
         self.registration.instance = line(&instance);

@@ -288,6 +288,23 @@ fn nobody_ever_hears_of_another_group_of_a_server_that_starts_after_the_move() {
     assert_eq!(name_and_group(&instance), "two blue");
     assert_eq!(two.group().get().as_deref(), Some("blue"));
     assert_eq!(routed_to("blue", &two), Ok("two".to_owned()));
+    // There was nobody who could not have heard.
+    assert_eq!(routed_to("green", &two), Err(Cause::Status(Status::WRONG_GROUP)));
+}
+
+#[test]
+fn calls_to_the_group_before_are_served_for_a_while() {
+    let world = World::new();
+    let _node = world.node("a", &[], &[]);
+    let server = Server::bind("127.0.0.1:0").service(Named("two").into_who()).group("green");
+    let registrar = world.registrar(&["a"], "two").lease(5 * LEASE);
+    let two = server.register(registrar).start().unwrap();
+    world.put("a", TWO_IS_BLUE);
+    world.eventually_listed("a", &["two blue"]);
+    for group in ["green", "blue"] {
+        assert_eq!(routed_to(group, &two), Ok("two".to_owned()));
+    }
+    assert_eq!(routed_to("red", &two), Err(Cause::Status(Status::WRONG_GROUP)));
 }
 
 #[test]
@@ -304,9 +321,8 @@ fn a_node_that_does_not_know_or_has_not_heard_moves_nobody() {
     assert_eq!(two.group().get().as_deref(), Some("blue"));
 
     let has_none = world.node_of("has-none", &all, None);
-    let behind = world.node("is-behind", &[], &all);
     let _one = world.serve(&["has-none"], "one");
-    for node in all {
+    for node in ["knows", "has-none"] {
         // What a node that does not know was told it tells.
         world.eventually_listed(node, &["one green", "two blue"]);
     }
@@ -316,9 +332,11 @@ fn a_node_that_does_not_know_or_has_not_heard_moves_nobody() {
     assert_eq!(world.registry("has-none").placement(&line).wait().unwrap().to_owned(), None);
     assert_eq!(world.rules("has-none"), GroupRules::default());
 
-    // It goes to the others, one after another, and what it says there is the same.
+    // It goes to another node, and to another one, and what it says there is the same.
     knows.stop();
     world.hear_of_two("has-none");
+    let behind = world.node("is-behind", &[], &all);
+    world.eventually_listed("is-behind", &["one green", "two blue"]);
     has_none.stop();
     world.hear_of_two("is-behind");
     assert_eq!(two.group().get().as_deref(), Some("blue"));
