@@ -240,7 +240,7 @@ fn run(seeds: std::ops::Range<u64>) {
             for _ in 0..12 {
                 let choice = MachineClock.next_span_id();
                 let moves = some_moves();
-                let moves = (choice % 5 > 0).then_some(&moves);
+                let moves = (!choice.is_multiple_of(5)).then_some(&moves);
                 put(&shard, NODES[(choice / 5 % 3) as usize], moves).await;
                 check(&shard, &processes).await;
                 shard.sleep(Duration::from_millis(choice / 15 % 4000)).await;
