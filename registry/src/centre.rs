@@ -228,6 +228,16 @@ impl Centre {
     }
 }
 
+impl Centre {
+    /// What is kept of a key, unless it has just started and others may know better.
+    pub(crate) fn record(&self, key: &str) -> Option<Arc<SettingRecord>> {
+        if self.0.peers.is_starting(self.0.config.settle) {
+            return None;
+        }
+        self.0.state.lock().shelf.get(key).cloned()
+    }
+}
+
 /// Says that there is something to look for, however often.
 fn signal() -> Topic<()> {
     Topic::new(1, SlowConsumer::DropOldest)

@@ -7,6 +7,7 @@
 //!   [watches](ringcall::cluster::Watch).
 //! * [`Centre`] keeps settings of a whole cluster, texts by key, as a node of its own or beside a [`Node`]; a [`ConfigWatch`] puts one in
 //!   force as it changes.
+//! * Groups of instances are moved by a setting of a node's [centre](NodeConfig::centre): servers hear of it when they are renewed.
 //! * [`Quotas`] are limits of a whole cluster, of which a [`QuotaKeeper`] gets a channel its share.
 //!
 //! ```
@@ -56,7 +57,7 @@
 //! # Who may do what
 //!
 //! Nodes have no accounts of their own: [`Server::authorize_calls`](ringcall::Server::authorize_calls) decides, and TLS says who
-//! that is. `register` and `withdraw` of [`Registry`] are for servers, the rest of it for callers. `put` and
+//! that is. `register`, `placement` and `withdraw` of [`Registry`] are for servers, the rest of it for callers. `put` and
 //! `remove` of [`Configuration`] are for operators, the rest of it for those who are set up. [`Replication`] and
 //! [`ConfigurationReplication`] are for nodes: whoever may call them hears of everything. Nodes believe those that they are told to [listen to](NodeConfig::peers). The program has neither TLS nor
 //! accounts, so it is for a network that only those can reach.
@@ -72,6 +73,7 @@ mod directory;
 mod error;
 mod node;
 mod peers;
+mod placing;
 mod quota;
 mod registrar;
 mod settings;
@@ -87,7 +89,7 @@ pub use channel::{FromRegistry, RegistryChannel, balanced};
 pub use config_watch::{ConfigWatch, Configured, InForce};
 pub use directory::BadDirectory;
 pub use error::RegistryError;
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, NodeCounts};
 pub use peers::Tending;
 pub use quota::{Ask, NoShare, Quota, QuotaClient, QuotaKeeper, Quotas, Share};
 pub use registrar::{Kept, Registrar};
@@ -98,6 +100,6 @@ pub use settings::{
 };
 pub use source::RegistrySource;
 pub use wire::{
-    Key, News, Refused, Registered, Registration, Registry, RegistryClient, Replication,
-    ReplicationClient, Said, ServiceCount, Stamp, Watched, Withdrawal,
+    GroupRules, Key, News, Placement, Refused, RefusedRules, Registered, Registration, Registry,
+    RegistryClient, Replication, ReplicationClient, Said, ServiceCount, Stamp, Watched, Withdrawal,
 };

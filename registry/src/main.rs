@@ -70,6 +70,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     config.peers = options.peer;
     config.instances_max = options.instances_max;
     config.orphans = options.orphans;
+    config.centre = Some(centre.clone());
     let node = Node::new(config);
     let _tending = node.start(ShardConfig::default())?;
 

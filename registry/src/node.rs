@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringcall::cluster::discovery::wall_clock_ms;
+use ringcall::cluster::discovery::{Instance, wall_clock_ms};
 use ringcall::cluster::{Clock, Instant};
 use ringcall::{
     Context, LocalClient, LocalStream, MachineClock, ReplyItems, Shard, ShardConfig, SlowConsumer,
@@ -18,10 +18,11 @@ use ringcall::{
 
 use crate::book::{Book, Change, Known, Limits, Merged, Registering, ms, read};
 use crate::peers::{Heard, LISTENERS_MAX, Listens, Peers, STOOD_STILL, Tending, UP_TO_DATE, tend};
+use crate::placing::Placing;
 use crate::stamp::Ahead;
 use crate::{
-    Key, News, Refused, Registered, Registration, Registry, Replication, ReplicationClient, Said,
-    ServiceCount, Watched, Withdrawal,
+    Centre, GroupRules, Key, News, Placement, Refused, Registered, Registration, Registry,
+    Replication, ReplicationClient, Said, ServiceCount, Watched, Withdrawal,
 };
 
 /// Settings of a node.
@@ -52,6 +53,9 @@ pub struct NodeConfig {
     /// How long a node that has started waits for what its peers know before it tells watchers what it knows: 20 s, in which
     /// instances have said again that they are there, if no peer answers.
     pub settle: Duration,
+    /// Where it looks which groups instances are moved to, the settings `groups/` and a service: mostly the centre that is served beside
+    /// it. Without one, which is the default, it says nothing of groups, and passes on what instances say.
+    pub centre: Option<Centre>,
     /// The wall clock, in milliseconds since 1970. A simulation has one of its own.
     pub wall_clock_ms: fn() -> u64,
 }
@@ -70,9 +74,18 @@ impl Default for NodeConfig {
             bus_backlog: 65_536,
             watches_max: 10_000,
             settle: Duration::from_secs(20),
+            centre: None,
             wall_clock_ms,
         }
     }
+}
+
+/// What a node has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeCounts {
+    /// Texts of the settings `groups/` and a service that could not be read.
+    pub group_rules_refused: u64,
 }
 
 /// How much of all instances a piece of news has.
@@ -94,6 +107,8 @@ struct Shared {
     bus: Topic<Arc<Said>>,
     peers: Peers,
     state: Mutex<State>,
+    /// Nothing else is locked by whoever has it but the centre.
+    placing: Mutex<Placing>,
 }
 
 struct State {
@@ -135,7 +150,14 @@ impl Node {
         };
         let bus = Topic::new(config.bus_backlog, SlowConsumer::Close);
         let peers = Peers::new(config.peers.clone());
-        Node(Arc::new(Shared { id, config, bus, peers, state: Mutex::new(state) }))
+        let placing = Mutex::default();
+        Node(Arc::new(Shared { id, config, bus, peers, state: Mutex::new(state), placing }))
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> NodeCounts {
+        NodeCounts { group_rules_refused: self.0.placing.lock().refused() }
     }
 
     /// Does on this shard what is to be done all the time: to hear the other nodes, and to miss instances that are not heard of.
@@ -193,6 +215,12 @@ impl Listens for Node {
 impl Shared {
     fn wall_ms(&self) -> u64 {
         (self.config.wall_clock_ms)()
+    }
+
+    /// The group that an instance is to be in, if this node knows that.
+    fn place(&self, instance: &Instance) -> Option<Placement> {
+        let centre = self.config.centre.as_ref()?;
+        self.placing.lock().place(centre, instance)
     }
 
     /// Takes what another node says, and tells all who are to know.
@@ -281,11 +309,25 @@ impl Registry for Node {
             return Err(Refused::BadLease { min_ms, max_ms });
         }
         let instance = read(&instance).map_err(|what| Refused::BadInstance { what })?;
+        let placed = self.0.place(&instance);
         let registering = Registering { instance, lease, incarnation, registered_ms };
         let mut state = self.0.state.lock();
         let (registered_ms, said) = state.book.register(self.0.wall_ms(), registering)?;
         self.0.take_own(&mut state, &said);
-        Ok(Registered { registered_ms, renew_ms: lease_ms / 3 })
+        Ok(Registered { registered_ms, renew_ms: lease_ms / 3, placed })
+    }
+
+    async fn placement(&self, instance: String) -> Result<Option<Placement>, Refused> {
+        let instance = read(&instance).map_err(|what| Refused::BadInstance { what })?;
+        Ok(self.0.place(&instance))
+    }
+
+    async fn group_rules(&self, service: String) -> Result<GroupRules, Refused> {
+        if service.is_empty() || service.len() > NAME_BYTES_MAX {
+            return Err(Refused::BadName);
+        }
+        let Some(centre) = &self.0.config.centre else { return Ok(GroupRules::default()) };
+        Ok(self.0.placing.lock().rules(centre, &service))
     }
 
     async fn withdraw(&self, withdrawal: Withdrawal) {

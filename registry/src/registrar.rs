@@ -7,20 +7,24 @@ use std::time::Duration;
 use ringcall::cluster::Clock;
 use ringcall::cluster::discovery::{Instance, Invalid};
 use ringcall::{
-    Address, CallError, LocalClient, MachineClock, Register, Shard, ShardConfig, SpanIds,
-    StartError,
+    Address, CallError, Cause, LocalClient, MachineClock, Register, ServedGroup, Shard,
+    ShardConfig, SpanIds, StartError,
 };
 
 use crate::addresses::{Addresses, check};
 use crate::book::{key_of, line, ms};
 use crate::thread::{OwnThread, Stop, StopOnDrop, within};
-use crate::{Key, Refused, Registration, RegistryClient, Withdrawal};
+use crate::{Key, Placement, Refused, Registration, RegistryClient, Withdrawal};
 
 /// Keeps a server in the registry for as long as it takes calls: give it to
 /// [`Server::register`](ringcall::Server::register).
 ///
 /// The server is registered once it listens and its hooks have returned, and taken back before it drains. In between it is
 /// renewed three times a lease, at one node, and at the next one when that cannot be reached.
+///
+/// An operator may move it to another group ([`NodeConfig::centre`](crate::NodeConfig::centre)). It hears so when it is renewed: then its
+/// server serves calls to that group first, and after that it is registered as one of it. Calls to the group before are served for a
+/// lease longer. Until it hears otherwise it stays there, whatever becomes of the registry.
 ///
 /// ```no_run
 /// use ringcall::Server;
@@ -46,6 +50,7 @@ pub struct Registrar {
     patience: Duration,
     linger: Duration,
     config: ShardConfig,
+    group: Option<ServedGroup>,
     thread: Option<OwnThread>,
 }
 
@@ -75,6 +80,7 @@ impl Registrar {
             patience: Duration::from_secs(10),
             linger: Duration::from_millis(500),
             config: ShardConfig::default(),
+            group: None,
             thread: None,
         }
     }
@@ -115,6 +121,12 @@ impl Registrar {
         Registrar { config, ..self }
     }
 
+    /// The group of the server that it is about, for [`keep_on`](Registrar::keep_on): without it, only what is said of the instance
+    /// changes when that is moved. A [`Server`](ringcall::Server) hands over its own.
+    pub fn group(self, group: ServedGroup) -> Registrar {
+        Registrar { group: Some(group), ..self }
+    }
+
     /// Does the same on a shard of yours, for a loop of your own, or a simulation: until what is returned is dropped, and then takes the
     /// instance back; if the shard ends before, its lease does.
     ///
@@ -134,7 +146,7 @@ impl Registrar {
     ) -> Result<Keeping, StartError> {
         let instance = self.instance(address)?;
         let addresses = Addresses::new(check(&self.addresses)?);
-        Ok(Keeping::new(addresses, &instance, self.lease, begun))
+        Ok(Keeping::new(addresses, instance, self.lease, self.group.clone(), begun))
     }
 
     fn instance(&self, address: &Address) -> Result<Instance, StartError> {
@@ -155,6 +167,10 @@ impl Registrar {
 }
 
 impl Register for Registrar {
+    fn take_group(&mut self, group: &ServedGroup) {
+        self.group = Some(group.clone());
+    }
+
     fn register(&mut self, address: &Address) -> Result<(), StartError> {
         let (begun, begins) = sync_channel(8);
         let mut keeping = self.keeping(address, Some(begun))?;
@@ -217,6 +233,12 @@ struct Keeping {
     key: Key,
     lease: Duration,
     registration: Registration,
+    /// As it is by itself, wherever it was moved.
+    instance: Instance,
+    /// That of its server.
+    group: Option<ServedGroup>,
+    /// The latest that was heard of where it is to be.
+    placed: Option<Placement>,
     /// Who waits for it to be registered first.
     begun: Option<SyncSender<Begun>>,
 }
@@ -232,17 +254,20 @@ enum Over {
 impl Keeping {
     fn new(
         addresses: Addresses,
-        instance: &Instance,
+        instance: Instance,
         lease: Duration,
+        group: Option<ServedGroup>,
         begun: Option<SyncSender<Begun>>,
     ) -> Keeping {
         let registration = Registration {
-            instance: line(instance),
+            instance: line(&instance),
             lease_ms: ms(lease),
             incarnation: MachineClock.next_span_id(),
             registered_ms: None,
         };
-        Keeping { addresses, key: key_of(instance), lease, registration, begun }
+        let key = key_of(&instance);
+        let placed = None;
+        Keeping { addresses, key, lease, registration, instance, group, placed, begun }
     }
 
     /// How long a node may take: two of three may fail before the lease ends.
@@ -301,6 +326,9 @@ impl Keeping {
     ) -> Result<std::convert::Infallible, Over> {
         let registry = self.connect(shard, address).await?;
         let mut is_told = false;
+        if self.registration.registered_ms.is_none() {
+            self.ask_placement(&registry).await?;
+        }
         loop {
             let registered = registry.register(&self.registration).deadline(self.answer()).await;
             let registered = registered.map_err(Over::from)?.to_owned();
@@ -311,8 +339,61 @@ impl Keeping {
             self.addresses.heard();
             self.tell(Begun::Registered);
             self.begun = None;
+            if self.place(registered.placed) {
+                // The server knows, now others may.
+                continue;
+            }
             shard.sleep(Duration::from_millis(registered.renew_ms.into())).await;
         }
+    }
+
+    /// Asks where the instance is to be before anybody is told of it.
+    async fn ask_placement(&mut self, registry: &RegistryClient<LocalClient>) -> Result<(), Over> {
+        let asked = registry.placement(&self.registration.instance).deadline(self.answer()).await;
+        match asked.map(|placed| placed.to_owned()) {
+            Ok(placed) => {
+                self.place(placed);
+                Ok(())
+            }
+            // An older node does not know the question, and another one may not want to be asked.
+            Err(CallError::Failed(failure)) if matches!(failure.cause, Cause::Status(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sees to it that the instance is where it is to be. Says whether others have to be told.
+    fn place(&mut self, placed: Option<Placement>) -> bool {
+        // A node that says nothing does not know. One that has not heard the latest is not believed.
+        let heard = self.placed.as_ref().map(|placed| placed.version);
+        let Some(placed) = placed.filter(|placed| Some(placed.version) > heard) else {
+            return false;
+        };
+        let before = self.placed.replace(placed.clone()).and_then(|before| before.group);
+        let Placement { version, group } = placed;
+        if group == before {
+            return false;
+        }
+        let mut instance = self.instance.clone();
+        if let Some(group) = &group {
+            instance.group.clone_from(group);
+        }
+        if let Err(invalid) = instance.check() {
+            log::error!("{}/{} stays where it is: {invalid}", instance.service, instance.name);
+            return false;
+        }
+        let Instance { service, name, group: now, .. } = &instance;
+        log::info!("{service}/{name} is in the group {now:?} now, as version {version} says");
+        if let Some(served) = &self.group {
+            // Nobody has heard of it yet if it is not registered.
+            let is_known = self.registration.registered_ms.is_some();
+            let grace = if is_known { self.lease } else { Duration::ZERO };
+            match &group {
+                Some(group) => served.move_to(group, grace),
+                None => served.move_back(grace),
+            }
+        }
+        self.registration.instance = line(&instance);
+        true
     }
 
     /// Takes the instance back, if a node can be told at once. Otherwise its lease ends.

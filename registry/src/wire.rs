@@ -47,6 +47,41 @@ pub struct Registered {
     pub registered_ms: u64,
     /// After which time it should say so again, in milliseconds.
     pub renew_ms: u32,
+    /// The group that it is to be in, if the node knows that: one that has a centre, and a setting for this service.
+    pub placed: Option<Placement>,
+}
+
+/// The group that an instance is to be in, as an operator has said. A [`Registrar`](crate::Registrar) sees to it, and then
+/// registers the instance as one of that group.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Of the setting that says so: what is older than what was heard before does not count.
+    pub version: Stamp,
+    /// The group; `None` for the one that the instance has by itself.
+    pub group: Option<String>,
+}
+
+/// What a node knows of the groups that instances of a service are moved to: its setting `groups/` and the service.
+#[ringcall::message]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupRules {
+    /// The version of the text that is in force; `None` if none is, or the node has no centre, or has just started.
+    pub version: Option<Stamp>,
+    /// How many rules it has: none if the setting was removed as this version.
+    pub rules: u32,
+    /// What was put since, and is refused.
+    pub refused: Option<RefusedRules>,
+}
+
+/// A text that cannot be read: the one before stays in force.
+#[ringcall::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRules {
+    /// Its version.
+    pub version: Stamp,
+    /// What is wrong with it.
+    pub what: String,
 }
 
 /// An instance that leaves.
@@ -220,6 +255,14 @@ pub trait Registry {
     /// Registers an instance, or says that one is still there, which has to be done within its lease.
     #[method(idempotent)]
     async fn register(&self, registration: Registration) -> Result<Registered, Refused>;
+
+    /// The group that an instance is to be in, for those who ask before they register: as in [`Registered`].
+    #[method(idempotent)]
+    async fn placement(&self, instance: String) -> Result<Option<Placement>, Refused>;
+
+    /// What this node knows of the groups of a service, for operators.
+    #[method(idempotent)]
+    async fn group_rules(&self, service: String) -> Result<GroupRules, Refused>;
 
     /// Takes an instance back. It is no error if it is not there, or is another process by now.
     #[method(idempotent)]

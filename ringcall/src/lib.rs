@@ -227,8 +227,8 @@ pub use serve::limits;
 pub use serve::{
     Access, CallInfo, CallerInfo, CallerKey, ConnectionInfo, Context, Deduplication, Drained,
     ErasedMessage, Handlers, Items, MethodTable, Principal, Register, Responder, RunningServer,
-    SendContext, SendService, Server, Service, ServiceTable, ShardClock, SpawnedCall, StartError,
-    Starting, same_secret,
+    SendContext, SendService, ServedGroup, Server, Service, ServiceTable, ShardClock, SpawnedCall,
+    StartError, Starting, same_secret,
 };
 pub use shard::{
     DrainReport, DrainStep, Draining, HostedShard, Incidents, MachineClock, Shard, ShardConfig,

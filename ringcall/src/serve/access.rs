@@ -16,6 +16,7 @@ use ringcall_tls::PeerIdentity;
 use subtle::ConstantTimeEq;
 
 use super::ServiceTable;
+use super::group::Groups;
 use crate::Metadata;
 use crate::client::Credentials;
 
@@ -298,6 +299,8 @@ const REFUSALS_SPAN: Duration = Duration::from_secs(10);
 /// The gate of a shard: asks the hooks, and remembers who was let in.
 pub(crate) struct Gate {
     authority: Authority,
+    /// Whose calls are served: at first that of the authority.
+    groups: Groups,
     admitted: HashMap<Handle, Admitted>,
 }
 
@@ -309,13 +312,15 @@ struct Admitted {
 
 impl Gate {
     pub(crate) fn new(authority: Authority) -> Gate {
-        Gate { authority, admitted: HashMap::new() }
+        let groups = Groups::new(authority.group.clone());
+        Gate { authority, groups, admitted: HashMap::new() }
     }
 
     /// Whether nothing is asked about connections and calls.
     pub(crate) fn is_open(&self) -> bool {
-        let Authority { connections, calls, priorities, group } = &self.authority;
-        connections.is_none() && calls.is_none() && priorities.is_none() && group.is_none()
+        let Authority { connections, calls, priorities, group: _ } = &self.authority;
+        let asks = connections.is_some() || calls.is_some() || priorities.is_some();
+        !asks && !self.groups.matter()
     }
 
     /// Whether it is asked who connects or calls.
@@ -324,12 +329,19 @@ impl Gate {
     }
 
     /// Whether a call was routed to this server's group, or to none.
-    pub(crate) fn is_of_group(&self, extensions: &[u8]) -> bool {
-        let Some(own) = &self.authority.group else { return true };
+    pub(crate) fn is_of_group(&self, extensions: &[u8], now: impl FnOnce() -> Instant) -> bool {
+        if !self.groups.matter() {
+            return true;
+        }
         let mut found = Extensions::new(extensions).flatten();
         let real = found.find(|found| found.tag == tag::REAL_GROUP);
         // Behind the version.
-        real.is_none_or(|real| real.value.get(8..) == Some(own.as_bytes()))
+        real.is_none_or(|real| self.groups.serve(real.value.get(8..), now))
+    }
+
+    /// The server is in another group now; calls to the one before are served until then.
+    pub(crate) fn move_to(&mut self, group: Option<Arc<str>>, now: Instant, until: Instant) {
+        self.groups.move_to(group, now, until);
     }
 
     /// The hook for calls, and who makes them.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
 
+use super::group::ServedGroup;
 use super::handler::Spawner;
 use super::limits::{Limits, LimitsInForce, Served, ServerLimits};
 use super::signals::Signals;
@@ -364,7 +365,8 @@ impl Server {
 
     /// The group that it is in. A call that a balanced channel has routed to another one is refused with
     /// [`WRONG_GROUP`](ringcall_core::Status::WRONG_GROUP), before its argument is looked at: the address is somebody
-    /// else's by now, or the caller's list is old. Calls that were routed by no group are served.
+    /// else's by now, or the caller's list is old. Calls that were routed by no group are served. It can be moved to
+    /// [another one](ServedGroup::move_to) while it serves.
     pub fn group(mut self, group: &str) -> Server {
         self.config.group(group);
         self
@@ -591,6 +593,7 @@ impl Server {
         let in_force = LimitsInForce { limits: config.limits.clone(), rates: rates.clone() };
         config.rates = rates;
         config.limits = config.limits.map(|limits| limits.shared_among(shards));
+        let group = config.authority.group.clone();
         let threads = config.offload_threads.unwrap_or(Pool::THREADS_MAX);
         let around = self.around;
         let pool = Pool::within(threads, rule, around.clone());
@@ -609,6 +612,7 @@ impl Server {
             remotes.push(remote);
         }
         let limits = ServerLimits::new(remotes.clone(), pool, served, in_force);
+        let group = ServedGroup::new(remotes.clone(), group);
         // All are ready: the first accepts for all.
         for shard in &starting {
             if shard.go.send(remotes.clone()).is_err() {
@@ -621,6 +625,7 @@ impl Server {
             address: Address::Unix(String::new()),
             remotes,
             limits,
+            group,
             threads,
             ended,
             drain_timeout,
@@ -761,6 +766,7 @@ pub struct RunningServer {
     address: Address,
     remotes: Vec<Arc<Remote>>,
     limits: ServerLimits,
+    group: ServedGroup,
     /// `None` once it has ended.
     threads: Vec<Option<JoinHandle<()>>>,
     ended: Sender<End>,
@@ -790,7 +796,7 @@ impl RunningServer {
             starting.run(on_start)?;
         }
         self.address = self.listen(at)?;
-        self.last.get_mut().registered.tell(registries, &self.address)
+        self.last.get_mut().registered.tell(registries, &self.address, &self.group)
     }
 
     /// Makes it listen there, and nowhere else.
@@ -822,6 +828,12 @@ impl RunningServer {
     #[must_use]
     pub fn limits(&self) -> &ServerLimits {
         &self.limits
+    }
+
+    /// The group that it is in, which can be [another one](ServedGroup::move_to).
+    #[must_use]
+    pub fn group(&self) -> &ServedGroup {
+        &self.group
     }
 
     /// How many connections its shards have.

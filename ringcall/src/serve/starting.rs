@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ringcall_core::Address;
 
+use super::group::ServedGroup;
 use super::limits::ServerLimits;
 use crate::ServeError;
 
@@ -43,6 +44,12 @@ pub type StartError = Box<dyn Error + Send + Sync>;
 /// # Ok::<(), ringcall::ServeError>(())
 /// ```
 pub trait Register: Send {
+    /// The group of the server, before it is registered: whoever says in which one it is to be keeps a clone. Does nothing by
+    /// default.
+    fn take_group(&mut self, group: &ServedGroup) {
+        let _ = group;
+    }
+
     /// The server accepts connections at this address: called when its hooks have returned and it listens.
     ///
     /// # Errors
@@ -64,8 +71,10 @@ impl Registered {
         &mut self,
         all: Vec<Box<dyn Register>>,
         address: &Address,
+        group: &ServedGroup,
     ) -> Result<(), ServeError> {
         for mut one in all {
+            one.take_group(group);
             one.register(address).map_err(ServeError::Register)?;
             self.0.push(one);
         }

@@ -55,6 +55,7 @@ use crate::offload::Pool;
 use crate::packing::{CompressionConfig, Inflated, wish};
 use crate::record::ConnectionRecorder;
 use crate::serve::access::{Authority, Gate};
+use crate::serve::group::ServedGroup;
 use crate::serve::{
     Incoming, KeptReplies, Method, MethodRows, ReplyMetadata, Router, Running, ServiceTable,
 };
@@ -144,9 +145,11 @@ pub(crate) struct Inner {
     connections_max: usize,
     layers: Layers,
     gate: RefCell<Gate>,
+    /// For whoever moves this shard to another group.
+    served_group: ServedGroup,
     origins: Rc<Origins>,
     /// Whether the gate wants to hear of connections, and perhaps of calls.
-    is_guarded: bool,
+    is_guarded: Cell<bool>,
     /// Whether it is asked who calls. Those that this shard connects to are not: they are offered what was meant for
     /// them, and nothing else.
     asks_callers: bool,
@@ -271,6 +274,8 @@ impl Inner {
         config: InnerConfig,
     ) -> Inner {
         let now = clock.now();
+        let served_group =
+            ServedGroup::new(vec![Arc::clone(&remote)], config.authority.group.clone());
         let gate = Gate::new(config.authority);
         let origins = Rc::<Origins>::default();
         let watch = Watch::new(&config.observers, &origins);
@@ -308,7 +313,7 @@ impl Inner {
             siblings: RefCell::new(vec![Arc::clone(&remote)]),
             connections_max: config.connections_max,
             layers: config.layers,
-            is_guarded: !gate.is_open(),
+            is_guarded: Cell::new(!gate.is_open()),
             asks_callers: gate.asks_callers(),
             knows_principals: Cell::new(false),
             identity: config.identity,
@@ -319,6 +324,7 @@ impl Inner {
                     && config.compression.replies.is_none(),
             ),
             gate: RefCell::new(gate),
+            served_group,
             origins,
             drain: RefCell::default(),
             rng: RefCell::new(seeded()),
@@ -599,7 +605,7 @@ impl Inner {
                     if self.watch.is_some() {
                         self.watch_established(handle);
                     }
-                    if self.is_guarded {
+                    if self.is_guarded.get() {
                         self.admit(handle);
                     }
                 }
@@ -678,7 +684,7 @@ impl Inner {
         let Some(method) = method else {
             return self.control(handle, request);
         };
-        if self.is_guarded && !self.may_call(handle, request, method.full_name()) {
+        if self.is_guarded.get() && !self.may_call(handle, request, method.full_name()) {
             return;
         }
         if self.admission.get().is_some() {

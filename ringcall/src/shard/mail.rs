@@ -142,6 +142,8 @@ pub(crate) enum Notice {
     HandOver(SyncSender<Result<Socket, TransportError>>),
     /// Other limits, those of one shard, and what counts their rates.
     Limits(Arc<Limits>, Option<Arc<Rates>>),
+    /// The server is in another group; calls to the one before are served for so long.
+    Group(Option<Arc<str>>, Duration),
     /// Somebody wants what is recorded of its connections.
     Records(Sender<Vec<ConnectionRecord>>),
 }

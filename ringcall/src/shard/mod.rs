@@ -60,6 +60,7 @@ use crate::observe::Observers;
 use crate::offload::Pool;
 use crate::packing::CompressionConfig;
 use crate::record::{ConnectionRecord, ConnectionRecorder};
+use crate::serve::ServedGroup;
 use crate::serve::access::{Access, Authority, CallerInfo, ConnectionInfo};
 use crate::serve::limits::{Limits, Rates};
 use crate::serve::{KeptReplies, Mount, Service};
@@ -512,6 +513,12 @@ impl Shard {
         self.inner.pool.configure(limits.queue_rule());
         self.inner.set_limits(limits, rates);
         Ok(())
+    }
+
+    /// The group that it serves in, which can be [another one](ServedGroup::move_to): of this shard alone.
+    #[must_use]
+    pub fn served_group(&self) -> ServedGroup {
+        self.inner.served_group()
     }
 
     /// Accepts connections at an address; returns it, with the port that was chosen.

@@ -1006,6 +1006,57 @@ fn g07_a_server_refuses_calls_that_were_meant_for_another_group() {
     assert_eq!(direct.letter(&parcel()).wait().unwrap().to_string(), "two - - 0");
 }
 
+/// What becomes of a call that was routed to a group.
+fn routed_to(group: &str, server: &RunningServer) -> Result<String, Cause> {
+    let balanced = grouped(Groups::of(group), vec![of_group("it", group, server)]);
+    match PostClient::new(balanced).letter(&parcel()).wait() {
+        Ok(answer) => Ok(answer.to_string()),
+        Err(CallError::Failed(failure)) => Err(failure.cause),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_server_that_is_moved_refuses_calls_to_the_group_that_it_has_left() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let wrong = Err(Cause::Status(Status::WRONG_GROUP));
+    let server = office("one", "green");
+    let group = server.group().clone();
+    assert_eq!(group.get().as_deref(), Some("green"));
+    assert_eq!(routed_to("blue", &server), wrong);
+    group.move_to("blue", Duration::ZERO);
+    assert_eq!(group.get().as_deref(), Some("blue"));
+    assert_eq!(routed_to("blue", &server), Ok("one blue blue 9".to_owned()));
+    assert_eq!(routed_to("green", &server), wrong);
+    // With a grace both are served, and no other one.
+    group.move_back(HOUR);
+    assert_eq!(routed_to("green", &server), Ok("one green green 9".to_owned()));
+    assert_eq!(routed_to("blue", &server), Ok("one blue blue 9".to_owned()));
+    assert_eq!(routed_to("red", &server), wrong);
+    // Of those that were left some are forgotten: the first.
+    for next in ["1", "2", "3", "4"] {
+        group.move_to(next, HOUR);
+    }
+    assert_eq!(routed_to("blue", &server), wrong);
+    assert_eq!(routed_to("green", &server), Ok("one green green 9".to_owned()));
+}
+
+#[test]
+fn a_server_of_no_group_serves_calls_to_all_unless_it_is_moved() {
+    let wrong = Err(Cause::Status(Status::WRONG_GROUP));
+    let server = Server::bind("127.0.0.1:0").service(Office("one").into_post()).start().unwrap();
+    let group = server.group();
+    assert_eq!((group.get(), routed_to("green", &server).is_ok()), (None, true));
+    group.move_to("blue", Duration::ZERO);
+    assert_eq!(routed_to("green", &server), wrong);
+    assert!(routed_to("blue", &server).is_ok());
+    // Whoever goes by no group is served.
+    let direct = PostClient::connect(server.address()).wait().unwrap();
+    assert_eq!(direct.letter(&parcel()).wait().unwrap().to_string(), "one - - 0");
+    group.move_back(Duration::ZERO);
+    assert!(routed_to("green", &server).is_ok());
+}
+
 #[test]
 fn rules_see_metadata_and_arguments_of_typed_calls() {
     let (old, new) = (office("old", ""), office("new", ""));

@@ -1,14 +1,15 @@
 //! Who may connect to a shard and call on it.
 
 use std::net::SocketAddr;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringcall_core::{CloseReason, Handle, Request, RequestId, Status};
 
 use super::Inner;
 use crate::client::Credentials;
 use crate::serve::access::{Caller, CallerInfo, ConnectionInfo, Principal, ask, ask_or};
+use crate::serve::group::ServedGroup;
 
 impl Inner {
     /// Who is at the other side.
@@ -153,11 +154,29 @@ impl Inner {
 
     /// Whether a call was routed to the group of this server; if not, it is refused.
     fn is_for_group(&self, handle: Handle, request: &Request, method: &'static str) -> bool {
-        let is = self.gate.borrow().is_of_group(&request.extensions);
+        let is = self.gate.borrow().is_of_group(&request.extensions, || self.now());
         if !is {
             log::debug!("a call of {method} was meant for another group");
             self.refuse(handle, request.id, Status::WRONG_GROUP);
         }
         is
+    }
+
+    pub(crate) fn served_group(&self) -> ServedGroup {
+        self.served_group.clone()
+    }
+
+    /// The server is in another group now; calls to the one before are served for a while.
+    pub(super) fn move_to_group(&self, group: Option<Arc<str>>, grace: Duration) {
+        let now = self.now();
+        let is_guarded = {
+            let mut gate = self.gate.borrow_mut();
+            gate.move_to(group, now, now + grace);
+            !gate.is_open()
+        };
+        self.is_guarded.set(is_guarded);
+        if is_guarded {
+            self.calls_are_plain.set(false);
+        }
     }
 }

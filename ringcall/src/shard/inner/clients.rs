@@ -229,7 +229,7 @@ impl Inner {
     pub(super) fn forget(&self, handle: Handle, reason: CloseReason) {
         let services = self.routers.borrow_mut().withdraw(handle);
         let peer = self.peers.borrow_mut().remove(&handle);
-        if self.is_guarded {
+        if self.is_guarded.get() {
             self.gate.borrow_mut().forget(handle);
         }
         self.origins.leave(handle);

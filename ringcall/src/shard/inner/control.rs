@@ -40,7 +40,7 @@ impl Inner {
         if request.method != PAGE {
             return self.refuse(handle, request.id, Status::UNKNOWN_METHOD);
         }
-        if self.is_guarded && !self.may_call(handle, request, PAGE_NAME) {
+        if self.is_guarded.get() && !self.may_call(handle, request, PAGE_NAME) {
             return;
         }
         if request.codec != Codec::RAW {

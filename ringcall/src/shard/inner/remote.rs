@@ -309,6 +309,7 @@ impl Inner {
                     let _ = begun.map(|begun| begun.send(()));
                 }
                 Notice::Limits(limits, rates) => self.set_limits(&limits, rates),
+                Notice::Group(group, grace) => self.move_to_group(group, grace),
                 Notice::Records(to) => {
                     // Whoever asked may have gone.
                     let _ = to.send(self.records());
