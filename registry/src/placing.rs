@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ringcall::cluster::discovery::Instance;
 use serde::Deserialize;
 
+use crate::wire::shown;
 use crate::{Centre, GroupRules, Placement, RefusedRules, SettingRecord, Stamp};
 
 /// Of a service.
@@ -67,8 +68,7 @@ impl Rule {
 
 /// Reads a text, or says what is wrong with it.
 fn read(text: &str) -> Result<Vec<Rule>, String> {
-    let short = |error: serde_json::Error| error.to_string().chars().take(200).collect::<String>();
-    let rules: Vec<Rule> = serde_json::from_str(text).map_err(short)?;
+    let rules: Vec<Rule> = serde_json::from_str(text).map_err(|error| shown(&error.to_string()))?;
     if rules.len() > RULES_MAX {
         return Err(format!("it has {} rules, of {RULES_MAX} at most", rules.len()));
     }
@@ -98,7 +98,7 @@ struct OfService {
 #[derive(Debug)]
 struct InForce {
     version: Stamp,
-    /// None once the setting was removed.
+    /// There are none once the setting was removed.
     rules: Vec<Rule>,
 }
 
@@ -174,6 +174,15 @@ impl Placing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_a_part_of_a_line() {
+        let what =
+            read(r#"[{"names": ["a"], "group": "b", "x\nERROR all is lost": 1}]"#).unwrap_err();
+        assert!(what.contains("unknown field") && !what.contains('\n'), "{what:?}");
+        let said = crate::Refused::BadInstance { what: "a\nERROR".to_owned() };
+        assert_eq!(said.to_string(), "no instance: a ERROR");
+    }
 
     fn instance(name: &str, zone: &str, tags: &[(&str, &str)]) -> Instance {
         let address = "127.0.0.1:7000".parse::<ringcall::Address>().expect("an address");

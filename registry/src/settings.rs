@@ -3,13 +3,12 @@
 use std::fmt;
 
 use crate::Stamp;
+use crate::wire::shown;
 
 /// Of a key.
 pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// Of a text.
 pub(crate) const TEXT_BYTES_MAX: usize = 256 * 1024;
-/// How many characters of what a node says are shown.
-const SHOWN_MAX: usize = 200;
 /// How many keys one watch may have.
 pub(crate) const KEYS_OF_A_WATCH_MAX: usize = 64;
 
@@ -173,12 +172,6 @@ impl fmt::Display for Declined {
 }
 
 impl std::error::Error for Declined {}
-
-/// What a node says, which may be anything, as a part of a line.
-fn shown(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().take(SHOWN_MAX).map(shown).collect()
-}
 
 /// A key to watch.
 #[ringcall::message]

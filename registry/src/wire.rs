@@ -132,7 +132,7 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::BadInstance { what } => write!(f, "no instance: {what}"),
+            Refused::BadInstance { what } => write!(f, "no instance: {}", shown(what)),
             Refused::BadLease { min_ms, max_ms } => {
                 write!(f, "a lease has {min_ms} to {max_ms} ms")
             }
@@ -292,4 +292,13 @@ pub trait Replication {
         &self,
         cx: &ringcall::Context,
     ) -> Result<impl ringcall::Stream<Item = Said>, Refused>;
+}
+
+/// How much is shown of what others say.
+const SHOWN_MAX: usize = 200;
+
+/// What others say, which may be anything, as a part of a line of the log.
+pub(crate) fn shown(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(SHOWN_MAX).map(shown).collect()
 }

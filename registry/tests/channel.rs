@@ -12,21 +12,7 @@ use ringcall_registry::{
     Node, NodeConfig, QuotaKeeper, Registrar, Registry as _, RegistryError, RegistrySource,
     Tending, balanced,
 };
-use support::eventually;
-
-#[ringcall::service(name = "test.Who")]
-trait Who {
-    #[method(idempotent, deadline = "10s")]
-    async fn am_i(&self) -> String;
-}
-
-struct Named(&'static str);
-
-impl Who for Named {
-    async fn am_i(&self) -> String {
-        self.0.to_owned()
-    }
-}
+use support::{Named, Who as _, WhoClient, eventually};
 
 /// A node, and its address.
 fn node() -> (RunningServer, Tending, String) {

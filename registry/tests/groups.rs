@@ -16,21 +16,7 @@ use ringcall_registry::{
     RegistrySource, Remove, Replication as _, ReplicationClient, Said, Stamp, Tending, Watched,
     Withdrawal,
 };
-use support::{Folder, eventually};
-
-#[ringcall::service(name = "test.Who")]
-trait Who {
-    #[method(idempotent, deadline = "10s")]
-    async fn am_i(&self) -> String;
-}
-
-struct Named(&'static str);
-
-impl Who for Named {
-    async fn am_i(&self) -> String {
-        self.0.to_owned()
-    }
-}
+use support::{Folder, Named, Who as _, WhoClient, eventually};
 
 const LEASE: Duration = Duration::from_secs(3);
 const KEY: &str = "groups/who";

@@ -12,21 +12,7 @@ use ringcall_registry::{
     Key, Node, NodeConfig, Refused, Registrar, Registration, Registry as _, RegistryClient,
     RegistrySource, Replication as _, Tending, Watched, Withdrawal,
 };
-use support::{Folder, eventually, pause};
-
-#[ringcall::service(name = "test.Who")]
-trait Who {
-    #[method(idempotent, deadline = "10s")]
-    async fn am_i(&self) -> String;
-}
-
-struct Named(&'static str);
-
-impl Who for Named {
-    async fn am_i(&self) -> String {
-        self.0.to_owned()
-    }
-}
+use support::{Folder, Named, Who as _, WhoClient, eventually, pause};
 
 /// A node that serves.
 struct Serving {

@@ -5,6 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Says who it is.
+#[ringcall::service(name = "test.Who")]
+pub trait Who {
+    #[method(idempotent, deadline = "10s")]
+    async fn am_i(&self) -> String;
+}
+
+pub struct Named(pub &'static str);
+
+impl Who for Named {
+    async fn am_i(&self) -> String {
+        self.0.to_owned()
+    }
+}
+
 /// A folder of its own for each test: with sockets, whose addresses are known before anybody listens.
 pub struct Folder(PathBuf);
 

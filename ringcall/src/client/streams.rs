@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use ringcall_codec_rkyv::{Form, Invalid, Message, Typed};
 use ringcall_core::frame::ExtensionWriter;
 use ringcall_core::{
-    Answer, Arrived, Cause, Encoding, Extended, Failure, ItemError, Outgoing, StatusClass,
+    Answer, Arrived, Cause, Encoding, Extended, Failure, ItemError, Outgoing, Payload, StatusClass,
     StreamCall, StreamChannel,
 };
 
@@ -653,6 +653,19 @@ pub struct ItemSender<S: StreamCall, I> {
     types: PhantomData<fn() -> I>,
 }
 
+/// Sends an item of a call whose other half says how that has ended; waits for room.
+pub(super) async fn send_item<S: StreamCall, P: Payload>(
+    call: &S,
+    encoding: Encoding,
+    item: &P,
+) -> Result<(), Failure> {
+    let sent = poll_fn(|cx| call.poll_send(cx, encoding, item)).await;
+    sent.map_err(|error| match error {
+        ItemError::Encode(error) => Failure::not_sent(error.into()),
+        _ => Failure::unknown(Cause::StreamEnded),
+    })
+}
+
 impl<S: StreamCall, I: Message> ItemSender<S, I> {
     /// Sends an item; waits for room.
     ///
@@ -664,11 +677,7 @@ impl<S: StreamCall, I: Message> ItemSender<S, I> {
             compression: self.compression,
             ..Encoding::plain(I::CODEC, self.in_signature)
         };
-        let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &Typed(item));
-        poll_fn(send).await.map_err(|error| match error {
-            ItemError::Encode(error) => Failure::not_sent(error.into()),
-            _ => Failure::unknown(Cause::StreamEnded),
-        })
+        send_item(&self.call, encoding, &Typed(item)).await
     }
 
     /// Sends all items of a stream.

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 use ringcall_core::frame::request_flags;
 use ringcall_core::{
-    Answer, Arrived, Cause, Codec, Encoding, Extended, Failure, ItemError, StatusClass, StreamCall,
+    Answer, Arrived, Cause, Codec, Encoding, Extended, Failure, StatusClass, StreamCall,
     StreamChannel,
 };
 
+use super::streams::send_item;
 use super::untyped::{Argument, UntypedReply, UntypedResult, receive};
 use super::{BlockOn, IntoOwned};
 use crate::{CallError, Metadata};
@@ -122,12 +123,7 @@ impl<S: StreamCall> UntypedSender<S> {
             return Err(Failure::not_sent(Cause::StreamEnded));
         }
         let encoding = Encoding { codec, ..self.encoding };
-        let item = Argument::new(codec, item.into());
-        let send = |cx: &mut Context<'_>| self.call.poll_send(cx, encoding, &item);
-        poll_fn(send).await.map_err(|error| match error {
-            ItemError::Encode(error) => Failure::not_sent(error.into()),
-            _ => Failure::unknown(Cause::StreamEnded),
-        })
+        send_item(&self.call, encoding, &Argument::new(codec, item.into())).await
     }
 
     /// Sends an item in the codec of the argument.
