@@ -1,4 +1,4 @@
-//! Encoding into outgoing memory and checking received memory, with rkyv's low-level API.
+//! Archiver into outgoing memory and checking received memory, with rkyv's low-level API.
 
 use core::fmt;
 use core::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 
 use crate::scratch::Scratch;
 use crate::unencodable::failed;
-use crate::{Shape, WireType, in_place};
+use crate::{Archiver, Shape, WireType, in_place};
 
 /// How many pointers deep an archive may nest. rkyv's own default has no limit, and a linked list of a
 /// megabyte would overflow the stack of whoever checks it.
@@ -28,14 +28,14 @@ pub trait Archivable:
     Sized
     + WireType
     + Archive<Archived: Portable + Checkable + Deserialize<Self, Strategy<(), Failure>>>
-    + for<'a> Serialize<Strategy<Encoder<'a>, Failure>>
+    + for<'a> Serialize<Archiver<'a>>
 {
 }
 
 impl<T> Archivable for T where
     T: WireType
         + Archive<Archived: Portable + Checkable + Deserialize<T, Strategy<(), Failure>>>
-        + for<'a> Serialize<Strategy<Encoder<'a>, Failure>>
+        + for<'a> Serialize<Archiver<'a>>
 {
 }
 
@@ -101,6 +101,15 @@ impl BodyWriter<'_> {
 /// Appends the archive of `value` to `out`, its root at the end.
 #[inline(always)]
 pub(crate) fn encode<T: Archivable>(value: &T, out: &mut Writer) -> Result<(), EncodeError> {
+    write::<T, T>(value, out)
+}
+
+/// Appends the archive of a `T`, of something that stands for one.
+#[inline(always)]
+pub(crate) fn write<T, V>(value: &V, out: &mut Writer) -> Result<(), EncodeError>
+where
+    V: for<'a> Serialize<Archiver<'a>>,
+{
     let start = out.len();
     debug_assert_eq!(start % 16, 0);
     let writer = BodyWriter { out, start, full: None };

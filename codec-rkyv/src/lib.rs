@@ -13,12 +13,13 @@ mod attachment;
 mod both;
 pub mod compare;
 pub mod described;
+mod encode_as;
+mod encoded;
 mod fallback;
 mod field;
 mod form;
 mod in_place;
 mod message;
-mod relayed;
 mod scratch;
 mod shape;
 mod unencodable;
@@ -32,6 +33,12 @@ pub use archive::{Archivable, DEPTH_MAX, Invalid, archive_format};
 pub use archive::{BodyWriter, Checkable, Encoder};
 pub use attachment::{Attachment, ReceivedAttachment, WithAttachment};
 #[doc(hidden)]
+pub use encode_as::As;
+pub use encode_as::{Archiver, Each, EncodeAs, each};
+#[doc(hidden)]
+pub use encoded::EncodedMessage;
+pub use encoded::{Encoded, SharedEncoded};
+#[doc(hidden)]
 pub use fallback::array;
 pub use fallback::{FALLBACK_CODECS, Named};
 #[doc(hidden)]
@@ -40,11 +47,9 @@ pub use form::{Form, Formed};
 #[doc(hidden)]
 pub use message::{__private, SendArgument};
 pub use message::{
-    BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError, IntoReply, Message,
-    Typed, Unanswered,
+    BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError, IntoItem, IntoReply,
+    Message, Typed, Unanswered,
 };
-#[doc(hidden)]
-pub use relayed::Relayed;
 #[doc(hidden)]
 pub use scratch::Scratch;
 #[doc(hidden)]

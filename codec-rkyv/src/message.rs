@@ -9,8 +9,9 @@ use ringcall_buf::{Chunk, Frozen, SharedChunk};
 use ringcall_core::{Attached, Codec, EncodeError, Failure, Payload, Refusal, Transcode, Writer};
 
 use crate::archive::{Archivable, IS_BIG_ENDIAN, Invalid, encode};
+use crate::encoded::EncodedMessage;
 use crate::form;
-use crate::{Form, Layout, Named, Previous, Relayed, Shape, View, WireType};
+use crate::{Encoded, Form, Layout, Named, Previous, Shape, View, WireType};
 
 /// Something that a body can hold: the argument, the reply or the error of a method.
 ///
@@ -670,7 +671,7 @@ impl<E: Message> IntoError for HandlerError<E> {
 }
 
 /// What a handler may return: a message, or a `Result` of one and [an error](IntoError). A message that was received may
-/// be returned as the [`View`] that it is.
+/// be returned as the [`View`] that it is, and one that is encoded as [`Encoded`].
 #[diagnostic::on_unimplemented(
     message = "a method cannot return `{Self}`",
     label = "neither a message nor a `Result` of messages",
@@ -717,53 +718,82 @@ impl<M: Message, E: IntoError> IntoReply for Result<M, E> {
     }
 }
 
-/// A handler that has received a message may return it as it is: it is sent from where it landed.
-impl<T: Archivable + Message> IntoReply for View<T, Chunk> {
-    type Value = T;
-    type Error = Infallible;
-    type Failure = Infallible;
-    type Sent = Relayed<T, Chunk>;
+/// What the stream that a handler returns may give: a message, one that was received, as the [`View`] that it is, or one that is
+/// [`Encoded`] already.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an item of a stream",
+    label = "not a message",
+    note = "an item is a type with `#[ringcall::message]`, or `Encoded` of one"
+)]
+pub trait IntoItem {
+    /// What its caller gets.
+    type Message: Message;
+    /// How it is sent.
+    #[doc(hidden)]
+    type Sent: Message;
+
+    /// The same as it is sent.
+    #[doc(hidden)]
+    fn into_item(self) -> Self::Sent;
+}
+
+impl<M: Message> IntoItem for M {
+    type Message = M;
+    type Sent = M;
 
     #[inline]
-    fn into_reply(self) -> Result<Relayed<T, Chunk>, Infallible> {
-        Ok(Relayed(self))
+    fn into_item(self) -> M {
+        self
     }
 }
 
-impl<T: Archivable + Message> IntoReply for View<T, SharedChunk> {
-    type Value = T;
-    type Error = Infallible;
-    type Failure = Infallible;
-    type Sent = Relayed<T, SharedChunk>;
+/// A handler that has received a message may return it as it is, and one that has encoded it already may return that: it
+/// is sent from where it lies.
+macro_rules! archives {
+    ($($made:ident<T, $body:ty>, |$value:ident| $message:expr;)*) => {$(
+        impl<T: Archivable + Message> IntoReply for $made<T, $body> {
+            type Value = T;
+            type Error = Infallible;
+            type Failure = Infallible;
+            type Sent = EncodedMessage<T, $body>;
 
-    #[inline]
-    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, Infallible> {
-        Ok(Relayed(self))
-    }
+            #[inline]
+            fn into_reply(self) -> Result<EncodedMessage<T, $body>, Infallible> {
+                let $value = self;
+                Ok($message)
+            }
+        }
+
+        impl<T: Archivable + Message, E: IntoError> IntoReply for Result<$made<T, $body>, E> {
+            type Value = T;
+            type Error = E::Error;
+            type Failure = E;
+            type Sent = EncodedMessage<T, $body>;
+
+            #[inline]
+            fn into_reply(self) -> Result<EncodedMessage<T, $body>, E> {
+                self.map(|$value| $message)
+            }
+        }
+
+        impl<T: Archivable + Message> IntoItem for $made<T, $body> {
+            type Message = T;
+            type Sent = EncodedMessage<T, $body>;
+
+            #[inline]
+            fn into_item(self) -> EncodedMessage<T, $body> {
+                let $value = self;
+                $message
+            }
+        }
+    )*};
 }
 
-impl<T: Archivable + Message, E: IntoError> IntoReply for Result<View<T, Chunk>, E> {
-    type Value = T;
-    type Error = E::Error;
-    type Failure = E;
-    type Sent = Relayed<T, Chunk>;
-
-    #[inline]
-    fn into_reply(self) -> Result<Relayed<T, Chunk>, E> {
-        self.map(Relayed)
-    }
-}
-
-impl<T: Archivable + Message, E: IntoError> IntoReply for Result<View<T, SharedChunk>, E> {
-    type Value = T;
-    type Error = E::Error;
-    type Failure = E;
-    type Sent = Relayed<T, SharedChunk>;
-
-    #[inline]
-    fn into_reply(self) -> Result<Relayed<T, SharedChunk>, E> {
-        self.map(Relayed)
-    }
+archives! {
+    View<T, Chunk>, |view| view.into();
+    View<T, SharedChunk>, |view| view.into();
+    Encoded<T, Chunk>, |encoded| encoded.into_message();
+    Encoded<T, SharedChunk>, |encoded| encoded.into_message();
 }
 
 /// Encoding may run somebody's code: a codec of theirs, or what a field is archived with. Should that panic, the call

@@ -33,8 +33,8 @@ pub type SharedView<T> = View<T, SharedChunk>;
 
 impl<T: Archivable, B: Frozen> View<T, B> {
     /// The body that it reads.
-    pub(crate) fn body(&self) -> &B {
-        &self.body
+    pub(crate) fn into_body(self) -> B {
+        self.body
     }
 
     /// Checks a body.

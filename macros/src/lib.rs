@@ -42,6 +42,9 @@ use proc_macro2::Span;
 ///   It must still be called as it was. May repeat, eight times at most.
 /// * `also_written = v1::Quote`: whoever was built with that is also answered with it; needs
 ///   `impl From<&Quote> for v1::Quote` besides.
+/// * `borrowed`, or `borrowed = Name`: beside a struct `Quote` there will be `QuoteRef`, which is written as one and need not own
+///   anything: `QuoteRef { price: 1.0, venue: "XETR" }`. What may be in it says `ringcall::EncodeAs`; `ringcall::Encoded::of`
+///   encodes it, for handlers to return and callers to send. Fields that are numbers, or have a wrapper, are as in the message.
 /// * `crate = path`: where `ringcall` is found if not at `::ringcall`.
 #[proc_macro_attribute]
 pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -93,6 +96,8 @@ pub fn message(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   feature of that name.
 /// * `deadline = "5ms"`: how long callers wait unless they say otherwise (`us`, `ms`, `s`). If the reply
 ///   is a stream, until it begins.
+/// * `encoded`: the client has a second method `name_encoded`, which takes an argument that is encoded already: of data that
+///   the caller need not own, or once for many calls. See `ringcall::Encoded`.
 /// * `one_way`: there is no reply.
 /// * `offload`: runs on the pool of threads for blocking or long work. Not with streams.
 #[proc_macro_attribute]

@@ -1,5 +1,6 @@
 //! `#[message]`.
 
+mod borrowed;
 mod check;
 mod compare;
 mod debug;
@@ -7,17 +8,17 @@ mod describe;
 mod named;
 mod unsupported;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Data, DeriveInput, Error, Expr, Field, GenericParam, Path, Result, Token, Type,
-    parse_quote, token,
+    Attribute, Data, DeriveInput, Error, Expr, Field, GenericParam, Ident, Path, Result, Token,
+    Type, parse_quote, token,
 };
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    let Arguments { ringcall, also } = parse_arguments(arguments)?;
+    let Arguments { ringcall, also, borrowed } = parse_arguments(arguments)?;
     let mut input: DeriveInput = syn::parse2(item)
         .map_err(|error| Error::new(error.span(), "`#[message]` goes on a struct or an enum"))?;
     check::check(&input)?;
@@ -28,6 +29,10 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let debug = debug::debug(&input, &codec);
     let compare = compare::compare(&input, &codec);
     let message = message(&input, &also, &codec);
+    let in_place_of_it = match borrowed.map(|borrowed| borrowed.name(&input)) {
+        Some(name) => borrowed::borrowed(&input, &name, &codec)?,
+        None => archived(&input, &codec),
+    };
     named::derive(&mut input, &codec);
     derive(&mut input, &codec);
     Ok(quote! {
@@ -37,6 +42,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #debug
         #compare
         #message
+        #in_place_of_it
     })
 }
 
@@ -44,6 +50,24 @@ struct Arguments {
     /// `crate = path`, or `::ringcall`.
     ringcall: TokenStream,
     also: Vec<Previous>,
+    /// There is a borrowed form.
+    borrowed: Option<Borrowed>,
+}
+
+/// What the borrowed form is called.
+enum Borrowed {
+    /// After the type.
+    Ref(Span),
+    Named(Ident),
+}
+
+impl Borrowed {
+    fn name(self, input: &DeriveInput) -> Ident {
+        match self {
+            Borrowed::Ref(span) => format_ident!("{}Ref", input.ident, span = span),
+            Borrowed::Named(name) => name,
+        }
+    }
 }
 
 /// A layout that the type had before.
@@ -57,7 +81,7 @@ struct Previous {
 const PREVIOUS_MAX: usize = 8;
 
 fn parse_arguments(arguments: TokenStream) -> Result<Arguments> {
-    let mut parsed = Arguments { ringcall: quote!(::ringcall), also: Vec::new() };
+    let mut parsed = Arguments { ringcall: quote!(::ringcall), also: Vec::new(), borrowed: None };
     let parser = syn::meta::parser(|meta| {
         if meta.path.is_ident("crate") {
             parsed.ringcall = meta.value()?.parse::<Path>()?.into_token_stream();
@@ -71,8 +95,15 @@ fn parse_arguments(arguments: TokenStream) -> Result<Arguments> {
             }
             return Ok(());
         }
+        if meta.path.is_ident("borrowed") {
+            parsed.borrowed = Some(match meta.input.peek(Token![=]) {
+                true => Borrowed::Named(meta.value()?.parse()?),
+                false => Borrowed::Ref(meta.path.span()),
+            });
+            return Ok(());
+        }
         Err(meta.error(
-            "unknown argument: `#[message]` takes `also = Previous`, `also_written = Previous` and \
+            "unknown argument: `#[message]` takes `also = Previous`, `also_written = Previous`, `borrowed` and \
              `crate = path`",
         ))
     });
@@ -124,19 +155,8 @@ fn derive(input: &mut DeriveInput, codec: &TokenStream) {
 
 fn message(input: &DeriveInput, also: &[Previous], codec: &TokenStream) -> TokenStream {
     let name = &input.ident;
-    let (_, type_generics, bounds) = input.generics.split_for_impl();
-    let parameters = input.generics.params.iter().map(|parameter| match parameter {
-        GenericParam::Type(parameter) => {
-            let (ident, bounds) = (&parameter.ident, &parameter.bounds);
-            quote!(#ident: #codec::WireType + #bounds)
-        }
-        GenericParam::Const(parameter) => {
-            let (ident, ty) = (&parameter.ident, &parameter.ty);
-            quote!(const #ident: #ty)
-        }
-        GenericParam::Lifetime(_) => TokenStream::new(),
-    });
-    let predicates = bounds.map(|bounds| bounds.predicates.iter()).into_iter().flatten();
+    let (_, type_generics, _) = input.generics.split_for_impl();
+    let (parameters, predicates) = for_macros(input, codec);
     let previous = also.iter().map(|Previous { ty, is_written }| {
         let encode = match is_written {
             true => quote_spanned! {ty.span()=>
@@ -154,8 +174,38 @@ fn message(input: &DeriveInput, also: &[Previous], codec: &TokenStream) -> Token
     });
     let also = (!also.is_empty()).then(|| quote!([also &const { [#(#previous),*] }]));
     quote! {
-        #codec::impl_message!([#(#parameters),*] #name #type_generics where [#(#predicates),*] #also);
+        #codec::impl_message!([#parameters] #name #type_generics where [#predicates] #also);
+        #codec::impl_encode_as_itself!([#parameters] #name #type_generics where [#predicates]);
     }
+}
+
+/// What is read in an archive stands for a message without a borrowed form as well.
+fn archived(input: &DeriveInput, codec: &TokenStream) -> TokenStream {
+    let (name, archived) = (&input.ident, archived_name(input));
+    let (_, type_generics, _) = input.generics.split_for_impl();
+    let (parameters, predicates) = for_macros(input, codec);
+    quote! {
+        #codec::impl_encode_as_archived!(
+            [#parameters] #archived #type_generics, #name #type_generics where [#predicates]
+        );
+    }
+}
+
+/// Parameters and bounds of a type, for macros of the codec.
+fn for_macros(input: &DeriveInput, codec: &TokenStream) -> (TokenStream, TokenStream) {
+    let parameters = input.generics.params.iter().map(|parameter| match parameter {
+        GenericParam::Type(parameter) => {
+            let (ident, bounds) = (&parameter.ident, &parameter.bounds);
+            quote!(#ident: #codec::WireType + #bounds)
+        }
+        GenericParam::Const(parameter) => {
+            let (ident, ty) = (&parameter.ident, &parameter.ty);
+            quote!(const #ident: #ty)
+        }
+        GenericParam::Lifetime(_) => TokenStream::new(),
+    });
+    let bounds = input.generics.where_clause.iter().flat_map(|bounds| &bounds.predicates);
+    (quote!(#(#parameters),*), quote!(#(#bounds),*))
 }
 
 /// Whether a type is called as the one is that counts its bytes.

@@ -246,9 +246,10 @@ pub use packing::{CompressionConfig, CompressionCounts, compression_counts};
 #[doc(no_inline)]
 pub use ringcall_codec_rkyv::rkyv;
 pub use ringcall_codec_rkyv::{
-    Attachment, BecomesError, FromBody, HandlerError, Inhabited, InternalError, IntoError,
-    IntoReply, Invalid, Message, ReceivedAttachment, Shape, SharedView, Signatures, Unanswered,
-    UnixTime, View, WireType, WireWith, WithAttachment, owned,
+    Archiver, Attachment, BecomesError, Each, EncodeAs, Encoded, FromBody, HandlerError, Inhabited,
+    InternalError, IntoError, IntoItem, IntoReply, Invalid, Message, ReceivedAttachment, Shape,
+    SharedEncoded, SharedView, Signatures, Unanswered, UnixTime, View, WireType, WireWith,
+    WithAttachment, each, owned,
 };
 pub use ringcall_compression::{Compression, Threshold};
 pub use ringcall_core::{

@@ -12,17 +12,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Cook, Kitchen, KitchenClient, Order, bind, order};
+use common::{Cook, Kitchen, KitchenClient, Level, Order, OrderRef, bind, order};
 use ringcall::limits::{Limits, QueueRule};
 use ringcall::observe::{Event, Observer};
 use ringcall::{
-    Access, BlockingClient, Channel, Context, Credentials, ShardConfig, View, WithCredentials,
+    Access, BlockingClient, Channel, Context, Credentials, Encoded, ShardConfig, View,
+    WithCredentials, each,
 };
 
 #[ringcall::service]
 trait Mirror {
     /// The reply is built from the message that was received, without owning it.
     async fn sum(&self, order: View<Order>) -> u64;
+    /// The same message, of what is in its view.
+    #[method(encoded)]
+    async fn again(&self, order: View<Order>) -> Encoded<Order>;
     /// Looks at metadata and says some.
     async fn told(&self, cx: &Context, order: View<Order>) -> u64;
     /// The number that its caller was let in as.
@@ -34,6 +38,18 @@ struct Sums;
 impl Mirror for Sums {
     async fn sum(&self, order: View<Order>) -> u64 {
         order.levels.iter().map(|level| u64::from(level.size.to_native())).sum()
+    }
+
+    async fn again(&self, order: View<Order>) -> Encoded<Order> {
+        Encoded::of(&OrderRef {
+            id: order.id.to_native(),
+            symbol: &order.symbol,
+            levels: each(order.levels.iter().map(|level| Level {
+                price: level.price.to_native(),
+                size: level.size.to_native(),
+            })),
+            note: &order.note,
+        })
     }
 
     async fn told(&self, cx: &Context, order: View<Order>) -> u64 {
@@ -74,6 +90,7 @@ fn a_warm_call_allocates_and_copies_nothing() {
     one_by_one("BlockingClient, one in flight", &MirrorClient::new(&blocking));
     many_at_a_time("BlockingClient, 64 in flight", &blocking);
     with_metadata(&MirrorClient::new(&blocking));
+    encoded(&MirrorClient::new(&blocking));
     let shared = MirrorClient::connect(server.address()).wait().unwrap();
     one_by_one("Client on another thread, one in flight", &shared);
     assert_eq!(blocking.counters().copied_bytes(), 0);
@@ -103,6 +120,26 @@ fn a_warm_call_allocates_and_copies_nothing() {
     assert!(owned > 0);
     drop((blocking, shared));
     assert_eq!(server.stop().copied_bytes(), 0);
+}
+
+/// Neither does one whose argument and reply are messages with texts and lists that nobody owns.
+fn encoded(client: &MirrorClient<&BlockingClient>) {
+    let order = order(4);
+    let run = |calls| {
+        for _ in 0..calls {
+            let sent = Encoded::of(&OrderRef {
+                id: order.id,
+                symbol: order.symbol.as_str(),
+                levels: &order.levels,
+                note: order.note.as_deref(),
+            });
+            assert_eq!(client.again_encoded(&sent).wait().unwrap(), order);
+        }
+    };
+    run(1000);
+    let allocations = fewest(CALLS / 1000, || run(CALLS));
+    println!("argument and reply of borrowed parts: {allocations} allocations in {CALLS} calls");
+    assert!(allocations < CALLS / 1000, "{allocations} allocations in {CALLS} calls");
 }
 
 fn one_by_one<C>(what: &str, client: &MirrorClient<C>)

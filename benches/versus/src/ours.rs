@@ -13,8 +13,8 @@ use ringcall::cluster::discovery::{Instance, Listing};
 use ringcall::cluster::fleet::{HostReport, Readiness};
 use ringcall::cluster::{Balanced, Clients, Connector, LocalClients, Settings};
 use ringcall::{
-    BlockingClient, Body, Bytes, CallOptions, Channel, Config, LocalClient, ServeError, Server,
-    Shard, ShardConfig, Stream, View, WaitPolicy,
+    BlockingClient, Body, Bytes, CallOptions, Channel, Config, Encoded, LocalClient, ServeError,
+    Server, Shard, ShardConfig, Stream, View, WaitPolicy, each,
 };
 use ringcall_core::SharedPool;
 
@@ -23,7 +23,9 @@ use crate::cases::{Case, Message};
 use crate::certificates::Certificates;
 use crate::hosted::Host;
 use crate::meter::{self, Caller, Measured, Watch, mismatch, work};
-use crate::payload::{ArchivedLeg, ArchivedOrder, Leg, Order, Payload, compare_bytes};
+use crate::payload::{
+    ArchivedLeg, ArchivedOrder, Leg, LegRef, Order, OrderRef, Payload, compare_bytes,
+};
 use crate::peers::caller_runtime;
 use crate::subjects::{announce, skip};
 
@@ -32,8 +34,7 @@ use crate::subjects::{announce, skip};
 pub(crate) struct Ours {
     pub(crate) engine: Engine,
     pub(crate) client: ClientKind,
-    /// Bytes as they are, instead of a message that has one field; and nested messages that go back as they came.
-    pub(crate) raw: bool,
+    pub(crate) bodies: Bodies,
     /// TLS 1.3 between the two.
     pub(crate) tls: bool,
 }
@@ -55,6 +56,17 @@ pub(crate) enum ClientKind {
     CrossThread,
     /// A shard that another runtime drives, on both sides.
     Hosted(Host),
+}
+
+/// What methods take and return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    /// A view of a message, and a reply that owns no more than it has to.
+    Typed,
+    /// Messages that are owned, both.
+    Owned,
+    /// Bytes as they are, and nested messages that go back as they came.
+    Raw,
 }
 
 impl Engine {
@@ -85,7 +97,9 @@ struct Blob {
 trait Echo {
     async fn blob(&self, blob: View<Blob>) -> Blob;
     async fn raw(&self, body: Body) -> Bytes;
-    async fn order(&self, order: View<Order>) -> Order;
+    async fn order(&self, order: View<Order>) -> Encoded<Order>;
+    async fn owned_blob(&self, blob: Blob) -> Blob;
+    async fn owned_order(&self, order: Order) -> Order;
     async fn relayed(&self, order: View<Order>) -> View<Order>;
     /// The same blob again and again.
     async fn items(&self, blob: View<Blob>) -> impl Stream<Item = Blob>;
@@ -112,8 +126,30 @@ impl Echo for Mirror {
         body.share().into()
     }
 
-    async fn order(&self, order: View<Order>) -> Order {
-        order.to_owned()
+    async fn order(&self, order: View<Order>) -> Encoded<Order> {
+        Encoded::of(&OrderRef {
+            id: order.id.to_native(),
+            account: &order.account,
+            symbol: &order.symbol,
+            is_buy: order.is_buy,
+            price: order.price.to_native(),
+            legs: each(order.legs.iter().map(|leg| LegRef {
+                symbol: &leg.symbol,
+                venue: &leg.venue,
+                ratio: leg.ratio.to_native(),
+                price: leg.price.to_native(),
+                size: leg.size.to_native(),
+            })),
+            notes: &order.notes,
+        })
+    }
+
+    async fn owned_blob(&self, blob: Blob) -> Blob {
+        blob
+    }
+
+    async fn owned_order(&self, order: Order) -> Order {
+        order
     }
 
     async fn relayed(&self, order: View<Order>) -> View<Order> {
@@ -314,13 +350,13 @@ impl Ours {
         let options = CallOptions::new().deadline(Duration::from_secs(10));
         EchoCaller {
             client: EchoClient::new(channel).with_options(options),
-            is_relayed: self.raw,
+            bodies: self.bodies,
             payload: Payload::new(
                 case.message,
                 index,
-                |data| match self.raw {
-                    true => Bytesish::Raw(data.into()),
-                    false => Bytesish::Blob(Blob { data: data.into() }),
+                |data| match self.bodies {
+                    Bodies::Raw => Bytesish::Raw(data.into()),
+                    Bodies::Typed | Bodies::Owned => Bytesish::Blob(Blob { data: data.into() }),
                 },
                 |order| order,
             ),
@@ -373,8 +409,7 @@ enum Bytesish {
 pub(crate) struct EchoCaller<C> {
     client: EchoClient<C>,
     payload: Payload<Bytesish, Order>,
-    /// Nested messages go back as they came.
-    is_relayed: bool,
+    bodies: Bodies,
 }
 
 impl<C: Channel<Body: IntoOwned>> Caller for EchoCaller<C> {
@@ -383,14 +418,19 @@ impl<C: Channel<Body: IntoOwned>> Caller for EchoCaller<C> {
             Payload::Blobs(blobs) => match &blobs[turn] {
                 Bytesish::Raw(body) => compare_bytes(self.client.raw(body).await?.as_ref(), body),
                 Bytesish::Blob(blob) => {
-                    compare_bytes(&self.client.blob(blob).await?.data, &blob.data)
+                    let reply = match self.bodies {
+                        Bodies::Owned => self.client.owned_blob(blob).await?,
+                        Bodies::Typed | Bodies::Raw => self.client.blob(blob).await?,
+                    };
+                    compare_bytes(&reply.data, &blob.data)
                 }
             },
             Payload::Orders(orders) => {
                 let order = &orders[turn];
-                let reply = match self.is_relayed {
-                    true => self.client.relayed(order).await?,
-                    false => self.client.order(order).await?,
+                let reply = match self.bodies {
+                    Bodies::Typed => self.client.order(order).await?,
+                    Bodies::Owned => self.client.owned_order(order).await?,
+                    Bodies::Raw => self.client.relayed(order).await?,
                 };
                 compare_order(&reply, order)
             }

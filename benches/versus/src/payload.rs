@@ -8,7 +8,7 @@ use crate::cases::Message;
 use crate::meter::mismatch;
 
 /// A nested message with numbers, texts and lists, of about 1 KiB.
-#[ringcall::message]
+#[ringcall::message(borrowed)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) id: i64,
@@ -20,7 +20,7 @@ pub(crate) struct Order {
     pub(crate) notes: Vec<String>,
 }
 
-#[ringcall::message]
+#[ringcall::message(borrowed)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Leg {
     pub(crate) symbol: String,

@@ -9,7 +9,7 @@ use ringcall::WaitPolicy;
 use crate::cases::Case;
 use crate::hosted::Host;
 use crate::meter::{Measured, Watch};
-use crate::ours::{ClientKind, Engine, Ours};
+use crate::ours::{Bodies, ClientKind, Engine, Ours};
 use crate::{Result, floor, peers};
 
 /// One row of a table.
@@ -51,13 +51,13 @@ const fn ours(
     wait: WaitPolicy,
     engine: Engine,
     client: ClientKind,
-    raw: bool,
+    bodies: Bodies,
 ) -> Subject {
-    Subject { name, wait, kind: Kind::Ringcall(Ours { engine, client, raw, tls: false }) }
+    Subject { name, wait, kind: Kind::Ringcall(Ours { engine, client, bodies, tls: false }) }
 }
 
 const fn ours_tls(name: &'static str, wait: WaitPolicy, engine: Engine) -> Subject {
-    let ours = Ours { engine, client: ClientKind::Shard, raw: false, tls: true };
+    let ours = Ours { engine, client: ClientKind::Shard, bodies: Bodies::Typed, tls: true };
     Subject { name, wait, kind: Kind::Ringcall(ours) }
 }
 
@@ -66,25 +66,28 @@ const fn peer(name: &'static str, peer: Peer) -> Subject {
 }
 
 pub(crate) const ALL: &[Subject] = &{
+    use Bodies::{Owned, Raw, Typed};
     use ClientKind::{Blocking, CrossThread, Hosted, Shard};
     use Engine::{Epoll, Uring};
     use WaitPolicy::{Adaptive, Park, Spin};
     [
         floor("floor-spin", Spin),
         floor("floor-park", Park),
-        ours("ringcall-epoll-spin", Spin, Epoll, Shard, false),
-        ours("ringcall-epoll-adaptive", Adaptive, Epoll, Shard, false),
-        ours("ringcall-epoll-park", Park, Epoll, Shard, false),
-        ours("ringcall-uring-spin", Spin, Uring, Shard, false),
-        ours("ringcall-uring-adaptive", Adaptive, Uring, Shard, false),
-        ours("ringcall-uring-park", Park, Uring, Shard, false),
-        ours("ringcall-blocking-spin", Spin, Epoll, Blocking, false),
-        ours("ringcall-blocking-park", Park, Epoll, Blocking, false),
-        ours("ringcall-client-tokio", Adaptive, Epoll, CrossThread, false),
-        ours("ringcall-hosted-tokio", Adaptive, Epoll, Hosted(Host::Tokio), false),
-        ours("ringcall-hosted-monoio", Adaptive, Uring, Hosted(Host::Monoio), false),
-        ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, true),
-        ours("ringcall-raw-epoll-park", Park, Epoll, Shard, true),
+        ours("ringcall-epoll-spin", Spin, Epoll, Shard, Typed),
+        ours("ringcall-epoll-adaptive", Adaptive, Epoll, Shard, Typed),
+        ours("ringcall-epoll-park", Park, Epoll, Shard, Typed),
+        ours("ringcall-uring-spin", Spin, Uring, Shard, Typed),
+        ours("ringcall-uring-adaptive", Adaptive, Uring, Shard, Typed),
+        ours("ringcall-uring-park", Park, Uring, Shard, Typed),
+        ours("ringcall-blocking-spin", Spin, Epoll, Blocking, Typed),
+        ours("ringcall-blocking-park", Park, Epoll, Blocking, Typed),
+        ours("ringcall-client-tokio", Adaptive, Epoll, CrossThread, Typed),
+        ours("ringcall-hosted-tokio", Adaptive, Epoll, Hosted(Host::Tokio), Typed),
+        ours("ringcall-hosted-monoio", Adaptive, Uring, Hosted(Host::Monoio), Typed),
+        ours("ringcall-owned-epoll-spin", Spin, Epoll, Shard, Owned),
+        ours("ringcall-owned-epoll-park", Park, Epoll, Shard, Owned),
+        ours("ringcall-raw-epoll-spin", Spin, Epoll, Shard, Raw),
+        ours("ringcall-raw-epoll-park", Park, Epoll, Shard, Raw),
         ours_tls("ringcall-tls-epoll-spin", Spin, Epoll),
         ours_tls("ringcall-tls-epoll-park", Park, Epoll),
         ours_tls("ringcall-tls-uring-spin", Spin, Uring),
@@ -107,7 +110,9 @@ impl Subject {
     fn can_stream(&self) -> bool {
         match self.kind {
             Kind::Floor => false,
-            Kind::Ringcall(ours) => ours.client == ClientKind::Shard && !ours.raw,
+            Kind::Ringcall(ours) => {
+                ours.client == ClientKind::Shard && ours.bodies == Bodies::Typed
+            }
             Kind::Peer(peer) => matches!(peer, Peer::Tonic | Peer::TonicTls),
         }
     }

@@ -188,7 +188,7 @@ fn method_table(service: &Service, method: &Method) -> TokenStream {
                 None => quote!(::core::option::Option::None),
             };
             let items_in = item_type(item_in(service, method));
-            let items_out = item_type(item_out(method));
+            let items_out = item_type(item_out(service, method));
             quote! {
                 with_items::<#argument, #value, #error>(#name, #docs, #items_in, #items_out)
             }
@@ -241,10 +241,10 @@ fn item_in(service: &Service, method: &Method) -> Option<TokenStream> {
 }
 
 /// The message of the stream that is the reply.
-fn item_out(method: &Method) -> Option<TokenStream> {
+fn item_out(service: &Service, method: &Method) -> Option<TokenStream> {
     let Answer::Items(reply) = &method.answer else { return None };
-    let item = &reply.item;
-    Some(quote!(#item))
+    let (ringcall, item) = (&service.ringcall, &reply.item);
+    Some(quote_spanned!(item.span()=> <#item as #ringcall::__private::codec::IntoItem>::Message))
 }
 
 /// `QuotesService`: what a server mounts.
@@ -583,36 +583,84 @@ fn client_making(service: &Service) -> TokenStream {
 
 fn client_method(service: &Service, method: &Method, index: usize) -> TokenStream {
     let Service { ringcall, visibility, .. } = service;
-    let (argument, value, error) = messages(service, method);
+    let (argument, ..) = messages(service, method);
     let (name, docs) = (&method.name, &method.docs);
     let doc = docs.is_empty().then(|| {
         let text = format!("Calls `{}`.", method.wire_name);
         quote!(#[doc = #text])
     });
-    let deprecated = method.attributes.iter().filter(|attr| attr.path().is_ident("deprecated"));
     let (parameter, passed) = match method.argument() {
         Some((parameter, _)) => (quote!(, #parameter: &'a #argument), quote!(#parameter)),
         None => (TokenStream::new(), quote!(&())),
     };
-    let (made, types) = match (item_in(service, method), item_out(method)) {
+    let deprecated = deprecated(method);
+    let (verb, types) = made(service, method);
+    let bound = method.is_streaming().then(|| quote!(where __C: #ringcall::StreamChannel));
+    let encoded = method.options.encoded.map(|_| client_method_encoded(service, method, index));
+    quote! {
+        #(#docs)*
+        #doc
+        #deprecated
+        #[inline]
+        #visibility fn #name<'a>(&'a self #parameter) -> #ringcall::#verb<'a, __C, #argument #types>
+        #bound
+        {
+            #ringcall::#verb::new(&self.channel, &self.table.methods()[#index], &self.options, #passed)
+        }
+
+        #encoded
+    }
+}
+
+/// The same with an argument that is encoded already.
+fn client_method_encoded(service: &Service, method: &Method, index: usize) -> TokenStream {
+    let Service { ringcall, visibility, .. } = service;
+    let Some((parameter, _)) = method.argument() else { return TokenStream::new() };
+    let codec = quote!(#ringcall::__private::codec);
+    let (argument, ..) = messages(service, method);
+    let sent = quote!(#codec::EncodedMessage<#argument, __B>);
+    let name = format_ident!("{}_encoded", method.name.unraw(), span = method.name.span());
+    let doc = format!("[`{0}`](Self::{0}) with an argument that is encoded already.", method.name);
+    let deprecated = deprecated(method);
+    let (verb, types) = made(service, method);
+    let channel = match method.is_streaming() {
+        true => quote!(#ringcall::StreamChannel),
+        false => quote!(#ringcall::Channel),
+    };
+    quote! {
+        #[doc = #doc]
+        #deprecated
+        #[inline]
+        #visibility fn #name<'a, __B: #codec::__private::Frozen>(
+            &'a self,
+            #parameter: &'a #ringcall::Encoded<#argument, __B>,
+        ) -> #ringcall::#verb<'a, __C, #sent #types>
+        where
+            #sent: #ringcall::Message,
+            __C: #channel,
+        {
+            #ringcall::#verb::new(
+                &self.channel, &self.table.methods()[#index], &self.options, #parameter.as_message(),
+            )
+        }
+    }
+}
+
+/// What a method of the client gives, to be awaited: its type, and the parameters of that behind the argument.
+fn made(service: &Service, method: &Method) -> (TokenStream, TokenStream) {
+    let (_, value, error) = messages(service, method);
+    match (item_in(service, method), item_out(service, method)) {
         (None, Some(item)) => (quote!(ItemsCall), quote!(, #item, #error)),
         (Some(sent), None) => (quote!(UploadCall), quote!(, #sent, #value, #error)),
         (Some(sent), Some(item)) => (quote!(DuplexCall), quote!(, #sent, #item, #error)),
         (None, None) if method.options.one_way => (quote!(OneWay), TokenStream::new()),
         (None, None) => (quote!(Call), quote!(, #value, #error)),
-    };
-    let bound = method.is_streaming().then(|| quote!(where __C: #ringcall::StreamChannel));
-    quote! {
-        #(#docs)*
-        #doc
-        #(#deprecated)*
-        #[inline]
-        #visibility fn #name<'a>(&'a self #parameter) -> #ringcall::#made<'a, __C, #argument #types>
-        #bound
-        {
-            #ringcall::#made::new(&self.channel, &self.table.methods()[#index], &self.options, #passed)
-        }
     }
+}
+
+fn deprecated(method: &Method) -> TokenStream {
+    let deprecated = method.attributes.iter().filter(|attr| attr.path().is_ident("deprecated"));
+    quote!(#(#deprecated)*)
 }
 
 fn table_name(service: &Service) -> Ident {

@@ -73,6 +73,8 @@ pub(super) struct Options {
     pub(super) idempotent: bool,
     pub(super) one_way: bool,
     pub(super) offload: bool,
+    /// Callers may pass an argument that is encoded already.
+    pub(super) encoded: Option<Span>,
     pub(super) deadline: Option<Duration>,
     /// The variant of `Compression`.
     pub(super) compress: Option<Ident>,
@@ -280,6 +282,8 @@ impl Method {
                 options.one_way = true;
             } else if meta.path.is_ident("offload") {
                 options.offload = true;
+            } else if meta.path.is_ident("encoded") {
+                options.encoded = Some(meta.path.span());
             } else if meta.path.is_ident("deadline") {
                 options.deadline = Some(duration(&meta.value()?.parse()?)?);
             } else if meta.path.is_ident("compress") {
@@ -292,7 +296,7 @@ impl Method {
                 self.wire_name = name.value();
             } else {
                 return Err(meta.error(
-                    "unknown option: `#[method]` takes `name = \"…\"`, `idempotent`, `deadline = \"5ms\"`, `compress = \"lz4\"`, `one_way` and `offload`",
+                    "unknown option: `#[method]` takes `name = \"…\"`, `idempotent`, `deadline = \"5ms\"`, `compress = \"lz4\"`, `encoded`, `one_way` and `offload`",
                 ));
             }
             Ok(())
@@ -388,6 +392,12 @@ impl Method {
             Input::Argument(name, _) => Some(name),
             Input::Context(..) | Input::Items(..) => None,
         });
+        if let (None, Some(encoded)) = (arguments.clone().next(), self.options.encoded) {
+            return Err(Error::new(
+                encoded,
+                "there is no argument that callers could encode: remove `encoded`",
+            ));
+        }
         if let Some(second) = arguments.nth(1) {
             return Err(Error::new(
                 second.span(),

@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
-use ringcall_codec_rkyv::{Form, Formed, FromBody, IntoError, Invalid, Message, Unanswered};
+use ringcall_codec_rkyv::{
+    Form, Formed, FromBody, IntoError, IntoItem, Invalid, Message, Unanswered,
+};
 use ringcall_core::frame::ReplyHeader;
 use ringcall_core::{Codec, Empty, Encoding, Handle, Instant, ItemError, ReplyError, Status};
 
@@ -164,16 +166,16 @@ pub struct ItemSink {
 
 impl ItemSink {
     /// Sends all items of a stream.
-    pub async fn items<M: Message, E>(self, items: impl Stream<Item = M>) -> Ending<(), E> {
-        self.pump(items, Ok::<M, E>).await
+    pub async fn items<I: IntoItem, E>(self, items: impl Stream<Item = I>) -> Ending<(), E> {
+        self.pump(items, |item| Ok(item.into_item())).await
     }
 
     /// Sends all items of a stream that may end with an error.
-    pub async fn results<M: Message, E>(
+    pub async fn results<I: IntoItem, E>(
         self,
-        items: impl Stream<Item = Result<M, E>>,
+        items: impl Stream<Item = Result<I, E>>,
     ) -> Ending<(), E> {
-        self.pump(items, |item| item).await
+        self.pump(items, |item| item.map(I::into_item)).await
     }
 
     /// Polls the stream only when the item before was accepted, so that it is never more than one ahead

@@ -191,7 +191,7 @@ trait Build: Message + std::fmt::Debug {
     fn call_all(&self, pair: Pair, server: &ringcall::RunningServer) -> Vec<Answer>;
 }
 
-struct Listed<T>(std::vec::IntoIter<T>);
+pub(crate) struct Listed<T>(pub(crate) std::vec::IntoIter<T>);
 
 impl<T: Unpin> Stream for Listed<T> {
     type Item = T;

@@ -24,6 +24,7 @@ mod compression;
 #[cfg(all(feature = "cluster", feature = "serde"))]
 mod configured;
 mod deduplication;
+mod encoded;
 mod ending;
 mod evolution;
 mod fallback;

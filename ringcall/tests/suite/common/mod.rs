@@ -23,7 +23,7 @@ use ringcall::{
     RunningServer, Server, Shard, ShardConfig, Status, TransportChoice, View,
 };
 
-#[ringcall::message]
+#[ringcall::message(borrowed)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
     pub id: u64,
