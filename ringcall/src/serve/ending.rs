@@ -10,7 +10,7 @@ use std::thread;
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::server::{Hurry, RunningServer};
+use super::running::{Hurry, RunningServer};
 use super::signals::Signals;
 use crate::ServeError;
 use crate::shard::DrainReport;

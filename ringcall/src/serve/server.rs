@@ -4,18 +4,18 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use ringcall_core::{Address, Clock, Config, Counters, Identity, MemoryLimits};
+use ringcall_core::{Config, Identity, MemoryLimits};
 
 use super::group::ServedGroup;
 use super::handler::Spawner;
 use super::limits::{Limits, LimitsInForce, Served, ServerLimits};
+use super::plan::{Plan, StartingShard};
+use super::running::RunningServer;
 use super::signals::Signals;
-use super::starting::{Register, Registered, StartError, StartHook, Starting};
+use super::starting::{Register, StartError, StartHook, Starting};
 use super::{
     Access, CallerInfo, ConnectionInfo, Deduplication, Filters, KeptReplies, Mount, SendService,
     ServerCall, ServerFilter, Service, SpawnedCall,
@@ -26,14 +26,13 @@ use crate::filter::Filter;
 use crate::observe::Observer;
 use crate::offload::{AroundThread, Pool};
 use crate::packing::CompressionConfig;
-use crate::record::{ConnectionRecord, ConnectionRecorder};
+use crate::record::ConnectionRecorder;
+#[cfg(doc)]
+use crate::shard::Incidents;
 use crate::shard::{
-    DRAIN_TIMEOUT, DrainReport, DrainStep, Goodbye, Incidents, MachineClock, Notice, Place, Remote,
-    Shard, ShardConfig, TransportChoice, TransportInfo, WaitPolicy, default_memory_max,
+    DRAIN_TIMEOUT, DrainReport, Place, Shard, ShardConfig, TransportChoice, WaitPolicy,
+    default_memory_max,
 };
-
-/// How long a shard has to say what it has recorded.
-const RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the handlers of a server run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,10 +55,10 @@ impl fmt::Display for Handlers {
     }
 }
 
-type MountService =
+pub(super) type MountService =
     Arc<dyn Fn(&Shard, &mut Mount, Handlers) -> Result<(), ServeError> + Send + Sync>;
 
-type MakeFilter = Arc<dyn Fn() -> Rc<dyn ServerFilter> + Send + Sync>;
+pub(super) type MakeFilter = Arc<dyn Fn() -> Rc<dyn ServerFilter> + Send + Sync>;
 
 /// Serves services at an address, with one shard or several, each a thread of its own.
 ///
@@ -620,20 +619,11 @@ impl Server {
             }
         }
         let threads = starting.into_iter().map(|shard| Some(shard.thread)).collect();
-        let mut running = RunningServer {
-            // Until it listens.
-            address: Address::Unix(String::new()),
-            remotes,
-            limits,
-            group,
-            threads,
-            ended,
-            drain_timeout,
-            last: Mutex::new(Last { ends, registered: Registered::default(), on_drain: None }),
-        };
+        let ends = (ended, ends);
+        let mut running = RunningServer::new(remotes, limits, group, threads, ends, drain_timeout);
         // If that fails it stops, since it is dropped.
         running.expose(at, self.on_start, self.registries)?;
-        running.last.get_mut().on_drain = Some(self.on_drain);
+        running.on_drain(self.on_drain);
         Ok(running)
     }
 }
@@ -645,371 +635,5 @@ impl fmt::Debug for Server {
             .field("services", &self.services.len())
             .field("shards", &self.shards)
             .finish_non_exhaustive()
-    }
-}
-
-/// What all shards of a server are made from.
-struct Plan {
-    services: Vec<MountService>,
-    filter: Option<MakeFilter>,
-    handlers: Handlers,
-    config: ShardConfig,
-    pool: Arc<Pool>,
-    around: Option<AroundThread>,
-}
-
-/// A shard's thread that is being started.
-struct StartingShard {
-    thread: JoinHandle<()>,
-    ready: Receiver<Result<(Arc<Remote>, Served), ServeError>>,
-    /// All shards of the server, when all are ready.
-    go: SyncSender<Vec<Arc<Remote>>>,
-}
-
-impl StartingShard {
-    fn spawn(
-        index: usize,
-        plan: &Arc<Plan>,
-        ended: Sender<End>,
-    ) -> Result<StartingShard, ServeError> {
-        let (ready_sender, ready) = sync_channel(1);
-        let (go, go_receiver) = sync_channel(1);
-        let (plan, around) = (Arc::clone(plan), plan.around.clone());
-        let work = move || {
-            let (shard, served) = match plan.make_shard() {
-                Ok(made) => made,
-                Err(error) => {
-                    let _ = ready_sender.send(Err(error));
-                    return;
-                }
-            };
-            let _ = ready_sender.send(Ok((Arc::clone(&shard.inner().remote), served)));
-            // The server could not be started because of another shard.
-            let Ok(siblings) = go_receiver.recv() else { return };
-            shard.inner().set_siblings(siblings);
-            let report = serve(&shard);
-            // The socket is free again before anybody hears of it.
-            drop(shard);
-            let _ = ended.send(End::Shard(index, Box::new(report)));
-        };
-        let thread = thread::Builder::new().name(format!("ringcall-shard-{index}"));
-        let thread = thread.spawn(move || match around {
-            None => work(),
-            Some(around) => around(Box::new(work)),
-        });
-        Ok(StartingShard { thread: thread.map_err(ServeError::Thread)?, ready, go })
-    }
-
-    fn ready(&self) -> Result<(Arc<Remote>, Served), ServeError> {
-        self.ready.recv().map_err(|_| ServeError::Panicked)?
-    }
-}
-
-impl Plan {
-    fn make_shard(&self) -> Result<(Shard, Served), ServeError> {
-        let shard = Shard::with_pool(self.config.clone(), Arc::clone(&self.pool))?;
-        let mut mount = Mount::add_to(shard.inner());
-        if let Some(filter) = &self.filter {
-            mount.set_filter(filter());
-        }
-        if let Some(kept) = &self.config.kept {
-            mount.set_kept(Arc::clone(kept));
-        }
-        for service in &self.services {
-            service(&shard, &mut mount, self.handlers)?;
-        }
-        let router = mount.finish();
-        let served = router.served();
-        if let Some(name) = self.unknown(&served) {
-            return Err(ServeError::UnknownMethod { method: name.to_owned() });
-        }
-        shard.inner().set_router(router);
-        Ok((shard, served))
-    }
-
-    /// The first method or service that settings name and that is not served.
-    fn unknown(&self, served: &Served) -> Option<&str> {
-        let limited = self.config.limits.as_ref().and_then(|limits| limits.unknown(served));
-        let mut either = self.config.kept.iter().flat_map(|kept| kept.settings().names());
-        limited
-            .or_else(|| either.find(|name| !served.has_method(name) && !served.has_service(name)))
-    }
-}
-
-fn serve(shard: &Shard) -> DrainReport {
-    shard.run(|| !shard.inner().is_drained());
-    let report = shard.inner().take_report().unwrap_or_default();
-    // Connections that were cut off, and those that this shard opened.
-    shard.inner().end();
-    report
-}
-
-/// What ends the waiting for shards.
-enum End {
-    Shard(usize, Box<DrainReport>),
-    /// Nobody wants to wait any more.
-    Hurry,
-}
-
-/// How much longer than it should a shard may take before it is called stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(500);
-
-/// A server that serves. Any thread may look at it, so it can be kept in an `Arc` or a `OnceLock`.
-///
-/// Dropping it stops it, like [`stop`](RunningServer::stop). These two and [`drain`](RunningServer::drain) block their thread until
-/// what runs has finished, or until [`Server::drain_timeout`] is over and it was cancelled. In async code that stops everything else
-/// on the thread, and in a runtime of one thread, such as a test's, also the handlers that were to finish there: await
-/// [`drained`](RunningServer::drained) there instead, or serve by [`until_signalled`](RunningServer::until_signalled) or
-/// [`run_until`](RunningServer::run_until).
-pub struct RunningServer {
-    address: Address,
-    remotes: Vec<Arc<Remote>>,
-    limits: ServerLimits,
-    group: ServedGroup,
-    /// `None` once it has ended.
-    threads: Vec<Option<JoinHandle<()>>>,
-    ended: Sender<End>,
-    drain_timeout: Duration,
-    /// Nobody waits for that: only who owns the server ends it.
-    last: Mutex<Last>,
-}
-
-/// What is of use at the end of a server only, and to one thread.
-struct Last {
-    ends: Receiver<End>,
-    registered: Registered,
-    on_drain: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl RunningServer {
-    /// Lets others reach it, when it has had the time to prepare, and tells them.
-    fn expose(
-        &mut self,
-        at: Place,
-        on_start: Vec<StartHook>,
-        registries: Vec<Box<dyn Register>>,
-    ) -> Result<(), ServeError> {
-        if !on_start.is_empty() {
-            let starting = Starting::prepare(self.limits.clone())?;
-            self.listen(Place::Address(starting.address().clone()))?;
-            starting.run(on_start)?;
-        }
-        self.address = self.listen(at)?;
-        self.last.get_mut().registered.tell(registries, &self.address, &self.group)
-    }
-
-    /// Makes it listen there, and nowhere else.
-    fn listen(&self, at: Place) -> Result<Address, ServeError> {
-        let address = match &at {
-            Place::Address(address) => address.to_string(),
-            Place::Socket(_) => "a socket that was handed over".to_owned(),
-        };
-        let (to, from) = sync_channel(1);
-        self.remotes[0].notify(Notice::Listen(at, to));
-        let listening = from.recv().map_err(|_| ServeError::Panicked)?;
-        listening.map_err(|error| ServeError::Listen { address, error })
-    }
-
-    /// Where it listens, with the port that was chosen if port 0 was asked for.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// Which engine moves the bytes of its first shard, and why this one.
-    #[must_use]
-    pub fn transport(&self) -> &TransportInfo {
-        // A server has at least one shard.
-        self.remotes[0].transport()
-    }
-
-    /// What it refuses when there is too much to do, which can be [replaced](ServerLimits::replace).
-    #[must_use]
-    pub fn limits(&self) -> &ServerLimits {
-        &self.limits
-    }
-
-    /// The group that it is in, which can be [another one](ServedGroup::move_to).
-    #[must_use]
-    pub fn group(&self) -> &ServedGroup {
-        &self.group
-    }
-
-    /// How many connections its shards have.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        let load =
-            |shard: &Arc<Remote>| shard.connections.load(std::sync::atomic::Ordering::Relaxed);
-        self.remotes.iter().map(load).sum()
-    }
-
-    /// Another descriptor of its listening socket, for a successor in this process or another: see
-    /// [`Server::from_listener`]. Start the successor, then [`drain`](RunningServer::drain) this server:
-    /// whoever connects meanwhile waits in the queue that both share, and nobody is refused.
-    ///
-    /// # Errors
-    /// When there is no file descriptor left.
-    pub fn hand_over(&self) -> Result<OwnedFd, ServeError> {
-        let (to, from) = sync_channel(1);
-        self.remotes[0].notify(Notice::HandOver(to));
-        let socket = from.recv().map_err(|_| ServeError::Panicked)?;
-        socket
-            .map(OwnedFd::from)
-            .map_err(|error| ServeError::Listen { address: self.address.to_string(), error })
-    }
-
-    /// What has gone wrong on its shards so far, and was got over.
-    #[must_use]
-    pub fn incidents(&self) -> Incidents {
-        self.incidents_reader()()
-    }
-
-    /// Reads [that](RunningServer::incidents) from anywhere, also when the server has ended: for metrics.
-    pub fn incidents_reader(&self) -> impl Fn() -> Incidents + Send + Sync + 'static + use<> {
-        let remotes = self.remotes.clone();
-        move || {
-            let mut sum = Incidents::default();
-            remotes.iter().for_each(|remote| sum.add(&remote.register.read()));
-            sum
-        }
-    }
-
-    /// What is [recorded](Server::record) of its connections that go on. Waits for each of its shards, for a
-    /// second at most.
-    #[must_use]
-    pub fn records(&self) -> Vec<ConnectionRecord> {
-        let ask = |remote: &Arc<Remote>| {
-            let (to, from) = channel();
-            remote.notify(Notice::Records(to));
-            from
-        };
-        let asked: Vec<_> = self.remotes.iter().map(ask).collect();
-        let answers = asked.iter().filter_map(|from| from.recv_timeout(RECORDS_TIMEOUT).ok());
-        answers.flatten().collect()
-    }
-
-    /// Ends the server in such a way that a client that tries again loses nothing:
-    ///
-    /// 1. those that it was [registered](Server::register) with are told, and the hooks of [`Server::on_drain`] run;
-    /// 2. every client is asked to make no further calls, the queue of connections is accepted and asked,
-    ///    too, and the listener is closed;
-    /// 3. what clients had sent before they knew is taken, and everything after that refused, so that they
-    ///    know it did not run;
-    /// 4. what runs is finished, for [`Server::drain_timeout`] at most, and then cancelled;
-    /// 5. a connection is closed as soon as its last answer is sent.
-    ///
-    /// It blocks its thread. In async code await [`drained`](RunningServer::drained), or handlers that are to finish on this thread
-    /// never do.
-    pub fn drain(mut self) -> DrainReport {
-        let report = self.end(Goodbye::Drain(self.drain_timeout));
-        log::info!("drained: {report}");
-        report
-    }
-
-    /// Stops: as [`drain`](RunningServer::drain), but calls that have not arrived are refused at once.
-    /// That is faster by a round trip, and loses one-way calls that are under way, of whose refusal nobody
-    /// tells their callers. Returns what the server has done.
-    pub fn stop(mut self) -> Counters {
-        self.end(Goodbye::Stop(self.drain_timeout)).counters
-    }
-
-    fn end(&mut self, how: Goodbye) -> DrainReport {
-        let began = MachineClock.now();
-        let mut report = DrainReport::default();
-        let last = self.last.get_mut();
-        last.registered.take_back();
-        if let Some(hook) = last.on_drain.take() {
-            hook();
-            report.steps.push((MachineClock.now().since(began), 0, DrainStep::Unregistered));
-        }
-        let hook_took = MachineClock.now().since(began);
-        self.begin(how);
-        let mut until = MachineClock.now() + self.drain_timeout + PATIENCE;
-        while self.threads.iter().any(Option::is_some) {
-            match self.last.get_mut().ends.recv_timeout(until.since(MachineClock.now())) {
-                Ok(End::Shard(index, mut shard)) => {
-                    if let Some(thread) = self.threads[index].take() {
-                        let _ = thread.join();
-                    }
-                    for (at, of, _) in &mut shard.steps {
-                        (*at, *of) = (*at + hook_took, index);
-                    }
-                    report.add(&shard);
-                }
-                Ok(End::Hurry) => {
-                    until = until.min(MachineClock.now() + PATIENCE_IN_A_HURRY);
-                }
-                Err(_) => break,
-            }
-        }
-        self.threads.retain(Option::is_some);
-        // A shard that panicked has ended, too.
-        report.stuck = self.threads.drain(..).flatten().filter(|t| !t.is_finished()).count();
-        if report.stuck > 0 {
-            log::error!("{} shards are blocked by a handler and were left alone", report.stuck);
-        }
-        report.took = MachineClock.now().since(began);
-        report
-    }
-
-    fn begin(&self, how: Goodbye) {
-        let Some((first, others)) = self.remotes.split_first() else { return };
-        // When the first shard has begun, it gives no further connections to the others, which may then
-        // come to their ends.
-        let (begun, has_begun) = sync_channel(1);
-        first.notify(Notice::Goodbye(how, Some(begun)));
-        if !others.is_empty() {
-            let _ = has_begun.recv_timeout(PATIENCE);
-        }
-        others.iter().for_each(|remote| remote.notify(Notice::Goodbye(how, None)));
-    }
-
-    pub(super) fn hurry(&self) -> Hurry {
-        Hurry { remotes: self.remotes.clone(), ended: self.ended.clone() }
-    }
-
-    /// The next signal makes the drain end at once.
-    pub(super) fn hurry_on_next(&self, signals: &Signals) {
-        let hurry = self.hurry();
-        let watching = signals.on_next(move || {
-            log::warn!("told to end again: what runs is cancelled");
-            hurry.up();
-        });
-        if let Err(error) = watching {
-            log::error!("a second signal will not be noticed: {error}");
-        }
-    }
-}
-
-/// Makes a drain end at once, from another thread.
-pub(super) struct Hurry {
-    remotes: Vec<Arc<Remote>>,
-    ended: Sender<End>,
-}
-
-impl Hurry {
-    pub(super) fn up(&self) {
-        let _ = self.ended.send(End::Hurry);
-        let at_once = |remote: &Arc<Remote>| remote.notify(Notice::Goodbye(Goodbye::AtOnce, None));
-        self.remotes.iter().for_each(at_once);
-    }
-}
-
-impl Drop for RunningServer {
-    fn drop(&mut self) {
-        if !self.threads.is_empty() {
-            self.end(Goodbye::Stop(self.drain_timeout));
-        }
-    }
-}
-
-impl fmt::Debug for RunningServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningServer")
-            .field("address", &self.address)
-            .field("shards", &self.threads.len())
-            .field("connections", &self.connections())
-            .finish()
     }
 }
