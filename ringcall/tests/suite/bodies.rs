@@ -252,6 +252,48 @@ fn replies_land_in_files() {
     });
 }
 
+#[ringcall::service(name = "test.Depot")]
+trait Depot {
+    /// Fetches so much of what the caller offers, and says what became of each piece.
+    async fn fetch(&self, cx: &Context, range: Range) -> Result<u64, String>;
+}
+
+struct Fetching(SharedFile);
+
+impl Depot for Fetching {
+    async fn fetch(&self, cx: &Context, range: Range) -> Result<u64, String> {
+        let shelf = ShelfClient::new(cx.client(&cx.local_peer()));
+        let mut at = range.offset;
+        while at < range.offset + range.len {
+            let piece = Range { offset: at, len: (range.offset + range.len - at).min(300_000) };
+            let landing = self.0.range(piece.offset, piece.len as usize);
+            let reply =
+                shelf.read(&piece).land_in(landing).await.map_err(|error| error.to_string())?;
+            if !matches!(reply.attachment, ReceivedAttachment::Landed(n) if n == piece.len) {
+                return Err("it has not landed".into());
+            }
+            at += piece.len;
+        }
+        Ok(at - range.offset)
+    }
+}
+
+/// A server decides where it goes, before it comes.
+#[test]
+fn what_a_caller_offers_lands_in_a_file_of_its_server() {
+    over_every_pair(|pair| {
+        let (content, to) = (content(), file(&[]));
+        let server = pair.start(pair.bind().service(Fetching(to.clone()).into_depot()));
+        let keeper = Keeper { file: file(&content) };
+        let depot = DepotClient::connect(server.address()).service(keeper.into_shelf());
+        let depot = pair.secured(depot).wait().unwrap();
+        assert_eq!(*depot.fetch(&whole()).wait().unwrap(), LEN as u64);
+        assert!(bytes_of(&to) == content);
+        let landed = server.stop().landed_in_files;
+        assert!(crate::common::is_tls() || landed > LEN as u64 / 2, "{landed}");
+    });
+}
+
 /// `sendfile`, unlike `send`, has no flag against the signal.
 #[test]
 fn e05_a_file_that_nobody_takes_is_no_signal() {
