@@ -43,7 +43,12 @@ struct Shared {
     ranges: Vec<Range<usize>>,
     /// Records that were sealed.
     sealed: Vec<Segment>,
+    /// Where those of long batches wait until they are sent.
+    outgoing: Arena,
 }
+
+/// From so many bytes on a batch is a long one: what glibc gives back to the system when that much is free at the end of its heap.
+const LONG_BATCH_BYTES: usize = 128 * 1024;
 
 impl Workspace {
     /// Takes its memory from this pool.
@@ -53,6 +58,7 @@ impl Workspace {
             arena: Arena::new(pool, BLOCK_BYTES),
             ranges: Vec::new(),
             sealed: Vec::new(),
+            outgoing: Arena::new(pool, BLOCK_BYTES),
         })))
     }
 }
@@ -322,7 +328,7 @@ impl Tls {
     fn seal_segments(&mut self, batch: &mut Batch) -> Result<(), TlsFault> {
         let Stage::Traffic(traffic) = &mut self.stage else { return Err(TlsFault::Internal) };
         let mut shared = self.workspace.0.borrow_mut();
-        let sealed = &mut shared.sealed;
+        let Shared { sealed, outgoing, .. } = &mut *shared;
         sealed.clear();
         {
             let mut slices = Vec::new();
@@ -336,13 +342,17 @@ impl Tls {
                     OutboundChunks::new(&slices)
                 }
             };
+            let is_long = rest.len() >= LONG_BATCH_BYTES;
             while !rest.is_empty() {
                 let (record, behind) = rest.split_at(RECORD_BYTES_MAX.min(rest.len()));
                 let record = traffic.seal(record, &mut self.out)?;
                 if !self.out.is_empty() {
                     sealed.push(Bytes::from(std::mem::take(&mut self.out)).into());
                 }
-                sealed.push(Bytes::from(record).into());
+                sealed.push(match is_long {
+                    true => copied(&record, outgoing).into(),
+                    false => Bytes::from(record).into(),
+                });
                 rest = behind;
             }
         }
@@ -350,6 +360,16 @@ impl Tls {
         sealed.drain(..).for_each(|segment| batch.push(segment));
         Ok(())
     }
+}
+
+/// A record of a long batch, in memory that is used again. rustls allocates each one; when all of such a batch are sent, the
+/// allocator may give their memory back to the system, which clears it for the next batch.
+fn copied(record: &[u8], outgoing: &mut Arena) -> Chunk {
+    let place = outgoing.spare(record.len(), 0);
+    if let Some(place) = place.get_mut(..record.len()) {
+        place.copy_from_slice(record);
+    }
+    outgoing.commit(record.len())
 }
 
 /// Gives the connection the plaintext that was opened, which ends at `end`.
