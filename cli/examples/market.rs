@@ -1,4 +1,4 @@
-//! A server to try the tool with, which tells what it serves.
+//! A server to try the tool with, which tells what it serves, and what it does.
 //!
 //! ```text
 //! $ cargo run -p ringcall-cli --example market
@@ -9,6 +9,7 @@
 
 use ringcall::reflection::{Interface, Reflection as _};
 use ringcall::{Server, View};
+use ringcall_metrics::{Inspection as _, Metrics};
 
 /// What is traded.
 #[ringcall::message]
@@ -66,7 +67,10 @@ impl Quotes for Book {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     println!("market.Quotes at {at}");
+    let metrics = Metrics::new();
+    let server = Server::bind(at).service(Book.into_quotes()).service(Interface.into_reflection());
+    let server = server.observer(metrics.observer()).service(metrics.inspector().into_inspection());
     // Until somebody presses Ctrl-C.
-    Server::bind(at).service(Book.into_quotes()).service(Interface.into_reflection()).run()?;
+    server.run()?;
     Ok(())
 }

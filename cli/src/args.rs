@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 const HELP: &str = "\
 ADDRESS is host:port, [ipv6]:port or unix:/path; or registry:NODE[,NODE...]/SERVICE, for the instances of a
-service that the nodes of a registry know (not for ping).
+service that the nodes of a registry know (not for ping and top).
 
 Exit codes: 0 done, 1 error of the handler, 2 mistake of the caller, 3 failed call, 4 cannot connect, 5 not ready.
 
@@ -24,7 +24,8 @@ Exit codes: 0 done, 1 error of the handler, 2 mistake of the caller, 3 failed ca
   ringcall describe 127.0.0.1:7000 market.Quotes/last
   ringcall call 127.0.0.1:7000 market.Quotes/last '{\"code\": \"ABC\"}'
   ringcall load 127.0.0.1:7000 market.Quotes/last '{\"code\": \"ABC\"}' --duration 10s
-  ringcall health 127.0.0.1:7000 market.Quotes";
+  ringcall health 127.0.0.1:7000 market.Quotes
+  ringcall top 127.0.0.1:7000";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Asks whether the server, or one of its services, is ready: the exit code says it
     Health(Health),
+    /// Shows what the server does: calls a second of each method, and how long they take
+    Top(Top),
 }
 
 impl Command {
@@ -51,6 +54,7 @@ impl Command {
             Command::Load(args) => args.server.json,
             Command::Ping(args) => args.server.json,
             Command::Health(args) => args.server.json,
+            Command::Top(args) => args.server.json,
         }
     }
 }
@@ -227,6 +231,27 @@ pub(crate) struct Health {
     /// Asks again until it is ready, for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// How far apart two looks are
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) every: Duration,
+    /// How many times it is shown: until it is interrupted unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) times: Option<u32>,
+    /// Shows what was counted since the beginning, once
+    #[arg(long, conflicts_with_all = ["every", "times"])]
+    pub(crate) total: bool,
+    /// Tells the peers of a method apart
+    #[arg(long)]
+    pub(crate) peers: bool,
+    /// How many methods are shown at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) rows: usize,
 }
 
 fn more_than_zero(text: &str) -> Result<Duration, String> {

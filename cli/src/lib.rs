@@ -8,11 +8,12 @@
 //! ringcall load ADDRESS SERVICE/METHOD [ARGUMENT]    many calls: how many a second, and how long they take
 //! ringcall ping ADDRESS                              whether there is a server, and how far away it is
 //! ringcall health ADDRESS [SERVICE]                  whether it is ready for calls: the exit code says it
+//! ringcall top ADDRESS                               what it does: calls a second of each method, how long they take
 //! ```
 //!
-//! But for `ping`, ADDRESS may be a service of a [registry](ringcall_registry): `registry:10.0.0.1:7400/quotes`.
+//! But for `ping` and `top`, ADDRESS may be a service of a [registry](ringcall_registry): `registry:10.0.0.1:7400/quotes`.
 //!
-//! All but `ping`, `health` and `--raw` want a server that offers [`ringcall::reflection`]:
+//! All but `ping`, `health`, `top` and `--raw` want a server that offers [`ringcall::reflection`]:
 //!
 //! ```
 //! use ringcall::{Server, reflection::{Interface, Reflection}};
@@ -56,6 +57,7 @@ mod reach;
 mod screen;
 mod stream;
 mod text;
+mod top;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -128,6 +130,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: Io<'
         Command::Load(args) => load::run(args, &mut screen),
         Command::Ping(args) => ping::run(args, &mut screen),
         Command::Health(args) => health::run(args, &mut screen),
+        Command::Top(args) => top::run(args, &mut screen),
     };
     let done = done.and_then(|exit| screen.flush().map(|()| exit).map_err(Problem::from));
     done.unwrap_or_else(|problem| show_problem(&problem, is_json, &mut screen))

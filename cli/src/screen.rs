@@ -24,6 +24,14 @@ impl<'a> Screen<'a> {
         writeln!(self.io.stdout, "{}", harmless(text))
     }
 
+    /// What comes next takes the place of what was shown; where somebody looks.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        match self.io.stdout_is_terminal {
+            true => self.io.stdout.write_all(b"\x1b[H\x1b[2J"),
+            false => Ok(()),
+        }
+    }
+
     /// A value, as people read it.
     pub(crate) fn json(&mut self, value: &Value) -> io::Result<()> {
         writeln!(self.io.stdout, "{}", escaped(&format!("{value:#}")))

@@ -10,3 +10,4 @@ mod served;
 mod streams;
 #[cfg(feature = "tls")]
 mod tls;
+mod top;

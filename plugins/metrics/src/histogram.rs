@@ -99,6 +99,13 @@ impl Histogram {
         below.map(|(_, count)| *count).sum()
     }
 
+    /// Those that took less than so many microseconds, and no less than four fifths of it, for each such time that there
+    /// are any of; the shortest first. What took longer than two minutes is among those that took less than that.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + use<'_> {
+        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.map(|(at, count)| (end_of(at), *count))
+    }
+
     /// The time that this part of them, 0 to 1, did not exceed; known to a quarter, and rounded up. `None` of
     /// none. What took longer than two minutes is taken for two minutes.
     #[must_use]

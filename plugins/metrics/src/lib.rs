@@ -41,6 +41,7 @@
 
 mod endpoint;
 mod histogram;
+mod inspection;
 mod peers;
 mod series;
 mod text;
@@ -56,6 +57,10 @@ use ringcall::observe::{Call, Class, Connection, Event, Observer, Role, method_n
 
 pub use endpoint::Endpoint;
 pub use histogram::Histogram;
+pub use inspection::{
+    Bucket, CallsLook, ConnectionsLook, Count, Inspection, InspectionClient, InspectionService,
+    Inspector, Look, SourceLook, Times,
+};
 use peers::Peers;
 use series::{Key, Series, Table};
 
@@ -181,6 +186,23 @@ impl Metrics {
     #[must_use]
     pub fn observer(&self) -> Arc<dyn Observer> {
         Arc::new(Counting { registry: Arc::clone(&self.0), part: None })
+    }
+
+    /// A service that tells it to whoever asks its server, `ringcall top` for example. It says which methods and peers there
+    /// are, and what they do: leave it out, or [authorize](ringcall::Server::authorize_calls) its calls, where that is
+    /// nobody else's business.
+    ///
+    /// ```
+    /// use ringcall_metrics::{Inspection, Metrics};
+    ///
+    /// let metrics = Metrics::new();
+    /// let server = ringcall::Server::bind("127.0.0.1:0")
+    ///     .observer(metrics.observer())
+    ///     .service(metrics.inspector().into_inspection());
+    /// ```
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector::of(self)
     }
 
     /// What was counted so far.
