@@ -25,6 +25,7 @@ use std::task::{self, Poll};
 use ringcall::reflection::{Interface, Reflection};
 use ringcall::{AnyChannel, Body, Bytes, Client, Context, Items, Server, Stream};
 use ringcall_gateway::{Gateway, GatewayConfig};
+use ringcall_metrics::{Inspection as _, Metrics};
 use tokio::net::TcpListener;
 
 #[ringcall::message]
@@ -142,9 +143,12 @@ impl Stream for Worths {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let metrics = Metrics::new();
     let server = Server::bind("127.0.0.1:0")
         .service(Market.into_quotes())
         .service(Interface.into_reflection())
+        .observer(metrics.observer())
+        .service(metrics.inspector().into_inspection())
         .start()?;
     let client = Client::connect(server.address()).await?;
 

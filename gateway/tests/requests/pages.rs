@@ -1,10 +1,14 @@
 //! The console, what it reads, and the document.
 
 use base64::Engine as _;
+use ringcall::reflection::{Interface, Reflection as _};
+use ringcall::{AnyChannel, Server};
+use ringcall_gateway::Gateway;
+use ringcall_metrics::{Inspection as _, Metrics};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Site, ask, config, serve};
+use crate::support::{Site, ask, client, config, post, serve};
 
 #[tokio::test]
 async fn the_console_is_one_page_that_can_reach_nobody_else() {
@@ -197,6 +201,44 @@ async fn every_reference_of_the_document_leads_somewhere() {
         content("test.Things/reverse", "/requestBody/content/application~1octet-stream")
             .is_object()
     );
+}
+
+/// The names are those that its script reads.
+#[tokio::test]
+async fn the_console_shows_what_a_server_says_of_itself() {
+    let metrics = Metrics::new();
+    let server = Server::bind("127.0.0.1:0").service(Interface.into_reflection());
+    let server = server.observer(metrics.observer());
+    let server = server.service(metrics.inspector().into_inspection()).start().unwrap();
+    let channel = AnyChannel::new(client(&server).await);
+    let gateway = Gateway::new(channel, config()).unwrap();
+    let (address, _stop, _serving) = serve(&gateway).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let page = String::from_utf8(ask(address, &get("/")).await.body).unwrap();
+    let listing = ask(address, &get("/services.json")).await.json();
+    const LOOK: &str = "ringcall-metrics.Inspection/look";
+    assert!(page.contains(LOOK) && listing.to_string().contains(LOOK), "{listing}");
+
+    let look = ask(address, &post(LOOK, "null")).await.json();
+    let fields = |value: &Value, names: &[&str]| {
+        for name in names {
+            assert!(
+                value.get(name).is_some() && page.contains(&format!(".{name}")),
+                "{name}: {value}"
+            );
+        }
+    };
+    fields(&look, &["counted_us", "calls", "accepted", "opened"]);
+    fields(&look["accepted"], &["open"]);
+    fields(&look["opened"], &["open", "total"]);
+    let calls = &look["calls"][0];
+    let counts = ["begun", "ok", "application", "not_sent", "refused", "unknown"];
+    fields(calls, &counts);
+    fields(calls, &["method", "is_served", "request_bytes", "reply_bytes", "latency"]);
+    fields(&calls["latency"], &["buckets"]);
+    let bucket = &calls["latency"]["buckets"][0];
+    assert!(bucket["below_us"].is_u64() && bucket["count"].is_u64(), "{look}");
+    assert!(page.contains("{ below_us, count }"));
 }
 
 #[tokio::test]
