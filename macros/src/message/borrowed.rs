@@ -15,7 +15,7 @@ pub(super) fn borrowed(
     codec: &TokenStream,
 ) -> Result<TokenStream> {
     let data = able(input, name)?;
-    let parts: Vec<_> = data.fields.iter().zip(data.fields.members()).map(Part::of).collect();
+    let parts = Part::all_of(data);
     let the_type = the_type(input, name, data, &parts);
     let parameters: Vec<_> = parts.iter().filter_map(Part::parameter).collect();
     let bounds = parts.iter().filter_map(|part| {
@@ -23,12 +23,14 @@ pub(super) fn borrowed(
         Some(quote_spanned!(ty.span()=> #parameter: #codec::EncodeAs<#ty>))
     });
     let borrowed = Source {
+        resolver: format_ident!("{name}Resolver"),
         generics: quote!(<#(#parameters),*>),
         ty: quote!(#name<#(#parameters),*>),
         bounds: quote!(where #(#bounds,)*),
         steps: parts.iter().map(|part| part.borrowed(codec)).collect(),
     };
     let archived = Source {
+        resolver: format_ident!("{name}ArchivedResolver"),
         generics: TokenStream::new(),
         ty: archived_name(input).into_token_stream(),
         bounds: TokenStream::new(),
@@ -73,13 +75,22 @@ enum Kind {
 }
 
 impl<'a> Part<'a> {
-    fn of((field, member): (&'a Field, syn::Member)) -> Part<'a> {
-        let kind = match with(field) {
-            Some(wrapper) => Kind::Wrapped(wrapper),
-            None if is_number(&field.ty) => Kind::Same,
-            None => Kind::Like(parameter(&member)),
-        };
-        Part { field, member, kind }
+    fn all_of(data: &'a DataStruct) -> Vec<Part<'a>> {
+        let mut parts: Vec<Part<'a>> = Vec::new();
+        for (field, member) in data.fields.iter().zip(data.fields.members()) {
+            let kind = match with(field) {
+                Some(wrapper) => Kind::Wrapped(wrapper),
+                None if is_number(&field.ty) => Kind::Same,
+                None => {
+                    let name = parameter(&member);
+                    let is_taken = parts.iter().any(|part| part.parameter() == Some(&name));
+                    // As those of `a_b` and `a__b` would be.
+                    Kind::Like(if is_taken { format_ident!("{name}{}", parts.len()) } else { name })
+                }
+            };
+            parts.push(Part { field, member, kind });
+        }
+        parts
     }
 
     fn parameter(&self) -> Option<&Ident> {
@@ -141,15 +152,35 @@ fn the_type(
          as `&str` does for a `String`.",
         input.ident.unraw()
     );
+    let has_wrapped = parts.iter().any(|part| matches!(part.kind, Kind::Wrapped(_)));
+    // A type with a wrapper need not be any of it.
+    let derived = (!has_wrapped).then(|| quote!(#[derive(Clone, Copy, Debug)]));
+    let debug = has_wrapped.then(|| debug(name, parts));
     quote! {
         #[doc = #doc]
-        #[derive(Clone, Copy, Debug)]
+        #derived
         #visibility struct #name<#(#parameters),*> #body
+
+        #debug
+    }
+}
+
+fn debug(name: &Ident, parts: &[Part<'_>]) -> TokenStream {
+    let parameters: Vec<_> = parts.iter().filter_map(Part::parameter).collect();
+    quote! {
+        #[automatically_derived]
+        impl<#(#parameters),*> ::core::fmt::Debug for #name<#(#parameters),*> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.debug_struct(::core::stringify!(#name)).finish_non_exhaustive()
+            }
+        }
     }
 }
 
 /// Something that stands for the message.
 struct Source {
+    /// What is known of it once its parts are written: a type with fields that nobody sees, since types of fields may be private.
+    resolver: Ident,
     generics: TokenStream,
     ty: TokenStream,
     bounds: TokenStream,
@@ -223,8 +254,9 @@ impl Source {
         parts: &[Part<'_>],
         codec: &TokenStream,
     ) -> TokenStream {
-        let Source { generics, ty, bounds, steps } = self;
+        let Source { resolver, generics, ty, bounds, steps } = self;
         let rkyv = quote!(#codec::rkyv);
+        let visibility = &input.vis;
         let (message, archived) = (&input.ident, archived_name(input));
         let members: Vec<_> = parts.iter().map(|part| &part.member).collect();
         let numbered = |name: &str| -> Vec<Ident> {
@@ -235,22 +267,26 @@ impl Source {
         let encoded = steps.iter().map(|steps| &steps.encode);
         let resolved = steps.iter().map(|steps| &steps.resolve);
         quote! {
+            #[doc(hidden)]
+            #[allow(private_bounds, missing_debug_implementations)]
+            #visibility struct #resolver #generics(#(#types),*) #bounds;
+
             #[automatically_derived]
             impl #generics #codec::EncodeAs<#message> for #ty #bounds {
-                type Resolver = (#(#types,)*);
+                type Resolver = #resolver #generics;
 
                 #[inline]
                 fn encode_parts(
                     &self,
                     encoder: &mut #codec::Archiver<'_>,
                 ) -> ::core::result::Result<Self::Resolver, #rkyv::rancor::Failure> {
-                    ::core::result::Result::Ok((#({ let field = &self.#members; #encoded },)*))
+                    ::core::result::Result::Ok(#resolver(#({ let field = &self.#members; #encoded }),*))
                 }
 
                 #[inline]
                 fn resolve_as(
                     &self,
-                    (#(#resolvers,)*): Self::Resolver,
+                    #resolver(#(#resolvers),*): Self::Resolver,
                     out: #rkyv::Place<#rkyv::Archived<#message>>,
                 ) {
                     #rkyv::munge::munge!(let #archived { #(#members: #places,)* } = out);

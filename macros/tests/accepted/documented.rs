@@ -8,7 +8,7 @@ pub mod market {
     use ringcall::{Context, View};
 
     /// An order.
-    #[ringcall::message]
+    #[ringcall::message(borrowed)]
     #[derive(Clone, Debug, PartialEq)]
     pub struct Order {
         /// What is bought.

@@ -8,6 +8,7 @@
 )]
 
 mod arguments;
+mod borrowed;
 pub mod documented;
 mod generic;
 mod names;

@@ -43,7 +43,7 @@ impl WireWith<PathBuf> for AsText {
     }
 }
 
-#[ringcall::message]
+#[ringcall::message(borrowed)]
 #[derive(Debug)]
 struct File {
     #[rkyv(with = AsText)]
