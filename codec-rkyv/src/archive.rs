@@ -1,4 +1,4 @@
-//! Archiver into outgoing memory and checking received memory, with rkyv's low-level API.
+//! Encoding into outgoing memory and checking received memory, with rkyv's low-level API.
 
 use core::fmt;
 use core::num::NonZeroUsize;

@@ -23,14 +23,14 @@ pub type Archiver<'a> = Strategy<Encoder<'a>, Failure>;
 /// | `String` | `&str`, `Box<str>`, `Arc<str>`, `Cow<str>` |
 /// | `Vec<T>` | a `Vec`, slice or array of what may stand for a `T`; [`each`] of an iterator |
 /// | `Bytes` | `&[u8]`, a `Vec<u8>` |
-/// | `Option<T>`, `Box<T>`, arrays, tuples | the same of what may stand for a `T` |
+/// | `Option<T>`, `Box<T>`, arrays, tuples | the same of what may stand for a `T`; `None` alone is `None::<&str>` |
 /// | a number, `Duration`, an address | itself |
 ///
 /// So may what is read in a view: archived messages, texts, lists and numbers. An archived message without a borrowed form is made an
 /// original for the time. And so may a reference to what may stand for something, and an `Rc` or `Arc` of it.
 ///
-/// [`Encoded::of`](crate::Encoded::of) takes it. Implement it for a type of yours that can pass for a message without
-/// being one; receivers check what they get in any case.
+/// [`Encoded::of`](crate::Encoded::of) takes it. `#[message(borrowed)]` implements it. Who does so by hand goes by rkyv's rules:
+/// both steps are of the same value, which has not changed in between, as rkyv's own [`Archive::resolve`] wants it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written as a `{T}`",
     label = "does not stand for a `{T}`",
@@ -49,7 +49,7 @@ pub trait EncodeAs<T: Archive> {
     /// When that does not fit, or cannot be written.
     fn encode_parts(&self, encoder: &mut Archiver<'_>) -> Result<Self::Resolver, Failure>;
 
-    /// Writes its own place.
+    /// Writes its own place, with what [`encode_parts`](Self::encode_parts) gave for this value.
     fn resolve_as(&self, resolver: Self::Resolver, out: Place<Archived<T>>);
 
     /// Writes a list of it, and says where.

@@ -35,14 +35,22 @@ pub struct Encoded<T: Archivable, B: Frozen = Chunk>(EncodedMessage<T, B>);
 pub type SharedEncoded<T> = Encoded<T, SharedChunk>;
 
 impl<T: Archivable + Message> Encoded<T, Chunk> {
-    /// Encodes a value that [stands for](EncodeAs) a `T`, into memory of this thread, which is used again. One that is kept
-    /// keeps up to 16 KiB of it, together with others that were encoded one after the other.
+    /// Encodes a value that [stands for](EncodeAs) a `T`, into memory of this thread, which is used again. Short ones that are
+    /// encoded one after the other share a block of 16 KiB, and long ones have blocks of up to four times their length: to keep
+    /// one for long, [`detach`](Encoded::detach) it.
     ///
     /// If it cannot be encoded whoever sends it is told so, as of a message.
     #[must_use]
     pub fn of(value: &(impl EncodeAs<T> + ?Sized)) -> Encoded<T> {
         let body = in_arena(|out| write::<T, _>(&As::<T, _>::new(value), out));
         Encoded(EncodedMessage { body, message: PhantomData })
+    }
+
+    /// The same message in memory of its own, of less than twice its size, so that keeping it keeps nothing else.
+    #[must_use]
+    pub fn detach(&self) -> Encoded<T> {
+        let body = self.0.body.as_ref().map(|body| Pool::new(0).copy(body));
+        Encoded(EncodedMessage { body: body.map_err(|error| *error), message: PhantomData })
     }
 
     /// The same message for other threads. Counts, does not copy.
@@ -105,7 +113,10 @@ fn in_arena(
     // Not borrowed: what is being encoded may encode something itself. A thread that ends has none any more.
     let mut arena = ARENA.try_with(Cell::take).ok().flatten().unwrap_or_else(new);
     let encoded = arena.begin(0, BYTES_MAX).in_one_part(encode).map(|()| arena.finish());
-    let _ = ARENA.try_with(|kept| kept.set(Some(arena)));
+    // What was written of one that failed is not kept, however long it was.
+    if encoded.is_ok() {
+        let _ = ARENA.try_with(|kept| kept.set(Some(arena)));
+    }
     encoded
 }
 
@@ -137,7 +148,13 @@ where
 {
     type Received<R: Frozen> = View<T, R>;
 
-    const CODEC: Codec = Codec::RKYV;
+    const CODEC: Codec = {
+        assert!(
+            T::CODEC.0 == Codec::RKYV.0,
+            "`Bytes` are sent as they are: return them, and take them, without `Encoded`"
+        );
+        Codec::RKYV
+    };
 
     fn describe(shape: &mut Shape) {
         <T as Message>::describe(shape);

@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use ringcall_buf::{Chunk, Frozen, Full, SharedPool};
+use ringcall_codec_rkyv::Archiver;
+use ringcall_codec_rkyv::rkyv::rancor::Failure;
+use ringcall_codec_rkyv::rkyv::{Archived, Place};
 use ringcall_codec_rkyv::{
     Archivable, EncodeAs, Encoded, Form, IntoReply, Message, UnixTime, View, each, owned,
 };
@@ -290,6 +293,44 @@ fn an_iterator_is_asked_once() {
     assert_eq!(asked.get(), 3);
     let expected = vec![None, Some("a text that lies outside".to_owned()), None];
     assert_eq!(body, encode(&expected));
+}
+
+/// Parts of nothing, and the place of something: rkyv alone would take that for what cannot be.
+#[test]
+fn a_source_that_contradicts_itself_is_nothing() {
+    type Text = Option<&'static str>;
+
+    struct Fickle;
+
+    impl EncodeAs<Option<String>> for Fickle {
+        type Resolver = <Text as EncodeAs<Option<String>>>::Resolver;
+
+        fn encode_parts(&self, encoder: &mut Archiver<'_>) -> Result<Self::Resolver, Failure> {
+            let text: Text = Some("what is there at first, and not short");
+            EncodeAs::<Option<String>>::encode_parts(&text, encoder)
+        }
+
+        fn resolve_as(&self, resolver: Self::Resolver, out: Place<Archived<Option<String>>>) {
+            <Text as EncodeAs<Option<String>>>::resolve_as(&None, resolver, out);
+        }
+    }
+
+    let nothing = Encoded::<Option<String>>::of(&Fickle);
+    let body = encode(&sent(nothing));
+    let view = View::<Option<String>>::new(ringcall_buf::Pool::new(0).copy(&body)).unwrap();
+    assert!(view.is_none());
+}
+
+/// What is kept by itself is the same message.
+#[test]
+fn what_is_detached_is_what_it_was() {
+    for len in [0, 5, 300, 70_000] {
+        let pair = Pair("x".repeat(len), 5);
+        let encoded = Encoded::of(&pair);
+        let detached = encoded.detach();
+        drop(encoded);
+        assert_eq!(encode(&sent(detached)), encode(&pair));
+    }
 }
 
 /// One that gives less than it said makes a shorter list, one that gives more the list that it said.

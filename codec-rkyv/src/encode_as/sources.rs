@@ -217,6 +217,7 @@ macro_rules! texts {
 
         forwarded! { [] ArchivedString => $type, |text| text.as_str() => str; }
         forwarded! { [] Box<str> => $type, |text| &**text => str; }
+        forwarded! { [] Cow<'_, str> => $type, |text| &**text => str; }
     )*};
 }
 
@@ -263,6 +264,7 @@ impl<T: Archive, U: EncodeAs<T>> EncodeAs<Vec<T>> for [U] {
     }
 }
 
+forwarded! { [T: Archive, U: EncodeAs<T>] Box<[U]> => Vec<T>, |list| &**list => [U]; }
 forwarded! { [T: Archive, U: EncodeAs<T>] Vec<U> => Vec<T>, |list| list.as_slice() => [U]; }
 forwarded! { [T: Archive, U: EncodeAs<T>] ArchivedVec<U> => Vec<T>, |list| list.as_slice() => [U]; }
 forwarded! { [T: Archive, U: EncodeAs<T>, const N: usize] [U; N] => Vec<T>, |list| list.as_slice() => [U]; }
@@ -290,15 +292,28 @@ macro_rules! rebuilt {
     };
 }
 
-rebuilt! {
-    [T: Archive, U: EncodeAs<T>] Option<U> => Option<T>,
-    |value| value.as_ref().map(As::<T, U>::new) => Option<As<'static, T, U>>;
+macro_rules! options {
+    ($($from:ident)*) => {$(
+        impl<T: Archive, U: EncodeAs<T>> EncodeAs<Option<T>> for $from<U> {
+            type Resolver = Option<U::Resolver>;
+
+            #[inline]
+            fn encode_parts(&self, encoder: &mut Archiver<'_>) -> Result<Self::Resolver, Failure> {
+                self.as_ref().map(|value| value.encode_parts(encoder)).transpose()
+            }
+
+            #[inline]
+            fn resolve_as(&self, resolver: Self::Resolver, out: Place<Archived<Option<T>>>) {
+                // rkyv trusts that both are there or neither. Who has written a source of their own may be mistaken.
+                let both = self.as_ref().map(As::<T, U>::new).zip(resolver);
+                let (value, resolver) = both.unzip();
+                value.resolve(resolver, out);
+            }
+        }
+    )*};
 }
 
-rebuilt! {
-    [T: Archive, U: EncodeAs<T>] ArchivedOption<U> => Option<T>,
-    |value| value.as_ref().map(As::<T, U>::new) => Option<As<'static, T, U>>;
-}
+options! { Option ArchivedOption }
 
 rebuilt! {
     [T: Archive, U: EncodeAs<T>, const N: usize] [U; N] => [T; N],
@@ -351,4 +366,6 @@ boxes! { Box ArchivedBox }
 forwarded! { [T: Archive, U: EncodeAs<T> + ?Sized] &U => T, |value| &**value => U; }
 forwarded! { [T: Archive, U: EncodeAs<T> + ?Sized] Rc<U> => T, |value| &**value => U; }
 forwarded! { [T: Archive, U: EncodeAs<T> + ?Sized] Arc<U> => T, |value| &**value => U; }
-forwarded! { [T: Archive, U: EncodeAs<T> + ToOwned + ?Sized] Cow<'_, U> => T, |value| &**value => U; }
+// Not of all that can be borrowed, since that is somebody's code, which might give something else each time.
+forwarded! { [T: Archive, U: EncodeAs<T> + Clone] Cow<'_, U> => T, |value| &**value => U; }
+forwarded! { [T: Archive, U: EncodeAs<T> + Clone] Cow<'_, [U]> => Vec<T>, |value| &**value => [U]; }

@@ -1,6 +1,6 @@
 //! `OrderRef` beside `Order`: what is written as one, of parts that it need not own.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -23,14 +23,14 @@ pub(super) fn borrowed(
         Some(quote_spanned!(ty.span()=> #parameter: #codec::EncodeAs<#ty>))
     });
     let borrowed = Source {
-        resolver: format_ident!("{name}Resolver"),
+        resolver: format_ident!("{name}Resolver", span = Span::call_site()),
         generics: quote!(<#(#parameters),*>),
         ty: quote!(#name<#(#parameters),*>),
         bounds: quote!(where #(#bounds,)*),
         steps: parts.iter().map(|part| part.borrowed(codec)).collect(),
     };
     let archived = Source {
-        resolver: format_ident!("{name}ArchivedResolver"),
+        resolver: format_ident!("{name}ArchivedResolver", span = Span::call_site()),
         generics: TokenStream::new(),
         ty: archived_name(input).into_token_stream(),
         bounds: TokenStream::new(),
@@ -76,16 +76,21 @@ enum Kind {
 
 impl<'a> Part<'a> {
     fn all_of(data: &'a DataStruct) -> Vec<Part<'a>> {
+        let types: Vec<String> = data.fields.iter().map(|field| words_of(&field.ty)).collect();
         let mut parts: Vec<Part<'a>> = Vec::new();
         for (field, member) in data.fields.iter().zip(data.fields.members()) {
             let kind = match with(field) {
                 Some(wrapper) => Kind::Wrapped(wrapper),
                 None if is_number(&field.ty) => Kind::Same,
                 None => {
-                    let name = parameter(&member);
-                    let is_taken = parts.iter().any(|part| part.parameter() == Some(&name));
-                    // As those of `a_b` and `a__b` would be.
-                    Kind::Like(if is_taken { format_ident!("{name}{}", parts.len()) } else { name })
+                    let mut name = parameter(&member);
+                    // As those of `a_b` and `a__b` would be; or it is what a type is called.
+                    while parts.iter().any(|part| part.parameter() == Some(&name))
+                        || types.iter().any(|ty| ty.contains(&format!(" {name} ")))
+                    {
+                        name = format_ident!("{name}_");
+                    }
+                    Kind::Like(name)
                 }
             };
             parts.push(Part { field, member, kind });
@@ -111,18 +116,25 @@ fn is_number(ty: &Type) -> bool {
     path.path.get_ident().is_some_and(|ident| NUMBERS.contains(&ident.to_string().as_str()))
 }
 
-/// `ship_to` to `ShipToLike`. Types of the user's are hardly called that.
+/// With a space around each word.
+fn words_of(ty: &Type) -> String {
+    let text = ty.to_token_stream().to_string();
+    let spaced = text.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { ' ' });
+    format!(" {} ", spaced.collect::<String>())
+}
+
+/// `ship_to` to `LikeShipTo`.
 fn parameter(member: &syn::Member) -> Ident {
     let name = match member {
         syn::Member::Named(name) => name.unraw().to_string(),
-        syn::Member::Unnamed(index) => format!("field{}", index.index),
+        syn::Member::Unnamed(index) => index.index.to_string(),
     };
     let words = name.split('_').map(|word| {
         let mut chars = word.chars();
         let first = chars.next().map(|first| first.to_uppercase().to_string());
         first.unwrap_or_default() + chars.as_str()
     });
-    format_ident!("{}Like", words.collect::<String>(), span = member.span())
+    format_ident!("Like{}", words.collect::<String>(), span = member.span())
 }
 
 fn the_type(
@@ -268,7 +280,6 @@ impl Source {
         let resolved = steps.iter().map(|steps| &steps.resolve);
         quote! {
             #[doc(hidden)]
-            #[allow(private_bounds, missing_debug_implementations)]
             #visibility struct #resolver #generics(#(#types),*) #bounds;
 
             #[automatically_derived]

@@ -201,6 +201,15 @@ fn local_context(input: &Input) -> Option<&Type> {
 
 fn check_names(methods: &[Method]) -> Result<()> {
     for (index, method) in methods.iter().enumerate() {
+        let encoded = format!("{}_encoded", method.name.unraw());
+        if let (Some(span), true) =
+            (method.options.encoded, methods.iter().any(|other| other.name == encoded))
+        {
+            return Err(Error::new(
+                span,
+                format!("another method is called `{encoded}` already: call that one otherwise"),
+            ));
+        }
         if methods[..index].iter().any(|other| other.wire_name == method.wire_name) {
             return Err(Error::new(
                 method.name.span(),

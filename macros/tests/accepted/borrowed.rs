@@ -1,5 +1,6 @@
 //! Borrowed forms of whatever a struct may look like.
 #![allow(non_snake_case, reason = "names of fields may be anything")]
+#![forbid(private_bounds)]
 
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use ringcall::{Encoded, UnixTime, View};
 mod inner {
     #[ringcall::message(borrowed = Lent)]
     #[rkyv(archived = Stored)]
-    pub(crate) struct Owned {
+    pub struct Owned {
         pub(super) name: String,
         pub(in crate::borrowed) list: Vec<super::Kind>,
         private: Option<Box<Owned>>,
@@ -36,7 +37,12 @@ struct Names {
     _a_b: (String,),
     r#type: Kind,
     äöü: String,
+    _2fa: Vec<u16>,
+    post: LikePost,
 }
+
+#[ringcall::message]
+struct LikePost(u8);
 
 #[ringcall::message(borrowed)]
 struct r#Match(String, #[rkyv(with = UnixTime)] SystemTime, u8, [Kind; 2]);
@@ -78,6 +84,8 @@ impl Lenders for Library {
             _a_b: ("b",),
             r#type: Kind::One,
             äöü: names.äöü,
+            _2fa: [1u16, 2],
+            post: LikePost(1),
         })
     }
 }

@@ -467,15 +467,19 @@ impl Shared {
     fn key<P: Payload>(&self, call: &Outgoing, payload: &P) -> Option<Key> {
         let mut writer = self.bodies.writer(BYTES_MAX);
         payload.encode(call.codec, call.in_signature, &mut writer).ok()?;
+        let is_beside = writer.beside_len() > 0;
         let (body, attached) = self.bodies.finish(writer);
-        if attached.is_some() {
+        // What is sent from where it lies is a part of the argument like the rest, unless it is a file or beside it.
+        let attached = attached.as_ref().map_or(Some(&[][..]), |attached| attached.as_slice())?;
+        if is_beside {
             return None;
         }
         let mut hash = Sha256::new();
         hash.update(call.method.to_le_bytes());
         hash.update(call.out_signature.to_le_bytes());
-        hash.update((body.len() as u64).to_le_bytes());
+        hash.update(((body.len() + attached.len()) as u64).to_le_bytes());
         hash.update(&body[..]);
+        hash.update(attached);
         let found = Extensions::new(payload.extensions()).map_while(Result::ok);
         for found in found.filter(|found| ASKED_BY.contains(&found.tag)) {
             hash.update(found.tag.to_le_bytes());

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::common::{PATIENT, Pair, over_every_pair, over_one_pair};
 use ringcall::{
-    Access, BadFallback, BlockingClient, CallError, Cause, Client, FALLBACK_KEY, Fallbacks,
-    RunningServer, Status, WithFallbacks,
+    Access, BadFallback, BlockingClient, CallError, Cause, Client, Encoded, FALLBACK_KEY,
+    Fallbacks, RunningServer, Status, WithFallbacks,
 };
 
 #[ringcall::message]
@@ -17,6 +17,7 @@ struct NoSuch {
 
 #[ringcall::service(name = "test.Desk")]
 trait Desk {
+    #[method(encoded)]
     async fn last(&self, symbol: String) -> Result<u64, NoSuch>;
     async fn guess(&self, symbol: String) -> Result<u64, NoSuch>;
     async fn count(&self) -> u64;
@@ -139,6 +140,26 @@ fn the_last_good_answer_is_one_to_the_same_question() -> Failed {
         assert!(last(&desk, "A").is_err(), "two are kept");
         assert_eq!((last(&desk, "B"), last(&desk, "C")), (of(3, "kept"), of(4, "kept")));
         assert_eq!(desk.channel().counts().kept, 4);
+    });
+    Ok(())
+}
+
+/// However the question is sent: from 16 KiB on what is encoded already goes out from where it lies.
+#[test]
+fn a_question_that_is_encoded_already_is_the_same_question() -> Failed {
+    let fallbacks = none().last_good("last")?;
+    over_one_pair(|pair| {
+        let (server, clerk) = serve(pair);
+        let desk = connect(pair, &server, fallbacks.clone());
+        let asked =
+            |symbol: &str| desk.last_encoded(&Encoded::of(symbol)).wait().map(|it| it.to_native());
+        let (short, long, other) = ("A".repeat(10), "B".repeat(20_000), "C".repeat(20_000));
+        assert_eq!((asked(&short), asked(&long)), (Ok(1), Ok(2)));
+        clerk.break_down(true, false);
+        assert_eq!((asked(&short), asked(&long)), (Ok(1), Ok(2)));
+        assert_eq!((last(&desk, &short), last(&desk, &long)), (of(1, "kept"), of(2, "kept")));
+        assert!(asked(&other).is_err(), "nobody has asked that");
+        server.stop();
     });
     Ok(())
 }
