@@ -110,28 +110,19 @@ fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
 struct Operator(ConfigurationClient<Client>);
 
 impl Operator {
+    /// Puts a text if that may be, as soon as the node takes any.
     fn try_put(&self, key: &str, text: &str, condition: Condition) -> Result<Stamp, Declined> {
         let put = Put { key: key.to_owned(), text: text.to_owned(), condition };
-        answer(self.0.put(&put).wait().map(|version| version.to_owned()))
+        started(|| answer(self.0.put(&put).wait().map(|version| version.to_owned())))
     }
 
-    /// Puts a text, as soon as the node takes any.
     fn put(&self, key: &str, text: &str) -> Stamp {
-        let mut version = None;
-        eventually("the node takes settings", || {
-            match self.try_put(key, text, Condition::Any) {
-                Ok(put) => version = Some(put),
-                Err(Declined::Starting) => {}
-                Err(declined) => panic!("{declined}"),
-            }
-            version.is_some()
-        });
-        version.unwrap()
+        self.try_put(key, text, Condition::Any).unwrap_or_else(|declined| panic!("{declined}"))
     }
 
     fn remove(&self, key: &str, condition: Condition) -> Result<Stamp, Declined> {
         let remove = Remove { key: key.to_owned(), condition };
-        answer(self.0.remove(&remove).wait().map(|version| version.to_owned()))
+        started(|| answer(self.0.remove(&remove).wait().map(|version| version.to_owned())))
     }
 
     fn get(&self, key: &str) -> Result<Setting, Declined> {
@@ -148,6 +139,16 @@ impl Operator {
         let setting = |key: String| self.get(&key).ok().map(|setting| (key, setting.text));
         self.list("", "").into_iter().filter_map(setting).collect()
     }
+}
+
+/// What a node says that has heard what others have: until then it takes nothing.
+fn started(ask: impl Fn() -> Result<Stamp, Declined>) -> Result<Stamp, Declined> {
+    let mut said = Err(Declined::Starting);
+    eventually("the node takes settings", || {
+        said = ask();
+        said != Err(Declined::Starting)
+    });
+    said
 }
 
 fn answer<T>(result: Result<T, CallError<Declined>>) -> Result<T, Declined> {
@@ -288,11 +289,7 @@ fn a_node_without_a_directory_takes_nothing_and_passes_on_what_others_keep() {
     let _between = nodes.node_with("b", config);
     let _last = nodes.node("c", &["b"]);
     let between = nodes.at("b");
-    let mut declined = Declined::Starting;
-    eventually("it says that it takes none", || {
-        declined = between.try_put("shop", "1", Condition::Any).unwrap_err();
-        declined != Declined::Starting
-    });
+    let declined = between.try_put("shop", "1", Condition::Any).unwrap_err();
     assert_eq!(declined, Declined::NoDirectory);
     assert!(declined.to_string().contains("`CentreConfig::directory` (`--directory`)"));
     nodes.at("a").put("shop", "2");
