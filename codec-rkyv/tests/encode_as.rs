@@ -421,13 +421,14 @@ fn it_is_said_by_names_as_well() {
         let by_name = |message: &dyn Fn(&mut ringcall_core::Writer) -> Result<(), EncodeError>| {
             let pool = SharedPool::new(4096);
             let mut out = pool.writer(1 << 20);
-            message(&mut out).unwrap();
-            pool.finish(out).0.to_vec()
+            // JSON is a feature.
+            message(&mut out).map(|()| pool.finish(out).0.to_vec())
         };
         let message = by_name(&|out| order.encode_as(form, out));
         let encoded =
             by_name(&|out| sent(Encoded::<Pair>::of(&PairRef("name", 5))).encode_as(form, out));
         assert_eq!(encoded, message);
+        assert!(message.is_ok() || form == Form::of_codec(Codec::JSON));
     }
 }
 
