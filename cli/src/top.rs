@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringcall::{CallError, Failure, LocalClient, Shard, Status};
-use ringcall_metrics::{CallsLook, ConnectionsLook, InspectionClient, Look};
+use ringcall_metrics::{CallsLook, ConnectionCounts, Count, InspectionClient, Look, quantile};
 use serde_json::{Value, json};
 
 use crate::args::Top;
@@ -173,14 +173,7 @@ impl Counted {
 
     /// What so many of those that have ended did not exceed; nothing of none.
     fn quantile(&self, part: f64) -> Option<Duration> {
-        let count: u64 = self.latency.values().sum();
-        let wanted = ((count as f64 * part).ceil() as u64).max(1);
-        let mut seen = 0;
-        let (below_us, _) = self.latency.iter().find(|(_, count)| {
-            seen += **count;
-            seen >= wanted
-        })?;
-        Some(Duration::from_micros(*below_us))
+        quantile(self.latency.iter().map(|(below_us, count)| (*below_us, *count)), part)
     }
 }
 
@@ -222,7 +215,7 @@ fn show(
 }
 
 fn connections(look: &Look) -> String {
-    let of = |connections: &ConnectionsLook, what: &str| match connections.open {
+    let of = |connections: &ConnectionCounts, what: &str| match connections.open {
         1 => format!("1 connection {what}"),
         open => format!("{open} connections {what}"),
     };
@@ -318,7 +311,7 @@ fn as_json(look: &Look, done: &Done, interval_us: u64) -> Value {
             "request_bytes": counted.request_bytes, "reply_bytes": counted.reply_bytes,
         })
     });
-    let counts = |counts: &[ringcall_metrics::Count]| -> Value {
+    let counts = |counts: &[Count]| -> Value {
         counts
             .iter()
             .map(|count| (count.name.clone(), count.count.into()))

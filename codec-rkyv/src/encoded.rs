@@ -43,21 +43,21 @@ impl<T: Archivable + Message> Encoded<T, Chunk> {
     #[must_use]
     pub fn of(value: &(impl EncodeAs<T> + ?Sized)) -> Encoded<T> {
         let body = in_arena(|out| write::<T, _>(&As::<T, _>::new(value), out));
-        Encoded(EncodedMessage { body, message: PhantomData })
+        Encoded(EncodedMessage::of(body))
     }
 
     /// The same message in memory of its own, of less than twice its size, so that keeping it keeps nothing else.
     #[must_use]
     pub fn detach(&self) -> Encoded<T> {
         let body = self.0.body.as_ref().map(|body| Pool::new(0).copy(body));
-        Encoded(EncodedMessage { body: body.map_err(|error| *error), message: PhantomData })
+        Encoded(EncodedMessage::of(body.map_err(|error| *error)))
     }
 
     /// The same message for other threads. Counts, does not copy.
     #[must_use]
     pub fn share(&self) -> SharedEncoded<T> {
-        let body = self.0.body.as_ref().map(Chunk::share).map_err(|error| *error);
-        Encoded(EncodedMessage { body, message: PhantomData })
+        let body = self.0.body.as_ref().map(Chunk::share);
+        Encoded(EncodedMessage::of(body.map_err(|error| *error)))
     }
 }
 
@@ -74,7 +74,7 @@ impl<T: Archivable, B: Frozen> Encoded<T, B> {
 
 impl<T: Archivable, B: Frozen + Clone> Clone for Encoded<T, B> {
     fn clone(&self) -> Encoded<T, B> {
-        Encoded(EncodedMessage { body: self.0.body.clone(), message: PhantomData })
+        Encoded(EncodedMessage::of(self.0.body.clone()))
     }
 }
 
@@ -94,7 +94,7 @@ impl<T: Archivable, B: Frozen> From<View<T, B>> for Encoded<T, B> {
     }
 }
 
-/// Bodies up to a quarter of this share a block.
+/// Of short ones, which share them.
 const BLOCK_BYTES: usize = 16 * 1024;
 /// Free blocks of a thread's, for larger ones.
 const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -102,7 +102,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 const BYTES_MAX: usize = 1 << 30;
 
 /// A body in memory of this thread's.
-fn in_arena(
+pub(crate) fn in_arena(
     encode: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
 ) -> Result<Chunk, EncodeError> {
     thread_local! {
@@ -128,10 +128,17 @@ pub struct EncodedMessage<T: Archivable, B: Frozen> {
     message: PhantomData<fn() -> T>,
 }
 
+impl<T: Archivable, B: Frozen> EncodedMessage<T, B> {
+    #[inline]
+    fn of(body: Result<B, EncodeError>) -> EncodedMessage<T, B> {
+        EncodedMessage { body, message: PhantomData }
+    }
+}
+
 impl<T: Archivable, B: Frozen> From<View<T, B>> for EncodedMessage<T, B> {
     #[inline]
     fn from(view: View<T, B>) -> EncodedMessage<T, B> {
-        EncodedMessage { body: Ok(view.into_body()), message: PhantomData }
+        EncodedMessage::of(Ok(view.into_body()))
     }
 }
 
@@ -184,10 +191,10 @@ where
     }
 
     fn into_owned(received: View<T, Chunk>) -> EncodedMessage<T, B> {
-        EncodedMessage { body: Ok(B::from(received.into_body())), message: PhantomData }
+        EncodedMessage::of(Ok(B::from(received.into_body())))
     }
 
     fn into_owned_shared(received: View<T, SharedChunk>) -> EncodedMessage<T, B> {
-        EncodedMessage { body: Ok(B::from(received.into_body())), message: PhantomData }
+        EncodedMessage::of(Ok(B::from(received.into_body())))
     }
 }

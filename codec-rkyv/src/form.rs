@@ -3,10 +3,11 @@
 
 use core::fmt;
 
-use ringcall_buf::{Frozen, SharedChunk, SharedPool};
+use ringcall_buf::{Frozen, SharedChunk};
 use ringcall_core::{Codec, EncodeError, Payload, Writer};
 
 use crate::archive::{Archivable, Invalid, check, deserialize, encode};
+use crate::encoded::in_arena;
 use crate::message::guarded;
 use crate::{Message, Shape, View};
 
@@ -145,24 +146,11 @@ pub(crate) fn decode_own<M: Message>(body: &[u8]) -> Result<M, Invalid> {
     M::receive::<SharedChunk>(body).map(M::into_owned_shared)
 }
 
-/// A body in memory of its own.
+/// A body that this side writes for itself.
 fn written(
     write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
 ) -> Result<SharedChunk, Invalid> {
-    /// Bodies up to this length use the same memory again.
-    const BLOCK_BYTES: usize = 16 * 1024;
-    /// More than any message that is sent.
-    const BYTES_MAX: usize = 1 << 30;
-
-    thread_local! {
-        static BLOCKS: SharedPool = SharedPool::new(BLOCK_BYTES);
-    }
-
-    // A thread that ends has none any more, and may still read a body.
-    let blocks = BLOCKS.try_with(SharedPool::clone).unwrap_or_else(|_| SharedPool::new(0));
-    let mut writer = blocks.writer(BYTES_MAX);
-    write(&mut writer).map_err(|_| Invalid)?;
-    Ok(blocks.finish(writer).0)
+    in_arena(write).map(|body| body.share()).map_err(|_| Invalid)
 }
 
 /// A message as core's payload, in any form.

@@ -261,14 +261,7 @@ impl Tls {
     /// Gives the connection what came along with the end of the handshake.
     fn give_copy(&mut self, bytes: &[u8], plain: &mut dyn FnMut(Chunk)) {
         let phase = self.given.wrapping_add(8) & 15;
-        let chunk = {
-            let arena = &mut self.workspace.0.borrow_mut().arena;
-            let place = arena.spare(bytes.len(), phase);
-            if let Some(place) = place.get_mut(..bytes.len()) {
-                place.copy_from_slice(bytes);
-            }
-            arena.commit(bytes.len())
-        };
+        let chunk = copied(bytes, phase, &mut self.workspace.0.borrow_mut().arena);
         self.count(bytes.len());
         plain(chunk);
     }
@@ -349,8 +342,10 @@ impl Tls {
                 if !self.out.is_empty() {
                     sealed.push(Bytes::from(std::mem::take(&mut self.out)).into());
                 }
+                // rustls allocates each record. When all of a long batch are sent, the allocator may give their memory back to
+                // the system, which clears it for the next batch.
                 sealed.push(match is_long {
-                    true => copied(&record, outgoing).into(),
+                    true => copied(&record, 0, outgoing).into(),
                     false => Bytes::from(record).into(),
                 });
                 rest = behind;
@@ -362,14 +357,13 @@ impl Tls {
     }
 }
 
-/// A record of a long batch, in memory that is used again. rustls allocates each one; when all of such a batch are sent, the
-/// allocator may give their memory back to the system, which clears it for the next batch.
-fn copied(record: &[u8], outgoing: &mut Arena) -> Chunk {
-    let place = outgoing.spare(record.len(), 0);
-    if let Some(place) = place.get_mut(..record.len()) {
-        place.copy_from_slice(record);
+/// The bytes in memory that is used again, at an address that is `phase` modulo 16.
+fn copied(bytes: &[u8], phase: usize, arena: &mut Arena) -> Chunk {
+    let place = arena.spare(bytes.len(), phase);
+    if let Some(place) = place.get_mut(..bytes.len()) {
+        place.copy_from_slice(bytes);
     }
-    outgoing.commit(record.len())
+    arena.commit(bytes.len())
 }
 
 /// Gives the connection the plaintext that was opened, which ends at `end`.

@@ -85,7 +85,7 @@ fn between_two_looks_is_what_was_done_meanwhile() {
         let looks: Vec<Value> =
             shown.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((shown.exit, looks.len()), (Exit::Done, 3));
-        assert!(looks.iter().all(|look| calls(look) > 0), "{looks:?}");
+        assert!(looks.iter().any(|look| calls(look) > 0), "{looks:?}");
         assert!(looks.iter().all(|look| look["interval_us"].as_u64() >= Some(50_000)), "{looks:?}");
     });
 }

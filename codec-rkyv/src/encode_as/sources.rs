@@ -117,31 +117,31 @@ themselves! { smol_str::SmolStr }
 #[cfg(feature = "uuid")]
 themselves! { uuid::Uuid }
 
-/// What is archived as something without parts stands for what it was made of.
-macro_rules! read_again {
-    ($($archived:ty => $type:ty, |$value:ident| $read:expr;)*) => {$(
-        impl EncodeAs<$type> for $archived {
-            type Resolver = Resolver<$type>;
+/// Stands for a type as something does that rkyv archives: a number that is read once more, or a container of [`As`].
+macro_rules! rebuilt {
+    ([$($generics:tt)*] $from:ty => $type:ty, |$value:ident| $build:expr => $built:ty;) => {
+        impl<$($generics)*> EncodeAs<$type> for $from {
+            type Resolver = Resolver<$built>;
 
             #[inline]
             fn encode_parts(&self, encoder: &mut Archiver<'_>) -> Result<Self::Resolver, Failure> {
                 let $value = self;
-                $read.serialize(encoder)
+                $build.serialize(encoder)
             }
 
             #[inline]
             fn resolve_as(&self, resolver: Self::Resolver, out: Place<Archived<$type>>) {
                 let $value = self;
-                $read.resolve(resolver, out);
+                $build.resolve(resolver, out);
             }
         }
-    )*};
+    };
 }
 
 macro_rules! numbers_again {
-    ($($archived:ident => $type:ty,)*) => {
-        read_again! { $(rkyv::primitive::$archived => $type, |number| number.to_native();)* }
-    };
+    ($($archived:ident => $type:ty,)*) => {$(
+        rebuilt! { [] rkyv::primitive::$archived => $type, |number| number.to_native() => $type; }
+    )*};
 }
 
 numbers_again! {
@@ -166,15 +166,13 @@ numbers_again! {
     ArchivedNonZeroI128 => num::NonZeroI128,
 }
 
-read_again! {
-    ArchivedDuration => Duration, |age| Duration::from(*age);
-    ArchivedIpv4Addr => Ipv4Addr, |ip| ip.as_ipv4();
-    ArchivedIpv6Addr => Ipv6Addr, |ip| ip.as_ipv6();
-    ArchivedIpAddr => IpAddr, |ip| ip.as_ipaddr();
-    ArchivedSocketAddrV4 => SocketAddrV4, |address| address.as_socket_addr_v4();
-    ArchivedSocketAddrV6 => SocketAddrV6, |address| address.as_socket_addr_v6();
-    ArchivedSocketAddr => SocketAddr, |address| address.as_socket_addr();
-}
+rebuilt! { [] ArchivedDuration => Duration, |age| Duration::from(*age) => Duration; }
+rebuilt! { [] ArchivedIpv4Addr => Ipv4Addr, |ip| ip.as_ipv4() => Ipv4Addr; }
+rebuilt! { [] ArchivedIpv6Addr => Ipv6Addr, |ip| ip.as_ipv6() => Ipv6Addr; }
+rebuilt! { [] ArchivedIpAddr => IpAddr, |ip| ip.as_ipaddr() => IpAddr; }
+rebuilt! { [] ArchivedSocketAddrV4 => SocketAddrV4, |address| address.as_socket_addr_v4() => SocketAddrV4; }
+rebuilt! { [] ArchivedSocketAddrV6 => SocketAddrV6, |address| address.as_socket_addr_v6() => SocketAddrV6; }
+rebuilt! { [] ArchivedSocketAddr => SocketAddr, |address| address.as_socket_addr() => SocketAddr; }
 
 /// Stands for a type as something else does that it is read as.
 macro_rules! forwarded {
@@ -270,27 +268,6 @@ forwarded! { [T: Archive, U: EncodeAs<T>] ArchivedVec<U> => Vec<T>, |list| list.
 forwarded! { [T: Archive, U: EncodeAs<T>, const N: usize] [U; N] => Vec<T>, |list| list.as_slice() => [U]; }
 
 // ---- around other types ----
-
-/// Stands for a container as rkyv's own archiving of the same container of [`As`].
-macro_rules! rebuilt {
-    ([$($generics:tt)*] $from:ty => $type:ty, |$value:ident| $build:expr => $built:ty;) => {
-        impl<$($generics)*> EncodeAs<$type> for $from {
-            type Resolver = Resolver<$built>;
-
-            #[inline]
-            fn encode_parts(&self, encoder: &mut Archiver<'_>) -> Result<Self::Resolver, Failure> {
-                let $value = self;
-                $build.serialize(encoder)
-            }
-
-            #[inline]
-            fn resolve_as(&self, resolver: Self::Resolver, out: Place<Archived<$type>>) {
-                let $value = self;
-                $build.resolve(resolver, out);
-            }
-        }
-    };
-}
 
 macro_rules! options {
     ($($from:ident)*) => {$(

@@ -101,7 +101,7 @@ impl Histogram {
 
     /// Those that took less than so many microseconds, and no less than four fifths of it, for each such time that there
     /// are any of; the shortest first. What took longer than two minutes is among those that took less than that.
-    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + use<'_> {
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + Clone + use<'_> {
         let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         counts.map(|(at, count)| (end_of(at), *count))
     }
@@ -110,14 +110,21 @@ impl Histogram {
     /// none. What took longer than two minutes is taken for two minutes.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let wanted = (self.count() as f64 * part).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        let at = self.counts.iter().position(|count| {
-            seen += count;
-            seen >= wanted
-        })?;
-        Some(Duration::from_micros(end_of(at)))
+        quantile(self.buckets(), part)
     }
+}
+
+/// The time that this part, 0 to 1, of what is in buckets did not exceed: so many took less than so many microseconds, the
+/// shortest first, as [`Histogram::buckets`] and [`Times`](crate::Times) have them. `None` of none.
+pub fn quantile(buckets: impl Iterator<Item = (u64, u64)> + Clone, part: f64) -> Option<Duration> {
+    let count: u64 = buckets.clone().map(|(_, count)| count).sum();
+    let wanted = (count as f64 * part).ceil().max(1.0) as u64;
+    let mut seen = 0;
+    let (below_us, _) = { buckets }.find(|(_, count)| {
+        seen += count;
+        seen >= wanted
+    })?;
+    Some(Duration::from_micros(below_us))
 }
 
 #[cfg(test)]

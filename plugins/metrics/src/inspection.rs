@@ -29,9 +29,9 @@ pub struct Look {
     /// Methods and peers that are left out, because there are more than a thousand.
     pub left_out: u64,
     /// Connections that were opened by the process.
-    pub opened: ConnectionsLook,
+    pub opened: ConnectionCounts,
     /// Connections that were accepted.
-    pub accepted: ConnectionsLook,
+    pub accepted: ConnectionCounts,
     /// Connections that were closed at once because there were too many.
     pub turned_away: u64,
     /// Items that subscribers of topics have missed because they were slow.
@@ -102,18 +102,6 @@ pub struct Bucket {
     pub below_us: u64,
     /// How many.
     pub count: u64,
-}
-
-/// Connections.
-#[ringcall::message]
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ConnectionsLook {
-    /// How many there were.
-    pub total: u64,
-    /// Of those, how many were established.
-    pub established: u64,
-    /// How many there are.
-    pub open: i64,
 }
 
 /// A count by name.
@@ -199,8 +187,8 @@ fn encoded(mut snapshot: Snapshot, counted: Duration) -> SharedEncoded<Look> {
         counted_us: counted.as_micros().try_into().unwrap_or(u64::MAX),
         calls: each(snapshot.series.iter().map(calls_look)),
         left_out,
-        opened: connections_look(snapshot.opened),
-        accepted: connections_look(snapshot.accepted),
+        opened: snapshot.opened,
+        accepted: snapshot.accepted,
         turned_away: snapshot.turned_away,
         items_missed: snapshot.items_missed,
         subscribers_closed: snapshot.subscribers_closed,
@@ -240,11 +228,6 @@ fn times(histogram: &Histogram) -> Times {
         sum_us: histogram.sum().as_micros().try_into().unwrap_or(u64::MAX),
         buckets: buckets.collect(),
     }
-}
-
-fn connections_look(counts: ConnectionCounts) -> ConnectionsLook {
-    let ConnectionCounts { total, established, open } = counts;
-    ConnectionsLook { total, established, open }
 }
 
 fn counts_look(counts: &Counts) -> impl EncodeAs<Vec<Count>> {
@@ -327,8 +310,8 @@ mod tests {
             counted_us: 12,
             calls: vec![looked],
             left_out: 0,
-            opened: ConnectionsLook { total: 3, established: 2, open: 1 },
-            accepted: ConnectionsLook { total: 6, established: 5, open: -4 },
+            opened: ConnectionCounts { total: 3, established: 2, open: 1 },
+            accepted: ConnectionCounts { total: 6, established: 5, open: -4 },
             turned_away: 7,
             items_missed: 8,
             subscribers_closed: 9,

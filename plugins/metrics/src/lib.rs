@@ -56,10 +56,10 @@ use ringcall::Counters;
 use ringcall::observe::{Call, Class, Connection, Event, Observer, Role, method_name};
 
 pub use endpoint::Endpoint;
-pub use histogram::Histogram;
+pub use histogram::{Histogram, quantile};
 pub use inspection::{
-    Bucket, CallsLook, ConnectionsLook, Count, Inspection, InspectionClient, InspectionService,
-    Inspector, Look, SourceLook, Times,
+    Bucket, CallsLook, Count, Inspection, InspectionClient, InspectionService, Inspector, Look,
+    SourceLook, Times,
 };
 use peers::Peers;
 use series::{Key, Series, Table};
@@ -371,6 +371,7 @@ pub struct Snapshot {
 }
 
 /// Connections, counted.
+#[ringcall::message]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionCounts {
